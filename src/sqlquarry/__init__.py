@@ -1,0 +1,99 @@
+"""SQLQuarry: from question/schema/SQL records to a text-to-SQL model on Amazon Bedrock, with error bars.
+
+    records ─ PromptFormatter ─> conversations ─ QLoRAFSDPTrainer ─> adapter ─ AdapterMerger ─> merged safetensors
+            ─ BedrockImporter ─> imported model ─ generate ─> SQL ─ SQLJudge ─> report
+
+Names load on first use, so `import sqlquarry` needs neither torch nor boto3.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+# Public name -> the module that defines it.
+_HOMES = {
+    "AdapterCheckpoint": "artifacts",
+    "AdapterMerger": "merging",
+    "BedrockImporter": "bedrock",
+    "Estimate": "judging",
+    "ExactGrader": "judging",
+    "ExecutionGrader": "judging",
+    "Generation": "artifacts",
+    "ImportedModel": "bedrock",
+    "Judgement": "artifacts",
+    "LocalModel": "inference",
+    "MergedModel": "artifacts",
+    "PromptFormatter": "prompt",
+    "QLoRAFSDPTrainer": "training",
+    "Record": "artifacts",
+    "Records": "data",
+    "Report": "judging",
+    "SQLJudge": "judging",
+    "SQLQuarryError": "errors",
+    "TextGenerator": "artifacts",
+    "TrainingConfig": "training",
+    "load_records": "data",
+    "results_equal": "judging",
+    "run_pipeline": "pipeline",
+    "sample_databases": "data",
+    "sample_records": "data",
+}
+
+__all__ = [
+    "AdapterCheckpoint",
+    "AdapterMerger",
+    "BedrockImporter",
+    "Estimate",
+    "ExactGrader",
+    "ExecutionGrader",
+    "Generation",
+    "ImportedModel",
+    "Judgement",
+    "LocalModel",
+    "MergedModel",
+    "PromptFormatter",
+    "QLoRAFSDPTrainer",
+    "Record",
+    "Records",
+    "Report",
+    "SQLJudge",
+    "SQLQuarryError",
+    "TextGenerator",
+    "TrainingConfig",
+    "load_records",
+    "results_equal",
+    "run_pipeline",
+    "sample_databases",
+    "sample_records",
+]
+
+if TYPE_CHECKING:
+    from sqlquarry.artifacts import (
+        AdapterCheckpoint,
+        Generation,
+        Judgement,
+        MergedModel,
+        Record,
+        TextGenerator,
+    )
+    from sqlquarry.bedrock import BedrockImporter, ImportedModel
+    from sqlquarry.data import Records, load_records, sample_databases, sample_records
+    from sqlquarry.errors import SQLQuarryError
+    from sqlquarry.inference import LocalModel
+    from sqlquarry.judging import Estimate, ExactGrader, ExecutionGrader, Report, SQLJudge, results_equal
+    from sqlquarry.merging import AdapterMerger
+    from sqlquarry.pipeline import run_pipeline
+    from sqlquarry.prompt import PromptFormatter
+    from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
+else:
+    # Hidden from type checkers, which would otherwise accept any misspelt name of this package.
+    def __getattr__(name: str) -> object:
+        if name not in _HOMES:
+            raise AttributeError(f"module 'sqlquarry' has no attribute {name!r}")
+        value = getattr(import_module(f"sqlquarry.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -1,0 +1,278 @@
+"""The nouns that pass between phases, and the manifests that make a directory count as finished."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
+
+from sqlquarry.errors import CorruptArtifactError, IncompleteArtifactError, PromptMismatchError, RecordError
+
+MANIFEST = "manifest.json"
+MANIFEST_VERSION = 1
+_BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One question about one database, with its gold SQL where it is known.
+
+    Args:
+        question: what the user asks, in words.
+        schema: the CREATE TABLE statements that the model may use.
+        sql: the gold query; None where only an answer is wanted.
+        database: the name of the database that `sql` runs on; None where only the schema is known.
+        dialect: the SQL dialect, by sqlglot's name.
+        id: the record's name in reports; None lets its place in the sequence stand for it.
+
+    Raises:
+        RecordError: question or schema is blank, or `sql` is given but blank.
+    """
+
+    question: str
+    schema: str
+    sql: str | None = None
+    database: str | None = None
+    dialect: str = "sqlite"
+    id: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("question", "schema", "sql"):
+            value = getattr(self, name)
+            if value is None and name == "sql":
+                continue
+            if not isinstance(value, str) or not value.strip():
+                hint = "; leave it out where the gold query is unknown" if name == "sql" else ""
+                raise RecordError(f"record {self.id or '(no id)'}: {name} is {value!r}, but it must be text{hint}")
+
+
+class Message(NamedTuple):
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What a model answered to one prompt.
+
+    Args:
+        text: the completion, as it came.
+        stop_reason: "stop" (the model ended its answer), "length" (cut at the limit) or another word of the service.
+        prompt_tokens: tokens read, where the service says so.
+        completion_tokens: tokens written, where the service says so.
+        latency_s: seconds from request to answer, waits for a cold model included.
+    """
+
+    text: str
+    stop_reason: str = "stop"
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    latency_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What one grader says of one prediction; an answer that cannot be graded is "unjudged", never wrong.
+
+    Args:
+        grader: the grader's name.
+        verdict: "correct", "wrong" or "unjudged".
+        reason: why, in words for a reader of the report.
+        details: what the grader saw (rows, error text), ready for JSON.
+    """
+
+    grader: str
+    verdict: Literal["correct", "wrong", "unjudged"]
+    reason: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+class TextGenerator(Protocol):
+    """Anything that answers prompts: an imported model, local weights, a foundation model, a script in a test."""
+
+    def generate(self, inputs: Sequence[Record] | Sequence[str], /) -> list[Generation]:
+        """Answer each input, in order; a `Record` is rendered with the prompt that the model was trained with."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a finished directory holds and where it came from; written last.
+
+    Args:
+        kind: "adapter", "merged-model", …
+        files: path below the directory -> SHA-256 (hex) and size in bytes.
+        provenance: what it was made from (base model, data hash, prompt fingerprint, configuration, parents).
+    """
+
+    kind: str
+    files: Mapping[str, Mapping[str, str | int]]
+    provenance: Mapping[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) over the names and contents of all files: the same content has the same digest anywhere."""
+        return _combined_digest(list(self.files), [str(entry["sha256"]) for entry in self.files.values()])
+
+    def require_prompt(self, fingerprint: str) -> None:
+        """Refuse a prompt other than the one that this artifact was made with.
+
+        Raises:
+            PromptMismatchError: the fingerprints differ.
+        """
+        trained = self.provenance.get("prompt_fingerprint")
+        if trained != fingerprint:
+            raise PromptMismatchError(
+                f"this {self.kind} was made with prompt {trained!r}, not {fingerprint!r}: it would be served another "
+                "prompt than it was trained with. Use PromptFormatter.load() on the artifact's own directory."
+            )
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 (hex) of a file, read in blocks of 1 MiB."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees all of it or none: temporary file, fsync, rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as indented JSON, atomically."""
+    write_atomically(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def _artifact_files(directory: Path) -> Iterable[str]:
+    for path in sorted(directory.rglob("*")):
+        # Hidden files are temporary ones of a writer that was killed.
+        if path.is_file() and path.name != MANIFEST and not path.name.startswith("."):
+            yield path.relative_to(directory).as_posix()
+
+
+def _file_digests(directory: Path, names: Sequence[str]) -> list[str]:
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(lambda name: sha256_file(directory / name), names))
+
+
+def _combined_digest(names: Sequence[str], digests: Sequence[str]) -> str:
+    lines = [f"{name} {digest}\n" for name, digest in sorted(zip(names, digests, strict=True))]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def base_digest(directory: Path) -> str:
+    """SHA-256 (hex) over a base model's config.json and safetensors: which base an adapter belongs to."""
+    names = [p.name for p in directory.iterdir() if p.name == "config.json" or p.suffix == ".safetensors"]
+    return _combined_digest(names, _file_digests(directory, names))
+
+
+def write_manifest(directory: Path, kind: str, provenance: Mapping[str, Any]) -> Manifest:
+    """Hash every file below `directory` and write the manifest; from now on the directory counts as finished."""
+    names = list(_artifact_files(directory))
+    digests = _file_digests(directory, names)
+    files: dict[str, dict[str, str | int]] = {
+        name: {"sha256": digest, "bytes": (directory / name).stat().st_size}
+        for name, digest in zip(names, digests, strict=True)
+    }
+    manifest = Manifest(kind, files, dict(provenance))
+    write_json(directory / MANIFEST, {"version": MANIFEST_VERSION, **dataclasses.asdict(manifest)})
+    return manifest
+
+
+def read_manifest(directory: Path, kind: str, *, verify: bool = False) -> Manifest:
+    """Read the manifest of a finished directory.
+
+    Args:
+        directory: the artifact's directory.
+        kind: the kind that the caller can use.
+        verify: also compare every file with its SHA-256; else only names and sizes.
+
+    Raises:
+        IncompleteArtifactError: there is no manifest.
+        CorruptArtifactError: the manifest is of another kind or version, or a file is missing or changed.
+    """
+    path = directory / MANIFEST
+    if not path.is_file():
+        raise IncompleteArtifactError(
+            f"{directory} has no {MANIFEST}: the stage that writes this {kind} did not finish there. Run it again."
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        manifest = Manifest(content["kind"], content["files"], content["provenance"])
+        version = content["version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptArtifactError(f"{path} is not a manifest ({error}). Make the {kind} again.") from error
+    if version != MANIFEST_VERSION or manifest.kind != kind:
+        raise CorruptArtifactError(
+            f"{path} describes a {manifest.kind!r} (format {version}), where a {kind!r} (format {MANIFEST_VERSION}) "
+            "is needed. Give the directory that the earlier stage wrote."
+        )
+    for name, entry in manifest.files.items():
+        file = directory / name
+        if not file.is_file() or file.stat().st_size != entry["bytes"]:
+            raise CorruptArtifactError(f"{file} is missing or has another size than in {path}. Make the {kind} again.")
+        if verify and sha256_file(file) != entry["sha256"]:
+            raise CorruptArtifactError(f"{file} differs from its SHA-256 in {path}. Make the {kind} again.")
+    return manifest
+
+
+@dataclass(frozen=True, slots=True)
+class _DirectoryArtifact:
+    path: Path
+    manifest: Manifest
+    kind: ClassVar[str]
+
+    @classmethod
+    def load(cls, directory: str | Path, *, verify: bool = False) -> Self:
+        """Open a finished directory.
+
+        Raises:
+            IncompleteArtifactError: the stage that writes it did not finish.
+            CorruptArtifactError: a file is missing or changed.
+        """
+        path = Path(directory)
+        return cls(path, read_manifest(path, cls.kind, verify=verify))
+
+    @property
+    def prompt_fingerprint(self) -> str:
+        """The fingerprint of the prompt that the weights were trained with."""
+        return str(self.manifest.provenance["prompt_fingerprint"])
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterCheckpoint(_DirectoryArtifact):
+    """A finished LoRA adapter: PEFT's two files, the prompt, and where it came from."""
+
+    kind: ClassVar[str] = "adapter"
+
+    @property
+    def base_model(self) -> str:
+        """The path or hub id of the base model."""
+        return str(self.manifest.provenance["base_model"]["name"])
+
+
+@dataclass(frozen=True, slots=True)
+class MergedModel(_DirectoryArtifact):
+    """A finished full model: safetensors, tokenizer and config in Bedrock's dialect, and the prompt."""
+
+    kind: ClassVar[str] = "merged-model"

@@ -1,0 +1,66 @@
+"""How an emulated operation says no, and the generic checks that AWS makes before any operation runs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+# Of an operation, in the types of botocore's service model.
+Parameters = dict[str, Any]
+
+
+class ApiError(Exception):
+    """An error answer of the emulated service; it reaches the client as botocore's exception of that code."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+def validate(operation: str, parameters: Any) -> None:
+    """Check parameters of a Bedrock operation against botocore's service model, as the service does.
+
+    botocore itself checks types and required members before it sends; patterns and sizes only the service knows.
+
+    Raises:
+        ApiError: ValidationException that names every member out of bounds.
+    """
+    findings = list(_findings(_input_shape(operation), parameters, ""))
+    if findings:
+        raise ApiError("ValidationException", f"{len(findings)} validation error(s): " + "; ".join(findings))
+
+
+@cache
+def _input_shape(operation: str) -> Any:
+    from botocore.loaders import Loader
+    from botocore.model import ServiceModel
+
+    # Not through a session, which would read the user's configuration.
+    return ServiceModel(Loader().load_service_model("bedrock", "service-2")).operation_model(operation).input_shape
+
+
+def _findings(shape: Any, value: Any, path: str) -> Iterator[str]:
+    if shape.type_name == "structure":
+        for name, member in shape.members.items():
+            if value.get(name) is not None:
+                yield from _findings(member, value[name], f"{path}.{name}" if path else name)
+        return
+    limits = shape.metadata
+    size = value if shape.type_name == "integer" else len(value) if shape.type_name in ("string", "list") else None
+    if size is not None and not limits.get("min", size) <= size <= limits.get("max", size):
+        yield f"{path} = {value!r} must lie between {limits.get('min')} and {limits.get('max')} in size"
+    elif "enum" in limits and value not in limits["enum"]:
+        yield f"{path} = {value!r} must be one of {limits['enum']}"
+    elif "pattern" in limits and not re.fullmatch(_linear(limits["pattern"]), value):
+        yield f"{path} = {value!r} must match the pattern {limits['pattern']}"
+    elif shape.type_name == "list":
+        for position, item in enumerate(value):
+            yield from _findings(shape.member, item, f"{path}[{position}]")
+
+
+def _linear(pattern: str) -> str:
+    # Job names are "(-*[…-…])*": the class holds the dash too, so this says the same without exponential backtracking.
+    return pattern.replace("(-*[", "([")

@@ -1,0 +1,59 @@
+"""A boto3 session that reaches nothing but the emulator."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from typing import Any
+
+import boto3
+import botocore.session
+from botocore.config import Config
+from botocore.loaders import Loader
+
+from sqlquarry.errors import EmulatorError
+
+
+def loopback_session(endpoint_url: str, region: str) -> boto3.Session:
+    """A session whose every client and resource goes to `endpoint_url`, with dummy credentials.
+
+    It reads no profile, configuration file or token of the user's, uses no proxy, and refuses to make a client for
+    another endpoint (`EmulatorError`).
+    """
+    core: Any = botocore.session.Session(
+        # (key in the configuration file, environment variable, default, conversion)
+        session_vars={
+            "profile": (None, None, None, None),
+            "config_file": (None, None, os.devnull, None),
+            "credentials_file": (None, None, os.devnull, None),
+        }
+    )
+    core.register_component("data_loader", _service_models())
+    # Proxies are an empty mapping, not None, which would mean the environment's; signatures, because botocore would
+    # prefer a bearer token in the environment.
+    options: dict[str, Any] = {"proxies": {}, "auth_scheme_preference": "sigv4"}
+    core.set_default_client_config(Config(**options))
+    create_client = core.create_client
+
+    def create_loopback_client(*args: Any, **keywords: Any) -> Any:
+        if keywords.get("endpoint_url") not in (None, endpoint_url):
+            raise EmulatorError(
+                f"this session belongs to the emulator at {endpoint_url}, so it makes no client for "
+                f"{keywords['endpoint_url']}. Use a boto3 session of your own."
+            )
+        return create_client(*args, **keywords | {"endpoint_url": endpoint_url})
+
+    # Here all ways meet: Session.client passes keywords to this method, and Session.resource calls Session.client.
+    core.create_client = create_loopback_client
+    return boto3.Session(
+        aws_access_key_id="emulator",
+        aws_secret_access_key="emulator",  # noqa: S106 - a dummy
+        region_name=region,
+        botocore_session=core,
+    )
+
+
+@cache
+def _service_models() -> Loader:
+    # Reading botocore's service models takes most of the time of making a session and its clients.
+    return Loader()

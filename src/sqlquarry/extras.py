@@ -1,0 +1,29 @@
+"""One guard per optional extra: a missing package becomes an error that names the pip command."""
+
+from importlib.util import find_spec
+
+from sqlquarry.errors import MissingExtraError
+
+# The packages whose absence means that the extra is not installed.
+_PACKAGES = {
+    "train": ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "safetensors"),
+    "merge": ("torch", "bitsandbytes"),
+    "aws": ("boto3",),
+    "judge": ("sqlglot",),
+    "emulator": ("boto3", "moto", "flask", "torch", "transformers"),
+    "parquet": ("pyarrow",),
+}
+
+
+def require(extra: str, feature: str) -> None:
+    """Check that every package of `extra` is installed, before `feature` starts any work.
+
+    Raises:
+        MissingExtraError: names the missing packages and the pip command.
+    """
+    missing = [name for name in _PACKAGES[extra] if find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(
+            f"{feature} needs {', '.join(missing)}, which is not installed. Run: pip install 'sqlquarry[{extra}]'",
+            name=missing[0],
+        )

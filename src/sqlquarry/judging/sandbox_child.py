@@ -1,0 +1,168 @@
+"""The process that runs queries for `sandbox`: a script of its own that needs the standard library only.
+
+It reads requests from standard input and writes answers to standard output: 8 bytes of length, big-endian, then a
+marshalled value. The first answer, READY, comes without a request, so that starting takes none of a query's time. A
+request is (path, sql, limits by name); an answer is ("rows", columns, rows) or ("failure", kind, message).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import marshal
+import sqlite3
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import IO, Any
+
+Answer = tuple[str, Any, Any]
+READY = "ready"
+
+# https://sqlite.org/c3ref/c_alter_table.html: the actions of a query that only reads.
+_READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
+_SCHEMA_PRAGMAS = {
+    "table_info",
+    "table_xinfo",
+    "table_list",
+    "index_list",
+    "index_info",
+    "foreign_key_list",
+    "data_version",
+}
+_FORBIDDEN_FUNCTIONS = {"load_extension", "fts3_tokenizer", "writefile", "readfile", "edit"}
+# SQLite has one code for all of these; its words are stable.
+_KINDS = (
+    ("no such column", "no_such_column"),
+    ("no such table", "no_such_table"),
+    ("syntax error", "syntax"),
+    ("unrecognized token", "syntax"),
+    ("incomplete input", "syntax"),
+)
+_STEPS_BETWEEN_CHECKS = 10_000  # SQLite instructions; usually well under a millisecond
+
+
+def main() -> None:
+    """Answer requests until standard input ends."""
+    _limit_process()
+    send(sys.stdout.buffer, READY)
+    while (request := receive(sys.stdin.buffer)) is not None:
+        path, sql, limits = request
+        send(sys.stdout.buffer, run_query(Path(path), sql, limits))
+
+
+def send(pipe: IO[bytes], value: Any) -> None:
+    """Write one length-prefixed value."""
+    content = marshal.dumps(value)
+    pipe.write(len(content).to_bytes(8, "big") + content)
+    pipe.flush()
+
+
+def receive(pipe: IO[bytes]) -> Any:
+    """Read one length-prefixed value; None at the end of the stream."""
+    length = int.from_bytes(pipe.read(8), "big")
+    content = pipe.read(length) if length else b""
+    return marshal.loads(content) if length and len(content) == length else None  # noqa: S302 - our own two processes
+
+
+def _limit_process() -> None:
+    """Bound memory and temporary files (sorting spills to unlinked ones) where the system can."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        for name, limit in (
+            (resource.RLIMIT_AS, 4 << 30),
+            (resource.RLIMIT_FSIZE, 1 << 30),
+            (resource.RLIMIT_CORE, 0),
+        ):
+            hard = resource.getrlimit(name)[1]
+            value = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+            resource.setrlimit(name, (value, value))
+
+
+def run_query(database: Path, sql: str, limits: Mapping[str, Any]) -> Answer:
+    """Run one statement and fetch its rows; every trouble is a failure."""
+    guard = _Guard(limits)
+    try:
+        with closing(sqlite3.connect(_read_only_uri(database), uri=True, isolation_level=None)) as connection:
+            guard.protect(connection)
+            return guard.fetch(connection.execute(sql))
+    # Python reports a second statement as a Warning, which is no Error; a query may hold a lone surrogate or NUL.
+    except (sqlite3.Error, sqlite3.Warning, ValueError, OverflowError, MemoryError) as error:
+        return guard.explain(error)
+
+
+def _read_only_uri(database: Path) -> str:
+    # immutable: no lock and no -shm file beside the database. It would hide what a write-ahead log still holds.
+    log = database.with_name(database.name + "-wal")
+    pending = log.is_file() and log.stat().st_size > 0
+    return f"{database.resolve().as_uri()}?mode=ro" + ("" if pending else "&immutable=1")
+
+
+class _Guard:
+    def __init__(self, limits: Mapping[str, Any]) -> None:
+        self.limits = limits
+        self.deadline: float = time.monotonic() + limits["time_limit_s"]
+        self.denied: str | None = None
+
+    def protect(self, connection: sqlite3.Connection) -> None:
+        # Undecodable bytes must neither stop the query nor become equal to each other.
+        connection.text_factory = lambda data: data.decode("utf-8", errors="backslashreplace")
+        connection.execute("PRAGMA query_only = ON")
+        connection.execute("PRAGMA trusted_schema = OFF")
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, self.limits["value_bytes_limit"])
+        connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
+        connection.set_authorizer(self._authorize)
+        connection.set_progress_handler(self._expired, _STEPS_BETWEEN_CHECKS)
+
+    def _expired(self) -> bool:
+        return time.monotonic() > self.deadline
+
+    def _authorize(self, action: int, first: str | None, second: str | None, *_: str | None) -> int:
+        if action == sqlite3.SQLITE_FUNCTION and (second or "").lower() in _FORBIDDEN_FUNCTIONS:
+            self.denied = f"function {second}"
+        elif action == sqlite3.SQLITE_PRAGMA:
+            if (first or "").lower() not in _SCHEMA_PRAGMAS:
+                self.denied = f"PRAGMA {first}"
+        elif action == sqlite3.SQLITE_UPDATE and first == "sqlite_master":
+            # SQLite announces this for every virtual table (FTS, json_each) that it reads; a real update is refused
+            # by `mode=ro`, by `query_only` and because writable_schema is off.
+            return sqlite3.SQLITE_OK
+        elif action not in _READING:
+            self.denied = "a statement that does more than read"
+        return sqlite3.SQLITE_DENY if self.denied else sqlite3.SQLITE_OK
+
+    def fetch(self, cursor: sqlite3.Cursor) -> Answer:
+        if cursor.description is None:
+            return "failure", "syntax", "no statement"
+        rows: list[tuple[Any, ...]] = []
+        size = 0
+        for row in cursor:
+            rows.append(row)
+            size += 16 * len(row) + sum(len(cell) for cell in row if isinstance(cell, str | bytes))
+            if len(rows) > self.limits["row_limit"]:
+                return "failure", "too_many_rows", f"more than {self.limits['row_limit']:,} rows"
+            if size > self.limits["result_bytes_limit"]:
+                return "failure", "too_many_rows", f"more than {self.limits['result_bytes_limit']:,} bytes of rows"
+            if self._expired():
+                return self._timeout()
+        return "rows", tuple(column[0] for column in cursor.description), rows
+
+    def _timeout(self) -> Answer:
+        return "failure", "timeout", f"stopped after {self.limits['time_limit_s']:g} s"
+
+    def explain(self, error: Exception) -> Answer:
+        message = str(error)
+        if self.denied:
+            return "failure", "forbidden", f"{self.denied} is not allowed: judging only reads"
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
+            return self._timeout()
+        if "one statement at a time" in message:
+            return "failure", "forbidden", "more than one statement"
+        kind = next((kind for words, kind in _KINDS if words in message.lower()), "other")
+        return "failure", kind, message or type(error).__name__
+
+
+if __name__ == "__main__":
+    main()

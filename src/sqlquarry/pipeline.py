@@ -1,0 +1,62 @@
+"""The whole way in one call; each stage is a class that can be used alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlquarry.artifacts import AdapterCheckpoint, MergedModel, Record
+from sqlquarry.bedrock import BedrockImporter, ImportedModel
+from sqlquarry.judging import Report, SQLJudge
+from sqlquarry.merging import AdapterMerger
+from sqlquarry.training import QLoRAFSDPTrainer
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineResult:
+    """What each stage left behind."""
+
+    adapter: AdapterCheckpoint
+    merged: MergedModel
+    model: ImportedModel
+    report: Report
+
+
+def run_pipeline(
+    train: Sequence[Record],
+    test: Sequence[Record],
+    *,
+    trainer: QLoRAFSDPTrainer,
+    importer: BedrockImporter,
+    judge: SQLJudge,
+    name: str,
+    s3_uri: str,
+    output_dir: str | Path,
+    merger: AdapterMerger | None = None,
+    max_tokens: int = 512,
+) -> PipelineResult:
+    """Train, merge, import, generate and judge.
+
+    Every stage keeps its result below `output_dir` or on S3, so a second call goes on where the first stopped.
+
+    Args:
+        train: records to learn from.
+        test: records to judge the served model on.
+        trainer: base model, prompt and training configuration.
+        importer: role and account to import with.
+        judge: graders.
+        name: name of the imported model.
+        s3_uri: prefix that receives the merged model, ``s3://bucket/prefix``.
+        output_dir: receives ``adapter/`` and ``merged/``.
+        merger: None merges into the weights that the adapter was trained on.
+        max_tokens: longest answer, in tokens.
+
+    Raises:
+        SQLQuarryError: of the stage that could not go on.
+    """
+    output = Path(output_dir)
+    adapter = trainer.train(train, output_dir=output / "adapter")
+    merged = (merger or AdapterMerger()).merge(adapter, output / "merged")
+    model = importer.import_model(merged, name, s3_uri=s3_uri).with_options(max_tokens=max_tokens)
+    return PipelineResult(adapter, merged, model, judge.evaluate(model, test))

@@ -1,0 +1,306 @@
+"""The one prompt: what a record looks like to the model, in training and in serving.
+
+Training tokens and serving prompt come from the same rendered text. Where the tokenizer puts BOS in front by itself,
+the text carries none, because a server tokenizes the text the same way; so the tokens are equal and BOS is never
+doubled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import jinja2
+import jinja2.sandbox
+
+from sqlquarry.artifacts import Message, Record, write_json
+from sqlquarry.errors import ConfigError, IncompleteArtifactError, RecordError
+
+PROMPT_FILE = "prompt.json"
+IGNORED_LABEL = -100  # torch's CrossEntropyLoss(ignore_index=-100)
+
+DEFAULT_SYSTEM = (
+    "You are a powerful text-to-SQL model. Your job is to answer questions about a database. "
+    "You can use the following table schema for context: {schema}"
+)
+DEFAULT_USER = "Return the SQL query that answers the following question: {question}"
+
+# The published recipe's form (AWS, "customized-text-to-sql-model" notebook). Its prompt ended with a space, which
+# tokenizes apart from the answer's first word; here the space belongs to the answer.
+HUMAN_ASSISTANT = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'system' %}{{ message['content'] }}"
+    "{% elif message['role'] == 'user' %}{{ '\n\nHuman: ' + message['content'] + eos_token }}"
+    "{% else %}{{ '\n\nAssistant: ' + message['content'] + eos_token }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '\n\nAssistant:' }}{% endif %}"
+)
+_PROBE = Record(question="QUESTION", schema="SCHEMA", sql="SELECT 1")
+
+
+class Encoded(NamedTuple):
+    """One training example: `labels` is -100 on the prompt and equals `input_ids` on the answer; both (tokens,)."""
+
+    input_ids: list[int]
+    labels: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class PromptFormatter:
+    """Render records as prompts and training examples, always in the same words and tokens.
+
+    Args:
+        system: system message; must contain ``{schema}``.
+        user: user message; must contain ``{question}``.
+        template: "human-assistant" (the published form), "chat" (the base model's own template) or a Jinja string.
+        tokens: what the base model adds to it; filled by `bind`, not by hand.
+
+    Raises:
+        ConfigError: a placeholder is missing, or the Jinja string does not parse.
+    """
+
+    system: str = DEFAULT_SYSTEM
+    user: str = DEFAULT_USER
+    template: str = "human-assistant"
+    tokens: BoundTokens | None = None
+
+    def __post_init__(self) -> None:
+        bad = [
+            f"{name} must contain {{{key}}}, but is {value!r}"
+            for name, key, value in (("system", "schema", self.system), ("user", "question", self.user))
+            if f"{{{key}}}" not in value
+        ]
+        if self.template not in ("human-assistant", "chat"):
+            try:
+                _compile(self.template)
+            except jinja2.TemplateSyntaxError as error:
+                bad.append(
+                    f"template is neither 'human-assistant' nor 'chat' nor valid Jinja (line {error.lineno}: {error})"
+                )
+            else:
+                if "{" not in self.template:
+                    bad.append(
+                        f"template {self.template!r} is unknown: use 'human-assistant', 'chat' or a Jinja string"
+                    )
+        if bad:
+            raise ConfigError("PromptFormatter: " + "; ".join(bad))
+
+    def messages(self, record: Record) -> list[dict[str, str]]:
+        """The record as role/content messages; the assistant's turn is there where the record has SQL."""
+        turns = [
+            Message("system", self.system.replace("{schema}", record.schema.strip())),
+            Message("user", self.user.replace("{question}", record.question.strip())),
+        ]
+        if record.sql is not None:
+            turns.append(Message("assistant", record.sql.strip()))
+        return [turn._asdict() for turn in turns]
+
+    def bind(self, tokenizer: Any) -> PromptFormatter:
+        """Resolve template, special tokens, BOS policy and stop text against a transformers tokenizer.
+
+        A bound formatter needs no tokenizer for `prompt`, and is returned as it is.
+
+        Raises:
+            ConfigError: the tokenizer has no EOS token or no chat template where one is needed, or the template
+                renders no assistant turn.
+        """
+        if self.tokens is not None:
+            return self
+        if tokenizer.eos_token is None:
+            raise ConfigError("the tokenizer has no eos_token, so a trained model could never stop. Set one.")
+        source = {"human-assistant": HUMAN_ASSISTANT, "chat": tokenizer.chat_template}.get(self.template, self.template)
+        if not isinstance(source, str):
+            raise ConfigError(
+                "template='chat' needs a base model with one chat template, but the tokenizer has "
+                f"{'none' if source is None else 'several'}. Use template='human-assistant', or pass the Jinja string."
+            )
+        ids = tokenizer("a")["input_ids"]
+        if ids[-1] == tokenizer.eos_token_id:
+            raise ConfigError(
+                "the tokenizer puts EOS after every text, so every prompt would end there. Switch it off."
+            )
+        bos = tokenizer.bos_token
+        adds_bos = bos is not None and ids[0] == tokenizer.bos_token_id
+        draft = BoundTokens(source, bos or "", tokenizer.eos_token, adds_bos=adds_bos, stop="")
+        # Some templates write an empty thought before the answer: only what follows the answer ends it.
+        tail = dataclasses.replace(self, tokens=draft).completion(_PROBE).partition(_PROBE.sql or "")[2]
+        if not tail:
+            raise ConfigError(
+                f"the template ends no assistant turn: after {_PROBE.sql!r} nothing follows, so a trained model could "
+                f"never stop. End the turn with {{{{ eos_token }}}}."
+            )
+        return dataclasses.replace(self, tokens=dataclasses.replace(draft, stop=tail))
+
+    def prompt(self, record: Record, tokenizer: Any = None) -> str:
+        """The text to send to the model, up to where the answer begins.
+
+        Without `tokenizer` the formatter must be bound (as `load` returns it).
+        """
+        bound = self._bound(tokenizer)
+        return bound._render(bound.messages(dataclasses.replace(record, sql=None)), generation=True)  # noqa: SLF001 - the same class
+
+    def completion(self, record: Record, tokenizer: Any = None) -> str:
+        """The text that the model learns to write after `prompt`: the SQL and the stop text.
+
+        Raises:
+            RecordError: the record has no SQL.
+            ConfigError: the template renders another prompt with the answer than without it.
+        """
+        if record.sql is None:
+            raise RecordError(f"record {record.id or '(no id)'} has no sql, so there is nothing to learn from it")
+        bound = self._bound(tokenizer)
+        prompt, whole = bound.prompt(record), bound._render(bound.messages(record), generation=False)  # noqa: SLF001 - the same class
+        if not whole.startswith(prompt):
+            raise ConfigError(
+                "the chat template changes the prompt once there is an answer, so training and serving would differ: "
+                f"{prompt[-60:]!r} is not how {whole[-120:]!r} begins. Pass a plain Jinja template."
+            )
+        # White space after the end-of-turn token is never generated.
+        return whole[len(prompt) :].rstrip()
+
+    def encode(self, record: Record, tokenizer: Any) -> Encoded:
+        """The record as one training example with the loss on the answer only.
+
+        Prompt and answer are tokenized apart, so no token spans the border and the prompt's tokens are exactly those
+        that a server makes of `prompt(record)`.
+
+        Raises:
+            RecordError: the record has no SQL.
+        """
+        return self.encode_all([record], tokenizer)[0]
+
+    def encode_all(self, records: Sequence[Record], tokenizer: Any) -> list[Encoded]:
+        """Like `encode`, for many records in two calls of the tokenizer, which uses all cores."""
+        if not records:
+            return []  # tokenizers refuse an empty batch
+        bound = self.bind(tokenizer)
+        prompts = tokenizer([bound.prompt(record) for record in records])["input_ids"]
+        answers = tokenizer([bound.completion(record) for record in records], add_special_tokens=False)["input_ids"]
+        return [
+            Encoded([*prompt, *answer], [IGNORED_LABEL] * len(prompt) + list(answer))
+            for prompt, answer in zip(prompts, answers, strict=True)
+        ]
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits over wording, template, special tokens, BOS policy and stop text.
+
+        Binding to a tokenizer resolves the last four, so it changes the fingerprint; artifacts carry the bound one.
+        """
+        canonical = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    @property
+    def chat_template(self) -> str:
+        """The bound template for `tokenizer_config.json`: a server that renders messages makes the training tokens.
+
+        Such a server adds no special tokens of its own, so BOS stands in the template where the tokenizer adds it.
+        """
+        tokens = self._bound(None).tokens
+        assert tokens is not None  # noqa: S101 - _bound has checked it
+        renders_bos = self._raw(self.messages(_PROBE), generation=False).startswith(tokens.bos) if tokens.bos else True
+        source = tokens.template if renders_bos or not tokens.adds_bos else "{{ bos_token }}" + tokens.template
+        # A server would put today's date where training had none.
+        return "{% set strftime_now = undefined %}" + source if "strftime_now" in source else source
+
+    def save(self, directory: str | Path) -> None:
+        """Write the formatter to ``prompt.json`` in `directory`."""
+        Path(directory).mkdir(parents=True, exist_ok=True)
+        write_json(Path(directory) / PROMPT_FILE, dataclasses.asdict(self) | {"fingerprint": self.fingerprint})
+
+    @classmethod
+    def load(cls, directory: str | Path) -> PromptFormatter:
+        """Read the formatter that `save` wrote.
+
+        Raises:
+            IncompleteArtifactError: there is no ``prompt.json``, or its fingerprint is not that of its content.
+        """
+        path = Path(directory) / PROMPT_FILE
+        if not path.is_file():
+            raise IncompleteArtifactError(f"{path} does not exist: the directory holds no prompt. Train again.")
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            fingerprint, tokens = content.pop("fingerprint"), content.pop("tokens")
+            formatter = cls(**content, tokens=BoundTokens(**tokens) if tokens else None)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise IncompleteArtifactError(f"{path} holds no prompt ({error}). Restore the file.") from error
+        if formatter.fingerprint != fingerprint:
+            raise IncompleteArtifactError(
+                f"{path} was edited: its fingerprint is {formatter.fingerprint}, but it says {fingerprint}. "
+                "A model must be served the prompt it was trained with; restore the file."
+            )
+        return formatter
+
+    def _bound(self, tokenizer: Any) -> PromptFormatter:
+        if self.tokens is None and tokenizer is None:
+            raise ConfigError("this formatter is not bound to a base model yet: pass a tokenizer, or call bind()")
+        return self if self.tokens is not None else self.bind(tokenizer)
+
+    def _raw(self, messages: list[dict[str, str]], *, generation: bool) -> str:
+        tokens = self.tokens
+        assert tokens is not None  # noqa: S101 - callers are bound
+        try:
+            return _compile(tokens.template).render(
+                messages=messages,
+                tools=None,
+                documents=None,
+                add_generation_prompt=generation,
+                bos_token=tokens.bos,
+                eos_token=tokens.eos,
+            )
+        except ConfigError:
+            raise
+        except Exception as error:  # a template is code of the model's makers, and can raise anything
+            raise ConfigError(
+                f"the chat template cannot be rendered ({type(error).__name__}: {error}). Pass a plain Jinja template."
+            ) from error
+
+    def _render(self, messages: list[dict[str, str]], *, generation: bool) -> str:
+        text = self._raw(messages, generation=generation)
+        tokens = self.tokens
+        # The tokenizer will put BOS there; left in the text it would be doubled.
+        return text.removeprefix(tokens.bos) if tokens and tokens.adds_bos else text
+
+
+@dataclass(frozen=True, slots=True)
+class BoundTokens:
+    """What a base model adds to the wording.
+
+    Args:
+        template: the Jinja source.
+        bos: BOS text, "" where the model has none.
+        eos: EOS text.
+        adds_bos: whether the tokenizer puts BOS in front of any text by itself.
+        stop: what ends an answer.
+    """
+
+    template: str
+    bos: str
+    eos: str
+    adds_bos: bool
+    stop: str
+
+
+def _raise(message: str) -> NoReturn:
+    raise ConfigError(f"the chat template refuses these messages: {message}")
+
+
+@functools.lru_cache(maxsize=16)
+def _compile(source: str) -> jinja2.Template:
+    # As transformers compiles templates; its {% generation %} blocks mark nothing for us, but keep their white space.
+    # `strftime_now` is left undefined on purpose: a prompt with today's date differs between training and serving.
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    environment.globals["raise_exception"] = _raise
+    # Jinja's own escapes HTML.
+    environment.filters["tojson"] = functools.partial(json.dumps, ensure_ascii=False)
+    source = re.sub(r"({%[-+]?\s*)generation(\s*[-+]?%})", r"\1if true\2", source)
+    return environment.from_string(re.sub(r"({%[-+]?\s*)endgeneration(\s*[-+]?%})", r"\1endif\2", source))

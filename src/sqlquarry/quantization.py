@@ -1,0 +1,114 @@
+"""How base weights are loaded and made 4-bit, written down once for training, merging and local inference.
+
+A merge into "the weights the adapter trained on" is exact only where the same recipe makes the same 4-bit values again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantizationRecipe:
+    """bitsandbytes 4-bit weights, as recorded in an adapter's manifest.
+
+    Args:
+        quant_type: the 4-bit code: "nf4" (Dettmers et al. 2023, arXiv:2305.14314) or "fp4".
+        block_size: weights that share one scale.
+        double_quantization: whether the scales are quantised too.
+        storage_dtype: how the packed bytes are typed; FSDP shards them only where it equals the other weights' dtype.
+        load_dtype: dtype of the weights before quantisation and after dequantisation.
+        modules: names of the quantised linear modules, sorted (``model.layers.0.mlp.up_proj``).
+    """
+
+    quant_type: Literal["nf4", "fp4"] = "nf4"
+    block_size: int = 64
+    double_quantization: bool = True
+    storage_dtype: str = "bfloat16"
+    load_dtype: str = "bfloat16"
+    modules: tuple[str, ...] = ()
+
+    def transformers_config(self, compute_dtype: torch.dtype) -> Any:
+        """The `BitsAndBytesConfig` that makes transformers load a model this way."""
+        import torch
+        from transformers import BitsAndBytesConfig
+
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=self.quant_type,
+            bnb_4bit_use_double_quant=self.double_quantization,
+            bnb_4bit_quant_storage=getattr(torch, self.storage_dtype),
+            bnb_4bit_compute_dtype=compute_dtype,
+        )
+
+    def round_trip(self, weight: torch.Tensor) -> torch.Tensor:
+        """The values that a 4-bit layer multiplies with: quantise and dequantise; shape kept, dtype `load_dtype`."""
+        import bitsandbytes.functional as bnb
+        import torch
+
+        packed, state = bnb.quantize_4bit(
+            weight.to(getattr(torch, self.load_dtype)),
+            blocksize=self.block_size,
+            quant_type=self.quant_type,
+            compress_statistics=self.double_quantization,
+            quant_storage=getattr(torch, self.storage_dtype),
+        )
+        dequantized: torch.Tensor = bnb.dequantize_4bit(packed, state)
+        return dequantized.reshape(weight.shape)
+
+
+def quantized_modules(model: Any) -> tuple[str, ...]:
+    """Sorted names of a model's 4-bit linear modules."""
+    import bitsandbytes
+
+    return tuple(
+        sorted(name for name, module in model.named_modules() if isinstance(module, bitsandbytes.nn.Linear4bit))
+    )
+
+
+def keep_trainable_on_cpu(model: Any) -> Any:
+    """Switch off bitsandbytes' CPU inference path, which silently ruins gradients after one evaluation.
+
+    On AVX512-BF16 machines `Linear4bit` repacks its weight in evaluation mode and never unpacks it, and its product
+    then has no backward: LoRA gradients are off by about 100 % with no error (measured on bitsandbytes 0.50.2). The
+    path also crashes for some shapes. The flag is read for CPU tensors only.
+    """
+    import bitsandbytes
+
+    for module in model.modules():
+        if isinstance(module, bitsandbytes.nn.Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+    return model
+
+
+def compute_dtype(device: str) -> torch.dtype:
+    """The dtype to compute in: bfloat16 on CUDA; float32 on CPUs, most of which multiply bfloat16 far slower."""
+    import torch
+
+    return torch.float32 if device == "cpu" else torch.bfloat16
+
+
+def load_causal_lm(directory: Path, device: str, recipe: QuantizationRecipe | None = None) -> Any:
+    """Load a causal language model onto `device`, its linear layers in 4 bits where there is a recipe."""
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    dtype = compute_dtype(device)
+    options: dict[str, Any] = {"dtype": dtype, "device_map": {"": device}, "attn_implementation": "sdpa"}
+    if recipe:
+        options["dtype"] = getattr(torch, recipe.load_dtype)
+        options["quantization_config"] = recipe.transformers_config(dtype)
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # a second's worth of bars would bury our own
+    try:
+        model = AutoModelForCausalLM.from_pretrained(directory, **options)
+    finally:
+        if bars:
+            logging.enable_progress_bar()
+    return keep_trainable_on_cpu(model) if recipe else model

@@ -1,0 +1,133 @@
+"""Find a base model, and say what is wrong with it before anything long starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from sqlquarry.artifacts import sha256_file
+from sqlquarry.errors import GatedModelError, UnsupportedModelError
+
+# Causal language models that Bedrock Custom Model Import takes (user guide, "custom model import", supported
+# architectures) and whose linear layers PEFT's "all-linear" reaches.
+ARCHITECTURES = (
+    "LlamaForCausalLM",
+    "MistralForCausalLM",
+    "MixtralForCausalLM",
+    "Qwen2ForCausalLM",
+    "Qwen3ForCausalLM",
+    "Qwen3MoeForCausalLM",
+)
+_HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt", "LICENSE*", "NOTICE*")
+
+
+def resolve_base_model(name: str | Path, *, cache: Path | None = None) -> Path:
+    """The local directory of a base model, checked.
+
+    Args:
+        name: a directory, a ``.gguf`` file (converted to bf16 safetensors once) or a Hugging Face id.
+        cache: where conversions go; default ``~/.cache/sqlquarry``.
+
+    Raises:
+        UnsupportedModelError: nothing usable there; the message says what.
+        GatedModelError: the hub wants a licence accepted or a token.
+    """
+    path = Path(name)
+    if path.suffix == ".gguf" and path.is_file():
+        directory = _converted(path, cache or Path.home() / ".cache" / "sqlquarry")
+    elif path.is_dir():
+        directory = path
+    elif path.is_absolute() or str(name).startswith(".") or str(name).count("/") != 1:
+        raise UnsupportedModelError(f"base model {str(name)!r} is neither a directory, a .gguf file nor a hub id")
+    else:
+        directory = _downloaded(str(name))
+    check_base_model(directory)
+    return directory
+
+
+def check_base_model(directory: Path) -> dict[str, Any]:
+    """Read and check a base model's config.json.
+
+    Raises:
+        UnsupportedModelError: files missing, an architecture that Bedrock cannot import, or a quantised checkpoint.
+    """
+    missing = [file for file in ("config.json", "tokenizer_config.json") if not (directory / file).is_file()]
+    if not any(directory.glob("*.safetensors")):
+        missing.append("*.safetensors")
+    if missing:
+        raise UnsupportedModelError(f"base model {directory} lacks {', '.join(missing)}: save it with save_pretrained")
+    config: dict[str, Any] = json.loads((directory / "config.json").read_text())
+    architecture = (config.get("architectures") or ["(none)"])[0]
+    if architecture not in ARCHITECTURES:
+        raise UnsupportedModelError(
+            f"base model {directory} is a {architecture}, which Bedrock cannot import after training. "
+            f"Choose one of: {', '.join(ARCHITECTURES)}."
+        )
+    if "quantization_config" in config:
+        method = config["quantization_config"].get("quant_method", "unknown")
+        raise UnsupportedModelError(
+            f"base model {directory} is already quantised ({method}); QLoRA quantises it itself and merges into full "
+            "weights. Use the original bf16 or fp16 checkpoint."
+        )
+    return config
+
+
+def _downloaded(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(_HUB_FILES)))
+    except GatedRepoError as error:
+        raise GatedModelError(
+            f"{name} is gated: accept its licence on its page on the hub, then set HF_TOKEN (or run `hf auth login`)"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise GatedModelError(
+            f"the hub has no {name}, or it is private: check the spelling, or set HF_TOKEN to a token that may read it"
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise UnsupportedModelError(
+            f"{name} is not in the local cache and the hub cannot be reached ({type(error).__name__}). "
+            "Give a local directory instead, or try again with a connection."
+        ) from error
+
+
+def _converted(gguf: Path, cache: Path) -> Path:
+    """The GGUF's weights as bf16 safetensors in a directory named by content, made once."""
+    target = cache / f"{gguf.stem}-{sha256_file(gguf)[:16]}"
+    if not target.is_dir():
+        cache.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(dir=cache, prefix=f".{gguf.stem}-"))
+        try:
+            _convert(gguf, draft)
+            os.replace(draft, target)  # noqa: PTH105 - Path.replace reads worse with two directories
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    return target
+
+
+def _convert(gguf: Path, target: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    source = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    # A model read from GGUF carries its quantiser and refuses to be saved (transformers 5); a fresh one does not.
+    config = type(source.config)(
+        **{
+            key: value
+            for key, value in source.config.to_dict().items()
+            if key not in ("quantization_config", "_name_or_path", "transformers_version", "unk_token_id")
+        }
+    )
+    fresh = type(source)(config).to(torch.bfloat16)
+    fresh.load_state_dict({key: value.to(torch.bfloat16) for key, value in source.state_dict().items()})
+    fresh.tie_weights()
+    fresh.generation_config, fresh.config.dtype = source.generation_config, torch.bfloat16
+    fresh.save_pretrained(target)
+    tokenizer.save_pretrained(target)

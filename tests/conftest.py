@@ -1,0 +1,119 @@
+"""Fixtures that several phases share: public data where it lies beside the checkout, and a tiny real model."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+# Timings vary with the machine's load; what a test asserts must not.
+settings.register_profile("sqlquarry", deadline=None)
+settings.load_profile("sqlquarry")
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of public data sets that lies beside the checkout; never copied into the repository."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("the public data sets are not beside this checkout (../shared/data)")
+    return SHARED_DATA
+
+
+def toy_examples(count: int, seed: int = 0) -> Iterator[dict[str, str]]:
+    """Questions of four kinds about one-table schemas: learnable by a tiny model in seconds."""
+    choose = random.Random(seed)
+    tables = ["users", "orders", "items", "staff", "cities", "films"]
+    columns = ["id", "name", "price", "age", "city", "year", "qty"]
+    for _ in range(count):
+        table, column, other, value = (
+            choose.choice(tables),
+            choose.choice(columns),
+            choose.choice(columns),
+            choose.randint(1, 99),
+        )
+        question, sql = choose.choice(
+            [
+                (f"How many {table} are there?", f"SELECT COUNT(*) FROM {table}"),
+                (f"List the {column} of all {table}.", f"SELECT {column} FROM {table}"),
+                (f"What is the largest {column} in {table}?", f"SELECT MAX({column}) FROM {table}"),
+                (
+                    f"Show {column} of {table} where {other} is above {value}.",
+                    f"SELECT {column} FROM {table} WHERE {other} > {value}",
+                ),
+            ]
+        )
+        yield {"question": question, "sql": sql, "schema": f"CREATE TABLE {table} ({', '.join(columns)})"}
+
+
+def tiny_tokenizer() -> Any:
+    """A byte-level BPE tokenizer of a few hundred tokens with ChatML, made in a moment."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    backend.train_from_iterator(
+        (f"{e['schema']}\n{e['question']}\n{e['sql']}" for e in toy_examples(400, seed=1)),
+        trainers.BpeTrainer(
+            vocab_size=1024,
+            show_progress=False,
+            special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pad|>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        ),
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token="<|endoftext|>",
+        eos_token="<|im_end|>",
+        pad_token="<|pad|>",
+        model_max_length=2048,
+    )
+    tokenizer.chat_template = CHATML
+    return tokenizer
+
+
+def save_tiny_llama(directory: Path, **config: Any) -> Path:
+    """Save a two-layer random Llama in bf16 with its tokenizer; sizes that every bitsandbytes kernel accepts."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = tiny_tokenizer()
+    torch.manual_seed(0)
+    options = {
+        "hidden_size": 128,
+        "intermediate_size": 256,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "num_hidden_layers": 2,
+        "tie_word_embeddings": True,
+    } | config
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            max_position_embeddings=2048,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            **options,
+        )
+    ).to(torch.bfloat16)
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random Llama on disk, as transformers saves it."""
+    return save_tiny_llama(tmp_path_factory.mktemp("tiny-llama"))

@@ -1,0 +1,132 @@
+"""AWS without network: moto's S3 with one bucket, and a Bedrock client that answers from a script."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.stub import ANY, Stubber
+from moto import mock_aws
+
+from sqlquarry.artifacts import MergedModel, write_manifest
+from sqlquarry.prompt import PromptFormatter
+
+JOB = "arn:aws:bedrock:us-east-1:123456789012:model-import-job/jobjobjobjob"
+MODEL = "arn:aws:bedrock:us-east-1:123456789012:imported-model/modelmodelmo"
+_NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def finish_merged(source: Path, directory: Path) -> MergedModel:
+    """What transformers saved in `source`, with a prompt and a manifest, as the merger leaves it in `directory`."""
+    from transformers import AutoTokenizer
+
+    shutil.copytree(source, directory)
+    formatter = PromptFormatter().bind(AutoTokenizer.from_pretrained(directory))
+    formatter.save(directory)
+    provenance = {"base_model": {"name": "tiny"}, "prompt_fingerprint": formatter.fingerprint}
+    write_manifest(directory, MergedModel.kind, provenance)
+    return MergedModel.load(directory)
+
+
+@functools.cache
+def _session() -> Any:
+    # One for all tests: a session parses the services' models once.
+    return boto3.session.Session("testing", "testing", region_name="us-east-1")
+
+
+class ScriptedSession:
+    """A boto3 session whose bedrock client answers from a Stubber; all other clients are moto's."""
+
+    def __init__(self) -> None:
+        self._session = _session()
+        self.bedrock = self._session.client("bedrock")
+        self.s3 = self._session.client("s3")
+
+    def client(self, service: str, **options: Any) -> Any:
+        return self.bedrock if service == "bedrock" else self._session.client(service, **options)
+
+    def objects(self) -> list[str]:
+        """The keys in the bucket."""
+        return [item["Key"] for item in self.s3.list_objects_v2(Bucket="models").get("Contents", ())]
+
+
+@contextmanager
+def scripted_aws() -> Iterator[ScriptedSession]:
+    """A session, and the bucket "models"."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+            patch.setenv(name, "testing")
+        for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_DEFAULT_REGION", "AWS_REGION"):
+            patch.delenv(name, raising=False)
+        with mock_aws():
+            session = ScriptedSession()
+            session.s3.create_bucket(Bucket="models")
+            yield session
+
+
+class Script:
+    """The calls that Bedrock is to get, in order; botocore checks requests and answers against its model."""
+
+    def __init__(self, client: Any) -> None:
+        self._stub = Stubber(client)
+        self._stub.activate()
+        self.played = self._stub.assert_no_pending_responses
+
+    def models(self, *names: str) -> None:
+        summaries = [{"modelArn": MODEL, "modelName": name, "creationTime": _NOW} for name in names]
+        self._stub.add_response("list_imported_models", {"modelSummaries": summaries}, {"nameContains": "sql"})
+
+    def running(self, *model_names: str) -> None:
+        self._jobs({"statusEquals": "InProgress"}, [("other", name) for name in model_names])
+
+    def taken(self, base: str, *job_names: str) -> None:
+        self._jobs({"nameContains": base}, [(name, "sql") for name in job_names])
+
+    def _jobs(self, expected: dict[str, str], jobs: list[tuple[str, str]]) -> None:
+        summaries = [
+            {"jobArn": JOB, "jobName": job, "importedModelName": name, "status": "InProgress", "creationTime": _NOW}
+            for job, name in jobs
+        ]
+        self._stub.add_response("list_model_import_jobs", {"modelImportJobSummaries": summaries}, expected)
+
+    def tags(self, arn: str, **tags: str) -> None:
+        listed = [{"key": f"sqlquarry:{key}", "value": value} for key, value in tags.items()]
+        self._stub.add_response("list_tags_for_resource", {"tags": listed}, {"resourceARN": arn})
+
+    def until_create(self, base: str) -> None:
+        """Nothing of this name is there, so files are uploaded and a job is asked for."""
+        self.models()
+        self.running()
+        self.taken(base)
+
+    def create(self, **expected: Any) -> None:
+        names = ("jobName", "importedModelName", "roleArn", "modelDataSource", "jobTags", "importedModelTags")
+        request = dict.fromkeys((*names, "clientRequestToken"), ANY) | expected
+        self._stub.add_response("create_model_import_job", {"jobArn": JOB}, request)
+
+    def create_fails(self, code: str, message: str, times: int = 1) -> None:
+        for _ in range(times):
+            self._stub.add_client_error("create_model_import_job", code, message)
+
+    def job(self, status: str, **more: Any) -> None:
+        answer = {"jobArn": JOB, "status": status, **more}
+        self._stub.add_response("get_model_import_job", answer, {"jobIdentifier": JOB})
+
+    def job_fails(self, code: str, message: str) -> None:
+        self._stub.add_client_error("get_model_import_job", code, message)
+
+    def completes(self, fingerprint: str) -> None:
+        self.job("Completed", importedModelArn=MODEL)
+        self.model(fingerprint)
+
+    def model(self, fingerprint: str) -> None:
+        self.tags(MODEL, prompt=fingerprint)
+        answer = {"modelArn": MODEL, "modelName": "sql"}
+        self._stub.add_response("get_imported_model", answer, {"modelIdentifier": MODEL})

@@ -1,0 +1,159 @@
+"""Uploads to moto's S3: exactly the model's files, resumed by content, manifest last."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bedrock_scripted import finish_merged, scripted_aws
+from botocore.exceptions import ClientError
+
+from sqlquarry.artifacts import MergedModel, read_manifest
+from sqlquarry.bedrock.upload import Export, split_uri, upload
+from sqlquarry.errors import BedrockError
+
+URI = "s3://models/runs/one"
+
+
+@pytest.fixture(scope="module")
+def merged_model(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> MergedModel:
+    return finish_merged(tiny_llama, tmp_path_factory.mktemp("merged") / "model")
+
+
+@pytest.fixture
+def s3() -> Iterator[Any]:
+    with scripted_aws() as aws:
+        yield aws.s3
+
+
+@pytest.fixture
+def puts(s3: Any) -> list[str]:
+    """The keys written from now on, in order."""
+    written: list[str] = []
+    s3.meta.events.register("before-parameter-build.s3.PutObject", lambda params, **_: written.append(params["Key"]))
+    return written
+
+
+def keys(s3: Any) -> dict[str, bytes]:
+    listed = s3.list_objects_v2(Bucket="models").get("Contents", ())
+    return {o["Key"]: s3.get_object(Bucket="models", Key=o["Key"])["Body"].read() for o in listed}
+
+
+def test_exactly_the_models_files_with_the_manifest_last(s3: Any, puts: list[str], merged_model: MergedModel) -> None:
+    export = Export.of(merged_model)
+    assert upload(export, URI, s3=s3) == sum(int(entry["bytes"]) for entry in export.manifest.files.values())
+    assert sorted(key.removeprefix("runs/one/") for key in keys(s3)) == [
+        "config.json",
+        "generation_config.json",
+        "manifest.json",
+        "model.safetensors",
+        "prompt.json",
+        "special_tokens_map.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
+    assert puts[-1] == "runs/one/manifest.json"
+
+
+def test_the_uploaded_prefix_is_a_finished_artifact(s3: Any, merged_model: MergedModel, tmp_path: Path) -> None:
+    export = Export.of(merged_model)
+    upload(export, URI, s3=s3)
+    for key, content in keys(s3).items():
+        (tmp_path / Path(key).name).write_bytes(content)
+    manifest = read_manifest(tmp_path, "merged-model", verify=True)
+    assert manifest.digest == export.manifest.digest
+    assert manifest.provenance["exported_from"] == merged_model.manifest.digest
+    weights = merged_model.path / "model.safetensors"
+    assert (tmp_path / "model.safetensors").read_bytes() == weights.read_bytes()
+
+
+def test_a_second_run_uploads_nothing(s3: Any, puts: list[str], merged_model: MergedModel) -> None:
+    upload(Export.of(merged_model), URI, s3=s3)
+    puts.clear()
+    assert upload(Export.of(merged_model), URI + "/", s3=s3) == 0
+    assert puts == []
+
+
+def test_a_broken_run_goes_on_with_what_is_missing(s3: Any, puts: list[str], merged_model: MergedModel) -> None:
+    export = Export.of(merged_model)
+    upload(export, URI, s3=s3)
+    s3.delete_object(Bucket="models", Key="runs/one/manifest.json")
+    s3.delete_object(Bucket="models", Key="runs/one/config.json")
+    # Same size, other content: only the SHA-256 in the metadata tells.
+    size = int(export.manifest.files["tokenizer.json"]["bytes"])
+    s3.put_object(Bucket="models", Key="runs/one/tokenizer.json", Body=bytes(size))
+    puts.clear()
+    upload(export, URI, s3=s3)
+    assert puts == ["runs/one/config.json", "runs/one/tokenizer.json", "runs/one/manifest.json"]
+
+
+def test_an_old_manifest_is_gone_while_files_change(s3: Any, merged_model: MergedModel) -> None:
+    export = Export.of(merged_model)
+    upload(export, URI, s3=s3)
+    content = b"{}"
+    entries = {**export.manifest.files, "config.json": {"sha256": hashlib.sha256(content).hexdigest(), "bytes": 2}}
+    changed = Export({**export.files, "config.json": content}, dataclasses.replace(export.manifest, files=entries))
+
+    def fail(params: dict[str, Any], **_: Any) -> None:
+        if params["Key"].endswith("config.json"):
+            raise KeyboardInterrupt
+
+    s3.meta.events.register("before-parameter-build.s3.PutObject", fail)
+    with pytest.raises(KeyboardInterrupt):
+        upload(changed, URI, s3=s3)
+    assert "runs/one/manifest.json" not in keys(s3)
+
+
+def test_leftovers_of_something_else_are_refused_before_any_upload(
+    s3: Any, puts: list[str], merged_model: MergedModel
+) -> None:
+    s3.meta.events.register("before-parameter-build.s3.ListObjectsV2", lambda params, **_: params.update(MaxKeys=2))
+    for i in range(7):  # more than one page of a listing
+        s3.put_object(Bucket="models", Key=f"runs/one/checkpoint-{i}/optimizer.pt", Body=b"")
+    puts.clear()
+    with pytest.raises(BedrockError, match=r"7 file\(s\) that are not part of this model \(checkpoint-0/"):
+        upload(Export.of(merged_model), URI, s3=s3)
+    assert puts == []
+
+
+def test_neighbours_and_folder_markers_do_not_matter(s3: Any, merged_model: MergedModel) -> None:
+    s3.put_object(Bucket="models", Key="runs/one/", Body=b"")
+    s3.put_object(Bucket="models", Key="runs/one-more/config.json", Body=b"{}")
+    assert upload(Export.of(merged_model), URI, s3=s3) > 0
+
+
+def test_a_missing_bucket_is_explained(s3: Any, merged_model: MergedModel) -> None:
+    with pytest.raises(BedrockError, match=r"NoSuchBucket.*Create the bucket"):
+        upload(Export.of(merged_model), "s3://nowhere/x", s3=s3)
+
+
+def test_a_refused_file_is_explained(s3: Any, merged_model: MergedModel) -> None:
+    def refuse(params: dict[str, Any], **_: Any) -> None:
+        if params["Key"].endswith(".safetensors"):
+            raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "PutObject")
+
+    s3.meta.events.register("before-parameter-build.s3.PutObject", refuse)
+    with pytest.raises(
+        BedrockError, match=r"uploading to s3://models/runs/one failed: .*AccessDenied.*needs s3:ListBucket"
+    ):
+        upload(Export.of(merged_model), URI, s3=s3)
+    assert "runs/one/manifest.json" not in keys(s3)
+
+
+def test_the_exported_digest_follows_the_content(merged_model: MergedModel) -> None:
+    first, second = Export.of(merged_model), Export.of(merged_model)
+    assert first.manifest.digest == second.manifest.digest
+    assert json.dumps(first.manifest.provenance, sort_keys=True)
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [("s3://b", ("b", "")), ("s3://b/", ("b", "")), ("s3://b/p", ("b", "p/")), ("s3://b/p/q/", ("b", "p/q/"))],
+)
+def test_split_uri(uri: str, expected: tuple[str, str]) -> None:
+    assert split_uri(uri) == expected

@@ -1,0 +1,292 @@
+"""Imported models answer with their own weights, in all three shapes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from sqlquarry.artifacts import Generation
+from sqlquarry.emulator.engine import EnginePool
+
+PROMPTS = ["SELECT", "How many users are there?", "CREATE TABLE users (id)\nList the name of all users."]
+
+
+def greedy(directory, prompt, max_tokens, *, add_special_tokens=True):
+    """What transformers' own generate writes."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+    inputs = tokenizer(prompt, return_tensors="pt", add_special_tokens=add_special_tokens)
+    inputs.pop("token_type_ids", None)
+    with torch.inference_mode():
+        tokens = model.generate(**inputs, max_new_tokens=max_tokens, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+    return tokenizer.decode(tokens, skip_special_tokens=True), inputs["input_ids"].shape[1], len(tokens)
+
+
+def resaved(source, target, rope):
+    """A model of the same sizes with another rope, and weights that are large enough for it to matter."""
+    import torch
+    from transformers import AutoConfig, AutoTokenizer, LlamaForCausalLM
+
+    config = AutoConfig.from_pretrained(source)
+    config.rope_parameters, config.initializer_range = rope, 0.5
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(target)
+    AutoTokenizer.from_pretrained(source).save_pretrained(target)
+    return target
+
+
+@pytest.fixture
+def served(start, exported):
+    account = start()
+    account.upload(exported)
+    return account, account.imported("m1")
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_greedy_answers_are_those_of_transformers(served, exported, prompt):
+    account, model = served
+    text, prompt_tokens, written = greedy(exported, prompt, 12)
+    answer = account.ask(model, prompt=prompt, max_gen_len=12)
+    assert (answer["generation"], answer["prompt_token_count"], answer["generation_token_count"]) == (
+        text,
+        prompt_tokens,
+        written,
+    )
+    assert answer["stop_reason"] == "length"
+
+
+def test_the_three_shapes_say_the_same(served, exported):
+    from transformers import AutoTokenizer
+
+    account, model = served
+    messages = [{"role": "user", "content": PROMPTS[1]}]
+    prompt = AutoTokenizer.from_pretrained(exported).apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=True
+    )
+    bedrock = account.ask(model, prompt=prompt, max_gen_len=9)
+    completion = account.ask(model, prompt=prompt, max_tokens=9)
+    chat = account.ask(model, messages=messages, max_tokens=9)
+    assert completion["object"] == "text_completion"
+    assert chat["object"] == "chat.completion"
+    assert completion["choices"][0]["text"] == bedrock["generation"]
+    assert chat["choices"][0]["message"] == {"role": "assistant", "content": bedrock["generation"]}
+    assert completion["usage"] == chat["usage"]
+    assert chat["usage"]["completion_tokens"] == 9
+    assert chat["usage"]["prompt_tokens"] == bedrock["prompt_token_count"]
+    assert {bedrock["stop_reason"], *(a["choices"][0]["finish_reason"] for a in (completion, chat))} == {"length"}
+
+
+def test_a_stream_says_what_the_whole_answer_says(served):
+    account, model = served
+    body = {"prompt": PROMPTS[2], "max_gen_len": 16}
+    whole, chunks = account.ask(model, **body), account.stream(model, **body)
+    assert len(chunks) > 2
+    assert "".join(chunk["generation"] for chunk in chunks) == whole["generation"]
+    assert chunks[-1] | {"generation": whole["generation"]} == whole
+    body = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 16}
+    whole, chunks = account.ask(model, **body), account.stream(model, **body)
+    said = "".join(chunk["choices"][0]["delta"]["content"] for chunk in chunks)
+    assert said == whole["choices"][0]["message"]["content"]
+    assert chunks[-1]["usage"] == whole["usage"]
+
+
+def test_stop_sequences_end_the_answer(served):
+    account, model = served
+    text = account.ask(model, prompt=PROMPTS[2], max_tokens=16)["choices"][0]["text"]
+    stop = text[4:6]
+    answer = account.ask(model, prompt=PROMPTS[2], max_tokens=16, stop=[stop])["choices"][0]
+    assert answer["text"] == text[: text.index(stop)]
+    assert answer["finish_reason"] == "stop"
+
+
+def test_sampling_is_seeded_and_differs_from_greedy(served):
+    account, model = served
+
+    def sample(seed):
+        return account.ask(model, prompt=PROMPTS[1], max_tokens=16, temperature=1.5, seed=seed)["choices"][0]["text"]
+
+    assert sample(1) == sample(1)
+    assert len({sample(seed) for seed in range(4)}) > 1
+
+
+def test_the_first_calls_are_cold(start, exported):
+    account = start(cold_calls=2)
+    account.upload(exported)
+    model = account.imported("m1")
+    body = json.dumps({"prompt": "SELECT", "max_tokens": 2})
+    for call in (account.runtime.invoke_model, account.runtime.invoke_model_with_response_stream):
+        code, _, status = account.error(call, modelId=model, body=body)
+        assert (code, status) == ("ModelNotReadyException", 429)
+    assert account.ask(model, prompt="SELECT", max_tokens=2)["choices"][0]["text"]
+
+
+def test_unknown_and_deleted_models_are_not_found(served):
+    account, model = served
+    body = json.dumps({"prompt": "SELECT", "max_tokens": 2})
+    for unknown in (model[:-12] + "0" * 12, "anthropic.claude-3-haiku-20240307-v1:0"):
+        code, _, status = account.error(account.runtime.invoke_model, modelId=unknown, body=body)
+        assert (code, status) == ("ResourceNotFoundException", 404)
+    account.ask(model, prompt="SELECT", max_tokens=1)
+    account.bedrock.delete_imported_model(modelIdentifier=model)
+    assert account.error(account.runtime.invoke_model, modelId=model, body=body)[0] == "ResourceNotFoundException"
+
+
+def test_bad_requests_are_validation_errors(served):
+    account, model = served
+    for body in ({}, {"prompt": "p"}, {"prompt": "p", "max_tokens": 10_000}, {"prompt": "", "max_tokens": 2}):
+        error = account.error(account.runtime.invoke_model, modelId=model, body=json.dumps(body))
+        assert (error[0], error[2]) == ("ValidationException", 400)
+    words = [{"role": "user", "content": [{"text": "hi"}]}]
+    code, message, _ = account.error(account.runtime.converse, modelId=model, messages=words)
+    assert code == "ValidationException"
+    assert "doesn't support the model" in message
+
+
+def test_messages_need_a_template_in_tokenizer_config(start, exported, tmp_path):
+    """A separate chat_template.jinja does not count ("Invoke your imported model")."""
+    directory = shutil.copytree(exported, tmp_path / "model")
+    config = json.loads((directory / "tokenizer_config.json").read_text())
+    (directory / "chat_template.jinja").write_text(config.pop("chat_template"))
+    (directory / "tokenizer_config.json").write_text(json.dumps(config))
+    account = start()
+    account.upload(directory)
+    model = account.imported("m1")
+    body = json.dumps({"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2})
+    code, message, _ = account.error(account.runtime.invoke_model, modelId=model, body=body)
+    assert code == "ValidationException"
+    assert "chat_template" in message
+
+
+def test_prompts_get_bos_where_the_tokenizer_adds_it_and_messages_do_not(start, exported, tmp_path):
+    directory = shutil.copytree(exported, tmp_path / "model")
+    tokenizer = json.loads((directory / "tokenizer.json").read_text())
+    bos = "<|endoftext|>"
+    single = [{"SpecialToken": {"id": bos, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    tokenizer["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": single,
+        "pair": [*single, {"Sequence": {"id": "B", "type_id": 0}}],
+        "special_tokens": {bos: {"id": bos, "ids": [0], "tokens": [bos]}},
+    }
+    (directory / "tokenizer.json").write_text(json.dumps(tokenizer))
+    account = start()
+    account.upload(exported, prefix="plain")
+    account.upload(directory, prefix="bos")
+    plain, with_bos = account.imported("plain", prefix="plain"), account.imported("bos", prefix="bos")
+
+    def tokens(model, **body):
+        return account.ask(model, max_tokens=1, **body)["usage"]["prompt_tokens"]
+
+    assert tokens(with_bos, prompt="SELECT 1") == tokens(plain, prompt="SELECT 1") + 1
+    messages = [{"role": "user", "content": "SELECT 1"}]
+    assert tokens(with_bos, messages=messages) == tokens(plain, messages=messages)
+
+
+def test_later_changes_in_s3_do_not_reach_an_imported_model(start, exported):
+    account = start()
+    account.upload(exported)
+    model = account.imported("m1")
+    for path in exported.iterdir():
+        account.s3.put_object(Bucket=account.aws.bucket, Key=f"model/{path.name}", Body=b"changed")
+        account.s3.delete_object(Bucket=account.aws.bucket, Key=f"model/{path.name}")
+    assert account.ask(model, prompt=PROMPTS[0], max_gen_len=8)["generation"] == greedy(exported, PROMPTS[0], 8)[0]
+
+
+def test_rope_parameters_alone_are_passed_over(start, to_4_51, tiny_llama, tmp_path):
+    """The transformers 5 dialect of rope is silently read as theta 10000, so the answers are those of another model."""
+    saved = resaved(tiny_llama, tmp_path / "saved", {"rope_type": "default", "rope_theta": 500.0})
+    account = start()
+    account.upload(to_4_51(saved, tmp_path / "right"), prefix="right")
+    account.upload(to_4_51(saved, tmp_path / "wrong", keep_rope=True), prefix="wrong")
+    right, wrong = account.imported("right", prefix="right"), account.imported("wrong", prefix="wrong")
+    expected = greedy(saved, PROMPTS[2], 12)[0]
+    assert account.ask(right, prompt=PROMPTS[2], max_gen_len=12)["generation"] == expected
+    assert account.ask(wrong, prompt=PROMPTS[2], max_gen_len=12)["generation"] != expected
+
+
+def test_weights_that_do_not_fit_their_config_are_a_model_error(start, exported, tmp_path):
+    directory = shutil.copytree(exported, tmp_path / "model")
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(config | {"vocab_size": config["vocab_size"] + 8}))
+    account = start()
+    account.upload(directory)
+    model = account.imported("m1")
+    body = json.dumps({"prompt": "SELECT", "max_tokens": 2})
+    code, _, status = account.error(account.runtime.invoke_model, modelId=model, body=body)
+    assert (code, status) == ("ModelErrorException", 424)
+
+
+class Recorder:
+    """Answers with the prompt and remembers the batches, each of which begins when `may_begin` says so."""
+
+    def __init__(self, directory, may_begin=lambda: True):
+        from transformers import AutoTokenizer
+
+        self.tokenizer = AutoTokenizer.from_pretrained(directory)
+        self.batches, self.may_begin = [], may_begin
+
+    def complete(self, prompts, **_):
+        self.batches.append(len(prompts))
+        assert self.may_begin()
+        return [Generation(prompt, "stop", 1, 1) for prompt in prompts]
+
+
+def test_concurrent_calls_share_batches(start, exported, monkeypatch):
+    """The first batch waits until all eight calls have come in, which needs a server that does not serialise them."""
+    arrived, all_arrived = [], threading.Event()
+    submit = EnginePool.submit
+
+    def counted(*arguments):
+        future = submit(*arguments)
+        arrived.append(future)
+        if len(arrived) == 8:
+            all_arrived.set()
+        return future
+
+    recorders = []
+
+    def load(directory):
+        recorders.append(Recorder(directory, lambda: all_arrived.wait(20)))
+        return recorders[-1]
+
+    monkeypatch.setattr(EnginePool, "submit", counted)
+    account = start(load_model=load)
+    account.upload(exported)
+    model = account.imported("m1")
+    with ThreadPoolExecutor(8) as clients:
+        answers = list(clients.map(lambda i: account.ask(model, prompt=f"p{i}", max_tokens=2), range(8)))
+    assert [answer["choices"][0]["text"] for answer in answers] == [f"p{i}" for i in range(8)]
+    (recorder,) = recorders
+    assert len(recorder.batches) <= 2
+    assert sum(recorder.batches) == 8
+
+
+def test_concurrent_answers_are_those_given_alone(served):
+    account, model = served
+    prompts = [f"List the {column} of all users." for column in ("id", "name", "price", "age", "city")]
+    alone = [account.ask(model, prompt=prompt, max_gen_len=10) for prompt in prompts]
+    with ThreadPoolExecutor(5) as clients:
+        together = list(clients.map(lambda prompt: account.ask(model, prompt=prompt, max_gen_len=10), prompts))
+    assert together == alone
+
+
+def test_models_take_turns_in_memory(start, exported):
+    loads = []
+
+    def load(directory):
+        loads.append(directory.name)
+        return Recorder(directory)
+
+    account = start(load_model=load, max_loaded_models=1)
+    account.upload(exported)
+    first, second = account.imported("first"), account.imported("second")
+    for model in (first, first, second, first):
+        account.ask(model, prompt="p", max_tokens=1)
+    assert loads == [arn.rpartition("/")[2] for arn in (first, second, first)]

@@ -1,0 +1,231 @@
+"""The HTML report in a real browser: headless Chromium, driven over its DevTools pipe (no driver package needed)."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sqlquarry.artifacts import Judgement, Record
+from sqlquarry.judging import Entry, Report, write_html
+
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--remote-debugging-pipe",
+]
+# Chromium reads commands from descriptor 3 and writes answers to 4. Both are first moved out of each other's way.
+LAUNCH = (
+    "import fcntl, os, sys; r, w = (fcntl.fcntl(int(fd), fcntl.F_DUPFD, 10) for fd in sys.argv[1:3]); "
+    "os.dup2(r, 3); os.dup2(w, 4); os.execv(sys.argv[3], sys.argv[3:])"
+)
+EVIL = "<script>document.title = 'hacked'</script><img src=x onerror=\"document.title='hacked'\">"
+
+
+class Browser:
+    """One headless page; `evaluate` runs JavaScript in it, `problems` are its console errors."""
+
+    def __init__(self, profile: Path) -> None:
+        program = shutil.which("chromium") or shutil.which("google-chrome")
+        if program is None:
+            pytest.fail("this test needs Chromium: apt-get install chromium (`make test` does it)")
+        read, child_writes = os.pipe()
+        child_reads, write = os.pipe()
+        launcher = [sys.executable, "-c", LAUNCH, str(child_reads), str(child_writes)]
+        self.process = subprocess.Popen(
+            [*launcher, program, *FLAGS, f"--user-data-dir={profile}"],
+            pass_fds=(child_reads, child_writes),
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(child_reads)
+        os.close(child_writes)
+        self.answers, self.commands = os.fdopen(read, "rb"), os.fdopen(write, "wb")
+        self.events: list[dict[str, Any]] = []
+        self.count = 0
+        self.session: str | None = None
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.call(f"{domain}.enable")
+
+    def _receive(self) -> dict[str, Any]:
+        message = bytearray()
+        while (byte := self.answers.read(1)) not in (b"\0", b""):
+            message += byte
+        if not message:
+            pytest.fail("Chromium ended early")
+        return json.loads(message)
+
+    def call(self, method: str, **params: Any) -> Any:
+        self.count += 1
+        command = {"id": self.count, "method": method, "params": params}
+        self.commands.write(
+            json.dumps(command | ({"sessionId": self.session} if self.session else {})).encode() + b"\0"
+        )
+        self.commands.flush()
+        while (message := self._receive()).get("id") != self.count:
+            self.events.append(message)
+        assert "error" not in message, message
+        return message["result"]
+
+    def open(self, page: Path, *, width: int = 1200, height: int = 900, dark: bool = False) -> None:
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+        )
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.call("Emulation.setEmulatedMedia", features=[scheme])
+        self.events.clear()
+        self.call("Page.navigate", url=page.as_uri())
+        deadline = time.monotonic() + 30
+        while self.evaluate("document.readyState") != "complete":
+            assert time.monotonic() < deadline, "the page did not load"
+
+    def evaluate(self, script: str) -> Any:
+        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
+
+    def screenshot(self, path: Path) -> None:
+        image = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=False)["data"]
+        path.write_bytes(base64.b64decode(image))
+
+    @property
+    def problems(self) -> list[Any]:
+        bad = ("Runtime.exceptionThrown", "Log.entryAdded", "Runtime.consoleAPICalled")
+        return [event["params"] for event in self.events if event.get("method") in bad]
+
+    @property
+    def requests(self) -> list[str]:
+        sent = [e["params"]["request"]["url"] for e in self.events if e.get("method") == "Network.requestWillBeSent"]
+        return [url for url in sent if not url.startswith("data:")]
+
+    def close(self) -> None:
+        self.commands.close()  # Chromium ends when its pipe does
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.answers.close()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory) -> Iterator[Browser]:
+    browser = Browser(tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()
+
+
+def domain(record: Record) -> str:
+    return "held-out domains" if record.database in {"bakery", "harbour"} else "trained domains"
+
+
+def system(skill: int) -> Report:
+    """A made-up system that answers `skill` in ten records rightly."""
+    databases = ["library", "clinic", "bakery", "harbour"]
+    entries = []
+    for i in range(40):
+        sql = f"SELECT name, COUNT(*) FROM loan WHERE year > {1990 + i} GROUP BY name ORDER BY COUNT(*) DESC"
+        question = f"Who borrowed the most books since {1990 + i}, and how many?" if i else EVIL
+        record = Record(question, "CREATE TABLE loan (name, year)", sql, databases[i % 4], id=f"demo-{i}")
+        shown = {"columns": ["name", "COUNT(*)"], "rows": [["Ann", 12], ["Bo", 7.5], [None, 1]], "count": 3}
+        verdict = "unjudged" if i % 13 == 12 else "correct" if (i * 7) % 10 < skill else "wrong"
+        reason = {"correct": "same 3 rows", "wrong": "1,200 rows instead of 3", "unjudged": "the gold SQL fails"}
+        other = shown | {"rows": [["Ann", 12]], "count": 1200}
+        details = {"gold": shown, "predicted": shown if verdict == "correct" else other}
+        predicted = EVIL if i == 0 else sql if verdict == "correct" else sql.replace(" ORDER BY COUNT(*) DESC", "")
+        judgements = (
+            Judgement("execution", verdict, reason[verdict], details if verdict != "unjudged" else {}),
+            Judgement(
+                "exact", "correct" if predicted == sql else "wrong", "same text" if predicted == sql else "another text"
+            ),
+        )
+        answer = f"Here is the query:\n```sql\n{predicted};\n```" if i % 5 == 0 else predicted
+        entries.append(Entry(record, answer, predicted, i % 11 == 10, judgements))
+    return Report(("execution", "exact"), tuple(entries))
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    write_html(path, {"base": system(3), "tuned": system(9)}, title="Questions on four databases", group=domain)
+    return path
+
+
+SHOWN = "document.querySelectorAll('.record:not([hidden])').length"
+
+
+def test_the_page_opens_cleanly_and_loads_nothing(browser, page):
+    browser.open(page)
+    assert browser.evaluate("document.title") == "Questions on four databases", "a prediction's script must not run"
+    assert browser.evaluate(SHOWN) == 40
+    assert browser.evaluate("document.querySelectorAll('.record img, .record script').length") == 0
+    assert browser.problems == []
+    assert browser.requests == [page.as_uri()]
+
+
+def test_filters(browser, page):
+    browser.open(page)
+
+    def click(verdict: str) -> int:
+        browser.evaluate(f"document.querySelector('[data-verdict={verdict}]').click()")
+        return browser.evaluate(SHOWN)
+
+    def enter(control: str, value: str) -> int:
+        browser.evaluate(
+            f"{{ const c = document.getElementById('{control}'); c.value = {json.dumps(value)}; "
+            "c.dispatchEvent(new Event('input')); }"
+        )
+        return browser.evaluate(SHOWN)
+
+    counts = {verdict: click(verdict) for verdict in ("correct", "wrong", "unjudged")}
+    tuned = system(9).accuracy()
+    assert counts["correct"] + counts["wrong"] == tuned.n
+    assert counts["unjudged"] == tuned.unjudged
+    click("correct")
+    assert browser.evaluate("document.getElementById('shown').textContent") == f"{counts['correct']} of 40 records"
+    assert enter("system", "0") == round(system(3).accuracy().value * tuned.n), "now the verdicts of base"
+    assert click("differ") == counts["correct"] - round(system(3).accuracy().value * tuned.n)
+    click("all")
+    assert enter("group", "held-out domains") == 20
+    assert enter("search", "since 1993") == 1, "record 3 is about the harbour"
+    assert enter("search", "no such words") == 0
+    assert browser.evaluate("document.getElementById('nothing').hidden") is False
+    assert browser.problems == []
+
+
+def test_one_system_without_groups(browser, tmp_path):
+    system(5).to_html(tmp_path / "one.html")
+    browser.open(tmp_path / "one.html")
+    browser.evaluate("document.querySelector('[data-verdict=wrong]').click()")
+    assert 0 < browser.evaluate(SHOWN) < 40
+    assert browser.problems == []
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1200, False), (1200, True), (390, False), (390, True)])
+def test_screenshots_fit_the_screen(browser, page, tmp_path, width, dark):
+    browser.open(page, width=width, height=900, dark=dark)
+    browser.evaluate("document.querySelectorAll('.record')[1].open = true")
+    overflow = browser.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert overflow <= 0, f"the page is {overflow} px wider than a screen of {width} px"
+    background = browser.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, background.removeprefix("rgb(").rstrip(")").split(","))) < 200) is dark
+    browser.screenshot(tmp_path / "top.png")
+    assert (tmp_path / "top.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "top.png").stat().st_size > 10_000, "the picture is not blank"

@@ -1,0 +1,257 @@
+"""Execution accuracy on real SQLite files: fair to correct answers, unmoved by hostile ones."""
+
+import hashlib
+import sqlite3
+import time
+from pathlib import Path
+
+import pytest
+
+from sqlquarry.artifacts import Record
+from sqlquarry.errors import ConfigError, JudgingError
+from sqlquarry.judging import ExecutionGrader
+from sqlquarry.judging.sandbox import Failure, Limits, Rows, Sandbox
+
+TIME_LIMIT_S = 0.5
+LONG = "printf('%.*c', 900000, 'a')"
+COUNT_FOR_EVER = "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r)"
+
+
+@pytest.fixture
+def database(tmp_path) -> Path:
+    path = tmp_path / "db" / "shop #1?.sqlite"
+    path.parent.mkdir()
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE item (id INTEGER, name TEXT, price REAL)")
+    connection.executemany("INSERT INTO item VALUES (?, ?, ?)", [(i, f"item {i}", i % 3 + 0.1) for i in range(1, 1001)])
+    connection.execute("CREATE VIRTUAL TABLE note USING fts5(body)")
+    connection.execute("INSERT INTO note VALUES ('hello world')")
+    connection.execute("CREATE TABLE broken (x TEXT)")
+    connection.executemany("INSERT INTO broken VALUES (CAST(? AS TEXT))", [(b"\xffA",), (b"\xfeA",)])
+    connection.commit()
+    connection.close()
+    return path
+
+
+@pytest.fixture
+def grader(database):
+    return ExecutionGrader({"shop": database}, time_limit_s=TIME_LIMIT_S)
+
+
+@pytest.fixture
+def sandbox():
+    box = Sandbox(Limits(time_limit_s=TIME_LIMIT_S))
+    yield box
+    box.close()
+
+
+def record(sql: str | None, database: str | None = "shop") -> Record:
+    return Record("q", "CREATE TABLE item (id, name, price)", sql, database)
+
+
+HOSTILE = [
+    ("DROP TABLE item", "forbidden"),
+    ("DELETE FROM item", "forbidden"),
+    ("INSERT INTO item VALUES (0, 'x', 0)", "forbidden"),
+    ("UPDATE item SET price = 0", "forbidden"),
+    ("UPDATE sqlite_master SET sql = ''", "other"),
+    ("CREATE TABLE x (a)", "forbidden"),
+    ("CREATE TEMP TABLE x (a)", "forbidden"),
+    ("CREATE VIRTUAL TABLE x USING fts5(a)", "forbidden"),
+    ("ATTACH '{folder}/new.sqlite' AS n", "forbidden"),
+    ("VACUUM", "forbidden"),
+    ("VACUUM INTO '{folder}/copy.sqlite'", "forbidden"),
+    ("PRAGMA writable_schema = ON", "forbidden"),
+    ("PRAGMA query_only = OFF", "forbidden"),
+    ("PRAGMA journal_mode = WAL", "forbidden"),
+    ("PRAGMA user_version = 7", "forbidden"),
+    ("BEGIN IMMEDIATE", "forbidden"),
+    ("SELECT load_extension('{folder}/x.so')", "forbidden"),
+    ("SELECT writefile('{folder}/x', 'y')", "other"),
+    ("SELECT 1; DROP TABLE item", "forbidden"),
+    (f"{COUNT_FOR_EVER} SELECT count(*) FROM r", "timeout"),
+    (f"{COUNT_FOR_EVER} SELECT n FROM r", ("too_many_rows", "timeout")),
+    ("SELECT count(*) FROM item a, item b, item c, item d", "timeout"),
+    ("SELECT a.name || b.name AS k FROM item a, item b, item c ORDER BY k", "timeout"),
+    ("SELECT group_concat(a.name) FROM item a, item b, item c", ("other", "timeout")),
+    ("SELECT randomblob(1000000000)", "other"),
+    ("SELECT zeroblob(2000000000)", "other"),
+    ("SELECT randomblob(900000) FROM item", ("too_many_rows", "timeout")),
+    # One call of a built-in function that SQLite cannot interrupt: the process is killed.
+    ("SELECT printf('%.*c', 1000000000, 'x')", "timeout"),
+    (f"SELECT instr({LONG}, substr({LONG}, 1, 450000) || 'b')", "timeout"),
+    (f"SELECT count(*) FROM item WHERE instr({LONG} || name, substr({LONG}, 1, 450000) || 'b')", "timeout"),
+    ("SELECT " + "(" * 5000, ("syntax", "other")),
+    ("SELECT " + "+".join("1" * 5000), "other"),
+    ("SELECT \ud800", "other"),
+    ("SELECT 'a\0b'", "other"),
+]
+
+
+def test_hostile_queries_change_no_byte_and_end_in_time(database, sandbox):
+    before = hashlib.sha256(database.read_bytes()).hexdigest()
+    for sql, kinds in HOSTILE:
+        start = time.monotonic()
+        outcome = sandbox.run(database, sql.replace("{folder}", str(database.parent)))
+        took = time.monotonic() - start
+        assert isinstance(outcome, Failure), sql[:100]
+        assert outcome.kind in kinds, (sql[:100], outcome)
+        assert took < TIME_LIMIT_S + 1.5, f"{sql[:100]} took {took:.1f} s"
+        assert [path.name for path in database.parent.iterdir()] == [database.name], sql[:100]
+    assert hashlib.sha256(database.read_bytes()).hexdigest() == before
+    assert sandbox.run(database, "SELECT count(*) FROM item") == Rows(("count(*)",), [(1000,)])
+
+
+@pytest.mark.parametrize(
+    ("sql", "kind"),
+    [
+        ("SELECT nope FROM item", "no_such_column"),
+        ("SELECT 1 FROM nope", "no_such_table"),
+        ("SELEC 1", "syntax"),
+        ("SELECT (1", "syntax"),
+        ("SELECT 'a", "syntax"),
+        ("-- nothing", "syntax"),
+        ("SELECT abs(-9223372036854775808)", "other"),
+    ],
+)
+def test_failures_have_kinds(database, sandbox, sql, kind):
+    assert sandbox.run(database, sql).kind == kind
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT 1;",
+        "SELECT 1 -- a comment; here",
+        "PRAGMA table_info(item)",
+        "SELECT name FROM pragma_table_info('item')",
+        "SELECT value FROM json_each('[1, 2]')",
+        "SELECT body FROM note WHERE note MATCH 'hello'",
+        "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r WHERE n < 9) SELECT sum(n) FROM r",
+        'SELECT name FROM item WHERE name = "item 1"',  # a string literal, as sql-create-context has them
+    ],
+)
+def test_queries_that_only_read_are_run(database, sandbox, sql):
+    assert isinstance(sandbox.run(database, sql), Rows)
+
+
+def test_undecodable_text_is_kept_apart(database, sandbox):
+    assert sandbox.run(database, "SELECT x FROM broken").rows == [("\\xffA",), ("\\xfeA",)]
+
+
+def test_a_database_with_a_write_ahead_log_is_read_in_full(tmp_path, sandbox):
+    path = tmp_path / "wal.sqlite"
+    writer = sqlite3.connect(path)
+    writer.execute("PRAGMA journal_mode = WAL")
+    writer.execute("CREATE TABLE t (a)")
+    writer.execute("INSERT INTO t VALUES (1)")
+    writer.commit()
+    assert sandbox.run(path, "SELECT a FROM t") == Rows(("a",), [(1,)])
+    writer.close()
+
+
+def test_a_query_that_ends_its_process_is_a_failure_and_the_next_one_runs(database, sandbox):
+    sandbox.run(database, "SELECT 1")
+    sandbox._child.kill()
+    sandbox._child.wait()
+    assert sandbox.run(database, "SELECT 1").rows == [(1,)]
+
+
+def test_a_process_that_does_not_start_is_an_error_not_a_verdict(database, sandbox, monkeypatch):
+    monkeypatch.setattr("sqlquarry.judging.sandbox_child.__file__", "/nonexistent.py")
+    with pytest.raises(JudgingError, match="does not start"):
+        sandbox.run(database, "SELECT 1")
+
+
+@pytest.mark.parametrize(
+    ("gold", "predicted", "verdict", "reason"),
+    [
+        ("SELECT id, name FROM item", "SELECT name, id FROM item ORDER BY name", "correct", "same 1,000 rows"),
+        ("SELECT id FROM item ORDER BY id", "SELECT id FROM item ORDER BY id DESC", "wrong", "another order"),
+        ("SELECT id FROM item WHERE id < 0", "SELECT name FROM item WHERE id < 0", "correct", "proves little"),
+        ("SELECT id FROM item", "SELECT id, name FROM item", "wrong", "2 columns instead of 1"),
+        ("SELECT id FROM item", "SELECT id FROM item LIMIT 5", "wrong", "5 rows instead of 1,000"),
+        ("SELECT id FROM item LIMIT 2", "SELECT id + 1 FROM item LIMIT 2", "wrong", "1 of 2 rows differ"),
+        ("SELECT id FROM item", "SELECT nope FROM item", "wrong", "no_such_column: no such column: nope"),
+        ("SELECT id FROM item", "", "wrong", "no SQL"),
+        ("SELECT nope FROM item", "SELECT id FROM item", "unjudged", "gold SQL fails: no such column"),
+        ("DROP TABLE item", "DROP TABLE item", "unjudged", "gold SQL fails"),
+        (None, "SELECT 1", "unjudged", "no gold SQL"),
+    ],
+)
+def test_verdicts(grader, gold, predicted, verdict, reason):
+    judgement = grader.grade(record(gold), predicted)
+    assert judgement.verdict == verdict
+    assert reason in judgement.reason
+
+
+@pytest.mark.parametrize(
+    ("gold", "predicted", "verdict"),
+    [
+        # price takes three values only, so each query below has hundreds of ties.
+        ("SELECT id FROM item ORDER BY price", "SELECT id FROM item ORDER BY price, id DESC", "correct"),
+        ("SELECT id FROM item ORDER BY price", "SELECT id FROM item ORDER BY price DESC", "wrong"),
+        ("SELECT id, price AS p FROM item ORDER BY p", "SELECT price, id FROM item ORDER BY price, id DESC", "correct"),
+        ("SELECT id, price FROM item ORDER BY 2", "SELECT id, price FROM item ORDER BY price, id DESC", "correct"),
+        ("SELECT id, price FROM item ORDER BY 2", "SELECT id, price FROM item ORDER BY id DESC", "wrong"),
+        (
+            "SELECT price FROM item GROUP BY price ORDER BY count(*) > 333",
+            "SELECT price FROM item GROUP BY price ORDER BY count(*) > 333, price DESC",
+            "correct",
+        ),
+        ("SELECT DISTINCT price FROM item ORDER BY price", "SELECT price FROM item GROUP BY 1 ORDER BY 1", "correct"),
+        # Keys of a set operation cannot be added, so the order must be the gold's.
+        ("SELECT 2 AS a UNION SELECT 1 ORDER BY a", "SELECT 1 UNION SELECT 2 ORDER BY 1 DESC", "wrong"),
+        # An ORDER BY that is not at the top says nothing about the result's order.
+        ("SELECT id FROM (SELECT id FROM item ORDER BY id)", "SELECT id FROM item ORDER BY id DESC", "correct"),
+    ],
+)
+def test_ties_in_order_by_may_come_in_any_order(grader, gold, predicted, verdict):
+    assert grader.grade(record(gold), predicted).verdict == verdict
+
+
+def test_details_are_ready_for_json(grader):
+    import json
+
+    sql = "SELECT id, NULL, X'00ff', 9e999, printf('%.*c', 1000, 'x') FROM item"
+    details = json.loads(json.dumps(grader.grade(record(sql), sql).details, allow_nan=False))
+    assert details["gold"]["count"] == 1000
+    assert len(details["gold"]["rows"]) == 10
+    assert details["gold"]["rows"][0][:4] == [1, None, "X'00ff'", "inf"]
+    assert details["gold"]["rows"][0][4] == "x" * 200 + "…"
+
+
+def test_gold_results_are_kept(grader, monkeypatch):
+    ran = []
+    run = grader._sandbox.run
+    monkeypatch.setattr(grader._sandbox, "run", lambda database, sql: ran.append(sql) or run(database, sql))
+    for _ in range(3):
+        grader.grade(record("SELECT 1"), "SELECT 2")
+    assert sorted(ran) == ["SELECT 1", "SELECT 2", "SELECT 2", "SELECT 2"]
+
+
+def test_databases_are_found_in_folders_and_never_outside(tmp_path, database):
+    folder = tmp_path / "folder"
+    (folder / "nested").mkdir(parents=True)
+    (folder / "flat.db").write_bytes(database.read_bytes())
+    (folder / "nested" / "nested.sqlite").write_bytes(database.read_bytes())
+    grader = ExecutionGrader(folder)
+    for name, verdict in [("flat", "correct"), ("nested", "correct"), ("other", "unjudged"), (None, "unjudged")]:
+        assert grader.grade(record("SELECT 1", name), "SELECT 1").verdict == verdict, name
+    assert grader.grade(record("SELECT 1", "../db/shop #1?"), "SELECT 1").verdict == "unjudged"
+
+
+def test_bad_construction_is_refused(tmp_path):
+    with pytest.raises(JudgingError, match="is not a directory"):
+        ExecutionGrader(tmp_path / "nowhere")
+    with pytest.raises(JudgingError, match=r"a: .*nope\.sqlite"):
+        ExecutionGrader({"a": tmp_path / "nope.sqlite"})
+    with pytest.raises(ConfigError, match=r"time_limit_s is 0, row_limit is -1"):
+        ExecutionGrader(tmp_path, time_limit_s=0, row_limit=-1)
+
+
+def test_a_file_that_is_no_database_leaves_the_record_unjudged(tmp_path):
+    path = tmp_path / "text.sqlite"
+    path.write_text("this is not a database, whatever it is called")
+    judgement = ExecutionGrader({"t": path}).grade(record("SELECT * FROM t", "t"), "SELECT * FROM t")
+    assert (judgement.verdict, "not a database" in judgement.reason) == ("unjudged", True)

@@ -1,0 +1,205 @@
+"""The export dialect: what transformers 5 wrote, as transformers 4.51.3 reads it."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bedrock_fakes import CONFIG, FORMATTER, TOKENIZER, TOKENIZER_CONFIG, write_merged
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sqlquarry.bedrock import dialect
+from sqlquarry.errors import ConfigError, IncompleteArtifactError
+from sqlquarry.prompt import PromptFormatter
+
+
+def exported(directory: Path, name: str) -> Any:
+    return json.loads(dialect.export_files(directory)[name])
+
+
+def test_llama3_rope_moves_to_the_keys_of_transformers_4() -> None:
+    config = dialect.model_config(CONFIG)
+    # As stack.md §6 shows for 4.51.3.
+    assert config["rope_theta"] == 500000.0
+    assert config["rope_scaling"] == {
+        "factor": 8.0,
+        "high_freq_factor": 4.0,
+        "low_freq_factor": 1.0,
+        "original_max_position_embeddings": 8192,
+        "rope_type": "llama3",
+    }
+    assert config["torch_dtype"] == "bfloat16"
+    assert config["transformers_version"] == "4.51.3"
+    assert not {"rope_parameters", "dtype"} & config.keys()
+
+
+def test_a_default_rope_has_no_scaling() -> None:
+    config = dialect.model_config({"rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"}})
+    assert (config["rope_theta"], config["rope_scaling"]) == (10000.0, None)
+
+
+def test_a_default_rope_keeps_its_other_settings() -> None:
+    rope = {"rope_theta": 1e6, "rope_type": "default", "mrope_section": [16, 24, 24]}
+    assert dialect.model_config({"rope_parameters": rope})["rope_scaling"]["mrope_section"] == [16, 24, 24]
+
+
+def test_nested_text_config_is_rewritten_too() -> None:
+    config = dialect.model_config({"architectures": ["MllamaForConditionalGeneration"], "text_config": CONFIG})
+    assert config["text_config"]["rope_theta"] == 500000.0
+    assert config["text_config"]["torch_dtype"] == "bfloat16"
+    assert config["transformers_version"] == "4.51.3"
+
+
+def test_the_source_is_not_changed() -> None:
+    before = copy.deepcopy(CONFIG)
+    dialect.model_config(CONFIG)
+    assert before == CONFIG
+
+
+def test_tokenizer_config_loads_in_transformers_4() -> None:
+    config = dialect.tokenizer_config(TOKENIZER_CONFIG, "TEMPLATE", adds_bos=True)
+    assert config == {
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "additional_special_tokens": ["<|extra|>"],
+        "model_max_length": 2048,
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "chat_template": "TEMPLATE",
+    }
+
+
+@pytest.mark.parametrize(
+    ("tokenizer_class", "adds_bos", "expected"),
+    [
+        ("LlamaTokenizer", True, None),
+        ("LlamaTokenizer", False, False),
+        ("Qwen2Tokenizer", False, None),
+        ("TokenizersBackend", False, None),
+    ],
+)
+def test_bos_policy_is_spelled_out_where_4_51_would_do_otherwise(
+    tokenizer_class: str, adds_bos: bool, expected: bool | None
+) -> None:
+    config = dialect.tokenizer_config({"tokenizer_class": tokenizer_class}, "", adds_bos=adds_bos)
+    assert config.get("add_bos_token") is expected
+
+
+def test_export_embeds_the_prompts_own_template_and_no_file(tmp_path: Path) -> None:
+    write_merged(tmp_path)
+    files = dialect.export_files(tmp_path)
+    assert sorted(files) == [
+        "config.json",
+        "generation_config.json",
+        "special_tokens_map.json",
+        "tokenizer_config.json",
+    ]
+    assert exported(tmp_path, "tokenizer_config.json")["chat_template"] == FORMATTER.chat_template
+    assert exported(tmp_path, "special_tokens_map.json") == {
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "additional_special_tokens": ["<|extra|>"],
+    }
+
+
+def test_generation_config_is_made_from_config(tmp_path: Path) -> None:
+    write_merged(tmp_path)
+    assert exported(tmp_path, "generation_config.json")["eos_token_id"] == 2
+
+
+@pytest.mark.parametrize(("eos", "expected"), [(None, 9), (9, 9), (3, [3, 9]), ([3], [3, 9]), ([9, 3], [9, 3])])
+def test_the_stop_token_becomes_an_eos_token(eos: Any, expected: Any) -> None:
+    assert dialect.generation_config({"eos_token_id": eos}, 9)["eos_token_id"] == expected
+
+
+def test_stop_text_is_the_longest_special_token_at_its_end() -> None:
+    tokens = {
+        "added_tokens": [{"id": 7, "content": "<|end|>", "special": True}, {"id": 8, "content": "|>", "special": True}]
+    }
+    assert dialect.special_token_id(tokens, "\n<|end|>") == 7
+    assert dialect.special_token_id(tokens, "STOP") is None
+    assert dialect.special_token_id({"added_tokens": [{"id": 1, "content": "x", "special": False}]}, "x") is None
+
+
+def test_a_second_export_changes_nothing(tmp_path: Path) -> None:
+    write_merged(tmp_path)
+    first = dialect.export_files(tmp_path)
+    for name, content in first.items():
+        (tmp_path / name).write_bytes(content)
+    assert dialect.export_files(tmp_path) == first
+
+
+def test_a_file_in_the_dialect_comes_out_byte_for_byte(tmp_path: Path) -> None:
+    write_merged(tmp_path)
+    # Other spacing and order than ours, and an older version: nothing of it is touched.
+    odd = b'{"torch_dtype":"bfloat16",  "rope_theta": 5e5, "rope_scaling": null,\n"transformers_version": "4.46.0"}'
+    (tmp_path / "config.json").write_bytes(odd)
+    assert dialect.export_files(tmp_path)["config.json"] == odd
+
+
+scalars = st.none() | st.booleans() | st.integers() | st.text(max_size=5)
+ropes = st.fixed_dictionaries(
+    {"rope_type": st.sampled_from(["default", "llama3", "yarn"])},
+    optional={"rope_theta": st.floats(1, 1e7), "factor": st.floats(1, 32), "mrope_section": st.lists(st.integers())},
+)
+levels = st.fixed_dictionaries(
+    {},
+    optional={
+        "dtype": st.sampled_from(["bfloat16", "float16"]),
+        "rope_parameters": st.none() | ropes,
+        "rope_theta": st.floats(1, 1e7),
+        "hidden_size": st.integers(),
+        "transformers_version": st.sampled_from(["5.24.0", "4.51.3", "4.46.0"]),
+    },
+)
+configs = st.builds(lambda level, text: level | ({"text_config": text} if text else {}), levels, st.none() | levels)
+
+
+@given(configs)
+def test_model_config_is_idempotent_and_loses_no_rope(config: dict[str, Any]) -> None:
+    once = dialect.model_config(config)
+    assert dialect.model_config(once) == once
+    rope = config.get("rope_parameters") or {}
+    if "rope_theta" in rope:
+        assert once["rope_theta"] == rope["rope_theta"]
+    kept = {key: value for key, value in rope.items() if key != "rope_theta"}
+    if kept not in ({}, {"rope_type": "default"}):
+        assert once["rope_scaling"] == kept
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["tokenizer_class", "extra_special_tokens", "backend", "add_bos_token", "pad_token"]),
+        scalars | st.sampled_from(["TokenizersBackend", "LlamaTokenizer"]) | st.lists(st.text(max_size=3)),
+    ),
+    st.booleans(),
+)
+def test_tokenizer_config_is_idempotent(config: dict[str, Any], adds_bos: bool) -> None:
+    if isinstance(config.get("tokenizer_class"), list):
+        config.pop("tokenizer_class")
+    once = dialect.tokenizer_config(config, "T", adds_bos=adds_bos)
+    assert dialect.tokenizer_config(once, "T", adds_bos=adds_bos) == once
+
+
+def test_an_unbound_or_missing_prompt_is_refused(tmp_path: Path) -> None:
+    write_merged(tmp_path)
+    PromptFormatter().save(tmp_path)
+    with pytest.raises(ConfigError, match="bound"):
+        dialect.export_files(tmp_path)
+    (tmp_path / "prompt.json").unlink()
+    with pytest.raises(IncompleteArtifactError, match=r"prompt\.json"):
+        dialect.export_files(tmp_path)
+
+
+def test_json_that_is_no_object_is_refused(tmp_path: Path) -> None:
+    write_merged(tmp_path)
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"config\.json holds a JSON list"):
+        dialect.export_files(tmp_path)
+
+
+def test_tokenizer_json_of_the_fake_is_what_the_tests_assume() -> None:
+    assert dialect.special_token_id(TOKENIZER, "</s>") == CONFIG["eos_token_id"]

@@ -1,0 +1,101 @@
+"""Response shapes, told apart by their keys."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from sqlquarry.artifacts import Generation
+from sqlquarry.bedrock.responses import parse_answer, parse_chunk
+from sqlquarry.errors import GenerationError
+
+USAGE = {"prompt_tokens": 11, "completion_tokens": 4, "total_tokens": 15}
+SHAPES = {
+    "BedrockCompletion": {
+        "generation": " SELECT 1",
+        "prompt_token_count": 11,
+        "generation_token_count": 4,
+        "stop_reason": "stop",
+        "logprobs": None,
+    },
+    "OpenAICompletion": {
+        "id": "cmpl-1",
+        "object": "text_completion",
+        "choices": [{"index": 0, "text": " SELECT 1", "finish_reason": "stop"}],
+        "usage": USAGE,
+    },
+    "OpenAIChatCompletion": {
+        "object": "chat.completion",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": " SELECT 1"}, "finish_reason": "stop"}],
+        "usage": USAGE,
+    },
+}
+
+
+def encode(content: Any) -> bytes:
+    return json.dumps(content).encode()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_all_three_shapes_say_the_same(shape: str) -> None:
+    assert parse_answer(encode(SHAPES[shape]), 0.5) == Generation(" SELECT 1", "stop", 11, 4, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("stop", "stop"),
+        ("end_turn", "stop"),
+        ("length", "length"),
+        ("max_tokens", "length"),
+        ("odd", "odd"),
+        (None, "stop"),
+    ],
+)
+def test_stop_reasons_are_normalised(word: str | None, expected: str) -> None:
+    assert parse_answer(encode({"generation": "", "stop_reason": word})).stop_reason == expected
+    choice = {"text": "", "finish_reason": word}
+    assert parse_answer(encode({"choices": [choice]})).stop_reason == expected
+
+
+def test_an_empty_answer_is_an_answer() -> None:
+    assert parse_answer(encode({"choices": [{"text": ""}]})) == Generation("", "stop", None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"<html>", "not JSON"),
+        (b"[]", "JSON list"),
+        (encode({"outputs": [{"text": "secret"}], "x": 1}), r"keys \['outputs', 'x'\]"),
+        (encode({"choices": []}), r"keys \['choices'\]"),
+        (encode({"choices": [{"message": {"content": None}}]}), r"keys \['choices'\]"),
+        (encode({"generation": None}), r"keys \['generation'\]"),
+    ],
+)
+def test_anything_else_is_an_error_without_the_content(body: bytes, message: str) -> None:
+    with pytest.raises(GenerationError, match=message) as caught:
+        parse_answer(body)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("chunk", "expected"),
+    [
+        ({"generation": "a", "stop_reason": None}, ("a", None)),
+        ({"generation": "", "stop_reason": "length"}, ("", "length")),
+        ({"choices": [{"text": "a", "finish_reason": None}]}, ("a", None)),
+        ({"choices": [{"delta": {"content": "a"}}]}, ("a", None)),
+        ({"choices": [{"delta": {}, "finish_reason": "stop"}]}, ("", "stop")),
+        ({"choices": [], "usage": USAGE}, ("", None)),
+    ],
+)
+def test_chunks(chunk: dict[str, Any], expected: tuple[str, str | None]) -> None:
+    assert parse_chunk(encode(chunk)) == expected
+
+
+def test_an_unknown_chunk_is_an_error() -> None:
+    with pytest.raises(GenerationError, match=r"\['bytes'\]"):
+        parse_chunk(encode({"bytes": "x"}))

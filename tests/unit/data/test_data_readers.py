@@ -1,0 +1,271 @@
+"""load_records: every format and shape, and every way in which a file can be bad."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sqlquarry import Record, Records, load_records
+from sqlquarry.errors import ConfigError, DataError, RecordError
+
+ROW = {"question": "How many users?", "schema": "CREATE TABLE users (id)", "sql": "SELECT COUNT(*) FROM users"}
+RECORD = Record(ROW["question"], ROW["schema"], ROW["sql"])
+# What breaks readers: line separators that are no line ends, quotes, escapes, BOM, control characters.
+nasty = st.text(st.one_of(st.characters(codec="utf-8"), st.sampled_from("\u2028\u2029\x85\r\n\t\"'\\\ufeff\x00,")))
+filled = nasty.filter(str.strip)
+any_record = st.builds(
+    Record,
+    filled,
+    filled,
+    st.none() | filled,
+    st.none() | nasty,
+    st.sampled_from(["sqlite", "postgres"]),
+    st.none() | nasty,
+)
+
+
+def jsonl(path: Path, *rows: object) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@given(rows=st.lists(any_record, min_size=1, max_size=5), suffix=st.sampled_from([".jsonl", ".jsonl.gz"]))
+def test_what_to_jsonl_writes_is_read_back_equal(tmp_path_factory, rows, suffix):
+    path = tmp_path_factory.mktemp("trip") / f"records{suffix}"
+
+    Records(rows).to_jsonl(path)
+
+    assert load_records(path) == Records(rows)
+    assert load_records(path).digest == Records(rows).digest
+
+
+@given(rows=st.lists(st.tuples(filled, filled, filled), min_size=1, max_size=4))
+def test_csv_keeps_any_text(tmp_path_factory, rows):
+    path = tmp_path_factory.mktemp("trip") / "records.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["question", "schema", "sql"])
+        writer.writerows(rows)
+
+    assert [(r.question, r.schema, r.sql) for r in load_records(path)] == rows
+
+
+@given(content=st.binary(max_size=200), suffix=st.sampled_from([".json", ".jsonl", ".csv", ".jsonl.gz", ".parquet"]))
+def test_no_bytes_give_anything_but_records_or_a_data_error(tmp_path_factory, content, suffix):
+    path = tmp_path_factory.mktemp("noise") / f"records{suffix}"
+    path.write_bytes(content)
+
+    with pytest.raises(DataError, match=r"records\."):
+        load_records(path)
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.ndjson", "a.json.gz", "a.jsonl.gz", "a.csv", "a.csv.gz"])
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_formats(tmp_path: Path, name: str, bom: bytes, newline: str):
+    if ".csv" in name:
+        text = "question,schema,sql\n" + 2 * f"{ROW['question']},{ROW['schema']},{ROW['sql']}\n"
+    elif ".json." in name or name.endswith(".json"):
+        text = json.dumps([ROW, ROW], indent=1)
+    else:
+        text = 2 * (json.dumps(ROW) + "\n\n")
+    content = bom + text.replace("\n", newline).encode()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+
+    loaded = load_records(tmp_path / name)
+
+    assert [(r.question, r.schema, r.sql) for r in loaded] == 2 * [(RECORD.question, RECORD.schema, RECORD.sql)]
+    expected = {".json": ["a:1", "a:2"], ".csv": ["a:2", "a:3"]}
+    assert [r.id for r in loaded] == expected.get("." + name.split(".")[1], ["a:1", "a:3"])
+
+
+def test_json_lines_in_a_json_file(tmp_path: Path):
+    assert len(load_records(jsonl(tmp_path / "a.json", ROW, ROW))) == 2
+
+
+@pytest.mark.parametrize(
+    ("row", "record"),
+    [
+        (
+            {
+                "question": " q\n",
+                "context": "CREATE TABLE t (a) ",
+                "answer": "[SQL] SELECT a FROM t [/SQL]",
+                "source": 1,
+            },
+            Record("q", "CREATE TABLE t (a)", "SELECT a FROM t", id="a:1"),
+        ),
+        (
+            {"question": "q", "query": "SELECT 1", "db_id": "d", "sql": {"from": []}, "schema": "s"},
+            Record("q", "s", "SELECT 1", "d", id="a:1"),
+        ),
+        (
+            {"question": "q", "query": "SELECT 1", "db_id": "d", "tables": "s"},
+            Record("q", "s", "SELECT 1", "d", id="a:1"),
+        ),
+        (
+            {
+                "question_id": 7,
+                "question": "q?",
+                "SQL": "SELECT 1",
+                "db_id": "d",
+                "evidence": "q means x",
+                "schema": "s",
+            },
+            Record("q? (q means x)", "s", "SELECT 1", "d", id="7"),
+        ),
+        (
+            {"question": "q?", "SQL": "SELECT 1", "db_id": "d", "evidence": " ", "schema": "s"},
+            Record("q?", "s", "SELECT 1", "d", id="a:1"),
+        ),
+        ({"question": " q", "schema": "s"}, Record(" q", "s", id="a:1")),
+        (
+            {"question": "q", "schema": "s", "sql": "[SQL] x", "database": "d", "dialect": "mysql", "id": "i"},
+            Record("q", "s", "[SQL] x", "d", "mysql", "i"),
+        ),
+        ({"question": "q", "schema": "s", "id": None, "dialect": None, "sql": None}, Record("q", "s")),
+    ],
+    ids=[
+        "sql-create-context",
+        "Spider",
+        "Spider tables",
+        "BIRD",
+        "BIRD no evidence",
+        "ours",
+        "ours full",
+        "ours nulls",
+    ],
+)
+def test_shapes(tmp_path: Path, row: dict[str, object], record: Record):
+    assert list(load_records(jsonl(tmp_path / "a.jsonl", row))) == [record]
+
+
+def test_duplicates_are_kept(tmp_path: Path):
+    assert len(load_records(jsonl(tmp_path / "a.jsonl", ROW, ROW, ROW))) == 3
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"question": "q", "gold": "x"}, r"line 2: the columns \(question, gold\) fit no known shape"),
+        ({"question": "q", "context": "c"}, r"line 2: the columns \(question, context\) fit no known shape"),
+        ({"question": "q", "schema": "s", "answer": "SELECT 1"}, r"\(question, schema, answer\) fit no known shape"),
+        ({"question": "q", "query": "SELECT 1", "db_id": "d"}, "'d' but holds no schema: add its CREATE TABLE"),
+        (ROW | {"question": "  "}, "line 2: 'question' is empty"),
+        (ROW | {"schema": ""}, "line 2: 'schema' is empty"),
+        (ROW | {"question": None}, "line 2: 'question' is empty"),
+        (ROW | {"sql": " "}, r"line 2: record a:2: sql is ' '"),
+        (ROW | {"sql": ["SELECT 1"]}, r"line 2: 'sql' is \['SELECT 1'\] \(list\), but must be text"),
+        (ROW | {"id": 1.5}, r"line 2: 'id' is 1.5 \(float\)"),
+        (ROW | {"schema": "x\ud800"}, "line 2: 'schema' holds half of a surrogate pair at character 2"),
+        ({"question": "q", "context": "c", "answer": "[SQL]  [/SQL]"}, "sql is ''"),
+        ({"question": "q", "context": "c", "answer": None}, "line 2: 'answer' is empty"),
+        ([1], "line 2: a list, but must be an object"),
+    ],
+)
+def test_bad_rows(tmp_path: Path, row: object, message: str):
+    path = jsonl(tmp_path / "a.jsonl", ROW, row)
+
+    with pytest.raises(RecordError, match=message) as caught:
+        load_records(path)
+
+    assert str(caught.value).startswith(f"{path}: 1 bad of 2 rows")
+    assert "question, context, answer (sql-create-context)" in str(caught.value)
+
+
+def test_all_bad_rows_are_counted_and_ten_are_shown(tmp_path: Path):
+    with pytest.raises(RecordError) as caught:
+        load_records(jsonl(tmp_path / "a.jsonl", ROW, *[{"x": 1}] * 25))
+
+    message = str(caught.value)
+    assert "25 bad of 26 rows" in message
+    assert "line 2:" in message
+    assert "line 11:" in message
+    assert "line 12:" not in message
+    assert "and 15 more" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.jsonl", b'{"question": \n', r"line 1: not a JSON object on one line \(Expecting value at column"),
+        ("a.jsonl", b"\n" + b"[" * 100_000, "line 2: not a JSON object"),
+        ("a.jsonl", b"\n\xff\n", r"line 2: not UTF-8 \(byte 0xff\)"),
+        ("a.jsonl", '{"question": "q"}'.encode("utf-16"), "line 1: not UTF-8"),
+        ("a.json", b'[{"question": 1},\n {]', r"line 2: not a JSON array \(Expecting .* at column"),
+        ("a.json", b'[\n"\xff"]', "line 2: not UTF-8"),
+        ("a.json", b"[3]", "element 1: a int, but must be an object"),
+        ("a.json", b'[{"question": "q", "schema": " "}]', "element 1: 'schema' is empty"),
+        ("a.json", b'{\n  "rows": []\n}', "line 1: not a JSON object on one line"),
+        ("a.csv", b"question,schema\nq\n", "line 2: 1 fields, where the header has 2"),
+        ("a.csv", b"question,schema\nq,s,x\n", "line 2: 3 fields, where the header has 2"),
+        ("a.csv", b'question,schema\n\n"two\nlines",s\n\n"three\n\nlines",\n', "line 6: 'schema' is empty"),
+        ("a.csv", b'question,schema\nq,s\n"q,s\nq,s\n', "line 3: not CSV from here on: unexpected end of data"),
+        ("a.csv", b"question,schema\nq,s\nq,\xff\n", "line 3: not CSV from here on: line 3 is not UTF-8"),
+        ("a.csv", b"question,schema,schema\nq,s,s\n", "line 1: the header names a column twice"),
+        ("a.csv", b"question;schema\nq;s\n", r"line 2: the columns \(question;schema\) fit no known shape"),
+    ],
+)
+def test_bad_files(tmp_path: Path, name: str, content: bytes, message: str):
+    (tmp_path / name).write_bytes(content)
+
+    with pytest.raises(RecordError, match=message):
+        load_records(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.jsonl", b""), ("a.json", b"[]"), ("a.json", b" "), ("a.csv", b"question,schema\n"), ("a.jsonl.gz", b"")],
+)
+def test_files_without_records(tmp_path: Path, name: str, content: bytes):
+    (tmp_path / name).write_bytes(content)
+
+    with pytest.raises(DataError, match="holds no records"):
+        load_records(tmp_path / name)
+
+
+@pytest.mark.parametrize("damage", ["cut", "corrupt", "plain"])
+def test_damaged_gzip(tmp_path: Path, damage: str):
+    path = tmp_path / "a.jsonl.gz"
+    whole = gzip.compress(b"".join(json.dumps(ROW | {"question": f"q{n}"}).encode() + b"\n" for n in range(500)))
+    middle = len(whole) // 2
+    path.write_bytes(
+        {"cut": whole[:middle], "corrupt": whole[:middle] + b"\xff" * 40 + whole[middle + 40 :], "plain": b"{}"}[damage]
+    )
+
+    with pytest.raises(DataError, match=r"a\.jsonl\.gz is cut off or is not gzip"):
+        load_records(path)
+
+
+def test_sources_that_are_not_there(tmp_path: Path):
+    jsonl(tmp_path / "a.txt", ROW)
+
+    with pytest.raises(DataError, match=r"missing\.jsonl is not there"):
+        load_records(tmp_path / "missing.jsonl")
+    with pytest.raises(DataError, match=r"data/missing\.jsonl is not there"):
+        load_records("data/missing.jsonl")
+    with pytest.raises(DataError, match="a directory: name one file"):
+        load_records(tmp_path)
+    with pytest.raises(DataError, match=r"a\.txt is of no known format.*\.jsonl"):
+        load_records(tmp_path / "a.txt")
+    with pytest.raises(DataError, match="not of the form s3://bucket/key"):
+        load_records("s3://bucket")
+    with pytest.raises(DataError, match="of no known format"):
+        load_records("s3://bucket/key.xlsx")
+
+
+def test_limit(tmp_path: Path):
+    path = jsonl(tmp_path / "a.jsonl", ROW, ROW, {"bad": 1})
+
+    assert len(load_records(path, limit=2)) == 2
+    assert load_records(str(path), limit=1)[0].id == "a:1"
+    with pytest.raises(RecordError, match="line 3"):
+        load_records(path, limit=3)
+    with pytest.raises(ConfigError, match="limit is 0"):
+        load_records(path, limit=0)

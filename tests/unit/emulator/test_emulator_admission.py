@@ -1,0 +1,142 @@
+"""What an import accepts, on files made by hand."""
+
+from __future__ import annotations
+
+import json
+import struct
+
+import pytest
+
+from sqlquarry.emulator.admission import INDEX, ImportFailedError, admit, as_transformers_4_51
+
+CONFIG = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "max_position_embeddings": 64}
+
+
+def safetensors(path, names, dtype="BF16"):
+    header = {name: {"dtype": dtype, "shape": [1], "data_offsets": [2 * i, 2 * i + 2]} for i, name in enumerate(names)}
+    raw = json.dumps({"__metadata__": {"format": "pt"}} | header).encode()
+    path.write_bytes(struct.pack("<Q", len(raw)) + raw + bytes(2 * len(names)))
+
+
+@pytest.fixture
+def model(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
+    (tmp_path / "tokenizer.json").write_text("{}")
+    safetensors(tmp_path / "model.safetensors", ["a", "b"])
+    return tmp_path
+
+
+def shard(model):
+    (model / "model.safetensors").unlink()
+    safetensors(model / "model-00001-of-00002.safetensors", ["a"])
+    safetensors(model / "model-00002-of-00002.safetensors", ["b"])
+    weight_map = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (model / INDEX).write_text(json.dumps({"weight_map": weight_map}))
+
+
+def test_a_sound_model_is_admitted(model):
+    size = (model / "model.safetensors").stat().st_size
+    assert admit(model) == ("llama", size, 64)
+
+
+def test_shards_with_their_index_are_admitted(model):
+    shard(model)
+    assert admit(model).weight_bytes == sum(path.stat().st_size for path in model.glob("*.safetensors"))
+
+
+def edit(name, **changes):
+    def change(model):
+        path = model / name
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return change
+
+
+def without(name):
+    return lambda model: (model / name).unlink()
+
+
+def cut(count):
+    def change(model):
+        path = model / "model.safetensors"
+        path.write_bytes(path.read_bytes()[:count])
+
+    return change
+
+
+def shard_then(change):
+    def both(model):
+        shard(model)
+        change(model)
+
+    return both
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without("config.json"), "could not find the expected file config.json"),
+        (without("tokenizer_config.json"), "could not find the expected file tokenizer_config.json"),
+        (without("tokenizer.json"), "could not find the expected file tokenizer.json"),
+        (without("model.safetensors"), "could not find the expected file model.safetensors"),
+        (lambda model: (model / "config.json").write_text("{"), "config.json is not valid JSON"),
+        (lambda model: (model / "config.json").write_text("[]"), "config.json holds a list"),
+        (edit("config.json", architectures=["GemmaForCausalLM"]), "unsupported model architecture GemmaForCausalLM"),
+        (edit("config.json", architectures=None), "unsupported model architecture none"),
+        (edit("config.json", quantization_config={"load_in_4bit": True}), "quantized weights cannot be imported"),
+        (edit("tokenizer_config.json", tokenizer_class="TokenizersBackend"), "tokenizer class TokenizersBackend"),
+        (edit("tokenizer_config.json", tokenizer_class=None), "tokenizer class None"),
+        (edit("tokenizer_config.json", extra_special_tokens=["<x>"]), "'list' object has no attribute 'keys'"),
+        (lambda model: (model / "adapter_config.json").write_text("{}"), "adapter_config.json belongs to an adapter"),
+        (cut(4), "model.safetensors is not a safetensors file"),
+        (cut(20), "model.safetensors is truncated: its header"),
+        (cut(-1), "model.safetensors is truncated: it has"),
+        (lambda model: safetensors(model / "model.safetensors", ["a"], "U8"), "holds U8 tensors"),
+        (shard_then(without(INDEX)), f"could not find the expected file {INDEX}"),
+        (shard_then(without("model-00002-of-00002.safetensors")), "expected file model-00002-of-00002.safetensors"),
+        (
+            shard_then(lambda model: safetensors(model / "model-00002-of-00002.safetensors", ["c"])),
+            "names the tensor b, which no file holds",
+        ),
+        (shard_then(lambda model: (model / INDEX).write_text("{}")), "has no weight_map"),
+    ],
+)
+def test_each_fault_fails_the_import_with_its_reason(model, change, message):
+    change(model)
+    with pytest.raises(ImportFailedError, match=message):
+        admit(model)
+
+
+def test_only_what_transformers_4_51_reads_is_left(model):
+    edit("config.json", rope_parameters={"rope_theta": 5e5, "rope_type": "default"}, dtype="bfloat16")(model)
+    (model / "chat_template.jinja").write_text("{{ messages }}")
+    admit(model)
+    assert json.loads((model / "config.json").read_text()) == CONFIG | {"rope_theta": 10_000.0}
+    assert not (model / "chat_template.jinja").exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "seen"),
+    [
+        ({"rope_theta": 5e5}, {"rope_theta": 5e5}),
+        ({"rope_theta": 5e5, "rope_parameters": {"rope_theta": 1e6}}, {"rope_theta": 5e5}),
+        ({"rope_parameters": {"rope_theta": 5e5}}, {"rope_theta": 1e4}),
+        (
+            {"model_type": "mixtral", "rope_parameters": {"rope_theta": 5e5}},
+            {"model_type": "mixtral", "rope_theta": 1e6},
+        ),
+        ({"rope_scaling": None}, {"rope_scaling": None}),
+        (
+            {"rope_scaling": {"rope_type": "linear", "factor": 2}},
+            {"rope_scaling": {"rope_type": "linear", "factor": 2}},
+        ),
+    ],
+)
+def test_rope_as_transformers_4_51_reads_it(config, seen):
+    assert as_transformers_4_51(config) == seen
+
+
+def test_bedrock_overrides_llama3_scaling():
+    seen = as_transformers_4_51({"rope_scaling": {"rope_type": "llama3", "factor": 32.0}})["rope_scaling"]
+    assert (seen["factor"], seen["original_max_position_embeddings"]) == (8.0, 8192)

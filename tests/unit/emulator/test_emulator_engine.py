@@ -1,0 +1,186 @@
+"""Batching, error routing and the pool of loaded models, with a stand-in for the model."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from sqlquarry.artifacts import Generation
+from sqlquarry.emulator.api import ApiError
+from sqlquarry.emulator.engine import DEFAULT_MAX_TOKENS, Decoding, Engine, EnginePool, Request
+
+GREEDY = Decoding(max_tokens=4, temperature=0.0)
+
+
+class Tokenizer:
+    chat_template = None
+
+    def __call__(self, text, *, add_special_tokens):
+        return {"input_ids": ["<s>"] * add_special_tokens + text.split()}
+
+
+class Echo:
+    """Answers with the prompt, remembers each batch, and may be held back until a test lets it go."""
+
+    def __init__(self, *, held=False):
+        self.tokenizer = Tokenizer()
+        self.batches = []
+        self.started, self.gate = threading.Event(), threading.Event()
+        if not held:
+            self.gate.set()
+
+    def complete(self, prompts, **options):
+        self.started.set()
+        assert self.gate.wait(10)
+        self.batches.append((list(prompts), options))
+        if "poison" in prompts:
+            raise RuntimeError("poisoned")
+        return [Generation(prompt.upper()) for prompt in prompts]
+
+
+@pytest.fixture
+def engine_of():
+    engines = []
+
+    def make(model, max_batch=16):
+        engines.append(Engine(lambda: model, max_batch))
+        return engines[-1]
+
+    yield make
+    for engine in engines:
+        engine.close()
+        engine.join()
+
+
+def submit_behind_a_held_batch(engine, model, requests):
+    """Futures of requests that all waited while another batch was decoded."""
+    first = engine.submit(Request("first", GREEDY))
+    assert model.started.wait(10)
+    futures = [engine.submit(request) for request in requests]
+    model.gate.set()
+    assert first.result(10).text == "FIRST"
+    return futures
+
+
+def test_what_waits_is_decoded_together_and_answered_in_order(engine_of):
+    model = Echo(held=True)
+    futures = submit_behind_a_held_batch(engine_of(model), model, [Request(f"p{i}", GREEDY) for i in range(8)])
+    assert [future.result(10).text for future in futures] == [f"P{i}" for i in range(8)]
+    assert [prompts for prompts, _ in model.batches] == [["first"], [f"p{i}" for i in range(8)]]
+
+
+def test_a_batch_is_never_larger_than_allowed(engine_of):
+    model = Echo(held=True)
+    futures = submit_behind_a_held_batch(engine_of(model, 3), model, [Request(f"p{i}", GREEDY) for i in range(7)])
+    assert [future.result(10).text for future in futures] == [f"P{i}" for i in range(7)]
+    assert [len(prompts) for prompts, _ in model.batches] == [1, 3, 3, 1]
+
+
+def test_requests_of_other_options_do_not_share_a_batch(engine_of):
+    model = Echo(held=True)
+    other = Decoding(max_tokens=9, temperature=0.5, stop=(";",))
+    requests = [Request("a", GREEDY), Request("b", other), Request("c", GREEDY)]
+    for future in submit_behind_a_held_batch(engine_of(model), model, requests):
+        future.result(10)
+    assert [prompts for prompts, _ in model.batches[1:]] == [["a", "c"], ["b"]]
+    assert model.batches[2][1] == {
+        "max_tokens": 9,
+        "add_special_tokens": True,
+        "stop": (";",),
+        "temperature": 0.5,
+        "seed": None,
+    }
+
+
+def test_seeded_samples_are_decoded_alone(engine_of):
+    model = Echo(held=True)
+    seeded = Decoding(max_tokens=4, temperature=1.0, seed=7)
+    for future in submit_behind_a_held_batch(engine_of(model), model, [Request(p, seeded) for p in "ab"]):
+        future.result(10)
+    assert [prompts for prompts, _ in model.batches[1:]] == [["a"], ["b"]]
+
+
+def test_one_bad_prompt_does_not_fail_its_neighbours(engine_of):
+    model = Echo(held=True)
+    requests = [Request(text, GREEDY) for text in ("good", "poison", "fine")]
+    good, poisoned, fine = submit_behind_a_held_batch(engine_of(model), model, requests)
+    assert (good.result(10).text, fine.result(10).text) == ("GOOD", "FINE")
+    with pytest.raises(RuntimeError, match="poisoned"):
+        poisoned.result(10)
+
+
+def test_the_context_limit_counts_prompt_special_tokens_and_answer(engine_of):
+    engine = engine_of(Echo())
+    assert engine.submit(Request("one two three", GREEDY, context_tokens=8)).result(10)
+    with pytest.raises(ApiError, match="maximum context length is 7 tokens") as caught:
+        engine.submit(Request("one two three", GREEDY, context_tokens=7)).result(10)
+    assert caught.value.code == "ValidationException"
+
+
+@pytest.mark.parametrize(
+    ("context_tokens", "expected"), [(None, DEFAULT_MAX_TOKENS), (100, 97), (10**6, DEFAULT_MAX_TOKENS)]
+)
+def test_without_a_limit_the_answer_may_fill_the_context(engine_of, context_tokens, expected):
+    model = Echo()
+    engine_of(model).submit(Request("one two", Decoding(max_tokens=None), context_tokens)).result(10)
+    assert model.batches[0][1]["max_tokens"] == expected
+
+
+def test_messages_need_a_chat_template(engine_of):
+    with pytest.raises(ApiError, match="no chat_template"):
+        engine_of(Echo()).submit(Request([{"role": "user", "content": "x"}], GREEDY)).result(10)
+
+
+def test_a_model_that_cannot_load_tells_every_requester_and_loads_once():
+    loads = []
+
+    def load(directory):
+        loads.append(directory)
+        raise OSError("no weights")
+
+    pool = EnginePool(load, max_batch=4, max_loaded=1)
+    for _ in range(3):
+        with pytest.raises(OSError, match="no weights"):
+            pool.submit(Path("a"), Request("x", GREEDY)).result(10)
+    pool.close()
+    assert loads == [Path("a")]
+
+
+def test_the_pool_keeps_the_models_used_last_and_never_more():
+    alive, most, loads = set(), [0], []
+
+    class Tracked(Echo):
+        def __init__(self, directory):
+            super().__init__()
+            self.directory = directory
+            alive.add(directory)
+            most[0] = max(most[0], len(alive))
+
+        def __del__(self):
+            alive.discard(self.directory)
+
+    def load(directory):
+        loads.append(directory.name)
+        return Tracked(directory)
+
+    pool = EnginePool(load, max_batch=4, max_loaded=2)
+    for name in ("a", "b", "a", "c", "a", "b"):
+        pool.submit(Path(name), Request(name, GREEDY)).result(10)
+    pool.close()
+    assert loads == ["a", "b", "c", "b"]
+    assert most == [2]
+    assert not alive
+
+
+def test_closing_answers_what_is_queued():
+    model = Echo(held=True)
+    pool = EnginePool(lambda _: model, max_batch=2, max_loaded=1)
+    futures = [pool.submit(Path("a"), Request(f"p{i}", GREEDY)) for i in range(5)]
+    with ThreadPoolExecutor(1) as closer:
+        closing = closer.submit(pool.close)
+        model.gate.set()
+        closing.result(10)
+    assert [future.result(0).text for future in futures] == [f"P{i}" for i in range(5)]

@@ -1,0 +1,203 @@
+"""The one definition of "same result": hand-made cases that peers get wrong, and its algebra."""
+
+import math
+import random
+import time
+from decimal import Decimal
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from sqlquarry.judging import results_equal
+from sqlquarry.judging.comparison import rows_match
+
+# Public evaluators get 1 to 6 of these wrong.
+CASES = [
+    ("same rows, other order", True, [("a", 1), ("b", 2)], [("b", 2), ("a", 1)], False),
+    ("values attached to the wrong row", False, [("alice", 100), ("bob", 200)], [("alice", 200), ("bob", 100)], False),
+    ("from and to swapped in one row", False, [(1, 2), (3, 4)], [(2, 1), (3, 4)], False),
+    ("missing DISTINCT", False, [("a",), ("b",)], [("a",), ("a",), ("b",)], False),
+    ("other duplicate counts", False, [("a",), ("a",), ("b",)], [("a",), ("b",), ("b",)], False),
+    ("ORDER BY asked, wrong order", False, [("a", 1), ("b", 2)], [("b", 2), ("a", 1)], True),
+    ("4 and 4.0", True, [(4,)], [(4.0,)], False),
+    ("float sum noise", True, [(0.3,)], [(0.1 + 0.2,)], False),
+    ("NULL and 'None'", False, [(None,)], [("None",)], False),
+    ("number and text", False, [(1,)], [("1",)], False),
+    ("columns in other order", True, [("x", 1), ("y", 2)], [(1, "x"), (2, "y")], False),
+    ("both empty", True, [], [], False),
+    ("one empty", False, [], [(1,)], False),
+    ("empty text and NULL", False, [("",)], [(None,)], False),
+    ("text and bytes", False, [("a",)], [(b"a",)], False),
+    ("bytes", True, [(b"\x00\xff",)], [(bytearray(b"\x00\xff"),)], False),
+    ("True and 1", True, [(True, None)], [(1, None)], False),
+    ("Decimal and float", True, [(Decimal("1.5"), Decimal(2))], [(1.5, 2)], False),
+    ("NaN", True, [(math.nan,)], [(float("nan"),)], False),
+    ("NaN and NULL", False, [(math.nan,)], [(None,)], False),
+    ("infinities", False, [(math.inf,)], [(-math.inf,)], False),
+    ("infinity and a number", False, [(math.inf,)], [(1e308,)], False),
+    ("another number of columns", False, [(1, 1)], [(1,)], False),
+    ("keys a millionth apart", False, [(123456789,)], [(123456790,)], False),
+    ("keys as REAL", False, [(123456789.0,)], [(123456790.0,)], False),
+    ("relative tolerance", True, [(1234567.8,)], [(1234568.1,)], False),
+    ("absolute tolerance near 0", True, [(0.0,)], [(9e-7,)], False),
+    ("beyond the tolerance", False, [(0.5,)], [(0.5000021,)], False),
+    ("either side of a rounding border", True, [(0.4999999,), (0.5000001,)], [(0.5000001,), (0.4999999,)], False),
+]
+NUMBERS = [1.0000000, 1.0000009, 1.0000018]
+
+cells = st.one_of(
+    st.none(),
+    st.integers(-3, 3),
+    st.sampled_from(["", "a", "b", "1", "None"]),
+    st.sampled_from([0.5, 0.5 + 6e-7, 0.5 + 1.2e-6, 1.0, math.nan]),
+    st.sampled_from([b"", b"a"]),
+)
+
+
+@st.composite
+def tables(draw, min_rows=0, max_rows=6, min_columns=1, max_columns=4):
+    width = draw(st.integers(min_columns, max_columns))
+    row = st.tuples(*[cells] * width)
+    return draw(st.lists(row, min_size=min_rows, max_size=max_rows))
+
+
+def permuted(rows, order):
+    return [tuple(row[i] for i in order) for row in rows]
+
+
+@pytest.mark.parametrize(("name", "want", "gold", "predicted", "ordered"), CASES, ids=[case[0] for case in CASES])
+def test_hand_made_case(name, want, gold, predicted, ordered):
+    assert results_equal(gold, predicted, ordered=ordered) is want, name
+    assert results_equal(predicted, gold, ordered=ordered) is want, f"{name}, swapped"
+
+
+@given(tables(), st.booleans())
+def test_reflexive(rows, ordered):
+    assert results_equal(rows, list(rows), ordered=ordered)
+
+
+@settings(max_examples=300)
+@given(st.data(), st.booleans())
+def test_symmetric(data, ordered):
+    gold = data.draw(tables(max_columns=2))
+    width = len(gold[0]) if gold else 1
+    predicted = data.draw(tables(min_columns=width, max_columns=width))
+    assert results_equal(gold, predicted, ordered=ordered) is results_equal(predicted, gold, ordered=ordered)
+
+
+@given(tables(), st.randoms(use_true_random=False))
+def test_invariant_under_shuffled_rows_and_permuted_columns(rows, choose):
+    shuffled = choose.sample(rows, len(rows))
+    order = choose.sample(range(len(rows[0])), len(rows[0])) if rows else []
+    assert results_equal(rows, permuted(shuffled, order), ordered=False)
+    assert results_equal(rows, permuted(rows, order), ordered=True)
+
+
+@given(st.integers(2, 6), st.integers(2, 4), st.data())
+def test_columns_shuffled_each_on_its_own_are_noticed(count, width, data):
+    # Every cell is unique, so the rows are told apart by what stands together in them.
+    rows = [tuple(f"{i}.{j}" for j in range(width)) for i in range(count)]
+    columns = [data.draw(st.permutations(column)) for column in zip(*rows, strict=True)]
+    mixed = list(zip(*columns, strict=True))
+    assume(sorted(mixed) != sorted(rows))
+    assert not results_equal(rows, mixed, ordered=False)
+
+
+@given(tables(min_rows=1), st.data())
+def test_a_changed_cell_is_noticed(rows, data):
+    i = data.draw(st.integers(0, len(rows) - 1))
+    j = data.draw(st.integers(0, len(rows[0]) - 1))
+    changed = [list(row) for row in rows]
+    changed[i][j] = "changed"
+    assert not results_equal(rows, changed, ordered=False)
+    assert not results_equal(rows, changed, ordered=True)
+
+
+@given(tables(min_rows=1), st.data())
+def test_a_dropped_or_exchanged_duplicate_is_noticed(rows, data):
+    extra = data.draw(st.sampled_from(rows))
+    assert not results_equal([*rows, extra], rows, ordered=False)
+    other = tuple("other" for _ in extra)
+    assert not results_equal([*rows, extra, other], [*rows, other, other], ordered=False)
+
+
+@given(st.lists(st.integers(), min_size=2, max_size=6, unique=True), st.data())
+def test_order_matters_only_where_asked(values, data):
+    i, j = data.draw(st.lists(st.integers(0, len(values) - 1), min_size=2, max_size=2, unique=True))
+    swapped = list(values)
+    swapped[i], swapped[j] = swapped[j], swapped[i]
+    gold, predicted = [(v,) for v in values], [(v,) for v in swapped]
+    assert results_equal(gold, predicted, ordered=False)
+    assert not results_equal(gold, predicted, ordered=True)
+
+
+def test_rows_with_the_same_place_may_be_exchanged():
+    gold = [("a", 3), ("b", 2), ("c", 2), ("d", 1)]
+    assert rows_match(gold, [gold[0], gold[2], gold[1], gold[3]], places=[0, 1, 1, 2])
+    assert not rows_match(gold, [gold[1], gold[0], gold[2], gold[3]], places=[0, 1, 1, 2])
+
+
+def test_rows_within_tolerance_are_paired_not_sorted():
+    # Sorting by the first column would pair ("x", 1.0) with ("y", …).
+    gold = [(1.0, "x"), (1.0000001, "y")]
+    predicted = [(1.0, "y"), (1.0000001, "x")]
+    assert results_equal(gold, predicted, ordered=False)
+
+
+@given(st.lists(st.tuples(st.sampled_from(NUMBERS), st.sampled_from(NUMBERS)), min_size=1, max_size=5), st.data())
+def test_tolerance_agrees_with_trying_every_pairing(gold, data):
+    from itertools import permutations
+
+    row = st.tuples(st.sampled_from(NUMBERS), st.sampled_from(NUMBERS))
+    predicted = data.draw(st.lists(row, min_size=len(gold), max_size=len(gold)))
+
+    def close(a, b):
+        return all(math.isclose(x, y, rel_tol=1e-6, abs_tol=1e-6) for x, y in zip(a, b, strict=True))
+
+    want = any(
+        all(close(a, b) for a, b in zip(gold, permuted(order, columns), strict=True))
+        for order in permutations(predicted)
+        for columns in permutations(range(2))
+    )
+    assert results_equal(gold, predicted, ordered=False) is want
+
+
+@settings(max_examples=200)
+@given(tables(min_rows=1, max_rows=4, min_columns=3, max_columns=3), st.data())
+def test_permutation_agrees_with_trying_every_one(gold, data):
+    from itertools import permutations
+
+    predicted = data.draw(tables(min_rows=len(gold), max_rows=len(gold), min_columns=3, max_columns=3))
+    plain = [tuple((type(c).__name__, str(c)) for c in row) for row in gold]
+    other = [tuple((type(c).__name__, str(c)) for c in row) for row in predicted]
+    if any(sorted(plain) == sorted(permuted(other, order)) for order in permutations(range(3))):
+        assert results_equal(gold, predicted, ordered=False)
+
+
+@pytest.mark.parametrize("shape", ["identical", "shuffled", "binary"])
+def test_twenty_columns_that_look_alike_take_bounded_work(shape):
+    choose = random.Random(0)
+    if shape == "identical":
+        rows = [(i % 7,) * 20 for i in range(500)]
+    elif shape == "shuffled":  # every column has the same values, each in an order of its own
+        columns = [choose.sample(range(500), 500) for _ in range(20)]
+        rows = list(zip(*columns, strict=True))
+    else:
+        rows = [tuple(choose.randint(0, 1) for _ in range(20)) for _ in range(500)]
+    order = choose.sample(range(20), 20)
+    predicted = permuted(choose.sample(rows, len(rows)), order)
+    start = time.monotonic()
+    assert results_equal(rows, predicted, ordered=False)
+    if shape != "identical":
+        row = list(predicted[0])
+        row[0], row[1] = row[1] + 1, row[0]
+        assert not results_equal(rows, [tuple(row), *predicted[1:]], ordered=False)
+    assert time.monotonic() - start < 5
+
+
+def test_a_hundred_thousand_rows_are_compared_in_seconds():
+    rows = [(i, f"name {i % 1000}", i / 7) for i in range(100_000)]
+    start = time.monotonic()
+    assert results_equal(rows, permuted(rows[::-1], [2, 0, 1]), ordered=False)
+    assert time.monotonic() - start < 20

@@ -1,0 +1,295 @@
+"""PromptFormatter without any tokenizer library: wording, binding, fingerprints, files."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sqlquarry import PromptFormatter, Record
+from sqlquarry.errors import ConfigError, IncompleteArtifactError, RecordError
+from sqlquarry.prompt import HUMAN_ASSISTANT, IGNORED_LABEL
+
+RECORD = Record("How many heads?", "CREATE TABLE head (age INTEGER)", "SELECT COUNT(*) FROM head")
+LLAMA_3 = (
+    "{% for message in messages %}{% set content = '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' "
+    "+ message['content'] | trim + '<|eot_id|>' %}{% if loop.index0 == 0 %}{% set content = bos_token + content %}"
+    "{% endif %}{{ content }}{% endfor %}{% if add_generation_prompt %}"
+    "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
+)
+CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+filled = st.text().filter(str.strip)
+records = st.builds(Record, filled, filled, filled)
+
+
+@dataclass
+class CharacterTokenizer:
+    """One token a character; BOS, where it is added, is one token too."""
+
+    bos_token: str | None = None
+    eos_token: str | None = "</s>"
+    chat_template: str | dict[str, str] | None = CHATML
+    adds_bos: bool = False
+    bos_token_id: int = 1
+    eos_token_id: int = 0
+
+    def __call__(self, text: str | list[str], *, add_special_tokens: bool = True) -> dict[str, list[Any]]:
+        if isinstance(text, list):
+            return {"input_ids": [self(one, add_special_tokens=add_special_tokens)["input_ids"] for one in text]}
+        bos = [self.bos_token_id] if self.adds_bos and add_special_tokens else []
+        return {"input_ids": bos + [ord(character) + 2 for character in text]}
+
+
+LLAMA = CharacterTokenizer("<|begin_of_text|>", "<|eot_id|>", LLAMA_3, adds_bos=True)
+
+
+def test_wording_is_the_published_one():
+    prompt = PromptFormatter().prompt(RECORD, CharacterTokenizer())
+
+    assert prompt == (
+        "You are a powerful text-to-SQL model. Your job is to answer questions about a database. "
+        "You can use the following table schema for context: CREATE TABLE head (age INTEGER)"
+        "\n\nHuman: Return the SQL query that answers the following question: How many heads?</s>"
+        "\n\nAssistant:"
+    )
+
+
+def test_the_answer_is_the_sql_and_the_stop_text():
+    bound = PromptFormatter().bind(CharacterTokenizer())
+
+    assert bound.completion(RECORD) == " SELECT COUNT(*) FROM head</s>"
+    assert bound.tokens is not None
+    assert bound.tokens.stop == "</s>"
+
+
+def test_messages():
+    with_sql = PromptFormatter(system="S {schema}", user="Q {question}").messages(RECORD)
+    without = PromptFormatter().messages(dataclasses.replace(RECORD, sql=None))
+
+    assert [message["role"] for message in with_sql] == ["system", "user", "assistant"]
+    assert with_sql[0]["content"] == "S CREATE TABLE head (age INTEGER)"
+    assert with_sql[1]["content"] == "Q How many heads?"
+    assert with_sql[2]["content"] == RECORD.sql
+    assert [message["role"] for message in without] == ["system", "user"]
+
+
+@given(records)
+def test_white_space_at_the_ends_changes_nothing(record):
+    padded = Record(f" {record.question}\n", f"\n{record.schema} ", f"\t{record.sql} ")
+    bound = PromptFormatter().bind(CharacterTokenizer())
+
+    assert bound.prompt(padded) == bound.prompt(record)
+    assert bound.completion(padded) == bound.completion(record)
+
+
+@given(records, st.sampled_from(["human-assistant", "chat"]), st.sampled_from([CharacterTokenizer(), LLAMA]))
+def test_the_answer_follows_the_prompt(record, template, tokenizer):
+    bound = PromptFormatter(template=template).bind(tokenizer)
+    assert bound.tokens is not None
+    encoded = bound.encode(record, tokenizer)
+    prompt = tokenizer(bound.prompt(record))["input_ids"]
+    answer = encoded.labels[len(prompt) :]
+
+    assert encoded.input_ids[: len(prompt)] == prompt
+    assert encoded.labels[: len(prompt)] == [IGNORED_LABEL] * len(prompt)
+    assert encoded.input_ids[len(prompt) :] == answer
+    text = "".join(chr(token - 2) for token in answer)
+    assert text.removeprefix(" ") == (record.sql or "").strip() + bound.tokens.stop
+    # The prompt knows nothing of the answer.
+    assert bound.prompt(record) == bound.prompt(dataclasses.replace(record, sql=None))
+
+
+@pytest.mark.parametrize("hostile", ["{schema} {question}", "{{ bos_token }}", "{% for %}", "{# #}", "%s {0} $x \\n"])
+@pytest.mark.parametrize("template", ["human-assistant", "chat"])
+def test_braces_and_jinja_in_a_record_are_text(hostile: str, template: str):
+    bound = PromptFormatter(template=template).bind(LLAMA)
+    record = Record(f"Q {hostile} Q", f"S {hostile} S", f"A {hostile} A")
+
+    assert f"S {hostile} S" in bound.prompt(record)
+    assert f"Q {hostile} Q" in bound.prompt(record)
+    assert f"A {hostile} A" in bound.completion(record)
+    assert bound.prompt(record) == bound.prompt(Record("Q@Q", "S@S")).replace("S@S", f"S {hostile} S").replace(
+        "Q@Q", f"Q {hostile} Q"
+    )
+
+
+@pytest.mark.parametrize("template", ["human-assistant", "chat", HUMAN_ASSISTANT, "{{ bos_token }}" + HUMAN_ASSISTANT])
+def test_bos_is_there_once(template: str):
+    bound = PromptFormatter(template=template).bind(LLAMA)
+
+    assert LLAMA.bos_token
+    assert LLAMA.bos_token not in bound.prompt(RECORD)
+    assert bound.encode(RECORD, LLAMA).input_ids.count(LLAMA.bos_token_id) == 1
+
+
+def test_bos_stays_where_only_the_template_adds_it():
+    tokenizer = dataclasses.replace(LLAMA, adds_bos=False)
+    bound = PromptFormatter(template="chat").bind(tokenizer)
+
+    assert bound.prompt(RECORD).count("<|begin_of_text|>") == 1
+    assert bound.prompt(RECORD).startswith("<|begin_of_text|><|start_header_id|>system")
+
+
+def test_chat_template_carries_bos_where_the_tokenizer_adds_it():
+    def bound(template: str, tokenizer: CharacterTokenizer) -> PromptFormatter:
+        return PromptFormatter(template=template).bind(tokenizer)
+
+    assert bound("human-assistant", LLAMA).chat_template == "{{ bos_token }}" + HUMAN_ASSISTANT
+    assert bound("chat", LLAMA).chat_template == LLAMA_3
+    assert bound("human-assistant", CharacterTokenizer()).chat_template == HUMAN_ASSISTANT
+    assert bound("human-assistant", dataclasses.replace(LLAMA, adds_bos=False)).chat_template == HUMAN_ASSISTANT
+
+
+@given(records, st.sampled_from(["human-assistant", "chat"]))
+def test_a_bound_formatter_needs_no_tokenizer(record, template):
+    formatter = PromptFormatter(template=template)
+    bound = formatter.bind(LLAMA)
+
+    assert bound.prompt(record) == formatter.prompt(record, LLAMA)
+    assert bound.completion(record) == formatter.completion(record, LLAMA)
+    assert bound.bind(CharacterTokenizer()) is bound
+
+
+def test_an_unbound_formatter_needs_one():
+    for use in (PromptFormatter().prompt, PromptFormatter().completion):
+        with pytest.raises(ConfigError, match="pass a tokenizer, or call bind"):
+            use(RECORD)
+
+
+def test_nothing_to_learn_without_sql():
+    with pytest.raises(RecordError, match=r"record r7 has no sql"):
+        PromptFormatter().completion(Record("q", "s", id="r7"), CharacterTokenizer())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"system": "no place"}, r"system must contain \{schema\}, but is 'no place'"),
+        ({"user": "no place"}, r"user must contain \{question\}"),
+        ({"system": "x", "user": "y"}, r"\{schema\}.*\{question\}"),
+        ({"template": "chatml"}, "'chatml' is unknown"),
+        ({"template": "{% for m in messages %}"}, r"nor valid Jinja \(line 1"),
+    ],
+)
+def test_options_that_cannot_work(options: dict[str, str], message: str):
+    with pytest.raises(ConfigError, match=message):
+        PromptFormatter(**options)
+
+
+@pytest.mark.parametrize(
+    ("template", "tokenizer", "message"),
+    [
+        ("human-assistant", CharacterTokenizer(eos_token=None), "no eos_token"),
+        ("chat", CharacterTokenizer(chat_template=None), "the tokenizer has none"),
+        ("chat", CharacterTokenizer(chat_template={"a": CHATML, "b": CHATML}), "the tokenizer has several"),
+        ("{{ messages[-1].content }}", CharacterTokenizer(), "changes the prompt once there is an answer"),
+        ("{% if messages | length > 2 %}!{% endif %}" + HUMAN_ASSISTANT, CharacterTokenizer(), "changes the prompt"),
+        ("{{ messages | length }}" + HUMAN_ASSISTANT, CharacterTokenizer(), "changes the prompt"),
+        ("{% for m in messages %}{{ m.content }}{% endfor %}", CharacterTokenizer(), "ends no assistant turn"),
+        ("{{ raise_exception('no system role') }}", CharacterTokenizer(), "refuses these messages: no system role"),
+    ],
+)
+def test_models_that_cannot_be_bound(template: str, tokenizer: CharacterTokenizer, message: str):
+    with pytest.raises(ConfigError, match=message):
+        PromptFormatter(template=template).bind(tokenizer)
+
+
+def test_fingerprints_tell_everything_apart():
+    base = CharacterTokenizer("<s>")
+    prompts = [
+        PromptFormatter(),
+        PromptFormatter().bind(base),
+        PromptFormatter(system="S {schema}").bind(base),
+        PromptFormatter(user="Q {question}").bind(base),
+        PromptFormatter(template="chat").bind(base),
+        PromptFormatter(template=HUMAN_ASSISTANT + " ").bind(base),
+        PromptFormatter().bind(dataclasses.replace(base, bos_token="<b>")),
+        PromptFormatter().bind(dataclasses.replace(base, eos_token="<e>")),
+        PromptFormatter().bind(dataclasses.replace(base, adds_bos=True)),
+    ]
+
+    assert len({prompt.fingerprint for prompt in prompts}) == len(prompts)
+    assert PromptFormatter().bind(base).fingerprint == prompts[1].fingerprint
+    assert all(len(prompt.fingerprint) == 16 for prompt in prompts)
+
+
+def test_fingerprint_is_the_same_in_another_process():
+    code = "from sqlquarry import PromptFormatter; print(PromptFormatter(user='né {question}').fingerprint)"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout.strip()
+
+    assert other == PromptFormatter(user="né {question}").fingerprint
+
+
+@pytest.mark.parametrize("formatter", [PromptFormatter(system="é\u2028 {schema}"), PromptFormatter().bind(LLAMA)])
+def test_save_and_load(tmp_path: Path, formatter: PromptFormatter):
+    formatter.save(tmp_path / "new")
+
+    assert PromptFormatter.load(tmp_path / "new") == formatter
+    assert PromptFormatter.load(str(tmp_path / "new")).fingerprint == formatter.fingerprint
+
+
+def test_load_refuses_an_edited_or_missing_file(tmp_path: Path):
+    with pytest.raises(IncompleteArtifactError, match=r"prompt\.json does not exist"):
+        PromptFormatter.load(tmp_path)
+    PromptFormatter().bind(LLAMA).save(tmp_path)
+    content = json.loads((tmp_path / "prompt.json").read_text())
+    for edited in (
+        content | {"user": "Another {question}"},
+        content | {"tokens": content["tokens"] | {"adds_bos": False}},
+        content | {"fingerprint": "0" * 16},
+    ):
+        (tmp_path / "prompt.json").write_text(json.dumps(edited))
+        with pytest.raises(IncompleteArtifactError, match="was edited"):
+            PromptFormatter.load(tmp_path)
+
+
+def test_stop_text_of_a_template_that_thinks_first():
+    # As Qwen3 renders the last assistant turn.
+    thinking = CHATML.replace(
+        "m['role'] + '\n' +",
+        "m['role'] + '\n' + ('<think>\n\n</think>\n\n' if loop.last and m['role'] == 'assistant' else '') +",
+    )
+    bound = PromptFormatter(template="chat").bind(CharacterTokenizer(chat_template=thinking))
+
+    assert bound.tokens is not None
+    assert bound.tokens.stop == "<|im_end|>"
+    assert bound.completion(RECORD) == f"<think>\n\n</think>\n\n{RECORD.sql}<|im_end|>"
+
+
+@pytest.mark.parametrize("template", ["{{ strftime_now('%d') }}", "{{ messages[0].content + 1 }}", "{{ 1 / 0 }}"])
+def test_templates_that_fail_while_rendering(template: str):
+    with pytest.raises(ConfigError, match="chat template"):
+        PromptFormatter(template="chat").bind(CharacterTokenizer(chat_template=template))
+
+
+def test_a_chat_template_that_does_not_parse():
+    with pytest.raises(ConfigError, match="chat template"):
+        PromptFormatter(template="chat").bind(CharacterTokenizer(chat_template="{% for %}"))
+
+
+def test_a_tokenizer_that_ends_every_text_is_refused():
+    class EndsTexts(CharacterTokenizer):
+        def __call__(self, text: str | list[str], *, add_special_tokens: bool = True) -> dict[str, list[Any]]:
+            return {"input_ids": [*super().__call__(text)["input_ids"], *([0] if add_special_tokens else [])]}
+
+    with pytest.raises(ConfigError, match="EOS"):
+        PromptFormatter().bind(EndsTexts())
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"fingerprint": "x", "tokens": {"a": 1}}'])
+def test_load_refuses_a_file_that_is_no_prompt(tmp_path: Path, content: str):
+    (tmp_path / "prompt.json").write_text(content)
+
+    with pytest.raises(IncompleteArtifactError, match=r"prompt\.json"):
+        PromptFormatter.load(tmp_path)

@@ -1,0 +1,72 @@
+"""A base model that cannot work is refused before anything long starts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sqlquarry.errors import GatedModelError, UnsupportedModelError
+from sqlquarry.training.base_model import resolve_base_model
+
+
+def model_directory(directory: Path, **config: object) -> Path:
+    directory.mkdir()
+    (directory / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"]} | config))
+    (directory / "tokenizer_config.json").write_text("{}")
+    (directory / "model.safetensors").write_bytes(b"")
+    return directory
+
+
+def test_a_good_directory_is_taken_as_it_is(tmp_path: Path) -> None:
+    directory = model_directory(tmp_path / "model")
+    assert resolve_base_model(directory) == directory
+
+
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    directory = model_directory(tmp_path / "model")
+    (directory / "model.safetensors").unlink()
+    (directory / "tokenizer_config.json").unlink()
+    with pytest.raises(UnsupportedModelError, match=r"lacks tokenizer_config\.json, \*\.safetensors"):
+        resolve_base_model(directory)
+
+
+def test_an_architecture_that_bedrock_cannot_import(tmp_path: Path) -> None:
+    directory = model_directory(tmp_path / "model", architectures=["Gemma3ForCausalLM"])
+    with pytest.raises(UnsupportedModelError, match="Gemma3ForCausalLM, which Bedrock cannot import"):
+        resolve_base_model(directory)
+
+
+def test_a_quantised_checkpoint(tmp_path: Path) -> None:
+    directory = model_directory(tmp_path / "model", quantization_config={"quant_method": "awq"})
+    with pytest.raises(UnsupportedModelError, match=r"already quantised \(awq\)"):
+        resolve_base_model(directory)
+
+
+def test_neither_path_nor_hub_id() -> None:
+    with pytest.raises(UnsupportedModelError, match="neither a directory"):
+        resolve_base_model("./no/such/model")
+
+
+@pytest.mark.parametrize(
+    ("hub_error", "expected", "words"),
+    [
+        ("GatedRepoError", GatedModelError, "accept its licence"),
+        ("RepositoryNotFoundError", GatedModelError, "check the spelling"),
+        ("LocalEntryNotFoundError", UnsupportedModelError, "hub cannot be reached"),
+    ],
+)
+def test_what_the_hub_refuses(
+    monkeypatch: pytest.MonkeyPatch, hub_error: str, expected: type[Exception], words: str
+) -> None:
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    def refuse(*_: object, **__: object) -> str:
+        kind = getattr(errors, hub_error)
+        raise kind.__new__(kind)  # its constructor wants a real HTTP response
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    with pytest.raises(expected, match=words):
+        resolve_base_model("meta-llama/some-model")

@@ -1,0 +1,22 @@
+"""Bad options are refused all at once, before anything is loaded."""
+
+from __future__ import annotations
+
+import pytest
+
+from sqlquarry.errors import ConfigError
+from sqlquarry.training import TrainingConfig, learning_rate_for
+
+
+def test_every_bad_field_is_named_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        TrainingConfig(epochs=0, rank=0, dropout=1.0, device="tpu", quantization="int8", target_modules=())
+    for name in ("epochs", "rank", "dropout", "device", "quantization", "target_modules"):
+        assert name in str(caught.value)
+    assert "alpha" not in str(caught.value)
+
+
+def test_wider_models_learn_more_slowly() -> None:
+    assert learning_rate_for(2000) == pytest.approx(5e-4)
+    assert learning_rate_for(576) == pytest.approx(1.31e-3, rel=0.01)
+    assert learning_rate_for(4096) == pytest.approx(2.87e-4, rel=0.01)

@@ -1,0 +1,88 @@
+"""Packing loses nothing, mixes nothing and reads shared beginnings once."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sqlquarry.prompt import IGNORED_LABEL, Encoded
+from sqlquarry.training.packing import Row, pack
+
+CAPACITY = 48
+
+
+@st.composite
+def groups(draw: st.DrawFn) -> tuple[list[Encoded], list[int]]:
+    """Examples of a few schemas: those of one schema begin with the same tokens."""
+    examples, keys = [], []
+    for key in range(draw(st.integers(1, 4))):
+        stem = draw(st.lists(st.integers(0, 9), min_size=1, max_size=12))
+        for _ in range(draw(st.integers(1, 6))):
+            rest = draw(st.lists(st.integers(10, 19), min_size=1, max_size=8))
+            answer = draw(st.lists(st.integers(20, 29), min_size=1, max_size=8))
+            prompt = stem + rest
+            examples.append(Encoded(prompt + answer, [IGNORED_LABEL] * len(prompt) + answer))
+            keys.append(key)
+    return examples, keys
+
+
+def unpack(row: Row) -> list[tuple[list[int], list[int]]]:
+    """Each example of a row as its branch sees it through the attention mask: tokens and labels by position."""
+    mask = row.attention_mask()[0, 0]
+    last = {key: index for index, key in enumerate(zip(row.families, row.branches, strict=True)) if key[1]}
+    examples = []
+    for index in last.values():
+        seen = mask[index].nonzero().flatten().tolist()
+        assert [row.positions[place] for place in seen] == list(range(len(seen)))
+        examples.append(([row.input_ids[place] for place in seen], [row.labels[place] for place in seen]))
+    return examples
+
+
+@given(groups())
+def test_every_example_sees_itself_and_nothing_else(data: tuple[list[Encoded], list[int]]) -> None:
+    examples, keys = data
+    rows = pack(examples, keys, max_tokens=CAPACITY, share_prefixes=True, seed=0)
+    assert all(len(row.input_ids) <= CAPACITY for row in rows)
+    found = [example for row in rows for example in unpack(row)]
+    assert sorted(found) == sorted((list(e.input_ids), list(e.labels)) for e in examples)
+    assert sum(row.records for row in rows) == len(examples)
+
+
+@given(groups())
+def test_every_label_follows_a_token_of_its_own_example(data: tuple[list[Encoded], list[int]]) -> None:
+    examples, keys = data
+    for row in pack(examples, keys, max_tokens=CAPACITY, share_prefixes=True, seed=0):
+        for index, label in enumerate(row.labels):
+            if label != IGNORED_LABEL:
+                assert (row.families[index - 1], row.branches[index - 1]) == (row.families[index], row.branches[index])
+
+
+@given(groups())
+def test_sharing_never_takes_more_tokens(data: tuple[list[Encoded], list[int]]) -> None:
+    examples, keys = data
+    total = {
+        share: sum(len(r.input_ids) for r in pack(examples, keys, max_tokens=CAPACITY, share_prefixes=share, seed=0))
+        for share in (True, False)
+    }
+    assert total[True] <= total[False] == sum(len(example.input_ids) for example in examples)
+
+
+def test_a_shared_schema_is_read_once() -> None:
+    schema = list(range(100, 120))
+    examples = [Encoded([*schema, 1, answer], [IGNORED_LABEL] * 21 + [answer]) for answer in range(8)]
+    (row,) = pack(examples, ["schema"] * 8, max_tokens=64, share_prefixes=True, seed=0)
+    assert len(row.input_ids) == 20 + 8 * 2
+
+
+def test_best_fit_fills_rows() -> None:
+    examples = [Encoded([0] * size, [IGNORED_LABEL] * (size - 1) + [0]) for size in (30, 30, 18, 18, 24, 24)]
+    rows = pack(examples, range(6), max_tokens=48, share_prefixes=False, seed=0)
+    assert sorted(len(row.input_ids) for row in rows) == [48, 48, 48]
+
+
+def test_equal_prompts_with_different_answers_stay_apart() -> None:
+    examples = [Encoded([1, 2, 3, answer], [IGNORED_LABEL] * 3 + [answer]) for answer in (7, 8)]
+    (row,) = pack(examples, ["same", "same"], max_tokens=16, share_prefixes=True, seed=0)
+    assert sorted(unpack(row)) == [([1, 2, 3, answer], [IGNORED_LABEL] * 3 + [answer]) for answer in (7, 8)]
+    assert row.input_ids[:2] == [1, 2]
+    assert row.branches.count(0) == 2
