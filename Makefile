@@ -5,6 +5,12 @@ ARGS ?=
 
 .PHONY: quickstart test format clean
 
+# glibc gives large blocks back to the kernel after each layer and faults them in again; keeping them, in huge pages,
+# trains about a sixth faster on a CPU.
+quickstart: export MALLOC_MMAP_THRESHOLD_ = 4294967296
+quickstart: export MALLOC_TRIM_THRESHOLD_ = 8589934592
+quickstart: export GLIBC_TUNABLES = glibc.malloc.hugetlb=1
+
 # The main job on this machine, without an AWS account: `make quickstart ARGS=--short` for the 90-second form.
 quickstart: .venv/.installed
 	$(BIN)/python examples/quickstart.py $(ARGS)

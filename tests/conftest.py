@@ -117,3 +117,9 @@ def save_tiny_llama(directory: Path, **config: Any) -> Path:
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random Llama on disk, as transformers saves it."""
     return save_tiny_llama(tmp_path_factory.mktemp("tiny-llama"))
+
+
+@pytest.fixture(scope="session")
+def lively_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Llama with large random weights, which answers every prompt in its own way."""
+    return save_tiny_llama(tmp_path_factory.mktemp("lively-llama"), initializer_range=0.3)

@@ -194,7 +194,7 @@ def write_manifest(directory: Path, kind: str, provenance: Mapping[str, Any]) ->
         name: {"sha256": digest, "bytes": (directory / name).stat().st_size}
         for name, digest in zip(names, digests, strict=True)
     }
-    manifest = Manifest(kind, files, dict(provenance))
+    manifest = Manifest(kind, files, json.loads(json.dumps(provenance)))  # equal to what read_manifest returns
     write_json(directory / MANIFEST, {"version": MANIFEST_VERSION, **dataclasses.asdict(manifest)})
     return manifest
 

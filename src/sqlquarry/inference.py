@@ -12,7 +12,7 @@ from sqlquarry.artifacts import AdapterCheckpoint, Generation, MergedModel, Reco
 from sqlquarry.errors import ConfigError, DeviceError, UnsupportedModelError
 from sqlquarry.extras import require
 from sqlquarry.prompt import PromptFormatter
-from sqlquarry.quantization import QuantizationRecipe, load_causal_lm
+from sqlquarry.quantization import QuantizationRecipe, load_causal_lm, quiet_transformers
 
 if TYPE_CHECKING:
     import torch
@@ -81,7 +81,8 @@ class LocalModel:
         if adapter:
             from peft import PeftModel
 
-            model = PeftModel.from_pretrained(model, str(adapter.path))
+            with quiet_transformers():
+                model = PeftModel.from_pretrained(model, str(adapter.path))
         return model.eval()
 
     def generate(self, inputs: Sequence[Record] | Sequence[str], /) -> list[Generation]:
@@ -111,8 +112,8 @@ class LocalModel:
     ) -> list[Generation]:
         """Complete text prompts, in order.
 
-        Prompts are decoded in batches of `batch_size`; what the prompts of a batch begin with in common (instructions,
-        schema) is computed once.
+        Prompts are decoded in batches of `batch_size`; what several prompts of a batch begin with in common
+        (instructions, schema) is computed once.
 
         Args:
             prompts: texts, special tokens included as text.
@@ -144,10 +145,9 @@ class LocalModel:
         import torch
 
         started = time.monotonic()
-        active = list(range(len(prompts)))  # rows of the cache -> prompts
         written: list[list[int]] = [[] for _ in prompts]
         answers: list[Generation | None] = [None] * len(prompts)
-        logits, cache, mask = self._prefill(prompts)
+        logits, cache, mask, active = self._prefill(prompts)  # `active`: rows of the cache -> prompts
         while True:
             tokens = _pick(logits, temperature, random)
             for row, token in enumerate(tokens.tolist()):
@@ -187,8 +187,33 @@ class LocalModel:
         text: str = self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
 
-    def _prefill(self, prompts: list[list[int]]) -> tuple[torch.Tensor, Any, torch.Tensor]:
-        """Read the prompts: logits of the next token (batch, vocabulary), the cache, and the mask over it."""
+    def _prefill(self, prompts: list[list[int]]) -> tuple[torch.Tensor, Any, torch.Tensor, list[int]]:
+        """Read the prompts, family by family.
+
+        Returns:
+            The logits of each next token (batch, vocabulary), the cache, the mask over it, and for each row of these
+            the place of its prompt.
+        """
+        import torch
+        from transformers import DynamicCache
+
+        families = group_by_prefix(prompts)
+        parts = [self._prefill_family([prompts[index] for index in family]) for family in families]
+        width = max(mask.shape[1] for _, _, mask in parts)
+        cache = DynamicCache()
+        for number in range(len(parts[0][1].layers)):
+            layers = [part.layers[number] for _, part, _ in parts]
+            cache.update(
+                torch.cat([_pad_left(layer.keys, width, dim=2) for layer in layers]),
+                torch.cat([_pad_left(layer.values, width, dim=2) for layer in layers]),
+                number,
+            )
+        mask = torch.cat([_pad_left(mask, width, dim=1) for _, _, mask in parts])
+        rows = [index for family in families for index in family]
+        return torch.cat([logits for logits, _, _ in parts]), cache, mask, rows
+
+    def _prefill_family(self, prompts: list[list[int]]) -> tuple[torch.Tensor, Any, torch.Tensor]:
+        """Read prompts that begin alike: the common part once, then the rests side by side."""
         import torch
         from transformers import DynamicCache
 
@@ -249,6 +274,28 @@ def common_prefix(sequences: Sequence[Sequence[int]]) -> int:
         if index >= longest or len(set(column)) > 1:
             return index
     return longest
+
+
+def group_by_prefix(sequences: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Places of sequences, grouped so that those of a group share at least half of the group's first one."""
+    groups: list[list[int]] = []
+    for index in sorted(range(len(sequences)), key=lambda index: tuple(sequences[index])):
+        if groups:
+            first = sequences[groups[-1][0]]
+            if 2 * common_prefix([first, sequences[index]]) >= len(first):
+                groups[-1].append(index)
+                continue
+        groups.append([index])
+    return groups
+
+
+def _pad_left(tensor: torch.Tensor, width: int, *, dim: int) -> torch.Tensor:
+    """Put zeros in front along `dim` until it is `width` long."""
+    import torch
+
+    shape = list(tensor.shape)
+    shape[dim] = width - tensor.shape[dim]
+    return torch.cat([tensor.new_zeros(shape), tensor], dim=dim)
 
 
 def _pick(logits: torch.Tensor, temperature: float, random: torch.Generator) -> torch.Tensor:

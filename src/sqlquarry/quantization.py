@@ -5,6 +5,9 @@ A merge into "the weights the adapter trained on" is exact only where the same r
 
 from __future__ import annotations
 
+import contextlib
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -97,18 +100,28 @@ def load_causal_lm(directory: Path, device: str, recipe: QuantizationRecipe | No
     """Load a causal language model onto `device`, its linear layers in 4 bits where there is a recipe."""
     import torch
     from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
 
     dtype = compute_dtype(device)
     options: dict[str, Any] = {"dtype": dtype, "device_map": {"": device}, "attn_implementation": "sdpa"}
     if recipe:
         options["dtype"] = getattr(torch, recipe.load_dtype)
         options["quantization_config"] = recipe.transformers_config(dtype)
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # a second's worth of bars would bury our own
-    try:
+    with quiet_transformers():
         model = AutoModelForCausalLM.from_pretrained(directory, **options)
+    return keep_trainable_on_cpu(model) if recipe else model
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Without transformers' progress bars and future warnings, which say nothing that a user of ours can act on."""
+    from transformers.utils import logging
+
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     finally:
         if bars:
             logging.enable_progress_bar()
-    return keep_trainable_on_cpu(model) if recipe else model

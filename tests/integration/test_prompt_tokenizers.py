@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import CHATML, tiny_tokenizer, toy_examples
 from sqlquarry import PromptFormatter, Record
 from sqlquarry.prompt import HUMAN_ASSISTANT, IGNORED_LABEL
+
+from conftest import CHATML, tiny_tokenizer, toy_examples
 
 LLAMA_3 = (
     "{% for message in messages %}{% set content = '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' "

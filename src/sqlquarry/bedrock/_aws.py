@@ -8,10 +8,12 @@ from sqlquarry import extras
 from sqlquarry.errors import ConfigError
 
 
-def aws_client(service: str, session: Any, endpoint_url: str | None, region: str | None, **options: Any) -> Any:
+def aws_client(
+    service: str, session: Any, endpoint_url: str | None, region: str | None, *, attempts: int = 2, **options: Any
+) -> Any:
     """A boto3 client; `session` None means the default credentials, `region` None the session's own.
 
-    botocore retries once; waits that take minutes are ours, because its own end after seconds.
+    botocore retries only once; waits that take minutes are ours, because its own end after seconds.
 
     Raises:
         MissingExtraError: boto3 is not installed.
@@ -22,7 +24,7 @@ def aws_client(service: str, session: Any, endpoint_url: str | None, region: str
     from botocore.config import Config
     from botocore.exceptions import NoRegionError
 
-    config = Config(retries={"mode": "standard", "total_max_attempts": 2}, **options)
+    config = Config(retries={"mode": "standard", "total_max_attempts": attempts}, **options)
     try:
         session = session or boto3.session.Session()
         return session.client(service, region_name=region, endpoint_url=endpoint_url, config=config)

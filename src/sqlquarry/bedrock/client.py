@@ -9,13 +9,13 @@ import re
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any, Literal
 
 from rich.progress import MofNCompleteColumn
 
 from sqlquarry.artifacts import Generation, Record
 from sqlquarry.bedrock._aws import aws_client
+from sqlquarry.bedrock._parallel import parallel
 from sqlquarry.bedrock._progress import progress
 from sqlquarry.bedrock.failures import explained
 from sqlquarry.bedrock.responses import parse_answer, parse_chunk
@@ -78,6 +78,8 @@ class ImportedModel:
             bad.append(f"request_schema is {request_schema!r}, but must be 'max_tokens' or 'max_gen_len'")
         counts = {"max_tokens": max_tokens, "concurrency": concurrency, "throttle_attempts": throttle_attempts}
         bad += [f"{option} is {value}, but must be at least 1" for option, value in counts.items() if value < 1]
+        times = {"not_ready_budget_s": not_ready_budget_s, "not_ready_interval_s": not_ready_interval_s}
+        bad += [f"{option} is {value}, but must not be negative" for option, value in times.items() if value < 0]
         if match is None or bad:
             raise ConfigError("ImportedModel: " + "; ".join(bad))
         self.arn, self.formatter, self.name = arn, formatter, name or arn.rsplit("/", 1)[-1]
@@ -121,27 +123,29 @@ class ImportedModel:
         stop reason "length" and raise one warning.
 
         Raises:
+            ConfigError: one record or prompt was given, not a list.
             ModelNotReadyError: the model stayed cold for the whole budget.
             GenerationError: an answer of unknown shape.
             BedrockError: AWS refused a request.
         """
+        if isinstance(inputs, str | Record):  # a text is a sequence too, of letters
+            raise ConfigError(f"generate takes a list of records or prompts, but got {inputs!r:.60}. Put it in a list.")
         bodies = [self._body(item) for item in inputs]
+        answers: dict[int, Generation] = {}
         waiter = self._waiter()
-        pool = ThreadPoolExecutor(self._concurrency, thread_name_prefix="sqlquarry-invoke")
         try:
-            futures = [pool.submit(self._answer, waiter, body) for body in bodies]
             with progress(MofNCompleteColumn(), show=self._show_progress) as bar:
-                task = bar.add_task(f"generate with {self.name}", total=len(futures))
-                for future in as_completed(futures):
-                    future.result()
+                task = bar.add_task(f"generate with {self.name}", total=len(bodies))
+                answer = functools.partial(self._answer, waiter)
+                for place, generation in parallel(answer, bodies, self._concurrency):
+                    answers[place] = generation
                     bar.advance(task)
-            answers = [future.result() for future in futures]
         finally:
-            # After an error or Ctrl-C nothing new starts, and nobody waits for what is in flight.
+            # After an error or Ctrl-C no thread goes on waiting for a cold model.
             waiter.stop()
-            pool.shutdown(wait=False, cancel_futures=True)
-        self._warn_of_truncation([answer.stop_reason for answer in answers])
-        return answers
+        in_order = [answers[place] for place in range(len(bodies))]
+        self._warn_of_truncation([generation.stop_reason for generation in in_order])
+        return in_order
 
     def stream(self, prompt: Record | str, /) -> Iterator[str]:
         """The answer to one input, piece by piece as it is written.
@@ -150,6 +154,7 @@ class ImportedModel:
             ModelNotReadyError, GenerationError, BedrockError: as `generate`.
         """
         from botocore.exceptions import BotoCoreError, ClientError
+        from urllib3.exceptions import HTTPError
 
         send = functools.partial(
             self._runtime.invoke_model_with_response_stream, modelId=self.arn, body=self._body(prompt)
@@ -166,7 +171,8 @@ class ImportedModel:
                             yield text
             finally:
                 events.close()
-        except (BotoCoreError, ClientError) as error:
+        # botocore passes on what breaks in the middle of a stream as it is.
+        except (BotoCoreError, ClientError, HTTPError) as error:
             raise explained(error, f"invoking {self.arn}") from error
         self._warn_of_truncation([stop_reason])
 

@@ -18,6 +18,7 @@ from typing import Any
 from sqlquarry.prompt import PromptFormatter
 
 TRANSFORMERS_VERSION = "4.51.3"
+OPTIONAL_FILES = ("generation_config.json", "special_tokens_map.json")
 JsonObject = dict[str, Any]
 
 # Keys of transformers 5 that say how the tokenizer was loaded, not what it is.
@@ -141,8 +142,7 @@ def read_json(path: Path) -> JsonObject:
 
 
 def _rewrite(path: Path, change: Callable[[JsonObject], JsonObject]) -> bytes:
-    optional = path.name in ("generation_config.json", "special_tokens_map.json")
-    source = {} if optional and not path.is_file() else read_json(path)
+    source = {} if path.name in OPTIONAL_FILES and not path.is_file() else read_json(path)
     new = change(source)
     if path.is_file() and new == source:
         return path.read_bytes()

@@ -54,8 +54,12 @@ _ERRORS = (
     _Known("NoSuchBucket", "", "Create the bucket in the region of the import, or give another s3_uri."),
     _Known("ResourceNotFoundException", "", "Check the ARN, the region and the account."),
     _Known("ThrottlingException", "", "Lower `concurrency`, or ask for a higher request rate in Service Quotas."),
-    _Known("ExpiredTokenException", "", "Renew the credentials."),
-    _Known("ExpiredToken", "", "Renew the credentials."),
+    *(_Known(code, "", "Renew the credentials.") for code in ("ExpiredTokenException", "ExpiredToken")),
+    _Known("NoCredentialsError", "", "Log in to AWS (aws configure, aws sso login), or pass a session that has them."),
+    *(
+        _Known(code, "", "Check the network, the region and endpoint_url, then run it again.")
+        for code in ("EndpointConnectionError", "ConnectTimeoutError", "ConnectionClosedError", "ReadTimeoutError")
+    ),
 )
 
 _JOB_FAILURES = (
@@ -70,9 +74,10 @@ _JOB_FAILURES = (
 
 
 def error_code(error: Exception) -> str:
-    """AWS's code of a botocore ClientError, "" for any other error."""
-    response: dict[str, Any] = getattr(error, "response", {})
-    return str(response.get("Error", {}).get("Code", ""))
+    """AWS's code of a botocore ClientError; the class's name of any other error."""
+    # botocore's errors of the connection have a `response` too, which is None.
+    response: dict[str, Any] | None = getattr(error, "response", None)
+    return str(response["Error"]["Code"]) if response else type(error).__name__
 
 
 def says(error: Exception, code: str, fragment: str) -> bool:

@@ -16,10 +16,11 @@ from sqlquarry.bedrock._progress import progress
 from sqlquarry.bedrock.client import ImportedModel
 from sqlquarry.bedrock.failures import CONCURRENT_JOBS, INVALID_ROLE, explained, job_advice, says
 from sqlquarry.bedrock.preflight import PreflightReport, preflight
-from sqlquarry.bedrock.upload import Export, upload
+from sqlquarry.bedrock.upload import PARTS_IN_FLIGHT, Export, upload
 from sqlquarry.errors import (
     BedrockError,
     ConfigError,
+    CorruptArtifactError,
     ImportJobError,
     ImportTimeoutError,
     PromptMismatchError,
@@ -144,8 +145,13 @@ class BedrockImporter:
         if arn is None:
             job_name = self._free_job_name(job_name, name, digest)
             # Hours of serving are about to depend on these bytes; preflight has seen only headers.
-            MergedModel.load(merged.path, verify=True)
-            s3 = aws_client("s3", self._session, self._endpoint_url, self._region)
+            if MergedModel.load(merged.path, verify=True).manifest.digest != merged.manifest.digest:
+                raise CorruptArtifactError(
+                    f"{merged.path} was written again after this MergedModel was loaded. Use MergedModel.load()."
+                )
+            # A part that fails for good costs its whole file, so botocore may try for a minute or two.
+            options = {"attempts": 10, "max_pool_connections": PARTS_IN_FLIGHT}
+            s3 = aws_client("s3", self._session, self._endpoint_url, self._region, **options)
             upload(export, uri, s3=s3, show_progress=self._show_progress)
             ours = {MANIFEST_TAG: digest, PROMPT_TAG: formatter.fingerprint}
             tag_list = [{"key": key, "value": value} for key, value in ({**(tags or {}), **ours}).items()]
@@ -248,10 +254,10 @@ class BedrockImporter:
                             f"another import job kept the account's only slot for {waited:.0f} s, so none was started "
                             f"for {request['importedModelName']!r}. The files are uploaded; run import_model again."
                         ) from error
-                    logger.info("another import job is running; waiting for the slot (%.0f s so far)", waited)
+                    logger.warning("another import job is running; waiting for the slot (%.0f s so far)", waited)
                     self._sleep(self._poll_interval_s)
                 elif says(error, "ValidationException", INVALID_ROLE) and waited < self._role_propagation_s:
-                    logger.info("the role is not known to the service yet; trying again (%.0f s so far)", waited)
+                    logger.warning("the role is not known to the service yet; trying again (%.0f s so far)", waited)
                     self._sleep(_ROLE_RETRY_S)
                 else:
                     raise explained(error, f"creating import job {request['jobName']!r}") from error

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sqlquarry.artifacts import MergedModel
 from sqlquarry.bedrock.checks import CHECKS, Finding, Subject, request
-from sqlquarry.bedrock.dialect import export_files, read_json
+from sqlquarry.bedrock.dialect import OPTIONAL_FILES, export_files, read_json
 from sqlquarry.bedrock.weights import read_weights
 from sqlquarry.errors import PreflightError, SQLQuarryError
 from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
@@ -66,7 +66,8 @@ def preflight(
 def _unreadable(merged: MergedModel) -> Iterator[Finding]:
     """Findings about files that no further check could read."""
     directory = merged.path
-    for name in ("config.json", "tokenizer_config.json", "tokenizer.json"):
+    required = ("config.json", "tokenizer_config.json", "tokenizer.json")
+    for name in (*required, *(optional for optional in OPTIONAL_FILES if (directory / optional).exists())):
         try:
             read_json(directory / name)
         except (OSError, ValueError) as error:

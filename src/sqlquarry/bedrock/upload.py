@@ -22,6 +22,7 @@ from sqlquarry.prompt import PROMPT_FILE
 
 # Uploaded as they are, where they exist; everything else in the directory stays at home.
 _VERBATIM = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", INDEX, PROMPT_FILE)
+PARTS_IN_FLIGHT = 16
 _PART_BYTES = 64 * 2**20
 _SHA256 = "sha256"  # the object metadata that makes a second run skip what is there
 
@@ -51,14 +52,13 @@ class Export:
         return cls({**rewritten, **verbatim}, manifest)
 
 
-def upload(export: Export, s3_uri: str, *, s3: Any, concurrency: int = 16, show_progress: bool = True) -> int:
+def upload(export: Export, s3_uri: str, *, s3: Any, show_progress: bool = True) -> int:
     """Bring an export to an S3 prefix; a second run uploads nothing, a broken one goes on where it stopped.
 
     Args:
         export: the files.
         s3_uri: ``s3://bucket/prefix``.
         s3: a boto3 S3 client.
-        concurrency: parts of a file in flight.
         show_progress: draw a progress bar where stderr is a terminal.
 
     Returns:
@@ -72,7 +72,7 @@ def upload(export: Export, s3_uri: str, *, s3: Any, concurrency: int = 16, show_
     from botocore.exceptions import BotoCoreError, ClientError
 
     bucket, prefix = split_uri(s3_uri)
-    transfer = TransferConfig(max_concurrency=concurrency, multipart_chunksize=_PART_BYTES)
+    transfer = TransferConfig(max_concurrency=PARTS_IN_FLIGHT, multipart_chunksize=_PART_BYTES)
     try:
         present = dict(_objects(s3, bucket, prefix))
         _refuse_leftovers(present, export, s3_uri)

@@ -37,9 +37,9 @@ class Patience:
         throttle_limit_s: longest such wait.
     """
 
-    not_ready_budget_s: float = 900.0
-    not_ready_interval_s: float = 10.0
-    throttle_attempts: int = 10
+    not_ready_budget_s: float
+    not_ready_interval_s: float
+    throttle_attempts: int
     throttle_base_s: float = 0.5
     throttle_limit_s: float = 30.0
 

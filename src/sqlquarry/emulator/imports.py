@@ -30,12 +30,12 @@ class ModelImports:
 
     Args:
         storage: a directory of its own, where snapshots of imported models are kept.
-        fetch: copies the objects directly below (bucket, prefix) into a directory; raises `LookupError` where there is
-            no such bucket.
+        fetch: copies the objects directly below (bucket, prefix) into a directory; raises `ImportFailedError` where
+            there is no such bucket.
         role_trusts_bedrock: whether a role of this ARN exists and Bedrock may assume it.
         on_delete: called with a model's directory before that is removed.
         arn_prefix: ``arn:aws:bedrock:<region>:<account>``.
-        import_polls: Get calls for which a job stays InProgress.
+        import_polls: looks at a job (Get, or another Create) for which it stays InProgress.
         cold_calls: invocations after the import that find the model cold.
     """
 
@@ -67,11 +67,13 @@ class ModelImports:
                 return {"jobArn": known.arn}
             self._refuse(parameters)
             job = Job(self._new_arn("model-import-job"), parameters, self._import_polls)
-            job.outcome = self._import(job)
             self._jobs[job.arn] = job
             self._tags[job.arn] = _tag_dict(parameters.get("jobTags", []))
+        outcome = self._import(job)  # takes seconds for gigabytes, in which other calls are answered
+        with self._lock:
+            job.outcome = outcome
             self._settle(job)
-            return {"jobArn": job.arn}
+        return {"jobArn": job.arn}
 
     def get_model_import_job(self, parameters: Parameters) -> dict[str, Any]:  # noqa: D102 - Bedrock's own operation
         with self._lock:
@@ -79,8 +81,7 @@ class ModelImports:
             job = next((j for j in self._jobs.values() if wanted in (j.arn, j.parameters["jobName"])), None)
             if job is None:
                 raise ApiError("ResourceNotFoundException", f"Could not find model import job {wanted}")
-            self._settle(job)
-            job.polls_left -= 1
+            self._look_at(job)
             return job.details()
 
     def list_model_import_jobs(self, parameters: Parameters) -> dict[str, Any]:  # noqa: D102 - Bedrock's own operation
@@ -164,6 +165,8 @@ class ModelImports:
             raise ApiError("ValidationException", "The provided role ARN is invalid")
         if any(job.parameters["jobName"] == parameters["jobName"] for job in self._jobs.values()):
             raise ApiError("ConflictException", f"A model import job named {parameters['jobName']} exists already")
+        for job in self._jobs.values():
+            self._look_at(job)  # a job that nobody asks for must end too
         if any(job.status == "InProgress" for job in self._jobs.values()):
             raise ApiError("ServiceQuotaExceededException", "request a quota increase for Concurrent model import jobs")
         if any(model.name == parameters["importedModelName"] for model in self._models.values()):
@@ -184,17 +187,21 @@ class ModelImports:
         try:
             self._fetch(source.netloc, source.path.strip("/"), directory)
             admitted = admit(directory)
-        except LookupError:
-            failure = f"could not access the bucket {source.netloc}"
         except ImportFailedError as error:
             failure = f"{error} (in {source.geturl()})"
+        except Exception as error:  # noqa: BLE001 - whatever it is, the job must end, or it keeps the one slot
+            failure = f"{type(error).__name__}: {error} (in {source.geturl()})"
         else:
             return Model(arn, job.parameters["importedModelName"], job, directory, admitted, self._cold_calls)
         shutil.rmtree(directory)
         return failure
 
+    def _look_at(self, job: Job) -> None:
+        self._settle(job)
+        job.polls_left -= 1
+
     def _settle(self, job: Job) -> None:
-        if job.ended is not None or job.polls_left > 0:
+        if job.ended is not None or job.outcome is None or job.polls_left > 0:
             return
         job.ended = datetime.now(UTC)
         if isinstance(job.outcome, Model):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import socket
-import tempfile
 import threading
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from sqlquarry.emulator.engine import CompletionModel, EnginePool, LoadModel
+from sqlquarry.emulator.storage import temporary_storage
 from sqlquarry.errors import ConfigError, EmulatorError
 from sqlquarry.extras import require
 
@@ -37,7 +37,7 @@ class LocalAWS:
     `mock_aws` cannot be in use beside it. Not emulated: permissions, throttling, costs, Converse, scale to zero.
 
     Args:
-        import_polls: Get calls for which an import job stays InProgress.
+        import_polls: looks at an import job (Get, or another Create) for which it stays InProgress.
         cold_calls: invocations after an import that answer ModelNotReadyException.
         max_batch: concurrent requests that are decoded together.
         max_loaded_models: models in memory; the one not used for longest makes room.
@@ -145,7 +145,7 @@ class LocalAWS:
         moto_bedrock.check_moto()
         moto_bedrock.reset_moto()
         self._teardown.callback(moto_bedrock.reset_moto)
-        storage = Path(self._teardown.enter_context(tempfile.TemporaryDirectory(prefix="sqlquarry-emulator-")))
+        storage = self._teardown.enter_context(temporary_storage())
         pool = EnginePool(self._load_model, **self._pool_limits)
         self._teardown.callback(pool.close)
         imports = ModelImports(
@@ -165,23 +165,23 @@ class LocalAWS:
         session.client("s3").create_bucket(Bucket=self.bucket)
 
     def _serve(self) -> str:
-        from moto.server import ThreadedMotoServer
+        from sqlquarry.emulator import moto_bedrock
 
-        with socket.socket() as probe:  # moto's start() would wait for ever on a port that is taken
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((HOST, self._port))
-            except OSError as error:
-                raise EmulatorError(
-                    f"port {self._port} of {HOST} is taken ({error}). Use port=0 for a free one."
-                ) from error
+        try:
+            listener = self._teardown.enter_context(socket.create_server((HOST, self._port), backlog=128))
+        except OSError as error:
+            raise EmulatorError(f"port {self._port} of {HOST} is taken ({error}). Use port=0 for a free one.") from error
         requests_log = logging.getLogger("werkzeug")
         self._teardown.callback(requests_log.setLevel, requests_log.level)
         requests_log.setLevel(logging.WARNING)
-        server = ThreadedMotoServer(ip_address=HOST, port=self._port, verbose=False)
-        server.start()
-        self._teardown.callback(server.stop)
-        return f"http://{HOST}:{server.get_host_and_port()[1]}"
+        server = moto_bedrock.make_server(listener)
+        thread = threading.Thread(
+            target=server.serve_forever, kwargs={"poll_interval": 0.02}, name="local-aws", daemon=True
+        )
+        thread.start()
+        self._teardown.callback(thread.join)
+        self._teardown.callback(server.shutdown)
+        return f"http://{HOST}:{listener.getsockname()[1]}"
 
     def _running(self, value: str | None) -> str:
         if value is None:

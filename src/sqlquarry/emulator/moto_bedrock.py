@@ -10,20 +10,27 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from sqlquarry.emulator.admission import ImportFailedError
 from sqlquarry.emulator.api import ApiError, Parameters
 from sqlquarry.errors import EmulatorError
+
+if TYPE_CHECKING:
+    from werkzeug.serving import BaseWSGIServer
 
 TESTED_VERSIONS = r"5\.2\.\d+"
 
 # Module, what is used of it, and what for.
 RELIES_ON = (
-    ("moto.server", "ThreadedMotoServer.get_host_and_port", "the server"),
+    ("moto.server", "DomainDispatcherApplication", "the server: which service a request is for"),
+    ("moto.server", "create_backend_app", "the server: an application per service"),
+    ("moto.server", "MotoRequestHandler", "the server: header names of S3's metadata"),
     ("moto.moto_api._internal.models", "moto_api_backend.reset", "clearing moto's process-global state"),
     ("moto.core.responses", "ActionResult", "answers, written by botocore's output shape"),
     ("moto.core.responses", "BaseResponse.call_action", "calling the method that is named after the operation"),
@@ -33,7 +40,7 @@ RELIES_ON = (
     ("moto.bedrockruntime.responses", "BedrockRuntimeResponse", "the class that receives bedrock-runtime operations"),
     ("moto.s3.models", "s3_backends", "reading objects"),
     ("moto.s3.models", "S3Backend.get_bucket", "reading objects"),
-    ("moto.s3.models", "FakeKey", "reading objects without holding them in RAM: its _value_buffer and lock"),
+    ("moto.s3.models", "FakeKey.dispose", "reading objects without holding them in RAM: its _value_buffer and lock"),
     ("moto.iam.models", "iam_backends", "looking at roles"),
     ("moto.iam.models", "IAMBackend.get_role_by_arn", "looking at roles: assume_role_policy_document"),
 )
@@ -67,6 +74,7 @@ def check_moto() -> None:
 
         probe = FakeKey(name="probe", value=b"", account_id="0", region_name="us-east-1")
         missing += [f"FakeKey().{name}" for name in ("_value_buffer", "lock") if not hasattr(probe, name)]
+        probe.dispose()
     if missing or not re.fullmatch(TESTED_VERSIONS, moto.__version__):
         raise EmulatorError(
             f"moto {moto.__version__} cannot carry the emulator, which is tested with 5.2.x"
@@ -85,6 +93,18 @@ def _exists(module: str, path: str) -> bool:
     return True
 
 
+def make_server(listener: socket.socket) -> BaseWSGIServer:
+    """moto's server on a socket that listens already: its own would exit or hang where the port is taken."""
+    from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+    from werkzeug import serving
+
+    host, port = listener.getsockname()
+    application = DomainDispatcherApplication(create_backend_app)
+    return serving.make_server(
+        host, port, application, threaded=True, request_handler=MotoRequestHandler, fd=listener.fileno()
+    )
+
+
 def reset_moto() -> None:
     """Clear the state of every emulated service in this process."""
     from moto.moto_api._internal.models import moto_api_backend
@@ -96,7 +116,7 @@ def fetch_objects(bucket: str, prefix: str, directory: Path) -> None:
     """Copy the objects directly below a prefix of emulated S3 into a directory, block by block.
 
     Raises:
-        LookupError: there is no such bucket.
+        ImportFailedError: there is no such bucket.
     """
     from moto.s3.exceptions import MissingBucket
     from moto.s3.models import FakeKey, s3_backends
@@ -104,7 +124,7 @@ def fetch_objects(bucket: str, prefix: str, directory: Path) -> None:
     try:
         keys = dict(s3_backends[account_id()]["aws"].get_bucket(bucket).keys.items())
     except MissingBucket as error:
-        raise LookupError(bucket) from error
+        raise ImportFailedError(f"could not access the bucket {bucket}") from error
     folder = f"{prefix}/" if prefix else ""
     for name, key in keys.items():
         file_name = name.removeprefix(folder)

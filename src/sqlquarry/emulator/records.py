@@ -51,12 +51,12 @@ class Model:
 
 @dataclass(slots=True)
 class Job:
-    """An import job: its end is decided when it is created, and shows after some Get calls."""
+    """An import job: its end is decided when it is created, and shows after some looks at it."""
 
     arn: str
     parameters: Parameters
     polls_left: int
-    outcome: Model | str = ""
+    outcome: Model | str | None = None  # the model, or why there is none; None while files are copied
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
     ended: datetime | None = None
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlquarry.artifacts import sha256_file
 from sqlquarry.errors import GatedModelError, UnsupportedModelError
+from sqlquarry.quantization import quiet_transformers
 
 # Causal language models that Bedrock Custom Model Import takes (user guide, "custom model import", supported
 # architectures) and whose linear layers PEFT's "all-linear" reaches.
@@ -104,7 +105,8 @@ def _converted(gguf: Path, cache: Path) -> Path:
         cache.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(dir=cache, prefix=f".{gguf.stem}-"))
         try:
-            _convert(gguf, draft)
+            with quiet_transformers():
+                _convert(gguf, draft)
             os.replace(draft, target)  # noqa: PTH105 - Path.replace reads worse with two directories
         finally:
             shutil.rmtree(draft, ignore_errors=True)

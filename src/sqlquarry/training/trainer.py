@@ -18,7 +18,13 @@ from sqlquarry.errors import RecordError, TrainingError
 from sqlquarry.extras import require
 from sqlquarry.inference import pick_device
 from sqlquarry.prompt import Encoded, PromptFormatter
-from sqlquarry.quantization import QuantizationRecipe, compute_dtype, load_causal_lm, quantized_modules
+from sqlquarry.quantization import (
+    QuantizationRecipe,
+    compute_dtype,
+    load_causal_lm,
+    quantized_modules,
+    quiet_transformers,
+)
 from sqlquarry.training.base_model import resolve_base_model
 from sqlquarry.training.config import TrainingConfig, learning_rate_for
 from sqlquarry.training.loop import build_trainer
@@ -87,20 +93,21 @@ class QLoRAFSDPTrainer:
         if finished := _finished(output, identity):
             return finished
 
-        model, recipe = self._load(base, device)
-        learning_rate = self.config.learning_rate or learning_rate_for(model.config.hidden_size)
-        trainer = build_trainer(
-            model,
-            tokenizer,
-            self.config,
-            train_rows,
-            evaluation_rows,
-            learning_rate=learning_rate,
-            work_directory=output,
-        )
-        started = time.monotonic()
-        result = trainer.train()
-        seconds = time.monotonic() - started
+        with quiet_transformers():
+            model, recipe = self._load(base, device)
+            learning_rate = self.config.learning_rate or learning_rate_for(model.config.hidden_size)
+            trainer = build_trainer(
+                model,
+                tokenizer,
+                self.config,
+                train_rows,
+                evaluation_rows,
+                learning_rate=learning_rate,
+                work_directory=output,
+            )
+            started = time.monotonic()
+            result = trainer.train()
+            seconds = time.monotonic() - started
         if not math.isfinite(result.training_loss):
             raise TrainingError(
                 f"the loss became {result.training_loss} after {trainer.state.global_step} steps at a peak rate of "

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from conftest import tiny_tokenizer
 from sqlquarry import PromptFormatter, load_records
 from sqlquarry.errors import RecordError
+
+from conftest import tiny_tokenizer
 
 
 def test_genuine_sql_create_context(shared_data: Path):

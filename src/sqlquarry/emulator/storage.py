@@ -1,0 +1,41 @@
+"""Where the snapshots of imported models lie, so that nothing of them outlives the process for long."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+PREFIX = "sqlquarry-emulator-"
+_YOUNG_S = 60.0  # a directory may be seen before its owner has locked it
+
+
+@contextmanager
+def temporary_storage() -> Iterator[Path]:
+    """A directory that is gone afterwards; what emulators left behind that were killed goes first."""
+    for other in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with suppress(OSError):  # in use, or not ours to remove
+            _remove_if_abandoned(other)
+    # A request that still copies a model may bring a file back while the directory goes; then the next start has it.
+    with tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as name:
+        lock = os.open(name, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # the kernel lets go of it however this process ends
+            yield Path(name)
+        finally:
+            os.close(lock)
+
+
+def _remove_if_abandoned(directory: Path) -> None:
+    lock = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError: its emulator is alive
+        if time.time() - directory.stat().st_mtime > _YOUNG_S:
+            shutil.rmtree(directory)
+    finally:
+        os.close(lock)

@@ -1,0 +1,78 @@
+"""What only a CUDA device can show; run by hand: `pytest -m gpu tests/gpu`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+
+from sqlquarry.artifacts import AdapterCheckpoint, Record
+from sqlquarry.inference import LocalModel
+from sqlquarry.merging import AdapterMerger
+from sqlquarry.prompt import PromptFormatter
+from sqlquarry.quantization import QuantizationRecipe, load_causal_lm
+from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
+from sqlquarry.training.loop import answer_loss, collate
+from sqlquarry.training.packing import pack
+
+from conftest import save_tiny_llama, toy_examples
+
+pytestmark = pytest.mark.gpu
+RECORDS = [Record(**example) for example in toy_examples(64)]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_llama(tmp_path_factory.mktemp("base"), hidden_size=256, intermediate_size=512)
+
+
+@pytest.fixture(scope="module")
+def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> AdapterCheckpoint:
+    config = TrainingConfig(epochs=20, records_per_step=16, max_sequence_tokens=1024, learning_rate=5e-3, device="cuda")
+    return QLoRAFSDPTrainer(base, config=config).train(
+        RECORDS, RECORDS[:8], output_dir=tmp_path_factory.mktemp("run") / "adapter"
+    )
+
+
+@pytest.mark.parametrize("quant_type", ["nf4", "fp4"])
+@pytest.mark.parametrize("load_dtype", ["bfloat16", "float16", "float32"])
+def test_4_bit_values_are_the_same_on_cpu_and_cuda(quant_type: str, load_dtype: str) -> None:
+    recipe = QuantizationRecipe(quant_type=quant_type, load_dtype=load_dtype)
+    torch.manual_seed(0)
+    weight = (torch.randn(512, 1024) * 0.02).to(torch.bfloat16)
+    on_cpu, on_cuda = recipe.round_trip(weight), recipe.round_trip(weight.cuda()).cpu()
+    assert torch.equal(on_cpu, on_cuda), f"{(on_cpu != on_cuda).sum().item()} of {weight.numel()} values differ"
+
+
+def test_training_in_4_bits_learns(adapter: AdapterCheckpoint) -> None:
+    provenance = adapter.manifest.provenance
+    assert provenance["run"]["device"] == "cuda"
+    assert provenance["quantization"]["load_dtype"] == "bfloat16"
+    assert provenance["run"]["training_loss"] < 4.0  # a random model starts at ln(445) = 6.1
+
+
+def test_packed_loss_equals_the_mean_of_examples_alone(base: Path) -> None:
+    model = load_causal_lm(base, "cuda")
+    examples = PromptFormatter().encode_all(RECORDS[:16], AutoTokenizer.from_pretrained(base))
+    keys = [record.schema for record in RECORDS[:16]]
+    answers = sum(label != -100 for example in examples for label in example.labels)
+    totals = {}
+    for share in (True, False):
+        rows = pack(examples, keys, max_tokens=1024, share_prefixes=share, seed=0)
+        batches = [collate([dataclasses.asdict(row)]) for row in rows]
+        with torch.no_grad():
+            totals[share] = sum(
+                answer_loss(model, {key: value.cuda() for key, value in batch.items()}, answers).item()
+                for batch in batches
+            )
+    assert totals[True] == pytest.approx(totals[False], rel=2e-3)  # bfloat16
+
+
+def test_the_merged_model_answers_as_the_adapter_on_its_4_bit_base(adapter: AdapterCheckpoint, tmp_path: Path) -> None:
+    merged = AdapterMerger().merge(adapter, tmp_path / "merged")
+    served = LocalModel.from_merged(merged, max_tokens=24).generate(RECORDS)
+    trained = LocalModel.from_adapter(adapter, max_tokens=24).generate(RECORDS)
+    assert sum(a.text == b.text for a, b in zip(served, trained, strict=True)) >= len(RECORDS) - 4

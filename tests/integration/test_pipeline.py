@@ -1,0 +1,114 @@
+"""The whole way on a tiny model: train, merge, import into the emulated Bedrock, serve, judge."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+import sqlquarry as sq
+from sqlquarry.emulator import LocalAWS
+from sqlquarry.errors import PreflightError, PromptMismatchError
+from sqlquarry.pipeline import PipelineResult
+
+from conftest import toy_examples
+
+RECORDS = [sq.Record(**example, id=f"toy-{number}") for number, example in enumerate(toy_examples(20))]
+CONFIG = sq.TrainingConfig(epochs=2, records_per_step=20, max_sequence_tokens=1024, learning_rate=1e-3, device="cpu")
+
+
+def run(base: Path, output: Path, aws: LocalAWS) -> PipelineResult:
+    return sq.run_pipeline(
+        RECORDS,
+        RECORDS[:8],
+        trainer=sq.QLoRAFSDPTrainer(base, config=CONFIG),
+        importer=sq.BedrockImporter(aws.role_arn, session=aws.session(), poll_interval_s=0.01),
+        judge=sq.SQLJudge([sq.ExactGrader()]),
+        name="tiny-sql",
+        s3_uri=f"s3://{aws.bucket}/tiny/",
+        output_dir=output,
+        max_tokens=24,
+    )
+
+
+@pytest.fixture(scope="module")
+def work(lively_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[PipelineResult, Path]:
+    output = tmp_path_factory.mktemp("pipeline")
+    with LocalAWS(cold_calls=0) as aws:
+        return run(lively_llama, output, aws), output
+
+
+def test_served_answers_are_those_of_the_merged_weights(
+    work: tuple[PipelineResult, Path],
+) -> None:
+    result, _ = work
+    local = sq.LocalModel.from_merged(result.merged, max_tokens=24, device="cpu")
+    unanswered = [dataclasses.replace(record, sql=None) for record in RECORDS[:8]]
+    served = [entry.answer for entry in result.report.entries]
+    assert served == [answer.text for answer in local.generate(unanswered)]
+    assert len(set(served)) > 4
+
+
+def test_the_merged_model_is_the_one_that_was_trained(work: tuple[PipelineResult, Path], tmp_path: Path) -> None:
+    result, _ = work
+    trained = sq.LocalModel.from_adapter(result.adapter, device="cpu")
+    original = sq.AdapterMerger("original").merge(result.adapter, tmp_path / "original")
+    drift = {
+        name: divergence(trained, sq.LocalModel.from_merged(merged, device="cpu"))
+        for name, merged in {"dequantized": result.merged, "original": original}.items()
+    }
+    assert drift["dequantized"] < 0.05 * drift["original"], drift
+
+
+def divergence(model: sq.LocalModel, other: sq.LocalModel) -> float:
+    """Mean Kullback-Leibler divergence of the next token, over the training texts."""
+    import torch
+
+    formatter = model.formatter
+    assert formatter is not None
+    total = 0.0
+    for record in RECORDS[:8]:
+        ids = torch.tensor([formatter.encode(record, model.tokenizer).input_ids])
+        with torch.inference_mode():
+            p, q = (one.model(input_ids=ids).logits[0].log_softmax(-1) for one in (model, other))
+        total += torch.nn.functional.kl_div(q, p, log_target=True, reduction="batchmean").item()
+    return total
+
+
+def test_one_prompt_all_the_way(work: tuple[PipelineResult, Path]) -> None:
+    result, _ = work
+    fingerprint = sq.PromptFormatter.load(result.adapter.path).fingerprint
+    assert result.adapter.prompt_fingerprint == result.merged.prompt_fingerprint == fingerprint
+    assert result.model.formatter.fingerprint == fingerprint
+
+
+def test_a_second_run_goes_on_where_the_first_stopped(lively_llama: Path, work: tuple[PipelineResult, Path]) -> None:
+    first, output = work
+    stamps = {path: path.stat().st_mtime_ns for path in output.rglob("*.safetensors")}
+    with LocalAWS() as aws:  # a new account: upload and import happen again, training and merging do not
+        second = run(lively_llama, output, aws)
+    assert {path: path.stat().st_mtime_ns for path in output.rglob("*.safetensors")} == stamps
+    assert [entry.answer for entry in second.report.entries] == [entry.answer for entry in first.report.entries]
+
+
+def test_another_prompt_is_refused_at_the_merge_and_at_the_import(
+    work: tuple[PipelineResult, Path], tmp_path: Path
+) -> None:
+    import shutil
+
+    result, _ = work
+    other = dataclasses.replace(
+        sq.PromptFormatter.load(result.adapter.path), user="Write SQL for this: {question}", tokens=None
+    )
+    adapter_copy = shutil.copytree(result.adapter.path, tmp_path / "adapter")
+    bound = other.bind(sq.LocalModel(result.merged.path, device="cpu").tokenizer)
+    bound.save(adapter_copy)
+    with pytest.raises(sq.SQLQuarryError):
+        sq.AdapterMerger().merge(sq.AdapterCheckpoint(adapter_copy, result.adapter.manifest), tmp_path / "merged")
+    merged_copy = shutil.copytree(result.merged.path, tmp_path / "other")
+    bound.save(merged_copy)
+    with LocalAWS() as aws, pytest.raises((PreflightError, PromptMismatchError)):
+        sq.BedrockImporter(aws.role_arn, session=aws.session()).import_model(
+            sq.MergedModel(merged_copy, result.merged.manifest), "tiny-sql", s3_uri=f"s3://{aws.bucket}/other/"
+        )
