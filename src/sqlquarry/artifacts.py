@@ -261,7 +261,12 @@ class _DirectoryArtifact:
 
 @dataclass(frozen=True, slots=True)
 class AdapterCheckpoint(_DirectoryArtifact):
-    """A finished LoRA adapter: PEFT's two files, the prompt, and where it came from."""
+    """A finished LoRA adapter: PEFT's two files, the prompt, and where it came from.
+
+    Args:
+        path: the directory.
+        manifest: its files, and what they were made from.
+    """
 
     kind: ClassVar[str] = "adapter"
 
@@ -273,6 +278,13 @@ class AdapterCheckpoint(_DirectoryArtifact):
 
 @dataclass(frozen=True, slots=True)
 class MergedModel(_DirectoryArtifact):
-    """A finished full model: safetensors, tokenizer and config in Bedrock's dialect, and the prompt."""
+    """A finished full model: safetensors, the base's tokenizer and config, and the prompt.
+
+    Bedrock's dialect of the small files is made from these at upload.
+
+    Args:
+        path: the directory.
+        manifest: its files, and what they were made from.
+    """
 
     kind: ClassVar[str] = "merged-model"

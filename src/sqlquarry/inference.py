@@ -35,6 +35,7 @@ class LocalModel:
         MissingExtraError: torch or transformers is not installed.
         UnsupportedModelError: the directory holds no causal language model.
         DeviceError: CUDA was asked for where there is none.
+        ConfigError: an unknown device.
     """
 
     def __init__(
@@ -66,12 +67,22 @@ class LocalModel:
 
     @classmethod
     def from_merged(cls, merged: MergedModel, **options: Any) -> LocalModel:
-        """The merged weights, served with the prompt they were trained with; `options` as in the constructor."""
+        """The merged weights, served with the prompt they were trained with; `options` as in the constructor.
+
+        Raises:
+            IncompleteArtifactError: the directory holds no prompt.
+            SQLQuarryError: as the constructor.
+        """
         return cls(merged.path, formatter=PromptFormatter.load(merged.path), **options)
 
     @classmethod
     def from_adapter(cls, adapter: AdapterCheckpoint, **options: Any) -> LocalModel:
-        """The adapter on the base weights of its training, 4-bit ones included; `options` as in the constructor."""
+        """The adapter on the base weights of its training, 4-bit ones included; `options` as in the constructor.
+
+        Raises:
+            IncompleteArtifactError: the directory holds no prompt.
+            SQLQuarryError: as the constructor.
+        """
         base = adapter.manifest.provenance["base_model"]["path"]
         return cls(base, formatter=PromptFormatter.load(adapter.path), adapter=adapter, **options)
 

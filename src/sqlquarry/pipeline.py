@@ -15,7 +15,14 @@ from sqlquarry.training import QLoRAFSDPTrainer
 
 @dataclass(frozen=True, slots=True)
 class PipelineResult:
-    """What each stage left behind."""
+    """What each stage left behind.
+
+    Args:
+        adapter: the trained adapter.
+        merged: the full model.
+        model: the imported model, ready to answer.
+        report: how good its answers were.
+    """
 
     adapter: AdapterCheckpoint
     merged: MergedModel

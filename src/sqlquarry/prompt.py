@@ -142,6 +142,9 @@ class PromptFormatter:
         """The text to send to the model, up to where the answer begins.
 
         Without `tokenizer` the formatter must be bound (as `load` returns it).
+
+        Raises:
+            ConfigError: the formatter is not bound and there is no tokenizer, or the template cannot be rendered.
         """
         bound = self._bound(tokenizer)
         return bound._render(bound.messages(dataclasses.replace(record, sql=None)), generation=True)  # noqa: SLF001 - the same class
@@ -173,11 +176,16 @@ class PromptFormatter:
 
         Raises:
             RecordError: the record has no SQL.
+            ConfigError: the tokenizer or the template cannot be used (see `bind` and `completion`).
         """
         return self.encode_all([record], tokenizer)[0]
 
     def encode_all(self, records: Sequence[Record], tokenizer: Any) -> list[Encoded]:
-        """Like `encode`, for many records in two calls of the tokenizer, which uses all cores."""
+        """Like `encode`, for many records in two calls of the tokenizer, which uses all cores.
+
+        Raises:
+            RecordError, ConfigError: as `encode`.
+        """
         if not records:
             return []  # tokenizers refuse an empty batch
         bound = self.bind(tokenizer)
@@ -202,6 +210,9 @@ class PromptFormatter:
         """The bound template for `tokenizer_config.json`: a server that renders messages makes the training tokens.
 
         Such a server adds no special tokens of its own, so BOS stands in the template where the tokenizer adds it.
+
+        Raises:
+            ConfigError: the formatter is not bound.
         """
         tokens = self._bound(None).tokens
         assert tokens is not None  # noqa: S101 - _bound has checked it

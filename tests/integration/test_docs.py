@@ -39,6 +39,8 @@ def free_names(code: str) -> set[str]:
             defined.add((node.asname or node.name).partition(".")[0])
         elif isinstance(node, ast.arg):
             defined.add(node.arg)
+        elif isinstance(node, ast.ExceptHandler) and node.name:
+            defined.add(node.name)
     return read - defined
 
 

@@ -183,8 +183,8 @@ class ModelImports:
         source = urlparse(job.parameters["modelDataSource"]["s3DataSource"]["s3Uri"])
         arn = self._new_arn("imported-model")
         directory = self._storage / arn.rpartition("/")[2]
-        directory.mkdir()
         try:
+            directory.mkdir()
             self._fetch(source.netloc, source.path.strip("/"), directory)
             admitted = admit(directory)
         except ImportFailedError as error:
@@ -193,7 +193,7 @@ class ModelImports:
             failure = f"{type(error).__name__}: {error} (in {source.geturl()})"
         else:
             return Model(arn, job.parameters["importedModelName"], job, directory, admitted, self._cold_calls)
-        shutil.rmtree(directory)
+        shutil.rmtree(directory, ignore_errors=True)
         return failure
 
     def _look_at(self, job: Job) -> None:

@@ -1,17 +1,17 @@
-"""Text equality after making white space, keyword case and quoting uniform."""
+"""Text equality where only the spelling may differ."""
 
 from __future__ import annotations
 
 from sqlquarry.artifacts import Judgement, Record
 from sqlquarry.extras import require
-from sqlquarry.judging.parsing import canonical, collapsed
+from sqlquarry.judging.parsing import tokens
 
 
 class ExactGrader:
-    """Correct if the prediction is the gold SQL up to white space, keyword case, quoting and a trailing semicolon.
+    """Correct if the prediction has the tokens of the gold SQL, one by one.
 
-    String literals and the case of identifiers stay: in many records double quotes hold strings. A statement that
-    sqlglot cannot read in the record's dialect is compared with white space and case made uniform outside quotes.
+    White space, comments, the case of keywords and functions, the quoting of names, `!=` for `<>`, `==` for `=` and
+    closing semicolons make no difference. Literals and the case of names do: in many records double quotes hold strings.
 
     Args:
         name: the grader's name in reports.
@@ -30,9 +30,13 @@ class ExactGrader:
             return Judgement(self.name, "unjudged", "the record has no gold SQL")
         if not predicted_sql:
             return Judgement(self.name, "wrong", "no SQL in the answer")
-        gold, predicted = canonical(record.sql, record.dialect), canonical(predicted_sql, record.dialect)
-        if gold is None or predicted is None:
-            gold, predicted = collapsed(record.sql), collapsed(predicted_sql)
-        if gold == predicted:
+        if _same_text(record.sql, predicted_sql, record.dialect):
             return Judgement(self.name, "correct", "same text")
-        return Judgement(self.name, "wrong", "another text", {"gold": gold, "predicted": predicted})
+        return Judgement(self.name, "wrong", "another text")
+
+
+def _same_text(gold: str, predicted: str, dialect: str) -> bool:
+    mine, theirs = tokens(gold, dialect), tokens(predicted, dialect)
+    if mine is None or theirs is None:  # a quote is not closed: no tokens, but the same text is the same
+        return gold.split() == predicted.split()
+    return len(mine) == len(theirs) and all(a.same_as(b) for a, b in zip(mine, theirs, strict=True))

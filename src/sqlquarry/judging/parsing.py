@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from sqlglot.expressions import Expr
 
-_LITERAL = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`[^`]*`|\[[^\]]*\]")
-_COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
-_PARENTHESES = re.compile(r"\([^()]*\)")
+_ONE_OPERATOR = {"!=": "<>", "==": "="}
 
 
 @lru_cache(maxsize=1024)
@@ -29,36 +26,60 @@ def parse(sql: str, dialect: str) -> Expr | None:
     return found[0] if len(found) == 1 else None
 
 
-def canonical(sql: str, dialect: str) -> str | None:
-    """The statement as sqlglot writes it: keyword case, white space and quoting made uniform; literals stay."""
-    tree = parse(sql, dialect)
-    if tree is None:
-        return None
+class Token(NamedTuple):
+    """One word, sign or literal of a statement, without its quote marks.
+
+    Args:
+        kind: "NUMBER", "STRING" and the like, or "word" for everything else.
+        text: as written; `!=` is `<>` and `==` is `=`.
+        any_case: upper and lower case mean the same by SQL's grammar: keywords and functions, but not names.
+    """
+
+    kind: str
+    text: str
+    any_case: bool
+
+    def same_as(self, other: Token) -> bool:
+        """Whether both are the same but for the case of keywords and the quoting of names."""
+        if self.kind != other.kind:
+            return False
+        both_any_case = self.any_case and other.any_case
+        return self.text == other.text or (both_any_case and self.text.upper() == other.text.upper())
+
+
+def tokens(sql: str, dialect: str) -> list[Token] | None:
+    """The statement's tokens without comments and closing semicolons; None where a quote is not closed.
+
+    An unknown dialect is read as sqlglot's own.
+    """
+    import sqlglot
+    from sqlglot.errors import SqlglotError
+
+    known = sqlglot.Dialect.get(dialect) is not None
     try:
-        return tree.sql(dialect=dialect, identify=True, comments=False)
-    except (ValueError, RecursionError):
+        found = sqlglot.tokenize(sql.rstrip("; \t\r\n"), read=dialect if known else None)
+    except SqlglotError:
         return None
+    types = [token.token_type.name for token in found]
+    return [
+        Token(
+            kind=name if name == "NUMBER" or name.endswith("STRING") else "word",
+            text=_ONE_OPERATOR.get(token.text, token.text),
+            any_case=after == "L_PAREN" if name == "VAR" else name != "IDENTIFIER" and not name.endswith("STRING"),
+        )
+        for token, name, after in zip(found, types, [*types[1:], ""], strict=True)
+    ]
 
 
-def collapsed(sql: str) -> str:
-    """White space and case made uniform outside quotes: what is left to do where a statement does not parse."""
-    pieces, end = [], 0
-    text = sql.strip().rstrip("; \t\r\n")
-    for quoted in _LITERAL.finditer(text):
-        pieces += [re.sub(r"\s+", " ", text[end : quoted.start()]).upper(), quoted.group()]
-        end = quoted.end()
-    return "".join([*pieces, re.sub(r"\s+", " ", text[end:]).upper()])
-
-
-def is_ordered(sql: str, dialect: str) -> bool:
-    """Whether the query has a top-level ORDER BY, so that the order of its rows is part of the answer."""
-    tree = parse(sql, dialect)
-    if tree is not None:
-        return bool(tree.args.get("order"))
-    flat = _COMMENT.sub(" ", _LITERAL.sub("''", sql))
-    while (inner := _PARENTHESES.sub(" ", flat)) != flat:
-        flat = inner
-    return re.search(r"\border\s+by\b", flat, re.IGNORECASE) is not None
+def is_ordered(sql: str) -> bool:
+    """Whether an SQLite query has a top-level ORDER BY, so that the order of its rows is part of the answer."""
+    depth = 0
+    for token in tokens(sql, "sqlite") or ():
+        if token.kind == "word":
+            depth += (token.text == "(") - (token.text == ")")
+            if depth == 0 and token.any_case and token.text.upper().startswith("ORDER "):
+                return True
+    return False
 
 
 class KeyedQuery(NamedTuple):
@@ -68,14 +89,14 @@ class KeyedQuery(NamedTuple):
     keys: int
 
 
-def with_order_keys(sql: str, dialect: str) -> KeyedQuery | None:
-    """Append the ORDER BY keys of a plain SELECT to its columns, so that ties can be seen.
+def with_order_keys(sql: str) -> KeyedQuery | None:
+    """Append the ORDER BY keys of a plain SQLite SELECT to its columns, so that ties can be seen.
 
     None where that is not simple: set operations, and DISTINCT with LIMIT (more columns could make more rows).
     """
     from sqlglot import expressions as exp
 
-    tree = parse(sql, dialect)
+    tree = parse(sql, "sqlite")
     if not isinstance(tree, exp.Select) or not tree.args.get("order"):
         return None
     if tree.args.get("distinct") and tree.args.get("limit"):
@@ -93,4 +114,4 @@ def with_order_keys(sql: str, dialect: str) -> KeyedQuery | None:
         elif isinstance(key, exp.Column) and not key.table and key.name.lower() in by_alias:
             key = by_alias[key.name.lower()]
         keys.append(key.copy())
-    return KeyedQuery(tree.copy().select(*keys).sql(dialect=dialect), len(keys))
+    return KeyedQuery(tree.copy().select(*keys).sql(dialect="sqlite"), len(keys))

@@ -34,7 +34,7 @@ _PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate
 
 
 class QLoRAFSDPTrainer:
-    """Fine-tune a base model with QLoRA on one CPU or GPU.
+    """Fine-tune a base model with QLoRA on one CPU or one GPU; sharding over several (FSDP) is not there yet.
 
     Args:
         base_model: a directory, a ``.gguf`` file or a Hugging Face id.
@@ -71,6 +71,7 @@ class QLoRAFSDPTrainer:
         Raises:
             MissingExtraError: the extra "train" is not installed.
             RecordError: records without SQL, or longer than a row.
+            ConfigError: base model and prompt do not fit (see `PromptFormatter.bind`).
             ModelError: the base model or the device cannot be used.
             TrainingError: `output_dir` holds something else, or the loss is no longer a number.
         """
