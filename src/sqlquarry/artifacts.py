@@ -10,9 +10,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, get_args
 
-from sqlquarry.errors import CorruptArtifactError, IncompleteArtifactError, PromptMismatchError, RecordError
+from sqlquarry.errors import (
+    CorruptArtifactError,
+    IncompleteArtifactError,
+    JudgingError,
+    PromptMismatchError,
+    RecordError,
+)
 
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1
@@ -69,6 +75,7 @@ class Generation:
         prompt_tokens: tokens read, where the service says so.
         completion_tokens: tokens written, where the service says so.
         latency_s: seconds from request to answer, waits for a cold model included.
+        logprobs: natural logarithm of the probability of each token written, where it was asked for and is offered.
     """
 
     text: str
@@ -76,6 +83,10 @@ class Generation:
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     latency_s: float | None = None
+    logprobs: tuple[float, ...] | None = None
+
+
+Verdict = Literal["correct", "wrong", "unjudged"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +98,20 @@ class Judgement:
         verdict: "correct", "wrong" or "unjudged".
         reason: why, in words for a reader of the report.
         details: what the grader saw (rows, error text), ready for JSON.
+
+    Raises:
+        JudgingError: another verdict, which no accuracy would count.
     """
 
     grader: str
-    verdict: Literal["correct", "wrong", "unjudged"]
+    verdict: Verdict
     reason: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.verdict not in get_args(Verdict):
+            known = ", ".join(get_args(Verdict))
+            raise JudgingError(f"grader {self.grader!r} gave the verdict {self.verdict!r}; it must be one of {known}")
 
 
 class TextGenerator(Protocol):
@@ -146,7 +165,8 @@ def sha256_file(path: Path) -> str:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees all of it or none: temporary file, fsync, rename."""
+    """Write a file, in a new folder if need be, so that a reader sees all of it or none: write aside, fsync, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -160,7 +180,9 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as indented JSON, atomically."""
-    write_atomically(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    # What UTF-8 cannot hold (half of an emoji, cut at a token limit) becomes the JSON escape of the same form.
+    write_atomically(path, text.encode("utf-8", "backslashreplace"))
 
 
 def _artifact_files(directory: Path) -> Iterable[str]:
@@ -218,9 +240,10 @@ def read_manifest(directory: Path, kind: str, *, verify: bool = False) -> Manife
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        manifest = Manifest(content["kind"], content["files"], content["provenance"])
+        files = {name: {"sha256": f["sha256"], "bytes": f["bytes"]} for name, f in content["files"].items()}
+        manifest = Manifest(content["kind"], files, dict(content["provenance"]))
         version = content["version"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptArtifactError(f"{path} is not a manifest ({error}). Make the {kind} again.") from error
     if version != MANIFEST_VERSION or manifest.kind != kind:
         raise CorruptArtifactError(

@@ -108,8 +108,8 @@ class PromptFormatter:
         A bound formatter needs no tokenizer for `prompt`, and is returned as it is.
 
         Raises:
-            ConfigError: the tokenizer has no EOS token or no chat template where one is needed, or the template
-                renders no assistant turn.
+            ConfigError: the tokenizer has no EOS token, no chat template where one is needed, or ends every text with
+                EOS; or the template cannot be rendered or does not end the assistant's turn.
         """
         if self.tokens is not None:
             return self
@@ -223,7 +223,6 @@ class PromptFormatter:
 
     def save(self, directory: str | Path) -> None:
         """Write the formatter to ``prompt.json`` in `directory`."""
-        Path(directory).mkdir(parents=True, exist_ok=True)
         write_json(Path(directory) / PROMPT_FILE, dataclasses.asdict(self) | {"fingerprint": self.fingerprint})
 
     @classmethod

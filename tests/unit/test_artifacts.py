@@ -83,7 +83,15 @@ def test_another_kind_is_refused(adapter: Path):
 
 @pytest.mark.parametrize(
     "content",
-    ["", "[]", "{}", '{"kind": "adapter", "files": {}, "version": 1}', '{"version": 1, "kind": "adapter", "fil'],
+    [
+        "",
+        "[]",
+        "{}",
+        '{"version": 1, "kind": "adapter", "fil',
+        '{"version": 1, "kind": "adapter", "files": {}}',
+        '{"version": 1, "kind": "adapter", "files": [], "provenance": {}}',
+        '{"version": 1, "kind": "adapter", "files": {"a": {"sha256": "x"}}, "provenance": {}}',
+    ],
 )
 def test_a_file_that_is_no_manifest(adapter: Path, content: str):
     (adapter / MANIFEST).write_text(content)

@@ -114,7 +114,6 @@ class Records(Sequence[Record]):
         if not path.name.endswith((".jsonl", ".jsonl.gz")):
             raise ConfigError(f"{path} must end in .jsonl or .jsonl.gz, so that load_records knows how to read it")
         content = b"".join(map(_json_line, self))
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
     def _test_count(self, test: float) -> int:

@@ -67,8 +67,10 @@ def rows_match(gold_rows: Sequence[Row], predicted_rows: Sequence[Row], places: 
 
 def _normalised(value: Any) -> Any:
     """One representative for values that are the same number: whole numbers as int, every NaN as one object."""
-    if isinstance(value, Decimal):
-        value = float(value)
+    if value is None or type(value) in (int, str):  # nearly all cells
+        return value
+    if isinstance(value, Decimal):  # as int where it is whole: float would make long keys equal
+        value = int(value) if value.is_finite() and value == value.to_integral_value() else float(value)
     if isinstance(value, float):
         if math.isnan(value):
             return _NAN

@@ -11,7 +11,8 @@ class ExactGrader:
     """Correct if the prediction has the tokens of the gold SQL, one by one.
 
     White space, comments, the case of keywords and functions, the quoting of names, `!=` for `<>`, `==` for `=` and
-    closing semicolons make no difference. Literals and the case of names do: in many records double quotes hold strings.
+    closing semicolons make no difference. Literals and the case of names do: in many records, double quotes hold
+    strings.
 
     Args:
         name: the grader's name in reports.

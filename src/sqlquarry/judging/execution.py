@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from sqlquarry.artifacts import Judgement, Record
+from sqlquarry.artifacts import Judgement, Record, Verdict
 from sqlquarry.errors import JudgingError
 from sqlquarry.extras import require
 from sqlquarry.judging.comparison import results_equal, rows_match
@@ -36,7 +37,8 @@ class ExecutionGrader:
     LIMIT) ties must come as in the gold result. Which of several tied rows a LIMIT keeps is not forgiven.
 
     A record without gold SQL or database, or whose gold SQL does not run, is unjudged. A prediction that fails, for
-    whatever reason, is wrong: the gold SQL ran under the same limits.
+    whatever reason, is wrong: the gold SQL ran under the same limits. So is one with another number of columns, also
+    where both results are empty. All SQL is run as SQLite's, whatever the record's dialect.
 
     Databases are opened read-only, in a process of their own that can be killed; only one statement that reads is run.
     Gold results are kept and used again.
@@ -52,7 +54,7 @@ class ExecutionGrader:
 
     Raises:
         JudgingError: the directory, or files of the mapping, do not exist.
-        ConfigError: a limit is not positive.
+        ConfigError: a limit is not a positive, finite number.
         MissingExtraError: the extra `judge` is not installed.
     """
 
@@ -90,7 +92,11 @@ class ExecutionGrader:
         self._gold = lru_cache(maxsize=_CACHED_GOLDS)(self._run_gold)
 
     def grade(self, record: Record, predicted_sql: str) -> Judgement:
-        """Run both queries and compare; the first rows of both stand in the details."""
+        """Run both queries and compare; the first rows of both stand in the details.
+
+        Raises:
+            JudgingError: the process that runs the queries does not start.
+        """
         if record.sql is None or record.database is None:
             missing = "gold SQL" if record.sql is None else "database"
             return Judgement(self.name, "unjudged", f"the record has no {missing}")
@@ -98,7 +104,7 @@ class ExecutionGrader:
         if file is None:
             where = self._directory or f"the {len(self._files)} given"
             return Judgement(self.name, "unjudged", f"database {record.database!r} is not among {where}")
-        gold = self._gold(file, record.sql, record.dialect)
+        gold = self._gold(file, record.sql)
         details: dict[str, Any] = {"ordered": gold.ordered, "gold": _shown(gold.result)}
         if isinstance(gold.result, Failure):
             return Judgement(self.name, "unjudged", f"the gold SQL fails: {gold.result.message}", details)
@@ -116,19 +122,19 @@ class ExecutionGrader:
         candidates = [self._directory / folder / (name + suffix) for folder in ("", name) for suffix in _SUFFIXES]
         return next((path for path in candidates if path.is_file()), None)
 
-    def _run_gold(self, file: Path, sql: str, dialect: str) -> _Gold:
+    def _run_gold(self, file: Path, sql: str) -> _Gold:
         result = self._sandbox.run(file, sql)
-        ordered = is_ordered(sql, dialect)
+        ordered = is_ordered(sql)
         if isinstance(result, Failure):
             return _Gold(result, ordered, ())
         if not ordered:
             return _Gold(result, ordered, [0] * len(result.rows))
-        return _Gold(result, ordered, self._tied_places(file, sql, dialect, result))
+        return _Gold(result, ordered, self._tied_places(file, sql, result))
 
-    def _tied_places(self, file: Path, sql: str, dialect: str, result: Rows) -> Sequence[int]:
+    def _tied_places(self, file: Path, sql: str, result: Rows) -> Sequence[int]:
         """The place of each row in the order: the sequence of keys is fixed even where that of tied rows is not."""
         strict = range(len(result.rows))
-        keyed = with_order_keys(sql, dialect)
+        keyed = with_order_keys(sql)
         if keyed is None:
             return strict
         with_keys = self._sandbox.run(file, keyed.sql)
@@ -144,30 +150,36 @@ class ExecutionGrader:
         return places
 
 
-def _verdict(
-    gold: _Gold, expected: Rows, predicted: Rows | Failure
-) -> tuple[Literal["correct", "wrong", "unjudged"], str]:
+def _verdict(gold: _Gold, expected: Rows, predicted: Rows | Failure) -> tuple[Verdict, str]:
     if isinstance(predicted, Failure):
-        return "wrong", f"{predicted.kind}: {predicted.message}"
+        return "wrong", f"the query fails: {predicted.message}"
+    if len(expected.columns) != len(predicted.columns):
+        return "wrong", f"{_count(predicted.columns, 'column')} instead of {len(expected.columns)}"
     try:
-        if not rows_match(expected.rows, predicted.rows, gold.places):
-            return "wrong", _difference(gold, expected, predicted)
+        same = rows_match(expected.rows, predicted.rows, gold.places)
     except JudgingError as error:
         return "unjudged", str(error)
+    if not same:
+        return "wrong", _difference(gold, expected, predicted)
     if not expected.rows:
         return "correct", "both results are empty, which proves little"
-    return "correct", f"same {len(expected.rows):,} row{'s' if len(expected.rows) > 1 else ''}"
+    return "correct", f"same {_count(expected.rows, 'row')}"
 
 
 def _difference(gold: _Gold, expected: Rows, predicted: Rows) -> str:
-    if len(expected.columns) != len(predicted.columns):
-        return f"{len(predicted.columns)} columns instead of {len(expected.columns)}"
     if len(expected.rows) != len(predicted.rows):
-        return f"{len(predicted.rows):,} rows instead of {len(expected.rows):,}"
-    if gold.ordered and results_equal(expected.rows, predicted.rows, ordered=False):
-        return "the right rows in another order than ORDER BY asks for"
+        return f"{_count(predicted.rows, 'row')} instead of {len(expected.rows):,}"
+    with contextlib.suppress(JudgingError):  # too hard to say: then it is not said
+        if gold.ordered and results_equal(expected.rows, predicted.rows, ordered=False):
+            return "the right rows in another order than ORDER BY asks for"
+    if len(expected.rows) == 1:
+        return "another row"
     common = sum((Counter(expected.rows) & Counter(predicted.rows)).values())
     return f"{len(expected.rows) - common:,} of {len(expected.rows):,} rows differ"
+
+
+def _count(things: Sequence[Any], noun: str) -> str:
+    return f"{len(things):,} {noun}{'' if len(things) == 1 else 's'}"
 
 
 def _shown(result: Rows | Failure) -> dict[str, Any]:

@@ -57,9 +57,11 @@ def tokens(sql: str, dialect: str) -> list[Token] | None:
 
     known = sqlglot.Dialect.get(dialect) is not None
     try:
-        found = sqlglot.tokenize(sql.rstrip("; \t\r\n"), read=dialect if known else None)
+        found = sqlglot.tokenize(sql, read=dialect if known else None)
     except SqlglotError:
         return None
+    while found and found[-1].token_type.name == "SEMICOLON":
+        found.pop()
     types = [token.token_type.name for token in found]
     return [
         Token(

@@ -81,7 +81,7 @@ class Report:
             interval = f"{share.low:6.1%} – {share.high:6.1%}"
             lines.append(f"{grader:<{width}}  {value}  {interval}  {share.n:>6}  {share.unjudged:>8}")
         if truncated := sum(entry.truncated for entry in self.entries):
-            lines.append(f"{truncated} answers were cut at the token limit")
+            lines.append(f"answers cut at the token limit: {truncated}")
         reasons = Counter(
             f"{judgement.grader}: {judgement.reason}"
             for entry in self.entries

@@ -6,6 +6,7 @@ within a built-in function (``printf('%.*c', 1000000000, 'x')`` takes 17 s), so 
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import threading
@@ -48,7 +49,7 @@ class Limits:
         value_bytes_limit: bytes of any one value, intermediate ones included.
 
     Raises:
-        ConfigError: a limit is not positive; all bad ones are named.
+        ConfigError: a limit is not a positive, finite number; all bad ones are named.
     """
 
     time_limit_s: float = 10.0
@@ -57,8 +58,8 @@ class Limits:
     value_bytes_limit: int = 1_000_000
 
     def __post_init__(self) -> None:
-        if bad := [f"{name} is {value!r}" for name, value in vars(self).items() if not value > 0]:
-            raise ConfigError(f"limits must be above 0, but {', '.join(bad)}")
+        if bad := [f"{name} is {value!r}" for name, value in vars(self).items() if not 0 < value < math.inf]:
+            raise ConfigError(f"limits must be above 0 and finite, but {', '.join(bad)}")
 
 
 class Sandbox:

@@ -22,8 +22,8 @@ from sqlquarry.quantization import (
     QuantizationRecipe,
     compute_dtype,
     load_causal_lm,
-    quantized_modules,
     quiet_transformers,
+    recorded,
 )
 from sqlquarry.training.base_model import resolve_base_model
 from sqlquarry.training.config import TrainingConfig, learning_rate_for
@@ -164,7 +164,7 @@ class QLoRAFSDPTrainer:
             recipe = QuantizationRecipe(quant_type=self.config.quantization, load_dtype=dtype)
         model = load_causal_lm(base, device, recipe)
         if recipe:
-            recipe = dataclasses.replace(recipe, modules=quantized_modules(model))
+            recipe = recorded(recipe, model)
         targets = self.config.target_modules
         lora = LoraConfig(
             r=self.config.rank,

@@ -14,6 +14,7 @@ from sqlquarry.data.sample.domains import DOMAINS
 from sqlquarry.data.sample.generate import has_one_order
 from sqlquarry.data.sample.lexicon import Domain
 from sqlquarry.data.sample.rows import columns_of
+from sqlquarry.errors import DataError
 
 by_domain = pytest.mark.parametrize("domain", DOMAINS, ids=lambda domain: domain.name)
 
@@ -105,3 +106,16 @@ def test_a_second_call_leaves_files_alone_and_completes_what_is_missing(tmp_path
     assert sample_databases(str(tmp_path)) == first
     assert (kept.stat().st_mtime_ns, hashlib.sha256(lost.read_bytes()).hexdigest()) == before
     assert (tmp_path / "own.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("stale", ["other rows", "no database"])
+def test_a_file_of_other_content_is_refused(tmp_path: Path, stale: str) -> None:
+    path = sample_databases(tmp_path)["gym"]
+    if stale == "other rows":
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("DELETE FROM members WHERE member_id = 1")
+            database.commit()
+    else:
+        path.write_text("not a database")
+    with pytest.raises(DataError, match=r"gym\.sqlite is not the sample database of this version: delete it"):
+        sample_databases(tmp_path)

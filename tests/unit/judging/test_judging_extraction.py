@@ -29,6 +29,19 @@ WRAPPED = [
     "The query is `{}`.",
     "The table:\n```sql\nCREATE TABLE t (a, b)\n```\nThe query:\n```sql\n{}\n```",
     "Select the rows:\n{}",
+    "Select name from users:\n```sql\n{}\n```",
+    # The prompt ended with an open code block or tag.
+    "{}\n```\nThis query returns a.",
+    "{};\n```\n\n```python\nprint('SELECT 1')\n```",
+    "{} [/SQL] done",
+    "The columns are a and b.</think>\n\n{}",
+    "-- SELECT names of users\n{}",
+    "/* WITH x AS in it */ {}",
+    '{{"sql": "{}"}}',
+    '```json\n{{"thought": "easy", "query": "{}"}}\n```',
+    "<s><|assistant|>\n{}<|end|>",
+    "It is `{}`, not `SELECT 2`.",
+    '"{}"',
 ]
 
 
@@ -49,6 +62,13 @@ def test_the_query_is_found(wrapping):
         "SELECT a FROM t WHERE (b = 1\nfoo bar",
         "SELECT a FROM t WHERE b = 'not closed",
         'SELECT "a", [b] FROM t WHERE c = "it\'s; ok"',
+        'WITH "my cte"(x) AS (SELECT 1) SELECT x FROM "my cte"',
+        "WITH RECURSIVE [n n] AS (SELECT 1 AS x UNION ALL SELECT x + 1 FROM [n n]) SELECT x FROM [n n]",
+        "SELECT '<s>' AS a, '```' AS b, '[INST];' AS c FROM t",
+        "SELECT [SQL] FROM t",
+        """SELECT json_extract(d, '$.a') FROM t WHERE d = '{"sql": "SELECT 1; SELECT 2"}'""",
+        "SELECT a /* no; */ FROM t -- nor; here",
+        "SELECT Name\nFROM t\nWHERE a GLOB 'x'\nGROUP BY\n  Name",
     ],
 )
 def test_plain_sql_is_left_untouched(sql):
@@ -56,7 +76,19 @@ def test_plain_sql_is_left_untouched(sql):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "  \n", "I don't know.", "Please select an option from the list.", "42", "``````"]
+    "text",
+    [
+        "",
+        "  \n",
+        "I don't know.",
+        "Please select an option from the list.",
+        "42",
+        "``````",
+        "<think>SELECT a FROM t",
+        '{"answer": 42}',
+        "-- only a comment",
+        "Sure.<|eot_id|><|start_header_id|>assistant\nSELECT 2",
+    ],
 )
 def test_no_sql_is_empty_text(text):
     assert extract_sql(text) == ""

@@ -68,6 +68,21 @@ def test_json_round_trip(tmp_path):
     assert sq.Report.from_json(tmp_path / "r.json") == report()
 
 
+def test_json_holds_what_utf8_cannot(tmp_path):
+    # A service may cut an answer in the middle of an emoji.
+    cut = sq.SQLJudge([KeyGrader()]).judge(RECORDS[:1], ["SELECT '\ud83d"])
+    cut.to_json(tmp_path / "new folder" / "r.json")
+    cut.to_html(tmp_path / "new folder" / "r.html")
+    assert sq.Report.from_json(tmp_path / "new folder" / "r.json") == cut
+
+
+def test_a_verdict_that_nothing_would_count_is_refused():
+    with pytest.raises(
+        JudgingError, match="'mine' gave the verdict 'right'; it must be one of correct, wrong, unjudged"
+    ):
+        Judgement("mine", "right")
+
+
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"version": 1, "graders": ["a"], "entries": [{}]}'])
 def test_from_json_refuses_other_files(tmp_path, content):
     (tmp_path / "r.json").write_text(content)
@@ -107,7 +122,7 @@ def test_evaluate_hides_the_gold_and_flags_what_was_cut():
     assert [record.sql for record in generator.shown] == [None] * 6
     assert [entry.sql for entry in result.entries][:5] == [f"SELECT {i}" for i in range(5)]
     assert [entry.truncated for entry in result.entries] == [False] * 5 + [True]
-    assert "1 answers were cut" in result.summary()
+    assert "answers cut at the token limit: 1" in result.summary()
     assert result.entries[0].record.sql == "SELECT 0"
 
 

@@ -1,10 +1,11 @@
 """A data set of our own: 14 small businesses, their rows, and questions with gold SQL of graded difficulty.
 
 Domains and their vocabulary are written by hand (`domains/`), generic questions come from patterns that are filled from
-the domain's own rows (`patterns.py`, `hard_patterns.py`). Nothing is copied from a public data set. The content is the
-same on every machine and in every Python version.
+the domain's own rows (`patterns/`). Nothing is copied from a public data set. The content is the same on every machine
+and in every Python version.
 """
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from functools import cache
@@ -63,18 +64,33 @@ def sample_kind(record: Record) -> Kind:
 
 
 def sample_databases(directory: str | Path) -> dict[str, Path]:
-    """Write one SQLite file for each domain, `<domain>.sqlite`; files that exist are left as they are.
+    """Write one SQLite file for each domain, `<domain>.sqlite`; files that exist already are left as they are.
 
     Returns the domain's name (a record's `database`) with the file's path.
+
+    Raises:
+        DataError: a file has that name but other content, on which the gold queries would give other answers.
     """
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    paths = {domain.name: directory / f"{domain.name}.sqlite" for domain in DOMAINS}
+    paths = {domain.name: Path(directory) / f"{domain.name}.sqlite" for domain in DOMAINS}
     for domain in DOMAINS:
-        if not paths[domain.name].exists():
-            with closing(connect(domain)) as database:
-                write_atomically(paths[domain.name], database.serialize())
+        path = paths[domain.name]
+        with closing(connect(domain)) as database:
+            if not path.exists():
+                write_atomically(path, database.serialize())
+            elif _content(path) != list(database.iterdump()):
+                raise DataError(
+                    f"{path} is not the sample database of this version: delete it, or name another directory"
+                )
     return paths
+
+
+def _content(path: Path) -> list[str] | None:
+    """The SQL that would write the database's content; None where the file is no database."""
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+            return list(database.iterdump())
+    except sqlite3.Error:
+        return None
 
 
 @cache

@@ -139,7 +139,7 @@ def is_null(column: Column, *, missing: bool) -> Condition:
     """An optional column that is empty, or is not."""
     if missing:
         return Condition(column, "IS NULL", column.missing, f"whose {column.noun} is missing")
-    return Condition(column, "IS NOT NULL", column.present, f"whose {column.noun} is known")
+    return Condition(column, "IS NOT NULL", column.present, f"whose {column.noun} is given")
 
 
 def _inner(values: Sequence[Any], dice: Dice, low: float = 0.2, high: float = 0.8) -> Any:

@@ -153,19 +153,20 @@ def key(name: str) -> Column:
     return Column(name, "INTEGER", "key", noun, noun + "s", lambda f: range(1, f.rows + 1))
 
 
-def person(name: str, where: str = "named {}") -> Column:
+def person(name: str, where: str = "named {}", *, noun: str = "") -> Column:
     """Full names of people, without repeats."""
-    return pairs(name, FIRST_NAMES, LAST_NAMES, where)
+    return pairs(name, FIRST_NAMES, LAST_NAMES, where, noun=noun)
 
 
-def pairs(name: str, firsts: str, seconds: str, where: str = "named {}") -> Column:
+def pairs(name: str, firsts: str, seconds: str, where: str = "named {}", *, noun: str = "") -> Column:
     """Names of two words, one of each list, without repeats."""
     names = [f"{first} {second}" for first in firsts.split() for second in seconds.split()]
 
     def fill(f: Filling) -> list[Value]:
         return [names[n] for n in f.dice.distinct(len(names), f.rows)]
 
-    return Column(name, "TEXT", "label", name, plural_of(name), fill, where)
+    noun = noun or name
+    return Column(name, "TEXT", "label", noun, plural_of(noun), fill, where)
 
 
 def code(name: str, prefix: str) -> Column:

@@ -23,7 +23,7 @@ INSURANCE = Domain(
             36,
             (
                 key("policy_id"),
-                person("holder", "held by {}"),
+                person("holder", "held by {}", noun="holder name"),
                 category("cover", ("home", "travel", "liability", "bicycle"), where="with {} cover"),
                 number("premium", 60, 1900, 10, additive=True, most="most expensive", least="cheapest"),
                 date("signed_on", "2016-01-01", "2023-12-31", noun="signing date", where="signed"),

@@ -57,7 +57,7 @@ VET_CLINIC = Domain(
                 category("reason", ("checkup", "vaccination", "injury", "surgery", "dental care"), where="for {}"),
                 number("fee", 25, 640, additive=True, most="most expensive", least="cheapest"),
                 date("visited_on", "2021-01-01", "2024-06-30", noun="visit date", where="made"),
-                reference("pet_id", "pets", "made with"),
+                reference("pet_id", "pets", "by"),
             ),
         ),
     ),

@@ -41,7 +41,7 @@ HOTEL_CHAIN = Domain(
             60,
             (
                 key("booking_id"),
-                person("guest", "of the guest {}"),
+                person("guest", "of the guest {}", noun="guest name"),
                 number("nights", 1, 21, counted="nights", additive=True, most="longest"),
                 number("price", 80, 2900, 5, additive=True, most="most expensive", least="cheapest"),
                 date("arrived_on", "2022-01-01", "2024-07-31", noun="arrival date", where="starting"),
@@ -143,7 +143,7 @@ CAR_RENTAL = Domain(
             58,
             (
                 key("rental_id"),
-                person("customer", "by the customer {}"),
+                person("customer", "by the customer {}", noun="customer name"),
                 category("counter", ("airport", "station", "downtown"), where="from the {} counter"),
                 number("days", 1, 30, counted="days", additive=True, most="longest"),
                 date("started_on", "2022-03-01", "2024-06-30", noun="start date", where="started"),

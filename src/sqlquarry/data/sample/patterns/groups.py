@@ -76,7 +76,7 @@ def _group_count(c: Chooser) -> Draft:
         f"SELECT {column.name}, COUNT(*) FROM {t.name} GROUP BY {column.name}",
         (
             f"How many {t.many} are there for each {column.noun}?",
-            f"Show each {column.noun} and the number of {t.many}.",
+            f"Show each {column.noun} and its number of {t.many}.",
             f"Count the {t.many} by {column.noun}.",
         ),
     )

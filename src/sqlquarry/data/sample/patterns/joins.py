@@ -70,11 +70,12 @@ def _count_per_parent(c: Chooser) -> Draft:
     link = c.link(parent="label")
     child, parent = link.child, link.parent
     label, noun = f"{parent.name}.{parent.label.name}", parent.label.noun
+    count = f"{parent.its} number of {child.many}"
     return Draft(
         f"SELECT {label}, COUNT(*) FROM {link.tables} GROUP BY {label}",
         (
             f"For every {parent.one} that has {child.many}, show the {noun} and the number of {child.many}.",
-            f"Show the {noun} of each {parent.one} with at least one {child.one}, and count the {child.many}.",
+            f"Show the {noun} of each {parent.one} with at least one {child.one}, and {count}.",
         ),
     )
 

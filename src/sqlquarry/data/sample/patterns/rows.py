@@ -6,10 +6,12 @@ from sqlquarry.data.sample.chooser import Chooser, Draft, Pattern
 def _list_column(c: Chooser) -> Draft:
     t = c.table()
     column = c.column(t)
+    # "List the cities of all owners" could ask for each city once.
+    once_each = column.role == "category"
     return Draft(
         f"SELECT {column.name} FROM {t.name}",
         (
-            f"List the {column.plural} of all {t.many}.",
+            f"For each {t.one}, give the {column.noun}." if once_each else f"List the {column.plural} of all {t.many}.",
             f"Show the {column.noun} of every {t.one}.",
             f"What is the {column.noun} of each {t.one}?",
         ),
@@ -131,7 +133,7 @@ def _count_different(c: Chooser) -> Draft:
     return Draft(
         f"SELECT COUNT(DISTINCT {column.name}) FROM {t.name}",
         (
-            f"How many different {column.plural} do the {t.many} have?",
+            f"How many different {column.plural} are there among the {t.many}?",
             f"Count the different {column.plural} of the {t.many}.",
             f"What is the number of distinct {column.plural} among the {t.many}?",
         ),
@@ -188,7 +190,7 @@ def _list_different(c: Chooser) -> Draft:
         f"SELECT DISTINCT {column.name} FROM {t.name}",
         (
             f"List the different {column.plural} of the {t.many}.",
-            f"Which different {column.plural} do the {t.many} have?",
+            f"Which different {column.plural} occur among the {t.many}?",
             f"Show every {column.noun} of the {t.many} only once.",
         ),
     )
@@ -203,7 +205,7 @@ def _list_different_filtered(c: Chooser) -> Draft:
         f"{everything} WHERE {test.sql}",
         (
             f"List the different {column.plural} of the {t.many} {test.short}.",
-            f"Which different {column.plural} do the {t.many} {test.short} have?",
+            f"Which different {column.plural} occur among the {t.many} {test.short}?",
             f"Show every {column.noun} of {t.many} {test.whose} only once.",
         ),
         (everything,),

@@ -150,7 +150,7 @@ def _count_per_year(c: Chooser) -> Draft:
         f"SELECT {year}, COUNT(*) FROM {t.name} GROUP BY {year}",
         (
             f"How many {t.many} are there for each year of the {column.noun}?",
-            f"Show each year of the {column.noun} and the number of {t.many}.",
+            f"Show each year of the {column.noun} and its number of {t.many}.",
         ),
     )
 

@@ -1,0 +1,52 @@
+"""A CPU makes the 4-bit values that CUDA trained on."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+import torch
+
+from sqlquarry.quantization import QuantizationRecipe
+
+# Shape, spread, dtype; then what bitsandbytes 0.50.2 made of torch.randn (seeded by the case's number) on an H100: the
+# offset of the scales, and the first digits of the dequantised bytes' SHA-256.
+ON_CUDA = [
+    ((512, 1024), 0.02, "bfloat16", 0.05194646120071411, "326fdb1401dc7f31"),
+    ((256, 1024), 1.0, "bfloat16", 2.599742889404297, "3bc7f2a3e5cbe471"),
+    ((256, 768), 0.05, "float32", 0.1294487565755844, "a84a752b03d86bdc"),
+    ((130, 576), 0.3, "bfloat16", 0.7779681086540222, "f333ba90c8b1453c"),
+    ((512, 512), 0.02, "float16", 0.052044548094272614, "bbc63d364dd38704"),
+]
+
+
+@pytest.mark.parametrize("case", range(len(ON_CUDA)))
+def test_values_of_cuda_are_reproduced_bit_for_bit(case: int) -> None:
+    shape, spread, dtype, offset, digest = ON_CUDA[case]
+    weight = (torch.randn(*shape, generator=torch.Generator().manual_seed(case)) * spread).to(getattr(torch, dtype))
+    recipe = QuantizationRecipe(load_dtype=dtype, device="cuda", modules=("layer",), offsets=(offset,))
+    assert sha256(recipe.round_trip(weight, "layer")) == digest
+    # bitsandbytes' own CPU code rounds some scales to another neighbour: without the device the bytes would differ.
+    assert sha256(QuantizationRecipe(load_dtype=dtype).round_trip(weight)) != digest
+
+
+@pytest.mark.parametrize("quant_type", ["nf4", "fp4"])
+@pytest.mark.parametrize("double_quantization", [True, False])
+def test_values_of_the_cpu_are_those_of_a_4_bit_layer(quant_type: str, *, double_quantization: bool) -> None:
+    import bitsandbytes
+
+    weight = torch.randn(96, 320, generator=torch.Generator().manual_seed(1)) * 0.05
+    layer = bitsandbytes.nn.Linear4bit(
+        320, 96, bias=False, quant_type=quant_type, compress_statistics=double_quantization
+    )
+    layer.weight = bitsandbytes.nn.Params4bit(
+        weight, requires_grad=False, quant_type=quant_type, compress_statistics=double_quantization
+    )
+    layer = layer.to("cpu")
+    expected = bitsandbytes.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+    recipe = QuantizationRecipe(quant_type=quant_type, double_quantization=double_quantization, load_dtype="float32")
+    assert torch.equal(recipe.round_trip(weight), expected)
+
+
+def sha256(values: torch.Tensor) -> str:
+    return hashlib.sha256(values.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()[:16]
