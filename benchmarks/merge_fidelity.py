@@ -26,7 +26,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.work) as work:
         trainer = sq.QLoRAFSDPTrainer(
             options.base_model,
-            config=sq.TrainingConfig(epochs=1, records_per_step=64, max_sequence_tokens=3072, learning_rate=1e-3),
+            config=sq.TrainingConfig(
+                epochs=1,
+                records_per_step=64,
+                max_sequence_tokens=3072,
+                learning_rate=1e-3,
+                gradient_checkpointing=False,
+            ),
         )
         adapter = trainer.train(train, output_dir=Path(work) / "adapter")
         print(json.dumps(adapter.manifest.provenance["run"]), flush=True)

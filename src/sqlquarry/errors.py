@@ -29,6 +29,8 @@
 Messages say what happened, with which value, and what to do next.
 """
 
+from typing import Any
+
 __all__ = [
     "ArtifactError",
     "BedrockError",
@@ -127,7 +129,13 @@ class UnusedTensorsError(MergeError):
 
 
 class BedrockError(SQLQuarryError):
-    """Something on the way into, or out of, Amazon Bedrock."""
+    """Something on the way into, or out of, Amazon Bedrock.
+
+    Attributes:
+        partial: where a batch ended early, its answers so far, in order, None where one is missing.
+    """
+
+    partial: tuple[Any, ...] = ()
 
 
 class PreflightError(BedrockError):

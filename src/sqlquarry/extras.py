@@ -7,7 +7,7 @@ from sqlquarry.errors import MissingExtraError
 # The packages whose absence means that the extra is not installed.
 _PACKAGES = {
     "train": ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "safetensors"),
-    "merge": ("torch", "bitsandbytes"),
+    "merge": ("torch", "bitsandbytes", "tokenizers"),
     "aws": ("boto3",),
     "judge": ("sqlglot",),
     "emulator": ("boto3", "moto", "flask", "torch", "transformers"),

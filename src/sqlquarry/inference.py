@@ -120,6 +120,7 @@ class LocalModel:
         stop: Sequence[str] = (),
         temperature: float = 0.0,
         seed: int | None = None,
+        logprobs: bool = False,
     ) -> list[Generation]:
         """Complete text prompts, in order.
 
@@ -133,6 +134,8 @@ class LocalModel:
             stop: texts that end a completion; they are cut off.
             temperature: 0 decodes greedily, else samples.
             seed: makes sampling reproducible.
+            logprobs: tell the log-probability of each token written, the one that ends the answer included; the
+                model's own, whatever the temperature.
         """
         import torch
 
@@ -142,7 +145,8 @@ class LocalModel:
         answers: list[Generation] = []
         with torch.inference_mode():
             for start in range(0, len(encoded), self.batch_size):
-                answers += self._decode(encoded[start : start + self.batch_size], max_tokens, stop, temperature, random)
+                batch = encoded[start : start + self.batch_size]
+                answers += self._decode(batch, max_tokens, stop, temperature, random, logprobs=logprobs)
         return answers
 
     def _decode(
@@ -152,15 +156,23 @@ class LocalModel:
         stop: Sequence[str],
         temperature: float,
         random: torch.Generator,
+        *,
+        logprobs: bool,
     ) -> list[Generation]:
         import torch
 
         started = time.monotonic()
         written: list[list[int]] = [[] for _ in prompts]
+        scores: list[list[float]] = [[] for _ in prompts]
         answers: list[Generation | None] = [None] * len(prompts)
         logits, cache, mask, active = self._prefill(prompts)  # `active`: rows of the cache -> prompts
         while True:
             tokens = _pick(logits, temperature, random)
+            if logprobs:
+                picked = logits.log_softmax(dim=-1).gather(1, tokens[:, None])[:, 0].tolist()
+                for index, score in zip(active, picked, strict=True):
+                    if answers[index] is None:
+                        scores[index].append(score)
             for row, token in enumerate(tokens.tolist()):
                 index = active[row]
                 if answers[index] is None:
@@ -178,8 +190,10 @@ class LocalModel:
             logits = self._forward(tokens[:, None], mask, positions, cache)
         latency = time.monotonic() - started
         return [
-            Generation(answer.text, answer.stop_reason, len(prompt), len(tokens), latency)
-            for prompt, tokens, answer in zip(prompts, written, answers, strict=True)
+            Generation(
+                answer.text, answer.stop_reason, len(prompt), len(tokens), latency, tuple(values) if logprobs else None
+            )
+            for prompt, tokens, answer, values in zip(prompts, written, answers, scores, strict=True)
             if answer is not None
         ]
 

@@ -79,7 +79,7 @@ class PromptFormatter:
         ]
         if self.template not in ("human-assistant", "chat"):
             try:
-                _compile(self.template)
+                compile_template(self.template)
             except jinja2.TemplateSyntaxError as error:
                 bad.append(
                     f"template is neither 'human-assistant' nor 'chat' nor valid Jinja (line {error.lineno}: {error})"
@@ -257,7 +257,7 @@ class PromptFormatter:
         tokens = self.tokens
         assert tokens is not None  # noqa: S101 - callers are bound
         try:
-            return _compile(tokens.template).render(
+            return compile_template(tokens.template).render(
                 messages=messages,
                 tools=None,
                 documents=None,
@@ -303,7 +303,12 @@ def _raise(message: str) -> NoReturn:
 
 
 @functools.lru_cache(maxsize=16)
-def _compile(source: str) -> jinja2.Template:
+def compile_template(source: str) -> jinja2.Template:
+    """A chat template as transformers compiles it, in Jinja's sandbox.
+
+    Raises:
+        jinja2.TemplateSyntaxError: it does not parse.
+    """
     # As transformers compiles templates; its {% generation %} blocks mark nothing for us, but keep their white space.
     # `strftime_now` is left undefined on purpose: a prompt with today's date differs between training and serving.
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
-import json
-import random
+import logging
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal
-
-from rich.progress import MofNCompleteColumn
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from sqlquarry.artifacts import Generation, Record
 from sqlquarry.bedrock._aws import aws_client
-from sqlquarry.bedrock._parallel import parallel
-from sqlquarry.bedrock._progress import progress
+from sqlquarry.bedrock.batch import Batches, check_inputs, option_problems, warn_of_truncation
+from sqlquarry.bedrock.cost import Meter, PriceTable, Usage
 from sqlquarry.bedrock.failures import explained
-from sqlquarry.bedrock.responses import parse_answer, parse_chunk
+from sqlquarry.bedrock.requests import RequestFormat, Schema
+from sqlquarry.bedrock.responses import Piece, parse_answer, parse_chunk
 from sqlquarry.bedrock.waiting import Patience, Waiter
-from sqlquarry.errors import ConfigError
+from sqlquarry.errors import ConfigError, GenerationError
 from sqlquarry.prompt import PromptFormatter
 
+logger = logging.getLogger(__name__)
 _ARN = re.compile(r"arn:aws(?:-[^:]+)?:bedrock:([a-z0-9-]{1,20}):[0-9]{12}:imported-model/[a-z0-9]{12}")
 _READ_TIMEOUT_S = 300  # botocore's 60 s end before a busy model has answered
 
@@ -32,14 +32,20 @@ class ImportedModel:
 
     Args:
         arn: ``arn:aws:bedrock:<region>:<account>:imported-model/<id>``; its region is used for all calls.
-        formatter: the prompt that it was trained with, bound (`PromptFormatter.load` on the merged model's directory).
+        formatter: the prompt that it was trained with, bound (`PromptFormatter.load` on the merged model's directory);
+            None where only texts are asked.
         name: the imported model's name, for people.
         session: a boto3 session; None uses the default credentials.
         endpoint_url: another address for all AWS calls.
         max_tokens: longest answer, in tokens.
-        request_schema: the key that limits the answer, which also chooses the answer's shape for models imported since
-            2025-11-11; all shapes are read.
-        concurrency: requests in flight.
+        request_schema: "max_tokens" or "max_gen_len" send the rendered prompt, "messages" lets the server render it;
+            for models imported since 2025-11-11 it also chooses the answer's shape. All shapes are read.
+        stop: texts that end an answer.
+        logprobs: ask for the log-probability of each written token (`Generation.logprobs`).
+        structured: constrains the answer: ``{"json": schema}``, ``{"regex": …}``, ``{"choice": […]}`` or
+            ``{"grammar": …}``.
+        prices: what `usage` reckons with.
+        concurrency: requests in flight at most; fewer while the service throttles.
         not_ready_budget_s: seconds to wait for a cold model.
         not_ready_interval_s: seconds between two tries meanwhile.
         throttle_attempts: tries of one request that is throttled, with growing waits of up to 30 s between them.
@@ -47,20 +53,24 @@ class ImportedModel:
         show_progress: draw a progress bar where stderr is a terminal.
 
     Raises:
-        ConfigError: the ARN is none, the formatter is not bound, or an option is out of range.
+        ConfigError: the ARN is none, the formatter is not bound, or an option is out of range or not offered.
         MissingExtraError: boto3 is not installed.
     """
 
     def __init__(
         self,
         arn: str,
-        formatter: PromptFormatter,
+        formatter: PromptFormatter | None,
         *,
         name: str | None = None,
         session: Any = None,
         endpoint_url: str | None = None,
         max_tokens: int = 512,
-        request_schema: Literal["max_tokens", "max_gen_len"] = "max_tokens",
+        request_schema: Schema = "max_tokens",
+        stop: Sequence[str] = (),
+        logprobs: bool = False,
+        structured: Mapping[str, Any] | None = None,
+        prices: PriceTable | None = None,
         concurrency: int = 8,
         not_ready_budget_s: float = 900.0,
         not_ready_interval_s: float = 10.0,
@@ -70,39 +80,33 @@ class ImportedModel:
         seed: int | None = None,
         show_progress: bool = True,
     ) -> None:
+        # Before any other local name exists: the keywords that `with_options` can replace.
+        options = {key: value for key, value in locals().items() if key not in ("self", "arn", "formatter")}
         match = _ARN.fullmatch(arn)
+        self._format = RequestFormat(formatter, request_schema, max_tokens, stop, logprobs, structured)
         bad = [] if match else [f"arn {arn!r} is not that of an imported model"]
-        if formatter.tokens is None:
-            bad.append("formatter is not bound to a base model; use PromptFormatter.load(merged.path)")
-        if request_schema not in ("max_tokens", "max_gen_len"):
-            bad.append(f"request_schema is {request_schema!r}, but must be 'max_tokens' or 'max_gen_len'")
-        counts = {"max_tokens": max_tokens, "concurrency": concurrency, "throttle_attempts": throttle_attempts}
-        bad += [f"{option} is {value}, but must be at least 1" for option, value in counts.items() if value < 1]
-        times = {"not_ready_budget_s": not_ready_budget_s, "not_ready_interval_s": not_ready_interval_s}
-        bad += [f"{option} is {value}, but must not be negative" for option, value in times.items() if value < 0]
+        bad += self._format.problems()
+        bad += option_problems(
+            {"concurrency": concurrency, "throttle_attempts": throttle_attempts},
+            {"not_ready_budget_s": not_ready_budget_s, "not_ready_interval_s": not_ready_interval_s},
+        )
         if match is None or bad:
             raise ConfigError("ImportedModel: " + "; ".join(bad))
         self.arn, self.formatter, self.name = arn, formatter, name or arn.rsplit("/", 1)[-1]
-        self._options: dict[str, Any] = {
-            "name": name,
-            "session": session,
-            "endpoint_url": endpoint_url,
-            "max_tokens": max_tokens,
-            "request_schema": request_schema,
-            "concurrency": concurrency,
-            "not_ready_budget_s": not_ready_budget_s,
-            "not_ready_interval_s": not_ready_interval_s,
-            "throttle_attempts": throttle_attempts,
-            "sleep": sleep,
-            "clock": clock,
-            "seed": seed,
-            "show_progress": show_progress,
-        }
-        self._max_tokens, self._request_schema, self._concurrency = max_tokens, request_schema, concurrency
-        self._patience = Patience(not_ready_budget_s, not_ready_interval_s, throttle_attempts)
-        self._sleep, self._clock, self._show_progress = sleep, clock, show_progress
-        self._jitter = random.Random(seed)  # noqa: S311 - spreads retries, protects nothing
-        self._client = functools.partial(aws_client, session=session, endpoint_url=endpoint_url, region=match.group(1))
+        self._options, self._region, self._prices = options, match.group(1), prices or PriceTable()
+        self._batches = Batches(
+            arn,
+            self.name,
+            Patience(not_ready_budget_s, not_ready_interval_s, throttle_attempts),
+            concurrency=concurrency,
+            sleep=sleep,
+            clock=clock,
+            seed=seed,
+            show_progress=show_progress,
+        )
+        self._meter = Meter(clock)
+        self._units: int | None = None
+        self._client = functools.partial(aws_client, session=session, endpoint_url=endpoint_url, region=self._region)
         self._runtime = self._client("bedrock-runtime", read_timeout=_READ_TIMEOUT_S, max_pool_connections=concurrency)
 
     def __repr__(self) -> str:
@@ -111,41 +115,52 @@ class ImportedModel:
     def with_options(self, **options: Any) -> ImportedModel:
         """The same model asked another way; `options` are those of the constructor, such as `max_tokens`.
 
+        Both count into one `usage`.
+
         Raises:
             ConfigError: an option is out of range.
         """
-        return ImportedModel(self.arn, self.formatter, **(self._options | options))
+        other = ImportedModel(self.arn, self.formatter, **(self._options | options))
+        other._meter = self._meter
+        return other
 
-    def generate(self, inputs: Sequence[Record] | Sequence[str], /) -> list[Generation]:
+    def generate(
+        self, inputs: Sequence[Record] | Sequence[str], /, *, resume: Sequence[Generation | None] = ()
+    ) -> list[Generation]:
         """Answer each input, in order; records are rendered with the formatter, strings are sent as they are.
 
         Waits for a cold model, and slows down where the service throttles. Answers that were cut at `max_tokens` have
         stop reason "length" and raise one warning.
 
+        Args:
+            inputs: what to ask.
+            resume: the attribute ``partial`` of the error that ended the same call before; what it holds is kept.
+
         Raises:
-            ConfigError: one record or prompt was given, not a list.
+            ConfigError: one record or prompt was given, not a list; or records, and there is no formatter.
             ModelNotReadyError: the model stayed cold for the whole budget.
-            GenerationError: an answer of unknown shape.
-            BedrockError: AWS refused a request.
+            GenerationError: an answer of unknown shape, or without text.
+            BedrockError: AWS refused a request. All three have ``partial``: the answers so far, None where missing.
         """
-        if isinstance(inputs, str | Record):  # a text is a sequence too, of letters
-            raise ConfigError(f"generate takes a list of records or prompts, but got {inputs!r:.60}. Put it in a list.")
-        bodies = [self._body(item) for item in inputs]
-        answers: dict[int, Generation] = {}
-        waiter = self._waiter()
+        answers = self._generate(self._batches.waiter(), inputs, resume)
+        warn_of_truncation([answer.stop_reason for answer in answers], self._format.max_tokens)
+        return answers
+
+    async def agenerate(
+        self, inputs: Sequence[Record] | Sequence[str], /, *, resume: Sequence[Generation | None] = ()
+    ) -> list[Generation]:
+        """As `generate`, in a thread beside the event loop; once it is cancelled, no further request begins.
+
+        Raises:
+            SQLQuarryError: as `generate`.
+        """
+        waiter = self._batches.waiter()
         try:
-            with progress(MofNCompleteColumn(), show=self._show_progress) as bar:
-                task = bar.add_task(f"generate with {self.name}", total=len(bodies))
-                answer = functools.partial(self._answer, waiter)
-                for place, generation in parallel(answer, bodies, self._concurrency):
-                    answers[place] = generation
-                    bar.advance(task)
+            answers = await asyncio.to_thread(self._generate, waiter, inputs, resume)
         finally:
-            # After an error or Ctrl-C no thread goes on waiting for a cold model.
             waiter.stop()
-        in_order = [answers[place] for place in range(len(bodies))]
-        self._warn_of_truncation([generation.stop_reason for generation in in_order])
-        return in_order
+        warn_of_truncation([answer.stop_reason for answer in answers], self._format.max_tokens)
+        return answers
 
     def stream(self, prompt: Record | str, /) -> Iterator[str]:
         """The answer to one input, piece by piece as it is written.
@@ -153,28 +168,46 @@ class ImportedModel:
         Raises:
             ModelNotReadyError, GenerationError, BedrockError: as `generate`.
         """
-        from botocore.exceptions import BotoCoreError, ClientError
-        from urllib3.exceptions import HTTPError
+        seen = Piece()  # the last of everything that a piece said
+        for piece in self._pieces(self._format.body(prompt)):
+            seen = piece.over(seen)
+            if piece.text:
+                yield piece.text
+        self._meter.count(seen.prompt_tokens, seen.completion_tokens)
+        if seen.text is None:
+            raise GenerationError(f"{self.arn} streamed an answer without any text. Ask again; else please report it.")
+        if seen.stop_reason is None:
+            warnings.warn("the stream ended without a stop reason; the answer may be incomplete", stacklevel=2)
+        warn_of_truncation([seen.stop_reason], self._format.max_tokens)
 
-        send = functools.partial(
-            self._runtime.invoke_model_with_response_stream, modelId=self.arn, body=self._body(prompt)
-        )
-        stop_reason = None
-        try:
-            events = self._waiter().run(send)["body"]
+    def warm_up(self) -> float:
+        """Ask for one token until the model answers; returns the seconds that took.
+
+        A batch keeps the model awake as long as it runs; it falls asleep after five idle minutes.
+
+        Raises:
+            ModelNotReadyError: the model stayed cold for the whole budget.
+            BedrockError: AWS refused.
+        """
+        started = self._batches.clock()
+        self._answer(self._batches.waiter(), self._format.wake_up_body())
+        return self._batches.clock() - started
+
+    @property
+    def usage(self) -> Usage:
+        """Requests, tokens, five-minute windows and an estimate of their price, for this model and its `with_options`.
+
+        Asks AWS once for the model's custom model units; where that is refused, the price is None.
+        """
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        if self._units is None:
             try:
-                for event in events:
-                    if "chunk" in event:
-                        text, reason = parse_chunk(event["chunk"]["bytes"])
-                        stop_reason = reason or stop_reason
-                        if text:
-                            yield text
-            finally:
-                events.close()
-        # botocore passes on what breaks in the middle of a stream as it is.
-        except (BotoCoreError, ClientError, HTTPError) as error:
-            raise explained(error, f"invoking {self.arn}") from error
-        self._warn_of_truncation([stop_reason])
+                model = self._client("bedrock").get_imported_model(modelIdentifier=self.arn)
+                self._units = model.get("customModelUnits", {}).get("customModelUnitsPerModelCopy")
+            except (BotoCoreError, ClientError) as error:
+                logger.warning("no price for %s: %s", self.arn, explained(error, "reading its custom model units"))
+        return self._meter.usage(self._region, self._units, self._prices)
 
     def delete(self) -> None:
         """Delete the imported model; its files on S3 stay.
@@ -189,33 +222,36 @@ class ImportedModel:
         except (BotoCoreError, ClientError) as error:
             raise explained(error, f"deleting {self.arn}") from error
 
-    def _waiter(self) -> Waiter:
-        return Waiter(self._patience, sleep=self._sleep, clock=self._clock, jitter=self._jitter)
-
-    def _body(self, item: Record | str) -> str:
-        prompt = self.formatter.prompt(item) if isinstance(item, Record) else item
-        return json.dumps({"prompt": prompt, self._request_schema: self._max_tokens, "temperature": 0})
+    def _generate(
+        self, waiter: Waiter, inputs: Sequence[Record] | Sequence[str], resume: Sequence[Generation | None]
+    ) -> list[Generation]:
+        check_inputs(inputs)
+        bodies = [self._format.body(item) for item in inputs]
+        return self._batches.run(waiter, functools.partial(self._answer, waiter), bodies, resume)
 
     def _answer(self, waiter: Waiter, body: str) -> Generation:
-        from botocore.exceptions import BotoCoreError, ClientError
-
         def invoke() -> bytes:
-            body_stream = self._runtime.invoke_model(modelId=self.arn, body=body)["body"]
-            content: bytes = body_stream.read()
+            content: bytes = self._runtime.invoke_model(modelId=self.arn, body=body)["body"].read()
             return content
 
-        started = self._clock()
-        try:
-            answer = waiter.run(invoke)
-        except (BotoCoreError, ClientError) as error:
-            raise explained(error, f"invoking {self.arn}") from error
-        return parse_answer(answer, self._clock() - started)
+        started = self._batches.clock()
+        content = self._batches.send(waiter, invoke)
+        answer = parse_answer(content, self._batches.clock() - started)
+        self._meter.count(answer.prompt_tokens, answer.completion_tokens)
+        return answer
 
-    def _warn_of_truncation(self, stop_reasons: Sequence[str | None]) -> None:
-        cut = sum(reason == "length" for reason in stop_reasons)
-        if cut:
-            warnings.warn(
-                f"{cut} of {len(stop_reasons)} answers were cut at {self._max_tokens} tokens, which mostly breaks "
-                "their SQL. Raise max_tokens, or check that the model learned to stop.",
-                stacklevel=3,
-            )
+    def _pieces(self, body: str) -> Iterator[Piece]:
+        from botocore.exceptions import BotoCoreError, ClientError
+        from urllib3.exceptions import HTTPError
+
+        send = functools.partial(self._runtime.invoke_model_with_response_stream, modelId=self.arn, body=body)
+        events = self._batches.send(self._batches.waiter(), send)["body"]
+        try:
+            for event in events:
+                if "chunk" in event:
+                    yield parse_chunk(event["chunk"]["bytes"])
+        # botocore passes on what breaks in the middle of a stream as it is.
+        except (BotoCoreError, ClientError, HTTPError) as error:
+            raise explained(error, f"invoking {self.arn}") from error
+        finally:
+            events.close()

@@ -15,51 +15,74 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sqlquarry.prompt import PromptFormatter
+from sqlquarry.bedrock.chat_template import NAMED_TOKENS, special_tokens, templates, turn_end
+from sqlquarry.bedrock.weights import INDEX
+from sqlquarry.errors import ConfigError
+from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
 
 TRANSFORMERS_VERSION = "4.51.3"
 OPTIONAL_FILES = ("generation_config.json", "special_tokens_map.json")
+# Besides *.safetensors and the files that `export_files` makes, what a server may read; nothing else need travel.
+CARRIED_FILES = (
+    "tokenizer.json",
+    "tokenizer.model",
+    "spiece.model",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
+    INDEX,
+    PROMPT_FILE,
+)
 JsonObject = dict[str, Any]
+
+# Without them GPT-OSS does not stop ("Use Custom model import …", as above).
+GPT_OSS_EOS = [200002, 199999, 200012]
 
 # Keys of transformers 5 that say how the tokenizer was loaded, not what it is.
 _LOADING_KEYS = ("backend", "is_local", "local_files_only")
+# Nested since 4.52; 4.51.3 fails at it: 'dict' object has no attribute 'to_dict'.
+FLAT_IN_4_51 = ("qwen2_vl", "qwen2_5_vl")
 _NESTED_CONFIGS = ("text_config", "vision_config")
-_NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+# What a generation_config.json made from config.json takes over.
+_GENERATION_KEYS = ("bos_token_id", "decoder_start_token_id", "eos_token_id", "pad_token_id")
 # In 4.51 these rebuild the post-processor from `add_bos_token`, whose default is True, whatever tokenizer.json says.
 _BOS_BY_OPTION = ("LlamaTokenizer", "LlamaTokenizerFast", "CodeLlamaTokenizer", "CodeLlamaTokenizerFast")
 
 
-def export_files(directory: Path) -> dict[str, bytes]:
-    """The rewritten metadata files of a merged model: name -> content.
+def export_files(directory: Path, formatter: PromptFormatter | None = None) -> dict[str, bytes]:
+    """The rewritten metadata files of a checkpoint: name -> content.
 
-    A file that already speaks the dialect comes out byte for byte. The chat template is the prompt's own and stands in
-    tokenizer_config.json, the one place that every Bedrock page accepts.
+    A file that already speaks the dialect comes out byte for byte. The chat template stands in tokenizer_config.json,
+    the one place that every Bedrock page accepts: the prompt's own where there is a prompt.json, else the checkpoint's.
 
     Args:
-        directory: holds config.json, tokenizer_config.json, tokenizer.json and prompt.json; generation_config.json and
+        directory: holds config.json, tokenizer_config.json and tokenizer.json; generation_config.json and
             special_tokens_map.json are made where they are missing.
+        formatter: the prompt to serve where there is no prompt.json; None keeps the checkpoint's own template.
 
     Raises:
         OSError, ValueError: a file is missing or is not JSON.
-        ConfigError, IncompleteArtifactError: the prompt is missing, edited or not bound to a base model.
+        ConfigError, IncompleteArtifactError: the prompt is edited or not bound to a base model.
     """
-    formatter = PromptFormatter.load(directory)
-    template = formatter.chat_template
-    assert formatter.tokens is not None  # noqa: S101 - chat_template refuses an unbound formatter
-    adds_bos = formatter.tokens.adds_bos
-    stop_id = special_token_id(read_json(directory / "tokenizer.json"), formatter.tokens.stop)
-
+    source = read_json(directory / "tokenizer_config.json")
+    tokens = read_json(directory / "tokenizer.json")
+    if (directory / PROMPT_FILE).is_file():
+        formatter = PromptFormatter.load(directory)
+    template, adds_bos, stop = _served(formatter) if formatter else _own_prompt(directory, source, tokens)
     config = _rewrite(directory / "config.json", model_config)
     tokenizer = _rewrite(
-        directory / "tokenizer_config.json", lambda source: tokenizer_config(source, template, adds_bos=adds_bos)
+        directory / "tokenizer_config.json", lambda content: tokenizer_config(content, template, adds_bos=adds_bos)
     )
-    eos = json.loads(config).get("eos_token_id")
+    stop_id, model = special_token_id(tokens, stop), json.loads(config)
     generation = _rewrite(
-        directory / "generation_config.json",
-        lambda source: generation_config({"eos_token_id": eos} | source, stop_id),
+        directory / "generation_config.json", lambda content: generation_config(content, stop_id, model)
     )
     special = _rewrite(
-        directory / "special_tokens_map.json", lambda source: source or special_tokens_map(json.loads(tokenizer))
+        directory / "special_tokens_map.json",
+        lambda content: renamed_special_tokens(content) if content else special_tokens_map(json.loads(tokenizer)),
     )
     return {
         "config.json": config,
@@ -69,16 +92,55 @@ def export_files(directory: Path) -> dict[str, bytes]:
     }
 
 
+def _served(formatter: PromptFormatter) -> tuple[str, bool, str]:
+    """Chat template, whether BOS is added to any text, and what ends an answer."""
+    template = formatter.chat_template
+    assert formatter.tokens is not None  # noqa: S101 - chat_template refuses an unbound formatter
+    return template, formatter.tokens.adds_bos, formatter.tokens.stop
+
+
+def _own_prompt(directory: Path, source: JsonObject, tokens: JsonObject) -> tuple[str | None, bool | None, str]:
+    """As `_served`, of a checkpoint as it came; BOS None means as 4.51.3 adds it."""
+
+    def read(name: str) -> bytes | None:
+        return (directory / name).read_bytes() if (directory / name).is_file() else None
+
+    own = next(iter(templates(read, source).values()), None)
+    try:
+        stop = turn_end(own, special_tokens(source)) if own else ""
+    except ConfigError:
+        stop = ""  # preflight says so; what answers end with is unknown then
+    # Only transformers 5 leaves the decision to tokenizer.json; older files mean what 4.51.3 makes of them.
+    return own, _adds_bos(tokens, source) if source.keys() & set(_LOADING_KEYS) else None, stop
+
+
+def _adds_bos(tokenizer: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+    """Whether tokenizer.json's post-processor puts BOS in front of a text."""
+    post = tokenizer.get("post_processor") or {}
+    bos = special_tokens(config).get("bos_token")
+    for step in post.get("processors") or [post]:
+        first: JsonObject = next(iter(step.get("single") or ()), {})
+        if "SpecialToken" in first:
+            return bool(first["SpecialToken"].get("id") == bos)
+    return False
+
+
 def model_config(config: Mapping[str, Any]) -> JsonObject:
-    """config.json in the dialect: `rope_parameters` -> `rope_theta` + `rope_scaling`, `dtype` -> `torch_dtype`."""
+    """config.json in the dialect: `rope_parameters` -> `rope_theta` + `rope_scaling`, `dtype` -> `torch_dtype`, …."""
     new = copy.deepcopy(dict(config))
     _rewrite_level(new)
+    if new.get("model_type") in FLAT_IN_4_51 and isinstance(new.get("text_config"), dict):
+        text = new.pop("text_config")
+        new = {key: value for key, value in text.items() if key not in ("architectures", "model_type")} | new
     if new != config:
         new["transformers_version"] = TRANSFORMERS_VERSION
     return new
 
 
 def _rewrite_level(config: JsonObject) -> None:
+    # 4.51.3 would build 128 experts, its default.
+    if config.get("model_type") == "qwen3_moe" and "num_local_experts" in config:
+        config.setdefault("num_experts", config.pop("num_local_experts"))
     if "dtype" in config:
         config["torch_dtype"] = config.pop("dtype")
     rope = config.pop("rope_parameters", None)
@@ -91,33 +153,61 @@ def _rewrite_level(config: JsonObject) -> None:
             _rewrite_level(config[name])
 
 
-def tokenizer_config(config: Mapping[str, Any], chat_template: str, *, adds_bos: bool) -> JsonObject:
-    """tokenizer_config.json in the dialect: a class of 4.51, no list-valued `extra_special_tokens`, template inline."""
+def tokenizer_config(config: Mapping[str, Any], chat_template: str | None, *, adds_bos: bool | None) -> JsonObject:
+    """tokenizer_config.json in the dialect: a class of 4.51, no list-valued `extra_special_tokens`, template inline.
+
+    None leaves the chat template out, or the adding of BOS to 4.51.3's default.
+    """
     new = {key: value for key, value in config.items() if key not in _LOADING_KEYS}
     if new.get("tokenizer_class") in ("TokenizersBackend", None):
         new["tokenizer_class"] = "PreTrainedTokenizerFast"
-    if isinstance(new.get("extra_special_tokens"), list):
-        new["additional_special_tokens"] = new.pop("extra_special_tokens")
-    if new["tokenizer_class"] in _BOS_BY_OPTION and new.get("add_bos_token", True) != adds_bos:
+    new = renamed_special_tokens(new)
+    if adds_bos is not None and new["tokenizer_class"] in _BOS_BY_OPTION and new.get("add_bos_token", True) != adds_bos:
         new["add_bos_token"] = adds_bos
-    new["chat_template"] = chat_template
+    if chat_template is not None:
+        new["chat_template"] = chat_template
     return new
 
 
-def generation_config(config: Mapping[str, Any], stop_id: int | None) -> JsonObject:
-    """generation_config.json whose `eos_token_id` includes the token that ends an answer."""
+def renamed_special_tokens(config: Mapping[str, Any]) -> JsonObject:
+    """The lists of special tokens under the names of 4.51.3, which fails at a list in `extra_special_tokens`."""
     new = dict(config)
+    if isinstance(new.get("extra_special_tokens"), list):
+        new["additional_special_tokens"] = new.pop("extra_special_tokens")
+    # The dict of named tokens has the list's former name in 4.51.
+    if isinstance(new.get("model_specific_special_tokens"), dict):
+        new["extra_special_tokens"] = new.pop("model_specific_special_tokens")
+    return new
+
+
+def generation_config(
+    config: Mapping[str, Any], stop_id: int | None, model: Mapping[str, Any] | None = None
+) -> JsonObject:
+    """generation_config.json whose `eos_token_id` includes the token that ends an answer.
+
+    What is missing comes from `model`, the content of config.json.
+    """
+    model = model or {}
+    new = dict(config)
+    for key in ("eos_token_id",) if config else _GENERATION_KEYS:
+        if new.get(key) is None and model.get(key) is not None:
+            new[key] = model[key]
     eos = new.get("eos_token_id")
     ids = eos if isinstance(eos, list) else [] if eos is None else [eos]
-    if stop_id is not None and stop_id not in ids:
-        new["eos_token_id"] = [*ids, stop_id] if ids else stop_id
+    if model.get("architectures") == ["GptOssForCausalLM"]:
+        missing = [token for token in GPT_OSS_EOS if token not in ids]
+    else:
+        missing = [] if stop_id is None or stop_id in ids else [stop_id]
+    if missing:
+        ids = [*ids, *missing]
+        new["eos_token_id"] = ids if len(ids) > 1 else ids[0]
         new["transformers_version"] = TRANSFORMERS_VERSION
     return new
 
 
 def special_tokens_map(config: Mapping[str, Any]) -> JsonObject:
     """special_tokens_map.json, which transformers 5 no longer writes, from an exported tokenizer_config.json."""
-    names = (*_NAMED_TOKENS, "additional_special_tokens")
+    names = (*NAMED_TOKENS, "additional_special_tokens")
     return {name: config[name] for name in names if config.get(name)}
 
 
@@ -142,6 +232,7 @@ def read_json(path: Path) -> JsonObject:
 
 
 def _rewrite(path: Path, change: Callable[[JsonObject], JsonObject]) -> bytes:
+    """The file's content after `change`; its own bytes where nothing changes."""
     source = {} if path.name in OPTIONAL_FILES and not path.is_file() else read_json(path)
     new = change(source)
     if path.is_file() and new == source:

@@ -6,12 +6,18 @@ reports; an unknown message is passed on as it is.
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
 from sqlquarry.errors import BedrockError
 
 CONCURRENT_JOBS = "concurrent model import"  # a quota of one running job per account and region, not adjustable
 INVALID_ROLE = "role arn is invalid"
+# Gone on one of the next tries. S3's error responses: docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+_TRANSIENT_CODES = (
+    *("InternalError", "InternalServerException", "ServiceUnavailable", "ServiceUnavailableException", "SlowDown"),
+    *("RequestTimeout", "ThrottlingException", "BadDigest", "500", "502", "503", "504"),
+)
 
 
 class _Known(NamedTuple):
@@ -20,17 +26,31 @@ class _Known(NamedTuple):
     advice: str
 
 
+_S3_RIGHTS = "The caller needs s3:ListBucket, GetObject, PutObject and DeleteObject there."
+_RENEW = "Renew the credentials (aws sso login, or a new session); what is done already is kept."
+
 _ERRORS = (
     _Known(
         "ValidationException",
         INVALID_ROLE,
         "A role that was just made takes minutes to be known; then check that its trust policy names "
-        "bedrock.amazonaws.com, and drop an aws:SourceArn condition in favour of aws:SourceAccount.",
+        "bedrock.amazonaws.com, and drop an aws:SourceArn condition in favour of aws:SourceAccount "
+        "(sqlquarry.bedrock.create_import_role makes such a role).",
     ),
     _Known(
         "ValidationException",
         "doesn't support the model",
         "Imported models answer InvokeModel, not Converse.",
+    ),
+    _Known(
+        "ValidationException",
+        "model identifier is invalid",
+        "Check the ARN, the region and that the model was not deleted meanwhile.",
+    ),
+    _Known(
+        "ValidationException",
+        "name",
+        "Names of jobs and models are unique per account and region; choose another job_name or name.",
     ),
     _Known(
         "ServiceQuotaExceededException",
@@ -43,34 +63,112 @@ _ERRORS = (
         "An account holds 3 imported models unless quota L-45B04988 is raised; delete one that is not needed.",
     ),
     _Known("ConflictException", "", "Names are unique per account and region; choose another job_name or name."),
+    _Known("TooManyTagsException", "", "Give fewer tags."),
     _Known(
         "AccessDeniedException",
         "",
         "The caller needs bedrock:CreateModelImportJob, Get…, List…, InvokeModel on imported-model/*, and iam:PassRole "
-        "on the role with iam:PassedToService = bedrock.amazonaws.com.",
+        "on the role with iam:PassedToService = bedrock.amazonaws.com; accounts of AWS events often lack them.",
     ),
-    _Known("AccessDenied", "", "The caller needs s3:ListBucket, GetObject, PutObject and DeleteObject there."),
-    _Known("403", "", "The caller needs s3:ListBucket, GetObject, PutObject and DeleteObject there."),
+    _Known("AccessDenied", "not authorized to perform: iam:", "Somebody who may manage IAM must make the role."),
+    _Known("AccessDenied", "", _S3_RIGHTS),
+    _Known("403", "", _S3_RIGHTS),
     _Known("NoSuchBucket", "", "Create the bucket in the region of the import, or give another s3_uri."),
-    _Known("ResourceNotFoundException", "", "Check the ARN, the region and the account."),
+    _Known("NoSuchUpload", "", "Another process finished or aborted this upload meanwhile. Run it again."),
+    _Known(
+        "ResourceNotFoundException",
+        "",
+        "Check the ARN, the region and the account. If it was deleted, import_model makes it again from what is on S3.",
+    ),
     _Known("ThrottlingException", "", "Lower `concurrency`, or ask for a higher request rate in Service Quotas."),
-    *(_Known(code, "", "Renew the credentials.") for code in ("ExpiredTokenException", "ExpiredToken")),
-    _Known("NoCredentialsError", "", "Log in to AWS (aws configure, aws sso login), or pass a session that has them."),
+    *(_Known(code, "", _RENEW) for code in ("ExpiredTokenException", "ExpiredToken", "RequestExpired")),
+    *(
+        _Known(code, "", "The credentials are not valid (any more). Log in again, and check the clock of this machine.")
+        for code in (
+            *("UnrecognizedClientException", "InvalidClientTokenId", "InvalidAccessKeyId", "AuthFailure"),
+            *("InvalidSignatureException", "SignatureDoesNotMatch", "RequestTimeTooSkewed", "InvalidToken"),
+        )
+    ),
+    *(
+        _Known(code, "", "Log in to AWS (aws configure, aws sso login), or pass a session that has them.")
+        for code in (
+            "NoCredentialsError",
+            "PartialCredentialsError",
+            "TokenRetrievalError",
+            "UnauthorizedSSOTokenError",
+        )
+    ),
     *(
         _Known(code, "", "Check the network, the region and endpoint_url, then run it again.")
         for code in ("EndpointConnectionError", "ConnectTimeoutError", "ConnectionClosedError", "ReadTimeoutError")
     ),
 )
 
+
+class _JobFailure(NamedTuple):
+    fragments: tuple[str, ...]  # lower case; any of them in the message
+    cause: str
+    fix: str
+
+
+# The first that fits counts, so what names a file stands before what the file is about.
 _JOB_FAILURES = (
-    ("config.json", "The URI must be an uncompressed prefix with the model's files directly below it."),
-    ("architecture", "Start from a base model of a supported architecture."),
-    ("index.json", "Several shards need model.safetensors.index.json; merge again and upload to an empty prefix."),
-    ("size mismatch", "The prefix holds quantised or mixed weights; upload 16-bit weights to an empty prefix."),
-    ("tokenizer", "The tokenizer's files are not what transformers 4.51.3 reads; import with this library's export."),
-    ("kms", "The role needs kms:Decrypt and kms:DescribeKey on the bucket's key."),
-    ("access", "The role needs s3:GetObject and s3:ListBucket on the bucket (and kms:Decrypt where it is encrypted)."),
+    _JobFailure(
+        ("adapter",),
+        "the prefix holds a LoRA adapter instead of full weights",
+        "merge it (AdapterMerger), then import the merged model",
+    ),
+    _JobFailure(
+        ("size mismatch", "quantiz", "quantis", "gguf", "awq", "bitsandbytes"),
+        "the prefix holds quantised weights, or leftovers of another model",
+        "upload 16-bit weights to an empty prefix",
+    ),
+    _JobFailure(
+        ("index.json", "weight_map"),
+        "several shards need a model.safetensors.index.json that names every tensor",
+        "run preflight, which says what is missing; upload to an empty prefix",
+    ),
+    _JobFailure(
+        ("tokenizer", "extra_special_tokens", "has no attribute 'keys'"),
+        "the tokenizer's files are not what transformers 4.51.3 reads (transformers 5 writes others)",
+        "import the directory with this library, which rewrites them, instead of the prefix as it is",
+    ),
+    _JobFailure(
+        ("architecture", "model_type", "model type"),
+        "Custom Model Import does not serve this architecture",
+        "start from a base model of a supported one; preflight lists them",
+    ),
+    _JobFailure(
+        ("kms", "decrypt"),
+        "the role may not use the bucket's key",
+        "grant it kms:Decrypt and kms:DescribeKey, in its policy and in the key's "
+        "(create_import_role(…, kms_key_arn=…))",
+    ),
+    _JobFailure(
+        ("access", "denied", "not authorized", "permission", "getobject", "listbucket", "forbidden", "assume"),
+        "the role may not read the prefix",
+        "grant it s3:GetObject and s3:ListBucket there (create_import_role does), with aws:ResourceAccount = the "
+        "account that owns the bucket, and kms:Decrypt where it is encrypted",
+    ),
+    _JobFailure(
+        ("truncated", "not a safetensors file", "headertoo", "incomplete"),
+        "a weight file did not arrive whole, or is none",
+        "run import_model again: it compares every object with its SHA-256 and sends what differs",
+    ),
+    _JobFailure(
+        ("config.json", "expected file", "model.tar.gz", "not found", "no such key"),
+        "the URI is an archive, another level of the tree, or a partial upload",
+        "point at an uncompressed prefix with the model's files directly below it; preflight checks it",
+    ),
 )
+
+_SECRETS = re.compile(
+    r"(?P<key>X-Amz-(?:Signature|Credential|Security-Token)=|aws_secret_access_key\W+|aws_session_token\W+)[^\s&'\"]+"
+    r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",
+    re.IGNORECASE,
+)
+# What S3 and STS append to signature errors: the request as they saw it.
+_SIGNED_TEXT = re.compile(r"The (?:Canonical String|String-to-Sign)\b.*", re.DOTALL)
 
 
 def error_code(error: Exception) -> str:
@@ -85,13 +183,29 @@ def says(error: Exception, code: str, fragment: str) -> bool:
     return error_code(error) == code and fragment in str(error).lower()
 
 
-def explained(error: Exception, doing: str) -> BedrockError:
-    """An error of ours for one of botocore's: what was being done, what AWS said, what to do next."""
-    advice = next((known.advice for known in _ERRORS if says(error, known.code, known.fragment)), "")
-    return BedrockError(f"{doing} failed: {error}. {advice}".rstrip())
+def is_transient(error: Exception) -> bool:
+    """Whether the same request may succeed on the next try: a broken connection, or a service in trouble."""
+    from botocore.exceptions import ConnectionError as NoConnectionError
+    from botocore.exceptions import HTTPClientError
+
+    return isinstance(error, NoConnectionError | HTTPClientError) or error_code(error) in _TRANSIENT_CODES
+
+
+def explained(error: Exception, doing: str, advice: str | None = None) -> BedrockError:
+    """An error of ours for one of botocore's: what was being done, what AWS said, what to do next; no secrets.
+
+    `advice` takes the place of the table's.
+    """
+    if advice is None:
+        advice = next((known.advice for known in _ERRORS if says(error, known.code, known.fragment)), "")
+    said = _SIGNED_TEXT.sub("", _SECRETS.sub(lambda match: (match["key"] or "") + "***", str(error))).strip()
+    return BedrockError(f"{doing} failed: {said.rstrip('.')}. {advice}".rstrip())
 
 
 def job_advice(failure_message: str) -> str:
-    """What to do about a failed import job, "" where its reason is unknown."""
+    """Cause and fix of a failed import job, "" where its reason is unknown."""
     message = failure_message.lower()
-    return next((advice for fragment, advice in _JOB_FAILURES if fragment in message), "")
+    for fragments, cause, fix in _JOB_FAILURES:
+        if any(fragment in message for fragment in fragments):
+            return f"Cause: {cause}. To do: {fix}."
+    return ""

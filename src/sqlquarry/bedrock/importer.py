@@ -1,46 +1,53 @@
-"""MergedModel -> ImportedModel: preflight, upload, one import job, and the wait for it."""
+"""A checkpoint -> ImportedModel: preflight, upload, one import job, and the wait for it."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
+import json
 import logging
 import re
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from sqlquarry.artifacts import MergedModel
+from sqlquarry.artifacts import MANIFEST, MergedModel
 from sqlquarry.bedrock._aws import aws_client
-from sqlquarry.bedrock._progress import progress
 from sqlquarry.bedrock.client import ImportedModel
-from sqlquarry.bedrock.failures import CONCURRENT_JOBS, INVALID_ROLE, explained, job_advice, says
-from sqlquarry.bedrock.preflight import PreflightReport, preflight
-from sqlquarry.bedrock.upload import PARTS_IN_FLIGHT, Export, upload
-from sqlquarry.errors import (
-    BedrockError,
-    ConfigError,
-    CorruptArtifactError,
-    ImportJobError,
-    ImportTimeoutError,
-    PromptMismatchError,
+from sqlquarry.bedrock.cost import PriceTable
+from sqlquarry.bedrock.export import Export
+from sqlquarry.bedrock.jobs import (
+    MANIFEST_TAG,
+    PROMPT_TAG,
+    ImportJobs,
+    JobSummary,
+    ModelSummary,
+    problems,
 )
-from sqlquarry.prompt import PromptFormatter
+from sqlquarry.bedrock.prefix import Prefix
+from sqlquarry.bedrock.preflight import PreflightReport, preflight
+from sqlquarry.bedrock.preflight.account import check_account
+from sqlquarry.bedrock.preflight.request import Request
+from sqlquarry.bedrock.transfer import CLIENT_OPTIONS
+from sqlquarry.bedrock.upload import discard_unfinished, upload
+from sqlquarry.errors import BedrockError, ConfigError, CorruptArtifactError, PromptMismatchError
+from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
 
 logger = logging.getLogger(__name__)
 
-MANIFEST_TAG = "sqlquarry:manifest"
-PROMPT_TAG = "sqlquarry:prompt"
 _ROLE_ARN = re.compile(r"arn:aws(-[^:]+)?:iam::([0-9]{12})?:role/.+")
-_ROLE_RETRY_S = 10.0
 _JOB_NAME_CHARACTERS = 63
+Source = MergedModel | Path | str
 
 
 class BedrockImporter:
-    """Import merged models with Amazon Bedrock Custom Model Import; safe to run again at any point.
+    """Import models with Amazon Bedrock Custom Model Import; safe to run again at any point.
 
     Args:
-        role_arn: the role that Bedrock assumes to read the bucket.
+        role_arn: the role that Bedrock assumes to read the bucket (`create_import_role` makes one).
         session: a boto3 session; None uses the default credentials.
         endpoint_url: another address for all AWS calls.
         region: the region to serve in; None uses the session's.
@@ -78,45 +85,53 @@ class BedrockImporter:
         if bad:
             raise ConfigError("BedrockImporter: " + "; ".join(bad))
         self._role_arn, self._bucket, self._show_progress = role_arn, bucket, show_progress
-        self._poll_interval_s, self._timeout_s, self._role_propagation_s = (
-            poll_interval_s,
-            timeout_s,
-            role_propagation_s,
-        )
         self._sleep, self._clock = sleep, clock
         self._session, self._endpoint_url = session, endpoint_url
-        self._bedrock = aws_client("bedrock", session, endpoint_url, region)
-        self._region: str = self._bedrock.meta.region_name
+        bedrock = aws_client("bedrock", session, endpoint_url, region)
+        self._region: str = bedrock.meta.region_name
+        self._jobs = ImportJobs(bedrock, **times, sleep=sleep, clock=clock, show_progress=show_progress)
 
     def preflight(
         self,
-        merged: MergedModel,
+        source: Source,
         name: str | None = None,
         *,
         s3_uri: str | None = None,
         job_name: str | None = None,
+        account: bool = False,
     ) -> PreflightReport:
-        """Everything that would make the import of `merged` fail, without network; see `PreflightReport`."""
-        return preflight(merged, name, s3_uri=s3_uri, job_name=job_name, region=self._region)
+        """Everything that would make the import of `source` fail; see `PreflightReport`.
+
+        Without network for what lies on this machine, by ranged reads for an ``s3://`` prefix. `account` looks at
+        bucket, quotas and role too, which `import_model` does before it uploads.
+        """
+        options: dict[str, Any] = {"s3_uri": s3_uri, "job_name": job_name, "region": self._region}
+        if account or _is_s3(source):
+            options |= {"session": self._given_session, "endpoint_url": self._endpoint_url, "role_arn": self._role_arn}
+        return preflight(source, name, **options)
 
     def import_model(
         self,
-        merged: MergedModel,
+        source: Source,
         name: str,
         *,
+        formatter: PromptFormatter | None = None,
         s3_uri: str | None = None,
         job_name: str | None = None,
         tags: Mapping[str, str] | None = None,
         kms_key_id: str | None = None,
-        vpc_config: Mapping[str, list[str]] | None = None,
+        vpc_config: Mapping[str, Sequence[str]] | None = None,
     ) -> ImportedModel:
-        """Check, upload and import a merged model, and wait until it can be called.
+        """Check, upload and import a checkpoint, and wait until it can be called.
 
-        Run again with the same model, it returns the imported model, or goes on with what is missing.
+        Run again with the same content, it returns the imported model, or goes on with what is missing.
 
         Args:
-            merged: the finished model.
+            source: a finished merged model; any other checkpoint's directory, which is exported in the service's
+                dialect; or ``s3://bucket/prefix``, which is imported as it is.
             name: the imported model's name, unique in the account and region.
+            formatter: the prompt that it answers to, bound. None takes the ``prompt.json`` beside the weights; where
+                there is none, the model can be asked texts, not records.
             s3_uri: ``s3://bucket/prefix/`` for its files; None puts them below the importer's `bucket`.
             job_name: the import job's name; None derives one from name and content.
             tags: further tags of job and model.
@@ -124,73 +139,175 @@ class BedrockImporter:
             vpc_config: ``{"subnetIds": […], "securityGroupIds": […]}`` to read the bucket through a VPC.
 
         Raises:
+            ConfigError: an option that the service would refuse, or no place to upload to.
             PreflightError: the import would fail.
             CorruptArtifactError: a file of the model differs from its manifest.
+            PromptMismatchError: `formatter` is not the prompt beside the weights.
             ImportJobError: the job ended Failed.
             ImportTimeoutError: the job still runs after `timeout_s`; attach to it later.
             BedrockError: AWS refused, the name is taken by another model, or the S3 prefix holds something else.
         """
-        if s3_uri is None and self._bucket is None:
-            raise ConfigError(
-                "import_model does not know where to upload: pass s3_uri='s3://bucket/prefix/', or make the importer "
-                "with bucket='…'"
+        in_place = _is_s3(source)
+        bad = problems(tags, kms_key_id, vpc_config)
+        if formatter is not None and formatter.tokens is None:
+            bad.append("formatter is not bound to a base model; call formatter.bind(tokenizer)")
+        if in_place and s3_uri is not None:
+            bad.append("s3_uri is given, but a source on S3 is imported where it is; leave it out")
+        if not in_place and s3_uri is None and self._bucket is None:
+            bad.append(
+                "it is not known where to upload: pass s3_uri='s3://bucket/prefix/', or make the importer with "
+                "bucket='…'"
             )
-        where = s3_uri or f"s3://{self._bucket}/"
-        self.preflight(merged, name, s3_uri=where, job_name=job_name).raise_for_errors()
-        export = Export.of(merged)
-        digest, formatter = export.manifest.digest, PromptFormatter.load(merged.path)
-        uri = s3_uri or f"{where}sqlquarry/{name}/{digest[:12]}/"
+        if bad:
+            raise ConfigError("import_model: " + "; ".join(bad))
+        where = str(source) if in_place else s3_uri or f"s3://{self._bucket}/"
+        report = self.preflight(source, name, s3_uri=where, job_name=job_name)
+        report.raise_for_errors()
+        for finding in report.warnings:
+            logger.warning("%s", finding)
+        export = self._export(source, formatter)
+        digest = export.manifest.digest
+        uri = where if in_place or s3_uri else f"{where}sqlquarry/{name}/{digest[:12]}/"
 
         arn = self._imported(name, digest) or self._in_progress(name, digest)
         if arn is None:
             job_name = self._free_job_name(job_name, name, digest)
-            # Hours of serving are about to depend on these bytes; preflight has seen only headers.
-            if MergedModel.load(merged.path, verify=True).manifest.digest != merged.manifest.digest:
-                raise CorruptArtifactError(
-                    f"{merged.path} was written again after this MergedModel was loaded. Use MergedModel.load()."
-                )
-            # A part that fails for good costs its whole file, so botocore may try for a minute or two.
-            options = {"attempts": 10, "max_pool_connections": PARTS_IN_FLIGHT}
-            s3 = aws_client("s3", self._session, self._endpoint_url, self._region, **options)
-            upload(export, uri, s3=s3, show_progress=self._show_progress)
-            ours = {MANIFEST_TAG: digest, PROMPT_TAG: formatter.fingerprint}
-            tag_list = [{"key": key, "value": value} for key, value in ({**(tags or {}), **ours}).items()]
-            request = {
-                "jobName": job_name,
-                "importedModelName": name,
-                "roleArn": self._role_arn,
-                "modelDataSource": {"s3DataSource": {"s3Uri": uri}},
-                "jobTags": tag_list,
-                "importedModelTags": tag_list,
-                "clientRequestToken": hashlib.sha256(f"{digest}\n{name}\n{job_name}".encode()).hexdigest(),
-            }
+            if not in_place:
+                # Before hours of upload: bucket, region, quotas, role, key and network.
+                asked = Request(name, job_name, uri, self._region, self._role_arn, kms_key_id, vpc_config)
+                found = check_account(asked, session=self._given_session, endpoint_url=self._endpoint_url)
+                PreflightReport(tuple(found)).raise_for_errors()
+                _require_unchanged(source)
+                upload(export, uri, s3=self._s3, show_progress=self._show_progress, sleep=self._sleep)
+            request = self._request(export, name=name, job_name=job_name, uri=uri, tags=tags or {})
             if kms_key_id:
                 request["importedModelKmsKeyId"] = kms_key_id
             if vpc_config:
-                request["vpcConfig"] = dict(vpc_config)
-            arn = self._submit(request)
-        return self.attach(arn, formatter)
+                request["vpcConfig"] = {key: list(ids) for key, ids in vpc_config.items()}
+            arn = self._jobs.submit(request)
+        weight_bytes = sum(int(f["bytes"]) for n, f in export.manifest.files.items() if n.endswith(".safetensors"))
+        return self._attach(arn, export.formatter, weight_bytes)
 
-    def attach(self, arn: str, formatter: PromptFormatter) -> ImportedModel:
-        """The model behind an import job (waits for it) or an imported model's ARN.
+    def attach(self, arn: str, formatter: PromptFormatter | None = None) -> ImportedModel:
+        """The model behind an import job (waits for it) or an imported model.
 
         Args:
-            arn: of a model-import-job or an imported-model.
-            formatter: the prompt that the model was trained with.
+            arn: of a model-import-job or an imported-model; or an imported model's name.
+            formatter: the prompt that the model was trained with; None for a model that is only asked texts.
 
         Raises:
             PromptMismatchError: the model's tag names another prompt.
             ImportJobError, ImportTimeoutError: as `import_model`.
+            BedrockError: AWS refused, or the model was deleted meanwhile.
+        """
+        return self._attach(arn, formatter, None)
+
+    def list_models(self, name_contains: str | None = None) -> list[ModelSummary]:
+        """Imported models of the account and region.
+
+        Raises:
             BedrockError: AWS refused.
         """
-        model_arn = self._wait(arn) if ":model-import-job/" in arn else arn
-        served = self._tags(model_arn).get(PROMPT_TAG)
-        if served not in (None, formatter.fingerprint):
+        return self._jobs.models(**({"nameContains": name_contains} if name_contains else {}))
+
+    def list_jobs(self, name_contains: str | None = None, *, status: str | None = None) -> list[JobSummary]:
+        """Import jobs of the account and region; `status` is "InProgress", "Completed" or "Failed".
+
+        Raises:
+            BedrockError: AWS refused.
+        """
+        wanted = {"nameContains": name_contains, "statusEquals": status}
+        return self._jobs.jobs(**{key: value for key, value in wanted.items() if value})
+
+    def delete(self, name_or_arn: str) -> None:
+        """Delete an imported model, which ends its storage cost; its files on S3 stay.
+
+        Raises:
+            BedrockError: AWS refused, or there is no such model.
+        """
+        self._jobs.call("delete_imported_model", modelIdentifier=name_or_arn)
+
+    def storage_cost_per_month(self, model: ImportedModel | str, *, prices: PriceTable | None = None) -> float:
+        """US dollars per month for keeping an imported model (object, name or ARN), asked or not.
+
+        Custom model units times the price of one, $1.95 where `prices` says nothing else. Source: the pricing page of
+        Amazon Bedrock as quoted in 2026 (see `PriceTable`).
+
+        Raises:
+            BedrockError: AWS refused, or names no units.
+        """
+        identifier = model if isinstance(model, str) else model.arn
+        answer = self._jobs.call("get_imported_model", modelIdentifier=identifier)
+        units = answer.get("customModelUnits", {}).get("customModelUnitsPerModelCopy")
+        if units is None:
+            raise BedrockError(f"AWS names no custom model units for {identifier}, so its storage cost is not known.")
+        return (prices or PriceTable()).storage_usd_per_month(int(units))
+
+    def discard_unfinished_upload(self, s3_uri: str) -> int:
+        """Abort what broken uploads left below a prefix, instead of letting the next run continue them.
+
+        Returns how many objects were unfinished. Their parts cost storage until then.
+
+        Raises:
+            BedrockError: S3 refused.
+        """
+        return discard_unfinished(s3_uri, s3=self._s3)
+
+    @functools.cached_property
+    def _given_session(self) -> Any:
+        if self._session is not None:
+            return self._session
+        import boto3
+
+        return boto3.session.Session()
+
+    @functools.cached_property
+    def _s3(self) -> Any:
+        return aws_client("s3", self._session, self._endpoint_url, self._region, **CLIENT_OPTIONS)
+
+    def _export(self, source: Source, formatter: PromptFormatter | None) -> Export:
+        """What is, or will be, on S3."""
+        if not _is_s3(source):
+            return Export.of(_opened(source), formatter)
+        prefix = Prefix.of(self._s3, str(source))
+        content = prefix.content()
+        own = _formatter_of(prefix) if PROMPT_FILE in content.files else None
+        if formatter is not None and own is not None and own.fingerprint != formatter.fingerprint:
+            raise PromptMismatchError(
+                f"{prefix}{PROMPT_FILE} is prompt {own.fingerprint!r}, not {formatter.fingerprint!r}. Leave out "
+                "`formatter` to serve the prompt that the weights were trained with."
+            )
+        return Export({}, content, own or formatter)
+
+    def _request(
+        self, export: Export, *, name: str, job_name: str, uri: str, tags: Mapping[str, str]
+    ) -> dict[str, Any]:
+        digest = export.manifest.digest
+        ours = {MANIFEST_TAG: digest}
+        if export.formatter is not None:
+            ours[PROMPT_TAG] = export.formatter.fingerprint
+        tag_list = [{"key": key, "value": value} for key, value in {**tags, **ours}.items()]
+        return {
+            "jobName": job_name,
+            "importedModelName": name,
+            "roleArn": self._role_arn,
+            "modelDataSource": {"s3DataSource": {"s3Uri": uri}},
+            "jobTags": tag_list,
+            "importedModelTags": tag_list,
+            "clientRequestToken": hashlib.sha256(f"{digest}\n{name}\n{job_name}".encode()).hexdigest(),
+        }
+
+    def _attach(self, arn: str, formatter: PromptFormatter | None, weight_bytes: int | None) -> ImportedModel:
+        model_arn = self._jobs.wait(arn, weight_bytes) if ":model-import-job/" in arn else arn
+        if not model_arn.startswith("arn:"):
+            model_arn = str(self._jobs.call("get_imported_model", modelIdentifier=model_arn)["modelArn"])
+        served = self._jobs.tags(model_arn).get(PROMPT_TAG)
+        if formatter is not None and served not in (None, formatter.fingerprint):
             raise PromptMismatchError(
                 f"{model_arn} was trained with prompt {served!r}, not {formatter.fingerprint!r}. "
                 "Use PromptFormatter.load() on the merged model's directory."
             )
-        name = self._call("get_imported_model", modelIdentifier=model_arn)["modelName"]
+        name = self._jobs.call("get_imported_model", modelIdentifier=model_arn)["modelName"]
         return ImportedModel(
             model_arn,
             formatter,
@@ -204,25 +321,22 @@ class BedrockImporter:
 
     def _imported(self, name: str, digest: str) -> str | None:
         """The ARN of the imported model of this name, if it has this content."""
-        models = self._list("list_imported_models", "modelSummaries", nameContains=name)
-        arn = next((str(model["modelArn"]) for model in models if model["modelName"] == name), None)
-        if arn is not None and (found := self._tags(arn).get(MANIFEST_TAG)) != digest:
+        arn = next((model.arn for model in self._jobs.models(nameContains=name) if model.name == name), None)
+        if arn is not None and (found := self._jobs.tags(arn).get(MANIFEST_TAG)) != digest:
             raise BedrockError(
                 f"an imported model {name!r} exists already ({arn}), made from other content (manifest {found!r}, not "
-                f"{digest!r}). Choose another name, or delete it: ImportedModel(arn, formatter).delete()."
+                f"{digest!r}). Choose another name, or delete it: importer.delete({name!r})."
             )
         return arn
 
     def _in_progress(self, name: str, digest: str) -> str | None:
         """The ARN of a running job that imports this content under this name."""
-        jobs = self._list("list_model_import_jobs", "modelImportJobSummaries", statusEquals="InProgress")
-        for job in jobs:
-            if job.get("importedModelName") == name:
-                arn = str(job["jobArn"])
-                if self._tags(arn).get(MANIFEST_TAG) == digest:
-                    return arn
+        for job in self._jobs.jobs(statusEquals="InProgress"):
+            if job.model_name == name:
+                if self._jobs.tags(job.arn).get(MANIFEST_TAG) == digest:
+                    return job.arn
                 raise BedrockError(
-                    f"import job {arn} is importing other content as {name!r}. Wait for it, or choose another name."
+                    f"import job {job.arn} is importing other content as {name!r}. Wait for it, or choose another name."
                 )
         return None
 
@@ -231,80 +345,39 @@ class BedrockImporter:
         suffix = f"-{digest[:12]}"
         # 4 characters stay for the number of the attempt: after a failed job the next one needs another name.
         base = wanted or name.replace("_", "-")[: _JOB_NAME_CHARACTERS - len(suffix) - 4] + suffix
-        jobs = self._list("list_model_import_jobs", "modelImportJobSummaries", nameContains=base)
-        taken = {job["jobName"] for job in jobs}
+        taken = {job.name for job in self._jobs.jobs(nameContains=base)}
         if wanted in taken:
             raise BedrockError(f"there was an import job {wanted!r} before; choose another job_name, or leave it out")
         names = itertools.chain([base], (f"{base}-{attempt}" for attempt in itertools.count(2)))
         return next(free for free in names if free not in taken)
 
-    def _submit(self, request: Mapping[str, Any]) -> str:
-        """Create the job, waiting for the one import slot and for a new role to be known."""
-        from botocore.exceptions import BotoCoreError, ClientError
 
-        started = self._clock()
-        while True:
-            try:
-                arn = str(self._bedrock.create_model_import_job(**request)["jobArn"])
-            except (BotoCoreError, ClientError) as error:
-                waited = self._clock() - started
-                if says(error, "ServiceQuotaExceededException", CONCURRENT_JOBS):
-                    if waited >= self._timeout_s:
-                        raise ImportTimeoutError(
-                            f"another import job kept the account's only slot for {waited:.0f} s, so none was started "
-                            f"for {request['importedModelName']!r}. The files are uploaded; run import_model again."
-                        ) from error
-                    logger.warning("another import job is running; waiting for the slot (%.0f s so far)", waited)
-                    self._sleep(self._poll_interval_s)
-                elif says(error, "ValidationException", INVALID_ROLE) and waited < self._role_propagation_s:
-                    logger.warning("the role is not known to the service yet; trying again (%.0f s so far)", waited)
-                    self._sleep(_ROLE_RETRY_S)
-                else:
-                    raise explained(error, f"creating import job {request['jobName']!r}") from error
-            else:
-                logger.info("import job %s started", arn)
-                return arn
+def _is_s3(source: Source) -> bool:
+    return isinstance(source, str) and source.startswith("s3://")
 
-    def _wait(self, job_arn: str) -> str:
-        """Poll a job until it ends; returns the imported model's ARN."""
-        started = self._clock()
-        goes_on = f"It goes on without us; attach({job_arn!r}, formatter) waits for it again."
-        with progress(show=self._show_progress) as bar:
-            bar.add_task(f"import job {job_arn.rsplit('/', 1)[-1]}", total=None)
-            while True:
-                job = self._call("get_model_import_job", jobIdentifier=job_arn)
-                status = job["status"]
-                # The API says Completed, some pages say Complete.
-                if status in ("Completed", "Complete"):
-                    return str(job["importedModelArn"])
-                if status == "Failed":
-                    reason = job.get("failureMessage", "the service gave no reason").rstrip(".")
-                    raise ImportJobError(f"import job {job_arn} failed: {reason}. {job_advice(reason)}".rstrip())
-                waited = self._clock() - started
-                if waited >= self._timeout_s:
-                    raise ImportTimeoutError(f"import job {job_arn} is still {status} after {waited:.0f} s. {goes_on}")
-                try:
-                    self._sleep(self._poll_interval_s)
-                except KeyboardInterrupt:
-                    logger.warning("interrupted while waiting for import job %s. %s", job_arn, goes_on)
-                    raise
 
-    def _tags(self, arn: str) -> dict[str, str]:
-        return {tag["key"]: tag["value"] for tag in self._call("list_tags_for_resource", resourceARN=arn)["tags"]}
+def _opened(source: Source) -> MergedModel | Path:
+    """A finished merged model as such, whatever names it; any other directory as a path."""
+    if isinstance(source, MergedModel):
+        return source
+    path = Path(source)
+    try:
+        ours = json.loads((path / MANIFEST).read_bytes())["kind"] == MergedModel.kind
+    except (OSError, ValueError, KeyError, TypeError):
+        ours = False
+    return MergedModel.load(path) if ours else path
 
-    def _list(self, operation: str, key: str, **filters: Any) -> Iterator[Mapping[str, Any]]:
-        from botocore.exceptions import BotoCoreError, ClientError
 
-        try:
-            for page in self._bedrock.get_paginator(operation).paginate(**filters):
-                yield from page.get(key, ())
-        except (BotoCoreError, ClientError) as error:
-            raise explained(error, operation) from error
+def _require_unchanged(source: Source) -> None:
+    """Refuse a merged model whose directory was finished again; what changed without that, the upload notices."""
+    if isinstance(source, MergedModel) and MergedModel.load(source.path).manifest.digest != source.manifest.digest:
+        raise CorruptArtifactError(
+            f"{source.path} was written again after this MergedModel was loaded. Use MergedModel.load()."
+        )
 
-    def _call(self, operation: str, **arguments: Any) -> Any:
-        from botocore.exceptions import BotoCoreError, ClientError
 
-        try:
-            return getattr(self._bedrock, operation)(**arguments)
-        except (BotoCoreError, ClientError) as error:
-            raise explained(error, f"{operation} for {next(iter(arguments.values()))}") from error
+def _formatter_of(prefix: Prefix) -> PromptFormatter:
+    """The prompt.json of a prefix; it is checked where it is loaded, from a directory."""
+    with tempfile.TemporaryDirectory() as directory:
+        (Path(directory) / PROMPT_FILE).write_bytes(prefix.read(PROMPT_FILE))
+        return PromptFormatter.load(directory)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlquarry.artifacts import Generation
 from sqlquarry.errors import GenerationError
@@ -23,57 +23,107 @@ from sqlquarry.errors import GenerationError
 _STOP_REASONS = {"end_turn": "stop", "eos": "stop", "stop_sequence": "stop", "max_tokens": "length"}
 
 
+class Piece(NamedTuple):
+    """One streamed chunk; None where it says nothing of it.
+
+    Chunks that open a chat or hold only usage have no text; the stop reason and usage come at the end.
+    """
+
+    text: str | None = None
+    stop_reason: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+    def over(self, earlier: Piece) -> Piece:
+        """What is known after both."""
+        return earlier._replace(**{name: value for name, value in self._asdict().items() if value is not None})
+
+
 def parse_answer(body: bytes, latency_s: float | None = None) -> Generation:
-    """One whole answer.
+    """One whole answer; an empty text is an answer, no text is none.
 
     Raises:
         GenerationError: it is not JSON, or of no known shape; the message holds the keys, never the content.
     """
     content = _json_object(body)
-    text, stop_reason = _text_and_stop(content)
-    if text is None:
+    piece = _piece(content)
+    if piece.text is None:
         raise _unknown(content)
-    usage = content.get("usage") or {}
     return Generation(
-        text=text,
-        stop_reason=_STOP_REASONS.get(stop_reason, stop_reason) if stop_reason else "stop",
-        prompt_tokens=content.get("prompt_token_count", usage.get("prompt_tokens")),
-        completion_tokens=content.get("generation_token_count", usage.get("completion_tokens")),
+        text=piece.text,
+        stop_reason=piece.stop_reason or "stop",
+        prompt_tokens=piece.prompt_tokens,
+        completion_tokens=piece.completion_tokens,
         latency_s=latency_s,
+        logprobs=_logprobs(content),
     )
 
 
-def parse_chunk(body: bytes) -> tuple[str, str | None]:
-    """The text and, at the end, the stop reason of one streamed chunk; chunks with only usage have no text.
+def parse_chunk(body: bytes) -> Piece:
+    """One streamed chunk.
 
     Raises:
         GenerationError: as `parse_answer`.
     """
     content = _json_object(body)
-    text, stop_reason = _text_and_stop(content)
-    if text is None and stop_reason is None and "usage" not in content and content.get("choices") != []:
+    if not content.keys() & {"generation", "choices", "usage"}:
         raise _unknown(content)
-    return text or "", _STOP_REASONS.get(stop_reason, stop_reason) if stop_reason else None
+    return _piece(content)
+
+
+def stop_word(reason: str) -> str:
+    """A service's stop reason in our words: "stop", "length", or its own word."""
+    return _STOP_REASONS.get(reason, reason)
 
 
 def _json_object(body: bytes) -> dict[str, Any]:
     try:
         content = json.loads(body)
     except ValueError as error:
-        raise GenerationError(f"the model's answer is not JSON ({len(body)} bytes)") from error
+        raise GenerationError(
+            f"the model's answer is not JSON ({len(body)} bytes). Look at the model in the Bedrock console."
+        ) from error
     if not isinstance(content, dict):
-        raise GenerationError(f"the model's answer is a JSON {type(content).__name__}, not an object")
+        raise GenerationError(
+            f"the model's answer is a JSON {type(content).__name__}, not an object. Please report it."
+        )
     return content
 
 
-def _text_and_stop(content: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    if isinstance(content.get("generation"), str):
-        return content["generation"], content.get("stop_reason")
-    choices = content.get("choices")
-    choice = choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+def _piece(content: Mapping[str, Any]) -> Piece:
+    choice, usage = _choice(content), content.get("usage") or {}
     message = choice.get("message") or choice.get("delta") or {}
-    text = choice.get("text", message.get("content"))
-    return text if isinstance(text, str) else None, choice.get("finish_reason")
+    text = content.get("generation", choice.get("text", message.get("content")))
+    reason = content.get("stop_reason") or choice.get("finish_reason")
+    return Piece(
+        text if isinstance(text, str) else None,
+        stop_word(reason) if reason else None,
+        content.get("prompt_token_count", usage.get("prompt_tokens")),
+        content.get("generation_token_count", usage.get("completion_tokens")),
+    )
+
+
+def _choice(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    choices = content.get("choices")
+    return choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+
+
+def _logprobs(content: Mapping[str, Any]) -> tuple[float, ...] | None:
+    """In Completions `token_logprobs`, in Chat `content`, in BedrockCompletion ``[{token id: value}, …]``."""
+    found = content.get("logprobs") or _choice(content).get("logprobs")
+    if isinstance(found, dict):
+        found = found.get("token_logprobs") or found.get("content")
+    values = [_logprob(entry) for entry in found] if isinstance(found, list) else []
+    known = [value for value in values if value is not None]
+    return tuple(known) if known and len(known) == len(values) else None
+
+
+def _logprob(entry: Any) -> float | None:
+    candidates = [entry]
+    if isinstance(entry, dict):
+        candidates = [entry["logprob"]] if "logprob" in entry else list(entry.values())
+    # Of several candidates a greedy answer took the likeliest.
+    return max((float(value) for value in candidates if isinstance(value, int | float)), default=None)
 
 
 def _unknown(content: Mapping[str, Any]) -> GenerationError:

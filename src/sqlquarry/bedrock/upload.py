@@ -1,148 +1,127 @@
-"""A merged model on S3: exactly its own files below one prefix, resumable by content, the manifest last."""
+"""A model on S3: exactly its own files below one prefix, resumable by content, the manifest last."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from rich.progress import DownloadColumn, TransferSpeedColumn
 
-from sqlquarry.artifacts import MANIFEST, MANIFEST_VERSION, Manifest, MergedModel
+from sqlquarry.artifacts import MANIFEST, MANIFEST_VERSION, Manifest
 from sqlquarry.bedrock._progress import progress
-from sqlquarry.bedrock.dialect import export_files
+from sqlquarry.bedrock.export import Export
 from sqlquarry.bedrock.failures import explained
-from sqlquarry.bedrock.weights import INDEX
+from sqlquarry.bedrock.prefix import Prefix
+from sqlquarry.bedrock.transfer import PART_BYTES, REQUESTS_IN_FLIGHT, Outgoing, Transfer
 from sqlquarry.errors import BedrockError
-from sqlquarry.prompt import PROMPT_FILE
-
-# Uploaded as they are, where they exist; everything else in the directory stays at home.
-_VERBATIM = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", INDEX, PROMPT_FILE)
-PARTS_IN_FLIGHT = 16
-_PART_BYTES = 64 * 2**20
-_SHA256 = "sha256"  # the object metadata that makes a second run skip what is there
 
 
-@dataclass(frozen=True, slots=True)
-class Export:
-    """What a merged model looks like on S3: its files (content or path), and the manifest that describes them."""
-
-    files: Mapping[str, bytes | Path]
-    manifest: Manifest
-
-    @classmethod
-    def of(cls, merged: MergedModel) -> Export:
-        """Rewrite the metadata and describe the result; reads no weights.
-
-        The digest of this manifest is over the exported files, so it is another one when the dialect changes.
-        """
-        names = [n for n in merged.manifest.files if n.endswith(".safetensors") or n in _VERBATIM]
-        verbatim = {name: merged.path / name for name in names if "/" not in name}
-        rewritten = export_files(merged.path)
-        entries = {name: merged.manifest.files[name] for name in verbatim} | {
-            name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-            for name, content in rewritten.items()
-        }
-        provenance = {**merged.manifest.provenance, "exported_from": merged.manifest.digest}
-        manifest = Manifest(merged.kind, dict(sorted(entries.items())), provenance)
-        return cls({**rewritten, **verbatim}, manifest)
-
-
-def upload(export: Export, s3_uri: str, *, s3: Any, show_progress: bool = True) -> int:
+def upload(
+    export: Export,
+    s3_uri: str,
+    *,
+    s3: Any,
+    show_progress: bool = True,
+    part_bytes: int = PART_BYTES,
+    requests_in_flight: int = REQUESTS_IN_FLIGHT,
+    sleep: Callable[[float], None] = time.sleep,
+) -> int:
     """Bring an export to an S3 prefix; a second run uploads nothing, a broken one goes on where it stopped.
+
+    Objects of the right size and SHA-256 are left alone, and so are the parts of unfinished uploads. Weights go first:
+    what names them is not there before they are. Memory: `part_bytes` * `requests_in_flight`.
 
     Args:
         export: the files.
         s3_uri: ``s3://bucket/prefix``.
         s3: a boto3 S3 client.
         show_progress: draw a progress bar where stderr is a terminal.
+        part_bytes: size of the parts in which large files travel.
+        requests_in_flight: requests at a time.
+        sleep: waits between tries; injected by tests.
 
     Returns:
-        The number of bytes uploaded, manifest not counted.
+        The number of bytes of the files that were not there, manifest not counted.
 
     Raises:
+        CorruptArtifactError: a file differs from its SHA-256.
         BedrockError: the prefix holds files of something else, or S3 refused.
     """
-    from boto3.exceptions import S3UploadFailedError
-    from boto3.s3.transfer import TransferConfig
     from botocore.exceptions import BotoCoreError, ClientError
 
-    bucket, prefix = split_uri(s3_uri)
-    transfer = TransferConfig(max_concurrency=PARTS_IN_FLIGHT, multipart_chunksize=_PART_BYTES)
+    prefix = Prefix.of(s3, s3_uri)
     try:
-        present = dict(_objects(s3, bucket, prefix))
+        present = {name: item.size for name, item in prefix.objects().items()}
         _refuse_leftovers(present, export, s3_uri)
         pending = [
             name
             for name, entry in export.manifest.files.items()
-            if present.get(name) != entry["bytes"] or _stored_sha256(s3, bucket, prefix + name) != entry["sha256"]
+            if present.get(name) != entry["bytes"] or prefix.sha256(name) != entry["sha256"]
         ]
         manifest = _manifest_json(export.manifest)
         digest = hashlib.sha256(manifest).hexdigest()
-        if not pending and MANIFEST in present and _stored_sha256(s3, bucket, prefix + MANIFEST) == digest:
+        if not pending and MANIFEST in present and prefix.sha256(MANIFEST) == digest:
             return 0
         if pending and MANIFEST in present:
             # The old manifest would call a half replaced prefix finished.
-            s3.delete_object(Bucket=bucket, Key=prefix + MANIFEST)
-        total = sum(int(export.manifest.files[name]["bytes"]) for name in pending)
+            s3.delete_object(Bucket=prefix.bucket, Key=prefix.prefix + MANIFEST)
+        files = [_outgoing(export, prefix, name) for name in sorted(pending)]
+        weights = [file for file in files if file.key.endswith(".safetensors")]
+        total = sum(file.size for file in files)
         with progress(DownloadColumn(), TransferSpeedColumn(), show=show_progress) as bar:
             task = bar.add_task(f"upload to {s3_uri}", total=total)
-            for name in pending:
-                content, key = export.files[name], prefix + name
-                metadata = {_SHA256: str(export.manifest.files[name]["sha256"])}
-                if isinstance(content, bytes):
-                    s3.put_object(Bucket=bucket, Key=key, Body=content, Metadata=metadata)
-                    bar.advance(task, len(content))
-                else:
-                    s3.upload_file(
-                        str(content),
-                        bucket,
-                        key,
-                        ExtraArgs={"Metadata": metadata},
-                        Config=transfer,
-                        Callback=lambda sent: bar.advance(task, sent),
-                    )
-        s3.put_object(Bucket=bucket, Key=prefix + MANIFEST, Body=manifest, Metadata={_SHA256: digest})
-    except (BotoCoreError, ClientError, S3UploadFailedError) as error:
-        # upload_file hides AWS's code in the error that it wraps.
-        cause = error.__context__ if isinstance(error.__context__, ClientError) else error
-        raise explained(cause, f"uploading to {s3_uri}") from error
+            transfer = Transfer(
+                s3,
+                prefix.bucket,
+                part_bytes=part_bytes,
+                requests_in_flight=requests_in_flight,
+                sleep=sleep,
+                sent=lambda count: bar.advance(task, count),
+            )
+            transfer.send(weights, prefix.prefix)
+            transfer.send([file for file in files if file not in weights], prefix.prefix)
+        transfer.send([Outgoing(prefix.prefix + MANIFEST, manifest, len(manifest), digest)], prefix.prefix)
+    except (BotoCoreError, ClientError) as error:
+        raise explained(error, f"uploading to {s3_uri}") from error
     return total
 
 
-def split_uri(s3_uri: str) -> tuple[str, str]:
-    """Bucket and key prefix of ``s3://bucket/prefix``; the prefix ends with "/" unless it is empty."""
-    bucket, _, prefix = s3_uri.removeprefix("s3://").partition("/")
-    prefix = prefix.strip("/")
-    return bucket, f"{prefix}/" if prefix else ""
+def discard_unfinished(s3_uri: str, *, s3: Any) -> int:
+    """Abort what broken uploads left below a prefix, whose parts cost storage; returns how many there were.
+
+    Raises:
+        BedrockError: S3 refused.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    prefix = Prefix.of(s3, s3_uri)
+    try:
+        pages = s3.get_paginator("list_multipart_uploads").paginate(Bucket=prefix.bucket, Prefix=prefix.prefix)
+        found = [item for page in pages for item in page.get("Uploads", ())]
+        for item in found:
+            s3.abort_multipart_upload(Bucket=prefix.bucket, Key=item["Key"], UploadId=item["UploadId"])
+    except (BotoCoreError, ClientError) as error:
+        raise explained(error, f"discarding unfinished uploads below {s3_uri}") from error
+    return len(found)
 
 
-def _objects(s3: Any, bucket: str, prefix: str) -> Iterator[tuple[str, int]]:
-    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
-        for item in page.get("Contents", ()):
-            name = item["Key"].removeprefix(prefix)
-            # The console marks a folder with an empty object.
-            if name and not name.endswith("/"):
-                yield name, item["Size"]
+def _outgoing(export: Export, prefix: Prefix, name: str) -> Outgoing:
+    entry = export.manifest.files[name]
+    return Outgoing(prefix.prefix + name, export.files[name], int(entry["bytes"]), str(entry["sha256"]))
 
 
-def _refuse_leftovers(present: Mapping[str, int], export: Export, s3_uri: str) -> None:
-    foreign = sorted(present.keys() - export.manifest.files.keys() - {MANIFEST})
+def _refuse_leftovers(present: Iterable[str], export: Export, s3_uri: str) -> None:
+    foreign = sorted(set(present) - export.manifest.files.keys() - {MANIFEST})
     if foreign:
         shown = ", ".join(foreign[:5]) + (", …" if len(foreign) > 5 else "")
         raise BedrockError(
             f"{s3_uri} already holds {len(foreign)} file(s) that are not part of this model ({shown}). The service "
             "would read them as well and fail. Give an empty prefix, or delete them."
         )
-
-
-def _stored_sha256(s3: Any, bucket: str, key: str) -> str | None:
-    metadata: Mapping[str, str] = s3.head_object(Bucket=bucket, Key=key).get("Metadata", {})
-    return metadata.get(_SHA256)
 
 
 def _manifest_json(manifest: Manifest) -> bytes:

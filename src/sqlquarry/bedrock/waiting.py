@@ -1,4 +1,4 @@
-"""Two waits for an imported model: minutes while it wakes up (once for all threads), seconds when throttled.
+"""Two waits for a model: minutes while it wakes up (once for all threads), seconds and fewer requests when throttled.
 
 Models scale to zero after five idle minutes; waking takes from half a minute to several, while botocore's own retries
 of ModelNotReadyException end after seconds.
@@ -16,13 +16,15 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from sqlquarry.bedrock.failures import error_code
+from sqlquarry.bedrock.inflight import InFlight
 from sqlquarry.errors import ModelNotReadyError
 
 logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
+_THROTTLED = ("ThrottlingException", "ServiceUnavailableException")
 # ModelTimeoutException (408) and InternalServerException are gone on the next try; botocore never retries the first.
-_TRANSIENT = ("ThrottlingException", "ServiceUnavailableException", "ModelTimeoutException", "InternalServerException")
+_TRANSIENT = (*_THROTTLED, "ModelTimeoutException", "InternalServerException")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +50,20 @@ class Waiter:
     """Runs the requests of one batch, from any number of threads, and waits where the service asks to.
 
     While the model is cold, the thread that saw it first tries again every `not_ready_interval_s`; the others stand
-    still.
+    still. While the service throttles, fewer requests fly (see `InFlight`).
     """
 
     def __init__(
-        self, patience: Patience, *, sleep: Callable[[float], None], clock: Callable[[], float], jitter: random.Random
+        self,
+        patience: Patience,
+        *,
+        concurrency: int,
+        sleep: Callable[[float], None],
+        clock: Callable[[], float],
+        jitter: random.Random,
     ) -> None:
         self._patience, self._sleep, self._clock, self._jitter = patience, sleep, clock, jitter
+        self._in_flight = InFlight(concurrency)
         self._waiting = threading.Lock()  # held by the thread that waits for a cold model
         self._wake_ups = 0
         self._cold_since: float | None = None
@@ -63,6 +72,7 @@ class Waiter:
     def stop(self) -> None:
         """Let no further request start."""
         self._over = self._over or CancelledError()
+        self._in_flight.close()
 
     def run(self, send: Callable[[], Answer]) -> Answer:
         """The answer of `send`, after as many tries as it takes.
@@ -76,11 +86,17 @@ class Waiter:
         attempt = 0
         while True:
             try:
-                return self._run_warm(send)
+                with self._in_flight.slot() as started:
+                    answer = self._run_warm(send)
             except ClientError as error:
                 attempt += 1
+                if error_code(error) in _THROTTLED:
+                    self._in_flight.throttled(started)
                 if error_code(error) not in _TRANSIENT or attempt >= self._patience.throttle_attempts:
                     raise
+            else:
+                self._in_flight.answered()
+                return answer
             ceiling = min(self._patience.throttle_limit_s, 2 * self._patience.throttle_base_s * 2 ** (attempt - 1))
             # "Full jitter": AWS Architecture Blog, "Exponential Backoff And Jitter", 2015.
             self._sleep(self._jitter.uniform(0, ceiling))

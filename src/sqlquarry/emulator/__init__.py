@@ -1,5 +1,6 @@
 """AWS on loopback: moto, extended with Bedrock's model import, whose models answer with their real weights."""
 
+from sqlquarry.emulator.faults import Fault, Faults, ManualClock
 from sqlquarry.emulator.local import LocalAWS
 
-__all__ = ["LocalAWS"]
+__all__ = ["Fault", "Faults", "LocalAWS", "ManualClock"]

@@ -10,6 +10,28 @@ from typing import Any
 # Of an operation, in the types of botocore's service model.
 Parameters = dict[str, Any]
 
+# In an answer: the ApiError that its event stream ends with.
+STREAM_ERROR = "_stream_error"
+
+# What S3 calls Bedrock's errors, and with which HTTP status ("Error responses", Amazon S3 API reference).
+S3_WORDS = {
+    "AccessDeniedException": ("AccessDenied", 403),
+    "ExpiredTokenException": ("ExpiredToken", 400),
+    "InternalServerException": ("InternalError", 500),
+    "ServiceUnavailableException": ("ServiceUnavailable", 503),
+    "ThrottlingException": ("SlowDown", 503),
+}
+# The same of IAM and STS ("Common errors", IAM API reference).
+QUERY_WORDS = {
+    "AccessDeniedException": ("AccessDenied", 403),
+    "ExpiredTokenException": ("ExpiredToken", 403),
+    "InternalServerException": ("InternalFailure", 500),
+    "ServiceUnavailableException": ("ServiceUnavailable", 503),
+    "ThrottlingException": ("Throttling", 400),
+}
+# Errors of every service, which none of them models.
+COMMON_STATUSES = {"ExpiredTokenException": 403, "UnrecognizedClientException": 403}
+
 
 class ApiError(Exception):
     """An error answer of the emulated service; it reaches the client as botocore's exception of that code."""

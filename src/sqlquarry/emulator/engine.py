@@ -36,6 +36,7 @@ class CompletionModel(Protocol):
         stop: Sequence[str],
         temperature: float,
         seed: int | None,
+        logprobs: bool,
     ) -> list[Generation]:
         """Complete each prompt, in order."""
         ...
@@ -52,12 +53,14 @@ class Decoding:
         max_tokens: tokens to write at most; None takes `DEFAULT_MAX_TOKENS`, or what the context has left.
         temperature: 0 is greedy.
         seed: repeats a sampled answer, so such a request is decoded alone.
+        logprobs: tell the log-probability of each token written.
     """
 
     max_tokens: int | None
     temperature: float = 1.0
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    logprobs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +247,7 @@ def _answer(model: CompletionModel, group: list[_Ready]) -> None:
             stop=decoding.stop,
             temperature=decoding.temperature,
             seed=decoding.seed,
+            logprobs=decoding.logprobs,
         )
     except Exception as error:  # noqa: BLE001 - whatever it is, the requesters must hear of it
         if len(group) == 1:

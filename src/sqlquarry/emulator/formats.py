@@ -17,14 +17,18 @@ from sqlquarry.artifacts import Generation
 from sqlquarry.emulator.api import ApiError
 from sqlquarry.emulator.engine import Decoding
 
-_NOT_EMULATED = ("logprobs", "response_format", "structured_outputs", "tools", "top_k")
+_NOT_EMULATED = ("response_format", "structured_outputs", "tools", "top_k")
 _PIECE_CHARACTERS = 4  # about a token
 
 
 class Shape(ABC):
-    """One shape: which key holds the token limit, what an answer looks like, whole and in pieces."""
+    """One shape: which keys hold the token limit and ask for logprobs, what an answer looks like, whole and in pieces.
+
+    Logprobs are those of the written tokens, without other candidates and without the tokens' texts or ids.
+    """
 
     limit_key = "max_tokens"
+    logprobs_key = "logprobs"
 
     @abstractmethod
     def answer(self, generation: Generation, model_arn: str) -> dict[str, Any]:
@@ -39,6 +43,7 @@ class BedrockCompletion(Shape):
     """``prompt`` + ``max_gen_len`` -> ``generation``."""
 
     limit_key = "max_gen_len"
+    logprobs_key = "return_logprobs"
 
     def answer(self, generation: Generation, model_arn: str) -> dict[str, Any]:  # noqa: ARG002, D102 - see Shape
         return {
@@ -46,7 +51,8 @@ class BedrockCompletion(Shape):
             "prompt_token_count": generation.prompt_tokens,
             "generation_token_count": generation.completion_tokens,
             "stop_reason": generation.stop_reason,
-            "logprobs": None,
+            # {token id: value} in the service; ids are not known here.
+            "logprobs": None if generation.logprobs is None else [{"?": value} for value in generation.logprobs],
         }
 
     def pieces(self, generation: Generation, model_arn: str) -> Iterator[dict[str, Any]]:  # noqa: D102 - see Shape
@@ -62,8 +68,11 @@ class OpenAICompletion(Shape):
     kind, prefix, piece_kind = "text_completion", "cmpl-", "text_completion"
 
     def answer(self, generation: Generation, model_arn: str) -> dict[str, Any]:  # noqa: D102 - see Shape
+        choice = self._choice(generation.text, generation.stop_reason)
+        if generation.logprobs is not None:
+            choice["logprobs"] = self._logprobs(generation.logprobs)
         return self._envelope(model_arn, self.kind) | {
-            "choices": [self._choice(generation.text, generation.stop_reason)],
+            "choices": [choice],
             "usage": {
                 "prompt_tokens": generation.prompt_tokens,
                 "completion_tokens": generation.completion_tokens,
@@ -92,6 +101,9 @@ class OpenAICompletion(Shape):
     def _piece(self, text: str, finish_reason: str | None) -> dict[str, Any]:
         return self._choice(text, finish_reason)
 
+    def _logprobs(self, values: tuple[float, ...]) -> dict[str, Any]:
+        return {"token_logprobs": list(values)}
+
 
 class OpenAIChatCompletion(OpenAICompletion):
     """``messages`` -> ``choices[0].message``."""
@@ -101,8 +113,17 @@ class OpenAIChatCompletion(OpenAICompletion):
     def _choice(self, text: str, finish_reason: str | None) -> dict[str, Any]:
         return {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish_reason}
 
+    def _logprobs(self, values: tuple[float, ...]) -> dict[str, Any]:
+        return {"content": [{"logprob": value} for value in values]}
+
     def _piece(self, text: str, finish_reason: str | None) -> dict[str, Any]:
         return {"index": 0, "delta": {"role": "assistant", "content": text}, "finish_reason": finish_reason}
+
+
+def without_text(answer: dict[str, Any]) -> dict[str, Any]:
+    """An answer, or a piece of one, that says nothing."""
+    silent = {key: value for key, value in answer.items() if key != "generation"}
+    return silent | {"choices": []} if "choices" in silent else silent
 
 
 def parse(raw: bytes | str) -> tuple[Shape, str | list[dict[str, Any]], Decoding]:
@@ -129,10 +150,11 @@ def parse(raw: bytes | str) -> tuple[Shape, str | list[dict[str, Any]], Decoding
         shape, prompt = (BedrockCompletion() if "max_gen_len" in body else OpenAICompletion()), body["prompt"]
     else:
         raise _invalid("prompt (a string) or messages (a list) is required")
-    return shape, prompt, _decoding(body, shape.limit_key)
+    return shape, prompt, _decoding(body, shape)
 
 
-def _decoding(body: dict[str, Any], limit_key: str) -> Decoding:
+def _decoding(body: dict[str, Any], shape: Shape) -> Decoding:
+    limit_key = shape.limit_key
     limit, temperature, seed = body.get(limit_key), body.get("temperature", 1.0), body.get("seed")
     stop = body.get("stop") or []
     stop = [stop] if isinstance(stop, str) else stop
@@ -145,11 +167,15 @@ def _decoding(body: dict[str, Any], limit_key: str) -> Decoding:
     if not isinstance(stop, list) or not all(isinstance(text, str) and text for text in stop):
         raise _invalid(f"stop is {stop!r}, but must be a string or a list of strings")
     refused = [key for key in _NOT_EMULATED if body.get(key) not in (None, False, {"type": "text"})]
+    logprobs = body.get(shape.logprobs_key)
+    # True counts as 1, and 0 of Completions is the written token alone.
+    if logprobs not in (None, False, True) or body.get("top_logprobs", 1) not in (None, 0, 1):
+        refused += [f"more candidates than one ({shape.logprobs_key}, top_logprobs)"]
     refused += ["n"] if body.get("n", 1) != 1 else []
     refused += ["top_p"] if temperature > 0 and body.get("top_p", 1) != 1 else []
     if refused:
         raise _invalid(f"this emulator does not do {', '.join(refused)}")
-    return Decoding(limit, float(temperature), tuple(stop), seed)
+    return Decoding(limit, float(temperature), tuple(stop), seed, logprobs is not None and logprobs is not False)
 
 
 def _message(message: Any) -> dict[str, Any]:

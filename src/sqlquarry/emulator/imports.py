@@ -10,15 +10,18 @@ import secrets
 import shutil
 import string
 import threading
+import time
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 from sqlquarry.emulator.admission import ImportFailedError, admit
 from sqlquarry.emulator.api import ApiError, Parameters, validate
+from sqlquarry.emulator.faults import Clock, Faults, JobFails, JobHangs
 from sqlquarry.emulator.records import Job, Model
+from sqlquarry.emulator.warmth import Warmth
 
 MAX_IMPORTED_MODELS = 3
 MAX_TAGS = 50  # per resource ("Tag your AWS resources", AWS General Reference)
@@ -36,7 +39,11 @@ class ModelImports:
         on_delete: called with a model's directory before that is removed.
         arn_prefix: ``arn:aws:bedrock:<region>:<account>``.
         import_polls: looks at a job (Get, or another Create) for which it stays InProgress.
-        cold_calls: invocations after the import that find the model cold.
+        import_seconds: for how long it does, besides.
+        cold_calls: invocations that find a model cold each time it wakes.
+        cold_seconds: how long waking takes, besides.
+        faults: what goes wrong on purpose.
+        clock: seconds.
     """
 
     def __init__(
@@ -47,12 +54,20 @@ class ModelImports:
         role_trusts_bedrock: Callable[[str], bool],
         on_delete: Callable[[Path], None],
         arn_prefix: str,
-        import_polls: int,
-        cold_calls: int,
+        import_polls: int = 0,
+        import_seconds: float = 0.0,
+        cold_calls: int = 0,
+        cold_seconds: float = 0.0,
+        faults: Faults | None = None,
+        clock: Clock = time.monotonic,
     ) -> None:
         self._storage, self._fetch, self._role_trusts_bedrock = storage, fetch, role_trusts_bedrock
         self._on_delete, self._arn_prefix = on_delete, arn_prefix
-        self._import_polls, self._cold_calls = import_polls, cold_calls
+        self._import_polls, self._import_seconds = import_polls, import_seconds
+        self._cold_calls, self._cold_seconds = cold_calls, cold_seconds
+        self._faults = faults or Faults(clock)
+        self._clock = clock
+        self._began = datetime.now(UTC) - timedelta(seconds=clock())
         self._jobs: dict[str, Job] = {}
         self._models: dict[str, Model] = {}
         self._tags: dict[str, dict[str, str]] = {}
@@ -66,13 +81,23 @@ class ModelImports:
             if known := self._job_of_token(parameters):
                 return {"jobArn": known.arn}
             self._refuse(parameters)
-            job = Job(self._new_arn("model-import-job"), parameters, self._import_polls)
+            job = Job(
+                self._new_arn("model-import-job"),
+                parameters,
+                self._import_polls,
+                due=self._clock() + self._import_seconds,
+                created=self._now(),
+                hangs=self._faults.take(JobHangs) is not None,
+            )
             self._jobs[job.arn] = job
             self._tags[job.arn] = _tag_dict(parameters.get("jobTags", []))
         outcome = self._import(job)  # takes seconds for gigabytes, in which other calls are answered
         with self._lock:
             job.outcome = outcome
             self._settle(job)
+            forgotten = job.arn not in self._jobs
+        if forgotten and isinstance(outcome, Model):
+            self._remove(outcome)  # the emulator was reset meanwhile
         return {"jobArn": job.arn}
 
     def get_model_import_job(self, parameters: Parameters) -> dict[str, Any]:  # noqa: D102 - Bedrock's own operation
@@ -105,8 +130,7 @@ class ModelImports:
             model = self.model(parameters["modelIdentifier"])
             del self._models[model.arn]
             self._tags.pop(model.arn, None)
-        self._on_delete(model.directory)
-        shutil.rmtree(model.directory)
+        self._remove(model)
         return {}
 
     def tag_resource(self, parameters: Parameters) -> dict[str, Any]:  # noqa: D102 - Bedrock's own operation
@@ -144,8 +168,23 @@ class ModelImports:
     def still_cold(self, model: Model) -> bool:
         """Whether this invocation finds the model cold; each one brings it nearer to ready."""
         with self._lock:
-            model.cold_calls_left -= 1
-            return model.cold_calls_left >= 0
+            return model.warmth.refuses(self._clock())
+
+    def reset(self) -> None:
+        """Forget every job, model and tag."""
+        with self._lock:
+            models = list(self._models.values())
+            for state in (self._jobs, self._models, self._tags):
+                state.clear()
+        for model in models:
+            self._remove(model)
+
+    def _remove(self, model: Model) -> None:
+        self._on_delete(model.directory)
+        shutil.rmtree(model.directory)
+
+    def _now(self) -> datetime:
+        return self._began + timedelta(seconds=self._clock())
 
     def _job_of_token(self, parameters: Parameters) -> Job | None:
         token = parameters.get("clientRequestToken")
@@ -181,6 +220,8 @@ class ModelImports:
 
     def _import(self, job: Job) -> Model | str:
         source = urlparse(job.parameters["modelDataSource"]["s3DataSource"]["s3Uri"])
+        if fault := self._faults.take(JobFails):
+            return fault.message
         arn = self._new_arn("imported-model")
         directory = self._storage / arn.rpartition("/")[2]
         try:
@@ -192,7 +233,8 @@ class ModelImports:
         except Exception as error:  # noqa: BLE001 - whatever it is, the job must end, or it keeps the one slot
             failure = f"{type(error).__name__}: {error} (in {source.geturl()})"
         else:
-            return Model(arn, job.parameters["importedModelName"], job, directory, admitted, self._cold_calls)
+            warmth = Warmth(self._cold_calls, self._cold_seconds)
+            return Model(arn, job.parameters["importedModelName"], job, directory, admitted, warmth)
         shutil.rmtree(directory, ignore_errors=True)
         return failure
 
@@ -201,9 +243,11 @@ class ModelImports:
         job.polls_left -= 1
 
     def _settle(self, job: Job) -> None:
-        if job.ended is not None or job.outcome is None or job.polls_left > 0:
+        if job.ended is not None or job.outcome is None or job.polls_left > 0 or job.hangs:
             return
-        job.ended = datetime.now(UTC)
+        if self._clock() < job.due or job.arn not in self._jobs:  # not there: the emulator was reset meanwhile
+            return
+        job.ended = self._now()
         if isinstance(job.outcome, Model):
             job.outcome.created = job.ended
             self._models[job.outcome.arn] = job.outcome

@@ -6,11 +6,15 @@ import json
 import logging
 import socket
 import threading
+import time
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from sqlquarry.emulator.engine import CompletionModel, EnginePool, LoadModel
+from sqlquarry.emulator.faults import Clock, Fault, Faults, all_faults
 from sqlquarry.emulator.storage import temporary_storage
 from sqlquarry.errors import ConfigError, EmulatorError
 from sqlquarry.extras import require
@@ -34,11 +38,16 @@ class LocalAWS:
             importer = BedrockImporter(aws.role_arn, session=aws.session())
 
     The server listens on 127.0.0.1 only. State is empty at the start and gone at the end; as moto keeps it per process,
-    `mock_aws` cannot be in use beside it. Not emulated: permissions, throttling, costs, Converse, scale to zero.
+    `mock_aws` cannot be in use beside it. Not emulated: permissions, costs, Converse.
 
     Args:
+        faults: what goes wrong on purpose from the start (see `sqlquarry.emulator.faults`); `faults.add` adds more.
         import_polls: looks at an import job (Get, or another Create) for which it stays InProgress.
-        cold_calls: invocations after an import that answer ModelNotReadyException.
+        import_seconds: for how many seconds it does, besides.
+        cold_calls: invocations that answer ModelNotReadyException, after an import and after five idle minutes.
+        cold_seconds: for how many seconds, from the first of them, they do, besides.
+        clock: seconds; what all of these, `seconds` of faults and the service's times are measured by.
+        sleep: waits for so many seconds, for slow answers; a `ManualClock` gives both: ``clock, sleep=clock.advance``.
         max_batch: concurrent requests that are decoded together.
         max_loaded_models: models in memory; the one not used for longest makes room.
         port: the port to listen on; 0 takes a free one.
@@ -52,8 +61,13 @@ class LocalAWS:
     def __init__(
         self,
         *,
+        faults: Iterable[Fault] = (),
         import_polls: int = 2,
+        import_seconds: float = 0.0,
         cold_calls: int = 1,
+        cold_seconds: float = 0.0,
+        clock: Clock = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
         max_batch: int = 16,
         max_loaded_models: int = 2,
         port: int = 0,
@@ -70,12 +84,26 @@ class LocalAWS:
             )
             if not isinstance(value, int) or not low <= value <= high
         ]
+        bad += [
+            f"{name} is {value!r}, but must be a number of seconds"
+            for name, value in (("import_seconds", import_seconds), ("cold_seconds", cold_seconds))
+            if not isinstance(value, int | float) or not value >= 0
+        ]
         if bad:
             raise ConfigError("LocalAWS: " + "; ".join(bad))
         require("emulator", "LocalAWS")
         self.region = REGION
         self.bucket = BUCKET
-        self._import_polls, self._cold_calls, self._port = import_polls, cold_calls, port
+        self.faults = Faults(clock)
+        self._first_faults = all_faults(faults)
+        self._imports_options: dict[str, Any] = {
+            "import_polls": import_polls,
+            "import_seconds": import_seconds,
+            "cold_calls": cold_calls,
+            "cold_seconds": cold_seconds,
+            "clock": clock,
+        }
+        self._sleep, self._port = sleep, port
         self._pool_limits = {"max_batch": max_batch, "max_loaded": max_loaded_models}
         self._load_model = load_model or (lambda directory: _load_local_model(directory, max_batch))
         self._endpoint_url: str | None = None
@@ -109,6 +137,17 @@ class LocalAWS:
         self._endpoint_url = self._role_arn = None
         self._teardown.close()
 
+    def reset(self) -> None:
+        """Back to an empty account with its role and bucket, without faults; a client does it at /moto-api/reset.
+
+        Raises:
+            EmulatorError: it is not running.
+        """
+        from sqlquarry.emulator import moto_bedrock
+
+        self._running(self._endpoint_url)
+        moto_bedrock.reset_moto()
+
     @property
     def endpoint_url(self) -> str:
         """``http://127.0.0.1:<port>``.
@@ -138,31 +177,50 @@ class LocalAWS:
         return loopback_session(self.endpoint_url, self.region)
 
     def _start(self) -> None:
-        from sqlquarry.emulator import moto_bedrock
+        from sqlquarry.emulator import moto_bedrock, moto_s3
+        from sqlquarry.emulator.account import Account
         from sqlquarry.emulator.imports import ModelImports
         from sqlquarry.emulator.runtime import Runtime
 
         moto_bedrock.check_moto()
         moto_bedrock.reset_moto()
+        account = moto_bedrock.account_id()
         self._teardown.callback(moto_bedrock.reset_moto)
         storage = self._teardown.enter_context(temporary_storage())
         pool = EnginePool(self._load_model, **self._pool_limits)
         self._teardown.callback(pool.close)
         imports = ModelImports(
             storage=storage,
-            fetch=moto_bedrock.fetch_objects,
+            fetch=partial(moto_s3.fetch_objects, account=account, region=self.region),
             role_trusts_bedrock=moto_bedrock.role_trusts_bedrock,
             on_delete=pool.discard,
-            arn_prefix=f"arn:aws:bedrock:{self.region}:{moto_bedrock.account_id()}",
-            import_polls=self._import_polls,
-            cold_calls=self._cold_calls,
+            arn_prefix=f"arn:aws:bedrock:{self.region}:{account}",
+            faults=self.faults,
+            **self._imports_options,
         )
-        runtime = Runtime(imports, pool)
-        self._teardown.callback(moto_bedrock.install(control=imports, runtime=runtime, region=self.region))
+
+        def furnish() -> None:
+            self.faults.clear()
+            imports.reset()
+            self._role_arn = _create_role(iam, account)
+            s3.create_bucket(Bucket=self.bucket)
+
+        self._teardown.callback(moto_s3.install())
+        self._teardown.callback(
+            moto_bedrock.install(
+                control=imports,
+                runtime=Runtime(imports, pool, self.faults, self._sleep),
+                account=Account(self.faults, f"arn:aws:servicequotas:{self.region}:{account}"),
+                region=self.region,
+                faults=self.faults,
+                on_reset=furnish,
+            )
+        )
         self._endpoint_url = self._serve()
         session = self.session()
-        self._role_arn = _create_role(session, moto_bedrock.account_id())
-        session.client("s3").create_bucket(Bucket=self.bucket)
+        iam, s3 = session.client("iam"), session.client("s3")
+        furnish()
+        self.faults.add(*self._first_faults)
 
     def _serve(self) -> str:
         from sqlquarry.emulator import moto_bedrock
@@ -170,11 +228,13 @@ class LocalAWS:
         try:
             listener = self._teardown.enter_context(socket.create_server((HOST, self._port), backlog=128))
         except OSError as error:
-            raise EmulatorError(f"port {self._port} of {HOST} is taken ({error}). Use port=0 for a free one.") from error
+            raise EmulatorError(
+                f"port {self._port} of {HOST} is taken ({error}). Use port=0 for a free one."
+            ) from error
         requests_log = logging.getLogger("werkzeug")
         self._teardown.callback(requests_log.setLevel, requests_log.level)
         requests_log.setLevel(logging.WARNING)
-        server = moto_bedrock.make_server(listener)
+        server = moto_bedrock.make_server(listener, self.faults)
         thread = threading.Thread(
             target=server.serve_forever, kwargs={"poll_interval": 0.02}, name="local-aws", daemon=True
         )
@@ -195,9 +255,8 @@ def _load_local_model(directory: Path, max_batch: int) -> CompletionModel:
     return LocalModel(directory, batch_size=max_batch)
 
 
-def _create_role(session: Any, account: str) -> str:
+def _create_role(iam: Any, account: str) -> str:
     """The service role of "Create a service role for model import" (Bedrock user guide)."""
-    iam = session.client("iam")
     trust = {
         "Version": "2012-10-17",
         "Statement": [

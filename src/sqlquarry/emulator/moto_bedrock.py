@@ -1,4 +1,4 @@
-"""Where the emulator meets moto, and every private part of moto that it leans on.
+"""Where the emulator meets moto (for S3 see `moto_s3`), and every private part of moto that it leans on.
 
 moto routes by botocore's service model and looks the operation's method up on its Response class at each call, so new
 operations need no URLs: it is enough to set them on the class. `RELIES_ON` lists what is used; `check_moto` says loudly
@@ -7,18 +7,23 @@ when another version of moto lacks any of it.
 
 from __future__ import annotations
 
+import json
 import os
 import re
-import shutil
 import socket
+import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from functools import cache, partial
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlquarry.emulator.admission import ImportFailedError
-from sqlquarry.emulator.api import ApiError, Parameters
+from sqlquarry.emulator.api import COMMON_STATUSES, QUERY_WORDS, STREAM_ERROR, ApiError, Parameters
+from sqlquarry.emulator.faults import AnswerReset, Faults
+from sqlquarry.emulator.gate import CUT_AFTER, gate
+from sqlquarry.emulator.moto_s3 import bucket_region, receive_parts
 from sqlquarry.errors import EmulatorError
 
 if TYPE_CHECKING:
@@ -31,16 +36,31 @@ RELIES_ON = (
     ("moto.server", "DomainDispatcherApplication", "the server: which service a request is for"),
     ("moto.server", "create_backend_app", "the server: an application per service"),
     ("moto.server", "MotoRequestHandler", "the server: header names of S3's metadata"),
+    ("werkzeug.serving", "WSGIRequestHandler.make_environ", "faults: werkzeug.socket, the connection of a request"),
     ("moto.moto_api._internal.models", "moto_api_backend.reset", "clearing moto's process-global state"),
+    ("moto.moto_api._internal.models", "MotoAPIBackend.reset", "clearing ours where a client asks moto to reset"),
     ("moto.core.responses", "ActionResult", "answers, written by botocore's output shape"),
-    ("moto.core.responses", "BaseResponse.call_action", "calling the method that is named after the operation"),
+    ("moto.core.responses", "BaseResponse.call_action", "calling the method that is named after the operation; faults"),
+    ("moto.core.responses", "BaseResponse._get_action", "faults: which operation a request is for"),
+    ("moto.core.responses", "BaseResponse.serialized", "faults: errors, and streams that break"),
+    ("moto.core.eventstream", "EventStreamEncoder.encode_message", "errors in the middle of a stream"),
     ("moto.core.responses", "BaseResponse.parse_parameters", "reading requests by botocore's input shape"),
     ("moto.core.exceptions", "ServiceException", "errors, written by botocore's error shape"),
     ("moto.bedrock.responses", "BedrockResponse", "the class that receives bedrock operations"),
     ("moto.bedrockruntime.responses", "BedrockRuntimeResponse", "the class that receives bedrock-runtime operations"),
-    ("moto.s3.models", "s3_backends", "reading objects"),
+    ("moto.iam.responses", "IamResponse", "the class that receives iam operations"),
+    ("moto.servicequotas.responses", "ServiceQuotasResponse", "the class that receives service-quotas operations"),
+    ("moto.s3.models", "s3_backends", "reading and writing objects"),
     ("moto.s3.models", "S3Backend.get_bucket", "reading objects"),
-    ("moto.s3.models", "FakeKey.dispose", "reading objects without holding them in RAM: its _value_buffer and lock"),
+    (
+        "moto.s3.models",
+        "FakeKey.value",
+        "objects in files, never in memory: _value_buffer, contentsize, _etag and lock",
+    ),
+    ("moto.s3.models", "FakeKey.dispose", "closing the object that check_moto makes"),
+    ("moto.s3.models", "FakeMultipart.complete", "joining an upload's parts as files"),
+    ("moto.s3.models", "FakeMultipart.set_part", "receiving a part as a file"),
+    ("moto.settings", "S3_UPLOAD_PART_MIN_SIZE", "joining an upload's parts"),
     ("moto.iam.models", "iam_backends", "looking at roles"),
     ("moto.iam.models", "IAMBackend.get_role_by_arn", "looking at roles: assume_role_policy_document"),
 )
@@ -57,7 +77,8 @@ CONTROL_OPERATIONS = (
     "list_tags_for_resource",
 )
 RUNTIME_OPERATIONS = ("invoke_model", "invoke_model_with_response_stream", "converse", "converse_stream")
-_COPY_BLOCK_BYTES = 1 << 20
+IAM_OPERATIONS = ("simulate_principal_policy",)
+QUOTA_OPERATIONS = ("get_service_quota", "list_service_quotas")
 
 
 def check_moto() -> None:
@@ -73,7 +94,11 @@ def check_moto() -> None:
         from moto.s3.models import FakeKey
 
         probe = FakeKey(name="probe", value=b"", account_id="0", region_name="us-east-1")
-        missing += [f"FakeKey().{name}" for name in ("_value_buffer", "lock") if not hasattr(probe, name)]
+        missing += [
+            f"FakeKey().{name}"
+            for name in ("_value_buffer", "contentsize", "_etag", "lock")
+            if not hasattr(probe, name)
+        ]
         probe.dispose()
     if missing or not re.fullmatch(TESTED_VERSIONS, moto.__version__):
         raise EmulatorError(
@@ -93,13 +118,15 @@ def _exists(module: str, path: str) -> bool:
     return True
 
 
-def make_server(listener: socket.socket) -> BaseWSGIServer:
-    """moto's server on a socket that listens already: its own would exit or hang where the port is taken."""
+def make_server(listener: socket.socket, faults: Faults) -> BaseWSGIServer:
+    """The server of moto on a socket that listens already; its own start would hang where the port is taken."""
     from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
     from werkzeug import serving
 
     host, port = listener.getsockname()
-    application = DomainDispatcherApplication(create_backend_app)
+    account = account_id()
+    application = receive_parts(DomainDispatcherApplication(create_backend_app), account)
+    application = gate(application, faults, partial(bucket_region, account=account))
     return serving.make_server(
         host, port, application, threaded=True, request_handler=MotoRequestHandler, fd=listener.fileno()
     )
@@ -110,30 +137,6 @@ def reset_moto() -> None:
     from moto.moto_api._internal.models import moto_api_backend
 
     moto_api_backend.reset()
-
-
-def fetch_objects(bucket: str, prefix: str, directory: Path) -> None:
-    """Copy the objects directly below a prefix of emulated S3 into a directory, block by block.
-
-    Raises:
-        ImportFailedError: there is no such bucket.
-    """
-    from moto.s3.exceptions import MissingBucket
-    from moto.s3.models import FakeKey, s3_backends
-
-    try:
-        keys = dict(s3_backends[account_id()]["aws"].get_bucket(bucket).keys.items())
-    except MissingBucket as error:
-        raise ImportFailedError(f"could not access the bucket {bucket}") from error
-    folder = f"{prefix}/" if prefix else ""
-    for name, key in keys.items():
-        file_name = name.removeprefix(folder)
-        # A delete marker is not a FakeKey; a deeper "folder" is no part of the model.
-        if not name.startswith(folder) or not file_name or "/" in file_name or not isinstance(key, FakeKey):
-            continue
-        with key.lock, (directory / file_name).open("wb") as file:
-            key._value_buffer.seek(0)  # noqa: SLF001 - `value` would copy the object into RAM
-            shutil.copyfileobj(key._value_buffer, file, _COPY_BLOCK_BYTES)  # noqa: SLF001 - likewise
 
 
 def role_trusts_bedrock(arn: str) -> bool:
@@ -155,42 +158,102 @@ def account_id() -> str:
     return str(os.environ.get("MOTO_ACCOUNT_ID", DEFAULT_ACCOUNT_ID))
 
 
-def install(*, control: Any, runtime: Any, region: str) -> Callable[[], None]:
-    """Let the methods of two objects answer the Bedrock operations of the same names; returns what undoes it."""
+def install(
+    *, control: Any, runtime: Any, account: Any, region: str, faults: Faults, on_reset: Callable[[], None]
+) -> Callable[[], None]:
+    """Let the methods of three objects answer the operations of the same names; returns what undoes it.
+
+    Args:
+        control: answers `CONTROL_OPERATIONS`.
+        runtime: answers `RUNTIME_OPERATIONS`.
+        account: answers `IAM_OPERATIONS` and `QUOTA_OPERATIONS`.
+        region: the only one that is served, IAM apart.
+        faults: asked before every operation of every service but S3 (see `gate`).
+        on_reset: called after moto has reset itself, which clients ask for at /moto-api/reset.
+    """
     from moto.bedrock.responses import BedrockResponse
     from moto.bedrockruntime.responses import BedrockRuntimeResponse
+    from moto.core.responses import BaseResponse
+    from moto.iam.responses import IamResponse
+    from moto.moto_api._internal.models import MotoAPIBackend
+    from moto.servicequotas.responses import ServiceQuotasResponse
 
-    undo: list[tuple[type, str, Any]] = []
-    for response, names, service in (
-        (BedrockResponse, CONTROL_OPERATIONS, control),
-        (BedrockRuntimeResponse, RUNTIME_OPERATIONS, runtime),
+    undo = ExitStack()
+    stock_reset = MotoAPIBackend.reset
+
+    def reset(backend: Any) -> None:
+        stock_reset(backend)
+        on_reset()
+
+    _replace(undo, MotoAPIBackend, "reset", reset)
+    _replace(undo, BaseResponse, "call_action", _behind(faults, BaseResponse.call_action))
+    for response, names, service, only in (
+        (BedrockResponse, CONTROL_OPERATIONS, control, region),
+        (BedrockRuntimeResponse, RUNTIME_OPERATIONS, runtime, region),
+        (IamResponse, IAM_OPERATIONS, account, None),
+        (ServiceQuotasResponse, QUOTA_OPERATIONS, account, region),
     ):
         for name in names:
-            undo.append((response, name, response.__dict__.get(name)))
-            setattr(response, name, _operation(getattr(service, name), region))
-
-    def uninstall() -> None:
-        for response, name, original in undo:
-            if original is None:
-                delattr(response, name)
-            else:
-                setattr(response, name, original)
-
-    return uninstall
+            _replace(undo, response, name, _operation(getattr(service, name), only))
+    return undo.close
 
 
-def _operation(handle: Callable[[Parameters], dict[str, Any]], region: str) -> Callable[[Any], Any]:
-    """The method that moto calls on its Response object: parameters by botocore's shapes in, an answer by them out."""
-    from moto.core.exceptions import ServiceException
+def _replace(undo: ExitStack, owner: type, name: str, value: Any) -> None:
+    if name in vars(owner):
+        undo.callback(setattr, owner, name, vars(owner)[name])
+    else:
+        undo.callback(delattr, owner, name)
+    setattr(owner, name, value)
+
+
+def _behind(faults: Faults, stock: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """In place of BaseResponse.call_action: the error that a fault wants, else what moto answers."""
+    from flask import request
+
+    def call_action(response: Any) -> Any:
+        operation = response._get_action() or ""  # noqa: SLF001 - see RELIES_ON
+        if fault := faults.refusal(operation):
+            return _error(response, fault.code, fault.message)
+        if cut := faults.take(AnswerReset, lambda fault: fnmatchcase(operation, fault.operation)):
+            request.environ[CUT_AFTER] = cut.after_bytes
+        return stock(response)
+
+    return call_action
+
+
+def _error(response: Any, code: str, message: str) -> Any:
+    """An error answer in the service's protocol, with the HTTP status that its model or AWS's common errors name."""
     from moto.core.responses import ActionResult
+
+    known: int | None
+    if response.service_name in ("iam", "sts"):
+        code, known = QUERY_WORDS.get(code, (code, None))
+    else:
+        known = COMMON_STATUSES.get(code)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # moto's, of codes that a service's model does not list
+        status, headers, body = response.serialized(ActionResult(_refusal()(code, message)))
+    headers["status"] = str(known or status)
+    return int(headers["status"]), headers, body
+
+
+@cache
+def _refusal() -> Any:
+    from moto.core.exceptions import ServiceException
 
     # Of a module outside moto on purpose: for an exception of its own, moto looks for the error's shape in the AWS
     # service that it takes the package's name for.
-    refusal: Any = type("Refusal", (ServiceException,), {"__module__": __name__})
+    return type("Refusal", (ServiceException,), {"__module__": __name__})
+
+
+def _operation(handle: Callable[[Parameters], dict[str, Any]], region: str | None) -> Callable[[Any], Any]:
+    """The method that moto calls on its Response object: parameters by botocore's shapes in, an answer by them out."""
+    from moto.core.responses import ActionResult
 
     def respond(response: Any) -> Any:
-        if response.region != region:
-            raise refusal("ValidationException", f"this emulator serves {region} only, not {response.region}")
+        if region not in (None, response.region):
+            message = f"this emulator serves {region} only, not {response.region}"
+            raise _refusal()("ValidationException", message)
         response.parse_parameters(response.normalized_request)
         # moto's times are naive and in UTC.
         parameters = {
@@ -198,8 +261,22 @@ def _operation(handle: Callable[[Parameters], dict[str, Any]], region: str) -> C
             for name, value in response.params.items()
         }
         try:
-            return ActionResult(handle(parameters))
+            answer = handle(parameters)
         except ApiError as error:
-            raise refusal(error.code, error.message) from error
+            raise _refusal()(error.code, error.message) from error
+        breaks = answer.pop(STREAM_ERROR, None)
+        if breaks is None:
+            return ActionResult(answer)
+        status, headers, body = response.serialized(ActionResult(answer))
+        return status, headers, body + _error_event(breaks)
 
     return respond
+
+
+def _error_event(error: ApiError) -> bytes:
+    """The message that ends an event stream with an error; moto itself writes events only."""
+    from moto.core.eventstream import EventStreamEncoder
+
+    headers = {":message-type": "exception", ":exception-type": error.code, ":content-type": "application/json"}
+    encoded: bytes = EventStreamEncoder().encode_message(headers, json.dumps({"message": error.message}).encode())
+    return encoded

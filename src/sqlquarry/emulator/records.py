@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlquarry.emulator.admission import Admitted
 from sqlquarry.emulator.api import Parameters
+from sqlquarry.emulator.warmth import Warmth
 
 
 @dataclass(slots=True)
@@ -20,7 +21,7 @@ class Model:
     job: Job
     directory: Path
     admitted: Admitted
-    cold_calls_left: int
+    warmth: Warmth
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def summary(self) -> dict[str, Any]:
@@ -37,6 +38,7 @@ class Model:
     def details(self) -> dict[str, Any]:
         """The answer of GetImportedModel."""
         gigabytes = self.admitted.weight_bytes / 1e9
+        key = self.job.key_arn
         return self.summary() | {
             "jobName": self.job.parameters["jobName"],
             "jobArn": self.job.arn,
@@ -46,6 +48,7 @@ class Model:
                 "customModelUnitsPerModelCopy": 1 if gigabytes < 10 else 2 if gigabytes < 40 else 8,
                 "customModelUnitsVersion": "v1.0",
             },
+            **({"modelKmsKeyArn": key} if key else {}),
         }
 
 
@@ -56,6 +59,8 @@ class Job:
     arn: str
     parameters: Parameters
     polls_left: int
+    due: float  # by the emulator's clock; it does not end before
+    hangs: bool = False
     outcome: Model | str | None = None  # the model, or why there is none; None while files are copied
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
     ended: datetime | None = None
@@ -66,6 +71,15 @@ class Job:
         if self.ended is None:
             return "InProgress"
         return "Completed" if isinstance(self.outcome, Model) else "Failed"
+
+    @property
+    def key_arn(self) -> str | None:
+        """The KMS key that the request named, by id or ARN."""
+        key: str | None = self.parameters.get("importedModelKmsKeyId")
+        if key is None or key.startswith("arn:"):
+            return key
+        _, partition, _, region, account, _ = self.arn.split(":", 5)
+        return f"arn:{partition}:kms:{region}:{account}:{key if key.startswith('alias/') else f'key/{key}'}"
 
     def summary(self) -> dict[str, Any]:
         """The entry in ListModelImportJobs."""
@@ -89,6 +103,8 @@ class Job:
         shown |= {
             key: self.parameters[key] for key in ("roleArn", "modelDataSource", "vpcConfig") if key in self.parameters
         }
+        if self.key_arn:
+            shown["importedModelKmsKeyArn"] = self.key_arn
         if self.status == "Failed":
             shown["failureMessage"] = self.outcome
         return shown

@@ -29,9 +29,13 @@ def loopback_session(endpoint_url: str, region: str) -> boto3.Session:
         }
     )
     core.register_component("data_loader", _service_models())
-    # Proxies are an empty mapping, not None, which would mean the environment's; signatures, because botocore would
-    # prefer a bearer token in the environment.
-    options: dict[str, Any] = {"proxies": {}, "auth_scheme_preference": "sigv4"}
+    options: dict[str, Any] = {
+        "proxies": {},  # None would mean the environment's
+        "auth_scheme_preference": "sigv4",  # botocore would prefer a bearer token in the environment
+        # Two hashes over all weights, which protect from a network that is not there.
+        "request_checksum_calculation": "when_required",
+        "s3": {"payload_signing_enabled": False},
+    }
     core.set_default_client_config(Config(**options))
     create_client = core.create_client
 

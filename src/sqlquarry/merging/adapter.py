@@ -1,105 +1,28 @@
-"""Which adapter tensor changes which base tensor, and how: the algebra of LoRA and its exactly mergeable variants."""
+"""PEFT's two adapter files, and which of their tensors change which base tensor."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlquarry.errors import MergeError, UnsupportedAdapterError, UnsupportedModelError, UnusedTensorsError
+from sqlquarry.merging.refusals import refuse_unmergeable
 from sqlquarry.merging.tensorfile import FLOATS, StoredTensor, TensorFile
-
-if TYPE_CHECKING:
-    import torch
+from sqlquarry.merging.update import Expert, LowRank, TokenRows, Update, all_finite
 
 _PREFIX = "base_model.model."  # PEFT's wrapper in front of every module name
-_BLOCK_ELEMENTS = 1 << 20
-_TIED = re.compile(r"(^|\.)(embed_tokens|lm_head)\.")  # peft.utils.other.EMBEDDING_LAYER_NAMES
-
-# Fields of adapter_config.json that change the update, and why it then is no sum of weights.
-_REFUSED = {
-    "alora_invocation_tokens": "aLoRA acts only after its invocation tokens, which no single weight can do",
-    "arrow_config": "Arrow chooses between adapters for every token",
-    "fan_in_fan_out": "its weights are stored transposed (Conv1D, GPT-2), which Bedrock does not import",
-    "kasa_config": "KaSA takes singular values out of the base weights, and the checkpoint still has them",
-    "layer_replication": "the trained model has more layers than the base checkpoint",
-    "megatron_config": "Megatron's layers do not have the checkpoint's names",
-    "target_parameters": "its tensors do not name the parameter that they belong to",
-    "trainable_token_indices": "single rows of the embedding were trained beside LoRA",
-    "use_bdlora": "BD-LoRA's factors are block-diagonal",
-    "use_qalora": "QA-LoRA pools the input, so its update is not B @ A",
-}
-# Values of init_lora_weights (by how they begin) with which PEFT changes the base weights before training.
-_REFUSED_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
-
-
-@dataclass(frozen=True, slots=True)
-class Update:
-    """The adapter tensors that change one base tensor.
-
-    Args:
-        saved: replaces the base tensor (modules_to_save, trained biases).
-        a: (rank, in), or (rank, vocabulary) for an embedding; None for a bias.
-        b: (out, rank), or (out,) for a bias; None where the tensor is only replaced.
-        magnitude: DoRA's length of each row, (out,).
-        scale: alpha / rank, or alpha / sqrt(rank) with rsLoRA.
-        transposed: whether the base tensor is (vocabulary, out), as embeddings are.
-    """
-
-    saved: StoredTensor | None = None
-    a: StoredTensor | None = None
-    b: StoredTensor | None = None
-    magnitude: StoredTensor | None = None
-    scale: float = 1.0
-    transposed: bool = False
-
-    def apply(self, weight: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, float | None]:
-        """The merged tensor, computed in fp32 and rounded once to `dtype`, and ‖ΔW‖/‖W‖ of an updated matrix.
-
-        W + s B A (LoRA, Hu et al. 2021, arXiv:2106.09685, section 4.1; s = alpha/sqrt(r): rsLoRA, Kalajdzievski 2023,
-        arXiv:2312.03732); m (W + s B A) / ‖W + s B A‖ by rows (DoRA, Liu et al. 2024, arXiv:2402.09353, equation 5).
-        `weight` may be overwritten.
-        """
-        import torch
-
-        if self.saved is not None:
-            weight = self.saved.load()
-        if self.b is None:
-            return weight.to(dtype), None
-        b = self.b.load().float()
-        if self.a is None:
-            return b.mul_(self.scale).add_(weight).to(dtype), None
-        a = self.a.load().float()
-        magnitude = None if self.magnitude is None else self.magnitude.load().float()
-        merged = weight if weight.dtype == dtype else torch.empty(weight.shape, dtype=dtype)
-        change = size = 0.0
-        for rows in _row_blocks(*weight.shape):
-            before = weight[rows].float()
-            delta = ((b @ a[:, rows]).T if self.transposed else b[rows] @ a).mul_(self.scale)
-            after = before + delta
-            if magnitude is not None:
-                after.mul_((magnitude[rows] / torch.linalg.norm(after, dim=1))[:, None])
-                delta = after - before
-            change += torch.linalg.vector_norm(delta).item() ** 2
-            size += torch.linalg.vector_norm(before).item() ** 2
-            merged[rows] = after
-        return merged, math.sqrt(change / size) if size else None
-
-
-def _row_blocks(rows: int, columns: int) -> list[slice]:
-    """Rows in blocks that stay in the processor's cache, so that no fp32 matrix is ever in memory whole.
-
-    A block of a single row would be multiplied by another routine and differ in the last bit, so the last block takes
-    what is left over.
-    """
-    height = max(64, _BLOCK_ELEMENTS // columns // 64 * 64)
-    starts = range(0, max(1, rows - height + 1), height)
-    return [slice(start, start + height if start != starts[-1] else rows) for start in starts]
+# Checkpoints hold every expert's three matrices; transformers 5 (conversion_mapping.py, "mixtral" and "qwen2_moe")
+# holds two parameters for all of them, which is what an adapter's target_parameters name.
+_EXPERT = re.compile(
+    r"(.+)\.(?:mlp|block_sparse_moe)\.experts\.(\d+)\.(?:(gate_proj|w1)|(up_proj|w3)|(?:down_proj|w2))\.weight"
+)
+# What VeLoRA and MonteCLoRA keep for the next training step; their forward pass outside training is plain LoRA's.
+_TRAINING_STATE = re.compile(r".*\.lora_(velora|monteclora)_.*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +42,12 @@ class LoraAdapter:
         """
         path = directory / "adapter_config.json"
         try:
-            config = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
+            config = dict(json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError) as error:
             raise MergeError(f"{path} cannot be read ({error}). Train the adapter again.") from error
-        _refuse(config)
-        tensors = {tensor.name: tensor for tensor in TensorFile.open(directory / "adapter_model.safetensors").tensors}
+        refuse_unmergeable(config)
+        file = TensorFile.open(directory / "adapter_model.safetensors")
+        tensors = {tensor.name: tensor for tensor in file.tensors if not _TRAINING_STATE.fullmatch(tensor.name)}
         if not tensors:
             raise MergeError(f"{directory} holds no adapter tensors, so there is nothing to merge. Train it again.")
         if empty := sorted(name for name, tensor in tensors.items() if not tensor.nbytes):
@@ -140,91 +64,156 @@ class LoraAdapter:
             if not all_finite(tensor.load()):
                 raise MergeError(f"adapter tensor {tensor.name} holds NaN or infinity: the training diverged")
 
-    def updates(self, base: Mapping[str, StoredTensor], *, tied: bool) -> dict[str, Update]:
-        """Base tensor name -> its update, for every tensor that changes.
+    def changes(self, targets: Mapping[str, StoredTensor]) -> dict[str, Update]:
+        """Tensor name -> its update, for every tensor that changes.
 
         Args:
-            base: all tensors of the base checkpoint by name.
-            tied: whether embedding and output head share one tensor.
+            targets: all tensors of the trained model by name, as the checkpoint names them.
 
         Raises:
-            UnsupportedAdapterError: the adapter changes one of two tied tensors.
+            UnsupportedAdapterError: a kind of update that no weight can hold.
             UnusedTensorsError: adapter tensors are left over.
             MergeError: shapes do not fit, or half of a pair is missing.
         """
-        if tied and (touched := sorted(name for name in self.tensors if _TIED.search(name))):
-            raise UnsupportedAdapterError(
-                f"the base shares one tensor between embedding and output head, and the adapter changes it for one of "
-                f"them ({touched[0]}). Leave embed_tokens and lm_head out of target_modules and modules_to_save."
-            )
-        unused = dict(self.tensors)
-        updates = {name: self._update(target, unused) for name, target in base.items()}
-        if unused:
+        lookup = _Lookup(self, targets)
+        updates = {name: lookup.update(target) for name, target in targets.items()}
+        if lookup.unused:
+            lookup.refuse_homeless_biases()
             raise UnusedTensorsError(
-                f"{len(unused)} adapter tensors belong to nothing in the base: {', '.join(sorted(unused)[:5])}"
-                f"{' …' if len(unused) > 5 else ''}. Merge into the base that the adapter was trained on."
+                f"{len(lookup.unused)} adapter tensors belong to nothing in the base: "
+                f"{', '.join(sorted(lookup.unused)[:5])}{' …' if len(lookup.unused) > 5 else ''}. Merge into the base "
+                "that the adapter was trained on."
             )
         return {name: update for name, update in updates.items() if update != Update()}
 
-    def _update(self, target: StoredTensor, unused: dict[str, StoredTensor]) -> Update:
-        module, _, leaf = target.name.rpartition(".")
-
-        def take(suffix: str) -> StoredTensor | None:
-            return unused.pop(f"{_PREFIX}{module}.{suffix}", None)
-
-        saved = take(leaf) or take(f"base_layer.{leaf}")
-        if leaf == "weight":
-            a, b = take("lora_A.weight"), take("lora_B.weight")
-            # DoRA of an embedding has another norm, so its magnitude is left over and refused.
-            magnitude = take("lora_magnitude_vector") if a is not None else None
-            if self.config.get("use_dora") and a is not None and magnitude is None:
-                raise MergeError(f"the adapter uses DoRA but has no lora_magnitude_vector for {module}. Save it again.")
-            embedding = take("lora_embedding_A")
-            update = Update(saved, a or embedding, b or take("lora_embedding_B"), magnitude, transposed=bool(embedding))
-            if (update.a is None) != (update.b is None):
-                raise MergeError(f"the adapter has only one of lora_A and lora_B for {module}. Save it again.")
-        else:
-            update = Update(saved, b=take("lora_B.bias") if leaf == "bias" else None)
-        _check_fit(target, update)
-        return dataclasses.replace(update, scale=self._scale(module, update.a)) if update.b is not None else update
-
-    def _scale(self, module: str, a: StoredTensor | None) -> float:
-        # The rank is read off the tensor, so that rank_pattern needs no second reading of PEFT's rules.
-        a = a or self.tensors.get(f"{_PREFIX}{module}.lora_A.weight")
-        if a is None:
-            raise MergeError(f"the adapter has lora_B.bias but no lora_A for {module}. Save it again.")
-        rank = a.shape[0]
+    def scale(self, key: str, rank: int) -> float:
+        """Alpha over the rank for a module; the rank is read off the tensor, as rank_pattern was applied to it."""
         patterns = self.config.get("alpha_pattern") or {}
         # peft.utils.other.get_pattern_key
-        matches = (value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", module))
-        alpha = float(next(matches, self.config["lora_alpha"]))
+        matches = (value for pattern, value in patterns.items() if re.match(rf"(.*\.)?({pattern})$", key))
+        alpha = float(next(matches, self.config.get("lora_alpha", 8)))  # 8: LoraConfig's default
         return alpha / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
 
+    def pattern_key(self, name: str) -> str:
+        """What alpha_pattern matches: the parameter where target_parameters names it, else its module."""
+        targets = self.config.get("target_parameters") or ()
+        return name if any(f".{name}".endswith(f".{target}") for target in targets) else name.rpartition(".")[0]
 
-def all_finite(tensor: torch.Tensor) -> bool:
-    """Whether a tensor holds neither NaN nor infinity; many times faster than isfinite, which writes a mask."""
-    return all(bool(extreme.isfinite()) for extreme in tensor.aminmax())
-
-
-def _refuse(config: Mapping[str, Any]) -> None:
-    reasons = [f"{field}: {reason}" for field, reason in _REFUSED.items() if config.get(field)]
-    if config.get("peft_type") != "LORA":
-        reasons.append(f"peft_type {config.get('peft_type')!r}: only LORA can be merged")
-    init = config.get("init_lora_weights")
-    if isinstance(init, str) and init.lower().startswith(_REFUSED_INITS):
-        reasons.append(f"init_lora_weights {init!r}: it changed the base weights, and the checkpoint has the old ones")
-    if reasons:
-        raise UnsupportedAdapterError(f"this adapter cannot be merged. {'; '.join(reasons)}. Train with plain LoRA.")
+    def token_indices(self, module: str) -> Sequence[int] | None:
+        """The trained rows of an embedding; a plain list means the input embedding."""
+        indices = self.config.get("trainable_token_indices")
+        by_module = indices if isinstance(indices, dict) else {module: indices}
+        return next((rows for key, rows in by_module.items() if f".{module}".endswith(f".{key}")), None)
 
 
-def _check_fit(target: StoredTensor, update: Update) -> None:
-    expected = [(update.saved, target.shape), (update.b, target.shape)]
-    if update.a is not None:
+class _Lookup:
+    """The adapter's tensors, ticked off as base tensors ask for theirs."""
+
+    def __init__(self, adapter: LoraAdapter, targets: Mapping[str, StoredTensor]) -> None:
+        self._adapter = adapter
+        self.unused = set(adapter.tensors)
+        self._experts: dict[str, int] = {}  # MoE layer -> its number of experts
+        for match in filter(None, map(_EXPERT.fullmatch, targets)):
+            self._experts[match[1]] = max(self._experts.get(match[1], 0), int(match[2]) + 1)
+
+    def _take(self, module: str, suffix: str) -> StoredTensor | None:
+        # transformers 5 calls Mixtral's block by another name than its checkpoints do.
+        for name in (module, module.replace(".block_sparse_moe.", ".mlp.")):
+            if (tensor := self._adapter.tensors.get(f"{_PREFIX}{name}.{suffix}")) is not None:
+                self.unused.discard(tensor.name)
+                return tensor
+        return None
+
+    def update(self, target: StoredTensor) -> Update:
+        """What changes one base tensor."""
+        module, _, leaf = target.name.rpartition(".")
+        saved = self._take(module, leaf) or self._take(module, f"base_layer.{leaf}")
+        if leaf != "weight":
+            update = Update(saved, self._bias(module) if leaf == "bias" else ())
+            _check_fit(target, [(saved, target.shape), *((factor.b, target.shape) for factor in update.factors)])
+            return update
+        factors = self._factors(module, target) or self._expert(target)
+        magnitude = self._take(module, "lora_magnitude_vector")
+        if self._adapter.config.get("use_dora") and factors and magnitude is None:
+            raise MergeError(f"the adapter uses DoRA but has no lora_magnitude_vector for {module}. Save it again.")
+        if magnitude is not None and not factors:
+            raise MergeError(f"the adapter has a lora_magnitude_vector but no lora_A for {module}. Save it again.")
+        hidden = target.shape[-1:] if factors and factors[0].transposed else target.shape[:1]
+        _check_fit(target, [(saved, target.shape), (magnitude, hidden)])
+        return Update(saved, factors, magnitude, self._tokens(module, target))
+
+    def _factors(self, module: str, target: StoredTensor) -> tuple[LowRank, ...]:
+        a, b = self._take(module, "lora_A.weight"), self._take(module, "lora_B.weight")
+        embedding_a, embedding_b = self._take(module, "lora_embedding_A"), self._take(module, "lora_embedding_B")
+        transposed = embedding_a is not None
+        a, b = a or embedding_a, b or embedding_b
+        if a is None and b is None:
+            return ()
+        if a is None or b is None:
+            raise MergeError(f"the adapter has only one of lora_A and lora_B for {module}. Save it again.")
         out, width = target.shape if len(target.shape) == 2 else (0, 0)
-        if update.transposed:
+        if transposed:
             out, width = width, out
-        rank = (*update.a.shape, 1)[0]
-        expected[1:] = [(update.a, (rank, width)), (update.b, (out, rank)), (update.magnitude, (out,))]
+        rank = (*a.shape, 1)[0]
+        _check_fit(target, [(a, (rank, width)), (b, (out, rank))])
+        trained = re.sub(r"\.lora_(A\.weight|embedding_A)$", "", a.name.removeprefix(_PREFIX))
+        scale = self._adapter.scale(self._adapter.pattern_key(f"{trained}.weight"), rank)
+        return (LowRank(a, b, scale, transposed=transposed),)
+
+    def _bias(self, module: str) -> tuple[LowRank, ...]:
+        b = self._take(module, "lora_B.bias")
+        if b is None:
+            return ()
+        a = self._adapter.tensors.get(f"{_PREFIX}{module}.lora_A.weight")
+        if a is None:
+            raise MergeError(f"the adapter has lora_B.bias but no lora_A for {module}. Save it again.")
+        return (LowRank(None, b, self._adapter.scale(module, a.shape[0])),)
+
+    def _expert(self, target: StoredTensor) -> tuple[LowRank, ...]:
+        match = _EXPERT.fullmatch(target.name)
+        if match is None:
+            return ()
+        layer, index, gate, up = match.groups()
+        rows, count = target.shape[0], self._experts[layer]
+        parameter, height = ("gate_up_proj", 2 * rows) if gate or up else ("down_proj", rows)
+        part = (rows, height) if up else (0, rows) if gate else None
+        # Two parameters of one module are told apart by nesting (base_layer), in an order that the file does not
+        # say; their shapes do: gate_up is (2 I, H) and down (H, I), which never agree.
+        for level in ("", "base_layer."):
+            names = [f"{_PREFIX}{layer}.mlp.experts.{level}lora_{which}.weight" for which in "AB"]
+            a, b = (self._adapter.tensors.get(name) for name in names)
+            if a is None or b is None or len(a.shape) != 2 or a.shape[0] % count:
+                continue
+            if a.shape[1] != target.shape[1] or b.shape != (height, a.shape[0]):
+                continue
+            self.unused.difference_update(names)
+            scale = self._adapter.scale(f"{layer}.mlp.experts.{parameter}", a.shape[0] // count)
+            return (LowRank(a, b, scale, expert=Expert(int(index), count, part)),)
+        return ()
+
+    def _tokens(self, module: str, target: StoredTensor) -> TokenRows | None:
+        values = self._take(module, "token_adapter.trainable_tokens_delta")
+        if values is None:
+            return None
+        indices = self._adapter.token_indices(module)
+        if indices is None or not all(0 <= index < target.shape[0] for index in indices):
+            raise MergeError(
+                f"the adapter trained rows of {module}, but its trainable_token_indices are {indices}, of "
+                f"{target.shape[0]} rows. Save it again."
+            )
+        _check_fit(target, [(values, (len(indices), *target.shape[1:]))])
+        return TokenRows(tuple(indices), values)
+
+    def refuse_homeless_biases(self) -> None:
+        """Name the reason where PEFT's lora_bias has no bias to go into (PEFT refuses these as well)."""
+        if homeless := sorted(name for name in self.unused if name.endswith(".lora_B.bias")):
+            raise UnsupportedAdapterError(
+                f"lora_bias: the adapter adds a bias ({homeless[0]}, {len(homeless)} such in all) where the base has "
+                "none. Train with lora_bias=False."
+            )
+
+
+def _check_fit(target: StoredTensor, expected: Sequence[tuple[StoredTensor | None, tuple[int, ...]]]) -> None:
     for tensor, shape in expected:
         if tensor is None:
             continue

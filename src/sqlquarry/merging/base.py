@@ -2,70 +2,87 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from sqlquarry.artifacts import base_digest
+from sqlquarry.artifacts import Manifest
 from sqlquarry.errors import MergeError, UnsupportedModelError
+from sqlquarry.merging.storage import LocalDirectory, Storage
 from sqlquarry.merging.tensorfile import StoredTensor, TensorFile
 
 INDEX = "model.safetensors.index.json"
-_SINGLE = "model.safetensors"
+SINGLE = "model.safetensors"
+_BLOCK_BYTES = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
 class BaseCheckpoint:
-    """A local directory of safetensors shards with its config.json."""
+    """A folder of safetensors shards with its config.json."""
 
-    directory: Path
+    storage: Storage
     config: Mapping[str, Any]
     shards: tuple[TensorFile, ...]
 
     @classmethod
-    def open(cls, directory: Path) -> BaseCheckpoint:
+    def open(cls, storage: Storage) -> BaseCheckpoint:
         """Read config, index and headers; no tensor is read.
 
         Raises:
             UnsupportedModelError: the weights are quantised, or not safetensors.
-            MergeError: the directory or a shard is missing or damaged.
+            MergeError: the folder or a shard is missing or damaged.
         """
-        if not directory.is_dir():
+        present = storage.sizes()
+        if not present and not (isinstance(storage, LocalDirectory) and storage.path.is_dir()):
             raise MergeError(
-                f"the base model is not at {directory}. Download it and pass its directory: "
-                "AdapterMerger(base_model=...)."
+                f"the base model is not at {storage}. Download it and pass its place: AdapterMerger(base_model=...)."
             )
-        config = _read_json(directory / "config.json")
+        config = _read_json(storage, "config.json")
         if config.get("quantization_config"):
             raise UnsupportedModelError(
-                f"the base at {directory} is quantised itself ({config['quantization_config'].get('quant_method')}), "
+                f"the base at {storage} is quantised itself ({config['quantization_config'].get('quant_method')}), "
                 "and a merge would round the update away. Pass the full-precision checkpoint as base_model=."
             )
         weight_map: Mapping[str, str] = {}
-        if (directory / INDEX).is_file():
-            weight_map = _read_json(directory / INDEX)["weight_map"]
-        elif not (directory / _SINGLE).is_file():
-            raise UnsupportedModelError(f"{directory} holds neither {_SINGLE} nor {INDEX}. Save it as safetensors.")
-        names = sorted(set(weight_map.values())) or [_SINGLE]
-        shards = tuple(TensorFile.open(directory / name) for name in names)
-        present = {tensor.name for shard in shards for tensor in shard.tensors}
-        if missing := sorted(weight_map.keys() - present):
-            raise MergeError(f"{directory / INDEX} lists {missing[0]}, which no shard holds. Download the base again.")
-        return cls(directory, config, shards)
+        if INDEX in present:
+            weight_map = _read_json(storage, INDEX)["weight_map"]
+        elif SINGLE not in present:
+            raise UnsupportedModelError(f"{storage} holds neither {SINGLE} nor {INDEX}. Save it as safetensors.")
+        names = sorted(set(weight_map.values())) or [SINGLE]
+        shards = tuple(TensorFile.open(storage.file(name)) for name in names)
+        stored = {tensor.name for shard in shards for tensor in shard.tensors}
+        if missing := sorted(weight_map.keys() - stored):
+            raise MergeError(f"{storage}/{INDEX} lists {missing[0]}, which no shard holds. Download the base again.")
+        return cls(storage, config, shards)
 
-    def require_digest(self, sha256: str) -> None:
-        """Hash config.json and all weights.
+    def digest(self, known: Mapping[str, str]) -> str:
+        """SHA-256 (hex) over config.json and all weights, as `sqlquarry.artifacts.base_digest` has it.
 
-        Raises:
-            MergeError: this is not the base that the adapter was trained on.
+        Args:
+            known: name -> SHA-256 of files that were read already; only the others are read here.
         """
-        if (found := base_digest(self.directory)) != sha256:
-            raise MergeError(
-                f"the base at {self.directory} is not the one the adapter was trained on (SHA-256 {found[:12]}…, "
-                f"trained on {sha256[:12]}…). Pass that one: AdapterMerger(base_model=...)."
-            )
+        names = [name for name in self.storage.sizes() if name == "config.json" or name.endswith(".safetensors")]
+        files = {name: {"sha256": known.get(name) or self._sha256(name)} for name in names}
+        return Manifest("base", files, {}).digest
+
+    def _sha256(self, name: str) -> str:
+        file, digest, offset = self.storage.file(name), hashlib.sha256(), 0
+        block = memoryview(bytearray(min(_BLOCK_BYTES, file.size)))
+        while count := file.read_into(offset, block):
+            digest.update(block[:count])
+            offset += count
+        return digest.hexdigest()
+
+    def mismatch(self, found: str, expected: str) -> MergeError | None:
+        """The error to raise where the base is not the one with SHA-256 `expected`."""
+        if found == expected:
+            return None
+        return MergeError(
+            f"the base at {self.storage} is not the one the adapter was trained on (SHA-256 {found[:12]}…, trained on "
+            f"{expected[:12]}…). Pass that one: AdapterMerger(base_model=...)."
+        )
 
     @property
     def tensors(self) -> dict[str, StoredTensor]:
@@ -79,9 +96,9 @@ class BaseCheckpoint:
         return bool(self.config.get("tie_word_embeddings")) or not has_head
 
 
-def _read_json(path: Path) -> Mapping[str, Any]:
+def _read_json(storage: Storage, name: str) -> Mapping[str, Any]:
     try:
-        content: Mapping[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UnsupportedModelError(f"{path} cannot be read ({error}). Download the base model again.") from error
+        content: Mapping[str, Any] = json.loads(storage.read(name))
+    except (OSError, ValueError, MergeError) as error:
+        raise UnsupportedModelError(f"{storage}/{name} cannot be read ({error}). Download the base again.") from error
     return content

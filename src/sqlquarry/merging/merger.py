@@ -1,44 +1,49 @@
-"""AdapterMerger: from a finished adapter to a full model in safetensors."""
+"""AdapterMerger: from finished adapters to a full model in safetensors."""
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
+import json
 import statistics
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from typing import Any, Literal, get_args
 
-from sqlquarry.artifacts import AdapterCheckpoint, Manifest, MergedModel, read_manifest, write_manifest
+from sqlquarry.artifacts import AdapterCheckpoint, MergedModel, Record
 from sqlquarry.errors import ConfigError, MergeError
-from sqlquarry.extras import require
-from sqlquarry.merging.adapter import LoraAdapter, Update, all_finite
 from sqlquarry.merging.base import BaseCheckpoint
-from sqlquarry.merging.output import OutputDirectory, OutputShard, plan_shards
-from sqlquarry.merging.tensorfile import FLOATS, StoredTensor
-from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
+from sqlquarry.merging.output import Output, OutputShard, dtype_changes, plan_shards
+from sqlquarry.merging.plan import MergePlan
+from sqlquarry.merging.rows import TensorRows
+from sqlquarry.merging.storage import open_storage
+from sqlquarry.merging.tensorfile import FLOATS
+from sqlquarry.merging.trained import Adapters, TrainedAdapters
+from sqlquarry.merging.verify import Examples, Thresholds, Verification, compare
+from sqlquarry.merging.writing import write_shards
+from sqlquarry.prompt import PROMPT_FILE
 from sqlquarry.quantization import QuantizationRecipe
 
-if TYPE_CHECKING:
-    import torch
-
 _Base = Literal["auto", "original", "dequantized"]
-_THREADS = 2  # torch releases the GIL; more threads would hold more tensors in memory
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
+_Dtype = Literal["bfloat16", "float16", "float32"]
+_STORED_AS = {torch_name: name for name, (torch_name, _) in FLOATS.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterMerger:
-    """Merge a LoRA adapter into its base model, tensor by tensor: fp32 arithmetic, then one cast to the base's dtype.
+    """Merge LoRA adapters into their base model, some rows at a time: fp32 arithmetic, then one rounding.
 
     Args:
         base: the weights to add to: "original" (as in the checkpoint), "dequantized" (the 4-bit values that the adapter
-            was trained on), or "auto": dequantized exactly where the adapter was trained on 4-bit weights.
-        base_model: directory of the base model; None takes the one that the adapter's manifest names.
+            was trained on), or "auto": dequantized exactly where the adapter was trained on 4-bit weights; with
+            evaluation records the one of both that is nearer to the adapter on its training base.
+        base_model: directory or ``s3://`` prefix of the base; None takes the one that the adapter's manifest names.
+        dtype: of the merged weights, "bfloat16", "float16" or "float32"; None keeps the base's.
         max_shard_bytes: larger shards of the base are split.
+        thresholds: what a merge with evaluation records must reach to count as finished; None checks nothing.
+        session: the boto3 session for ``s3://``; None takes the default credentials.
+        endpoint_url: another S3 endpoint.
 
     Raises:
         ConfigError: an option cannot work.
@@ -47,49 +52,71 @@ class AdapterMerger:
     base: _Base = "auto"
     _: KW_ONLY
     base_model: str | Path | None = None
+    dtype: _Dtype | None = None
     max_shard_bytes: int = 5_000_000_000
+    thresholds: Thresholds | None = None
+    session: Any = None
+    endpoint_url: str | None = None
 
     def __post_init__(self) -> None:
         bad = []
         if self.base not in get_args(_Base):
             bad.append(f"base is {self.base!r}, but must be one of {', '.join(get_args(_Base))}")
+        if self.dtype not in (None, *get_args(_Dtype)):
+            bad.append(f"dtype is {self.dtype!r}, but must be None or one of {', '.join(get_args(_Dtype))}")
         if self.max_shard_bytes < 1:
             bad.append(f"max_shard_bytes is {self.max_shard_bytes}, but must be at least 1")
         if bad:
             raise ConfigError("AdapterMerger: " + "; ".join(bad))
 
-    def merge(self, adapter: AdapterCheckpoint, output: str | Path) -> MergedModel:
+    def merge(
+        self, adapter: Adapters, output: str | Path, *, evaluation: Sequence[Record] | None = None
+    ) -> MergedModel:
         """Write the full model to `output`; a finished merge of the same inputs is returned as it stands.
 
-        An interrupted merge goes on where it stopped. Peak memory is that of the two largest tensors in work.
+        An interrupted merge goes on where it stopped. Peak memory does not grow with the model.
 
         Args:
-            adapter: what the trainer wrote.
-            output: a new or empty directory, or the one of an interrupted run.
+            adapter: what the trainer wrote; several as [(adapter, weight), …], all of one base and prompt.
+            output: a new or empty directory or ``s3://bucket/prefix``, or the one of an interrupted run.
+            evaluation: held-out records with SQL, for base="auto" and `thresholds`.
 
         Raises:
-            ConfigError: `output` or `base` cannot work for this adapter.
+            ConfigError: `output`, `base` or `thresholds` cannot work for this adapter.
             CorruptArtifactError: a file of the adapter differs from its manifest.
-            PromptMismatchError: the adapter's prompt is not the one it was trained with.
+            PromptMismatchError: the prompt is not the one the adapter was trained with, or two adapters' differ.
             UnsupportedAdapterError: the merge would be wrong, with the reason.
             UnsupportedModelError: the base is quantised itself, or not safetensors.
             UnusedTensorsError: adapter tensors fit nothing in the base.
-            MergeError: base, adapter, output directory or disk do not fit, with the value.
+            MergeError: base, adapter, output or disk do not fit, or the merged model is not near enough to the
+                adapter, with the values.
         """
-        manifest, trained_on, recipe = self._opened(adapter)
-        base_kind = self._base_kind(recipe)
-        directory = self._directory(output, base_kind, trained_on, manifest.digest)
-        if (finished := directory.finished()) is not None:
+        if self.thresholds and not evaluation:
+            raise ConfigError(
+                "AdapterMerger(thresholds=...) needs records to verify with: merge(..., evaluation=records)."
+            )
+        trained = TrainedAdapters.open(adapter)
+        target = Output(open_storage(output, self.session, self.endpoint_url), output)
+        measuring = self.base == "auto" and bool(evaluation) and trained.recipe is not None
+        records = _records_digest(evaluation) if evaluation and (measuring or self.thresholds) else None
+        inputs = self._inputs(trained) | {
+            "base": self._base_kind(trained.recipe),
+            "adapter_digest": trained.adapter_digest,
+            "evaluation_sha256": records,
+        }
+        if measuring and target.found("evaluation_sha256") == records:
+            inputs |= {key: target.found(key) for key in ("base", "candidates")}  # measured by an earlier run
+            measuring = False
+        if not measuring and (finished := target.finished(inputs)) is not None:
             return finished
-        lora = LoraAdapter.open(adapter.path)
-        checkpoint = self._checkpoint(trained_on)
-        merge = _TensorMerge(
-            lora.updates(checkpoint.tensors, tied=checkpoint.tied),
-            recipe if base_kind == "dequantized" else None,
-            checkpoint.tensors,
-        )
-        lora.require_finite()
-        return self._assemble(directory, checkpoint, merge, adapter)
+        checkpoint = self._checkpoint(trained)
+        job = _Job(trained, checkpoint, trained.plan(checkpoint))
+        if measuring and evaluation:
+            inputs |= self._measured(job, evaluation)
+            if (finished := target.finished(inputs)) is not None:
+                return finished
+        rows = job.rows(trained.recipe if inputs["base"] == "dequantized" else None, self._stored_dtype)
+        return self._assemble(target, job, rows, evaluation)
 
     def package_base(self, adapter: AdapterCheckpoint, output: str | Path) -> MergedModel:
         """Write the adapter's base model unchanged, with the adapter's prompt: the other side of a fair comparison.
@@ -101,119 +128,151 @@ class AdapterMerger:
         Raises:
             MergeError: as for `merge`.
         """
-        _, trained_on, _ = self._opened(adapter)
-        directory = self._directory(output, "original", trained_on, None)
-        if (finished := directory.finished()) is not None:
+        trained = TrainedAdapters.open(adapter)
+        target = Output(open_storage(output, self.session, self.endpoint_url), output)
+        inputs = self._inputs(trained) | {"base": "original", "adapter_digest": None, "evaluation_sha256": None}
+        if (finished := target.finished(inputs)) is not None:
             return finished
-        checkpoint = self._checkpoint(trained_on)
-        return self._assemble(directory, checkpoint, _TensorMerge({}, None, checkpoint.tensors), adapter)
+        job = _Job(trained, self._checkpoint(trained), MergePlan({}))
+        return self._assemble(target, job, job.rows(None, self._stored_dtype), None)
 
-    def _opened(self, adapter: AdapterCheckpoint) -> tuple[Manifest, dict[str, str], QuantizationRecipe | None]:
-        """The adapter's verified manifest, and what it was trained on."""
-        require("merge", "AdapterMerger")
-        manifest = read_manifest(adapter.path, AdapterCheckpoint.kind, verify=True)
-        manifest.require_prompt(PromptFormatter.load(adapter.path).fingerprint)
-        return manifest, *_provenance(manifest.provenance)
+    def verify(self, adapter: Adapters, merged: MergedModel | str | Path, records: Sequence[Record]) -> Verification:
+        """Compare the merged model with the adapter on the weights that it was trained on, layer by layer.
 
-    def _directory(
-        self, output: str | Path, base_kind: str, trained_on: Mapping[str, str], adapter_digest: str | None
-    ) -> OutputDirectory:
-        if str(output).startswith("s3://"):
-            raise ConfigError(f"output {str(output)!r}: merging straight to S3 is not there yet. Give a directory.")
-        inputs = {
-            "base": base_kind,
-            "base_sha256": trained_on["sha256"],
-            "adapter_digest": adapter_digest,
+        Both run in fp32 on the CPU. Refuses nothing: `Verification.require` does.
+
+        Args:
+            adapter: as for `merge`.
+            merged: what `merge` wrote, or its directory or ``s3://`` prefix.
+            records: held-out records with SQL; 16 say a lot, and time grows with them.
+
+        Raises:
+            UnsupportedModelError: verification is not available for this architecture.
+            MergeError: base, adapter and merged model do not belong together.
+        """
+        trained = TrainedAdapters.open(adapter)
+        location = merged if isinstance(merged, str | Path) else _location(merged.path)
+        target = Output(open_storage(location, self.session, self.endpoint_url), location)
+        checkpoint = self._checkpoint(trained)
+        return _verification(target, _Job(trained, checkpoint, trained.plan(checkpoint)), records)
+
+    def _inputs(self, trained: TrainedAdapters) -> dict[str, Any]:
+        return {
+            "base_sha256": trained.base["sha256"],
+            "dtype": self.dtype,
             "max_shard_bytes": self.max_shard_bytes,
         }
-        return OutputDirectory(Path(output), inputs)
 
-    def _checkpoint(self, trained_on: Mapping[str, str]) -> BaseCheckpoint:
-        checkpoint = BaseCheckpoint.open(Path(self.base_model or trained_on["path"]))
-        checkpoint.require_digest(trained_on["sha256"])
-        return checkpoint
+    @property
+    def _stored_dtype(self) -> str | None:
+        return _STORED_AS[self.dtype] if self.dtype else None
 
-    def _assemble(
-        self, directory: OutputDirectory, checkpoint: BaseCheckpoint, merge: _TensorMerge, adapter: AdapterCheckpoint
-    ) -> MergedModel:
-        """Write shards, metadata and, last, the manifest."""
-        shards = plan_shards(checkpoint.shards, self.max_shard_bytes)
-        _write_shards(directory, shards, merge)
-        directory.carry_over(checkpoint, adapter.path / PROMPT_FILE, shards)
-        came_from = adapter.manifest.provenance
-        provenance = {
-            **{key: came_from.get(key) for key in ("base_model", "prompt_fingerprint", "quantization", "data_sha256")},
-            "merge": directory.inputs | _statistics(directory.relative_updates),
-            "versions": {name: importlib.metadata.version(name) for name in ("sqlquarry", "torch", "bitsandbytes")},
-        }
-        merged = MergedModel(directory.path, write_manifest(directory.path, MergedModel.kind, provenance))
-        directory.close()
-        return merged
+    def _checkpoint(self, trained: TrainedAdapters) -> BaseCheckpoint:
+        location = self.base_model or trained.base["path"]
+        return BaseCheckpoint.open(open_storage(location, self.session, self.endpoint_url))
 
     def _base_kind(self, recipe: QuantizationRecipe | None) -> str:
-        if self.base == "dequantized" and recipe is None:
+        kind = ("original" if recipe is None else "dequantized") if self.base == "auto" else self.base
+        if kind == "dequantized" and recipe is None:
             raise ConfigError(
                 "base='dequantized', but this adapter was trained on full-precision weights: there is no 4-bit recipe. "
                 "Use base='auto'."
             )
-        return ("original" if recipe is None else "dequantized") if self.base == "auto" else self.base
-
-
-class _TensorMerge:
-    """What becomes of each base tensor; safe to call from several threads."""
-
-    def __init__(
-        self,
-        updates: Mapping[str, Update],
-        recipe: QuantizationRecipe | None,
-        tensors: Mapping[str, StoredTensor],
-    ) -> None:
-        self._updates = updates
-        self._recipe = recipe
-        self._quantized = {f"{module}.weight" for module in recipe.modules} if recipe else set()
-        if missing := sorted(self._quantized - tensors.keys()):
+        if kind == "dequantized" and recipe and recipe.quant_type == "fp4" and recipe.device == "cuda":
             raise MergeError(
-                f"the adapter was trained on 4-bit {missing[0]} ({len(missing)} such in all), which the base does not "
-                "hold. Merge into the base that the adapter was trained on."
+                "the adapter was trained on FP4 weights made on CUDA, whose codes a CPU does not reproduce exactly. "
+                "Train on 'nf4', or accept the larger error of base='original'."
             )
-        self.relative_updates: dict[str, float | None] = {}
+        return kind
 
-    def __call__(self, tensor: StoredTensor) -> torch.Tensor | None:
-        """The new value in the stored dtype; None where the stored bytes stay.
+    def _measured(self, job: _Job, records: Sequence[Record]) -> dict[str, Any]:
+        """The base that gives the model nearer to the adapter on its training base, and the numbers of both."""
+        candidates = {
+            kind: job.rows(recipe, self._stored_dtype)
+            for kind, recipe in (("dequantized", job.trained.recipe), ("original", None))
+        }
+        found = compare(job.config, job.reference, list(candidates.values()), job.examples(records))
+        numbers = {kind: asdict(one) for kind, one in zip(candidates, found, strict=True)}
+        return {"base": min(numbers, key=lambda kind: numbers[kind]["kl"]), "candidates": numbers}
 
-        Raises:
-            MergeError: the result holds NaN or infinity.
-        """
-        import torch
+    def _assemble(
+        self, target: Output, job: _Job, rows: TensorRows, evaluation: Sequence[Record] | None
+    ) -> MergedModel:
+        """Write shards, metadata and, last, the manifest."""
+        checkpoint, adapters = job.checkpoint, job.trained.adapters
+        shards = plan_shards(checkpoint.shards, list(job.plan.extra.values()), rows, self.max_shard_bytes)
+        expected = job.trained.base["sha256"]
+        # The base is hashed as it is read; where one of its files is split, the parts cannot be hashed apart.
+        whole = all(shard.source or shard.tensors[0].name in job.plan.extra for shard in shards)
+        if not whole and (error := checkpoint.mismatch(checkpoint.digest({}), expected)):
+            raise error
+        write_shards(target, shards, rows)
+        if whole and (error := checkpoint.mismatch(checkpoint.digest(_source_digests(target, shards)), expected)):
+            target.discard()
+            raise error
+        changes = {**job.plan.config, **dtype_changes(checkpoint.config, self._stored_dtype)}
+        target.carry_over(checkpoint, adapters[0][0].path / PROMPT_FILE, shards, rows, changes)
+        merge = target.inputs | _statistics(target.relative_updates)
+        if len(adapters) > 1:
+            merge["adapters"] = [{"digest": one.manifest.digest, "weight": weight} for one, weight in adapters]
+        if self.thresholds and evaluation:
+            verification = _verification(target, job, evaluation)
+            verification.require(self.thresholds)
+            merge["verification"] = asdict(verification)
+        came_from = adapters[0][0].manifest.provenance
+        provenance = {
+            **{key: came_from.get(key) for key in ("base_model", "prompt_fingerprint", "quantization", "data_sha256")},
+            "merge": merge,
+            "versions": {name: importlib.metadata.version(name) for name in ("torch", "bitsandbytes")},
+        }
+        return target.finish(shards, provenance)
 
-        update = self._updates.get(tensor.name)
-        if update is None and tensor.name not in self._quantized:
-            return None
-        weight = tensor.load()
-        if self._recipe is not None and tensor.name in self._quantized:
-            weight = self._recipe.round_trip(weight)
-        dtype = getattr(torch, FLOATS[tensor.dtype][0])
-        if update is None:
-            merged = weight.to(dtype)
-        else:
-            merged, self.relative_updates[tensor.name] = update.apply(weight, dtype)
-        if not all_finite(merged):
-            raise MergeError(f"merging {tensor.name} gives NaN or infinity in {tensor.dtype}: check base and adapter")
-        return merged
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """Adapters, their base, and what becomes of it."""
+
+    trained: TrainedAdapters
+    checkpoint: BaseCheckpoint
+    plan: MergePlan
+
+    def rows(self, recipe: QuantizationRecipe | None, dtype: str | None) -> TensorRows:
+        """The merged model's tensors, added to 4-bit values where there is a recipe."""
+        return TensorRows.planned(self.checkpoint.tensors, self.plan, recipe, dtype)
+
+    @property
+    def reference(self) -> TensorRows:
+        """The adapter on its training base, in fp32."""
+        return self.rows(self.trained.recipe, "F32")
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The merged model's config.json."""
+        return {**self.checkpoint.config, **self.plan.config}
+
+    def examples(self, records: Sequence[Record]) -> Examples:
+        """The records as the base's tokens."""
+        return Examples.encode(records, self.trained.formatter, self.checkpoint.storage)
 
 
-def _provenance(provenance: Mapping[str, Any]) -> tuple[dict[str, str], QuantizationRecipe | None]:
-    """What the adapter was trained on: the base's name, path and sha256, and how it was quantised."""
-    try:
-        base = provenance["base_model"]
-        trained_on = {key: str(base[key]) for key in ("name", "path", "sha256")}
-        fields = provenance["quantization"]
-        recipe = None if fields is None else QuantizationRecipe(**{**fields, "modules": tuple(fields["modules"])})
-    except (KeyError, TypeError) as error:
-        raise MergeError(
-            f"the adapter's manifest does not say what it was trained on ({error}). Train it again with this version."
-        ) from error
-    return trained_on, recipe
+def _verification(target: Output, job: _Job, records: Sequence[Record]) -> Verification:
+    written = BaseCheckpoint.open(target.storage).tensors
+    if different := sorted((job.checkpoint.tensors.keys() | job.plan.extra.keys()) ^ written.keys()):
+        raise MergeError(f"{target.location} is no merge of this adapter: {different[0]} is only in one of them.")
+    (agreement,) = compare(job.config, job.reference, [TensorRows(written, {}, None)], job.examples(records))
+    updates = target.relative_updates or target.found("relative_updates") or {}
+    return Verification(
+        agreement=agreement,
+        coverage=1.0,  # plan_merge refuses an adapter of which a tensor is left over
+        largest_update=max((value for value in updates.values() if value is not None), default=0.0),
+        changed_tensors=len(job.plan.updates),
+    )
+
+
+def _source_digests(target: Output, shards: Sequence[OutputShard]) -> dict[str, str]:
+    """SHA-256 of the base's files that the finished shards were made from."""
+    receipts = [(shard.source, target.done[shard.name].source_sha256) for shard in shards]
+    return {source.file.name: sha256 for source, sha256 in receipts if source and sha256}
 
 
 def _statistics(relative_updates: Mapping[str, float | None]) -> dict[str, Any]:
@@ -221,36 +280,15 @@ def _statistics(relative_updates: Mapping[str, float | None]) -> dict[str, Any]:
     return {
         "merged_tensors": len(relative_updates),
         "mean_relative_update": statistics.fmean(sizes) if sizes else None,
+        "relative_updates": dict(sorted(relative_updates.items())),
     }
 
 
-def _write_shards(directory: OutputDirectory, shards: Iterable[OutputShard], merge: _TensorMerge) -> None:
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    left = directory.remaining(list(shards))
-    console = Console(stderr=True)
-    columns = (TextColumn("merging"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with (
-        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
-        ThreadPoolExecutor(_THREADS) as pool,
-    ):
-        task = progress.add_task("merging", total=sum(tensor.nbytes for shard in left for tensor in shard.tensors))
-        for shard in left:
-            contents = _map_ahead(pool, merge, shard.tensors)
-            shard.write(directory.path, contents, lambda nbytes: progress.advance(task, nbytes))
-            names = {tensor.name for tensor in shard.tensors}
-            directory.shard_done(shard, {k: v for k, v in merge.relative_updates.items() if k in names})
+def _records_digest(records: Sequence[Record]) -> str:
+    return hashlib.sha256(json.dumps([asdict(record) for record in records]).encode()).hexdigest()
 
 
-def _map_ahead(
-    pool: ThreadPoolExecutor, function: Callable[[_Item], _Result], items: Iterable[_Item]
-) -> Iterator[_Result]:
-    """`pool.map` that works only `_THREADS` items ahead of its reader, so that results never pile up."""
-    pending: deque[Future[_Result]] = deque()
-    for item in items:
-        pending.append(pool.submit(function, item))
-        if len(pending) == _THREADS:
-            yield pending.popleft().result()
-    while pending:
-        yield pending.popleft().result()
+def _location(path: Path) -> str | Path:
+    """Where a merged model lies; `Path` has made one slash of the two in an ``s3://`` prefix."""
+    text = path.as_posix()
+    return f"s3://{text.removeprefix('s3:/')}" if text.startswith("s3:/") else path

@@ -1,22 +1,22 @@
-"""The output directory of a merge: its layout, what may stand in it already, and how it goes on after a crash."""
+"""The output of a merge: its layout, what may stand in it already, and how it goes on after a crash."""
 
 from __future__ import annotations
 
+import dataclasses
+import fnmatch
+import hashlib
 import json
-import os
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sqlquarry.artifacts import MANIFEST, MergedModel, write_json
-from sqlquarry.errors import ArtifactError, MergeError
-from sqlquarry.merging.base import INDEX, BaseCheckpoint
-from sqlquarry.merging.tensorfile import StoredTensor, TensorFile, encode_header, tensor_bytes
-
-if TYPE_CHECKING:
-    import torch
+from sqlquarry.artifacts import MANIFEST, MANIFEST_VERSION, Manifest, MergedModel
+from sqlquarry.errors import MergeError
+from sqlquarry.merging.base import INDEX, SINGLE, BaseCheckpoint
+from sqlquarry.merging.rows import TensorRows
+from sqlquarry.merging.storage import Storage
+from sqlquarry.merging.tensorfile import FLOATS, StoredTensor, TensorFile, encode_header
 
 _STATE = ".merge.json"
 # What a server reads beside the weights, and the licence texts that must travel with them.
@@ -37,170 +37,239 @@ _CARRIED = (
 
 @dataclass(frozen=True, slots=True)
 class OutputShard:
-    """A file to be written: its leading bytes, then the tensors in this order."""
+    """A file to be written: its leading bytes, then the tensors in this order.
+
+    Args:
+        name: of the file.
+        header: its leading bytes.
+        tensors: what it holds.
+        nbytes: its size.
+        source: the base's file that it holds all of; None where it is a part of one, or new.
+    """
 
     name: str
     header: bytes
     tensors: tuple[StoredTensor, ...]
-
-    @property
-    def nbytes(self) -> int:
-        """Size of the file."""
-        return len(self.header) + sum(tensor.nbytes for tensor in self.tensors)
-
-    def write(self, directory: Path, contents: Iterable[torch.Tensor | None], advance: Callable[[int], object]) -> None:
-        """Write the file whole or not at all.
-
-        Args:
-            directory: where it goes.
-            contents: for each tensor its new value, or None to copy the stored bytes.
-            advance: called with the bytes written, tensor by tensor.
-        """
-        temporary = directory / f".{self.name}.tmp"
-        try:
-            with temporary.open("wb") as file:
-                file.write(self.header)
-                for tensor, content in zip(self.tensors, contents, strict=True):
-                    if content is None:
-                        tensor.copy_to(file)
-                    else:
-                        file.write(tensor_bytes(content))
-                    advance(tensor.nbytes)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(directory / self.name)
-        finally:
-            temporary.unlink(missing_ok=True)
+    nbytes: int
+    source: TensorFile | None
 
 
-def plan_shards(files: Sequence[TensorFile], max_shard_bytes: int) -> tuple[OutputShard, ...]:
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What is known of a shard once it is written.
+
+    Args:
+        sha256: of the file.
+        source_sha256: of the base's file that it was made from, where it holds all of it.
+        relative_updates: ‖ΔW‖/‖W‖ of its merged tensors (None: replaced).
+    """
+
+    sha256: str
+    source_sha256: str | None
+    relative_updates: Mapping[str, float | None]
+
+
+def plan_shards(
+    files: Sequence[TensorFile], extra: Sequence[StoredTensor], rows: TensorRows, max_shard_bytes: int
+) -> tuple[OutputShard, ...]:
     """The base's own shards, byte for byte in names and headers; split and renumbered where one is too large."""
-    groups = [(file, group) for file in files for group in _groups(file.tensors, max_shard_bytes)]
+    groups: list[tuple[TensorFile | None, tuple[StoredTensor, ...]]] = [
+        (file, group) for file in files for group in _groups(file.tensors, rows, max_shard_bytes)
+    ]
+    groups += [(None, group) for group in _groups(extra, rows, max_shard_bytes)] if extra else []
     renumbered = len(groups) > len(files)
-    return tuple(
-        OutputShard(
-            name=f"model-{number:05d}-of-{len(groups):05d}.safetensors" if renumbered else file.path.name,
-            header=file.header if group == file.tensors else encode_header(group, file.metadata),
-            tensors=group,
+    shards = []
+    for number, (file, group) in enumerate(groups, 1):
+        whole = file if file and file.tensors == group else None
+        if whole and all(rows.dtype(tensor) == tensor.dtype for tensor in group):
+            header = whole.header
+        else:
+            fields = {tensor.name: (rows.dtype(tensor), tensor.shape, rows.nbytes(tensor)) for tensor in group}
+            header = encode_header(fields, file.metadata if file else {"format": "pt"})
+        name = f"model-{number:05d}-of-{len(groups):05d}.safetensors"
+        shards.append(
+            OutputShard(
+                name=name if renumbered or whole is None else whole.file.name,
+                header=header,
+                tensors=group,
+                nbytes=len(header) + sum(rows.nbytes(tensor) for tensor in group),
+                source=whole,
+            )
         )
-        for number, (file, group) in enumerate(groups, 1)
-    )
+    return tuple(shards)
 
 
-def _groups(tensors: Sequence[StoredTensor], max_bytes: int) -> Iterator[tuple[StoredTensor, ...]]:
+def _groups(tensors: Sequence[StoredTensor], rows: TensorRows, max_bytes: int) -> Iterator[tuple[StoredTensor, ...]]:
     group: list[StoredTensor] = []
     size = 0
     for tensor in tensors:
-        if group and size + tensor.nbytes > max_bytes:
+        nbytes = rows.nbytes(tensor)
+        if group and size + nbytes > max_bytes:
             yield tuple(group)
             group, size = [], 0
         group.append(tensor)
-        size += tensor.nbytes
+        size += nbytes
     yield tuple(group)
 
 
-class OutputDirectory:
-    """A directory that one merge, named by its `inputs`, may fill over several runs.
+class Output:
+    """A directory or S3 prefix that one merge, named by its `inputs`, may fill over several runs.
 
     The state file says which inputs the finished shards came from, so that no shard of another merge is ever kept.
     """
 
-    def __init__(self, path: Path, inputs: Mapping[str, Any]) -> None:
-        self.path = path
-        self.inputs = dict(inputs)
-        self._done: dict[str, dict[str, float | None]] = {}
+    def __init__(self, storage: Storage, location: str | Path) -> None:
+        self.storage = storage
+        self.location = location
+        self.inputs: dict[str, Any] = {}
+        self.done: dict[str, Receipt] = {}
+        self._files: dict[str, dict[str, str | int]] = {}
+        sizes = storage.sizes()
+        self._finished: MergedModel | None = None
+        self._sizes = sizes
+        if MANIFEST in sizes:
+            self._finished = self._loaded()
+            self._found = dict(self._finished.manifest.provenance.get("merge", {}))
+        elif _STATE in sizes:
+            state = json.loads(storage.read(_STATE))
+            self._found = state["inputs"]
+            self.done = {name: Receipt(**receipt) for name, receipt in state["shards"].items()}
+        else:
+            self._found = {}
+            if others := sorted(name for name in sizes if not name.startswith(".")):
+                names = ", ".join(others[:5]) + (" …" if len(others) > 5 else "")
+                raise MergeError(f"{location} holds files that are no merge ({names}). Choose another place.")
 
-    def finished(self) -> MergedModel | None:
+    def found(self, key: str) -> Any:
+        """A field of the inputs of what stands here, None where nothing does."""
+        return self._found.get(key)
+
+    def finished(self, inputs: Mapping[str, Any]) -> MergedModel | None:
         """The finished merge of the same inputs, if it stands here; None where there is work to do.
 
         Raises:
             MergeError: something else stands here.
         """
-        if not self.path.exists():
-            return None
-        if not self.path.is_dir():
-            raise MergeError(f"{self.path} is a file. Choose a directory for the merged model.")
-        if (self.path / MANIFEST).exists():
-            return self._loaded()
-        if (self.path / _STATE).exists():
-            state = json.loads((self.path / _STATE).read_text())
-            self._require_same(state["inputs"], "an unfinished merge")
-            self._done = state["shards"]
-        elif others := sorted(entry.name for entry in self.path.iterdir() if not entry.name.startswith(".")):
-            names = ", ".join(others[:5]) + (" …" if len(others) > 5 else "")
-            raise MergeError(f"{self.path} holds files that are no merge ({names}). Choose another directory.")
-        return None
+        self.inputs = json.loads(json.dumps(inputs))
+        different = [
+            f"{key} {self.found(key)!r} instead of {value!r}"
+            for key, value in self.inputs.items()
+            if self.found(key) != value
+        ]
+        if self._found and different:
+            what = "a finished merge" if self._finished else "an unfinished merge"
+            raise MergeError(
+                f"{self.location} holds {what} of other inputs ({'; '.join(different)}). Choose another place, or "
+                "delete this one."
+            )
+        return self._finished
 
     def _loaded(self) -> MergedModel:
         try:
-            merged = MergedModel.load(self.path)
-        except ArtifactError as error:
+            content = json.loads(self.storage.read(MANIFEST))
+            manifest = Manifest(content["kind"], content["files"], content["provenance"])
+            version = content["version"]
+        except (ValueError, KeyError, TypeError):
+            manifest, version = Manifest("nothing", {}, {}), None
+        intact = all(self._sizes.get(name) == entry["bytes"] for name, entry in manifest.files.items())
+        if version != MANIFEST_VERSION or manifest.kind != MergedModel.kind or not intact:
             raise MergeError(
-                f"{self.path} holds something finished that is no intact merged model. Choose another directory, or "
+                f"{self.location} holds something finished that is no intact merged model. Choose another place, or "
                 "delete this one and merge again."
-            ) from error
-        self._require_same(merged.manifest.provenance.get("merge", {}), "a finished merge")
-        return merged
-
-    def _require_same(self, found: Mapping[str, Any], what: str) -> None:
-        different = [
-            f"{key} {found.get(key)!r} instead of {value!r}"
-            for key, value in self.inputs.items()
-            if found.get(key) != value
-        ]
-        if different:
-            raise MergeError(
-                f"{self.path} holds {what} of other inputs ({'; '.join(different)}). Choose another directory, or "
-                "delete this one."
             )
+        return MergedModel(Path(self.location), manifest)
 
     def remaining(self, shards: Sequence[OutputShard]) -> list[OutputShard]:
-        """The shards that still have to be written; makes the directory.
+        """The shards that still have to be written.
 
         Raises:
-            MergeError: the disk has no room for them.
+            MergeError: there is no room for them.
         """
-        left = [shard for shard in shards if not self._has(shard)]
-        needed = sum(shard.nbytes for shard in left)
-        existing = next(parent for parent in (self.path.absolute(), *self.path.absolute().parents) if parent.exists())
-        if (free := shutil.disk_usage(existing).free) < needed:
-            raise MergeError(
-                f"the merged weights need {needed / 1e9:.2f} GB, but {self.path} has only {free / 1e9:.2f} GB free. "
-                "Free some, or choose another disk."
-            )
-        self.path.mkdir(parents=True, exist_ok=True)
+        left = [shard for shard in shards if shard.name not in self.done or self._sizes.get(shard.name) != shard.nbytes]
+        self.storage.require_room(sum(shard.nbytes for shard in left))
         self._save_state()
         return left
 
-    def _has(self, shard: OutputShard) -> bool:
-        file = self.path / shard.name
-        return shard.name in self._done and file.is_file() and file.stat().st_size == shard.nbytes
-
-    def shard_done(self, shard: OutputShard, relative_updates: Mapping[str, float | None]) -> None:
-        """Note that a shard stands in its place, with ‖ΔW‖/‖W‖ of its merged tensors (None: replaced)."""
-        self._done[shard.name] = dict(relative_updates)
+    def shard_done(self, shard: OutputShard, receipt: Receipt) -> None:
+        """Note that a shard stands in its place."""
+        self.done[shard.name] = receipt
         self._save_state()
 
     def _save_state(self) -> None:
-        write_json(self.path / _STATE, {"inputs": self.inputs, "shards": self._done})
+        shards = {name: dataclasses.asdict(receipt) for name, receipt in self.done.items()}
+        content = {"inputs": self.inputs, "shards": shards}
+        self.storage.write(_STATE, (json.dumps(content, indent=2) + "\n").encode())
+
+    def discard(self) -> None:
+        """Remove every finished shard and the state."""
+        for name in (*self.done, _STATE):
+            self.storage.delete(name)
 
     @property
     def relative_updates(self) -> dict[str, float | None]:
         """‖ΔW‖/‖W‖ of every merged tensor so far, earlier runs included."""
-        return {name: value for shard in self._done.values() for name, value in shard.items()}
+        return {name: value for receipt in self.done.values() for name, value in receipt.relative_updates.items()}
 
-    def carry_over(self, base: BaseCheckpoint, prompt: Path, shards: Sequence[OutputShard]) -> None:
-        """Copy what else a server needs from the base, and the prompt; write or copy the index of the shards."""
-        for pattern in (*_CARRIED, INDEX):
-            for file in base.directory.glob(pattern):
-                if file.is_file():
-                    shutil.copyfile(file, self.path / file.name)
-        shutil.copyfile(prompt, self.path / prompt.name)
-        if [shard.name for shard in shards] != [file.path.name for file in base.shards]:
+    def carry_over(
+        self,
+        base: BaseCheckpoint,
+        prompt: Path,
+        shards: Sequence[OutputShard],
+        rows: TensorRows,
+        changes: Mapping[str, Any],
+    ) -> None:
+        """Copy what else a server needs from the base, and the prompt; write or copy the index of the shards.
+
+        Args:
+            base: where it comes from.
+            prompt: the adapter's ``prompt.json``.
+            shards: the output's shards.
+            rows: their contents.
+            changes: fields of config.json that differ from the base's.
+        """
+        names = base.storage.sizes()
+        for name in sorted(name for name in names if any(fnmatch.fnmatch(name, one) for one in _CARRIED)):
+            content = base.storage.read(name)
+            if name == "config.json" and changes:
+                content = _json({**base.config, **changes})
+            self._write(name, content)
+        self._write(prompt.name, prompt.read_bytes())
+        if all(shard.source and shard.header == shard.source.header for shard in shards):
+            if INDEX in names:
+                self._write(INDEX, base.storage.read(INDEX))
+        elif [shard.name for shard in shards] != [SINGLE]:
             weight_map = {tensor.name: shard.name for shard in shards for tensor in shard.tensors}
-            total = sum(tensor.nbytes for shard in shards for tensor in shard.tensors)
-            write_json(self.path / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
+            total = sum(rows.nbytes(tensor) for shard in shards for tensor in shard.tensors)
+            self._write(INDEX, _json({"metadata": {"total_size": total}, "weight_map": weight_map}))
 
-    def close(self) -> None:
-        """Drop the state, once the manifest says that all is done."""
-        (self.path / _STATE).unlink(missing_ok=True)
+    def _write(self, name: str, content: bytes) -> None:
+        self.storage.write(name, content)
+        self._files[name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+
+    def finish(self, shards: Sequence[OutputShard], provenance: Mapping[str, Any]) -> MergedModel:
+        """Write the manifest, which says that all is done, and drop the state."""
+        files = self._files | {
+            shard.name: {"sha256": self.done[shard.name].sha256, "bytes": shard.nbytes} for shard in shards
+        }
+        manifest = Manifest(MergedModel.kind, dict(sorted(files.items())), json.loads(json.dumps(provenance)))
+        self.storage.write(MANIFEST, _json({"version": MANIFEST_VERSION, **dataclasses.asdict(manifest)}))
+        self.storage.delete(_STATE)
+        return MergedModel(Path(self.location), manifest)
+
+
+def dtype_changes(config: Mapping[str, Any], dtype: str | None) -> dict[str, Any]:
+    """The fields of config.json that name the weights' dtype (transformers 5: `dtype`, before: `torch_dtype`).
+
+    Args:
+        config: the base's.
+        dtype: safetensors' name of the output's dtype; None changes nothing.
+    """
+    if dtype is None:
+        return {}
+    name = FLOATS[dtype][0]
+    fields = [key for key in ("torch_dtype", "dtype") if key in config] or ["torch_dtype"]
+    return {key: name for key in fields if config.get(key) != name}
+
+
+def _json(content: Any) -> bytes:
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()

@@ -1,4 +1,4 @@
-"""Safetensors files by their headers, so that no more than the tensor at hand is in memory.
+"""Safetensors files by their headers, so that no more than the rows at hand are in memory.
 
 Layout: 8 bytes header length (little endian), JSON header, then the tensors' bytes without holes
 (https://huggingface.co/docs/safetensors, "Format").
@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from sqlquarry.errors import MergeError
+from sqlquarry.merging.storage import LocalDirectory, StoredFile
 
 if TYPE_CHECKING:
     import torch
@@ -21,22 +22,27 @@ if TYPE_CHECKING:
 # Safetensors' name -> torch's name and bytes per element, for the dtypes that can be merged.
 FLOATS = {"F64": ("float64", 8), "F32": ("float32", 4), "F16": ("float16", 2), "BF16": ("bfloat16", 2)}
 _LENGTH_BYTES = 8
-_COPY_BYTES = 1 << 23
+_MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
 
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """One tensor where it lies: `nbytes` bytes at byte `offset` of the file `path`."""
+    """One tensor where it lies: `nbytes` bytes at byte `offset` of `file`."""
 
-    path: Path
+    file: StoredFile
     name: str
     dtype: str
     shape: tuple[int, ...]
     offset: int
     nbytes: int
 
-    def load(self) -> torch.Tensor:
-        """Read the tensor into memory of its own.
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one step along the first dimension."""
+        return self.nbytes // self.shape[0] if self.shape and self.shape[0] else self.nbytes
+
+    def load(self, rows: slice | None = None) -> torch.Tensor:
+        """Read the tensor, or some rows (steps along its first dimension), into memory of their own.
 
         Raises:
             MergeError: its dtype cannot be merged, or the file became shorter.
@@ -44,96 +50,89 @@ class StoredTensor:
         import torch
 
         if self.dtype not in FLOATS:
-            raise MergeError(f"{self.name} in {self.path} is {self.dtype}; only {', '.join(FLOATS)} can be merged")
-        tensor = torch.empty(self.shape, dtype=getattr(torch, FLOATS[self.dtype][0]))
-        with self.path.open("rb") as file:
-            file.seek(self.offset)
-            if file.readinto(tensor_bytes(tensor)) != self.nbytes:
-                raise MergeError(f"{self.path} became shorter while {self.name} was read. Restore it and merge again.")
+            raise MergeError(f"{self.name} in {self.file} is {self.dtype}; only {', '.join(FLOATS)} can be merged")
+        shape = self.shape if rows is None else (rows.stop - rows.start, *self.shape[1:])
+        tensor = torch.empty(shape, dtype=getattr(torch, FLOATS[self.dtype][0]))
+        self.read_into(0 if rows is None else rows.start * self.row_bytes, tensor_bytes(tensor))
         return tensor
 
-    def copy_to(self, target: BinaryIO) -> None:
-        """Append the tensor's bytes as they are.
+    def read_into(self, start: int, view: memoryview) -> None:
+        """Fill `view` with the tensor's bytes from `start` on.
 
         Raises:
             MergeError: the file became shorter.
         """
-        left = self.nbytes
-        with self.path.open("rb") as file:
-            file.seek(self.offset)
-            while left:
-                block = file.read(min(left, _COPY_BYTES))
-                if not block:
-                    raise MergeError(f"{self.path} became shorter while {self.name} was copied. Restore it.")
-                target.write(block)
-                left -= len(block)
+        if self.file.read_into(self.offset + start, view) != len(view):
+            raise MergeError(f"{self.file} became shorter while {self.name} was read. Restore it and merge again.")
 
 
 @dataclass(frozen=True, slots=True)
 class TensorFile:
     """A safetensors file: its leading bytes as they are, and its tensors in file order."""
 
-    path: Path
+    file: StoredFile
     header: bytes
     metadata: Mapping[str, str]
     tensors: tuple[StoredTensor, ...]
 
     @classmethod
-    def open(cls, path: Path) -> TensorFile:
+    def open(cls, file: Path | StoredFile) -> TensorFile:
         """Read and check the header; no tensor is read.
 
         Raises:
             MergeError: there is no such file, or header and file size do not fit together.
         """
-        if not path.is_file():
-            raise MergeError(f"{path} is missing. Download or train it again.")
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            length = file.read(_LENGTH_BYTES)
-            start = _LENGTH_BYTES + int.from_bytes(length, "little")
-            header = length + (file.read(start - _LENGTH_BYTES) if start <= size else b"")
+        if isinstance(file, Path):
+            file = LocalDirectory(file.parent).file(file.name)
+        size = file.size
+        length = bytearray(_LENGTH_BYTES)
+        file.read_into(0, memoryview(length))
+        start = _LENGTH_BYTES + int.from_bytes(length, "little")
+        body = bytearray(start - _LENGTH_BYTES if start <= min(size, _MAX_HEADER_BYTES) else 0)
+        file.read_into(_LENGTH_BYTES, memoryview(body))
         try:
-            fields = json.loads(header[_LENGTH_BYTES:])
+            fields = json.loads(body)
             metadata = fields.pop("__metadata__", {})
             tensors = sorted(
-                (_stored(path, name, field, start) for name, field in fields.items()),
+                (_stored(file, name, field, start) for name, field in fields.items()),
                 key=lambda tensor: (tensor.offset, tensor.nbytes),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise MergeError(
-                f"{path} is cut off or no safetensors file ({error}). Download or train it again."
+                f"{file} is cut off or no safetensors file ({error}). Download or train it again."
             ) from error
         end = start
         for tensor in tensors:
             if tensor.offset != end:
                 raise MergeError(
-                    f"{path}: {tensor.name} starts at byte {tensor.offset}, not {end}; the file is damaged"
+                    f"{file}: {tensor.name} starts at byte {tensor.offset}, not {end}; the file is damaged"
                 )
             end += tensor.nbytes
         if end != size:
-            raise MergeError(f"{path} has {size} bytes where its header needs {end}. Download or train it again.")
-        return cls(path, header, metadata, tuple(tensors))
+            raise MergeError(f"{file} has {size} bytes where its header needs {end}. Download or train it again.")
+        return cls(file, bytes(length + body), metadata, tuple(tensors))
 
 
-def _stored(path: Path, name: str, field: Mapping[str, Any], start: int) -> StoredTensor:
+def _stored(file: StoredFile, name: str, field: Mapping[str, Any], start: int) -> StoredTensor:
     begin, end = field["data_offsets"]
-    tensor = StoredTensor(path, name, field["dtype"], tuple(field["shape"]), start + begin, end - begin)
+    tensor = StoredTensor(file, name, field["dtype"], tuple(field["shape"]), start + begin, end - begin)
     if tensor.dtype in FLOATS and tensor.nbytes != math.prod(tensor.shape) * FLOATS[tensor.dtype][1]:
         raise ValueError(f"{name}: {tensor.nbytes} bytes do not hold {tensor.dtype} {list(tensor.shape)}")
     return tensor
 
 
-def encode_header(tensors: Sequence[StoredTensor], metadata: Mapping[str, str]) -> bytes:
-    """The leading bytes of a file that holds `tensors` in this order, padded to 8 bytes as the format asks."""
+def encode_header(tensors: Mapping[str, tuple[str, tuple[int, ...], int]], metadata: Mapping[str, str]) -> bytes:
+    """The leading bytes of a file that holds tensors in this order, padded to 8 bytes as the format asks.
+
+    Args:
+        tensors: name -> dtype (safetensors' name), shape, bytes.
+        metadata: the header's ``__metadata__``.
+    """
     fields: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
-    for tensor in tensors:
-        fields[tensor.name] = {
-            "dtype": tensor.dtype,
-            "shape": list(tensor.shape),
-            "data_offsets": [end, end + tensor.nbytes],
-        }
-        end += tensor.nbytes
+    for name, (dtype, shape, nbytes) in tensors.items():
+        fields[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [end, end + nbytes]}
+        end += nbytes
     text = json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % _LENGTH_BYTES)
     return len(text).to_bytes(_LENGTH_BYTES, "little") + text

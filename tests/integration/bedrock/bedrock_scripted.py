@@ -48,8 +48,10 @@ class ScriptedSession:
         self._session = _session()
         self.bedrock = self._session.client("bedrock")
         self.s3 = self._session.client("s3")
+        self.configs: dict[str, Any] = {}  # of the clients that were asked for
 
     def client(self, service: str, **options: Any) -> Any:
+        self.configs[service] = options["config"]
         return self.bedrock if service == "bedrock" else self._session.client(service, **options)
 
     def objects(self) -> list[str]:

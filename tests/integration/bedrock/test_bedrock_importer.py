@@ -12,8 +12,10 @@ import boto3
 import pytest
 from bedrock_scripted import JOB, MODEL, Script, ScriptedSession, finish_merged, scripted_aws
 
-from sqlquarry.artifacts import MergedModel
-from sqlquarry.bedrock import BedrockImporter, ImportedModel, checks
+from sqlquarry.artifacts import MergedModel, write_manifest
+from sqlquarry.bedrock import BedrockImporter, ImportedModel
+from sqlquarry.bedrock.preflight import request as checks
+from sqlquarry.bedrock.transfer import REQUESTS_IN_FLIGHT
 from sqlquarry.bedrock.upload import Export
 from sqlquarry.errors import (
     BedrockError,
@@ -65,7 +67,9 @@ def merged(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Merged
 
 
 @pytest.fixture
-def world(merged: MergedModel) -> Iterator[World]:
+def world(merged: MergedModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    # The account's checks have tests of their own, and one below; here they would load six more clients a test.
+    monkeypatch.setattr("sqlquarry.bedrock.importer.check_account", lambda *_, **__: [])
     with scripted_aws() as aws:
         yield World(aws, Script(aws.bedrock), merged)
 
@@ -102,6 +106,10 @@ def test_upload_job_and_model(world: World) -> None:
     assert (model.arn, model.name, model.formatter) == (MODEL, "sql", world.formatter)
     assert world.sleeps == [30, 30]
     assert "runs/one/manifest.json" in world.aws.objects()
+    # Both are tried again by us, with waits of our own.
+    attempts = {service: config.retries["total_max_attempts"] for service, config in world.aws.configs.items()}
+    assert attempts == {"bedrock": 2, "s3": 3, "bedrock-runtime": 2}
+    assert world.aws.configs["s3"].max_pool_connections >= REQUESTS_IN_FLIGHT
 
 
 def test_the_same_content_and_names_have_the_same_token(world: World) -> None:
@@ -245,8 +253,10 @@ def test_other_refusals_are_explained_at_once(world: World, code: str, message: 
     ("reason", "advice"),
     [
         ("could not find the expected file config.json", "uncompressed prefix"),
-        ("Unsupported model architecture: GemmaForCausalLM", "supported architecture"),
+        ("Unsupported model architecture: GemmaForCausalLM", "a supported one"),
         ("size mismatch for lm_head", "16-bit weights"),
+        ("config.json holds quantization_config: quantized weights cannot be imported", "16-bit weights"),
+        ("could not find the expected file model.safetensors.index.json", "shards need"),
         ("Access denied to bucket", "s3:GetObject"),
         ("the moon is full", "the moon is full"),
     ],
@@ -316,6 +326,20 @@ def test_changed_weights_are_not_uploaded(world: World, tmp_path: Path) -> None:
     world.script.until_create(world.job_name)
     with pytest.raises(CorruptArtifactError, match=r"model\.safetensors"):
         world.importer.import_model(MergedModel.load(tmp_path / "model"), "sql", s3_uri=URI)
+    assert world.aws.objects() == []
+
+
+def test_weights_written_after_the_model_was_loaded_are_not_uploaded(world: World, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(world.merged.path, tmp_path / "model"))
+    loaded = MergedModel.load(copy)
+    weights = copy / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(bytes(content))
+    write_manifest(copy, MergedModel.kind, loaded.manifest.provenance)
+    world.script.until_create(world.job_name)
+    with pytest.raises(CorruptArtifactError, match="written again"):
+        world.importer.import_model(loaded, "sql", s3_uri=URI)
     assert world.aws.objects() == []
 
 

@@ -6,10 +6,28 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from emulator_account import IMPORT_SECONDS, clocked, sketch
 
 
-def test_a_job_goes_from_in_progress_to_completed(start, exported):
-    account = start(import_polls=2)
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    return sketch(tmp_path_factory.mktemp("exported") / "model")
+
+
+@pytest.fixture(scope="module")
+def running():
+    with clocked() as account:
+        yield account
+
+
+@pytest.fixture
+def account(running):
+    """The account as it was at the start."""
+    running.aws.reset()
+    return running
+
+
+def test_a_job_goes_from_in_progress_to_completed(account, exported):
     account.upload(exported)
     job = account.create("m1")
     first = account.bedrock.get_model_import_job(jobIdentifier=job)
@@ -19,6 +37,7 @@ def test_a_job_goes_from_in_progress_to_completed(start, exported):
     assert account.bedrock.list_imported_models()["modelSummaries"] == []
     by_name = account.bedrock.get_model_import_job(jobIdentifier="job-m1")
     assert (by_name["jobArn"], by_name["status"]) == (job, "InProgress")
+    account.clock.advance(IMPORT_SECONDS)
     last = account.bedrock.get_model_import_job(jobIdentifier=job)
     assert last["status"] == "Completed"
     assert last["creationTime"] <= last["endTime"] == last["lastModifiedTime"]
@@ -29,13 +48,12 @@ def test_a_job_goes_from_in_progress_to_completed(start, exported):
     assert account.bedrock.get_imported_model(modelIdentifier="m1")["modelArn"] == last["importedModelArn"]
 
 
-def test_a_fault_in_the_files_shows_only_when_the_job_ends(start, exported):
-    account = start(import_polls=1)
+def test_a_fault_in_the_files_shows_only_when_the_job_ends(account, exported):
     account.upload(exported)
     account.s3.delete_object(Bucket=account.aws.bucket, Key="model/config.json")
     job = account.create("m1")
     assert account.bedrock.get_model_import_job(jobIdentifier=job)["status"] == "InProgress"
-    ended = account.bedrock.get_model_import_job(jobIdentifier=job)
+    ended = account.finish(job)
     assert ended["status"] == "Failed"
     assert ended["failureMessage"] == (
         f"could not find the expected file config.json (in s3://{account.aws.bucket}/model)"
@@ -62,31 +80,27 @@ def put_json(account, name, **changes):
         (lambda a: a.s3.put_object(Bucket=a.aws.bucket, Key="model/model.safetensors", Body=b"\x09"), "safetensors"),
     ],
 )
-def test_what_the_service_cannot_read_fails(start, exported, spoil, message):
-    account = start()
+def test_what_the_service_cannot_read_fails(account, exported, spoil, message):
     account.upload(exported)
     spoil(account)
     assert message in account.finish(account.create("m1"))["failureMessage"]
 
 
-def test_a_missing_bucket_or_prefix_fails_the_job(start):
-    account = start()
+def test_a_missing_bucket_or_prefix_fails_the_job(account):
     source = {"s3DataSource": {"s3Uri": "s3://no-such-bucket/model"}}
     missing = account.finish(account.create("m1", modelDataSource=source))
-    assert missing["failureMessage"] == "could not access the bucket no-such-bucket"
+    assert missing["failureMessage"] == "could not access the bucket no-such-bucket (in s3://no-such-bucket/model)"
     assert "config.json" in account.finish(account.create("m2", prefix="nothing/here"))["failureMessage"]
 
 
-def test_only_files_directly_below_the_prefix_count(start, exported):
-    account = start()
+def test_only_files_directly_below_the_prefix_count(account, exported):
     account.upload(exported, prefix="deep/model")
     assert "config.json" in account.finish(account.create("m1", prefix="deep"))["failureMessage"]
     assert "config.json" in account.finish(account.create("m2", prefix="deep/mod"))["failureMessage"]
     assert account.imported("m3", prefix="deep/model/")
 
 
-def test_a_role_must_exist_and_trust_bedrock(start, exported):
-    account = start()
+def test_a_role_must_exist_and_trust_bedrock(account, exported):
     account.upload(exported)
     statement = {"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}
     other = {"Version": "2012-10-17", "Statement": [statement]}
@@ -100,8 +114,7 @@ def test_a_role_must_exist_and_trust_bedrock(start, exported):
     assert account.imported("m1")
 
 
-def test_one_import_at_a_time(start, exported):
-    account = start(import_polls=1)
+def test_one_import_at_a_time(account, exported):
     account.upload(exported)
     job = account.create("m1")
     code, message, _ = account.error(account.create, name="m2")
@@ -111,8 +124,7 @@ def test_one_import_at_a_time(start, exported):
     account.create("m2")
 
 
-def test_three_models_at_most(start, exported):
-    account = start()
+def test_three_models_at_most(account, exported):
     account.upload(exported)
     for name in ("m1", "m2", "m3"):
         account.imported(name)
@@ -123,8 +135,7 @@ def test_three_models_at_most(start, exported):
     assert account.imported("m4")
 
 
-def test_names_are_unique_until_the_model_is_deleted(start, exported):
-    account = start()
+def test_names_are_unique_until_the_model_is_deleted(account, exported):
     account.upload(exported)
     account.imported("m1")
     assert account.error(account.create, name="m1")[0] == "ConflictException"
@@ -135,8 +146,7 @@ def test_names_are_unique_until_the_model_is_deleted(start, exported):
     assert account.imported("m1", jobName="other")
 
 
-def test_a_request_token_makes_creation_idempotent(start, exported):
-    account = start(import_polls=1)
+def test_a_request_token_makes_creation_idempotent(account, exported):
     account.upload(exported)
     job = account.create("m1", clientRequestToken="token-1")
     assert account.create("m1", clientRequestToken="token-1") == job
@@ -157,16 +167,14 @@ BAD_MEMBERS = [
 ]
 
 
-def test_names_and_uris_must_match_the_service_model(start):
-    account = start()
+def test_names_and_uris_must_match_the_service_model(account):
     for options, member in BAD_MEMBERS:
         code, message, _ = account.error(account.create, name="m1", **options)
         assert code == "ValidationException"
         assert message.startswith(f"1 validation error(s): {member} = ")
 
 
-def test_tags_of_jobs_and_models(start, exported):
-    account = start()
+def test_tags_of_jobs_and_models(account, exported):
     account.upload(exported)
     job_tags, model_tags = [{"key": "team", "value": "a"}], [{"key": "data", "value": "b"}, {"key": "x", "value": ""}]
     model = account.imported("m1", jobTags=job_tags, importedModelTags=model_tags)
@@ -186,8 +194,7 @@ def test_tags_of_jobs_and_models(start, exported):
     assert (gone[0], gone[2]) == ("ResourceNotFoundException", 404)
 
 
-def test_lists_filter_sort_and_page(start, exported):
-    account = start()
+def test_lists_filter_sort_and_page(account, exported):
     account.upload(exported)
     account.finish(account.create("broken", prefix="nothing"))
     for name in ("sql-a", "sql-b", "chat"):
@@ -219,8 +226,7 @@ def test_lists_filter_sort_and_page(start, exported):
     assert bad[0] == "ValidationException"
 
 
-def test_unknown_names_are_not_found(start):
-    account = start()
+def test_unknown_names_are_not_found(account):
     for call, key in (
         (account.bedrock.get_model_import_job, "jobIdentifier"),
         (account.bedrock.get_imported_model, "modelIdentifier"),
@@ -230,10 +236,9 @@ def test_unknown_names_are_not_found(start):
         assert (code, status) == ("ResourceNotFoundException", 404)
 
 
-def test_objects_are_copied_without_being_read_into_memory(start, exported, monkeypatch):
+def test_objects_are_copied_without_being_read_into_memory(account, exported, monkeypatch):
     from moto.s3.models import FakeKey
 
-    account = start()
     account.upload(exported)
 
     def refuse(_):

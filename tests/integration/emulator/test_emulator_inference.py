@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-
-from sqlquarry.artifacts import Generation
-from sqlquarry.emulator.engine import EnginePool
+from emulator_account import emulators, to_4_51
 
 PROMPTS = ["SELECT", "How many users are there?", "CREATE TABLE users (id)\nList the name of all users."]
 
@@ -42,11 +39,28 @@ def resaved(source, target, rope):
     return target
 
 
+@pytest.fixture(scope="module")
+def exported(tiny_llama, tmp_path_factory):
+    return to_4_51(tiny_llama, tmp_path_factory.mktemp("exported") / "model")
+
+
+@pytest.fixture(scope="module")
+def served(exported):
+    """One account for all tests, and the model in it that no test changes."""
+    with emulators() as start:
+        account = start()
+        account.upload(exported)
+        yield account, account.imported("shared")
+
+
 @pytest.fixture
-def served(start, exported):
-    account = start()
-    account.upload(exported)
-    return account, account.imported("m1")
+def account(served):
+    """The account; what a test imports into it goes afterwards, because it holds three models."""
+    account, shared = served
+    yield account
+    for model in account.bedrock.list_imported_models()["modelSummaries"]:
+        if model["modelArn"] != shared:
+            account.bedrock.delete_imported_model(modelIdentifier=model["modelArn"])
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
@@ -83,6 +97,28 @@ def test_the_three_shapes_say_the_same(served, exported):
     assert {bedrock["stop_reason"], *(a["choices"][0]["finish_reason"] for a in (completion, chat))} == {"length"}
 
 
+def test_logprobs_are_those_of_the_weights(served, exported):
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    account, model = served
+    tokenizer = AutoTokenizer.from_pretrained(exported)
+    weights = AutoModelForCausalLM.from_pretrained(exported, dtype=torch.float32).eval()
+    tokens, expected = tokenizer(PROMPTS[1], return_tensors="pt")["input_ids"], []
+    with torch.inference_mode():
+        for _ in range(6):
+            best = weights(tokens).logits[0, -1].log_softmax(-1).max(-1)
+            expected.append(best.values.item())
+            tokens = torch.cat([tokens, best.indices.view(1, 1)], dim=1)
+    bedrock = account.ask(model, prompt=PROMPTS[1], max_gen_len=6, return_logprobs=True)
+    assert [entry["?"] for entry in bedrock["logprobs"]] == pytest.approx(expected, abs=1e-4)
+    completion = account.ask(model, prompt=PROMPTS[1], max_tokens=6, logprobs=1)["choices"][0]
+    assert completion["logprobs"]["token_logprobs"] == pytest.approx(expected, abs=1e-4)
+    sampled = account.ask(model, prompt=PROMPTS[1], max_tokens=6, logprobs=True, temperature=2.0, seed=1)["choices"][0]
+    assert sum(sampled["logprobs"]["token_logprobs"]) < sum(expected)  # of the model, whatever the temperature
+    assert account.ask(model, prompt=PROMPTS[1], max_gen_len=6)["logprobs"] is None
+
+
 def test_a_stream_says_what_the_whole_answer_says(served):
     account, model = served
     body = {"prompt": PROMPTS[2], "max_gen_len": 16}
@@ -116,23 +152,11 @@ def test_sampling_is_seeded_and_differs_from_greedy(served):
     assert len({sample(seed) for seed in range(4)}) > 1
 
 
-def test_the_first_calls_are_cold(start, exported):
-    account = start(cold_calls=2)
-    account.upload(exported)
-    model = account.imported("m1")
+def test_unknown_and_deleted_models_are_not_found(account):
+    model = account.imported("deleted")
     body = json.dumps({"prompt": "SELECT", "max_tokens": 2})
-    for call in (account.runtime.invoke_model, account.runtime.invoke_model_with_response_stream):
-        code, _, status = account.error(call, modelId=model, body=body)
-        assert (code, status) == ("ModelNotReadyException", 429)
-    assert account.ask(model, prompt="SELECT", max_tokens=2)["choices"][0]["text"]
-
-
-def test_unknown_and_deleted_models_are_not_found(served):
-    account, model = served
-    body = json.dumps({"prompt": "SELECT", "max_tokens": 2})
-    for unknown in (model[:-12] + "0" * 12, "anthropic.claude-3-haiku-20240307-v1:0"):
-        code, _, status = account.error(account.runtime.invoke_model, modelId=unknown, body=body)
-        assert (code, status) == ("ResourceNotFoundException", 404)
+    unknown = account.error(account.runtime.invoke_model, modelId=model[:-12] + "0" * 12, body=body)
+    assert unknown[::2] == ("ResourceNotFoundException", 404)
     account.ask(model, prompt="SELECT", max_tokens=1)
     account.bedrock.delete_imported_model(modelIdentifier=model)
     assert account.error(account.runtime.invoke_model, modelId=model, body=body)[0] == "ResourceNotFoundException"
@@ -149,22 +173,21 @@ def test_bad_requests_are_validation_errors(served):
     assert "doesn't support the model" in message
 
 
-def test_messages_need_a_template_in_tokenizer_config(start, exported, tmp_path):
+def test_messages_need_a_template_in_tokenizer_config(account, exported, tmp_path):
     """A separate chat_template.jinja does not count ("Invoke your imported model")."""
     directory = shutil.copytree(exported, tmp_path / "model")
     config = json.loads((directory / "tokenizer_config.json").read_text())
     (directory / "chat_template.jinja").write_text(config.pop("chat_template"))
     (directory / "tokenizer_config.json").write_text(json.dumps(config))
-    account = start()
-    account.upload(directory)
-    model = account.imported("m1")
+    account.upload(directory, prefix="no-template")
+    model = account.imported("no-template", prefix="no-template")
     body = json.dumps({"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2})
     code, message, _ = account.error(account.runtime.invoke_model, modelId=model, body=body)
     assert code == "ValidationException"
     assert "chat_template" in message
 
 
-def test_prompts_get_bos_where_the_tokenizer_adds_it_and_messages_do_not(start, exported, tmp_path):
+def test_prompts_get_bos_where_the_tokenizer_adds_it_and_messages_do_not(served, account, exported, tmp_path):
     directory = shutil.copytree(exported, tmp_path / "model")
     tokenizer = json.loads((directory / "tokenizer.json").read_text())
     bos = "<|endoftext|>"
@@ -176,10 +199,8 @@ def test_prompts_get_bos_where_the_tokenizer_adds_it_and_messages_do_not(start, 
         "special_tokens": {bos: {"id": bos, "ids": [0], "tokens": [bos]}},
     }
     (directory / "tokenizer.json").write_text(json.dumps(tokenizer))
-    account = start()
-    account.upload(exported, prefix="plain")
     account.upload(directory, prefix="bos")
-    plain, with_bos = account.imported("plain", prefix="plain"), account.imported("bos", prefix="bos")
+    plain, with_bos = served[1], account.imported("bos", prefix="bos")
 
     def tokens(model, **body):
         return account.ask(model, max_tokens=1, **body)["usage"]["prompt_tokens"]
@@ -189,20 +210,18 @@ def test_prompts_get_bos_where_the_tokenizer_adds_it_and_messages_do_not(start, 
     assert tokens(with_bos, messages=messages) == tokens(plain, messages=messages)
 
 
-def test_later_changes_in_s3_do_not_reach_an_imported_model(start, exported):
-    account = start()
-    account.upload(exported)
-    model = account.imported("m1")
+def test_later_changes_in_s3_do_not_reach_an_imported_model(account, exported):
+    account.upload(exported, prefix="changing")
+    model = account.imported("changing", prefix="changing")
     for path in exported.iterdir():
-        account.s3.put_object(Bucket=account.aws.bucket, Key=f"model/{path.name}", Body=b"changed")
-        account.s3.delete_object(Bucket=account.aws.bucket, Key=f"model/{path.name}")
+        account.s3.put_object(Bucket=account.aws.bucket, Key=f"changing/{path.name}", Body=b"changed")
+        account.s3.delete_object(Bucket=account.aws.bucket, Key=f"changing/{path.name}")
     assert account.ask(model, prompt=PROMPTS[0], max_gen_len=8)["generation"] == greedy(exported, PROMPTS[0], 8)[0]
 
 
-def test_rope_parameters_alone_are_passed_over(start, to_4_51, tiny_llama, tmp_path):
+def test_rope_parameters_alone_are_passed_over(account, tiny_llama, tmp_path):
     """The transformers 5 dialect of rope is silently read as theta 10000, so the answers are those of another model."""
     saved = resaved(tiny_llama, tmp_path / "saved", {"rope_type": "default", "rope_theta": 500.0})
-    account = start()
     account.upload(to_4_51(saved, tmp_path / "right"), prefix="right")
     account.upload(to_4_51(saved, tmp_path / "wrong", keep_rope=True), prefix="wrong")
     right, wrong = account.imported("right", prefix="right"), account.imported("wrong", prefix="wrong")
@@ -211,61 +230,15 @@ def test_rope_parameters_alone_are_passed_over(start, to_4_51, tiny_llama, tmp_p
     assert account.ask(wrong, prompt=PROMPTS[2], max_gen_len=12)["generation"] != expected
 
 
-def test_weights_that_do_not_fit_their_config_are_a_model_error(start, exported, tmp_path):
+def test_weights_that_do_not_fit_their_config_are_a_model_error(account, exported, tmp_path):
     directory = shutil.copytree(exported, tmp_path / "model")
     config = json.loads((directory / "config.json").read_text())
     (directory / "config.json").write_text(json.dumps(config | {"vocab_size": config["vocab_size"] + 8}))
-    account = start()
-    account.upload(directory)
-    model = account.imported("m1")
+    account.upload(directory, prefix="unfit")
+    model = account.imported("unfit", prefix="unfit")
     body = json.dumps({"prompt": "SELECT", "max_tokens": 2})
     code, _, status = account.error(account.runtime.invoke_model, modelId=model, body=body)
     assert (code, status) == ("ModelErrorException", 424)
-
-
-class Recorder:
-    """Answers with the prompt and remembers the batches, each of which begins when `may_begin` says so."""
-
-    def __init__(self, directory, may_begin=lambda: True):
-        from transformers import AutoTokenizer
-
-        self.tokenizer = AutoTokenizer.from_pretrained(directory)
-        self.batches, self.may_begin = [], may_begin
-
-    def complete(self, prompts, **_):
-        self.batches.append(len(prompts))
-        assert self.may_begin()
-        return [Generation(prompt, "stop", 1, 1) for prompt in prompts]
-
-
-def test_concurrent_calls_share_batches(start, exported, monkeypatch):
-    """The first batch waits until all eight calls have come in, which needs a server that does not serialise them."""
-    arrived, all_arrived = [], threading.Event()
-    submit = EnginePool.submit
-
-    def counted(*arguments):
-        future = submit(*arguments)
-        arrived.append(future)
-        if len(arrived) == 8:
-            all_arrived.set()
-        return future
-
-    recorders = []
-
-    def load(directory):
-        recorders.append(Recorder(directory, lambda: all_arrived.wait(20)))
-        return recorders[-1]
-
-    monkeypatch.setattr(EnginePool, "submit", counted)
-    account = start(load_model=load)
-    account.upload(exported)
-    model = account.imported("m1")
-    with ThreadPoolExecutor(8) as clients:
-        answers = list(clients.map(lambda i: account.ask(model, prompt=f"p{i}", max_tokens=2), range(8)))
-    assert [answer["choices"][0]["text"] for answer in answers] == [f"p{i}" for i in range(8)]
-    (recorder,) = recorders
-    assert len(recorder.batches) <= 2
-    assert sum(recorder.batches) == 8
 
 
 def test_concurrent_answers_are_those_given_alone(served):
@@ -275,18 +248,3 @@ def test_concurrent_answers_are_those_given_alone(served):
     with ThreadPoolExecutor(5) as clients:
         together = list(clients.map(lambda prompt: account.ask(model, prompt=prompt, max_gen_len=10), prompts))
     assert together == alone
-
-
-def test_models_take_turns_in_memory(start, exported):
-    loads = []
-
-    def load(directory):
-        loads.append(directory.name)
-        return Recorder(directory)
-
-    account = start(load_model=load, max_loaded_models=1)
-    account.upload(exported)
-    first, second = account.imported("first"), account.imported("second")
-    for model in (first, first, second, first):
-        account.ask(model, prompt="p", max_tokens=1)
-    assert loads == [arn.rpartition("/")[2] for arn in (first, second, first)]

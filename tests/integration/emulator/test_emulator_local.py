@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
+import urllib.request
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError
+from emulator_account import Account, Parrot, clocked, emulators, sketch
 
 from sqlquarry.emulator import LocalAWS
-from sqlquarry.emulator.moto_bedrock import CONTROL_OPERATIONS, RUNTIME_OPERATIONS, check_moto
-from sqlquarry.errors import ConfigError, EmulatorError
+from sqlquarry.emulator.faults import ExpiredToken, JobHangs, ModelDeleted, NoText
+from sqlquarry.emulator.moto_bedrock import (
+    CONTROL_OPERATIONS,
+    IAM_OPERATIONS,
+    QUOTA_OPERATIONS,
+    RUNTIME_OPERATIONS,
+    check_moto,
+)
+from sqlquarry.emulator.storage import temporary_storage
+from sqlquarry.errors import ConfigError, EmulatorError, MissingExtraError
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    return sketch(tmp_path_factory.mktemp("exported") / "model")
+
+
+@pytest.fixture
+def start():
+    with emulators() as start:
+        yield start
 
 
 def port_of(url):
@@ -66,17 +88,23 @@ def test_a_client_for_another_endpoint_or_region_is_refused(start):
     assert "us-east-1 only" in message
 
 
-def test_two_in_sequence_are_independent_and_leave_nothing(start, exported):
-    before = set(Path(tempfile.gettempdir()).glob("sqlquarry-emulator-*"))
+@pytest.fixture
+def storage(monkeypatch, tmp_path):
+    """The directory below which emulators make theirs: of this test alone."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_two_in_sequence_are_independent_and_leave_nothing(start, exported, storage):
     threads = threading.active_count()
-    account = start()
+    account = start(load_model=Parrot)
     account.upload(exported)
     model = account.imported("m1")
     account.ask(model, prompt="SELECT", max_tokens=1)
-    assert len(set(Path(tempfile.gettempdir()).glob("sqlquarry-emulator-*")) - before) == 1
+    assert len(list(storage.glob("sqlquarry-emulator-*/*"))) == 1
     account.aws.close()
     account.aws.close()
-    assert set(Path(tempfile.gettempdir()).glob("sqlquarry-emulator-*")) <= before
+    assert list(storage.iterdir()) == []
     assert threading.active_count() <= threads
     second = start()
     assert second.bedrock.list_imported_models()["modelSummaries"] == []
@@ -84,13 +112,70 @@ def test_two_in_sequence_are_independent_and_leave_nothing(start, exported):
     assert "Contents" not in second.s3.list_objects_v2(Bucket=second.aws.bucket)
 
 
-def test_deleting_a_model_removes_its_files(start, exported):
-    account = start()
+def test_deleting_a_model_removes_its_files(start, exported, storage):
+    account = start(load_model=Parrot)
     account.upload(exported)
     account.ask(account.imported("m1"), prompt="SELECT", max_tokens=1)
-    (storage,) = Path(tempfile.gettempdir()).glob("sqlquarry-emulator-*/*")
+    (snapshot,) = storage.glob("sqlquarry-emulator-*/*")
     account.bedrock.delete_imported_model(modelIdentifier="m1")
-    assert not storage.exists()
+    assert not snapshot.exists()
+
+
+def make_old(directory):
+    os.utime(directory, (0, 0))
+
+
+def test_what_a_killed_emulator_left_is_removed_and_what_a_live_one_uses_is_not(storage):
+    hold = "from sqlquarry.emulator.storage import temporary_storage as t\nwith t() as d: print(d, flush=True); input()"
+    command = [sys.executable, "-c", hold]
+    pipes = {
+        "stdin": subprocess.PIPE,
+        "stdout": subprocess.PIPE,
+        "text": True,
+        "env": os.environ | {"TMPDIR": str(storage)},
+    }
+    with subprocess.Popen(command, **pipes) as killed, subprocess.Popen(command, **pipes) as alive:
+        left, used = (Path(process.stdout.readline().strip()) for process in (killed, alive))
+        killed.kill()
+        killed.wait(10)
+        (left / "model.safetensors").write_bytes(b"weights")
+        with temporary_storage():
+            assert left.exists()  # too young: its owner might be about to lock it
+        make_old(left)
+        make_old(used)
+        with temporary_storage() as mine:
+            assert set(storage.iterdir()) == {mine, used}
+        alive.communicate("\n", timeout=10)
+    assert list(storage.iterdir()) == []
+
+
+def test_a_reset_clears_everything_and_furnishes_the_account_again(exported):
+    with clocked(load_model=Parrot, faults=[ModelDeleted()]) as account:
+        account.upload(exported)
+        model = account.imported("first")
+        gone = account.error(account.ask, model=model, prompt="SELECT", max_tokens=1)
+        assert gone[::2] == ("ResourceNotFoundException", 404)  # by the fault
+        assert account.bedrock.list_imported_models()["modelSummaries"] == []
+        model = account.imported("second")
+        assert account.ask(model, prompt="SELECT", max_tokens=1)
+        account.aws.faults.add(JobHangs(), ExpiredToken(operation="Get*"), NoText())
+        job = account.create("third")
+        role, url = account.aws.role_arn, account.aws.endpoint_url
+        reset = urllib.request.Request(f"{url}/moto-api/reset", method="POST")
+        assert urllib.request.urlopen(reset).status == 200
+        assert account.aws.faults.pending() == []
+        assert account.bedrock.list_model_import_jobs()["modelImportJobSummaries"] == []
+        assert account.bedrock.list_imported_models()["modelSummaries"] == []
+        assert account.error(account.bedrock.list_tags_for_resource, resourceARN=job)[0] == "ResourceNotFoundException"
+        assert "Contents" not in account.s3.list_objects_v2(Bucket=account.aws.bucket)
+        assert account.aws.role_arn == role
+        account.upload(exported)
+        assert account.imported("third")
+
+
+def test_faults_of_the_start_are_there_at_the_first_call():
+    with LocalAWS(faults=[ExpiredToken()]) as aws, pytest.raises(ClientError, match="expired"):
+        Account(aws).s3.list_buckets()
 
 
 def test_two_at_once_are_refused(start):
@@ -123,9 +208,25 @@ def test_what_is_not_running_says_so():
 
 def test_every_bad_option_is_named():
     with pytest.raises(ConfigError) as caught:
-        LocalAWS(import_polls=-1, cold_calls=-1, max_batch=0, max_loaded_models=0, port=70_000)
-    for name in ("import_polls", "cold_calls", "max_batch", "max_loaded_models", "port"):
-        assert name in str(caught.value)
+        LocalAWS(
+            import_polls=-1,
+            import_seconds=-1,
+            cold_calls=-1,
+            cold_seconds="a while",
+            max_batch=0,
+            max_loaded_models=0,
+            port=70_000,
+        )
+    options = ("import_polls", "import_seconds", "cold_calls", "cold_seconds", "max_batch", "max_loaded_models", "port")
+    assert all(f"{name} is" in str(caught.value) for name in options)
+    with pytest.raises(ConfigError, match=r"faults holds 'RoleUnknown'"):
+        LocalAWS(faults=["RoleUnknown"])
+
+
+def test_without_moto_the_error_names_the_pip_command(monkeypatch):
+    monkeypatch.setattr("sqlquarry.extras.find_spec", lambda _: None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'sqlquarry\[emulator\]'"):
+        LocalAWS()
 
 
 def test_this_moto_can_carry_the_emulator():
@@ -137,7 +238,12 @@ def test_every_operation_is_one_that_botocore_knows():
     from botocore import xform_name
 
     core = botocore.session.Session()
-    for service, operations in (("bedrock", CONTROL_OPERATIONS), ("bedrock-runtime", RUNTIME_OPERATIONS)):
+    for service, operations in (
+        ("bedrock", CONTROL_OPERATIONS),
+        ("bedrock-runtime", RUNTIME_OPERATIONS),
+        ("iam", IAM_OPERATIONS),
+        ("service-quotas", QUOTA_OPERATIONS),
+    ):
         assert set(operations) <= {xform_name(name) for name in core.get_service_model(service).operation_names}
 
 
@@ -147,6 +253,8 @@ def test_every_operation_is_one_that_botocore_knows():
         ("moto.core.responses.BaseResponse", "call_action"),
         ("moto.s3.models", "FakeKey"),
         ("moto.iam.models.IAMBackend", "get_role_by_arn"),
+        ("moto.moto_api._internal.models", "MotoAPIBackend"),
+        ("moto.core.eventstream.EventStreamEncoder", "encode_message"),
     ],
 )
 def test_a_changed_moto_is_named(monkeypatch, target, name):
@@ -164,6 +272,9 @@ def test_a_renamed_buffer_is_noticed(monkeypatch):
         def __init__(self, **_):
             self.lock = threading.Lock()
 
+        def dispose(self):
+            pass
+
     monkeypatch.setattr(models, "FakeKey", Key)
     with pytest.raises(EmulatorError, match="_value_buffer"):
         check_moto()
@@ -178,26 +289,44 @@ def test_an_untested_version_is_refused(monkeypatch, version):
 
 def test_closing_gives_moto_its_own_methods_back(start):
     from moto.bedrock.responses import BedrockResponse
+    from moto.core.responses import BaseResponse
+    from moto.moto_api._internal.models import MotoAPIBackend
+    from moto.s3.models import FakeKey, FakeMultipart
 
-    stock = BedrockResponse.tag_resource
+    def methods():
+        changed = BedrockResponse.tag_resource, BaseResponse.call_action, MotoAPIBackend.reset
+        return *changed, FakeKey.value, FakeMultipart.complete
+
+    stock = methods()
     account = start()
-    assert BedrockResponse.tag_resource is not stock
+    assert not set(methods()) & set(stock)
     account.aws.close()
-    assert BedrockResponse.tag_resource is stock
+    assert methods() == stock
     assert not hasattr(BedrockResponse, "create_model_import_job")
 
 
-def test_the_serve_entry_runs_until_interrupted():
-    command = [sys.executable, "-m", "sqlquarry.emulator", "--port", "0"]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    ) as server:
-        said = dict(server.stdout.readline().split() for _ in range(3))
-        assert list(said) == ["endpoint", "role", "bucket"]
-        socket.create_connection(("127.0.0.1", port_of(said["endpoint"])), timeout=5).close()
-        assert said["role"].startswith("arn:aws:iam::")
-        server.send_signal(signal.SIGINT)
-        assert server.wait(20) == 0
+@pytest.mark.parametrize(
+    ("entry", "number"),
+    [(("sqlquarry.emulator",), signal.SIGINT), (("sqlquarry.emulator.serve", "--json"), signal.SIGTERM)],
+)
+def test_the_serve_entry_runs_until_interrupted_and_cleans_up(storage, entry, number):
+    command = [sys.executable, "-W", "error", "-m", *entry, "--port", "0"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(storage)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server:
+        try:
+            if "--json" in entry:
+                said = json.loads(server.stdout.readline())
+            else:
+                said = dict(server.stdout.readline().split() for _ in range(4))
+            assert list(said) == ["endpoint", "role", "bucket", "region"]
+            socket.create_connection(("127.0.0.1", port_of(said["endpoint"])), timeout=5).close()
+            assert said["role"].startswith("arn:aws:iam::")
+            assert len(list(storage.iterdir())) == 1
+            server.send_signal(number)
+            assert server.wait(20) == 0
+        finally:
+            server.kill()
+    assert list(storage.iterdir()) == []
 
 
 def test_importing_the_emulator_loads_nothing_heavy():

@@ -12,7 +12,7 @@ from sqlquarry.artifacts import MergedModel, write_manifest
 from sqlquarry.prompt import HUMAN_ASSISTANT, BoundTokens, PromptFormatter
 
 Tensors = dict[str, tuple[str, list[int]]]
-_WIDTH = {"BF16": 2, "F16": 2, "F32": 4, "I8": 1}
+_WIDTH = {"BF16": 2, "F16": 2, "F32": 4, "F64": 8, "I8": 1, "U8": 1}
 
 # As transformers 5.24 writes a Llama-3 shape.
 CONFIG: dict[str, Any] = {
@@ -20,8 +20,12 @@ CONFIG: dict[str, Any] = {
     "dtype": "bfloat16",
     "eos_token_id": 2,
     "hidden_size": 4,
+    "intermediate_size": 8,
     "max_position_embeddings": 131072,
     "model_type": "llama",
+    "num_attention_heads": 2,
+    "num_hidden_layers": 2,
+    "num_key_value_heads": 1,
     "rope_parameters": {
         "factor": 8.0,
         "high_freq_factor": 4.0,
@@ -51,8 +55,37 @@ TOKENIZER: dict[str, Any] = {
     ],
     "model": {"type": "BPE", "vocab": {"<unk>": 0, "<s>": 1, "</s>": 2, "a": 3, "b": 4}, "merges": []},
 }
-TENSORS: Tensors = {"model.embed_tokens.weight": ("BF16", [6, 4]), "model.norm.weight": ("BF16", [4])}
+
+
+def _layer(number: int) -> Tensors:
+    shapes = {
+        "input_layernorm": [4],
+        "mlp.down_proj": [4, 8],
+        "mlp.gate_proj": [8, 4],
+        "mlp.up_proj": [8, 4],
+        "post_attention_layernorm": [4],
+        "self_attn.k_proj": [2, 4],
+        "self_attn.o_proj": [4, 4],
+        "self_attn.q_proj": [4, 4],
+        "self_attn.v_proj": [2, 4],
+    }
+    return {f"model.layers.{number}.{name}.weight": ("BF16", shape) for name, shape in shapes.items()}
+
+
+TENSORS: Tensors = {
+    "model.embed_tokens.weight": ("BF16", [6, 4]),
+    **_layer(0),
+    **_layer(1),
+    "model.norm.weight": ("BF16", [4]),
+}
 FORMATTER = PromptFormatter(tokens=BoundTokens(HUMAN_ASSISTANT, "<s>", "</s>", adds_bos=True, stop="</s>"))
+
+
+# Ends every turn with EOS, as the templates of most chat models do.
+CHATML = (
+    "{% for m in messages %}{{ '<s>' + m['role'] + '\n' + m['content'] + eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<s>assistant\n' }}{% endif %}"
+)
 
 
 def safetensors(tensors: Tensors) -> bytes:
@@ -77,19 +110,15 @@ def write_merged(
     fingerprint: str | None = None,
 ) -> MergedModel:
     """Write a finished directory; each argument replaces (files) or updates (config) what a good model has."""
-    directory.mkdir(parents=True, exist_ok=True)
-    files: dict[str, Any] = {
-        "config.json": CONFIG | (config or {}),
-        "tokenizer_config.json": TOKENIZER_CONFIG | (tokenizer_config or {}),
-        "tokenizer.json": tokenizer or TOKENIZER,
-    }
-    if index is not None:
-        files["model.safetensors.index.json"] = {"metadata": {}, "weight_map": index}
-    for name, content in files.items():
-        (directory / name).write_text(json.dumps(content))
-    for name, tensors in (shards or {"model.safetensors": TENSORS}).items():
-        (directory / name).write_bytes(safetensors(tensors))
-    (directory / "chat_template.jinja").write_text("another template")
+    write_checkpoint(
+        directory,
+        config=config,
+        tokenizer_config=tokenizer_config,
+        tokenizer=tokenizer,
+        shards=shards,
+        index=index,
+        template="another template",
+    )
     formatter.save(directory)
     provenance = {
         "base_model": {"name": "tiny"},
@@ -97,3 +126,63 @@ def write_merged(
     }
     write_manifest(directory, MergedModel.kind, provenance)
     return MergedModel.load(directory)
+
+
+def write_checkpoint(
+    directory: Path,
+    *,
+    config: dict[str, Any] | None = None,
+    tokenizer_config: dict[str, Any] | None = None,
+    tokenizer: dict[str, Any] | None = None,
+    shards: dict[str, Tensors] | None = None,
+    index: dict[str, str] | None = None,
+    template: str | None = CHATML,
+    files: dict[str, Any] | None = None,
+) -> Path:
+    """A checkpoint as transformers 5 saves it; each argument replaces or (config files) updates what a good one has.
+
+    `files` are further ones: bytes and texts as they are, anything else as JSON; None removes one.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    contents: dict[str, Any] = {
+        "config.json": CONFIG | (config or {}),
+        "tokenizer_config.json": TOKENIZER_CONFIG | (tokenizer_config or {}),
+        "tokenizer.json": tokenizer or TOKENIZER,
+        **({"chat_template.jinja": template} if template is not None else {}),
+        **({"model.safetensors.index.json": {"metadata": {}, "weight_map": index}} if index is not None else {}),
+        **{name: safetensors(tensors) for name, tensors in (shards or {"model.safetensors": TENSORS}).items()},
+        **(files or {}),
+    }
+    for name, content in contents.items():
+        if content is None:
+            continue
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return directory
+
+
+def old_dialect() -> dict[str, Any]:
+    """Arguments of `write_checkpoint` for the same model as transformers 4.51.3 saves it: nothing to rewrite."""
+    rope = {key: value for key, value in CONFIG["rope_parameters"].items() if key != "rope_theta"}
+    config = {key: value for key, value in CONFIG.items() if key not in ("dtype", "rope_parameters")}
+    tokenizer_config = {
+        "additional_special_tokens": ["<|extra|>"],
+        "bos_token": "<s>",
+        "chat_template": CHATML,
+        "eos_token": "</s>",
+        "model_max_length": 2048,
+        "tokenizer_class": "PreTrainedTokenizerFast",
+    }
+    return {
+        "template": None,
+        "files": {
+            "config.json": config | {"torch_dtype": "bfloat16", "rope_theta": 500000.0, "rope_scaling": rope},
+            "generation_config.json": {"eos_token_id": 2},
+            "special_tokens_map.json": {"eos_token": "</s>"},
+            "tokenizer_config.json": tokenizer_config,
+        },
+    }

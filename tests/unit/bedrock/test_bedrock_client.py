@@ -2,105 +2,27 @@
 
 from __future__ import annotations
 
-import io
-import json
+import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from bedrock_fakes import FORMATTER
-from botocore.exceptions import ClientError, EndpointConnectionError
+from bedrock_runtime_fakes import ARN, COLD, RECORD, THROTTLED, FakeSession, FakeTime, chunk, echo, imported, refusal
+from botocore.exceptions import EndpointConnectionError, NoCredentialsError, ReadTimeoutError
+from urllib3.exceptions import ProtocolError
 
-from sqlquarry.artifacts import Record, TextGenerator
-from sqlquarry.bedrock import ImportedModel
-from sqlquarry.errors import BedrockError, ConfigError, GenerationError, ModelNotReadyError
+from sqlquarry.artifacts import TextGenerator
+from sqlquarry.bedrock import BedrockImporter, ImportedModel
+from sqlquarry.errors import BedrockError, ConfigError, GenerationError, MissingExtraError, ModelNotReadyError
 from sqlquarry.prompt import PromptFormatter
-
-ARN = "arn:aws:bedrock:us-west-2:123456789012:imported-model/abcdefghijkl"
-RECORD = Record("How many?", "CREATE TABLE t (a)")
-
-
-def refusal(code: str, message: str = "no") -> ClientError:
-    return ClientError({"Error": {"Code": code, "Message": message}}, "InvokeModel")
-
-
-COLD = refusal("ModelNotReadyException", "Model is not ready for inference")
-THROTTLED = refusal("ThrottlingException")
-
-
-def echo(body: dict[str, Any]) -> dict[str, Any]:
-    return {"choices": [{"text": body["prompt"].upper(), "finish_reason": "stop"}]}
-
-
-class FakeTime:
-    """A clock that only sleeping moves; safe to share between threads."""
-
-    def __init__(self) -> None:
-        self.now, self.sleeps, self._lock = 0.0, list[float](), threading.Lock()
-
-    def sleep(self, seconds: float) -> None:
-        with self._lock:
-            self.now += seconds
-            self.sleeps.append(seconds)
-
-    def clock(self) -> float:
-        return self.now
-
-
-class FakeSession:
-    """Stands for a boto3 session; `answer` gives a response's content or raises what AWS would."""
-
-    def __init__(self, answer: Callable[[dict[str, Any]], Any] = echo) -> None:
-        self.answer, self.bodies, self.asked_for = answer, list[dict[str, Any]](), list[tuple[str, dict[str, Any]]]()
-        self.deleted: list[str] = []
-        self.events: list[dict[str, Any]] = []
-
-    def client(self, service: str, **options: Any) -> FakeSession:
-        self.asked_for.append((service, options))
-        return self
-
-    def invoke_model(self, *, modelId: str, body: str) -> dict[str, Any]:  # noqa: N803 - boto3's name
-        assert modelId == ARN
-        content = json.loads(body)
-        self.bodies.append(content)
-        return {"body": io.BytesIO(json.dumps(self.answer(content)).encode())}
-
-    def invoke_model_with_response_stream(self, *, modelId: str, body: str) -> dict[str, Any]:  # noqa: N803 - boto3's name
-        assert modelId == ARN
-        self.answer(json.loads(body))
-        return {"body": FakeStream(self.events)}
-
-    def delete_imported_model(self, *, modelIdentifier: str) -> None:  # noqa: N803 - boto3's name
-        self.deleted.append(modelIdentifier)
-
-
-class FakeStream:
-    def __init__(self, events: list[Any]) -> None:
-        self.events, self.closed = events, False
-
-    def __iter__(self) -> Iterator[Any]:
-        for event in self.events:
-            if isinstance(event, Exception):
-                raise event
-            yield event
-
-    def close(self) -> None:
-        self.closed = True
-
-
-def model(session: FakeSession, fake_time: FakeTime | None = None, **options: Any) -> ImportedModel:
-    fake_time = fake_time or FakeTime()
-    return ImportedModel(
-        ARN, FORMATTER, session=session, sleep=fake_time.sleep, clock=fake_time.clock, seed=0, **options
-    )
 
 
 def test_records_are_rendered_and_strings_sent_as_they_are() -> None:
     session = FakeSession()
-    generator: TextGenerator = model(session)
+    generator: TextGenerator = imported(session)
     assert generator.generate(["as it is"])[0].text == "AS IT IS"
     generator.generate([RECORD])
     assert session.bodies == [
@@ -111,7 +33,7 @@ def test_records_are_rendered_and_strings_sent_as_they_are() -> None:
 
 def test_the_other_request_schema() -> None:
     session = FakeSession()
-    model(session, request_schema="max_gen_len", max_tokens=7).generate(["x"])
+    imported(session, request_schema="max_gen_len", max_tokens=7).generate(["x"])
     assert session.bodies == [{"prompt": "x", "max_gen_len": 7, "temperature": 0}]
 
 
@@ -135,12 +57,20 @@ def test_answers_come_in_the_order_of_the_inputs() -> None:
         return echo(body)
 
     prompts = [f"a{i}" for i in range(20)]
-    answers = model(FakeSession(slow_first), concurrency=4).generate(prompts)
+    answers = imported(FakeSession(slow_first), concurrency=4).generate(prompts)
     assert [answer.text for answer in answers] == [prompt.upper() for prompt in prompts]
 
 
 def test_nothing_in_nothing_out() -> None:
-    assert model(FakeSession()).generate([]) == []
+    assert imported(FakeSession()).generate([]) == []
+
+
+@pytest.mark.parametrize("alone", ["SELECT 1", RECORD])
+def test_one_prompt_that_is_no_list_is_not_taken_letter_by_letter(alone: Any) -> None:
+    session = FakeSession()
+    with pytest.raises(ConfigError, match="Put it in a list"):
+        imported(session).generate(alone)
+    assert session.bodies == []
 
 
 def test_a_cold_model_is_waited_for_once_by_all_threads() -> None:
@@ -152,7 +82,7 @@ def test_a_cold_model_is_waited_for_once_by_all_threads() -> None:
         return echo(body)
 
     session = FakeSession(cold_for_two_minutes)
-    answers = model(session, fake_time, concurrency=8).generate([f"p{i}" for i in range(40)])
+    answers = imported(session, fake_time, concurrency=8).generate([f"p{i}" for i in range(40)])
     assert [answer.text for answer in answers] == [f"P{i}" for i in range(40)]
     assert fake_time.sleeps == [10.0] * 12
     # 40 answers, 12 tries of the one waiting thread (the last is an answer), and at most one refusal per thread.
@@ -168,7 +98,7 @@ def test_a_model_that_stays_cold_ends_all_threads_after_one_budget() -> None:
 
     session = FakeSession(cold)
     with pytest.raises(ModelNotReadyError, match="60 s"):
-        model(session, fake_time, not_ready_budget_s=60, concurrency=4).generate(["x"] * 50)
+        imported(session, fake_time, not_ready_budget_s=60, concurrency=4).generate(["x"] * 50)
     assert fake_time.now == 60
     assert len(session.bodies) <= 4 + 6
 
@@ -182,7 +112,7 @@ def test_a_model_may_fall_asleep_again_with_a_new_budget() -> None:
             raise error
         return echo(body)
 
-    answers = model(FakeSession(scripted), fake_time, not_ready_budget_s=60, concurrency=1).generate(["a", "b"])
+    answers = imported(FakeSession(scripted), fake_time, not_ready_budget_s=60, concurrency=1).generate(["a", "b"])
     assert [answer.text for answer in answers] == ["A", "B"]
     assert fake_time.now == 100
 
@@ -195,7 +125,7 @@ def test_throttling_while_cold_keeps_the_budget() -> None:
         raise next(script)
 
     with pytest.raises(ModelNotReadyError):
-        model(FakeSession(scripted), fake_time, not_ready_budget_s=60, concurrency=1).generate(["a"])
+        imported(FakeSession(scripted), fake_time, not_ready_budget_s=60, concurrency=1).generate(["a"])
     assert 60 <= fake_time.now < 75
 
 
@@ -208,7 +138,7 @@ def test_throttling_backs_off_with_growing_bounded_waits() -> None:
             raise error
         return echo(body)
 
-    assert model(FakeSession(scripted), fake_time, concurrency=1).generate(["a"])[0].text == "A"
+    assert imported(FakeSession(scripted), fake_time, concurrency=1).generate(["a"])[0].text == "A"
     ceilings = [1, 2, 4, 8, 16, 30, 30, 30, 30]
     assert len(fake_time.sleeps) == 9
     assert all(0 <= slept <= ceiling for slept, ceiling in zip(fake_time.sleeps, ceilings, strict=True))
@@ -221,7 +151,7 @@ def test_endless_throttling_ends_with_advice() -> None:
 
     session = FakeSession(throttle)
     with pytest.raises(BedrockError, match=r"Lower `concurrency`"):
-        model(session, throttle_attempts=3, concurrency=1).generate(["a"])
+        imported(session, throttle_attempts=3, concurrency=1).generate(["a"])
     assert len(session.bodies) == 3
 
 
@@ -230,7 +160,9 @@ def test_endless_throttling_ends_with_advice() -> None:
     [
         (refusal("AccessDeniedException"), "iam:PassRole"),
         (refusal("ValidationException", "This action doesn't support the model that you provided."), "InvokeModel"),
-        (EndpointConnectionError(endpoint_url="http://127.0.0.1:1"), "Could not connect"),
+        (EndpointConnectionError(endpoint_url="http://127.0.0.1:1"), "Could not connect.*Check the network"),
+        (ReadTimeoutError(endpoint_url="http://127.0.0.1:1"), "timeout.*Check the network"),
+        (NoCredentialsError(), "Unable to locate credentials.*Log in"),
     ],
 )
 def test_other_refusals_are_not_retried(error: Exception, message: str) -> None:
@@ -239,7 +171,7 @@ def test_other_refusals_are_not_retried(error: Exception, message: str) -> None:
 
     session = FakeSession(refuse)
     with pytest.raises(BedrockError, match=message) as caught:
-        model(session, concurrency=1).generate(["a", "b"])
+        imported(session, concurrency=1).generate(["a", "b"])
     assert caught.value.__cause__ is error
     assert len(session.bodies) <= 2
 
@@ -247,30 +179,28 @@ def test_other_refusals_are_not_retried(error: Exception, message: str) -> None:
 def test_an_unknown_shape_is_an_error_and_stops_the_rest() -> None:
     session = FakeSession(lambda _: {"strange": 1})
     with pytest.raises(GenerationError, match="strange"):
-        model(session, concurrency=2).generate(["x"] * 1000)
+        imported(session, concurrency=2).generate(["x"] * 1000)
     assert len(session.bodies) < 1000
 
 
-def test_ctrl_c_starts_nothing_new(monkeypatch: pytest.MonkeyPatch) -> None:
-    started, released = threading.Event(), threading.Event()
+def test_ctrl_c_starts_nothing_new_and_leaves_nothing_that_keeps_the_process_alive() -> None:
+    released, threads = threading.Event(), list[threading.Thread]()
 
     def hang(body: dict[str, Any]) -> dict[str, Any]:
-        started.set()
+        threads.append(threading.current_thread())
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         released.wait(5)
         return echo(body)
 
-    def interrupt(_: Any) -> Iterator[Any]:
-        started.wait(5)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("sqlquarry.bedrock.client.as_completed", interrupt)
     session = FakeSession(hang)
     before = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        model(session, concurrency=1).generate(["x"] * 10)
+        imported(session, concurrency=1).generate(["x"] * 10)
     assert time.monotonic() - before < 4
+    (thread,) = threads
+    assert thread.daemon  # the interpreter joins all others, and ThreadPoolExecutor's, before it ends
     released.set()
-    time.sleep(0.05)
+    thread.join(5)
     assert len(session.bodies) == 1
 
 
@@ -279,7 +209,7 @@ def test_cut_answers_are_kept_and_warned_about_once() -> None:
         return {"choices": [{"text": "x", "finish_reason": "stop" if body["prompt"] == "ok" else "length"}]}
 
     with pytest.warns(UserWarning, match="2 of 3 answers were cut at 512 tokens") as caught:
-        answers = model(FakeSession(cut)).generate(["a", "ok", "b"])
+        answers = imported(FakeSession(cut)).generate(["a", "ok", "b"])
     assert [answer.stop_reason for answer in answers] == ["length", "stop", "length"]
     assert len(caught) == 1
     assert caught[0].filename == __file__
@@ -288,17 +218,13 @@ def test_cut_answers_are_kept_and_warned_about_once() -> None:
 def test_whole_answers_raise_no_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        model(FakeSession()).generate(["a"])
-
-
-def chunk(**content: Any) -> dict[str, Any]:
-    return {"chunk": {"bytes": json.dumps(content).encode()}}
+        imported(FakeSession()).generate(["a"])
 
 
 def test_streaming_yields_text_as_it_comes() -> None:
     session = FakeSession()
     session.events = [chunk(choices=[{"text": "SELECT"}]), chunk(choices=[{"text": " 1", "finish_reason": "stop"}])]
-    assert list(model(session).stream(RECORD)) == ["SELECT", " 1"]
+    assert list(imported(session).stream(RECORD)) == ["SELECT", " 1"]
 
 
 def test_streaming_waits_for_a_cold_model_and_warns_of_a_cut() -> None:
@@ -312,14 +238,15 @@ def test_streaming_waits_for_a_cold_model_and_warns_of_a_cut() -> None:
     session = FakeSession(cold)
     session.events = [chunk(generation="SEL", stop_reason="length")]
     with pytest.warns(UserWarning, match="1 of 1 answers"):
-        assert list(model(session, fake_time).stream("x")) == ["SEL"]
+        assert list(imported(session, fake_time).stream("x")) == ["SEL"]
     assert fake_time.now == 30
 
 
-def test_an_error_in_the_stream_is_ours() -> None:
+@pytest.mark.parametrize("error", [refusal("modelStreamErrorException", "broken"), ProtocolError("broken")])
+def test_an_error_in_the_stream_is_ours(error: Exception) -> None:
     session = FakeSession()
-    session.events = [chunk(generation="SEL"), refusal("modelStreamErrorException", "broken")]  # type: ignore[list-item] - the fake raises it
-    stream = model(session).stream("x")
+    session.events = [chunk(generation="SEL"), error]
+    stream = imported(session).stream("x")
     assert next(stream) == "SEL"
     with pytest.raises(BedrockError, match="broken"):
         next(stream)
@@ -327,18 +254,43 @@ def test_an_error_in_the_stream_is_ours() -> None:
 
 def test_delete() -> None:
     session = FakeSession()
-    model(session).delete()
+    imported(session).delete()
     assert session.deleted == [ARN]
     assert session.asked_for[-1][0] == "bedrock"
 
 
 def test_bad_options_are_named_all_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
-        ImportedModel("arn:x", PromptFormatter(), max_tokens=0, concurrency=0, request_schema="n")  # type: ignore[arg-type] - wrong on purpose
-    for part in ("'arn:x'", "not bound", "max_tokens is 0", "concurrency is 0", "request_schema is 'n'"):
+        ImportedModel(
+            "arn:x",
+            PromptFormatter(),
+            max_tokens=0,
+            concurrency=0,
+            not_ready_interval_s=-1,
+            request_schema="n",  # type: ignore[arg-type] - wrong on purpose
+            stop="x",
+            structured={"xml": 1},
+        )
+    wrong = (
+        "'arn:x'",
+        "max_tokens is 0",
+        "concurrency is 0",
+        "not_ready_interval_s is -1",
+        "request_schema is 'n'",
+        "stop is 'x'",
+        "'xml'",
+    )
+    for part in (*wrong, "not bound"):
         assert part in str(caught.value)
 
 
+def test_without_boto3_the_error_names_the_pip_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sqlquarry.extras.find_spec", lambda _: None)
+    for make in (lambda: ImportedModel(ARN, FORMATTER), lambda: BedrockImporter("arn:aws:iam::123456789012:role/r")):
+        with pytest.raises(MissingExtraError, match=r"pip install 'sqlquarry\[aws\]'"):
+            make()
+
+
 def test_the_name_is_the_id_where_it_is_not_given() -> None:
-    assert model(FakeSession()).name == "abcdefghijkl"
-    assert repr(model(FakeSession(), name="sql")) == f"ImportedModel({ARN!r}, name='sql')"
+    assert imported(FakeSession()).name == "abcdefghijkl"
+    assert repr(imported(FakeSession(), name="sql")) == f"ImportedModel({ARN!r}, name='sql')"

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bedrock_fakes import CONFIG, FORMATTER, TOKENIZER, TOKENIZER_CONFIG, write_merged
+from bedrock_fakes import CHATML, CONFIG, FORMATTER, TOKENIZER, TOKENIZER_CONFIG, write_checkpoint, write_merged
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sqlquarry.bedrock import dialect
-from sqlquarry.errors import ConfigError, IncompleteArtifactError
+from sqlquarry.errors import ConfigError
 from sqlquarry.prompt import PromptFormatter
 
 
@@ -52,6 +52,19 @@ def test_nested_text_config_is_rewritten_too() -> None:
     assert config["text_config"]["rope_theta"] == 500000.0
     assert config["text_config"]["torch_dtype"] == "bfloat16"
     assert config["transformers_version"] == "4.51.3"
+
+
+def test_qwen_moes_experts_are_counted_under_the_old_name() -> None:
+    config = dialect.model_config({"model_type": "qwen3_moe", "num_local_experts": 64})
+    assert (config["num_experts"], "num_local_experts" in config) == (64, False)
+    assert dialect.model_config({"model_type": "mixtral", "num_local_experts": 8})["num_local_experts"] == 8
+
+
+def test_qwen_vls_language_model_stands_at_the_top() -> None:
+    text = CONFIG | {"model_type": "qwen2_vl_text", "rope_parameters": {"rope_theta": 1e6, "rope_type": "default"}}
+    config = dialect.model_config({"model_type": "qwen2_vl", "image_token_id": 5, "text_config": text})
+    assert "text_config" not in config
+    assert (config["model_type"], config["hidden_size"], config["rope_theta"]) == ("qwen2_vl", 4, 1e6)
 
 
 def test_the_source_is_not_changed() -> None:
@@ -184,14 +197,83 @@ def test_tokenizer_config_is_idempotent(config: dict[str, Any], adds_bos: bool) 
     assert dialect.tokenizer_config(once, "T", adds_bos=adds_bos) == once
 
 
-def test_an_unbound_or_missing_prompt_is_refused(tmp_path: Path) -> None:
+def test_an_unbound_prompt_is_refused(tmp_path: Path) -> None:
     write_merged(tmp_path)
     PromptFormatter().save(tmp_path)
     with pytest.raises(ConfigError, match="bound"):
         dialect.export_files(tmp_path)
-    (tmp_path / "prompt.json").unlink()
-    with pytest.raises(IncompleteArtifactError, match=r"prompt\.json"):
-        dialect.export_files(tmp_path)
+
+
+def test_without_a_prompt_the_checkpoints_own_template_is_embedded(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, tokenizer_config={"chat_template": "the embedded one"})
+    assert exported(tmp_path, "tokenizer_config.json")["chat_template"] == CHATML  # the separate file wins
+    (tmp_path / "chat_template.jinja").unlink()
+    assert exported(tmp_path, "tokenizer_config.json")["chat_template"] == "the embedded one"
+    (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": "of the processor"}))
+    assert exported(tmp_path, "tokenizer_config.json")["chat_template"] == "of the processor"
+
+
+def test_of_several_named_templates_the_default_is_kept(tmp_path: Path) -> None:
+    named = [{"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}]
+    write_checkpoint(tmp_path, template=None, tokenizer_config={"chat_template": named})
+    assert exported(tmp_path, "tokenizer_config.json")["chat_template"] == "D"
+
+
+def test_a_formatter_serves_where_there_is_no_prompt(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path)
+    files = dialect.export_files(tmp_path, FORMATTER)
+    assert json.loads(files["tokenizer_config.json"])["chat_template"] == FORMATTER.chat_template
+    with pytest.raises(ConfigError, match="bound"):
+        dialect.export_files(tmp_path, PromptFormatter())
+
+
+def test_a_turns_end_becomes_an_eos_token(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, template=CHATML.replace("eos_token", "'<|extra|>'"))
+    assert exported(tmp_path, "generation_config.json")["eos_token_id"] == [2, 5]
+
+
+def test_a_new_generation_config_keeps_what_the_model_starts_with(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, config={"decoder_start_token_id": 0, "pad_token_id": 0})
+    assert exported(tmp_path, "generation_config.json") == {
+        "decoder_start_token_id": 0,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+    }
+
+
+def test_gpt_oss_stops_at_the_documented_tokens() -> None:
+    model = {"architectures": ["GptOssForCausalLM"], "eos_token_id": 200002}
+    assert dialect.generation_config({"eos_token_id": 200002}, None, model)["eos_token_id"] == dialect.GPT_OSS_EOS
+
+
+BOS_FIRST = {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {}}]}
+
+
+@pytest.mark.parametrize(
+    ("post_processor", "loading", "expected"),
+    [
+        (None, {"backend": "tokenizers"}, False),
+        (BOS_FIRST, {"backend": "tokenizers"}, None),
+        ({"type": "Sequence", "processors": [{"type": "ByteLevel"}, BOS_FIRST]}, {"backend": "tokenizers"}, None),
+        # Older files mean what 4.51.3 makes of them.
+        (None, {}, None),
+    ],
+)
+def test_bos_of_any_checkpoint_is_that_of_tokenizer_json(
+    tmp_path: Path, post_processor: Any, loading: dict[str, str], expected: bool | None
+) -> None:
+    write_checkpoint(tmp_path, tokenizer=TOKENIZER | {"post_processor": post_processor})
+    config = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", **loading}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    assert exported(tmp_path, "tokenizer_config.json").get("add_bos_token") is expected
+
+
+def test_named_special_tokens_get_their_former_name() -> None:
+    config = {"model_specific_special_tokens": {"image_token": "<img>"}, "extra_special_tokens": ["<x>"]}
+    assert dialect.renamed_special_tokens(config) == {
+        "extra_special_tokens": {"image_token": "<img>"},
+        "additional_special_tokens": ["<x>"],
+    }
 
 
 def test_json_that_is_no_object_is_refused(tmp_path: Path) -> None:

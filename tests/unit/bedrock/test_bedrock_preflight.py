@@ -1,28 +1,58 @@
-"""Preflight: a good model has no findings, and each way of breaking it has its own."""
+"""Preflight of local checkpoints: a good one has no findings, and each way of breaking one has its own."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
+import re
+import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from bedrock_fakes import FORMATTER, TENSORS, TOKENIZER, safetensors, write_merged
+from bedrock_fakes import (
+    CHATML,
+    CONFIG,
+    FORMATTER,
+    TENSORS,
+    TOKENIZER,
+    TOKENIZER_CONFIG,
+    old_dialect,
+    safetensors,
+    write_checkpoint,
+    write_merged,
+)
+from botocore.session import get_session
 
-from sqlquarry.bedrock import checks
-from sqlquarry.bedrock.preflight import preflight
-from sqlquarry.bedrock.weights import read_header
-from sqlquarry.errors import PreflightError
+from sqlquarry.bedrock.preflight import PreflightReport, preflight, request, tensors
+from sqlquarry.bedrock.preflight.__main__ import main
+from sqlquarry.bedrock.preflight.shapes import expected_tensors
+from sqlquarry.errors import ConfigError, PreflightError
 from sqlquarry.prompt import PromptFormatter
 
-EMBED = TENSORS["model.embed_tokens.weight"]
-NORM = TENSORS["model.norm.weight"]
-TWO = {"a.safetensors": {"model.embed_tokens.weight": EMBED}, "b.safetensors": {"model.norm.weight": NORM}}
+EMBED = "model.embed_tokens.weight"
+LAYERS = {name: tensor for name, tensor in TENSORS.items() if name != EMBED}
+TWO = {"a.safetensors": {EMBED: TENSORS[EMBED]}, "b.safetensors": LAYERS}
+INDEX = {EMBED: "a.safetensors", **dict.fromkeys(LAYERS, "b.safetensors")}
 
 
-def _codes(merged: Any, *args: Any, **request: Any) -> list[str]:
-    return [f"{finding.severity}:{finding.code}" for finding in preflight(merged, *args, **request).findings]
+def _codes(source: Any, *args: Any, **options: Any) -> list[str]:
+    return [f"{finding.severity}:{finding.code}" for finding in preflight(source, *args, **options).findings]
+
+
+def _problems(source: Any, **options: Any) -> list[str]:
+    return [code for code in _codes(source, **options) if not code.startswith("note:")]
+
+
+def _without(*names: str) -> dict[str, Any]:
+    return {"shards": {"model.safetensors": {n: t for n, t in TENSORS.items() if n not in names}}}
+
+
+def _with(**changed: Any) -> dict[str, Any]:
+    return {"shards": {"model.safetensors": TENSORS | {name.replace("__", "."): t for name, t in changed.items()}}}
 
 
 def test_a_good_model_has_no_findings(tmp_path: Path) -> None:
@@ -33,71 +63,193 @@ def test_a_good_model_has_no_findings(tmp_path: Path) -> None:
     assert report.ok
     assert str(report) == "no findings"
     report.raise_for_errors()
+    assert preflight(tmp_path).findings == ()  # by its directory alone
 
 
-def test_a_good_sharded_model_has_no_findings(tmp_path: Path) -> None:
-    index = {"model.embed_tokens.weight": "a.safetensors", "model.norm.weight": "b.safetensors"}
-    assert _codes(write_merged(tmp_path, shards=TWO, index=index)) == []
+def test_good_sharded_models_have_no_findings(tmp_path: Path) -> None:
+    assert _codes(write_merged(tmp_path / "merged", shards=TWO, index=INDEX)) == []
+    assert _problems(write_checkpoint(tmp_path / "any", shards=TWO, index=INDEX)) == []
+
+
+def test_what_transformers_4_saved_has_no_findings(tmp_path: Path) -> None:
+    assert _codes(str(write_checkpoint(tmp_path, **old_dialect()))) == []
+
+
+def test_what_import_model_rewrites_is_a_note(tmp_path: Path) -> None:
+    report = preflight(write_checkpoint(tmp_path))
+    assert report.ok
+    assert [f"{finding.severity}:{finding.code}" for finding in report.findings] == [
+        "note:rope-parameters",
+        "note:dtype-key",
+        "note:tokenizer-class",
+        "note:special-tokens",
+        "note:chat-template",
+    ]
+    assert "rope_theta 10000.0" in str(report)
+    assert all("import_model rewrites it" in finding.fix and finding.repairable for finding in report.findings)
 
 
 BROKEN: list[tuple[dict[str, Any], list[str]]] = [
     ({"config": {"architectures": ["GemmaForCausalLM"]}}, ["error:architecture"]),
     ({"config": {"architectures": None}}, ["error:architecture"]),
+    ({"config": {"architectures": ["MistralForCausalLM"]}}, ["error:model-type"]),
     ({"config": {"auto_map": {"AutoConfig": "x.Y"}}}, ["error:custom-code"]),
+    ({"tokenizer_config": {"auto_map": {"AutoTokenizer": "x.Y"}}}, ["error:custom-code"]),
     ({"config": {"quantization_config": {"load_in_4bit": True}}}, ["error:quantized"]),
     ({"config": {"max_position_embeddings": 262144}}, ["error:max-positions"]),
+    ({"config": {"num_hidden_layers": None}}, ["error:config-keys"]),
     ({"config": {"dtype": "float16"}}, ["error:config-dtype"]),
     ({"config": {"vocab_size": 7}}, ["error:vocabulary-size"]),
     ({"config": {"tie_word_embeddings": False}}, ["error:tied-head"]),
+    ({"config": {"tie_word_embeddings": None}}, ["error:tied-head"]),
+    ({"config": {"num_hidden_layers": 3}}, ["error:missing-tensors"]),
+    ({"config": {"num_hidden_layers": 1}}, ["warning:extra-tensors"]),
+    ({"config": {"intermediate_size": 9}}, ["error:shapes"]),
+    ({"config": {"num_key_value_heads": 2}}, ["error:shapes"]),
+    ({"config": {"attention_bias": True}}, ["error:missing-tensors"]),
+    ({"config": {"eos_token_id": 6}}, ["error:eos"]),
     (
         {"config": {"rope_parameters": {"rope_type": "llama3", "rope_theta": 5e5, "factor": 32.0}}},
         ["warning:rope-scaling"],
     ),
     ({"tokenizer_config": {"tokenizer_class": "GemmaTokenizer"}}, ["error:tokenizer-class"]),
+    ({"tokenizer_config": {"tokenizer_class": "LlamaTokenizer"}}, ["note:tokenizer-files"]),
+    ({"tokenizer_config": {"pad_token": "<pad>"}}, ["error:special-tokens"]),
     (
         {"tokenizer": TOKENIZER | {"added_tokens": [*TOKENIZER["added_tokens"], {"id": 6, "content": "+"}]}},
         ["error:vocabulary-size"],
     ),
-    ({"tokenizer": TOKENIZER | {"model": {"vocab": [["a", 0.0]] * 9}}}, ["error:vocabulary-size"]),
-    ({"tokenizer": TOKENIZER | {"added_tokens": []}}, ["error:stop-token"]),
-    ({"fingerprint": "0" * 16}, ["error:prompt-fingerprint"]),
-    ({"formatter": PromptFormatter()}, ["error:prompt"]),
-    ({"shards": {"model.safetensors": {**TENSORS, "x": ("I8", [1])}}}, ["error:dtype"]),
-    ({"shards": {"model.safetensors": {**TENSORS, "x": ("F32", [1])}}}, ["error:mixed-dtypes"]),
-    ({"shards": {"model.safetensors": {**TENSORS, "q.lora_A.weight": ("BF16", [1, 4])}}}, ["error:adapter"]),
-    ({"shards": {"model.safetensors": {**TENSORS, "lm_head.weight": ("BF16", [6, 4])}}}, ["warning:tied-head"]),
+    ({"tokenizer_config": {"added_tokens_decoder": {"6": {"content": "+"}}}}, ["error:vocabulary-size"]),
+    (_with(x=("I8", [1])), ["error:dtype", "warning:extra-tensors"]),
+    (_with(x=("F64", [1])), ["error:dtype", "warning:extra-tensors"]),
+    (_with(x=("F32", [1])), ["error:mixed-dtypes", "warning:extra-tensors"]),
+    (_with(q__lora_A__weight=("BF16", [1, 4])), ["error:adapter"]),
+    (_with(model__layers__0__mlp__up_proj__weight__absmax=("F32", [2])), ["error:quantized", "error:mixed-dtypes"]),
+    (_with(model__layers__0__self_attn__q_proj__qweight=("BF16", [2])), ["error:quantized"]),
+    (_with(lm_head__weight=("BF16", [6, 4])), ["warning:tied-head"]),
+    # A buffer that every server computes for itself, in float32 as old transformers saved it.
+    (_with(model__layers__0__self_attn__rotary_emb__inv_freq=("F32", [1])), []),
+    (_without("model.layers.1.mlp.up_proj.weight"), ["error:missing-tensors"]),
     ({"shards": TWO}, ["error:index-missing"]),
+    ({"shards": {"weights.safetensors": TENSORS}}, ["error:index-missing"]),
+    ({"shards": TWO, "index": INDEX | {"model.norm.weight": "a.safetensors"}}, ["error:index-mismatch"]),
     (
-        {"shards": TWO, "index": {"model.embed_tokens.weight": "a.safetensors", "model.norm.weight": "a.safetensors"}},
+        {"shards": TWO, "index": {n: s for n, s in INDEX.items() if n != "model.norm.weight"}},
         ["error:index-mismatch"],
     ),
-    ({"shards": TWO, "index": {"model.embed_tokens.weight": "a.safetensors"}}, ["error:index-mismatch"]),
+    ({"index": dict.fromkeys([*TENSORS, "lost"], "model.safetensors")}, ["error:index-mismatch"]),
+    ({"shards": TWO, "index": INDEX | {"more": "c.safetensors"}}, ["error:shard-missing"]),
+    ({"shards": {**TWO, "c.safetensors": TENSORS}, "index": INDEX}, ["error:stray-shard"]),
+    ({"shards": {"model.safetensors": TENSORS, "consolidated.safetensors": TENSORS}}, ["error:stray-shard"]),
     (
-        {"index": dict.fromkeys([*TENSORS, "lost"], "model.safetensors")},
-        ["error:index-mismatch"],
+        {"shards": TWO | {"a.safetensors": {**TWO["a.safetensors"], "model.norm.weight": ("BF16", [4])}}}
+        | {"index": INDEX},
+        ["error:duplicate-tensors"],
     ),
 ]
 
 
-@pytest.mark.parametrize(("changes", "expected"), BROKEN, ids=lambda value: str(value)[:60])
+def _id(value: object) -> str:
+    return re.sub(r"\W+", "-", str(value))[:60]
+
+
+@pytest.mark.parametrize(("changes", "expected"), BROKEN, ids=_id)
 def test_each_defect_has_its_finding(tmp_path: Path, changes: dict[str, Any], expected: list[str]) -> None:
-    assert _codes(write_merged(tmp_path, **changes)) == expected
+    assert _codes(write_merged(tmp_path / "merged", **changes)) == expected
+    # The same of any checkpoint, once what is only rewritten is left out.
+    rewritten = [code for code in expected if not code.startswith("note:")]
+    assert _problems(write_checkpoint(tmp_path / "any", **changes)) == rewritten
+
+
+MERGED_ONLY: list[tuple[dict[str, Any], list[str]]] = [
+    (
+        {"tokenizer": TOKENIZER | {"model": {"vocab": [[f"token{i}", 0.0] for i in range(9)]}}},
+        ["error:vocabulary-size"],
+    ),
+    ({"tokenizer": TOKENIZER | {"added_tokens": []}}, ["error:special-tokens", "error:stop-token"]),
+    ({"fingerprint": "0" * 16}, ["error:prompt-fingerprint"]),
+    ({"formatter": PromptFormatter()}, ["error:prompt"]),
+]
+
+
+@pytest.mark.parametrize(("changes", "expected"), MERGED_ONLY, ids=_id)
+def test_defects_of_merged_models(tmp_path: Path, changes: dict[str, Any], expected: list[str]) -> None:
+    found = _codes(write_merged(tmp_path, **changes))
+    assert [code for code in found if code in expected] == expected
+
+
+GPT_OSS = {"architectures": ["GptOssForCausalLM"], "model_type": "gpt_oss"}
+FOREIGN: list[tuple[dict[str, Any], list[str]]] = [
+    ({"template": None}, ["warning:chat-template"]),
+    ({"template": "{% if %}"}, ["error:template"]),
+    ({"template": "{{ raise_exception('no') }}"}, ["error:template"]),
+    ({"template": "always the same"}, ["error:template", "warning:stop-token"]),
+    (
+        {"template": CHATML.replace("add_generation_prompt", "false")},
+        ["warning:generation-prompt"],
+    ),
+    # Mistral's form needs no words before the answer.
+    ({"template": "{% for m in messages %}{{ '[' + m['content'] + ']' }}{% endfor %}</s>"}, []),
+    ({"template": CHATML.replace("eos_token", "'STOP'")}, ["warning:stop-token"]),
+    ({"tokenizer_config": {"chat_template": [{"name": "default", "template": CHATML}]}}, []),
+    ({"config": {"eos_token_id": None}, "template": None}, ["warning:eos", "warning:chat-template"]),
+    ({"files": {"added_tokens.json": {"<|more|>": 6}}}, ["error:vocabulary-size"]),
+    ({"files": {"adapter_config.json": {}}}, ["error:adapter"]),
+    ({"files": {"quantize_config.json": {}}}, ["error:quantized"]),
+    ({"files": {"pytorch_model.bin": b"x"}}, ["warning:leftovers"]),
+    ({"files": {"model.Q4_K_M.gguf": b"x"}}, ["warning:leftovers"]),
+    ({"files": {"checkpoint-500/optimizer.pt": b"x"}}, ["warning:leftovers"]),
+    ({"files": {"original/params.json": "{}"}}, ["warning:leftovers"]),
+    ({"files": {"README.md": "words", ".cache/x.bin": b"x"}}, []),
+    ({"files": {"manifest.json": "{}"}}, ["error:manifest"]),
+    ({"config": GPT_OSS | {"eos_token_id": 2}}, ["error:eos"]),  # the vocabulary of the fake is too small for its ids
+    ({"config": {"text_config": "no object", "max_position_embeddings": [1]}}, []),
+    ({"config": {"quantization_config": "awq", "architectures": ["GptOssForCausalLM"]}}, ["error:malformed"]),
+    (
+        {"config": {"architectures": ["Qwen2VLForConditionalGeneration"], "model_type": "qwen2_vl"}}
+        | {"template": "{% for m in messages %}{{ m['content'][0]['text'] }}{% endfor %}"},
+        [],
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "expected"), FOREIGN, ids=_id)
+def test_defects_of_any_checkpoint(tmp_path: Path, changes: dict[str, Any], expected: list[str]) -> None:
+    found = _problems(write_checkpoint(tmp_path, **changes))
+    assert [code for code in found if code in expected] == expected
+    if not any("config" in change for change in changes):
+        assert found == expected
+
+
+def test_gpt_oss_is_served_in_one_region_and_needs_its_stop_tokens(tmp_path: Path) -> None:
+    write_checkpoint(
+        tmp_path, config=GPT_OSS | {"vocab_size": 201_088, "quantization_config": {"quant_method": "mxfp4"}}
+    )
+    codes = _codes(tmp_path, region="us-west-2")
+    assert "error:region" in codes
+    assert "note:quantized" in codes
+    assert "note:gpt-oss-eos" in codes  # rewritten at upload
+    assert "error:region" not in _codes(tmp_path, region="us-east-1")
 
 
 def test_defects_inside_a_nested_text_config_are_seen(tmp_path: Path) -> None:
     text = {"max_position_embeddings": 200_000, "vocab_size": 6, "dtype": "bfloat16"}
-    config = {"architectures": ["MllamaForConditionalGeneration"], "text_config": text}
-    assert _codes(write_merged(tmp_path, config=config)) == ["error:max-positions"]
+    config = {"architectures": ["MllamaForConditionalGeneration"], "model_type": "mllama", "text_config": text}
+    rows = {**TENSORS, EMBED: ("BF16", [14, 4])}  # 8 image tokens lie behind Mllama's vocabulary
+    assert _codes(write_merged(tmp_path, config=config, shards={"model.safetensors": rows})) == ["error:max-positions"]
 
 
 FILES: list[tuple[Callable[[Path], object], list[str]]] = [
     (lambda d: (d / "config.json").unlink(), ["error:file"]),
     (lambda d: (d / "tokenizer.json").write_text("{"), ["error:file"]),
+    (lambda d: (d / "generation_config.json").write_text("{"), ["error:file"]),
+    (lambda d: (d / "special_tokens_map.json").write_text("[]"), ["error:file"]),
     (lambda d: (d / "prompt.json").unlink(), ["error:prompt"]),
     (lambda d: (d / "prompt.json").write_text("{}"), ["error:prompt"]),
     (lambda d: (d / "model.safetensors").unlink(), ["error:weights"]),
     (lambda d: (d / "model.safetensors").write_bytes(b"short"), ["error:weights"]),
     (lambda d: (d / "model.safetensors").write_bytes(safetensors(TENSORS)[:-1]), ["error:weights"]),
+    (lambda d: (d / "model.safetensors").write_bytes(safetensors(TENSORS) + b"x"), ["error:weights"]),
     (lambda d: (d / "model.safetensors.index.json").write_text("{}"), ["error:weights"]),
     (lambda d: (d / "adapter_config.json").write_text("{}"), ["error:adapter"]),
 ]
@@ -110,11 +262,22 @@ def test_each_bad_file_has_its_finding(tmp_path: Path, break_it: Callable[[Path]
     assert _codes(merged) == expected
 
 
+def test_where_the_files_are_is_said(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "hf")
+    assert "Point at the folder 'hf'" in str(preflight(tmp_path))
+    (tmp_path / "model.tar.gz").write_bytes(b"x")
+    assert "Unpack model.tar.gz" in str(preflight(tmp_path))
+    with pytest.raises(ConfigError, match="does not exist"):
+        preflight(tmp_path / "none")
+    with pytest.raises(ConfigError, match="is a file; unpack it"):
+        preflight(tmp_path / "model.tar.gz")
+
+
 def test_sizes_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     merged = write_merged(tmp_path)
-    monkeypatch.setattr(checks, "MAX_SHARD_BYTES", 10)
-    monkeypatch.setattr(checks, "MAX_TEXT_BYTES", 10)
-    assert _codes(merged) == ["error:shard-size", "error:total-size"]
+    monkeypatch.setattr(tensors, "MAX_SHARD_BYTES", 10)
+    monkeypatch.setattr(tensors, "MAX_TEXT_BYTES", 10)
+    assert _codes(merged) == ["warning:shard-size", "error:total-size"]
 
 
 @pytest.mark.parametrize(
@@ -126,13 +289,47 @@ def test_sizes_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ({"job_name": "_job"}, "error:job-name"),
         ({"job_name": "a" + "-" * 60 + "_"}, "error:job-name"),
         ({"s3_uri": "s3://bucket/run=1/"}, "error:s3-uri"),
+        ({"s3_uri": "s3://bucket/my model/"}, "error:s3-uri"),
+        ({"s3_uri": "s3://bucket/me@here/"}, "error:s3-uri"),
         ({"s3_uri": "bucket/prefix"}, "error:s3-uri"),
         ({"s3_uri": "s3://bucket//twice"}, "error:s3-uri"),
+        ({"s3_uri": "s3://bucket/model.tar.gz"}, "error:s3-uri"),
         ({"region": "eu-west-3"}, "warning:region"),
+        ({"role_arn": "arn:aws:iam::1:role/x"}, "error:role-arn"),
+        ({"kms_key_id": "no key"}, "error:kms-key"),
+        ({"kms_key_id": "arn:aws:kms:us-west-2:123456789012:alias/x", "region": "us-east-1"}, "error:kms-key"),
+        ({"vpc_config": {"subnetIds": ["subnet-1"] * 17, "securityGroupIds": ["sg-1"]}}, "error:vpc"),
+        ({"vpc_config": {"subnetIds": ["subnet-1"]}}, "error:vpc"),
+        ({"vpc_config": {"subnetIds": ["subnet-1"], "securityGroupIds": ["sg 1"]}}, "error:vpc"),
+        ({"vpc_config": {"subnetIds": ["subnet-1"], "securityGroupIds": ["sg-1"], "vpcId": ["x"]}}, "error:vpc"),
     ],
 )
-def test_names_have_the_services_patterns(tmp_path: Path, request_: dict[str, str], expected: str) -> None:
+def test_the_request_has_the_services_patterns(tmp_path: Path, request_: dict[str, Any], expected: str) -> None:
     assert _codes(write_merged(tmp_path), **request_) == [expected]
+
+
+def test_a_good_request_has_no_findings(tmp_path: Path) -> None:
+    good = {
+        "role_arn": "arn:aws:iam::123456789012:role/path/name",
+        "kms_key_id": "arn:aws:kms:us-east-1:123456789012:alias/x",
+        "region": "us-east-1",
+        "vpc_config": {"subnetIds": ["subnet-1"], "securityGroupIds": ["sg-1"]},
+    }
+    assert _codes(write_merged(tmp_path), **good) == []
+
+
+def test_patterns_are_those_of_the_api() -> None:
+    shape = get_session().get_service_model("bedrock").operation_model("CreateModelImportJob").input_shape
+    assert shape is not None
+    patterns = {name: member.metadata.get("pattern", "") for name, member in shape.members.items()}
+    assert request._MODEL_NAME.pattern == patterns["importedModelName"]
+    for name in ("a", "job-1.2+3", "a--b", "-a", "a_b", "", "é", "a.", "a" * 63):
+        wanted = re.fullmatch(patterns["jobName"], name) is not None
+        assert (request._JOB_NAME.fullmatch(name) is not None) == wanted, name
+    for key in ("a" * 36, "alias/x", "arn:aws:kms:us-east-1:123456789012:key/" + "b" * 36, "alias", "arn:aws:kms:x"):
+        wanted = re.fullmatch(patterns["importedModelKmsKeyId"], key) is not None
+        ours = request._KEY_NAME.fullmatch(key) or request._KEY_ARN.fullmatch(key)
+        assert (ours is not None) == wanted, key
 
 
 def test_the_error_lists_every_finding_with_its_fix(tmp_path: Path) -> None:
@@ -147,7 +344,7 @@ def test_the_error_lists_every_finding_with_its_fix(tmp_path: Path) -> None:
 
 def test_warnings_alone_do_not_stop(tmp_path: Path) -> None:
     report = preflight(write_merged(tmp_path), region="eu-west-3")
-    assert report.findings
+    assert [finding.code for finding in report.warnings] == ["region"]
     report.raise_for_errors()
 
 
@@ -157,7 +354,94 @@ def test_a_stop_text_that_ends_with_a_special_token_will_do(tmp_path: Path) -> N
     assert _codes(write_merged(tmp_path, formatter=formatter)) == []
 
 
-def test_a_header_is_read_without_the_weights(tmp_path: Path) -> None:
-    path = tmp_path / "x.safetensors"
-    path.write_bytes(safetensors({"a": ("F32", [2, 3]), "b": ("BF16", [])}))
-    assert read_header(path) == {"a": ("F32", (2, 3)), "b": ("BF16", ())}
+def _moe(architecture: str, **sizes: int) -> dict[str, Any]:
+    keys = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size")
+    return {"architectures": [architecture], **{key: CONFIG[key] for key in keys}, **sizes}
+
+
+def test_shapes_of_mixtures_and_of_other_families() -> None:
+    mixtral = expected_tensors("MixtralForCausalLM", _moe("MixtralForCausalLM", num_local_experts=3))
+    assert mixtral is not None
+    assert mixtral["model.layers.1.block_sparse_moe.experts.2.w2.weight"] == (4, 8)
+    assert mixtral["model.layers.0.self_attn.k_proj.weight"] == (16, 4)  # 8 heads of 2 where the key is missing
+    sparse = _moe("Qwen3MoeForCausalLM", num_experts=2, moe_intermediate_size=5) | {"mlp_only_layers": [0]}
+    qwen = expected_tensors("Qwen3MoeForCausalLM", sparse)
+    assert qwen is not None
+    assert qwen["model.layers.0.mlp.up_proj.weight"] == (8, 4)
+    assert qwen["model.layers.1.mlp.experts.1.down_proj.weight"] == (4, 5)
+    assert qwen["model.layers.1.self_attn.q_norm.weight"] == (2,)
+    qwen2 = expected_tensors("Qwen2ForCausalLM", CONFIG)
+    assert qwen2 is not None
+    assert qwen2["model.layers.0.self_attn.k_proj.bias"] == (2,)
+    assert "model.layers.0.self_attn.o_proj.bias" not in qwen2
+    assert expected_tensors("T5ForConditionalGeneration", CONFIG) is None
+
+
+def test_16_gigabytes_are_checked_in_seconds(tmp_path: Path) -> None:
+    """Llama 3 8B in four shards, sparse files: only headers are read."""
+    config = {
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_attention_heads": 32,
+        "num_hidden_layers": 32,
+        "num_key_value_heads": 8,
+        "tie_word_embeddings": False,
+        "vocab_size": 128256,
+    }
+    shapes = expected_tensors("LlamaForCausalLM", config)
+    assert shapes is not None
+    names = list(shapes)
+    index, total = {}, 0
+    (tmp_path / "x").mkdir()
+    for number in range(4):
+        shard, header, end = f"model-{number + 1:05}-of-00004.safetensors", {}, 0
+        for name in names[number::4]:
+            size = 2 * shapes[name][0] * (shapes[name][1] if len(shapes[name]) > 1 else 1)
+            header[name] = {"dtype": "BF16", "shape": list(shapes[name]), "data_offsets": [end, end + size]}
+            end, index[name] = end + size, shard
+        text = json.dumps(header).encode()
+        with (tmp_path / "x" / shard).open("wb") as file:
+            file.write(struct.pack("<Q", len(text)) + text)
+            file.truncate(8 + len(text) + end)
+        total += end
+    assert total > 16e9
+    words = {f"word{number}": number for number in range(128_000)}
+    tokenizer = {"model": {"vocab": words}, "added_tokens": [{"id": 128_001, "content": "</s>", "special": True}]}
+    write_checkpoint(
+        tmp_path / "x",
+        config=config | {"eos_token_id": 128_001},
+        tokenizer_config={"bos_token": None, "extra_special_tokens": []},
+        tokenizer=tokenizer,
+        index=index,
+        shards={"x": {}},
+    )
+    (tmp_path / "x" / "x").unlink()
+    started = time.process_time()
+    report = preflight(tmp_path / "x")
+    assert time.process_time() - started < 5
+    assert {finding.severity for finding in report.findings} == {"note"}
+    # One byte short, and it is found as fast.
+    shard = tmp_path / "x" / "model-00004-of-00004.safetensors"
+    os.truncate(shard, shard.stat().st_size - 1)
+    assert _problems(tmp_path / "x") == ["error:weights"]
+
+
+def test_the_command_prints_a_table_and_says_by_its_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_checkpoint(tmp_path / "model")
+    assert main([str(tmp_path / "model"), "--name", "no.dots"]) == 1
+    out = capsys.readouterr().out
+    assert "model-name" in out
+    assert "rope-parameters" in out
+    assert main([str(tmp_path / "model"), "--fix", "--name", "fine"]) == 0
+    out = capsys.readouterr().out
+    assert "config.json: rewritten" in out
+    assert "no findings" in out
+    assert main([str(tmp_path / "none")]) == 2
+    assert "does not exist" in capsys.readouterr().err
+    assert main(["s3://bucket/x", "--fix"]) == 2
+    assert main([str(tmp_path / "model"), "--output", str(tmp_path / "copy")]) == 0
+
+
+def test_an_empty_report_is_good() -> None:
+    assert PreflightReport(()).ok
+    assert TOKENIZER_CONFIG["tokenizer_class"] == "TokenizersBackend"  # what the notes above are about

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sqlquarry.artifacts import Generation
-from sqlquarry.bedrock.responses import parse_answer, parse_chunk
+from sqlquarry.bedrock.responses import Piece, parse_answer, parse_chunk
 from sqlquarry.errors import GenerationError
 
 USAGE = {"prompt_tokens": 11, "completion_tokens": 4, "total_tokens": 15}
@@ -84,16 +84,35 @@ def test_anything_else_is_an_error_without_the_content(body: bytes, message: str
 @pytest.mark.parametrize(
     ("chunk", "expected"),
     [
-        ({"generation": "a", "stop_reason": None}, ("a", None)),
-        ({"generation": "", "stop_reason": "length"}, ("", "length")),
-        ({"choices": [{"text": "a", "finish_reason": None}]}, ("a", None)),
-        ({"choices": [{"delta": {"content": "a"}}]}, ("a", None)),
-        ({"choices": [{"delta": {}, "finish_reason": "stop"}]}, ("", "stop")),
-        ({"choices": [], "usage": USAGE}, ("", None)),
+        ({"generation": "a", "stop_reason": None}, Piece("a")),
+        ({"generation": "", "stop_reason": "length", "generation_token_count": 4}, Piece("", "length", None, 4)),
+        ({"choices": [{"text": "a", "finish_reason": None}]}, Piece("a")),
+        ({"choices": [{"delta": {"content": "a"}}]}, Piece("a")),
+        ({"choices": [{"delta": {"role": "assistant"}}]}, Piece()),
+        ({"choices": [{"delta": {}, "finish_reason": "stop"}]}, Piece(None, "stop")),
+        ({"choices": [], "usage": USAGE}, Piece(None, None, 11, 4)),
     ],
 )
-def test_chunks(chunk: dict[str, Any], expected: tuple[str, str | None]) -> None:
+def test_chunks(chunk: dict[str, Any], expected: Piece) -> None:
     assert parse_chunk(encode(chunk)) == expected
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"choices": [{"text": "x", "logprobs": {"token_logprobs": [-0.5, -1], "tokens": ["a", "b"]}}]},
+        {"choices": [{"message": {"content": "x"}, "logprobs": {"content": [{"logprob": -0.5}, {"logprob": -1}]}}]},
+        {"generation": "x", "logprobs": [{"791": -0.5}, {"9": -2.0, "13": -1.0}]},
+        {"generation": "x", "logprobs": [-0.5, -1.0]},
+    ],
+)
+def test_logprobs_of_every_shape(content: dict[str, Any]) -> None:
+    assert parse_answer(encode(content)).logprobs == (-0.5, -1.0)
+
+
+@pytest.mark.parametrize("logprobs", [None, [], {}, {"content": None}, [None, -1.0], "x", [{}]])
+def test_logprobs_that_are_not_there_or_unknown_are_none(logprobs: Any) -> None:
+    assert parse_answer(encode({"generation": "x", "logprobs": logprobs})).logprobs is None
 
 
 def test_an_unknown_chunk_is_an_error() -> None:

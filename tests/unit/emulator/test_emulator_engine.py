@@ -92,6 +92,7 @@ def test_requests_of_other_options_do_not_share_a_batch(engine_of):
         "stop": (";",),
         "temperature": 0.5,
         "seed": None,
+        "logprobs": False,
     }
 
 

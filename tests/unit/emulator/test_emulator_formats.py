@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sqlquarry.artifacts import Generation
 from sqlquarry.emulator.api import ApiError
 from sqlquarry.emulator.engine import Decoding
-from sqlquarry.emulator.formats import BedrockCompletion, OpenAIChatCompletion, OpenAICompletion, parse
+from sqlquarry.emulator.formats import BedrockCompletion, OpenAIChatCompletion, OpenAICompletion, parse, without_text
 
 SHAPES = [BedrockCompletion, OpenAICompletion, OpenAIChatCompletion]
 
@@ -55,6 +55,10 @@ def test_usage_adds_up(shape):
         ({"prompt": "p", "max_tokens": 5, "stop": ";", "seed": 3}, OpenAICompletion, Decoding(5, 1.0, (";",), 3)),
         ({"prompt": "p", "max_tokens": 5, "temperature": 0, "top_p": 0.9}, OpenAICompletion, Decoding(5, 0.0)),
         ({"prompt": "p", "max_tokens": 5, "unknown": 1}, OpenAICompletion, Decoding(5, 1.0)),
+        ({"prompt": "p", "max_tokens": 5, "logprobs": 1}, OpenAICompletion, Decoding(5, logprobs=True)),
+        ({"prompt": "p", "max_tokens": 5, "logprobs": 0}, OpenAICompletion, Decoding(5, logprobs=True)),
+        ({"prompt": "p", "max_gen_len": 5, "logprobs": 1}, BedrockCompletion, Decoding(5)),
+        ({"prompt": "p", "max_gen_len": 5, "return_logprobs": True}, BedrockCompletion, Decoding(5, logprobs=True)),
         ({"messages": [{"role": "user", "content": "p"}]}, OpenAIChatCompletion, Decoding(None, 1.0)),
         ({"messages": [{"role": "user", "content": "p"}], "max_tokens": 2}, OpenAIChatCompletion, Decoding(2, 1.0)),
     ],
@@ -64,6 +68,22 @@ def test_the_keys_of_a_request_choose_its_shape(body, shape, decoding):
     assert type(found) is shape
     assert prompt == body.get("messages", "p")
     assert how == decoding
+
+
+def test_each_shape_has_its_own_place_for_logprobs():
+    generation = Generation("ab", "stop", 1, 2, logprobs=(-0.5, -1.0))
+    bedrock, completion, chat = (shape().answer(generation, "arn") for shape in SHAPES)
+    assert bedrock["logprobs"] == [{"?": -0.5}, {"?": -1.0}]
+    assert completion["choices"][0]["logprobs"] == {"token_logprobs": [-0.5, -1.0]}
+    assert chat["choices"][0]["logprobs"] == {"content": [{"logprob": -0.5}, {"logprob": -1.0}]}
+    assert "logprobs" not in OpenAICompletion().answer(Generation("a"), "arn")["choices"][0]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_answer_can_say_nothing(shape):
+    answer = without_text(shape().answer(Generation("text"), "arn"))
+    assert "text" not in json.dumps(answer).replace("text_completion", "")
+    assert answer.get("choices", []) == []
 
 
 def test_text_parts_are_joined():
@@ -92,7 +112,8 @@ OK = {"prompt": "p", "max_tokens": 5}
         (OK | {"seed": 1.5}, "seed is 1.5"),
         (OK | {"stop": [""]}, "stop is"),
         (OK | {"structured_outputs": {"json": {}}}, "does not do structured_outputs"),
-        (OK | {"logprobs": 5, "n": 2}, "does not do logprobs, n"),
+        (OK | {"logprobs": 5, "n": 2}, "does not do more candidates than one .*, n"),
+        (OK | {"logprobs": True, "top_logprobs": 3}, "more candidates than one"),
         (OK | {"top_p": 0.9}, "does not do top_p"),
     ],
 )

@@ -1,21 +1,30 @@
+"""The algebra of one tensor: blocks, bits, and what must hold for any factors."""
+
 from __future__ import annotations
 
 import itertools
+import tempfile
 from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from sqlquarry.merging.adapter import Update, _row_blocks, all_finite
-from sqlquarry.merging.tensorfile import TensorFile
+from sqlquarry.merging.tensorfile import StoredTensor, TensorFile
+from sqlquarry.merging.update import LowRank, TokenRows, Update, all_finite, row_blocks
+
+
+def store(directory: Path | str, **tensors: torch.Tensor) -> dict[str, StoredTensor]:
+    path = Path(directory) / "tensors.safetensors"
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    return {tensor.name: tensor for tensor in TensorFile.open(path).tensors}
 
 
 @given(rows=st.integers(1, 200_000), columns=st.integers(1, 40_000))
 def test_row_blocks_cover_every_row_once_and_are_never_one_row_high(rows: int, columns: int) -> None:
-    blocks = _row_blocks(rows, columns)
+    blocks = row_blocks(rows, columns)
     assert blocks[0].start == 0
     assert blocks[-1].stop == rows
     assert all(one.stop == other.start for one, other in itertools.pairwise(blocks))
@@ -27,12 +36,127 @@ def test_row_blocks_cover_every_row_once_and_are_never_one_row_high(rows: int, c
 def test_blocks_give_the_same_bits_as_the_whole_product(tmp_path: Path, shape: tuple[int, int], rank: int) -> None:
     torch.manual_seed(0)
     a, b, weight = torch.randn(rank, shape[1]), torch.randn(shape[0], rank), torch.randn(shape).to(torch.bfloat16)
-    save_file({"a": a, "b": b}, tmp_path / "ab.safetensors")
-    stored = {tensor.name: tensor for tensor in TensorFile.open(tmp_path / "ab.safetensors").tensors}
-    merged, relative = Update(a=stored["a"], b=stored["b"], scale=0.5).apply(weight.clone(), torch.bfloat16)
+    stored = store(tmp_path, a=a, b=b)
+    update = Update(factors=(LowRank(stored["a"], stored["b"], 0.5),))
+    merged, change, size = update.apply_rows(weight.clone(), 0, torch.bfloat16)
     delta = (b @ a) * 0.5
     assert torch.equal(merged, (weight.float() + delta).bfloat16())
-    assert relative == pytest.approx(float(delta.norm() / weight.float().norm()), rel=1e-4)
+    assert (change, size) == pytest.approx((float(delta.norm()) ** 2, float(weight.float().norm()) ** 2), rel=1e-3)
+
+
+@pytest.mark.parametrize("cuts", [[0, 320], [0, 64, 320], [0, 128, 192, 320]], ids=str)
+@pytest.mark.parametrize("kind", ["lora", "dora", "two", "tokens", "embedding"])
+def test_rows_in_any_cut_give_the_bits_of_the_whole(tmp_path: Path, cuts: list[int], kind: str) -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(320, 96).bfloat16()
+    stored = store(tmp_path, a=torch.randn(4, 96), b=torch.randn(320, 4), m=torch.rand(320), t=torch.randn(3, 96),
+                   ea=torch.randn(4, 320), eb=torch.randn(96, 4))  # fmt: skip
+    one = LowRank(stored["a"], stored["b"], 0.5)
+    update = {
+        "lora": Update(factors=(one,)),
+        "dora": Update(factors=(one,), magnitude=stored["m"]),
+        "two": Update(factors=(one, LowRank(stored["a"], stored["b"], 0.3, weight=-2.0))),
+        "tokens": Update(tokens=TokenRows((319, 64, 5), stored["t"])),
+        "embedding": Update(factors=(LowRank(stored["ea"], stored["eb"], 0.5, transposed=True),)),
+    }[kind]
+    whole, change, size = update.apply_rows(weight.clone(), 0, torch.bfloat16)
+    pieces = [
+        update.apply_rows(weight[start:stop].clone(), start, torch.bfloat16)
+        for start, stop in itertools.pairwise([*cuts, 320] if cuts[-1] != 320 else cuts)
+    ]
+    assert torch.equal(torch.cat([merged for merged, _, _ in pieces]), whole)
+    sums = [sum(squares) for squares in zip(*[piece[1:] for piece in pieces], strict=True)]
+    assert sums == pytest.approx([change, size], rel=1e-5)
+    assert not torch.equal(whole, weight)
+
+
+sizes = st.integers(1, 70)
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A weight and a pair of factors of any shape."""
+    rows, columns, rank = draw(sizes), draw(sizes), draw(st.integers(1, 8))
+    random = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    return tuple(torch.randn(shape, generator=random) for shape in ((rows, columns), (rank, columns), (rows, rank)))  # type: ignore[return-value] - three shapes, three tensors
+
+
+def merged(weight: torch.Tensor, *factors: tuple[torch.Tensor, torch.Tensor, float, float]) -> torch.Tensor:
+    """W + Σ weight * scale * B A by our code, in fp32."""
+    with tempfile.TemporaryDirectory() as directory:
+        names = {f"{which}{n}": t for n, factor in enumerate(factors) for which, t in zip("ab", factor, strict=False)}
+        stored = store(directory, **names)
+        parts = tuple(
+            LowRank(stored[f"a{n}"], stored[f"b{n}"], scale, share) for n, (_, _, scale, share) in enumerate(factors)
+        )
+        return Update(factors=parts).apply_rows(weight.clone(), 0, torch.float32)[0]
+
+
+def close(one: torch.Tensor, other: torch.Tensor) -> None:
+    torch.testing.assert_close(one, other, rtol=1e-5, atol=2e-5)
+
+
+@settings(max_examples=25)
+@given(problem=problems(), scale=st.floats(-4, 4))
+def test_zero_b_is_the_base_and_the_update_is_linear_in_the_scale(
+    problem: tuple[torch.Tensor, torch.Tensor, torch.Tensor], scale: float
+) -> None:
+    weight, a, b = problem
+    assert torch.equal(merged(weight, (a, torch.zeros_like(b), scale, 1.0)), weight)
+    assert torch.equal(merged(weight, (a, b, 0.0, 1.0)), weight)
+    close(merged(weight, (a, b, scale, 1.0)) - weight, scale * (merged(weight, (a, b, 1.0, 1.0)) - weight))
+    close(merged(weight, (a, b, scale, 1.0)), merged(weight, (a, b, 1.0, scale)))
+
+
+@settings(max_examples=25)
+@given(problem=problems(), shares=st.tuples(st.floats(-2, 2), st.floats(-2, 2)), seed=st.integers(0, 1000))
+def test_weighted_adapters_equal_their_exact_sum_in_any_order(
+    problem: tuple[torch.Tensor, torch.Tensor, torch.Tensor], shares: tuple[float, float], seed: int
+) -> None:
+    weight, a, b = problem
+    random = torch.Generator().manual_seed(seed)
+    other_a, other_b = torch.randn(3, a.shape[1], generator=random), torch.randn(b.shape[0], 3, generator=random)
+    one, two = (a, b, 0.5, shares[0]), (other_a, other_b, 1.5, shares[1])
+    exact = weight.double() + 0.5 * shares[0] * b.double() @ a.double()
+    exact += 1.5 * shares[1] * other_b.double() @ other_a.double()
+    close(merged(weight, one, two), exact.float())
+    close(merged(weight, two, one), exact.float())
+
+
+@settings(max_examples=25)
+@given(problem=problems(), transposed=st.booleans())
+def test_dora_rows_have_the_length_of_their_magnitude(
+    problem: tuple[torch.Tensor, torch.Tensor, torch.Tensor], *, transposed: bool
+) -> None:
+    weight, a, b = problem
+    plain = weight + 0.5 * b @ a
+    assume(float(plain.norm(dim=1).min()) > 0.1)  # a row that cancels out has no direction
+    magnitude = torch.rand(len(weight)) + 0.1
+    with tempfile.TemporaryDirectory() as directory:
+        stored = store(directory, a=a, b=b, m=magnitude)
+        # An embedding is the transpose of a linear weight, and so is everything about it.
+        update = Update(factors=(LowRank(stored["a"], stored["b"], 0.5, transposed=transposed),), magnitude=stored["m"])
+        assert update.row_wise is not transposed
+        result, _, _ = update.apply_rows(weight.T.contiguous() if transposed else weight.clone(), 0, torch.float32)
+    rows = result.T if transposed else result
+    close(rows.norm(dim=1), magnitude)
+    close(rows, magnitude[:, None] * plain / plain.norm(dim=1, keepdim=True))
+
+
+def test_the_unmerged_factors_are_those_that_are_merged(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    stored = store(tmp_path, a=torch.randn(4, 9), b=torch.randn(7, 4).half(), m=torch.rand(7))
+    low_rank = LowRank(stored["a"], stored["b"], 0.5, weight=3.0)
+    factors, magnitude = Update(factors=(low_rank,), magnitude=stored["m"]).low_rank() or pytest.fail("no factors")
+    ((a, b, scale),) = factors
+    assert torch.equal(a, stored["a"].load())
+    assert torch.equal(b, stored["b"].load().float())
+    assert scale == 1.5
+    assert magnitude is not None
+    assert torch.equal(magnitude, stored["m"].load())
+    assert Update(saved=stored["a"]).low_rank() is None
+    assert Update(factors=(LowRank(stored["a"], stored["b"], 1.0, transposed=True),)).low_rank() is None
+    assert Update(factors=(LowRank(None, stored["m"], 1.0),)).low_rank() is None
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])

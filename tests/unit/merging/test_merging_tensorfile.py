@@ -38,9 +38,11 @@ def test_a_header_made_here_is_read_by_safetensors(file: Path) -> None:
     subset = opened.tensors[1:]
     copy = file.with_name("subset.safetensors")
     with copy.open("wb") as out:
-        out.write(encode_header(subset, opened.metadata))
+        out.write(encode_header({t.name: (t.dtype, t.shape, t.nbytes) for t in subset}, opened.metadata))
         for tensor in subset:
-            tensor.copy_to(out)
+            content = bytearray(tensor.nbytes)
+            tensor.read_into(0, memoryview(content))
+            out.write(content)
     with safe_open(copy, "pt") as written:
         assert set(written.keys()) == {t.name for t in subset}
         assert written.metadata() == {"format": "pt"}
@@ -90,5 +92,11 @@ def test_a_file_that_shrinks_while_it_is_read_is_noticed(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(MergeError, match="became shorter"):
         last.load()
-    with pytest.raises(MergeError, match="became shorter"), (file.parent / "out").open("wb") as out:
-        last.copy_to(out)
+    with pytest.raises(MergeError, match="became shorter"):
+        last.read_into(0, memoryview(bytearray(last.nbytes)))
+
+
+def test_rows_are_read_alone(file: Path) -> None:
+    matrix = next(tensor for tensor in TensorFile.open(file).tensors if tensor.name == "b")
+    assert torch.equal(matrix.load(slice(1, 2)), torch.tensor([[3, 4, 5]], dtype=torch.bfloat16))
+    assert torch.equal(matrix.load(slice(0, 2)), matrix.load())

@@ -1,15 +1,20 @@
-"""An emulator per test, and a tiny model in the dialect that Bedrock documents."""
+"""The calls that tests of the emulator make, and a model in the dialect that Bedrock documents."""
 
 from __future__ import annotations
 
 import json
 import shutil
+import struct
+from contextlib import ExitStack, contextmanager
 
 import pytest
 from botocore.config import Config
+from botocore.exceptions import ClientError
 
-from sqlquarry.emulator import LocalAWS
+from sqlquarry.artifacts import Generation
+from sqlquarry.emulator import LocalAWS, ManualClock
 
+IMPORT_SECONDS = 600
 ONCE = Config(retries={"total_max_attempts": 1})
 
 
@@ -31,11 +36,55 @@ def to_4_51(source, target, *, keep_rope=False):
     return target
 
 
+def sketch(directory):
+    """The files of a model that an import admits and no library could load."""
+    directory.mkdir()
+    header = json.dumps({"a": {"dtype": "BF16", "shape": [1], "data_offsets": [0, 2]}}).encode()
+    (directory / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(2))
+    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "max_position_embeddings": 64}
+    (directory / "config.json").write_text(json.dumps(config))
+    (directory / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
+    (directory / "tokenizer.json").write_text("{}")
+    return directory
+
+
+class Words:
+    """A tokenizer, as far as the emulator asks it."""
+
+    chat_template = "any"
+
+    def __call__(self, text, **_):
+        return {"input_ids": text.split()}
+
+    def apply_chat_template(self, messages, **_):
+        return messages[-1]["content"]
+
+
+class Parrot:
+    """A model that answers with the prompt's first words, and remembers its batches."""
+
+    tokenizer = Words()
+
+    def __init__(self, _=None):
+        self.batches = []
+
+    def complete(self, prompts, *, max_tokens, logprobs, **_):
+        self.batches.append(len(prompts))
+        answers = []
+        for prompt in prompts:
+            words = prompt.split()
+            said = words[:max_tokens]
+            scores = tuple(-float(len(word)) for word in said) if logprobs else None
+            reason = "length" if len(said) < len(words) else "stop"
+            answers.append(Generation(" ".join(said), reason, len(words), len(said), logprobs=scores))
+        return answers
+
+
 class Account:
     """The calls that nearly every test makes, against one emulator."""
 
-    def __init__(self, aws):
-        self.aws = aws
+    def __init__(self, aws, clock=None):
+        self.aws, self.clock = aws, clock
         session = aws.session()
         self.s3 = session.client("s3")
         self.bedrock = session.client("bedrock", config=ONCE)
@@ -55,6 +104,8 @@ class Account:
         return self.bedrock.create_model_import_job(**parameters | options)["jobArn"]
 
     def finish(self, job):
+        if self.clock:
+            self.clock.advance(IMPORT_SECONDS)
         while (answer := self.bedrock.get_model_import_job(jobIdentifier=job))["status"] == "InProgress":
             pass
         return answer
@@ -77,34 +128,25 @@ class Account:
 
     def error(self, call, **parameters):
         """Code and message of the error that a call must end with, and the HTTP status."""
-        from botocore.exceptions import ClientError
-
         with pytest.raises(ClientError) as caught:
             call(**parameters)
         answer = caught.value.response
         return answer["Error"]["Code"], answer["Error"]["Message"], answer["ResponseMetadata"]["HTTPStatusCode"]
 
 
-@pytest.fixture(scope="session", name="to_4_51")
-def _to_4_51():
-    return to_4_51
+@contextmanager
+def emulators():
+    """A function that starts an emulator with options; they all end with the context."""
+    with ExitStack() as running:
+        yield lambda **options: Account(
+            running.enter_context(LocalAWS(**{"import_polls": 0, "cold_calls": 0} | options))
+        )
 
 
-@pytest.fixture(scope="session")
-def exported(tiny_llama, tmp_path_factory):
-    """The tiny model, as it must be uploaded."""
-    return to_4_51(tiny_llama, tmp_path_factory.mktemp("exported") / "model")
-
-
-@pytest.fixture
-def start():
-    """Start an emulator with options; it ends with the test."""
-    running = []
-
-    def enter(**options):
-        running.append(LocalAWS(**{"import_polls": 0, "cold_calls": 0} | options).__enter__())
-        return Account(running[-1])
-
-    yield enter
-    for aws in running:
-        aws.close()
+@contextmanager
+def clocked(**options):
+    """An account whose time stands still but for `finish`: jobs take ten minutes of it."""
+    clock = ManualClock()
+    timing = {"clock": clock, "sleep": clock.advance, "import_polls": 0, "import_seconds": IMPORT_SECONDS}
+    with LocalAWS(**timing | {"cold_calls": 0} | options) as aws:
+        yield Account(aws, clock)

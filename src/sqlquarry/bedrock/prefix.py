@@ -1,0 +1,91 @@
+"""One prefix of a bucket, as the service would read it: its objects, their hashes, its region."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sqlquarry.artifacts import MANIFEST, Manifest
+from sqlquarry.bedrock.failures import explained
+from sqlquarry.bedrock.transfer import SHA256
+from sqlquarry.errors import BedrockError
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """An object below a prefix: bytes, and S3's ETag."""
+
+    size: int
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """``s3://bucket/prefix``; `prefix` ends with "/" unless it is empty."""
+
+    s3: Any
+    bucket: str
+    prefix: str
+
+    @classmethod
+    def of(cls, s3: Any, s3_uri: str) -> Prefix:
+        """The prefix that a URI names."""
+        return cls(s3, *split_uri(s3_uri))
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.prefix}"
+
+    def objects(self) -> dict[str, Stored]:
+        """What lies below the prefix, at any depth: name -> object."""
+        return dict(self._objects())
+
+    def _objects(self) -> Iterator[tuple[str, Stored]]:
+        for page in self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix):
+            for item in page.get("Contents", ()):
+                name = item["Key"].removeprefix(self.prefix)
+                # The console marks a folder with an empty object.
+                if name and not name.endswith("/"):
+                    yield name, Stored(item["Size"], item["ETag"].strip('"'))
+
+    def sha256(self, name: str) -> str | None:
+        """The SHA-256 (hex) that an uploaded object carries in its metadata."""
+        head = self.s3.head_object(Bucket=self.bucket, Key=self.prefix + name)
+        value = head.get("Metadata", {}).get(SHA256)
+        return None if value is None else str(value)
+
+    def read(self, name: str) -> bytes:
+        """A small object's content."""
+        content: bytes = self.s3.get_object(Bucket=self.bucket, Key=self.prefix + name)["Body"].read()
+        return content
+
+    def content(self) -> Manifest:
+        """What an import would read, directly below the prefix: each file's SHA-256 where it carries one, or its ETag.
+
+        A prefix that `upload` wrote has the digest of its own manifest.
+
+        Raises:
+            BedrockError: there is nothing, or S3 refused.
+        """
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            stored = {name: item for name, item in self.objects().items() if "/" not in name and name != MANIFEST}
+            files: dict[str, dict[str, str | int]] = {
+                name: {"sha256": self.sha256(name) or f"etag:{item.etag}", "bytes": item.size}
+                for name, item in stored.items()
+            }
+        except (BotoCoreError, ClientError) as error:
+            raise explained(error, f"reading {self}") from error
+        if not files:
+            raise BedrockError(
+                f"nothing lies directly below {self}. Check the prefix; an import reads no deeper level."
+            )
+        return Manifest("s3-prefix", files, {})
+
+
+def split_uri(s3_uri: str) -> tuple[str, str]:
+    """Bucket and key prefix of ``s3://bucket/prefix``; the prefix ends with "/" unless it is empty."""
+    bucket, _, prefix = s3_uri.removeprefix("s3://").partition("/")
+    prefix = prefix.strip("/")
+    return bucket, f"{prefix}/" if prefix else ""

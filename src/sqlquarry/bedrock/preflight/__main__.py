@@ -1,0 +1,91 @@
+"""``python -m sqlquarry.bedrock.preflight DIR|s3://bucket/prefix``: the findings as a table; exit code 1 on errors."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from sqlquarry.bedrock.preflight import Finding, PreflightReport, preflight, repair
+from sqlquarry.errors import SQLQuarryError
+
+_COLOURS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Check, and mend where asked; 0: the import can start, 1: it cannot, 2: nothing could be checked."""
+    options = _parser().parse_args(arguments)
+    console = Console(soft_wrap=False)
+    try:
+        if options.fix or options.output:
+            if options.source.startswith("s3://"):
+                console.print("--fix works on a local directory; repair it there and upload it again.")
+                return 2
+            done = repair(options.source, output=options.output)
+            for line in [str(item) for item in done] or ["nothing to repair"]:
+                console.print(Text(line))
+        report = preflight(
+            options.output or options.source,
+            options.name,
+            region=options.region,
+            session=_session(options.region) if options.account or options.role else None,
+            endpoint_url=options.endpoint_url,
+            role_arn=options.role,
+            kms_key_id=options.kms_key,
+        )
+    except SQLQuarryError as problem:
+        Console(stderr=True, soft_wrap=True).print(Text(str(problem)))
+        return 2
+    show(report, console)
+    return 0 if report.ok else 1
+
+
+def show(report: PreflightReport, console: Console) -> None:
+    """Print a report, the worst first."""
+    if not report.findings:
+        console.print("no findings")
+        return
+    table = Table(show_lines=True)
+    for column in ("finding", "where", "what, why and what to do"):
+        table.add_column(column, overflow="fold")
+    for finding in sorted(report.findings, key=lambda finding: list(_COLOURS).index(finding.severity)):
+        label = Text(f"{finding.severity}\n{finding.code}", style=_COLOURS[finding.severity])
+        table.add_row(label, Text(finding.where), Text(_words(finding)))
+    console.print(table)
+
+
+def _words(finding: Finding) -> str:
+    mend = " (--fix does it)" if finding.repairable and finding.severity != "note" else ""
+    return f"{finding.message}.\n{finding.why}.\n→ {finding.fix}{mend}."
+
+
+def _session(region: str | None) -> Any:
+    from sqlquarry import extras
+
+    extras.require("aws", "preflight of an account")
+    import boto3
+
+    return boto3.session.Session(region_name=region)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m sqlquarry.bedrock.preflight", description=__doc__)
+    parser.add_argument("source", help="a directory with config.json and *.safetensors, or s3://bucket/prefix")
+    parser.add_argument("--fix", action="store_true", help="first repair what is mechanical, in place")
+    parser.add_argument("--output", help="repair into this new directory instead")
+    parser.add_argument("--name", help="the imported model's name")
+    parser.add_argument("--region", help="where the model is to be served")
+    parser.add_argument("--account", action="store_true", help="also check quotas, running jobs and the bucket")
+    parser.add_argument("--role", help="also check the role of this ARN, and the account")
+    parser.add_argument("--kms-key", help="also check the key that the imported model is encrypted with")
+    parser.add_argument("--endpoint-url", help="another address for all AWS calls")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

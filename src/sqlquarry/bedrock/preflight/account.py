@@ -1,0 +1,192 @@
+"""Checks of the account: bucket, quotas, role, key and network, as far as the caller may look.
+
+What the caller may not look at becomes a note, never an error: preflight must not fail an import that would succeed.
+
+Sources: user guide, encryption-import-model.html, vpc-custom-model-import.html, fine-tuning-troubleshooting.html
+(the bucket's region); quotas from "Amazon Bedrock endpoints and quotas" (AWS General Reference).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from sqlquarry.bedrock._aws import aws_client
+from sqlquarry.bedrock.failures import error_code
+from sqlquarry.bedrock.prefix import split_uri
+from sqlquarry.bedrock.preflight.findings import Finding, error, note, warning
+from sqlquarry.bedrock.preflight.request import Request
+from sqlquarry.bedrock.preflight.role import check_role, check_role_permissions
+
+MODELS_QUOTA = "L-45B04988"  # imported models per account
+DEFAULT_MODELS = 3
+
+
+def check_account(request: Request, *, session: Any, endpoint_url: str | None = None) -> list[Finding]:
+    """Everything about the account that a request depends on; about ten calls.
+
+    Args:
+        request: what the import is to be asked with; parts that are None are not checked.
+        session: a boto3 session.
+        endpoint_url: another address for all AWS calls.
+    """
+
+    def client(service: str) -> Any:
+        return aws_client(service, session, endpoint_url, request.region)
+
+    findings = [
+        *attempt("imported models", "bedrock:ListImportedModels", lambda: _model_quota(client, request.name)),
+        *attempt("import jobs", "bedrock:ListModelImportJobs", lambda: _running_jobs(client("bedrock"))),
+    ]
+    bucket, prefix = split_uri(request.s3_uri) if request.s3_uri else (None, "")
+    key: str | None = None
+    if bucket is not None:
+        s3 = client("s3")
+        findings += attempt(bucket, "s3:ListBucket", lambda: check_bucket(s3, bucket, request.region))
+        key = _bucket_key(s3, bucket)
+    if request.role_arn is not None and request.role_arn.count(":role/") == 1:
+        role, iam, sts = request.role_arn, client("iam"), client("sts")
+        findings += attempt(role, "iam:GetRole", lambda: check_role(role, iam, sts))
+        if bucket is not None:
+            findings += attempt(
+                f"permissions of {role}",
+                "iam:SimulatePrincipalPolicy",
+                lambda: check_role_permissions(role, bucket, prefix, kms_key=key, iam=iam, sts=sts),
+            )
+    if request.kms_key_id is not None:
+        kms_key = request.kms_key_id
+        findings += attempt(kms_key, "kms:DescribeKey", lambda: _kms_key(kms_key, client("kms")))
+    if request.vpc_config is not None:
+        network = request.vpc_config
+        findings += attempt(
+            "vpc_config",
+            "ec2:DescribeSubnets, DescribeSecurityGroups and DescribeVpcEndpoints",
+            lambda: _network(network, client("ec2"), request.region),
+        )
+    return findings
+
+
+def attempt(what: str, permissions: str, check: Callable[[], Iterable[Finding]]) -> list[Finding]:
+    """What a check finds, or a note that it could not look."""
+    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.parsers import ResponseParserError
+
+    try:
+        return list(check())
+    except (BotoCoreError, ClientError, ResponseParserError) as problem:
+        message = f"it could not be checked ({error_code(problem)})"
+        why = "What is wrong with it would show only after the upload"
+        return [note("unchecked", what, message, why, f"Allow {permissions} to have it checked")]
+
+
+def check_bucket(s3: Any, bucket: str, region: str | None) -> Iterator[Finding]:
+    """The bucket exists, in the region of the import."""
+    from botocore.exceptions import ClientError
+
+    try:
+        response = s3.head_bucket(Bucket=bucket)
+    except ClientError as problem:
+        # A bucket elsewhere answers 301 or 400, and still says where it is.
+        response = problem.response
+        if error_code(problem) in ("404", "NoSuchBucket"):
+            why = "An import job reads its files from there"
+            yield error("bucket", bucket, "there is no such bucket", why, "Create it in the region of the import")
+            return
+        if not response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("x-amz-bucket-region"):
+            raise
+    headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    actual = response.get("BucketRegion") or headers.get("x-amz-bucket-region")
+    if actual is None:
+        # us-east-1 has no name there.
+        actual = s3.get_bucket_location(Bucket=bucket).get("LocationConstraint") or "us-east-1"
+    if region is not None and actual != region:
+        message = f"the bucket is in {actual}, the import in {region}"
+        why = "Bedrock documents that customization jobs read buckets of their own region only"
+        yield error("bucket-region", bucket, message, why, f"Use a bucket in {region}, or import in {actual}")
+
+
+def _bucket_key(s3: Any, bucket: str) -> str | None:
+    """The KMS key that objects of a bucket are encrypted with, where there is one and the caller may know."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        rules = s3.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"]["Rules"]
+    except (BotoCoreError, ClientError, KeyError):
+        return None  # the role's other permissions are worth checking without it
+    defaults = (rule.get("ApplyServerSideEncryptionByDefault", {}) for rule in rules)
+    return next((d["KMSMasterKeyID"] for d in defaults if d.get("KMSMasterKeyID")), None)
+
+
+def _model_quota(client: Callable[[str], Any], name: str | None) -> Iterator[Finding]:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    pages = client("bedrock").get_paginator("list_imported_models").paginate()
+    models = [model["modelName"] for page in pages for model in page.get("modelSummaries", ())]
+    try:
+        quota = client("service-quotas").get_service_quota(ServiceCode="bedrock", QuotaCode=MODELS_QUOTA)
+        limit = int(quota["Quota"]["Value"])
+    except (BotoCoreError, ClientError) as problem:
+        limit = DEFAULT_MODELS
+        message = f"the limit of imported models could not be read ({error_code(problem)}); {limit} is the default"
+        why = "CreateModelImportJob refuses one model more"
+        yield note("unchecked", MODELS_QUOTA, message, why, "Allow servicequotas:GetServiceQuota to have it checked")
+    # One of the same name and content is returned as it is; the importer refuses one of other content.
+    if name not in models and len(models) >= limit:
+        message = f"the account holds {len(models)} imported models of {limit}: {', '.join(sorted(models)[:5])}"
+        why = "CreateModelImportJob refuses one model more"
+        fix = f"Delete one that is not needed, or raise quota {MODELS_QUOTA}"
+        yield error("model-quota", "account", message, why, fix)
+
+
+def _running_jobs(bedrock: Any) -> Iterator[Finding]:
+    running = bedrock.list_model_import_jobs(statusEquals="InProgress").get("modelImportJobSummaries", ())
+    if running:
+        message = f"job {running[0].get('jobName')!r} is running"
+        why = "An account runs one import job at a time, and this limit cannot be raised"
+        yield warning("job-running", "account", message, why, "import_model waits for the slot")
+
+
+def _kms_key(key: str, kms: Any) -> Iterator[Finding]:
+    from botocore.exceptions import ClientError
+
+    why = "The service makes a grant on the key, and encrypts the imported model with it"
+    try:
+        metadata: Mapping[str, Any] = kms.describe_key(KeyId=key)["KeyMetadata"]
+    except ClientError as problem:
+        if error_code(problem) != "NotFoundException":
+            raise
+        yield error("kms-key", key, "there is no such key", why, "Give a key of this account and region")
+        return
+    state, spec = metadata.get("KeyState", "Enabled"), metadata.get("KeySpec", "SYMMETRIC_DEFAULT")
+    if state != "Enabled":
+        yield error("kms-key", key, f"its state is {state}", why, "Enable the key, or give another one")
+    if spec != "SYMMETRIC_DEFAULT":
+        yield error("kms-key", key, f"its type is {spec}", why, "Give a symmetric encryption key")
+
+
+def _network(config: Mapping[str, Any], ec2: Any, region: str | None) -> Iterator[Finding]:
+    from botocore.exceptions import ClientError
+
+    why = "The job reads the bucket through this network"
+    try:
+        subnets = ec2.describe_subnets(SubnetIds=list(config.get("subnetIds", ())))["Subnets"]
+        groups = ec2.describe_security_groups(GroupIds=list(config.get("securityGroupIds", ())))["SecurityGroups"]
+    except ClientError as problem:
+        if not error_code(problem).endswith((".NotFound", ".Malformed")):
+            raise
+        message = str(problem.response["Error"]["Message"]).rstrip(".")
+        yield error("vpc", "vpc_config", message, why, "Name subnets and security groups of this account and region")
+        return
+    vpcs = {item["VpcId"] for item in (*subnets, *groups)}
+    if len(vpcs) > 1:
+        message = f"subnets and security groups are of several VPCs: {', '.join(sorted(vpcs))}"
+        yield error("vpc", "vpc_config", message, why, "Name those of one VPC")
+        return
+    filters = [
+        {"Name": "vpc-id", "Values": sorted(vpcs)},
+        {"Name": "service-name", "Values": [f"com.amazonaws.{region or ec2.meta.region_name}.s3"]},
+    ]
+    if not ec2.describe_vpc_endpoints(Filters=filters)["VpcEndpoints"]:
+        message = f"{', '.join(sorted(vpcs))} has no S3 endpoint"
+        fix = "Create a gateway endpoint for S3 in it"
+        yield warning("vpc-endpoint", "vpc_config", message, f"{why}, and finds no way to S3", fix)

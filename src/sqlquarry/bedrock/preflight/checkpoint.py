@@ -1,0 +1,172 @@
+"""What the checks look at: a checkpoint's small files and the headers of its shards, each read once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+from sqlquarry.bedrock.chat_template import TEMPLATE_FILES, templates
+from sqlquarry.bedrock.dialect import OPTIONAL_FILES, JsonObject
+from sqlquarry.bedrock.preflight.findings import Finding, error
+from sqlquarry.bedrock.preflight.source import Source
+from sqlquarry.bedrock.weights import INDEX, Tensor, Weights, parse_index, parse_shard
+from sqlquarry.prompt import PromptFormatter
+
+_REQUIRED = ("config.json", "tokenizer_config.json", "tokenizer.json")
+_OTHERS = (*OPTIONAL_FILES, "added_tokens.json")
+_READERS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint without its weights.
+
+    Args:
+        sizes: every file -> bytes.
+        files: content of the JSON files, by name; an absent one is not there.
+        templates: where each chat template stands -> its Jinja source, the one that wins first.
+        weights: tensors and index; None where they cannot be read.
+        formatter: the prompt that the weights were trained with, where there is one.
+        region: where it is to be served, where that is known.
+    """
+
+    sizes: Mapping[str, int]
+    files: Mapping[str, JsonObject]
+    templates: Mapping[str, str]
+    weights: Weights | None
+    formatter: PromptFormatter | None = None
+    region: str | None = None
+
+    def file(self, name: str) -> JsonObject:
+        """The content of a JSON file, {} where there is none."""
+        return self.files.get(name, {})
+
+    @property
+    def config(self) -> JsonObject:
+        """config.json."""
+        return self.file("config.json")
+
+    @property
+    def text_config(self) -> JsonObject:
+        """The configuration of the language model, nested in multimodal ones."""
+        nested = self.config.get("text_config")
+        return nested if isinstance(nested, dict) else self.config
+
+    @property
+    def token_rows(self) -> int | None:
+        """How many tokens have an input embedding; None where config.json does not say."""
+        size = self.text_config.get("vocab_size")
+        # Image tokens lie behind Mllama's vocabulary (models/mllama/modeling_mllama.py), and are never generated.
+        extra = 8 if self.architecture == "MllamaForConditionalGeneration" else 0
+        return size + extra if isinstance(size, int) else None
+
+    @property
+    def tokenizer_config(self) -> JsonObject:
+        """tokenizer_config.json."""
+        return self.file("tokenizer_config.json")
+
+    @property
+    def architecture(self) -> str | None:
+        """The first of config.json's `architectures`, which is the one that counts."""
+        names = self.config.get("architectures")
+        return str(names[0]) if isinstance(names, list) and names else None
+
+
+def read_files(
+    source: Source, rewritten: Mapping[str, bytes] | None = None
+) -> tuple[dict[str, JsonObject], dict[str, str], list[Finding]]:
+    """JSON files and chat templates, and a finding for each that cannot be read.
+
+    Args:
+        source: where the files lie.
+        rewritten: contents that take the place of files, which then hold the only chat template.
+    """
+    rewritten = rewritten or {}
+    files: dict[str, JsonObject] = {}
+    found: dict[str, str] = {}
+    findings = []
+
+    def content(name: str) -> bytes | None:
+        if name in rewritten:
+            return rewritten[name]
+        if rewritten and name in TEMPLATE_FILES:
+            return None
+        return source.read(name) if name in source.sizes else None
+
+    names = [*_REQUIRED, *(name for name in _OTHERS if name in source.sizes or name in rewritten)]
+    with ThreadPoolExecutor(_READERS) as pool:
+        futures = {name: pool.submit(content, name) for name in names}
+    for name, future in futures.items():
+        try:
+            raw = future.result()
+            if raw is None:
+                findings.append(_missing(name, source.sizes))
+                continue
+            loaded = json.loads(raw)
+            if not isinstance(loaded, dict):
+                findings.append(_unreadable(name, f"it holds a JSON {type(loaded).__name__}, not an object"))
+                continue
+            files[name] = loaded
+        except (OSError, ValueError) as problem:
+            findings.append(_unreadable(name, str(problem)))
+    try:
+        found = templates(content, files.get("tokenizer_config.json", {}))
+    except (OSError, ValueError) as problem:
+        findings.append(_unreadable("chat_template", str(problem)))
+    return files, found, findings
+
+
+def read_weights(source: Source) -> tuple[Weights | None, list[Finding]]:
+    """The headers of all shards and the index, and a finding for each that cannot be read."""
+    names = [name for name in source.sizes if name.endswith(".safetensors") and "/" not in name]
+    if not names:
+        others = [name for name in source.sizes if name.endswith((".bin", ".pth", ".gguf", ".pt"))]
+        there = f"there is only {others[0]}" if others else "there is none"
+        return None, [
+            error(
+                "weights",
+                "*.safetensors",
+                there,
+                "The service reads weights from safetensors files only",
+                "Save the model with save_pretrained(…, safe_serialization=True), or point at its directory",
+            )
+        ]
+    findings: list[Finding] = []
+    with ThreadPoolExecutor(_READERS) as pool:
+        futures = {
+            name: pool.submit(parse_shard, name, source.sizes[name], partial(source.read, name)) for name in names
+        }
+    shards: dict[str, Mapping[str, Tensor]] = {}
+    for name, future in futures.items():
+        try:
+            shards[name] = future.result()
+        except (OSError, ValueError) as problem:
+            findings.append(_bad_weights(name, str(problem)))
+    index = None
+    if INDEX in source.sizes:
+        try:
+            index = parse_index(source.read(INDEX))
+        except (OSError, ValueError) as problem:
+            findings.append(_bad_weights(INDEX, str(problem)))
+    return None if findings else Weights(shards, {name: source.sizes[name] for name in names}, index), findings
+
+
+def _missing(name: str, sizes: Mapping[str, int]) -> Finding:
+    deeper = next((other for other in sizes if other.endswith(f"/{name}")), None)
+    fix = f"Point at the folder {deeper.rpartition('/')[0]!r} in it" if deeper else "Copy it from the base model"
+    archive = next((other for other in sizes if other.endswith((".tar.gz", ".tgz", ".zip"))), None)
+    if archive:
+        fix = f"Unpack {archive}: the service reads no archives"
+    return error("file", name, "it is missing", "An import job fails without it, after the upload", fix)
+
+
+def _unreadable(name: str, problem: str) -> Finding:
+    return error("file", name, f"it cannot be read ({problem})", "An import job needs it whole", "Restore the file")
+
+
+def _bad_weights(name: str, problem: str) -> Finding:
+    why = "An import job reads every byte, and fails at the end of a long upload"
+    return error("weights", name, problem, why, "Copy the file again from where it was made")

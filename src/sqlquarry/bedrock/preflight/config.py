@@ -1,0 +1,208 @@
+"""Checks of config.json and generation_config.json: architecture, keys that are read, rope, context, stop tokens.
+
+Source: "Use Custom model import to import a customized open-source model into Amazon Bedrock",
+docs.aws.amazon.com/bedrock/latest/userguide/model-customization-import-model.html.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sqlquarry.bedrock.dialect import FLAT_IN_4_51, GPT_OSS_EOS, TRANSFORMERS_VERSION, JsonObject, model_config
+from sqlquarry.bedrock.preflight.checkpoint import Checkpoint
+from sqlquarry.bedrock.preflight.findings import Finding, error, note, warning
+
+# `architectures[0]` -> the model_type that makes transformers build it.
+TEXT_ARCHITECTURES = {
+    "GPTBigCodeForCausalLM": "gpt_bigcode",
+    "GptOssForCausalLM": "gpt_oss",
+    "LlamaForCausalLM": "llama",
+    "MistralForCausalLM": "mistral",
+    "MixtralForCausalLM": "mixtral",
+    "Qwen2ForCausalLM": "qwen2",
+    "Qwen3ForCausalLM": "qwen3",
+    "Qwen3MoeForCausalLM": "qwen3_moe",
+    "T5ForConditionalGeneration": "t5",
+}
+MULTIMODAL_ARCHITECTURES = {
+    "MllamaForConditionalGeneration": "mllama",
+    "Qwen2VLForConditionalGeneration": "qwen2_vl",
+    "Qwen2_5_VLForConditionalGeneration": "qwen2_5_vl",
+}
+ARCHITECTURES = TEXT_ARCHITECTURES | MULTIMODAL_ARCHITECTURES
+GPT_OSS = "GptOssForCausalLM"
+GPT_OSS_REGION = "us-east-1"
+MAX_POSITIONS = 131_072  # the page says "less than 128K", yet Llama 3.1 with exactly 131072 is imported routinely
+# The service overrides these values of a llama3 rope_scaling.
+LLAMA3_ROPE = {
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
+
+_DECODER_KEYS = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size")
+_KEYS = {
+    **dict.fromkeys(TEXT_ARCHITECTURES, _DECODER_KEYS),
+    "GPTBigCodeForCausalLM": ("n_embd", "n_head", "n_layer", "vocab_size"),
+    "MixtralForCausalLM": (*_DECODER_KEYS, "num_local_experts", "num_experts_per_tok"),
+    "Qwen3MoeForCausalLM": (*_DECODER_KEYS, "moe_intermediate_size", "num_experts", "num_experts_per_tok"),
+    "T5ForConditionalGeneration": ("d_ff", "d_kv", "d_model", "num_heads", "num_layers", "vocab_size"),
+}
+
+
+def architecture(checkpoint: Checkpoint) -> Iterator[Finding]:
+    """The first architecture is one that the service serves, without code of its own."""
+    name, config = checkpoint.architecture, checkpoint.config
+    if name not in ARCHITECTURES:
+        why = "The job ends Failed for an architecture outside its list"
+        yield error(
+            "architecture",
+            "config.json",
+            f"architecture {name!r} is not importable",
+            why,
+            f"Start from one of: {', '.join(ARCHITECTURES)}",
+        )
+    elif config.get("model_type") not in (None, ARCHITECTURES[name]):
+        message = f"model_type is {config['model_type']!r}, but {name} is {ARCHITECTURES[name]!r}"
+        why = "transformers picks the configuration's class by model_type"
+        yield error("model-type", "config.json", message, why, "Restore the base model's config.json")
+    for file in ("config.json", "tokenizer_config.json"):
+        if "auto_map" in checkpoint.file(file):
+            why = "The service runs no code that comes with a model"
+            yield error("custom-code", file, "auto_map asks for code of the model's own", why, "Remove auto_map")
+    if name == GPT_OSS and checkpoint.region not in (None, GPT_OSS_REGION):
+        message = f"GPT-OSS cannot be imported in {checkpoint.region}"
+        yield error("region", "region", message, "The service takes it in us-east-1 only", "Import it in us-east-1")
+
+
+def keys(checkpoint: Checkpoint) -> Iterator[Finding]:
+    """config.json has what sizes the model, where 4.51.3 looks for it."""
+    name, config = checkpoint.architecture, checkpoint.config
+    missing = [key for key in _KEYS.get(str(name), ()) if not isinstance(config.get(key), int)]
+    if missing:
+        rewritten = model_config(config)
+        yield error(
+            "config-keys",
+            "config.json",
+            f"{', '.join(missing)} is missing or no number",
+            "The server builds the model from config.json, with defaults of another size",
+            "Restore the base model's config.json",
+            repairable=all(isinstance(rewritten.get(key), int) for key in missing),
+        )
+    if config.get("model_type") in FLAT_IN_4_51 and isinstance(config.get("text_config"), dict):
+        yield error(
+            "nested-config",
+            "config.json",
+            "the language model's settings stand in text_config",
+            f"transformers {TRANSFORMERS_VERSION} reads them at the top level for this architecture, and fails",
+            "Write them at the top level",
+            repairable=True,
+        )
+
+
+def dialect(checkpoint: Checkpoint) -> Iterator[Finding]:
+    """Settings under names that transformers 4.51.3 reads."""
+    old = model_config(checkpoint.config)
+    for where, (level, read) in {
+        "config.json": (checkpoint.config, old),
+        "config.json, text_config": (checkpoint.config.get("text_config"), old.get("text_config")),
+    }.items():
+        if not isinstance(level, dict) or not isinstance(read, dict):
+            continue
+        if "rope_parameters" in level and not _same_rope(level, read):
+            yield error(
+                "rope-parameters",
+                where,
+                f"the rope is {level['rope_parameters']}, under the name that transformers 5 gives it",
+                f"transformers {TRANSFORMERS_VERSION} passes over it and takes rope_theta "
+                f"{level.get('rope_theta', 10000.0)} and rope_scaling {level.get('rope_scaling')}: another model, "
+                "and no error",
+                "Write rope_theta and rope_scaling instead",
+                repairable=True,
+            )
+        if "dtype" in level and "torch_dtype" not in level:
+            yield error(
+                "dtype-key",
+                where,
+                f"dtype {level['dtype']!r} stands under the name that transformers 5 gives it",
+                f"transformers {TRANSFORMERS_VERSION} reads torch_dtype, and else takes float32",
+                "Write torch_dtype instead",
+                repairable=True,
+            )
+
+
+def _same_rope(level: JsonObject, read: JsonObject) -> bool:
+    return all(level.get(key, default) == read.get(key, default) for key, default in _ROPE_DEFAULTS.items())
+
+
+_ROPE_DEFAULTS = {"rope_theta": 10000.0, "rope_scaling": None}
+
+
+def positions(checkpoint: Checkpoint) -> Iterator[Finding]:
+    """The context is at most 128K, and llama3 rope scaling is what the service makes of it."""
+    config = checkpoint.text_config
+    value = config.get("max_position_embeddings")
+    if isinstance(value, int) and value > MAX_POSITIONS:
+        yield error(
+            "max-positions",
+            "config.json",
+            f"max_position_embeddings is {value}, above {MAX_POSITIONS}",
+            "The service documents contexts below 128K",
+            f"Set it to {MAX_POSITIONS} or to what the prompts need",
+        )
+    rope = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    if not isinstance(rope, dict):
+        return
+    other = {key: rope.get(key) for key, used in LLAMA3_ROPE.items() if rope.get(key, used) != used}
+    if rope.get("rope_type", rope.get("type")) == "llama3" and other:
+        yield warning(
+            "rope-scaling",
+            "config.json",
+            f"llama3 rope_scaling has {other}",
+            f"The service overrides these with {LLAMA3_ROPE}",
+            "Expect answers to drift from local ones, or start from a base with these values",
+        )
+
+
+def quantization(checkpoint: Checkpoint) -> Iterator[Finding]:
+    """Full weights, by what config.json says of them."""
+    for key in ("quantization_config", "compression_config"):
+        settings = checkpoint.config.get(key)
+        if settings is None:
+            continue
+        if checkpoint.architecture == GPT_OSS and settings.get("quant_method") == "mxfp4":
+            why = "GPT-OSS is published so, and the service takes it; nothing is documented on other forms"
+            yield note("quantized", "config.json", "the experts' weights are MXFP4", why, "Leave it as it is")
+        else:
+            why = "Quantised weights fail as a size mismatch"
+            fix = "Save the model in bfloat16, and remove the key"
+            yield error("quantized", "config.json", f"{key} marks quantised weights", why, fix)
+
+
+def stop_ids(checkpoint: Checkpoint) -> Iterator[Finding]:
+    """The server knows which tokens end an answer."""
+    file, generation = "generation_config.json", checkpoint.file("generation_config.json")
+    value = generation.get("eos_token_id", checkpoint.text_config.get("eos_token_id"))
+    ids = value if isinstance(value, list) else [] if value is None else [value]
+    if not ids:
+        why = "The server stops at eos_token_id only, so every answer runs to its limit"
+        yield warning(
+            "eos", file, "no eos_token_id, nor in config.json", why, "Set it to the tokens that end an answer"
+        )
+    size = checkpoint.text_config.get("vocab_size")
+    if isinstance(size, int) and (beyond := [token for token in ids if not isinstance(token, int) or token >= size]):
+        why = "A token that does not exist is never generated"
+        yield error("eos", file, f"eos_token_id {beyond} is beyond vocab_size {size}", why, "Restore the base's file")
+    if checkpoint.architecture == GPT_OSS and not set(GPT_OSS_EOS) <= set(ids):
+        yield error(
+            "gpt-oss-eos",
+            file,
+            f"eos_token_id is {value}, not {GPT_OSS_EOS}",
+            "The service documents that GPT-OSS fails with the generation_config.json of older releases",
+            f"Set eos_token_id to {GPT_OSS_EOS}",
+            repairable=True,
+        )
+
+
+CHECKS = (architecture, keys, dialect, positions, quantization, stop_ids)

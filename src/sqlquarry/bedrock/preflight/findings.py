@@ -1,0 +1,48 @@
+"""What a check has to say: how bad it is, what and where, why the service cares, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+Severity = Literal["error", "warning", "note"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that stands in the import's way, or that may surprise.
+
+    Args:
+        severity: "error" (the import fails, or serves another model), "warning" (it may) or "note" (nothing to do).
+        code: the finding's name, stable across versions.
+        where: the file, tensor, or argument that it is about.
+        message: what is wrong, with the value.
+        why: what the service does with it.
+        fix: what to do.
+        repairable: whether `repair` mends it.
+    """
+
+    severity: Severity
+    code: str
+    where: str
+    message: str
+    why: str
+    fix: str
+    repairable: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.severity} [{self.code}] {self.where}: {self.message}. {self.why}. {self.fix}."
+
+
+error = partial(Finding, "error")
+warning = partial(Finding, "warning")
+note = partial(Finding, "note")
+
+
+def listed(names: Iterable[str], count: int = 3) -> str:
+    """The first names and how many follow, for a message that stays readable."""
+    ordered = sorted(names)
+    more = f" and {len(ordered) - count} more" if len(ordered) > count else ""
+    return ", ".join(ordered[:count]) + more

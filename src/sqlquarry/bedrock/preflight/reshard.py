@@ -1,0 +1,128 @@
+"""Safetensors shards of at most so many bytes, made by copying ranges of bytes: no weight is ever decoded."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlquarry.artifacts import write_json
+from sqlquarry.bedrock.weights import INDEX, Tensor, Weights
+from sqlquarry.errors import BedrockError
+
+SHARD_BYTES = 5 * 10**9  # what transformers 4 calls "5GB", its default
+_BLOCK_BYTES = 16 * 2**20
+_REPLACED = "replaced_files"  # in the index's metadata: what a killed run may have left to remove
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """New shards: file -> its tensors, each with the file that it is copied from; and the files that they replace."""
+
+    shards: Mapping[str, Mapping[str, tuple[str, Tensor]]]
+    replaced: tuple[str, ...]
+
+
+def plan(weights: Weights, max_bytes: int = SHARD_BYTES) -> Plan | None:
+    """How to divide the weights anew; None where no shard is too large, or only because of one tensor.
+
+    Tensors keep their order; a tensor larger than `max_bytes` has a shard of its own.
+    """
+    loaded = weights.loaded
+    if not any(weights.sizes[shard] > max_bytes and len(tensors) > 1 for shard, tensors in loaded.items()):
+        return None
+    groups: list[dict[str, tuple[str, Tensor]]] = [{}]
+    filled = 0
+    for shard, tensors in sorted(loaded.items()):
+        for name, tensor in sorted(tensors.items(), key=lambda item: item[1].start):
+            size = tensor.end - tensor.start + _header_bytes(name, tensor)
+            if groups[-1] and filled + size > max_bytes:
+                groups.append({})
+                filled = 0
+            groups[-1][name] = (shard, tensor)
+            filled += size
+    # Never a name in use: until the index is replaced, the old files are the model.
+    stem = next(s for s in ("model", "resharded") if not loaded.keys() & _names(s, len(groups)).keys())
+    return Plan(dict(zip(_names(stem, len(groups)), groups, strict=True)), tuple(sorted(loaded)))
+
+
+def _names(stem: str, count: int) -> dict[str, None]:
+    return dict.fromkeys(f"{stem}-{number:05}-of-{count:05}.safetensors" for number in range(1, count + 1))
+
+
+def _header_bytes(name: str, tensor: Tensor) -> int:
+    return len(json.dumps({name: [tensor.dtype, tensor.shape, tensor.start, tensor.end]})) + 64
+
+
+def write_shards(plan: Plan, source: Path, target: Path) -> None:
+    """Write new shards and their index into `target`, which may be `source`; then remove what they replace there.
+
+    Each file appears whole or not at all, and the index last: killed at any point, either the old files are the model
+    or the new ones.
+
+    Raises:
+        BedrockError: there is not enough space.
+    """
+    tensors = {name: place for shard in plan.shards.values() for name, place in shard.items()}
+    needed = sum(tensor.end - tensor.start for _, tensor in tensors.values())
+    if (free := shutil.disk_usage(target).free) < needed:
+        raise BedrockError(
+            f"resharding in {target} needs {needed / 1e9:.1f} GB beside the old files, and {free / 1e9:.1f} GB are "
+            "free. Make space, or give repair(…, output=…) a directory elsewhere."
+        )
+    for name, content in plan.shards.items():
+        _write_shard(target / name, content, source)
+    replaced = list(plan.replaced) if source == target else []
+    total = sum(tensor.end - tensor.start for _, tensor in tensors.values())
+    weight_map = {tensor: name for name, shard in sorted(plan.shards.items()) for tensor in sorted(shard)}
+    write_json(target / INDEX, {"metadata": {"total_size": total, _REPLACED: replaced}, "weight_map": weight_map})
+    for name in replaced:
+        (target / name).unlink(missing_ok=True)
+
+
+def replaced_leftovers(directory: Path, weights: Weights) -> list[str]:
+    """Files that a killed `write_shards` had still to remove."""
+    if weights.index is None:
+        return []
+    names = json.loads((directory / INDEX).read_bytes()).get("metadata", {}).get(_REPLACED, [])
+    return [name for name in names if name in weights.shards and name not in weights.index.values()]
+
+
+def write_index(weights: Weights, directory: Path) -> None:
+    """Write the index that shards lack."""
+    weight_map = {name: shard for shard, tensors in sorted(weights.shards.items()) for name in sorted(tensors)}
+    total = sum(tensor.end - tensor.start for tensor in weights.tensors.values())
+    write_json(directory / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
+
+
+def _write_shard(path: Path, content: Mapping[str, tuple[str, Tensor]], source: Path) -> None:
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, (_, tensor) in content.items():
+        start, end = end, end + tensor.end - tensor.start
+        header[name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the weights begin at a multiple of 8 bytes, as the format asks
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(struct.pack("<Q", len(text)) + text)
+            for shard, tensor in content.values():
+                with (source / shard).open("rb") as old:
+                    old.seek(tensor.start)
+                    remaining = tensor.end - tensor.start
+                    while remaining:
+                        block = old.read(min(_BLOCK_BYTES, remaining))
+                        if not block:
+                            raise BedrockError(f"{source / shard} became shorter while it was read. Restore it.")
+                        file.write(block)
+                        remaining -= len(block)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

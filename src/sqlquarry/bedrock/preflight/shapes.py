@@ -1,0 +1,95 @@
+"""What tensors a config.json implies, for decoders in Llama's form.
+
+Source: the modules of transformers 4.51.3 (models/{llama,mistral,mixtral,qwen2,qwen3,qwen3_moe}/modeling_*.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Shapes = dict[str, tuple[int, ...]]
+
+# num_key_value_heads where the key is missing (configuration_*.py); None: as many as there are heads.
+_DEFAULT_KV_HEADS = {
+    "LlamaForCausalLM": None,
+    "MistralForCausalLM": 8,
+    "MixtralForCausalLM": 8,
+    "Qwen2ForCausalLM": 32,
+    "Qwen3ForCausalLM": 32,
+    "Qwen3MoeForCausalLM": 4,
+}
+
+
+def expected_tensors(architecture: str | None, config: Mapping[str, Any]) -> Shapes | None:
+    """Name -> shape of every weight; None for other architectures. A tied head is left out.
+
+    Raises:
+        KeyError, TypeError, ValueError, ZeroDivisionError: config.json lacks a size, or has an impossible one.
+    """
+    if architecture not in _DEFAULT_KV_HEADS:
+        return None
+    hidden, vocabulary = config["hidden_size"], config["vocab_size"]
+    shapes: Shapes = {"model.embed_tokens.weight": (vocabulary, hidden), "model.norm.weight": (hidden,)}
+    if not config.get("tie_word_embeddings", False):
+        shapes["lm_head.weight"] = (vocabulary, hidden)
+    for layer in range(config["num_hidden_layers"]):
+        prefix = f"model.layers.{layer}."
+        shapes |= {f"{prefix}{norm}_layernorm.weight": (hidden,) for norm in ("input", "post_attention")}
+        shapes |= _attention(f"{prefix}self_attn.", architecture, config)
+        shapes |= _mlp(prefix, layer, architecture, config)
+    return shapes
+
+
+def _attention(prefix: str, architecture: str, config: Mapping[str, Any]) -> Shapes:
+    hidden, heads = config["hidden_size"], config["num_attention_heads"]
+    kv_heads = config.get("num_key_value_heads") or _DEFAULT_KV_HEADS[architecture] or heads
+    # Dense Qwen3's head size does not follow from the others.
+    default = 128 if architecture == "Qwen3ForCausalLM" else hidden // heads
+    head = config.get("head_dim") or default
+    outputs = {"q_proj": heads * head, "k_proj": kv_heads * head, "v_proj": kv_heads * head}
+    shapes: Shapes = {f"{prefix}{name}.weight": (rows, hidden) for name, rows in outputs.items()}
+    shapes[f"{prefix}o_proj.weight"] = (hidden, heads * head)
+    if architecture == "Qwen2ForCausalLM" or config.get("attention_bias"):
+        shapes |= {f"{prefix}{name}.bias": (rows,) for name, rows in outputs.items()}
+    if architecture != "Qwen2ForCausalLM" and config.get("attention_bias"):
+        shapes[f"{prefix}o_proj.bias"] = (hidden,)
+    if architecture.startswith("Qwen3"):
+        shapes |= {f"{prefix}{name}.weight": (head,) for name in ("q_norm", "k_norm")}
+    return shapes
+
+
+def _mlp(prefix: str, layer: int, architecture: str, config: Mapping[str, Any]) -> Shapes:
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    if architecture == "MixtralForCausalLM":
+        moe, experts = f"{prefix}block_sparse_moe.", config["num_local_experts"]
+        return {f"{moe}gate.weight": (experts, hidden)} | {
+            f"{moe}experts.{expert}.{name}.weight": shape
+            for expert in range(experts)
+            for name, shape in (("w1", (inner, hidden)), ("w2", (hidden, inner)), ("w3", (inner, hidden)))
+        }
+    if architecture == "Qwen3MoeForCausalLM" and _is_sparse(layer, config):
+        experts, width = config["num_experts"], config["moe_intermediate_size"]
+        shapes: Shapes = {f"{prefix}mlp.gate.weight": (experts, hidden)}
+        for expert in range(experts):
+            shapes |= _projections(f"{prefix}mlp.experts.{expert}.", hidden, width)
+        return shapes
+    shapes = _projections(f"{prefix}mlp.", hidden, inner)
+    if config.get("mlp_bias"):
+        shapes |= {f"{prefix}mlp.{name}.bias": (inner,) for name in ("gate_proj", "up_proj")}
+        shapes[f"{prefix}mlp.down_proj.bias"] = (hidden,)
+    return shapes
+
+
+def _is_sparse(layer: int, config: Mapping[str, Any]) -> bool:
+    return (
+        layer not in (config.get("mlp_only_layers") or ()) and (layer + 1) % config.get("decoder_sparse_step", 1) == 0
+    )
+
+
+def _projections(prefix: str, hidden: int, inner: int) -> Shapes:
+    return {
+        f"{prefix}gate_proj.weight": (inner, hidden),
+        f"{prefix}up_proj.weight": (inner, hidden),
+        f"{prefix}down_proj.weight": (hidden, inner),
+    }

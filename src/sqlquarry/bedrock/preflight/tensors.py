@@ -1,0 +1,259 @@
+"""Checks of the safetensors files: leftovers, shards and index, dtypes, sizes, and what config.json implies."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+from sqlquarry.bedrock.preflight.checkpoint import Checkpoint
+from sqlquarry.bedrock.preflight.config import GPT_OSS, MULTIMODAL_ARCHITECTURES
+from sqlquarry.bedrock.preflight.findings import Finding, error, listed, warning
+from sqlquarry.bedrock.preflight.shapes import expected_tensors
+from sqlquarry.bedrock.weights import INDEX, ONE_SHARD, Tensor, Weights
+
+DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}  # safetensors' name -> torch's name
+MAX_SHARD_BYTES = 5 * 2**30  # the largest that imports are known to work with; transformers 4's default was 5 GB
+MAX_TEXT_BYTES, MAX_MULTIMODAL_BYTES = 200 * 10**9, 100 * 10**9
+
+_AGAIN = "Merge or save again, into an empty directory"
+_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "shared.weight")
+# Tensors that bitsandbytes, GPTQ, AWQ, HQQ and FP8 checkpoints hold beside or instead of weights.
+_QUANTIZED = re.compile(
+    r"\.(absmax|quant_map|nested_absmax|nested_quant_map|quant_state\.[\w.]+|SCB|qweight|qzeros|g_idx|scales|"
+    r"weight_scale|weight_scale_inv|input_scale|weight_packed|weight_format|W_q)$"
+)
+# Constants that older transformers saved and every server computes for itself.
+_BUFFERS = re.compile(r"\.(rotary_emb\.inv_freq|attn\.bias|attn\.masked_bias)$")
+_TIED_BY_DEFAULT = ("T5ForConditionalGeneration", "GPTBigCodeForCausalLM")
+
+
+def leftovers(checkpoint: Checkpoint) -> Iterator[Finding]:
+    """No adapter, no quantised weights among the tensors, no files of training or of other formats."""
+    names = checkpoint.sizes
+    merge = "Merge it (AdapterMerger, or PEFT's merge_and_unload), then leave it out"
+    for name in names:
+        if re.fullmatch(r"adapter_(config\.json|model.*)", name):
+            yield error("adapter", name, "an adapter lies beside the weights", "The service reads full weights", merge)
+    for name in ("quantize_config.json", "quant_config.json", "hf_quant_config.json"):
+        if name in names:
+            why = "Quantised weights fail as a size mismatch"
+            yield error("quantized", name, "it belongs to quantised weights", why, "Save the model in bfloat16")
+    weights = checkpoint.weights
+    tensors = weights.tensors if weights else {}
+    if lora := [name for name in tensors if ".lora_" in name or name.startswith("base_model.model.")]:
+        message = f"{len(lora)} tensors belong to an unmerged LoRA"
+        yield error("adapter", listed(lora, 1), message, "The service reads full weights", merge)
+    gpt_oss = checkpoint.architecture == GPT_OSS
+    if not gpt_oss and (packed := [name for name in tensors if _QUANTIZED.search(name)]):
+        message = f"{len(packed)} tensors belong to quantised weights"
+        why = "Quantised weights fail as a size mismatch"
+        yield error("quantized", listed(packed, 1), message, why, "Dequantise the model and save it in bfloat16")
+    debris = [name for name in names if _is_debris(name)]
+    if debris:
+        yield warning(
+            "leftovers",
+            "files",
+            f"{len(debris)} files are no part of a model to import: {listed(debris)}",
+            "A job reads all that lies below its prefix, and mixed leftovers are reported to fail it",
+            "Leave them out; import_model uploads only what is needed, and repair(…, output=…) copies only that",
+        )
+
+
+def _is_debris(name: str) -> bool:
+    folder, _, file = name.rpartition("/")
+    return (
+        file.endswith((".bin", ".gguf", ".pth", ".pt", ".h5", ".msgpack", ".onnx", ".mlmodel", ".ckpt"))
+        or file in ("trainer_state.json", "optimizer.safetensors", "latest", "zero_to_fp32.py")
+        or bool(re.match(r"(checkpoint-\d+|global_step\d+|original|runs)(/|$)", folder))
+    )
+
+
+def shards(checkpoint: Checkpoint) -> Iterator[Finding]:
+    """Index and shards describe the same tensors, each once, and nothing is too large."""
+    weights = checkpoint.weights
+    if weights is None:
+        return
+    if weights.index is None:
+        yield from _without_index(weights)
+    else:
+        yield from _with_index(weights, weights.index)
+    twice = duplicates(weights)
+    if twice:
+        message = f"{len(twice)} tensors lie in more than one shard"
+        why = "Which of them is served is not defined"
+        yield error("duplicate-tensors", listed(twice), message, why, _AGAIN)
+    large = {shard: size for shard, size in weights.sizes.items() if size > MAX_SHARD_BYTES}
+    for shard, size in large.items():
+        yield warning(
+            "shard-size",
+            shard,
+            f"{size / 2**30:.1f} GiB in one file",
+            f"Imports are known to work with shards up to {MAX_SHARD_BYTES / 2**30:.0f} GiB",
+            "Save again with max_shard_size='5GB'",
+            repairable=len(weights.shards[shard]) > 1,
+        )
+    multimodal = checkpoint.architecture in MULTIMODAL_ARCHITECTURES
+    limit, total = MAX_MULTIMODAL_BYTES if multimodal else MAX_TEXT_BYTES, sum(weights.sizes.values())
+    if total >= limit:
+        message = f"{total / 1e9:.0f} GB of weights"
+        why = f"The service takes less than {limit / 1e9:.0f} GB"
+        yield error("total-size", "*.safetensors", message, why, "Use a smaller base model")
+
+
+def duplicates(weights: Weights) -> set[str]:
+    """Tensors that lie in more than one of the shards that a server reads."""
+    counts = Counter(name for held in weights.loaded.values() for name in held)
+    return {name for name, count in counts.items() if count > 1}
+
+
+def _strays(weights: Weights) -> Iterator[Finding]:
+    for shard in sorted(weights.shards.keys() - weights.loaded.keys()):
+        yield error(
+            "stray-shard",
+            shard,
+            "it lies beside the model's own shards, and is none of them",
+            "A server that reads all safetensors of a prefix mixes it into the model",
+            "Remove it: it is a leftover, or the same weights in another format",
+        )
+
+
+def _without_index(weights: Weights) -> Iterator[Finding]:
+    yield from _strays(weights)
+    if ONE_SHARD in weights.shards:
+        return
+    if len(weights.shards) > 1:
+        message = f"{len(weights.shards)} shards, but no index"
+        why = "Without it a job fails, or reads one shard only"
+        yield error("index-missing", INDEX, message, why, _AGAIN, repairable=not duplicates(weights))
+    else:
+        message = f"without an index the one file must be called {ONE_SHARD}"
+        why = "transformers looks for no other name"
+        yield error("index-missing", next(iter(weights.shards)), message, why, "Rename it", repairable=True)
+
+
+def _with_index(weights: Weights, index: Mapping[str, str]) -> Iterator[Finding]:
+    why = "The server looks every tensor up in the index"
+    absent = set(index.values()) - weights.shards.keys()
+    for shard in sorted(absent):
+        message = f"it names {shard}, which is not there"
+        yield error("shard-missing", INDEX, message, why, "Copy the shard again from where it was made")
+    yield from _strays(weights)
+    held = {name: shard for shard, tensors in weights.loaded.items() for name in tensors}
+    lost = {name for name, shard in index.items() if name not in held and shard not in absent}
+    for names, message in (
+        (lost, "the index names tensors that no shard holds"),
+        (held.keys() - index.keys(), "a shard holds tensors that the index does not name"),
+        (
+            {name for name in held.keys() & index.keys() if held[name] != index[name]},
+            "the index says that tensors are in a shard that does not hold them",
+        ),
+    ):
+        if names:
+            yield error("index-mismatch", listed(names), f"{message} ({len(names)})", why, _AGAIN)
+
+
+def _dtypes(weights: Weights) -> dict[str, str]:
+    """Dtype -> a tensor that has it."""
+    return {t.dtype: name for name, t in weights.tensors.items() if not _BUFFERS.search(name)}
+
+
+def stored_dtype(weights: Weights) -> str | None:
+    """What torch calls the one floating-point dtype of all weights; None where they have others, or several."""
+    found = _dtypes(weights)
+    return DTYPES.get(next(iter(found))) if len(found) == 1 else None
+
+
+def dtypes(checkpoint: Checkpoint) -> Iterator[Finding]:
+    """All weights share one floating-point dtype, and config.json names it."""
+    if checkpoint.weights is None or checkpoint.architecture == GPT_OSS:  # published with MXFP4 experts in uint8
+        return
+    found = _dtypes(checkpoint.weights)
+    bad = {dtype: name for dtype, name in found.items() if dtype not in DTYPES}
+    why = "The service reads 16- and 32-bit floats, and serves in the dtype that config.json names"
+    if bad:
+        dtype, name = next(iter(bad.items()))
+        message = f"dtype {dtype} is not one of {sorted(DTYPES)}"
+        yield error("dtype", name, message, why, "Write the weights as bfloat16")
+    elif len(found) > 1:
+        examples = ", ".join(f"{name} is {dtype}" for dtype, name in sorted(found.items()))
+        yield error("mixed-dtypes", "*.safetensors", f"dtypes differ: {examples}", why, "Write all as bfloat16")
+    elif stored := stored_dtype(checkpoint.weights):
+        text, config = checkpoint.text_config, checkpoint.config
+        named = text.get("torch_dtype") or config.get("torch_dtype") or text.get("dtype") or config.get("dtype")
+        if named != stored:
+            message = f"torch_dtype is {named!r}, but the weights are {stored}"
+            fix = "Make torch_dtype that of the weights"
+            yield error("config-dtype", "config.json", message, why, fix, repairable=True)
+
+
+def implied(checkpoint: Checkpoint) -> Iterator[Finding]:
+    """Every tensor that config.json implies is there, in its shape, and no other."""
+    if checkpoint.weights is None:
+        return
+    try:
+        expected = expected_tensors(checkpoint.architecture, checkpoint.config)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return  # `config.keys` says which size is missing
+    if expected is None:
+        return
+    tensors = {name: t for held in checkpoint.weights.loaded.values() for name, t in held.items()}
+    tensors = {name: t for name, t in tensors.items() if not _BUFFERS.search(name)}
+    missing = expected.keys() - tensors.keys() - {"lm_head.weight"}
+    absent_shards = (
+        checkpoint.weights.index and set(checkpoint.weights.index.values()) - checkpoint.weights.shards.keys()
+    )
+    if missing and not absent_shards:
+        message = f"{len(missing)} tensors that config.json implies are missing"
+        why = "The server fails to start, or fills them with random values"
+        yield error("missing-tensors", listed(missing), message, why, _AGAIN)
+    other = {
+        name: (tensors[name].shape, shape)
+        for name, shape in expected.items()
+        if name in tensors and tensors[name].shape != shape and not name.endswith((*_EMBEDDINGS, "lm_head.weight"))
+    }
+    if other:
+        _, (has, wanted) = min(other.items())
+        message = f"{len(other)} tensors have another shape, first {list(has)} instead of {list(wanted)}"
+        yield error("shapes", listed(other), message, "The job fails as a size mismatch", "Restore config.json")
+    extra = {
+        name
+        for name in tensors.keys() - expected.keys() - {"lm_head.weight"}
+        if not _QUANTIZED.search(name) and ".lora_" not in name
+    }
+    if extra:
+        message = f"{len(extra)} tensors are not part of a {checkpoint.architecture} with this config.json"
+        yield warning("extra-tensors", listed(extra), message, "A strict server refuses to load them", _AGAIN)
+
+
+def embeddings(checkpoint: Checkpoint) -> Iterator[Finding]:
+    """Embeddings and output head have vocab_size rows, and the head is there unless it is tied."""
+    weights, config = checkpoint.weights, checkpoint.text_config
+    if weights is None:
+        return
+    tensors, size = weights.tensors, config.get("vocab_size")
+    head: dict[str, Tensor] = {n: t for n, t in tensors.items() if n.endswith("lm_head.weight")}
+    rows = {n: t for n, t in tensors.items() if n.endswith(_EMBEDDINGS)} | head
+    for name, tensor in rows.items():
+        if list(tensor.shape[:1]) != [size if name in head else checkpoint.token_rows]:
+            message = f"{list(tensor.shape[:1])} rows, but vocab_size in config.json is {size}"
+            why = "The server allocates vocab_size rows, and fails at others"
+            fix = "Set vocab_size to the rows, or resize the embeddings"
+            yield error("vocabulary-size", name, message, why, fix)
+    # Where the key is missing, the default depends on the architecture.
+    tied = config.get("tie_word_embeddings", checkpoint.config.get("tie_word_embeddings"))
+    if tied is None:
+        tied = checkpoint.architecture in _TIED_BY_DEFAULT
+    # A head whose shard is missing is the shard's matter.
+    if not tied and not head and "lm_head.weight" not in (weights.index or ()):
+        message = "tie_word_embeddings is false, but there is no lm_head.weight"
+        why = "The server needs an output head"
+        yield error("tied-head", "config.json", message, why, "Save again; the head is missing, or is really tied")
+    if tied and head:
+        message = "tie_word_embeddings is true, beside an lm_head.weight"
+        yield warning(
+            "tied-head", "config.json", message, "A server ignores the head", "Set it to false if the head was trained"
+        )
+
+
+CHECKS = (leftovers, shards, dtypes, implied, embeddings)

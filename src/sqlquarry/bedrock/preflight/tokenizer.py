@@ -1,0 +1,189 @@
+"""Checks of the tokenizer: files, class, vocabulary, special tokens, and the one chat template.
+
+Sources: tokenizers from "Use Custom model import …"; templates from "Handling Custom Chat Templates and Tokenizers" and
+"Invoke your imported model" (userguide/custom-chat-templates-tokenizers.html, userguide/invoke-imported-model.html).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from sqlquarry.bedrock.chat_template import ANSWER, USER, render, special_tokens, token_text, turn_end
+from sqlquarry.bedrock.dialect import special_token_id
+from sqlquarry.bedrock.preflight.checkpoint import Checkpoint
+from sqlquarry.bedrock.preflight.config import MULTIMODAL_ARCHITECTURES
+from sqlquarry.bedrock.preflight.findings import Finding, error, listed, note, warning
+from sqlquarry.errors import ConfigError
+from sqlquarry.prompt import PROMPT_FILE
+
+TOKENIZERS = (
+    "CodeLlamaTokenizer",
+    "GPT2Tokenizer",
+    "GPTNeoXTokenizer",
+    "LlamaTokenizer",
+    "PreTrainedTokenizer",
+    "Qwen2Tokenizer",
+    "T5Tokenizer",
+)
+_SENTENCEPIECE = {"LlamaTokenizer": "tokenizer.model", "CodeLlamaTokenizer": "tokenizer.model"}
+_SENTENCEPIECE["T5Tokenizer"] = "spiece.model"
+_CONFIG = "tokenizer_config.json"
+
+
+def tokenizer_class(checkpoint: Checkpoint) -> Iterator[Finding]:
+    """The class is one that the service loads, with the files that it reads."""
+    name = str(checkpoint.tokenizer_config.get("tokenizer_class"))
+    family = name.removesuffix("Fast")
+    if family not in TOKENIZERS:
+        yield error(
+            "tokenizer-class",
+            _CONFIG,
+            f"tokenizer_class {name!r} is not one of {', '.join(TOKENIZERS)} (or their Fast variants)",
+            "Its transformers version knows no other class",
+            "Save the tokenizer as PreTrainedTokenizerFast",
+            repairable=name in ("TokenizersBackend", "None"),
+        )
+    sentencepiece = _SENTENCEPIECE.get(family)
+    if sentencepiece and sentencepiece not in checkpoint.sizes:
+        why = "The service's page lists it among the files needed; imports with tokenizer.json alone are reported"
+        fix = "Copy it from the base model where that has one"
+        yield note("tokenizer-files", sentencepiece, f"it is not there, beside a {name}", why, fix)
+
+
+def vocabulary(checkpoint: Checkpoint) -> Iterator[Finding]:
+    """Every token has an embedding, added tokens included."""
+    size = checkpoint.token_rows
+    if size is None:
+        return
+    for where, largest in (
+        ("tokenizer.json", max(_ids(checkpoint.file("tokenizer.json")).values(), default=-1)),
+        ("added_tokens.json", max(_numbers(checkpoint.file("added_tokens.json").values()), default=-1)),
+        (_CONFIG, max(_numbers(checkpoint.tokenizer_config.get("added_tokens_decoder") or {}), default=-1)),
+    ):
+        if largest >= size:
+            message = f"token id {largest} has no embedding: there are {size}"
+            why = "The first text with that token crashes the server"
+            fix = "Resize the embeddings before training, or remove the added token"
+            yield error("vocabulary-size", where, message, why, fix)
+
+
+def _numbers(values: Any) -> list[int]:
+    return [int(value) for value in values if isinstance(value, int) or str(value).isdigit()]
+
+
+def _ids(tokenizer: dict[str, Any]) -> dict[str, int]:
+    """Token -> id, from tokenizer.json: the model's vocabulary (Unigram's is a list of pairs), then added tokens."""
+    words = (tokenizer.get("model") or {}).get("vocab") or {}
+    ids = dict(words) if isinstance(words, dict) else {str(pair[0]): i for i, pair in enumerate(words)}
+    return ids | {token["content"]: int(token["id"]) for token in tokenizer.get("added_tokens") or ()}
+
+
+def special_token_lists(checkpoint: Checkpoint) -> Iterator[Finding]:
+    """Special tokens stand under names that 4.51.3 reads, and exist in the vocabulary."""
+    for file in (_CONFIG, "special_tokens_map.json"):
+        extra = checkpoint.file(file).get("extra_special_tokens")
+        if isinstance(extra, list):
+            yield error(
+                "special-tokens",
+                file,
+                f"extra_special_tokens is a list ({listed(map(str, extra))})",
+                "transformers 4.51.3 fails at it: 'list' object has no attribute 'keys'",
+                "Call it additional_special_tokens",
+                repairable=True,
+            )
+    known = _ids(checkpoint.file("tokenizer.json"))
+    additional = checkpoint.tokenizer_config.get("additional_special_tokens") or ()
+    named = special_tokens(checkpoint.tokenizer_config, checkpoint.file("special_tokens_map.json"))
+    wanted = {*named.values(), *map(token_text, additional if isinstance(additional, list) else ())} - {""}
+    if known and (absent := wanted - known.keys()):
+        why = "The server adds them behind the vocabulary, where there is no embedding"
+        fix = "Name tokens that the vocabulary has, or add and train them"
+        yield error("special-tokens", _CONFIG, f"not in tokenizer.json: {listed(absent)}", why, fix)
+
+
+def chat_template(checkpoint: Checkpoint) -> Iterator[Finding]:
+    """There is exactly one chat template, in tokenizer_config.json."""
+    found = checkpoint.templates
+    why = "The service asks for exactly one, and its Chat and Converse pages read the one in tokenizer_config.json"
+    if not found:
+        fix = "Embed one to send `messages`; prompts as text work without"
+        yield warning("chat-template", _CONFIG, "there is no chat template", why, fix)
+    elif len(found) > 1:
+        same = len(set(found.values())) == 1
+        message = f"{len(found)} chat templates{', all equal' if same else ''}: {', '.join(found)}"
+        severity = warning if same else error
+        yield severity("chat-template", _CONFIG, message, why, "Keep the one that was trained with", repairable=True)
+    elif _CONFIG not in found:
+        (where,) = found
+        message = "the chat template stands in a file of its own" if "json" in where or "jinja" in where else where
+        yield warning("chat-template", where, message, why, "Embed it in tokenizer_config.json", repairable=True)
+
+
+def template_renders(checkpoint: Checkpoint) -> Iterator[Finding]:
+    """The template renders a conversation, and leads into the answer."""
+    where, template = next(iter(checkpoint.templates.items()), ("", None))
+    if template is None:
+        return
+    tokens = special_tokens(checkpoint.tokenizer_config, checkpoint.file("special_tokens_map.json"))
+    parts = [{"role": "user", "content": [{"type": "text", "text": USER["content"]}]}]
+    try:
+        try:
+            prompt = render(template, [USER], tokens, generation=True)
+        except ConfigError:
+            if checkpoint.architecture not in MULTIMODAL_ARCHITECTURES:
+                raise
+            prompt = render(template, parts, tokens, generation=True)
+            return
+    except ConfigError as problem:
+        why = "Every request with `messages` fails"
+        yield error("template", where, str(problem).rstrip("."), why, "Restore the base model's template")
+        return
+    if USER["content"] not in prompt:
+        message = f"the user's words are lost: it renders {prompt[:80]!r}"
+        yield error("template", where, message, "The model never sees the question", "Restore the base's template")
+        return
+    try:
+        whole = render(template, [USER, ANSWER], tokens, generation=False)
+    except ConfigError:
+        return  # a template for one turn only; nothing to compare with
+    header = whole[len(prompt) : whole.find(ANSWER["content"])] if whole.startswith(prompt) else ""
+    if header.strip():
+        yield warning(
+            "generation-prompt",
+            where,
+            f"it ignores add_generation_prompt: {header!r} is not written before the answer",
+            "The server ends the prompt before the words that led into every answer in training",
+            "Write the assistant's header where add_generation_prompt is true",
+        )
+
+
+def stop_token(checkpoint: Checkpoint) -> Iterator[Finding]:
+    """An answer ends with a token that the server stops at."""
+    tokenizer, formatter = checkpoint.file("tokenizer.json"), checkpoint.formatter
+    why = "The server stops at eos_token_id only, so answers run on to their limit"
+    if formatter is not None:
+        where, end = PROMPT_FILE, formatter.tokens.stop if formatter.tokens else ""
+    else:
+        where, template = next(iter(checkpoint.templates.items()), ("", ""))
+        try:
+            end = turn_end(template, special_tokens(checkpoint.tokenizer_config)) if template else ""
+        except ConfigError:
+            end = ""
+        if not end:
+            return
+    stop = special_token_id(tokenizer, end)
+    generation = checkpoint.file("generation_config.json")
+    eos = generation.get("eos_token_id", checkpoint.text_config.get("eos_token_id"))
+    if stop is None:
+        severity = error if formatter is not None else warning
+        message = f"answers end with {end!r}, which ends with no special token of tokenizer.json"
+        fix = "Train with a template that ends the assistant's turn with {{ eos_token }}"
+        yield severity("stop-token", where, message, why, fix)
+    elif stop not in (eos if isinstance(eos, list) else [eos]):
+        message = f"answers end with {end!r} (token {stop}), but eos_token_id is {eos}"
+        fix = "Add it to eos_token_id"
+        yield warning("stop-token", "generation_config.json", message, why, fix, repairable=True)
+
+
+CHECKS = (tokenizer_class, vocabulary, special_token_lists, chat_template, template_renders, stop_token)

@@ -1,0 +1,145 @@
+"""What is sent to an imported model: one of three schemas, and how each says the same thing.
+
+|                | "max_tokens"         | "messages"                         | "max_gen_len"                |
+|----------------|----------------------|------------------------------------|------------------------------|
+| answer's shape | OpenAICompletion     | OpenAIChatCompletion               | BedrockCompletion            |
+| limit          | `max_tokens`         | `max_tokens`                       | `max_gen_len`                |
+| logprobs       | `logprobs`: 1        | `logprobs`: true, `top_logprobs`: 1| `return_logprobs`: true      |
+| structured     | `structured_outputs` | `structured_outputs`               | `response_format`, JSON only |
+
+Sources: "Invoke your imported model" and "Advanced API features for imported models" (Bedrock user guide); "Unlock
+model insights with log probability support for Amazon Bedrock Custom Model Import" (AWS ML blog, September 2025).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from sqlquarry.artifacts import Record
+from sqlquarry.errors import ConfigError
+from sqlquarry.prompt import PromptFormatter
+
+Schema = Literal["max_tokens", "max_gen_len", "messages"]
+# What may constrain an answer -> the type of its value.
+_CONSTRAINTS: Mapping[str, tuple[type, ...]] = {
+    "json": (Mapping,),
+    "regex": (str,),
+    "choice": (list, tuple),
+    "grammar": (str,),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFormat:
+    """How records and texts become request bodies; greedy (temperature 0).
+
+    Args:
+        formatter: renders records; None where only texts are sent.
+        schema: which of the three schemas.
+        max_tokens: longest answer, in tokens.
+        stop: texts that end an answer.
+        logprobs: ask for the log-probability of each written token.
+        structured: ``{"json": schema}``, ``{"regex": …}``, ``{"choice": […]}`` or ``{"grammar": …}``, or None.
+    """
+
+    formatter: PromptFormatter | None
+    schema: Schema = "max_tokens"
+    max_tokens: int = 512
+    stop: Sequence[str] = ()
+    logprobs: bool = False
+    structured: Mapping[str, Any] | None = None
+
+    def problems(self) -> Iterator[str]:
+        """What cannot be asked, one text per bad field."""
+        if self.formatter is not None and self.formatter.tokens is None and self.schema != "messages":
+            yield "formatter is not bound to a base model; use PromptFormatter.load(merged.path)"
+        if self.schema not in get_args(Schema):
+            yield f"request_schema is {self.schema!r}, but must be one of {', '.join(get_args(Schema))}"
+        if self.max_tokens < 1:
+            yield f"max_tokens is {self.max_tokens}, but must be at least 1"
+        if isinstance(self.stop, str) or not all(isinstance(text, str) and text for text in self.stop):
+            yield f"stop is {self.stop!r}, but must be a list of texts that are not empty"
+        if self.structured is not None:
+            yield from _structured_problems(self.structured, self.schema)
+
+    def body(self, item: Record | str) -> str:
+        """The JSON body that asks one record or text; a record's own SQL is never sent.
+
+        Raises:
+            ConfigError: a record, and no formatter to render it.
+        """
+        content: dict[str, Any]
+        if self.schema == "messages":
+            content = {"messages": self._messages(item), "max_tokens": self.max_tokens}
+        else:
+            content = {"prompt": self._prompt(item), self.schema: self.max_tokens}
+        content["temperature"] = 0
+        if self.stop:
+            content["stop"] = list(self.stop)
+        if self.logprobs:
+            content |= _LOGPROBS[self.schema]
+        if self.structured is not None:
+            content |= _constraint(self.structured, self.schema)
+        return json.dumps(content)
+
+    def wake_up_body(self) -> str:
+        """The smallest request of this schema: one token."""
+        return RequestFormat(None, self.schema, max_tokens=1).body("SELECT")
+
+    def _messages(self, item: Record | str) -> list[dict[str, str]]:
+        if isinstance(item, str):
+            return [{"role": "user", "content": item}]
+        return self._formatter().messages(dataclasses.replace(item, sql=None))
+
+    def _prompt(self, item: Record | str) -> str:
+        return item if isinstance(item, str) else self._formatter().prompt(item)
+
+    def _formatter(self) -> PromptFormatter:
+        if self.formatter is None:
+            raise ConfigError(
+                "this model has no prompt for records: pass a bound formatter (PromptFormatter.load on the merged "
+                "model's directory), or ask with texts"
+            )
+        return self.formatter
+
+
+_LOGPROBS: Mapping[str, Mapping[str, Any]] = {
+    "max_tokens": {"logprobs": 1},
+    "messages": {"logprobs": True, "top_logprobs": 1},
+    "max_gen_len": {"return_logprobs": True},
+}
+
+
+def _structured_problems(structured: Mapping[str, Any], schema: str) -> Iterator[str]:
+    if not isinstance(structured, Mapping) or len(structured) != 1 or next(iter(structured)) not in _CONSTRAINTS:
+        yield f"structured is {structured!r:.80}, but must be a dict with exactly one of {', '.join(_CONSTRAINTS)}"
+        return
+    ((kind, value),) = structured.items()
+    fits = isinstance(value, _CONSTRAINTS[kind]) and bool(value)
+    if not fits:
+        yield f"structured[{kind!r}] is {value!r:.80}, but must be a {_CONSTRAINTS[kind][0].__name__} with content"
+    elif kind == "choice" and not all(isinstance(choice, str) for choice in value):
+        yield f"structured['choice'] is {value!r:.80}, but must be a list of texts"
+    elif kind == "json" and not _is_json(value):
+        yield f"structured['json'] is {value!r:.80}, but must be a schema that can be written as JSON"
+    if kind != "json" and schema == "max_gen_len":
+        yield f"structured={{{kind!r}: …}} is not offered with request_schema='max_gen_len'; use 'max_tokens'"
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _constraint(structured: Mapping[str, Any], schema: str) -> dict[str, Any]:
+    if schema != "max_gen_len":
+        return {"structured_outputs": dict(structured)}
+    described = {"name": "answer", "schema": structured["json"]}
+    return {"response_format": {"type": "json_schema", "json_schema": described}}

@@ -1,0 +1,307 @@
+"""Faults that tests switch on: what goes wrong, how often or for how long.
+
+    with LocalAWS(faults=[RoleUnknown(times=3)]) as aws:
+        aws.faults.add(NotReady(seconds=90), UploadReset(after_bytes=1 << 20))
+        aws.faults.clear()
+
+Codes and messages are the service's own where they are published (Bedrock API reference; S3 "Error responses"; reports
+of users); a message of ours says so in its class.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TypeVar
+
+from sqlquarry.errors import ConfigError
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """What every fault has.
+
+    Args:
+        times: how often it happens; `math.inf` for always.
+        seconds: instead of `times`, for how long after it was added, by the emulator's clock.
+    """
+
+    times: float = 1
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.times >= 1 or (self.seconds is not None and not self.seconds > 0):
+            raise ConfigError(f"{self}: times must be at least 1, and seconds above 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused(Fault):
+    """An operation answers an error.
+
+    Args:
+        operation: as the service's API names it ("CreateModelImportJob", "UploadPart"), or a pattern ("*", "List*").
+        code: as Bedrock names it; S3 and IAM answer with their own word for the same (`AccessDenied`, `SlowDown`, …).
+        message: the error's text.
+        key: for S3, which keys, as a pattern.
+    """
+
+    operation: str = "*"
+    code: str = "InternalServerException"
+    message: str = "The server encountered an internal error. Try your request again."
+    key: str = "*"
+
+    def concerns(self, operation: str, key: str) -> bool:
+        """Whether this request is meant."""
+        return fnmatchcase(operation, self.operation) and fnmatchcase(key, self.key)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleUnknown(Refused):
+    """IAM has not told Bedrock of a new role yet."""
+
+    operation: str = "CreateModelImportJob"
+    code: str = "ValidationException"
+    message: str = "The provided role ARN is invalid"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuotaExceeded(Refused):
+    """Another import job is running; for the other quota, say so in `message`."""
+
+    operation: str = "CreateModelImportJob"
+    code: str = "ServiceQuotaExceededException"
+    message: str = "request a quota increase for Concurrent model import jobs"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Throttled(Refused):
+    """Too many requests."""
+
+    operation: str = "InvokeModel*"
+    code: str = "ThrottlingException"
+    message: str = "Too many requests, please wait before trying again."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateLimit(Throttled):
+    """Throttled wherever two requests come closer than 1/`per_second` seconds, until cleared."""
+
+    per_second: float
+    times: float = math.inf
+
+    def __post_init__(self) -> None:
+        Fault.__post_init__(self)
+        if not self.per_second > 0:
+            raise ConfigError(f"{self}: per_second must be above 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotReady(Refused):
+    """The model is being loaded."""
+
+    operation: str = "InvokeModel*"
+    code: str = "ModelNotReadyException"
+    message: str = "Model is not ready for inference. Wait and try again."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InternalError(Refused):
+    """The service is in trouble."""
+
+    operation: str = "InvokeModel*"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessDenied(Refused):
+    """A missing permission, until cleared; SimulatePrincipalPolicy says "explicitDeny" for it."""
+
+    operation: str
+    code: str = "AccessDeniedException"
+    message: str = "User is not authorized to perform this action"  # the service adds which, and whose
+    times: float = math.inf
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpiredToken(Refused):
+    """Temporary credentials ran out, until cleared."""
+
+    code: str = "ExpiredTokenException"
+    message: str = "The security token included in the request is expired"
+    times: float = math.inf
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFails(Fault):
+    """The next import job ends Failed."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobHangs(Fault):
+    """The next import job stays InProgress, and keeps the one slot, until the emulator is reset."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UploadReset(Fault):
+    """The connection breaks in the middle of a PutObject or UploadPart that is longer than `after_bytes`."""
+
+    after_bytes: int = 0
+    key: str = "*"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerReset(Fault):
+    """The connection breaks after `after_bytes` of the answer's body; at 0 before any answer, though all was done."""
+
+    operation: str = "InvokeModel*"
+    after_bytes: int = 0
+    key: str = "*"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoText(Fault):
+    """An answer without text: no `generation`, no choices."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CutAnswer(Fault):
+    """An answer that ends after `tokens` with stop reason "length"."""
+
+    tokens: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlowAnswers(Fault):
+    """Every answer takes `latency_s` longer, by the emulator's `sleep`, until cleared."""
+
+    latency_s: float
+    times: float = math.inf
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamBroken(Fault):
+    """A stream ends with an error event after some chunks."""
+
+    code: str = "modelStreamErrorException"
+    message: str = "An error occurred while streaming the response. Retry your request."
+    after_chunks: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelDeleted(Fault):
+    """Somebody deletes the model just before it is asked."""
+
+
+_Kind = TypeVar("_Kind", bound=Fault)
+
+
+@dataclass(slots=True)
+class _Active:
+    fault: Fault
+    left: float
+    until: float
+    free_at: float = -math.inf  # of a RateLimit: when the next request may come
+
+
+class Faults:
+    """The faults of one emulator; tests may add and clear while it runs.
+
+    Args:
+        clock: seconds; what `seconds` and `per_second` are measured by.
+    """
+
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        self._clock = clock
+        self._active: list[_Active] = []
+        self._lock = threading.Lock()
+
+    def add(self, *faults: Fault) -> None:
+        """Switch faults on; of several that fit a request, the one added first happens."""
+        now = self._clock()
+        with self._lock:
+            self._active += [
+                _Active(f, f.times, math.inf) if f.seconds is None else _Active(f, math.inf, now + f.seconds)
+                for f in faults
+            ]
+
+    def clear(self) -> None:
+        """Switch every fault off."""
+        with self._lock:
+            self._active.clear()
+
+    def pending(self) -> list[Fault]:
+        """The faults that are still to happen."""
+        with self._lock:
+            self._drop_ended()
+            return [active.fault for active in self._active]
+
+    def take(self, kind: type[_Kind], fits: Callable[[_Kind], bool] = lambda _: True) -> _Kind | None:
+        """The fault of a kind that happens now, which uses it up by one; None where nothing goes wrong."""
+        with self._lock:
+            self._drop_ended()
+            for active in self._active:
+                fault = active.fault
+                if isinstance(fault, kind) and fits(fault) and not self._lets_pass(active):
+                    active.left -= 1
+                    return fault
+        return None
+
+    def refusal(self, operation: str, key: str = "") -> Refused | None:
+        """The error that a request must get."""
+        return self.take(Refused, lambda fault: fault.concerns(operation, key))
+
+    def denies(self, action: str) -> bool:
+        """Whether an IAM action ("s3:GetObject") is denied, which uses nothing up."""
+        names = (action, action.rpartition(":")[2])
+        return any(
+            isinstance(fault, Refused)
+            and fault.code == "AccessDeniedException"
+            and any(fnmatchcase(n, fault.operation) for n in names)
+            for fault in self.pending()
+        )
+
+    def _lets_pass(self, active: _Active) -> bool:
+        if not isinstance(active.fault, RateLimit) or (now := self._clock()) < active.free_at:
+            return False
+        active.free_at = now + 1 / active.fault.per_second
+        return True
+
+    def _drop_ended(self) -> None:
+        now = self._clock()
+        self._active = [active for active in self._active if active.left >= 1 and now < active.until]
+
+
+class ManualClock:
+    """A clock for tests that only moves when told to: ``LocalAWS(clock=clock, sleep=clock.advance)``."""
+
+    def __init__(self, now: float = 0.0) -> None:
+        self._now = now
+        self._lock = threading.Lock()
+
+    def __call__(self) -> float:
+        """What time it is."""
+        return self._now
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        with self._lock:
+            self._now += seconds
+
+
+def all_faults(faults: Iterable[Fault]) -> tuple[Fault, ...]:
+    """The same faults.
+
+    Raises:
+        ConfigError: something among them is none.
+    """
+    given = tuple(faults)
+    if strangers := [fault for fault in given if not isinstance(fault, Fault)]:
+        raise ConfigError(f"LocalAWS: faults holds {strangers[0]!r}, which is no fault of sqlquarry.emulator.faults")
+    return given

@@ -1,0 +1,132 @@
+"""What the merged model is made of: adapters and base laid side by side, before any weight is read."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlquarry.errors import ConfigError, UnsupportedAdapterError
+from sqlquarry.merging.adapter import LoraAdapter
+from sqlquarry.merging.tensorfile import StoredTensor
+from sqlquarry.merging.update import Update
+
+_EMBEDDING = re.compile(r"(?:.*\.)?(?:embed_tokens|wte)\.weight")  # Llama's and GPTBigCode's names
+_HEAD = "lm_head.weight"
+
+
+@dataclass(frozen=True, slots=True)
+class MergePlan:
+    """How the output differs from the base.
+
+    Args:
+        updates: output tensor -> what changes it; the others keep their bytes.
+        extra: tensors of the output that the base lacks, each with the base's bytes that it starts from.
+        config: fields of config.json that change.
+    """
+
+    updates: Mapping[str, Update]
+    extra: Mapping[str, StoredTensor] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
+def plan_merge(
+    adapters: Sequence[tuple[LoraAdapter, float]], base: Mapping[str, StoredTensor], *, tied: bool
+) -> MergePlan:
+    """Fit adapters, each with its weight, to a base: W + Σ w s B A for every tensor.
+
+    That is PEFT's add_weighted_adapter(combination_type="cat"); its "linear" mixes A of one adapter with B of another.
+    Whatever an adapter does to only one of a tied embedding and output head unties them, as in PEFT's forward pass.
+
+    Args:
+        adapters: each with its weight; one adapter of weight 1 is the plain merge.
+        base: all tensors of the base checkpoint by name.
+        tied: whether embedding and output head share one tensor.
+
+    Raises:
+        ConfigError: there is no adapter, or a weight is no finite number.
+        UnsupportedAdapterError: several adapters do not add up.
+        UnusedTensorsError: adapter tensors are left over.
+        MergeError: shapes do not fit, or half of a pair is missing.
+    """
+    if not adapters or not all(math.isfinite(weight) for _, weight in adapters):
+        weights = [weight for _, weight in adapters]
+        raise ConfigError(f"merging needs adapters with finite weights, not {weights}. Give (adapter, weight) pairs.")
+    embedding = next((name for name in base if _EMBEDDING.fullmatch(name)), None) if tied else None
+    if embedding is None:
+        return MergePlan(_sum([(adapter.changes(base), weight) for adapter, weight in adapters]))
+    head = dataclasses.replace(base[embedding], name=_HEAD)
+    updates = _sum([(_tied_changes(adapter, base, embedding, head), weight) for adapter, weight in adapters])
+    if (of_head := updates.pop(_HEAD, Update())) == updates.get(embedding, Update()):
+        extra, config = {}, {}
+    else:
+        extra, config = {_HEAD: head}, {"tie_word_embeddings": False}
+        updates[_HEAD] = of_head
+    if _HEAD in base and (extra or of_head != Update()):
+        # A head that is stored beside the embedding it is tied to was never used, and need not hold the same values.
+        updates[_HEAD] = of_head if of_head.saved else dataclasses.replace(of_head, saved=base[embedding])
+        extra = {}
+    return MergePlan({name: update for name, update in updates.items() if update != Update()}, extra, config)
+
+
+def _tied_changes(
+    adapter: LoraAdapter, base: Mapping[str, StoredTensor], embedding: str, head: StoredTensor
+) -> dict[str, Update]:
+    """The changes to embedding and head apart, after PEFT's rules for which of them follows the other."""
+    changes = adapter.changes({**base, _HEAD: head})
+    of_embedding, of_head = changes.get(embedding, Update()), changes.get(_HEAD, Update())
+    # peft.utils.other.set_additional_trainable_modules: trained rows are tied unless the head has rows of its own.
+    tokens_follow = of_embedding.tokens is not None and of_head == Update()
+    # peft.tuners.lora.model._add_modules_to_save_to_tie: one trained module, saved under both names.
+    saved_follows = bool(adapter.config.get("ensure_weight_tying")) and not of_embedding.factors
+    if tokens_follow or (saved_follows and of_embedding.saved):
+        changes[_HEAD] = of_embedding
+    return changes
+
+
+def _sum(parts: Sequence[tuple[Mapping[str, Update], float]]) -> dict[str, Update]:
+    names = dict.fromkeys(name for changes, _ in parts for name in changes)
+    return {
+        name: _sum_of_one(name, [(changes[name], weight) for changes, weight in parts if name in changes])
+        for name in names
+    }
+
+
+def _sum_of_one(name: str, parts: Sequence[tuple[Update, float]]) -> Update:
+    first, weight = parts[0]
+    if len(parts) == 1 and weight == 1.0:
+        return first
+    for update, weight in parts:
+        if reason := _not_additive(update, first):
+            raise UnsupportedAdapterError(
+                f"{name}: an adapter of weight {weight:g} {reason}, which does not add up with other adapters or "
+                "another weight. Merge it alone with weight 1."
+            )
+    factors = tuple(
+        dataclasses.replace(factor, weight=factor.weight * weight)
+        for update, weight in parts
+        for factor in update.factors
+    )
+    return Update(first.saved, factors)
+
+
+def _not_additive(update: Update, first: Update) -> str | None:
+    if update.tokens:
+        return "replaces rows"
+    if update.magnitude:
+        return "uses DoRA"
+    if not update.factors:
+        return "replaces the tensor"
+    return None if _same(update.saved, first.saved) else "was saved with another base"
+
+
+def _same(one: StoredTensor | None, other: StoredTensor | None) -> bool:
+    """Whether two adapters bring the same copy of a frozen base tensor (PEFT saves it beside LoRA on a head)."""
+    import torch
+
+    if one is None or other is None or one == other:
+        return one == other
+    return one.shape == other.shape and torch.equal(one.load(), other.load())

@@ -1,0 +1,71 @@
+"""Adapters that no sum of weights can stand for, each with the reason."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from sqlquarry.errors import UnsupportedAdapterError
+
+# Fields of adapter_config.json that change the update, and why it then is no sum of weights.
+_REFUSED = {
+    "alora_invocation_tokens": "aLoRA acts only after its invocation tokens, which no single weight can do",
+    "arrow_config": "Arrow chooses between adapters for every token",
+    "fan_in_fan_out": "its weights are stored transposed (Conv1D, GPT-2), which Bedrock does not import",
+    "kasa_config": "KaSA takes singular values out of the base weights, and the checkpoint still has them",
+    "layer_replication": "the trained model has more layers than the base checkpoint",
+    "megatron_config": "Megatron's layers do not have the checkpoint's names",
+    "use_bdlora": "BD-LoRA's factors are block-diagonal",
+    "use_qalora": "QA-LoRA pools the input, so its update is not B @ A",
+}
+# Values of init_lora_weights (by how they begin) with which PEFT changes the base weights before training.
+_REFUSED_INITS = {
+    "corda": "CorDA",
+    "loftq": "LoftQ",
+    "lora_ga": "LoRA-GA",
+    "olora": "OLoRA",
+    "pissa": "PiSSA",
+}
+# Switches that leave the update a plain (Do)LoRA: they choose the start of the training, or how it runs.
+_HARMLESS = {
+    "corda_config",
+    "eva_config",
+    "loftq_config",
+    "lora_ga_config",
+    "monteclora_config",
+    "runtime_config",
+    "use_dora",
+    "use_rslora",
+    "velora_config",
+}
+_SWITCH = re.compile(r"use_.*|.*_config")
+
+
+def refuse_unmergeable(config: Mapping[str, Any]) -> None:
+    """Check adapter_config.json for everything whose merge would differ from the adapter.
+
+    Raises:
+        UnsupportedAdapterError: with every reason at once.
+    """
+    reasons = []
+    if config.get("peft_type") != "LORA":
+        reasons.append(f"peft_type {config.get('peft_type')!r}: only LORA can be merged")
+    reasons += [f"{field}: {reason}" for field, reason in _REFUSED.items() if config.get(field)]
+    init = config.get("init_lora_weights")
+    if isinstance(init, str):
+        reasons += [
+            f"init_lora_weights {init!r}: {name} changed the base weights, and the checkpoint has the old ones"
+            for start, name in _REFUSED_INITS.items()
+            if init.lower().startswith(start)
+        ]
+    # Other methods have fields of their own; their name says enough.
+    if config.get("peft_type") == "LORA":
+        known = _HARMLESS | _REFUSED.keys()
+        reasons += [
+            f"{field} {value!r}: a variant of LoRA that this version does not know"
+            for field, value in sorted(config.items())
+            if value and _SWITCH.fullmatch(field) and field not in known
+        ]
+    if reasons:
+        raise UnsupportedAdapterError(f"this adapter cannot be merged. {'; '.join(reasons)}. Train with plain LoRA.")

@@ -1,0 +1,213 @@
+"""Objects on S3: read by ranges, written by multipart upload, both of which go on where a connection broke.
+
+A part that an earlier run left is kept where its MD5 is that of the bytes to be written
+(https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlquarry.errors import MergeError
+from sqlquarry.merging.storage import AGAIN, Sink
+
+PART_BYTES = 32 * 2**20
+_MAX_PARTS = 10_000  # S3's limit for one object
+_PARTS_IN_FLIGHT = 4
+_READ_ATTEMPTS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class S3File:
+    """An object on S3."""
+
+    client: Any
+    bucket: str
+    key: str
+    size: int
+
+    @property
+    def name(self) -> str:
+        """See `StoredFile`."""
+        return self.key.rpartition("/")[2]
+
+    def read_into(self, offset: int, view: memoryview) -> int:
+        """See `StoredFile`."""
+        from botocore.exceptions import HTTPClientError, ResponseStreamingError
+
+        wanted = min(len(view), max(0, self.size - offset))
+        done = 0
+        for attempt in range(1, _READ_ATTEMPTS + 1):  # botocore repeats requests, but no broken streams
+            if done == wanted:
+                break
+            with _s3_errors(f"reading {self}"):
+                span = f"bytes={offset + done}-{offset + wanted - 1}"
+                body = self.client.get_object(Bucket=self.bucket, Key=self.key, Range=span)["Body"]
+                try:
+                    while block := body.read(1 << 20):
+                        view[done : done + len(block)] = block
+                        done += len(block)
+                except (HTTPClientError, ResponseStreamingError):
+                    if attempt == _READ_ATTEMPTS:
+                        raise
+        return done
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.key}"
+
+
+@dataclass(frozen=True, slots=True)
+class S3Prefix:
+    """The objects directly below a prefix that is empty or ends with "/"."""
+
+    client: Any
+    bucket: str
+    prefix: str
+    part_bytes: int
+
+    @classmethod
+    def open(cls, location: str, session: Any, endpoint_url: str | None) -> S3Prefix:
+        """The prefix ``s3://bucket/prefix``, with a client of the session."""
+        import boto3
+        from botocore.config import Config
+
+        config = Config(retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=10, read_timeout=60)
+        client = (session or boto3.session.Session()).client("s3", endpoint_url=endpoint_url, config=config)
+        bucket, _, prefix = location.removeprefix("s3://").partition("/")
+        return cls(client, bucket, f"{prefix.strip('/')}/" if prefix.strip("/") else "", PART_BYTES)
+
+    def sizes(self) -> dict[str, int]:
+        """See `Storage`."""
+        with _s3_errors(f"listing {self}"):
+            pages = self.client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.bucket, Prefix=self.prefix, Delimiter="/"
+            )
+            found = {
+                item["Key"].removeprefix(self.prefix): item["Size"] for p in pages for item in p.get("Contents", ())
+            }
+        return {name: size for name, size in found.items() if name}  # the console marks a folder with an empty object
+
+    def file(self, name: str) -> S3File:
+        """See `Storage`."""
+        from botocore.exceptions import ClientError
+
+        try:
+            with _s3_errors(f"looking for s3://{self.bucket}/{self.prefix}{name}"):
+                head = self.client.head_object(Bucket=self.bucket, Key=self.prefix + name)
+        except MergeError as error:
+            cause = error.__cause__
+            if isinstance(cause, ClientError) and cause.response["Error"]["Code"] in ("404", "NoSuchKey"):
+                raise MergeError(f"{self}/{name} is missing. Upload it again.") from error
+            raise
+        return S3File(self.client, self.bucket, self.prefix + name, head["ContentLength"])
+
+    def read(self, name: str) -> bytes:
+        """See `Storage`."""
+        file = self.file(name)
+        content = bytearray(file.size)
+        file.read_into(0, memoryview(content))
+        return bytes(content)
+
+    def write(self, name: str, content: bytes) -> None:
+        """See `Storage`."""
+        with _s3_errors(f"writing {self}/{name}"):
+            self.client.put_object(Bucket=self.bucket, Key=self.prefix + name, Body=content)
+
+    def delete(self, name: str) -> None:
+        """See `Storage`."""
+        key = self.prefix + name
+        with _s3_errors(f"deleting {self}/{name}"):
+            self.client.delete_object(Bucket=self.bucket, Key=key)
+            for upload in _unfinished(self.client, self.bucket, key):
+                self.client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload)
+
+    @contextmanager
+    def create(self, name: str, nbytes: int) -> Iterator[Sink]:
+        """See `Storage`."""
+        with _s3_errors(f"uploading {self}/{name}"), ThreadPoolExecutor(_PARTS_IN_FLIGHT) as pool:
+            part_bytes = max(self.part_bytes, -(-nbytes // _MAX_PARTS))
+            upload = _MultipartUpload.begin(self.client, self.bucket, self.prefix + name, part_bytes, pool)
+            yield upload
+            upload.complete()
+
+    def require_room(self, nbytes: int) -> None:
+        """S3 has room for anything."""
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
+
+
+def _unfinished(client: Any, bucket: str, key: str) -> list[str]:
+    """Ids of the multipart uploads of one key that were neither completed nor aborted."""
+    pages = client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=key)
+    return [item["UploadId"] for page in pages for item in page.get("Uploads", ()) if item["Key"] == key]
+
+
+@dataclass(slots=True)
+class _MultipartUpload:
+    """An object that grows by parts; at most `_PARTS_IN_FLIGHT` + 1 of them are in memory."""
+
+    client: Any
+    target: dict[str, str]
+    part_bytes: int
+    pool: ThreadPoolExecutor
+    present: dict[int, str]
+    _buffer: bytearray = field(default_factory=bytearray)
+    _parts: list[Future[dict[str, Any]]] = field(default_factory=list)
+
+    @classmethod
+    def begin(cls, client: Any, bucket: str, key: str, part_bytes: int, pool: ThreadPoolExecutor) -> _MultipartUpload:
+        """Go on with the upload that an earlier run left, or start one."""
+        left = _unfinished(client, bucket, key)
+        target = {"Bucket": bucket, "Key": key}
+        present: dict[int, str] = {}
+        if left:
+            target["UploadId"] = left[0]
+            for page in client.get_paginator("list_parts").paginate(**target):
+                present |= {part["PartNumber"]: part["ETag"] for part in page.get("Parts", ())}
+        else:
+            target["UploadId"] = client.create_multipart_upload(**target)["UploadId"]
+        return cls(client, target, part_bytes, pool, present)
+
+    def write(self, data: memoryview) -> None:
+        while data:
+            taken = self.part_bytes - len(self._buffer)
+            self._buffer += data[:taken]
+            data = data[taken:]
+            if len(self._buffer) == self.part_bytes:
+                self._send()
+
+    def complete(self) -> None:
+        if self._buffer or not self._parts:
+            self._send()
+        parts = [part.result() for part in self._parts]
+        self.client.complete_multipart_upload(**self.target, MultipartUpload={"Parts": parts})
+
+    def _send(self) -> None:
+        if len(self._parts) >= _PARTS_IN_FLIGHT:
+            self._parts[-_PARTS_IN_FLIGHT].result()
+        self._parts.append(self.pool.submit(self._upload, len(self._parts) + 1, self._buffer))
+        self._buffer = bytearray()
+
+    def _upload(self, number: int, content: bytearray) -> dict[str, Any]:
+        etag = self.present.get(number)
+        if etag is None or etag.strip('"') != hashlib.md5(content, usedforsecurity=False).hexdigest():
+            etag = self.client.upload_part(**self.target, PartNumber=number, Body=bytes(content))["ETag"]
+        return {"PartNumber": number, "ETag": etag}
+
+
+@contextmanager
+def _s3_errors(doing: str) -> Iterator[None]:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except (BotoCoreError, ClientError) as error:
+        raise MergeError(
+            f"{doing} failed: {error}. Check the network, the bucket and the permissions. {AGAIN}"
+        ) from error

@@ -1,0 +1,107 @@
+"""What adapters say of themselves before a weight is read: base, quantisation and prompt."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlquarry.artifacts import AdapterCheckpoint, read_manifest
+from sqlquarry.errors import ConfigError, MergeError, PromptMismatchError
+from sqlquarry.extras import require
+from sqlquarry.merging.adapter import LoraAdapter
+from sqlquarry.merging.base import BaseCheckpoint
+from sqlquarry.merging.plan import MergePlan, plan_merge
+from sqlquarry.prompt import PromptFormatter
+from sqlquarry.quantization import QuantizationRecipe
+
+# One adapter, or several with the weight of each.
+Adapters = AdapterCheckpoint | Sequence[tuple[AdapterCheckpoint, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedAdapters:
+    """Adapters whose manifests and files are in order, and what they have in common.
+
+    Args:
+        adapters: each with its weight.
+        base: name, path and sha256 of the base model.
+        recipe: how the base was quantised in training; None where it was not.
+        formatter: the prompt.
+    """
+
+    adapters: Sequence[tuple[AdapterCheckpoint, float]]
+    base: Mapping[str, str]
+    recipe: QuantizationRecipe | None
+    formatter: PromptFormatter
+
+    @classmethod
+    def open(cls, adapters: Adapters) -> TrainedAdapters:
+        """Check manifests, files and prompts.
+
+        Raises:
+            ConfigError: there is no adapter.
+            CorruptArtifactError: a file differs from its manifest.
+            PromptMismatchError: a prompt is not the one that was trained with, or two differ.
+            MergeError: a manifest does not name the base, or two name different ones.
+        """
+        require("merge", "AdapterMerger")
+        adapters = [(adapters, 1.0)] if isinstance(adapters, AdapterCheckpoint) else list(adapters)
+        if not adapters:
+            raise ConfigError("merge() got no adapter. Give one, or a list of (adapter, weight).")
+        formatter = PromptFormatter.load(adapters[0][0].path)
+        origins = []
+        for adapter, _ in adapters:
+            manifest = read_manifest(adapter.path, AdapterCheckpoint.kind, verify=True)
+            manifest.require_prompt(PromptFormatter.load(adapter.path).fingerprint)
+            if manifest.provenance["prompt_fingerprint"] != formatter.fingerprint:
+                raise PromptMismatchError(
+                    f"{adapter.path} was trained with prompt {manifest.provenance['prompt_fingerprint']!r} and "
+                    f"{adapters[0][0].path} with {formatter.fingerprint!r}; a merged model has one. Merge them apart."
+                )
+            origins.append(_provenance(manifest.provenance))
+        base, recipe = origins[0]
+        for (adapter, _), (other_base, other_recipe) in zip(adapters, origins, strict=True):
+            if other_base["sha256"] != base["sha256"] or other_recipe != recipe:
+                raise MergeError(
+                    f"{adapter.path} was trained on another base than {adapters[0][0].path}, or on one that was "
+                    "quantised in another way. Merge adapters of one base only."
+                )
+        return cls(adapters, base, recipe, formatter)
+
+    @property
+    def adapter_digest(self) -> str:
+        """The adapter's digest; of several, one over their digests and weights."""
+        if len(self.adapters) == 1 and self.adapters[0][1] == 1.0:
+            return self.adapters[0][0].manifest.digest
+        pairs = [[adapter.manifest.digest, weight] for adapter, weight in self.adapters]
+        return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
+
+    def plan(self, checkpoint: BaseCheckpoint) -> MergePlan:
+        """What they make of the base; reads every adapter tensor once."""
+        adapters = [(LoraAdapter.open(adapter.path), weight) for adapter, weight in self.adapters]
+        plan = plan_merge(adapters, checkpoint.tensors, tied=checkpoint.tied)
+        for lora, _ in adapters:
+            lora.require_finite()
+        return plan
+
+
+def _provenance(provenance: Mapping[str, Any]) -> tuple[dict[str, str], QuantizationRecipe | None]:
+    """What an adapter was trained on: the base's name, path and sha256, and how it was quantised."""
+    try:
+        base = provenance["base_model"]
+        trained_on = {key: str(base[key]) for key in ("name", "path", "sha256")}
+        fields = provenance["quantization"]
+        recipe = None if fields is None else _recipe(fields)
+    except (KeyError, TypeError) as error:
+        raise MergeError(
+            f"the adapter's manifest does not say what it was trained on ({error}). Train it again with this version."
+        ) from error
+    return trained_on, recipe
+
+
+def _recipe(fields: Mapping[str, Any]) -> QuantizationRecipe:
+    lists = {key: tuple(fields.get(key, ())) for key in ("modules", "offsets")}
+    return QuantizationRecipe(**{**fields, **lists})

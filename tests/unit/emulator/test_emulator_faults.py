@@ -1,0 +1,130 @@
+"""Which fault happens, how often and for how long; and when a model is cold."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sqlquarry.emulator import faults as kinds
+from sqlquarry.emulator.faults import (
+    AccessDenied,
+    ExpiredToken,
+    Faults,
+    InternalError,
+    ManualClock,
+    NoText,
+    NotReady,
+    RateLimit,
+    RoleUnknown,
+    Throttled,
+)
+from sqlquarry.emulator.warmth import IDLE_S, Warmth
+from sqlquarry.errors import ConfigError
+
+
+@pytest.fixture
+def clock():
+    return ManualClock()
+
+
+@pytest.fixture
+def faults(clock):
+    return Faults(clock)
+
+
+@given(times=st.integers(1, 20))
+def test_a_fault_happens_so_many_times(times):
+    faults = Faults()
+    faults.add(NoText(times=times))
+    assert [faults.take(NoText) is not None for _ in range(times + 2)] == [True] * times + [False] * 2
+    assert faults.pending() == []
+
+
+def test_or_for_so_many_seconds(faults, clock):
+    faults.add(NotReady(seconds=90))
+    for _ in range(3):
+        clock.advance(29)
+        assert faults.refusal("InvokeModel").code == "ModelNotReadyException"
+    clock.advance(3)
+    assert faults.refusal("InvokeModel") is None
+
+
+def test_the_one_added_first_happens_first(faults):
+    faults.add(Throttled(times=2), InternalError())
+    codes = [faults.refusal("InvokeModelWithResponseStream").code for _ in range(3)]
+    assert codes == ["ThrottlingException", "ThrottlingException", "InternalServerException"]
+
+
+def test_operations_and_keys_choose_the_requests(faults):
+    faults.add(AccessDenied(operation="UploadPart", key="model/*.safetensors"), RoleUnknown())
+    assert faults.refusal("UploadPart", "model/config.json") is None
+    assert faults.refusal("PutObject", "model/a.safetensors") is None
+    assert faults.refusal("UploadPart", "model/a.safetensors").code == "AccessDeniedException"
+    assert faults.refusal("CreateModelImportJob").message == "The provided role ARN is invalid"
+
+
+def test_a_rate_limit_lets_one_request_pass_per_interval(faults, clock):
+    faults.add(RateLimit(per_second=2))
+    passed = []
+    for _ in range(12):
+        passed.append(faults.refusal("InvokeModel") is None)
+        clock.advance(0.25)
+    assert passed == [True, False] * 6
+
+
+def test_clearing_ends_all(faults):
+    faults.add(ExpiredToken(), NoText(times=math.inf))
+    faults.clear()
+    assert faults.refusal("GetRole") is None
+    assert faults.take(NoText) is None
+
+
+@pytest.mark.parametrize(
+    ("operation", "denied"), [("GetObject", True), ("s3:Get*", True), ("PutObject", False), ("iam:GetObject", False)]
+)
+def test_simulations_deny_what_faults_deny(faults, operation, denied):
+    faults.add(AccessDenied(operation=operation))
+    assert faults.denies("s3:GetObject") is denied
+    assert len(faults.pending()) == 1  # asking uses nothing up
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: NoText(times=0),
+        lambda: NotReady(seconds=0),
+        lambda: Throttled(times=math.nan),
+        lambda: RateLimit(per_second=0),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused(make):
+    with pytest.raises(ConfigError):
+        make()
+
+
+def test_every_fault_has_a_purpose():
+    classes = [kind for kind in vars(kinds).values() if isinstance(kind, type) and issubclass(kind, kinds.Fault)]
+    assert len(classes) > 15
+    assert all(kind.__doc__ and not kind.__doc__.startswith(f"{kind.__name__}(") for kind in classes)
+
+
+def test_a_model_is_cold_at_first_and_after_five_idle_minutes():
+    warmth = Warmth(cold_calls=2, cold_seconds=0)
+    assert [warmth.refuses(0), warmth.refuses(1), warmth.refuses(2)] == [True, True, False]
+    assert not warmth.refuses(2 + IDLE_S - 1)  # which keeps it awake
+    assert not warmth.refuses(2 + 2 * (IDLE_S - 1))
+    asleep = 2 + 2 * (IDLE_S - 1) + IDLE_S
+    assert [warmth.refuses(asleep), warmth.refuses(asleep), warmth.refuses(asleep)] == [True, True, False]
+
+
+def test_waking_takes_its_time_however_long_that_is():
+    warmth = Warmth(cold_calls=0, cold_seconds=1000)
+    assert [warmth.refuses(t) for t in (0, 400, 999, 1000, 1001)] == [True, True, True, False, False]
+
+
+def test_without_cold_options_a_model_is_always_warm():
+    warmth = Warmth(cold_calls=0, cold_seconds=0)
+    assert not any(warmth.refuses(t) for t in (0, 1, 1000, 5000))

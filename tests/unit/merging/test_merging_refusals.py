@@ -1,0 +1,128 @@
+"""Adapters that are refused, and what the refusal says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from merging_fakes import Q, base_tensors, lora_tensors
+from safetensors.torch import save_file
+
+from sqlquarry.errors import MergeError, UnsupportedAdapterError, UnusedTensorsError
+from sqlquarry.merging.adapter import LoraAdapter
+from sqlquarry.merging.plan import MergePlan, plan_merge
+from sqlquarry.merging.tensorfile import TensorFile
+
+PLAIN = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "init_lora_weights": True}
+EMBEDDING = "base_model.model.model.embed_tokens"
+
+
+def write(directory: Path, tensors: dict[str, torch.Tensor] | None = None, **config: Any) -> Path:
+    (directory / "adapter_config.json").write_text(json.dumps(PLAIN | config))
+    save_file(lora_tensors() if tensors is None else tensors, directory / "adapter_model.safetensors")
+    return directory
+
+
+def plan(directory: Path, tensors: dict[str, torch.Tensor] | None = None, **config: Any) -> MergePlan:
+    save_file(base_tensors(), directory / "base.safetensors")
+    base = {tensor.name: tensor for tensor in TensorFile.open(directory / "base.safetensors").tensors}
+    return plan_merge([(LoraAdapter.open(write(directory, tensors, **config)), 1.0)], base, tied=False)
+
+
+REASONS: list[tuple[dict[str, Any], str]] = [
+    ({"init_lora_weights": "pissa_niter_16"}, "PiSSA changed the base weights"),
+    ({"init_lora_weights": "OLoRA"}, "OLoRA changed the base weights"),
+    ({"init_lora_weights": "corda", "corda_config": {"corda_method": "kpm"}}, "CorDA changed the base weights"),
+    ({"init_lora_weights": "loftq", "loftq_config": {"loftq_bits": 4}}, "LoftQ changed the base weights"),
+    ({"init_lora_weights": "lora_ga"}, "LoRA-GA changed the base weights"),
+    ({"kasa_config": {"beta": 1.0}}, "kasa_config: KaSA takes singular values out of the base"),
+    ({"alora_invocation_tokens": [1]}, "aLoRA acts only after its invocation tokens"),
+    ({"arrow_config": {"top_k": 1}}, "Arrow chooses between adapters for every token"),
+    ({"use_qalora": True}, "QA-LoRA pools the input"),
+    ({"use_bdlora": {"nblocks": 2}}, "BD-LoRA's factors are block-diagonal"),
+    ({"layer_replication": [[0, 2], [1, 3]]}, "more layers than the base"),
+    ({"fan_in_fan_out": True}, "stored transposed"),
+    ({"megatron_config": {"x": 1}}, "Megatron"),
+    ({"use_tomorrows_lora": True}, "use_tomorrows_lora True: a variant of LoRA that this version does not know"),
+    ({"tomorrow_config": {"k": 3}}, "tomorrow_config .*: a variant of LoRA that this version does not know"),
+    ({"peft_type": "VERA"}, "peft_type 'VERA': only LORA can be merged"),
+    ({"peft_type": None}, "peft_type None: only LORA can be merged"),
+]
+
+
+@pytest.mark.parametrize(("config", "reason"), REASONS, ids=[next(iter(config)) for config, _ in REASONS])
+def test_each_kind_is_refused_with_its_reason(tmp_path: Path, config: dict[str, Any], reason: str) -> None:
+    with pytest.raises(UnsupportedAdapterError, match=reason):
+        LoraAdapter.open(write(tmp_path, **config))
+
+
+@pytest.mark.parametrize("text", ["", "[1, 2]", "3", "{"])
+def test_a_damaged_configuration_is_named(tmp_path: Path, text: str) -> None:
+    (write(tmp_path) / "adapter_config.json").write_text(text)
+    with pytest.raises(MergeError, match=r"adapter_config\.json cannot be read"):
+        LoraAdapter.open(tmp_path)
+
+
+def test_every_reason_is_given_at_once(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedAdapterError, match=r"QA-LoRA.*PiSSA.*Train with plain LoRA"):
+        LoraAdapter.open(write(tmp_path, use_qalora=True, init_lora_weights="pissa"))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"use_dora": False, "use_rslora": True},
+        {"init_lora_weights": "eva", "eva_config": {"rho": 2.0}},
+        {"init_lora_weights": "gaussian", "loftq_config": {}, "corda_config": None},
+        {"velora_config": {"num_groups": 32}, "monteclora_config": None},
+        {"lora_dropout": 0.1, "layers_to_transform": [0], "exclude_modules": ["lm_head"]},
+    ],
+    ids=str,
+)
+def test_what_leaves_the_update_plain_is_accepted(tmp_path: Path, config: dict[str, Any]) -> None:
+    assert plan(tmp_path, **config).updates.keys() == {f"{Q}.weight", "model.layers.0.mlp.up_proj.weight"}
+
+
+def test_the_state_of_a_training_method_is_left_out(tmp_path: Path) -> None:
+    state = {f"base_model.model.{Q}.lora_velora_embed": torch.full((4,), torch.nan),
+             f"base_model.model.{Q}.lora_monteclora_sampler.mean": torch.ones(3)}  # fmt: skip
+    adapter = LoraAdapter.open(write(tmp_path, lora_tensors() | state))
+    adapter.require_finite()
+    assert adapter.tensors.keys() == lora_tensors().keys()
+
+
+@pytest.mark.parametrize("indices", [[3, 50], [3, -1], {"lm_head": [3, 4]}, None], ids=str)
+def test_rows_that_are_not_there_are_refused(tmp_path: Path, indices: Any) -> None:
+    tensors = {f"{EMBEDDING}.token_adapter.trainable_tokens_delta": torch.ones(2, 64)}
+    with pytest.raises(MergeError, match=r"embed_tokens, but its trainable_token_indices are .*of 50 rows"):
+        plan(tmp_path, tensors, trainable_token_indices=indices)
+
+
+def test_rows_of_another_count_are_refused(tmp_path: Path) -> None:
+    tensors = {f"{EMBEDDING}.token_adapter.trainable_tokens_delta": torch.ones(2, 64)}
+    with pytest.raises(MergeError, match=r"is \[2, 64\].*needs \[3, 64\]"):
+        plan(tmp_path, tensors, trainable_token_indices=[1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("tensors", "error", "message"),
+    [
+        ({"lora_B.bias": torch.ones(64)}, UnsupportedAdapterError, "lora_bias: the adapter adds a bias"),
+        ({"lora_magnitude_vector": torch.ones(63)}, MergeError, r"is \[63\].*needs \[64\]"),
+        ({"lora_new_factor": torch.ones(4)}, UnusedTensorsError, "lora_new_factor"),
+    ],
+)
+def test_tensors_without_a_place_are_refused(
+    tmp_path: Path, tensors: dict[str, torch.Tensor], error: type[MergeError], message: str
+) -> None:
+    extra = {f"base_model.model.{Q}.{name}": tensor for name, tensor in tensors.items()}
+    with pytest.raises(error, match=message):
+        plan(tmp_path, lora_tensors() | extra)
+
+
+def test_a_magnitude_without_factors_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MergeError, match=r"lora_magnitude_vector but no lora_A for model\.norm"):
+        plan(tmp_path, lora_tensors() | {"base_model.model.model.norm.lora_magnitude_vector": torch.ones(64)})
