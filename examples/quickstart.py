@@ -131,7 +131,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--check-adapter", action="store_true", help="also judge the adapter before merging")
     options = parser.parse_args()
     options.train_records = options.train_records or (32 if options.short else 560)
-    options.questions = options.questions or (6 if options.short else 40)
+    options.questions = options.questions or (6 if options.short else 32)  # two full batches of the emulator
     options.output = options.output or Path("runs") / ("quickstart-short" if options.short else "quickstart")
     return options
 
