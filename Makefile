@@ -16,7 +16,7 @@ quickstart: .venv/.installed
 	$(BIN)/python examples/quickstart.py $(ARGS)
 
 # Everything that needs neither a GPU nor an AWS account.
-test: .venv/.installed /usr/bin/chromium
+test: .venv/.installed /usr/bin/chromium /usr/lib/postgresql
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -38,6 +38,13 @@ format: .venv/.installed
 /usr/bin/chromium:
 	apt-get update --quiet
 	DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends chromium
+
+# Execution is tested on a real server, which the tests start and stop themselves; the package's own cluster is not made.
+/usr/lib/postgresql:
+	apt-get update --quiet
+	mkdir -p /etc/postgresql-common
+	echo 'create_main_cluster = false' > /etc/postgresql-common/createcluster.conf
+	DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends postgresql
 
 clean:
 	rm -rf .venv runs build dist

@@ -31,10 +31,11 @@ def main() -> None:
         importer = sq.BedrockImporter(aws.role_arn, session=aws.session(), bucket=aws.bucket, poll_interval_s=0.2)
         imported = importer.import_model(model, "smollm2", formatter=formatter)
         again = importer.import_model(model, "smollm2", formatter=formatter)
-        print(f"{imported}, again: {again.arn == imported.arn}")
+        print(f"imported {imported.name} as {imported.arn}")
+        print("imported again: the same model" if again.arn == imported.arn else "imported again: ANOTHER model")
         print(f"keeping it costs ${importer.storage_cost_per_month(imported):.2f} a month")
         (answer,) = imported.with_options(max_tokens=48, not_ready_interval_s=0.5).generate([record])
-        print(answer.text)
+        print(f"question: {record.question}\nanswer:   {answer.text.strip()}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Judge a JSON Lines file of answers on the sample databases and write report.html.
+"""Judge a JSON Lines file of answers in four ways on the sample data and write report.html and report.md.
 
     python examples/judge_predictions.py --template answers.jsonl     the form, with the gold queries as answers
     python examples/judge_predictions.py answers.jsonl
@@ -29,9 +29,19 @@ def main() -> None:
     if unknown := [line["id"] for line in answers if line["id"] not in by_id]:
         parser.error(f"these are no ids of sample records: {', '.join(unknown[:5])}")
     databases = sq.sample_databases(options.output / "databases")
-    judge = sq.SQLJudge([sq.ExecutionGrader(databases), sq.ExactGrader()])
+    made = sq.SynthesizedDatabases(options.output / "made")  # needs only the CREATE TABLE text
+    judge = sq.SQLJudge(
+        [
+            sq.ExecutionGrader(databases),
+            sq.ExecutionGrader(made, name="on made rows"),
+            sq.EquivalenceGrader(),
+            sq.ExactGrader(),
+        ],
+        journal=options.output / "judging.jsonl",  # a second run judges only what is new
+    )
     report = judge.judge([by_id[line["id"]] for line in answers], [line["answer"] for line in answers])
     report.to_html(options.output / "report.html", group=lambda record: record.database or "")
+    report.to_markdown(options.output / "report.md")
     print(report.summary(), f"report: {options.output / 'report.html'}", sep="\n")
 
 

@@ -16,17 +16,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("adapter")
     parser.add_argument("output", help="a directory or an s3:// prefix")
+    parser.add_argument("--base", help="directory, s3:// prefix or cached hub id of the base, where it moved")
     parser.add_argument("--records", help="held-out records with SQL, as sq.load_records reads them")
     parser.add_argument("--count", type=int, default=16, help="records to measure with")
     parser.add_argument("--dtype", choices=["bfloat16", "float16", "float32"])
     options = parser.parse_args()
     records = (sq.load_records(options.records) if options.records else sq.sample_records("test"))[: options.count]
-    merger = sq.AdapterMerger(dtype=options.dtype, thresholds=Thresholds())
+    merger = sq.AdapterMerger(base_model=options.base, dtype=options.dtype, thresholds=Thresholds())
     merged = merger.merge(sq.AdapterCheckpoint.load(options.adapter), options.output, evaluation=records)
     merge = merged.manifest.provenance["merge"]
     for base, numbers in merge.get("candidates", {}).items():
         print(f"{base:12} KL {numbers['kl']:.2e}  greedy agreement {numbers['greedy_agreement']:.2%}")
-    print(f"merged into the {merge['base']} base at {options.output}: {merge['verification']['agreement']}")
+    print(f"merged into the {merge['base']} base at {merged.uri}: {merge['verification']['agreement']}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,10 @@ __version__ = "0.1.0"
 _HOMES = {
     "AdapterCheckpoint": "artifacts",
     "AdapterMerger": "merging",
+    "BatchFoundationModel": "bedrock",
     "BedrockImporter": "bedrock",
+    "Comparison": "judging",
+    "EquivalenceGrader": "judging",
     "Estimate": "judging",
     "ExactGrader": "judging",
     "ExecutionGrader": "judging",
@@ -23,6 +26,7 @@ _HOMES = {
     "Generation": "artifacts",
     "ImportedModel": "bedrock",
     "Judgement": "artifacts",
+    "LLMGrader": "judging",
     "LocalModel": "inference",
     "MergedModel": "artifacts",
     "ParityReport": "bedrock",
@@ -34,6 +38,8 @@ _HOMES = {
     "Report": "judging",
     "SQLJudge": "judging",
     "SQLQuarryError": "errors",
+    "SageMakerLauncher": "training.sagemaker",
+    "SynthesizedDatabases": "judging",
     "TextGenerator": "artifacts",
     "TrainingConfig": "training",
     "Usage": "bedrock",
@@ -48,7 +54,10 @@ _HOMES = {
 __all__ = [
     "AdapterCheckpoint",
     "AdapterMerger",
+    "BatchFoundationModel",
     "BedrockImporter",
+    "Comparison",
+    "EquivalenceGrader",
     "Estimate",
     "ExactGrader",
     "ExecutionGrader",
@@ -56,6 +65,7 @@ __all__ = [
     "Generation",
     "ImportedModel",
     "Judgement",
+    "LLMGrader",
     "LocalModel",
     "MergedModel",
     "ParityReport",
@@ -67,6 +77,8 @@ __all__ = [
     "Report",
     "SQLJudge",
     "SQLQuarryError",
+    "SageMakerLauncher",
+    "SynthesizedDatabases",
     "TextGenerator",
     "TrainingConfig",
     "Usage",
@@ -88,6 +100,7 @@ if TYPE_CHECKING:
         TextGenerator,
     )
     from sqlquarry.bedrock import (
+        BatchFoundationModel,
         BedrockImporter,
         FoundationModel,
         ImportedModel,
@@ -99,11 +112,23 @@ if TYPE_CHECKING:
     from sqlquarry.data import Records, load_records, sample_databases, sample_records
     from sqlquarry.errors import SQLQuarryError
     from sqlquarry.inference import LocalModel
-    from sqlquarry.judging import Estimate, ExactGrader, ExecutionGrader, Report, SQLJudge, results_equal
+    from sqlquarry.judging import (
+        Comparison,
+        EquivalenceGrader,
+        Estimate,
+        ExactGrader,
+        ExecutionGrader,
+        LLMGrader,
+        Report,
+        SQLJudge,
+        SynthesizedDatabases,
+        results_equal,
+    )
     from sqlquarry.merging import AdapterMerger
     from sqlquarry.pipeline import run_pipeline
     from sqlquarry.prompt import PromptFormatter
     from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
+    from sqlquarry.training.sagemaker import SageMakerLauncher
 else:
     # Hidden from type checkers, which would otherwise accept any misspelt name of this package.
     def __getattr__(name: str) -> object:

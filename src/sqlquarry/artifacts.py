@@ -33,12 +33,14 @@ class Record:
         question: what the user asks, in words.
         schema: the CREATE TABLE statements that the model may use.
         sql: the gold query; None where only an answer is wanted.
+        alternatives: other gold queries; an answer that is equal to any of them is right too.
         database: the name of the database that `sql` runs on; None where only the schema is known.
         dialect: the SQL dialect, by sqlglot's name.
         id: the record's name in reports; None lets its place in the sequence stand for it.
 
     Raises:
-        RecordError: question or schema is blank, or `sql` is given but blank.
+        RecordError: question, schema or an alternative is blank, `sql` is given but blank, or there are alternatives
+            without `sql`.
     """
 
     question: str
@@ -47,15 +49,34 @@ class Record:
     database: str | None = None
     dialect: str = "sqlite"
     id: str | None = None
+    alternatives: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("question", "schema", "sql"):
-            value = getattr(self, name)
-            if value is None and name == "sql":
-                continue
+        alternatives: Any = self.alternatives
+        if isinstance(alternatives, str) or (alternatives and self.sql is None):
+            raise RecordError(
+                f"{self._name}: alternatives is {alternatives!r}, but must be a list of queries beside `sql`"
+            )
+        object.__setattr__(self, "alternatives", tuple(alternatives))  # a list, where it was read from JSON
+        texts = {"question": self.question, "schema": self.schema} | ({} if self.sql is None else {"sql": self.sql})
+        for name, value in (*texts.items(), *(("alternatives", query) for query in self.alternatives)):
             if not isinstance(value, str) or not value.strip():
                 hint = "; leave it out where the gold query is unknown" if name == "sql" else ""
-                raise RecordError(f"record {self.id or '(no id)'}: {name} is {value!r}, but it must be text{hint}")
+                raise RecordError(f"{self._name}: {name} is {value!r}, but must be text{hint}")
+
+    @property
+    def golds(self) -> tuple[str, ...]:
+        """Every accepted query, the record's own first; empty where none is known."""
+        return () if self.sql is None else (self.sql, *self.alternatives)
+
+    @property
+    def asked(self) -> Self:
+        """The record as a model may see it: without any gold query."""
+        return dataclasses.replace(self, sql=None, alternatives=())
+
+    @property
+    def _name(self) -> str:
+        return f"record {self.id or '(no id)'}"
 
 
 class Message(NamedTuple):
@@ -187,9 +208,10 @@ def write_json(path: Path, content: Any) -> None:
 
 def _artifact_files(directory: Path) -> Iterable[str]:
     for path in sorted(directory.rglob("*")):
-        # Hidden files are temporary ones of a writer that was killed.
-        if path.is_file() and path.name != MANIFEST and not path.name.startswith("."):
-            yield path.relative_to(directory).as_posix()
+        name = path.relative_to(directory)
+        # Hidden files and folders are temporary ones of a writer that was killed, or still has to clean up.
+        if path.is_file() and path.name != MANIFEST and not any(part.startswith(".") for part in name.parts):
+            yield name.as_posix()
 
 
 def _file_digests(directory: Path, names: Sequence[str]) -> list[str]:
@@ -306,8 +328,15 @@ class MergedModel(_DirectoryArtifact):
     Bedrock's dialect of the small files is made from these at upload.
 
     Args:
-        path: the directory.
+        path: the directory; for a model on S3 see `uri`.
         manifest: its files, and what they were made from.
     """
 
     kind: ClassVar[str] = "merged-model"
+
+    @property
+    def uri(self) -> str:
+        """Where it lies: ``s3://bucket/prefix``, or the directory as text."""
+        # A Path makes one slash of the two.
+        text = self.path.as_posix()
+        return f"s3://{text.removeprefix('s3:/')}" if text.startswith("s3:/") else str(self.path)

@@ -14,6 +14,7 @@
     │   ├── GatedModelError           a licence must be accepted, or a token is missing
     │   └── DeviceError               CUDA asked for where there is none
     ├── TrainingError                 training could not go on
+    │   └── TrainingInterruptedError  a signal stopped it after a whole step; the same call goes on from there
     ├── MergeError                    adapter and base do not make one model
     │   ├── UnsupportedAdapterError   an adapter whose merge would be wrong
     │   └── UnusedTensorsError        adapter tensors that no base tensor took up
@@ -24,6 +25,7 @@
     │   ├── ModelNotReadyError        the model stayed cold for the whole budget
     │   └── GenerationError           an answer that is not one of the known response shapes
     ├── JudgingError                  grading could not start (a wrong answer is never an error)
+    │   └── JudgeFailedError          an LLM judge failed again and again; what it finished is kept
     └── EmulatorError                 the local AWS could not start, or moto changed underneath it
 
 Messages say what happened, with which value, and what to do next.
@@ -44,6 +46,7 @@ __all__ = [
     "ImportJobError",
     "ImportTimeoutError",
     "IncompleteArtifactError",
+    "JudgeFailedError",
     "JudgingError",
     "MergeError",
     "MissingExtraError",
@@ -54,6 +57,7 @@ __all__ = [
     "RecordError",
     "SQLQuarryError",
     "TrainingError",
+    "TrainingInterruptedError",
     "UnsupportedAdapterError",
     "UnsupportedModelError",
     "UnusedTensorsError",
@@ -116,6 +120,10 @@ class TrainingError(SQLQuarryError):
     """Training could not go on."""
 
 
+class TrainingInterruptedError(TrainingError):
+    """A signal (a spot notice, Ctrl-C) stopped training after a whole step; the same call goes on from there."""
+
+
 class MergeError(SQLQuarryError):
     """Adapter and base do not make one model."""
 
@@ -160,6 +168,16 @@ class GenerationError(BedrockError):
 
 class JudgingError(SQLQuarryError):
     """Grading could not start."""
+
+
+class JudgeFailedError(JudgingError):
+    """An LLM judge failed so often in a row that asking on is no use.
+
+    Attributes:
+        partial: the judgements that were finished, in the order of the records, None where one is missing.
+    """
+
+    partial: tuple[Any, ...] = ()
 
 
 class EmulatorError(SQLQuarryError):

@@ -6,10 +6,13 @@ from sqlquarry.errors import MissingExtraError
 
 # The packages whose absence means that the extra is not installed.
 _PACKAGES = {
-    "train": ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "safetensors"),
+    "train": ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "safetensors"),
+    "hub": ("datasets",),
     "merge": ("torch", "bitsandbytes", "tokenizers"),
     "aws": ("boto3",),
-    "judge": ("sqlglot",),
+    "judge": ("sqlglot", "sqlalchemy", "scipy"),
+    "duckdb": ("duckdb",),
+    "postgres": ("psycopg",),
     "emulator": ("boto3", "moto", "flask", "torch", "transformers"),
     "parquet": ("pyarrow",),
 }

@@ -147,7 +147,7 @@ class PromptFormatter:
             ConfigError: the formatter is not bound and there is no tokenizer, or the template cannot be rendered.
         """
         bound = self._bound(tokenizer)
-        return bound._render(bound.messages(dataclasses.replace(record, sql=None)), generation=True)  # noqa: SLF001 - the same class
+        return bound._render(bound.messages(record.asked), generation=True)  # noqa: SLF001 - the same class
 
     def completion(self, record: Record, tokenizer: Any = None) -> str:
         """The text that the model learns to write after `prompt`: the SQL and the stop text.

@@ -27,7 +27,9 @@ class QuantizationRecipe:
         quant_type: the 4-bit code: "nf4" (Dettmers et al. 2023, arXiv:2305.14314) or "fp4".
         block_size: weights that share one scale.
         double_quantization: whether the scales are quantised too.
-        storage_dtype: how the packed bytes are typed; FSDP shards them only where it equals the other weights' dtype.
+        storage_dtype: how the packed bytes are typed. FSDP2 moves float32 bit for bit, but on CUDA it rewrites each
+            bfloat16 that looks like a NaN, one packed pair in a thousand: another base, silently
+            (https://github.com/bitsandbytes-foundation/bitsandbytes/issues/1945).
         load_dtype: dtype of the weights before quantisation and after dequantisation.
         device: where the weights were quantised. bitsandbytes' CUDA kernel takes the nearest 8-bit scale, its CPU code
             sometimes the next one (about 3 scales in 1,000, measured on 0.50.2 and an H100).
@@ -39,7 +41,7 @@ class QuantizationRecipe:
     quant_type: Literal["nf4", "fp4"] = "nf4"
     block_size: int = 64
     double_quantization: bool = True
-    storage_dtype: str = "bfloat16"
+    storage_dtype: str = "float32"
     load_dtype: str = "bfloat16"
     device: str = "cpu"
     modules: tuple[str, ...] = ()
@@ -134,19 +136,49 @@ def compute_dtype(device: str) -> torch.dtype:
     return torch.float32 if device == "cpu" else torch.bfloat16
 
 
-def load_causal_lm(directory: Path, device: str, recipe: QuantizationRecipe | None = None) -> Any:
-    """Load a causal language model onto `device`, its linear layers in 4 bits where there is a recipe."""
+def load_causal_lm(
+    directory: Path, device: str, recipe: QuantizationRecipe | None = None, *, attention: str = "sdpa"
+) -> Any:
+    """Load a causal language model onto `device`, its linear layers in 4 bits where there is a recipe.
+
+    Args:
+        directory: config and safetensors.
+        device: "cpu", "cuda" or "cuda:<n>".
+        recipe: how to quantise.
+        attention: transformers' name of the attention to use.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
-    dtype = compute_dtype(device)
-    options: dict[str, Any] = {"dtype": dtype, "device_map": {"": device}, "attn_implementation": "sdpa"}
+    dtype = compute_dtype(torch.device(device).type)
+    options: dict[str, Any] = {"dtype": dtype, "device_map": {"": device}, "attn_implementation": attention}
     if recipe:
         options["dtype"] = getattr(torch, recipe.load_dtype)
         options["quantization_config"] = recipe.transformers_config(dtype)
     with quiet_transformers():
         model = AutoModelForCausalLM.from_pretrained(directory, **options)
     return keep_trainable_on_cpu(model) if recipe else model
+
+
+def hold_dequantized(model: Any, dtype: torch.dtype) -> Any:
+    """Replace each 4-bit layer by a plain one that holds the values which it multiplies with, in `dtype`; in place."""
+    import bitsandbytes
+    import torch
+
+    for name, module in list(model.named_modules()):
+        if isinstance(module, bitsandbytes.nn.Linear4bit):
+            weight = bitsandbytes.functional.dequantize_4bit(module.weight.data, module.weight.quant_state).to(dtype)
+            plain = torch.nn.Linear(module.in_features, module.out_features, bias=False, device="meta")
+            plain.weight = torch.nn.Parameter(weight, requires_grad=False)
+            plain.bias = module.bias
+            model.set_submodule(name, plain)
+    # transformers and PEFT look here to decide what kind of layers there are.
+    model.is_loaded_in_4bit = model.is_quantized = False
+    if hasattr(model, "hf_quantizer"):
+        del model.hf_quantizer
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    return model
 
 
 @contextlib.contextmanager

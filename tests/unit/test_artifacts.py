@@ -211,3 +211,17 @@ def test_records_hold_text(field: str, value: object):
 
 def test_records_without_sql_are_fine():
     assert Record("q", "s").sql is None
+
+
+def test_alternatives_stand_behind_the_gold_query_and_are_never_asked() -> None:
+    record = Record("q", "CREATE TABLE t (a)", "SELECT 1", alternatives=["SELECT 2"])  # type: ignore[arg-type]
+    assert record.golds == ("SELECT 1", "SELECT 2")
+    assert record.asked == Record("q", "CREATE TABLE t (a)")
+    assert Record("q", "s").golds == ()
+    for bad in (
+        {"sql": "SELECT 1", "alternatives": "SELECT 2"},
+        {"alternatives": ("SELECT 2",)},
+        {"sql": "x", "alternatives": (" ",)},
+    ):
+        with pytest.raises(RecordError, match="alternatives"):
+            Record("q", "s", **bad)

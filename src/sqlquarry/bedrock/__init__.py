@@ -3,6 +3,7 @@
 BedrockImporter.preflight -> upload (export dialect, manifest last) -> import job -> ImportedModel.generate
 """
 
+from sqlquarry.bedrock.batch_inference import BatchFoundationModel
 from sqlquarry.bedrock.client import ImportedModel
 from sqlquarry.bedrock.cost import PriceTable, Usage
 from sqlquarry.bedrock.foundation import FoundationModel
@@ -12,6 +13,7 @@ from sqlquarry.bedrock.preflight import Finding, PreflightReport
 from sqlquarry.bedrock.role import create_import_role, role_documents
 
 __all__ = [
+    "BatchFoundationModel",
     "BedrockImporter",
     "Finding",
     "FoundationModel",

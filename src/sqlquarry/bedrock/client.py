@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 import logging
 import re
 import time
@@ -48,7 +49,8 @@ class ImportedModel:
         concurrency: requests in flight at most; fewer while the service throttles.
         not_ready_budget_s: seconds to wait for a cold model.
         not_ready_interval_s: seconds between two tries meanwhile.
-        throttle_attempts: tries of one request that is throttled, with growing waits of up to 30 s between them.
+        throttle_attempts: tries of one request that is throttled, or whose connection breaks, with growing waits of up
+            to 30 s between them.
         sleep, clock, seed: waiting, time and the jitter of waits; injected by tests.
         show_progress: draw a progress bar where stderr is a terminal.
 
@@ -192,6 +194,13 @@ class ImportedModel:
         started = self._batches.clock()
         self._answer(self._batches.waiter(), self._format.wake_up_body())
         return self._batches.clock() - started
+
+    @property
+    def fingerprint(self) -> str:
+        """A text that changes with the model and the options that an answer depends on."""
+        asked = self._format
+        prompt = self.formatter.fingerprint if self.formatter else None
+        return json.dumps([self.arn, prompt, asked.schema, asked.max_tokens, list(asked.stop), asked.structured])
 
     @property
     def usage(self) -> Usage:

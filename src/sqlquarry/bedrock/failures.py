@@ -81,6 +81,19 @@ _ERRORS = (
         "Check the ARN, the region and the account. If it was deleted, import_model makes it again from what is on S3.",
     ),
     _Known("ThrottlingException", "", "Lower `concurrency`, or ask for a higher request rate in Service Quotas."),
+    _Known(
+        "ModelErrorException",
+        "",
+        "The model could not answer this request: check the prompt's length, and with probe_parity that the weights "
+        "are sound.",
+    ),
+    *(
+        _Known(code, "", "The service is in trouble. Ask again later; what is done already is kept.")
+        for code in (
+            *("InternalServerException", "ServiceUnavailableException", "ModelTimeoutException"),
+            "ModelStreamErrorException",
+        )
+    ),
     *(_Known(code, "", _RENEW) for code in ("ExpiredTokenException", "ExpiredToken", "RequestExpired")),
     *(
         _Known(code, "", "The credentials are not valid (any more). Log in again, and check the clock of this machine.")
@@ -100,7 +113,10 @@ _ERRORS = (
     ),
     *(
         _Known(code, "", "Check the network, the region and endpoint_url, then run it again.")
-        for code in ("EndpointConnectionError", "ConnectTimeoutError", "ConnectionClosedError", "ReadTimeoutError")
+        for code in (
+            *("EndpointConnectionError", "ConnectTimeoutError", "ConnectionClosedError", "ReadTimeoutError"),
+            "ResponseStreamingError",
+        )
     ),
 )
 
@@ -179,8 +195,8 @@ def error_code(error: Exception) -> str:
 
 
 def says(error: Exception, code: str, fragment: str) -> bool:
-    """Whether an error has this code and its message holds this text, in any case."""
-    return error_code(error) == code and fragment in str(error).lower()
+    """Whether an error has this code and its message holds this text, in any case (a stream's codes begin small)."""
+    return error_code(error).lower() == code.lower() and fragment in str(error).lower()
 
 
 def is_transient(error: Exception) -> bool:
@@ -194,11 +210,12 @@ def is_transient(error: Exception) -> bool:
 def explained(error: Exception, doing: str, advice: str | None = None) -> BedrockError:
     """An error of ours for one of botocore's: what was being done, what AWS said, what to do next; no secrets.
 
-    `advice` takes the place of the table's.
+    `advice` takes the place of the table's. Secrets are taken out of `error` too, which tracebacks show as the cause.
     """
     if advice is None:
         advice = next((known.advice for known in _ERRORS if says(error, known.code, known.fragment)), "")
     said = _SIGNED_TEXT.sub("", _SECRETS.sub(lambda match: (match["key"] or "") + "***", str(error))).strip()
+    error.args = (said,)
     return BedrockError(f"{doing} failed: {said.rstrip('.')}. {advice}".rstrip())
 
 

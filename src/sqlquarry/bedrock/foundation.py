@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import logging
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, get_args
 
 from sqlquarry.artifacts import Generation, Record
 from sqlquarry.bedrock._aws import aws_client
 from sqlquarry.bedrock.batch import Batches, check_inputs, option_problems, warn_of_truncation
-from sqlquarry.bedrock.failures import says
-from sqlquarry.bedrock.responses import stop_word
+from sqlquarry.bedrock.conversation import API, NEEDS_PROFILE, Inquiry, Manner, body, read
 from sqlquarry.bedrock.waiting import Patience, Waiter
-from sqlquarry.errors import BedrockError, ConfigError, GenerationError
+from sqlquarry.errors import BedrockError, ConfigError
 from sqlquarry.prompt import PromptFormatter
 
 logger = logging.getLogger(__name__)
 _READ_TIMEOUT_S = 300  # long answers of large models take more than botocore's 60 s
-_NEEDS_PROFILE = "on-demand throughput"
 
 
 class FoundationModel:
-    """A foundation model or inference profile on Amazon Bedrock, asked through Converse; a `TextGenerator`.
+    """A foundation model or inference profile on Amazon Bedrock, and a `TextGenerator`.
 
     Args:
         model_id: a model id, an inference profile id (``global.anthropic.claude-sonnet-5``) or an ARN.
@@ -36,6 +35,7 @@ class FoundationModel:
         max_tokens: longest answer, in tokens.
         temperature: None leaves it out, as newer models demand; where a model refuses it, it is left out from then on.
         stop: texts that end an answer.
+        api: "converse" (any model) or "claude" (InvokeModel with Claude's own messages).
         concurrency: requests in flight at most; fewer while the service throttles.
         throttle_attempts: tries of one request that is throttled, with growing waits of up to 30 s between them.
         sleep, clock, seed: waiting, time and the jitter of waits; injected by tests.
@@ -58,6 +58,7 @@ class FoundationModel:
         max_tokens: int = 1024,
         temperature: float | None = None,
         stop: Sequence[str] = (),
+        api: API = "converse",
         concurrency: int = 8,
         throttle_attempts: int = 10,
         sleep: Callable[[float], None] = time.sleep,
@@ -71,10 +72,13 @@ class FoundationModel:
             bad.append("model_id is empty")
         if isinstance(stop, str):
             bad.append(f"stop is {stop!r}, but must be a list of texts")
+        if api not in get_args(API):
+            bad.append(f"api is {api!r}, but must be one of {', '.join(get_args(API))}")
         if bad:
             raise ConfigError("FoundationModel: " + "; ".join(bad))
-        self.model_id, self.formatter, self._system = model_id, formatter or PromptFormatter(), system
-        self._max_tokens, self._temperature, self._stop = max_tokens, temperature, list(stop)
+        self.model_id, self.formatter, self._system = model_id, formatter or PromptFormatter(), system or ""
+        self._api = api
+        self._manner = self._first_manner = Manner(max_tokens, temperature, tuple(stop))
         self._batches = Batches(
             model_id,
             model_id,
@@ -113,71 +117,89 @@ class FoundationModel:
             BedrockError: AWS refused a request; both have ``partial``, the answers so far.
         """
         check_inputs(inputs)
-        requests = [self._request(item) for item in inputs]
-        waiter = self._batches.waiter()
-        answers = self._batches.run(waiter, functools.partial(self._answer, waiter), requests, resume)
-        warn_of_truncation([answer.stop_reason for answer in answers], self._max_tokens)
+        answers = self._ask([Inquiry.of(item, self.formatter, self._system) for item in inputs], resume)
+        warn_of_truncation([answer.stop_reason for answer in answers], self._manner.max_tokens)
         return answers
 
-    def _request(self, item: Record | str) -> dict[str, Any]:
-        turns = [{"role": "user", "content": item}] if isinstance(item, str) else self._turns(item)
-        system = "\n\n".join(turn["content"] for turn in turns if turn["role"] == "system") or self._system
-        request: dict[str, Any] = {
-            "modelId": self.model_id,
-            "messages": [
-                {"role": turn["role"], "content": [{"text": turn["content"]}]}
-                for turn in turns
-                if turn["role"] != "system"
-            ],
-        }
-        return request | ({"system": [{"text": system}]} if system else {})
+    def generate_json(
+        self,
+        prompts: Sequence[str],
+        schema: Mapping[str, Any],
+        /,
+        *,
+        system: str = "",
+        resume: Sequence[Generation | None] = (),
+    ) -> list[Generation]:
+        """Answer each prompt, in order, with a JSON object of `schema`.
 
-    def _turns(self, record: Record) -> list[dict[str, str]]:
-        # The gold SQL is never sent.
-        return self.formatter.messages(dataclasses.replace(record, sql=None))
+        Held to the schema by the service, where the model refuses that by a forced tool, else by tags in the text;
+        only the first is a guarantee, so check what comes. The end of the system prompt is a cache point, which only
+        long ones use (from 512 to 4,096 tokens, by the model).
 
-    def _answer(self, waiter: Waiter, request: dict[str, Any]) -> Generation:
+        Args:
+            prompts: what to ask.
+            schema: JSON schema with ``additionalProperties: false`` in each object, without minimum and maximum.
+            system: goes after the system prompt of this object.
+            resume: as `generate`.
+
+        Raises:
+            ConfigError, GenerationError, BedrockError: as `generate`.
+        """
+        check_inputs(prompts)
+        both = "\n\n".join(filter(None, (self._system, system)))
+        answers = self._ask([Inquiry((("user", prompt),), both, schema) for prompt in prompts], resume)
+        warn_of_truncation([answer.stop_reason for answer in answers], self._manner.max_tokens)
+        return answers
+
+    @property
+    def fingerprint(self) -> str:
+        """A text that changes with the model id and the options that an answer depends on."""
+        options = self._first_manner
+        parts = (self.model_id, self._system, self.formatter.fingerprint)
+        return json.dumps([*parts, options.max_tokens, options.temperature, options.stop])
+
+    def _ask(self, inquiries: Sequence[Inquiry], resume: Sequence[Generation | None]) -> list[Generation]:
+        waiter = self._batches.waiter()
+        return self._batches.run(waiter, functools.partial(self._answer, waiter), inquiries, resume)
+
+    def _answer(self, waiter: Waiter, inquiry: Inquiry) -> Generation:
         started = self._batches.clock()
         try:
-            answer = self._batches.send(waiter, functools.partial(self._converse, request))
+            answer, manner = self._batches.send(waiter, functools.partial(self._send, inquiry))
         except BedrockError as error:
-            if error.__cause__ is not None and _NEEDS_PROFILE in str(error).lower():
+            if error.__cause__ is not None and NEEDS_PROFILE in str(error).lower():
                 raise BedrockError(
                     f"{error} {self.model_id} is served through inference profiles only: try "
                     f"'global.{self.model_id}', or one of ListInferenceProfiles."
                 ) from error.__cause__
             raise
-        content = answer.get("output", {}).get("message", {}).get("content", [])
-        texts = [block["text"] for block in content if "text" in block]
-        if not texts:
-            raise GenerationError(
-                f"{self.model_id} answered without text (stop reason {answer.get('stopReason')!r}, content "
-                f"{[sorted(block) for block in content]}). Raise max_tokens, or look at its guardrails."
-            )
-        usage = answer.get("usage", {})
-        return Generation(
-            text="".join(texts),
-            stop_reason=stop_word(answer.get("stopReason") or "stop"),
-            prompt_tokens=usage.get("inputTokens"),
-            completion_tokens=usage.get("outputTokens"),
-            latency_s=self._batches.clock() - started,
-        )
+        return read(answer, inquiry, manner, self.model_id, self._batches.clock() - started)
 
-    def _converse(self, request: dict[str, Any]) -> dict[str, Any]:
+    def _send(self, inquiry: Inquiry) -> tuple[dict[str, Any], Manner]:
+        """The answer, and the manner that the model accepted; it is kept for the next request."""
         from botocore.exceptions import ClientError
 
-        settings: dict[str, Any] = {"maxTokens": self._max_tokens}
-        if self._stop:
-            settings["stopSequences"] = self._stop
-        temperature = self._temperature
-        if temperature is None:
-            return dict(self._runtime.converse(**request, inferenceConfig=settings))
-        try:
-            return dict(self._runtime.converse(**request, inferenceConfig=settings | {"temperature": temperature}))
-        except ClientError as error:
-            if not says(error, "ValidationException", "temperature"):
-                raise
-            logger.warning("%s refuses temperature=%s; asking without it", self.model_id, temperature)
-        # Newer models have none: "temperature is deprecated for this model".
-        self._temperature = None
-        return self._converse(request)
+        manner = self._manner
+        while True:
+            request = body(self._api, inquiry, manner)
+            try:
+                if self._api == "converse":
+                    answer = dict(self._runtime.converse(modelId=self.model_id, **request))
+                else:
+                    raw = self._runtime.invoke_model(modelId=self.model_id, body=json.dumps(request))["body"].read()
+                    answer = json.loads(raw)
+            except ClientError as error:
+                fewer = manner.without_refused(error, inquiry)
+                if fewer is None:
+                    raise
+                manner = fewer
+                continue
+            if manner != self._manner:
+                logger.warning("%s refuses %s", self.model_id, _refused(self._manner, manner))
+                self._manner = manner
+            return answer, manner
+
+
+def _refused(before: Manner, after: Manner) -> str:
+    old, new = dataclasses.asdict(before), dataclasses.asdict(after)
+    return ", ".join(f"{name}={old[name]!r}; asking with {new[name]!r}" for name in old if old[name] != new[name])

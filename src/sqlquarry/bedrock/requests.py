@@ -13,7 +13,6 @@ model insights with log probability support for Amazon Bedrock Custom Model Impo
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -93,7 +92,7 @@ class RequestFormat:
     def _messages(self, item: Record | str) -> list[dict[str, str]]:
         if isinstance(item, str):
             return [{"role": "user", "content": item}]
-        return self._formatter().messages(dataclasses.replace(item, sql=None))
+        return self._formatter().messages(item.asked)
 
     def _prompt(self, item: Record | str) -> str:
         return item if isinstance(item, str) else self._formatter().prompt(item)

@@ -24,7 +24,11 @@ Answer = TypeVar("Answer")
 
 _THROTTLED = ("ThrottlingException", "ServiceUnavailableException")
 # ModelTimeoutException (408) and InternalServerException are gone on the next try; botocore never retries the first.
-_TRANSIENT = (*_THROTTLED, "ModelTimeoutException", "InternalServerException")
+# Nor does it retry what breaks in the middle of an answer (ResponseStreamingError).
+_TRANSIENT = (
+    *(*_THROTTLED, "ModelTimeoutException", "InternalServerException"),
+    *("ConnectionClosedError", "ResponseStreamingError"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,7 @@ class Patience:
     Args:
         not_ready_budget_s: seconds for a cold model to wake up.
         not_ready_interval_s: seconds between two tries meanwhile.
-        throttle_attempts: tries of one request that is throttled.
+        throttle_attempts: tries of one request that is throttled, or whose connection breaks.
         throttle_base_s: mean wait after the first try, doubled after each.
         throttle_limit_s: longest such wait.
     """
@@ -79,16 +83,16 @@ class Waiter:
 
         Raises:
             ModelNotReadyError: the model stayed cold for the whole budget.
-            botocore.exceptions.ClientError: anything else that the service refuses, or throttling without end.
+            botocore.exceptions.BotoCoreError, ClientError: anything else that fails, or throttling without end.
         """
-        from botocore.exceptions import ClientError
+        from botocore.exceptions import BotoCoreError, ClientError
 
         attempt = 0
         while True:
             try:
                 with self._in_flight.slot() as started:
                     answer = self._run_warm(send)
-            except ClientError as error:
+            except (BotoCoreError, ClientError) as error:
                 attempt += 1
                 if error_code(error) in _THROTTLED:
                     self._in_flight.throttled(started)

@@ -113,7 +113,7 @@ def _downloaded(uri: str) -> Iterator[Path]:
 
 
 def _hub_rows(name: str) -> Iterator[Row]:
-    require("train", f"there is no file {name!r}, and reading it as a Hugging Face data set")
+    require("hub", f"there is no file {name!r}, and reading it as a Hugging Face data set")
     import datasets
 
     try:

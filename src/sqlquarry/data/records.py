@@ -128,15 +128,20 @@ class Records(Sequence[Record]):
         return max(1, round(test * len(self)))
 
 
+def _fields(record: Record) -> dict[str, object]:
+    # Alternatives are rare, and a record without them keeps the digest that it had before they existed.
+    return {name: getattr(record, name) for name in _FIELDS if name != "alternatives" or record.alternatives}
+
+
 def _json_line(record: Record) -> bytes:
-    line = json.dumps({name: getattr(record, name) for name in _FIELDS}, ensure_ascii=False)
+    line = json.dumps(_fields(record), ensure_ascii=False)
     # What UTF-8 cannot hold (lone surrogates) becomes the JSON escape of the same form.
     return line.encode("utf-8", "backslashreplace") + b"\n"
 
 
 def _content(record: Record) -> str:
     # Without the id, which readers make of the line number: the split must not depend on the order.
-    return json.dumps([getattr(record, name) for name in _FIELDS if name != "id"])
+    return json.dumps([value for name, value in _fields(record).items() if name != "id"])
 
 
 def _nearest_subset(sizes: Sequence[int], target: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,8 +10,9 @@ from sqlquarry.artifacts import Record
 from sqlquarry.errors import RecordError
 
 KNOWN_SHAPES = (
-    "question, schema[, sql, database, dialect, id] (SQLQuarry); question, context, answer (sql-create-context); "
-    "question, query, db_id, schema (Spider); question, SQL, db_id, schema[, evidence] (BIRD)"
+    "question, schema[, sql, alternatives, database, dialect, id] (SQLQuarry); "
+    "question, context, answer (sql-create-context); question, query, db_id, schema (Spider); "
+    "question, SQL, db_id, schema[, evidence] (BIRD)"
 )
 
 
@@ -74,7 +76,20 @@ def record_from_row(row: Mapping[str, object], default_id: str) -> Record:
         database=_optional_text(row, shape.database),
         dialect=_optional_text(row, "dialect") or "sqlite",
         id=_id(row[shape.id]) if shape.id in row else default_id,
+        alternatives=_alternatives(row) if shape is _OURS else (),
     )
+
+
+def _alternatives(row: Mapping[str, object]) -> tuple[str, ...]:
+    value = row.get("alternatives") or ()
+    if isinstance(value, str) and value.startswith("["):  # CSV holds it as JSON
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise RecordError(f"'alternatives' is {value!r:.40}, which is no JSON list: {error}") from error
+    if not isinstance(value, list | tuple):
+        raise RecordError(f"'alternatives' is {value!r:.40} ({type(value).__name__}), but must be a list of queries")
+    return tuple(_text({"alternatives": query}, "alternatives") for query in value)
 
 
 def _text(row: Mapping[str, object], column: str) -> str:

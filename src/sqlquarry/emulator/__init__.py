@@ -1,4 +1,4 @@
-"""AWS on loopback: moto, extended with Bedrock's model import, whose models answer with their real weights."""
+"""AWS on loopback: moto, extended with Bedrock's model import, whose models answer, and training jobs that train."""
 
 from sqlquarry.emulator.faults import Fault, Faults, ManualClock
 from sqlquarry.emulator.local import LocalAWS

@@ -1,6 +1,7 @@
 """What moto lacks of the services around Bedrock, as far as an import asks them: simulated policies, and quotas.
 
-Quotas: "Amazon Bedrock endpoints and quotas" (AWS General Reference).
+Quotas: "Amazon Bedrock endpoints and quotas" (AWS General Reference), which tells the codes of adjustable quotas only;
+that of concurrent jobs is as monitoring tools of users have it, and nothing here or in `bedrock` asks by it.
 """
 
 from __future__ import annotations

@@ -115,14 +115,18 @@ def _check_weights(directory: Path) -> int:
     shards = sorted(path.name for path in directory.glob("*.safetensors"))
     if not shards:
         raise ImportFailedError("could not find the expected file model.safetensors")
-    found = {tensor for shard in shards for tensor in _check_safetensors(directory / shard)}
+    found: dict[str, str] = {}
+    for shard in shards:
+        for tensor in _check_safetensors(directory / shard):
+            if found.setdefault(tensor, shard) != shard:
+                raise ImportFailedError(f"size mismatch for {tensor}: {found[tensor]} and {shard} both hold it")
     if len(shards) > 1 or (directory / INDEX).exists():
         weight_map = _read_json(directory, INDEX).get("weight_map")
         if not isinstance(weight_map, dict):
             raise ImportFailedError(f"{INDEX} has no weight_map")
         if absent := sorted(set(weight_map.values()) - set(shards)):
             raise ImportFailedError(f"could not find the expected file {absent[0]}, which {INDEX} names")
-        if lost := sorted(set(weight_map) - found):
+        if lost := sorted(set(weight_map) - found.keys()):
             raise ImportFailedError(f"{INDEX} names the tensor {lost[0]}, which no file holds")
     return sum((directory / shard).stat().st_size for shard in shards)
 

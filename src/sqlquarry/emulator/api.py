@@ -42,26 +42,26 @@ class ApiError(Exception):
         self.message = message
 
 
-def validate(operation: str, parameters: Any) -> None:
-    """Check parameters of a Bedrock operation against botocore's service model, as the service does.
+def validate(operation: str, parameters: Any, *, service: str = "bedrock") -> None:
+    """Check parameters of an operation against botocore's service model, as the service does.
 
     botocore itself checks types and required members before it sends; patterns and sizes only the service knows.
 
     Raises:
         ApiError: ValidationException that names every member out of bounds.
     """
-    findings = list(_findings(_input_shape(operation), parameters, ""))
+    findings = list(_findings(_input_shape(service, operation), parameters, ""))
     if findings:
         raise ApiError("ValidationException", f"{len(findings)} validation error(s): " + "; ".join(findings))
 
 
 @cache
-def _input_shape(operation: str) -> Any:
+def _input_shape(service: str, operation: str) -> Any:
     from botocore.loaders import Loader
     from botocore.model import ServiceModel
 
     # Not through a session, which would read the user's configuration.
-    return ServiceModel(Loader().load_service_model("bedrock", "service-2")).operation_model(operation).input_shape
+    return ServiceModel(Loader().load_service_model(service, "service-2")).operation_model(operation).input_shape
 
 
 def _findings(shape: Any, value: Any, path: str) -> Iterator[str]:
@@ -84,5 +84,9 @@ def _findings(shape: Any, value: Any, path: str) -> Iterator[str]:
 
 
 def _linear(pattern: str) -> str:
-    # Job names are "(-*[…-…])*": the class holds the dash too, so this says the same without exponential backtracking.
-    return pattern.replace("(-*[", "([")
+    # Names are "(-*[…-…])*": where the class holds the dash too, this says the same without exponential backtracking.
+    pattern = re.sub(r"\(-\*(\[[^]]*\\-[^]]*\])", r"(\1", pattern)
+    # Java's classes of letters, spaces and digits, which Python has not.
+    for java, python in ((r"\p{Alnum}", "a-zA-Z0-9"), (r"\p{L}", r"\w"), (r"\p{Z}", r"\s"), (r"\p{N}", r"\d")):
+        pattern = pattern.replace(java, python)
+    return pattern

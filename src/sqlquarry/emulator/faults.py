@@ -145,7 +145,53 @@ class JobFails(Fault):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobHangs(Fault):
-    """The next import job stays InProgress, and keeps the one slot, until the emulator is reset."""
+    """Import jobs stay InProgress, and keep the one slot, until cleared."""
+
+    times: float = math.inf
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceQuota(Refused):
+    """The account may not use so many instances for training; SageMaker's words, with its default quota of none."""
+
+    operation: str = "CreateTrainingJob"
+    code: str = "ResourceLimitExceeded"
+    message: str = (
+        "The account-level service limit 'ml.g5.12xlarge for training job usage' is 0 Instances, with current "
+        "utilization of 0 Instances and a request delta of 1 Instances. Please use AWS Service Quotas to request an "
+        "increase for this quota. If AWS Service Quotas is not available, contact AWS support to request an increase "
+        "for this quota."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingFails(Fault):
+    """The next training job ends Failed before it runs; without a message, for want of instances."""
+
+    message: str = (
+        "CapacityError: Unable to provision requested ML compute capacity. Please retry using a different ML instance "
+        "type."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpotInterruption(Fault):
+    """The instances of a spot training job are taken away once while it trains: SIGTERM, then it starts again.
+
+    Args:
+        after_s: so many seconds after its processes have started, by the emulator's clock.
+        after_step: instead, once a line of its log tells of this step ("step 3", "step=3") or a later one.
+        capacity_after_s: how long there are no new instances.
+    """
+
+    after_s: float | None = None
+    after_step: int | None = None
+    capacity_after_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        Fault.__post_init__(self)
+        if (self.after_s is None) == (self.after_step is None):
+            raise ConfigError(f"{self}: give either after_s or after_step")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,6 +302,10 @@ class Faults:
     def refusal(self, operation: str, key: str = "") -> Refused | None:
         """The error that a request must get."""
         return self.take(Refused, lambda fault: fault.concerns(operation, key))
+
+    def now(self, kind: type[Fault]) -> bool:
+        """Whether a fault of a kind is on, which uses nothing up."""
+        return any(isinstance(fault, kind) for fault in self.pending())
 
     def denies(self, action: str) -> bool:
         """Whether an IAM action ("s3:GetObject") is denied, which uses nothing up."""

@@ -174,7 +174,7 @@ def _decoding(body: dict[str, Any], shape: Shape) -> Decoding:
     refused += ["n"] if body.get("n", 1) != 1 else []
     refused += ["top_p"] if temperature > 0 and body.get("top_p", 1) != 1 else []
     if refused:
-        raise _invalid(f"this emulator does not do {', '.join(refused)}")
+        raise _invalid(f"this emulator does not do {', '.join(refused)}: leave it out here, or ask the service itself")
     return Decoding(limit, float(temperature), tuple(stop), seed, logprobs is not None and logprobs is not False)
 
 

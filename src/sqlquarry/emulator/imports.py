@@ -25,6 +25,7 @@ from sqlquarry.emulator.warmth import Warmth
 
 MAX_IMPORTED_MODELS = 3
 MAX_TAGS = 50  # per resource ("Tag your AWS resources", AWS General Reference)
+_READING = ("s3:ListBucket", "s3:GetObject", "kms:Decrypt")  # what the role needs
 _ID_ALPHABET = string.ascii_lowercase + string.digits
 
 
@@ -87,7 +88,6 @@ class ModelImports:
                 self._import_polls,
                 due=self._clock() + self._import_seconds,
                 created=self._now(),
-                hangs=self._faults.take(JobHangs) is not None,
             )
             self._jobs[job.arn] = job
             self._tags[job.arn] = _tag_dict(parameters.get("jobTags", []))
@@ -226,6 +226,7 @@ class ModelImports:
         directory = self._storage / arn.rpartition("/")[2]
         try:
             directory.mkdir()
+            self._require_access(source.netloc, source.path.strip("/"))
             self._fetch(source.netloc, source.path.strip("/"), directory)
             admitted = admit(directory)
         except ImportFailedError as error:
@@ -238,14 +239,24 @@ class ModelImports:
         shutil.rmtree(directory, ignore_errors=True)
         return failure
 
+    def _require_access(self, bucket: str, prefix: str) -> None:
+        if denied := [right for right in _READING if self._faults.denies(right)]:
+            # The words of customization jobs ("Troubleshooting", Bedrock user guide), which read buckets alike.
+            raise ImportFailedError(
+                f"Could not validate GetObject permissions to access Amazon S3 bucket: {bucket} at key {prefix}: the "
+                f"role is not allowed {denied[0]}"
+            )
+
     def _look_at(self, job: Job) -> None:
         self._settle(job)
         job.polls_left -= 1
 
     def _settle(self, job: Job) -> None:
-        if job.ended is not None or job.outcome is None or job.polls_left > 0 or job.hangs:
+        if job.ended is not None or job.outcome is None or job.polls_left > 0:
             return
-        if self._clock() < job.due or job.arn not in self._jobs:  # not there: the emulator was reset meanwhile
+        if self._clock() < job.due or self._faults.now(JobHangs):
+            return
+        if job.arn not in self._jobs:  # the emulator was reset meanwhile
             return
         job.ended = self._now()
         if isinstance(job.outcome, Model):

@@ -32,7 +32,7 @@ _one_per_process = threading.Lock()
 
 
 class LocalAWS:
-    """AWS on this machine: S3 and IAM by moto, Bedrock's model import, and imported models that answer for real.
+    """AWS on this machine: S3 and IAM by moto; imported models that answer for real, training jobs that train for real.
 
         with LocalAWS() as aws:
             importer = BedrockImporter(aws.role_arn, session=aws.session())
@@ -159,7 +159,7 @@ class LocalAWS:
 
     @property
     def role_arn(self) -> str:
-        """An IAM role that Bedrock may assume and that may read the bucket.
+        """An IAM role that Bedrock and SageMaker may assume and that may read and write the bucket.
 
         Raises:
             EmulatorError: it is not running.
@@ -181,6 +181,8 @@ class LocalAWS:
         from sqlquarry.emulator.account import Account
         from sqlquarry.emulator.imports import ModelImports
         from sqlquarry.emulator.runtime import Runtime
+        from sqlquarry.emulator.session import environment
+        from sqlquarry.emulator.training_jobs import TrainingJobs
 
         moto_bedrock.check_moto()
         moto_bedrock.reset_moto()
@@ -192,16 +194,28 @@ class LocalAWS:
         imports = ModelImports(
             storage=storage,
             fetch=partial(moto_s3.fetch_objects, account=account, region=self.region),
-            role_trusts_bedrock=moto_bedrock.role_trusts_bedrock,
+            role_trusts_bedrock=partial(moto_bedrock.role_trusts, "bedrock.amazonaws.com"),
             on_delete=pool.discard,
             arn_prefix=f"arn:aws:bedrock:{self.region}:{account}",
             faults=self.faults,
             **self._imports_options,
         )
 
+        training = TrainingJobs(
+            storage=storage,
+            session=self.session,
+            aws=lambda: environment(self.endpoint_url, self.region),
+            role_is_trusted=partial(moto_bedrock.role_trusts, "sagemaker.amazonaws.com"),
+            arn_prefix=f"arn:aws:sagemaker:{self.region}:{account}",
+            region=self.region,
+            faults=self.faults,
+            clock=self._imports_options["clock"],
+        )
+
         def furnish() -> None:
             self.faults.clear()
             imports.reset()
+            training.reset()
             self._role_arn = _create_role(iam, account)
             s3.create_bucket(Bucket=self.bucket)
 
@@ -210,6 +224,7 @@ class LocalAWS:
             moto_bedrock.install(
                 control=imports,
                 runtime=Runtime(imports, pool, self.faults, self._sleep),
+                training=training,
                 account=Account(self.faults, f"arn:aws:servicequotas:{self.region}:{account}"),
                 region=self.region,
                 faults=self.faults,
@@ -217,6 +232,7 @@ class LocalAWS:
             )
         )
         self._endpoint_url = self._serve()
+        self._teardown.callback(training.close)
         session = self.session()
         iam, s3 = session.client("iam"), session.client("s3")
         furnish()
@@ -256,13 +272,13 @@ def _load_local_model(directory: Path, max_batch: int) -> CompletionModel:
 
 
 def _create_role(iam: Any, account: str) -> str:
-    """The service role of "Create a service role for model import" (Bedrock user guide)."""
+    """The service role of "Create a service role for model import" (Bedrock user guide), for training jobs too."""
     trust = {
         "Version": "2012-10-17",
         "Statement": [
             {
                 "Effect": "Allow",
-                "Principal": {"Service": "bedrock.amazonaws.com"},
+                "Principal": {"Service": ["bedrock.amazonaws.com", "sagemaker.amazonaws.com"]},
                 "Action": "sts:AssumeRole",
                 "Condition": {"StringEquals": {"aws:SourceAccount": account}},
             }
@@ -273,7 +289,7 @@ def _create_role(iam: Any, account: str) -> str:
         "Statement": [
             {
                 "Effect": "Allow",
-                "Action": ["s3:GetObject", "s3:ListBucket"],
+                "Action": ["s3:GetObject", "s3:PutObject", "s3:ListBucket"],
                 "Resource": [f"arn:aws:s3:::{BUCKET}", f"arn:aws:s3:::{BUCKET}/*"],
             }
         ],

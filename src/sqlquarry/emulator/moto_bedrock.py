@@ -49,6 +49,7 @@ RELIES_ON = (
     ("moto.bedrock.responses", "BedrockResponse", "the class that receives bedrock operations"),
     ("moto.bedrockruntime.responses", "BedrockRuntimeResponse", "the class that receives bedrock-runtime operations"),
     ("moto.iam.responses", "IamResponse", "the class that receives iam operations"),
+    ("moto.sagemaker.responses", "SageMakerResponse", "the class that receives sagemaker operations"),
     ("moto.servicequotas.responses", "ServiceQuotasResponse", "the class that receives service-quotas operations"),
     ("moto.s3.models", "s3_backends", "reading and writing objects"),
     ("moto.s3.models", "S3Backend.get_bucket", "reading objects"),
@@ -78,6 +79,16 @@ CONTROL_OPERATIONS = (
 )
 RUNTIME_OPERATIONS = ("invoke_model", "invoke_model_with_response_stream", "converse", "converse_stream")
 IAM_OPERATIONS = ("simulate_principal_policy",)
+TRAINING_OPERATIONS = (
+    "create_training_job",
+    "describe_training_job",
+    "list_training_jobs",
+    "stop_training_job",
+    "delete_training_job",
+    "add_tags",
+    "delete_tags",
+    "list_tags",
+)
 QUOTA_OPERATIONS = ("get_service_quota", "list_service_quotas")
 
 
@@ -139,8 +150,8 @@ def reset_moto() -> None:
     moto_api_backend.reset()
 
 
-def role_trusts_bedrock(arn: str) -> bool:
-    """Whether a role of this ARN exists in emulated IAM and lets bedrock.amazonaws.com assume it."""
+def role_trusts(service: str, arn: str) -> bool:
+    """Whether a role of this ARN exists in emulated IAM and lets a service ("bedrock.amazonaws.com") assume it."""
     from moto.iam.exceptions import NotFoundException
     from moto.iam.models import iam_backends
 
@@ -148,7 +159,7 @@ def role_trusts_bedrock(arn: str) -> bool:
         role = iam_backends[account_id()]["aws"].get_role_by_arn(arn)
     except NotFoundException:
         return False
-    return "bedrock.amazonaws.com" in role.assume_role_policy_document
+    return service in role.assume_role_policy_document
 
 
 def account_id() -> str:
@@ -159,13 +170,21 @@ def account_id() -> str:
 
 
 def install(
-    *, control: Any, runtime: Any, account: Any, region: str, faults: Faults, on_reset: Callable[[], None]
+    *,
+    control: Any,
+    runtime: Any,
+    training: Any,
+    account: Any,
+    region: str,
+    faults: Faults,
+    on_reset: Callable[[], None],
 ) -> Callable[[], None]:
     """Let the methods of three objects answer the operations of the same names; returns what undoes it.
 
     Args:
         control: answers `CONTROL_OPERATIONS`.
         runtime: answers `RUNTIME_OPERATIONS`.
+        training: answers `TRAINING_OPERATIONS`.
         account: answers `IAM_OPERATIONS` and `QUOTA_OPERATIONS`.
         region: the only one that is served, IAM apart.
         faults: asked before every operation of every service but S3 (see `gate`).
@@ -176,6 +195,7 @@ def install(
     from moto.core.responses import BaseResponse
     from moto.iam.responses import IamResponse
     from moto.moto_api._internal.models import MotoAPIBackend
+    from moto.sagemaker.responses import SageMakerResponse
     from moto.servicequotas.responses import ServiceQuotasResponse
 
     undo = ExitStack()
@@ -190,6 +210,7 @@ def install(
     for response, names, service, only in (
         (BedrockResponse, CONTROL_OPERATIONS, control, region),
         (BedrockRuntimeResponse, RUNTIME_OPERATIONS, runtime, region),
+        (SageMakerResponse, TRAINING_OPERATIONS, training, region),
         (IamResponse, IAM_OPERATIONS, account, None),
         (ServiceQuotasResponse, QUOTA_OPERATIONS, account, region),
     ):

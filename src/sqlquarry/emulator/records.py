@@ -60,7 +60,6 @@ class Job:
     parameters: Parameters
     polls_left: int
     due: float  # by the emulator's clock; it does not end before
-    hangs: bool = False
     outcome: Model | str | None = None  # the model, or why there is none; None while files are copied
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
     ended: datetime | None = None

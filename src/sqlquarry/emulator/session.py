@@ -57,6 +57,20 @@ def loopback_session(endpoint_url: str, region: str) -> boto3.Session:
     )
 
 
+def environment(endpoint_url: str, region: str) -> dict[str, str]:
+    """The same for another process: environment variables that lead any AWS SDK to `endpoint_url` and nowhere else."""
+    return {
+        "AWS_ENDPOINT_URL": endpoint_url,
+        "AWS_REGION": region,
+        "AWS_DEFAULT_REGION": region,
+        "AWS_ACCESS_KEY_ID": "emulator",
+        "AWS_SECRET_ACCESS_KEY": "emulator",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
 @cache
 def _service_models() -> Loader:
     # Reading botocore's service models takes most of the time of making a session and its clients.

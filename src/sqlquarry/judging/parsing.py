@@ -12,18 +12,32 @@ _ONE_OPERATOR = {"!=": "<>", "==": "="}
 
 
 @lru_cache(maxsize=1024)
-def parse(sql: str, dialect: str) -> Expr | None:
-    """One statement as a syntax tree, or None where sqlglot cannot read it; don't change the tree, it is cached."""
+def statements(sql: str, dialect: str) -> tuple[Expr, ...] | None:
+    """Every statement as a syntax tree, or None where sqlglot cannot read one; cached: don't change the trees."""
     import sqlglot
     from sqlglot.errors import SqlglotError
 
     try:
-        statements = sqlglot.parse(sql, read=dialect)
+        found = sqlglot.parse(sql, read=dialect)
     # ValueError is an unknown dialect, RecursionError a query nested deeper than sqlglot can follow.
     except (SqlglotError, ValueError, RecursionError):
         return None
-    found = [statement for statement in statements if statement is not None]
-    return found[0] if len(found) == 1 else None
+    return tuple(statement for statement in found if statement is not None)
+
+
+def parse(sql: str, dialect: str) -> Expr | None:
+    """One statement as a syntax tree, or None where sqlglot cannot read it; don't change the tree, it is cached."""
+    found = statements(sql, dialect)
+    return found[0] if found is not None and len(found) == 1 else None
+
+
+def conditions(clause: Expr | None) -> list[Expr]:
+    """The conditions that AND and OR combine, without parentheses."""
+    if clause is None:
+        return []
+    if clause.key in ("where", "having", "paren"):
+        return conditions(clause.this)
+    return conditions(clause.this) + conditions(clause.expression) if clause.key in ("and", "or") else [clause]
 
 
 class Token(NamedTuple):
@@ -71,49 +85,3 @@ def tokens(sql: str, dialect: str) -> list[Token] | None:
         )
         for token, name, after in zip(found, types, [*types[1:], ""], strict=True)
     ]
-
-
-def is_ordered(sql: str) -> bool:
-    """Whether an SQLite query has a top-level ORDER BY, so that the order of its rows is part of the answer."""
-    depth = 0
-    for token in tokens(sql, "sqlite") or ():
-        if token.kind == "word":
-            depth += (token.text == "(") - (token.text == ")")
-            if depth == 0 and token.any_case and token.text.upper().startswith("ORDER "):
-                return True
-    return False
-
-
-class KeyedQuery(NamedTuple):
-    """A query that also returns its ORDER BY keys, as its last `keys` columns."""
-
-    sql: str
-    keys: int
-
-
-def with_order_keys(sql: str) -> KeyedQuery | None:
-    """Append the ORDER BY keys of a plain SQLite SELECT to its columns, so that ties can be seen.
-
-    None where that is not simple: set operations, and DISTINCT with LIMIT (more columns could make more rows).
-    """
-    from sqlglot import expressions as exp
-
-    tree = parse(sql, "sqlite")
-    if not isinstance(tree, exp.Select) or not tree.args.get("order"):
-        return None
-    if tree.args.get("distinct") and tree.args.get("limit"):
-        return None
-    columns = tree.selects
-    by_alias = {column.alias.lower(): column.this for column in columns if isinstance(column, exp.Alias)}
-    keys = []
-    for term in tree.args["order"].expressions:
-        key = term.this if isinstance(term, exp.Ordered) else term
-        if isinstance(key, exp.Literal) and not key.is_string and key.name.isdigit():  # ORDER BY 2
-            place = int(key.name)
-            if any(column.is_star for column in columns[:place]) or not 1 <= place <= len(columns):
-                return None
-            key = columns[place - 1].unalias()
-        elif isinstance(key, exp.Column) and not key.table and key.name.lower() in by_alias:
-            key = by_alias[key.name.lower()]
-        keys.append(key.copy())
-    return KeyedQuery(tree.copy().select(*keys).sql(dialect="sqlite"), len(keys))

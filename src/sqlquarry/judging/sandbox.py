@@ -1,25 +1,36 @@
-"""Run untrusted queries on SQLite files: read-only, bounded in time and memory, in a process that can be killed.
+"""Run untrusted queries: read-only, bounded in time and memory, in processes that can be killed.
 
-SQLite can be stopped between two of its instructions, which ends endless recursion and huge joins. It cannot be stopped
-within a built-in function (``printf('%.*c', 1000000000, 'x')`` takes 17 s), so the process is killed then.
+An engine can be stopped between two of its instructions, which ends endless recursion and huge joins. It cannot be
+stopped within a built-in function (SQLite's ``printf('%.*c', 1000000000, 'x')`` takes 17 s), so the process is killed
+then.
 """
 
 from __future__ import annotations
 
+import contextlib
+import marshal
 import math
+import os
+import select
 import subprocess
 import sys
-import threading
+import time
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from sqlquarry.errors import ConfigError, JudgingError
+from sqlquarry.extras import require
 from sqlquarry.judging import sandbox_child
+from sqlquarry.judging.engines import Engine, engine_of, file_of
 
-FailureKind = Literal["syntax", "no_such_column", "no_such_table", "timeout", "too_many_rows", "forbidden", "other"]
-_GRACE_S = 0.5  # from the time limit to the kill: SQLite gets the chance to stop by itself
+FailureKind = Literal[
+    "syntax", "no_such_column", "no_such_table", "timeout", "too_many_rows", "forbidden", "unavailable", "other"
+]
+_GRACE_S = 0.5  # from the time limit to the kill: the engine gets the chance to stop by itself
+_BLOCK_BYTES = 1 << 20
+_ADDRESS_SPACE_BYTES = 3 << 30  # of a child, besides what its queries may use
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +43,7 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a query returned nothing."""
+    """Why a query returned nothing; where the database is "unavailable", the query is not to blame."""
 
     kind: FailureKind
     message: str
@@ -46,7 +57,8 @@ class Limits:
         time_limit_s: seconds until it is stopped; killed half a second later.
         row_limit: rows of the result.
         result_bytes_limit: bytes of text and blobs in the whole result, 16 added for each cell.
-        value_bytes_limit: bytes of any one value, intermediate ones included.
+        value_bytes_limit: bytes of any one value; in SQLite intermediate ones included.
+        memory_bytes_limit: bytes that DuckDB may use; that PostgreSQL may spill to disk, where the account may say so.
 
     Raises:
         ConfigError: a limit is not a positive, finite number; all bad ones are named.
@@ -56,6 +68,7 @@ class Limits:
     row_limit: int = 100_000
     result_bytes_limit: int = 100_000_000
     value_bytes_limit: int = 1_000_000
+    memory_bytes_limit: int = 1_000_000_000
 
     def __post_init__(self) -> None:
         if bad := [f"{name} is {value!r}" for name, value in vars(self).items() if not 0 < value < math.inf]:
@@ -63,73 +76,117 @@ class Limits:
 
 
 class Sandbox:
-    """One child process that runs queries, one at a time; it starts on the first and again after a kill."""
+    """Child processes that run queries: as many as are asked for at the same time, kept for the next queries.
+
+    It may be used from several threads.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self._lock = threading.Lock()
-        self._child: subprocess.Popen[bytes] | None = None
+        self._idle: dict[Engine, list[_Child]] = {}
 
-    def run(self, database: Path, sql: str) -> Rows | Failure:
+    def run(self, database: Path | str, sql: str) -> Rows | Failure:
         """Run one statement and fetch its rows; nothing is ever written, and every trouble with it is a `Failure`.
 
+        Args:
+            database: an SQLite or DuckDB file, or the URL of a server as SQLAlchemy writes it.
+            sql: one statement in the database's own dialect.
+
         Raises:
-            JudgingError: the child process does not start.
+            JudgingError: the child process does not start, or the URL cannot be read.
+            MissingExtraError: the database's engine is not installed.
         """
-        with self._lock:
-            child = self._started()
-            assert child.stdin is not None  # noqa: S101 - it is a pipe
-            assert child.stdout is not None  # noqa: S101 - it is a pipe
-            killed = threading.Event()
-
-            def kill() -> None:
-                killed.set()
-                child.kill()
-
-            timer = threading.Timer(self.limits.time_limit_s + _GRACE_S, kill)
-            answer = None
+        engine = engine_of(database)
+        idle = self._idle.setdefault(engine, [])
+        child = None
+        while child is None or not child.alive:
             try:
-                timer.start()
-                sandbox_child.send(child.stdin, (str(database), sql, vars(self.limits)))
-                answer = sandbox_child.receive(child.stdout)
-            except BrokenPipeError:
-                pass  # the child died: there is no answer
-            finally:
-                # Also after Ctrl-C: an answer that is still to come must not be taken for the next query's.
-                timer.cancel()
-                if answer is None:
-                    self.close()
-        if answer is None:
-            if killed.is_set():
-                return Failure("timeout", f"killed after {self.limits.time_limit_s:g} s")
-            return Failure("other", f"the query ended its SQLite process (exit status {child.returncode})")
+                child = idle.pop()
+            except IndexError:
+                child = _Child(engine, self.limits)
+        outcome = child.run(str(file_of(database) or database), sql, self.limits)
+        if child.alive:
+            idle.append(child)
+        return outcome
+
+    def close(self) -> None:
+        """End the child processes."""
+        for children in self._idle.values():
+            while children:
+                children.pop().end()
+
+
+class _Child:
+    """One process, which runs one query at a time."""
+
+    def __init__(self, engine: Engine, limits: Limits) -> None:
+        if engine.extra:
+            require(engine.extra, f"judging on {engine.name}")
+        self.engine = engine
+        # SQLite's needs no installed package, and starts in a third of the time without them.
+        arguments = [engine.module, *sys.path] if engine.module else []
+        self.process = subprocess.Popen(  # noqa: S603 - our own script
+            [
+                *(sys.executable, "-I", "-S", sandbox_child.__file__),
+                *(str(_ADDRESS_SPACE_BYTES + limits.memory_bytes_limit), *arguments),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for the judge, who then ends the child
+        )
+        self.end = weakref.finalize(self, _end, self.process)
+        assert self.process.stdout is not None  # noqa: S101 - it is a pipe
+        if sandbox_child.receive(self.process.stdout) != sandbox_child.READY:
+            self.process.wait()
+            raise JudgingError(
+                f"the process for {engine.name} queries does not start (exit status {self.process.returncode}). "
+                f"Its message stands above; try: {sys.executable} {sandbox_child.__file__} {limits.memory_bytes_limit}"
+            )
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def run(self, database: str, sql: str, limits: Limits) -> Rows | Failure:
+        process = self.process
+        assert process.stdin is not None  # noqa: S101 - it is a pipe
+        assert process.stdout is not None  # noqa: S101 - it is a pipe
+        deadline = time.monotonic() + limits.time_limit_s + _GRACE_S
+        answer = None
+        try:
+            sandbox_child.send(process.stdin, (database, sql, vars(limits)))
+            content = _read(process.stdout.fileno(), 8, deadline)
+            content = _read(process.stdout.fileno(), int.from_bytes(content, "big"), deadline)
+            answer = marshal.loads(content)  # noqa: S302 - our own two processes
+        except TimeoutError:
+            return Failure("timeout", f"killed after {limits.time_limit_s:g} s")
+        except (BrokenPipeError, EOFError):
+            self.end()
+            return Failure(
+                "other", f"the query ended its {self.engine.name} process (exit status {process.returncode})"
+            )
+        finally:
+            # Also after Ctrl-C: an answer that is still to come must not be taken for the next query's.
+            if answer is None:
+                self.end()
         outcome, first, second = answer
         return Rows(first, second) if outcome == "rows" else Failure(first, second)
 
-    def close(self) -> None:
-        """End the child process, if there is one."""
-        if self._child is not None:
-            _end(self._child)
-            self._child = None
 
-    def _started(self) -> subprocess.Popen[bytes]:
-        if self._child is None or self._child.poll() is not None:
-            self.close()
-            self._child = subprocess.Popen(  # noqa: S603 - our own script
-                [sys.executable, "-I", "-S", sandbox_child.__file__],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                start_new_session=True,  # Ctrl-C is for the judge, who then ends the child
-            )
-            weakref.finalize(self, _end, self._child)
-            assert self._child.stdout is not None  # noqa: S101 - it is a pipe
-            if sandbox_child.receive(self._child.stdout) != sandbox_child.READY:
-                self._child.wait()
-                raise JudgingError(
-                    f"the process for SQLite queries does not start (exit status {self._child.returncode}). "
-                    f"Its message stands above; try: {sys.executable} {sandbox_child.__file__}"
-                )
-        return self._child
+def _read(pipe: int, size: int, deadline: float) -> bytes:
+    """Read `size` bytes from a pipe until `deadline`; a timer thread per query would take longer than most queries."""
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
+    content = bytearray()
+    while len(content) < size:
+        left_ms = 1000 * (deadline - time.monotonic())
+        if left_ms <= 0 or not poll.poll(left_ms):
+            raise TimeoutError
+        block = os.read(pipe, min(size - len(content), _BLOCK_BYTES))
+        if not block:
+            raise EOFError
+        content += block
+    return bytes(content)
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
@@ -137,4 +194,5 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     child.wait()
     for pipe in (child.stdin, child.stdout):
         if pipe is not None:
-            pipe.close()
+            with contextlib.suppress(BrokenPipeError):  # a request that it never read
+                pipe.close()

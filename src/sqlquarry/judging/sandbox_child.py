@@ -1,8 +1,9 @@
 """The process that runs queries for `sandbox`: a script of its own that needs the standard library only.
 
-It reads requests from standard input and writes answers to standard output: 8 bytes of length, big-endian, then a
-marshalled value. The first answer, READY, comes without a request, so that starting takes none of a query's time. A
-request is (path, sql, limits by name); an answer is ("rows", columns, rows) or ("failure", kind, message).
+It runs them on SQLite files, unless it is told the module of another engine and the folders to import it from. It reads
+requests from standard input and writes answers to standard output: 8 bytes of length, big-endian, then a marshalled
+value. The first answer, READY, comes without a request, so that starting takes none of a query's time. A request is
+(path or URL, sql, limits by name); an answer is ("rows", columns, rows) or ("failure", kind, message).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import closing
+from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
@@ -40,16 +42,20 @@ _KINDS = (
     ("unrecognized token", "syntax"),
     ("incomplete input", "syntax"),
 )
+_UNREADABLE = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_BUSY}
 _STEPS_BETWEEN_CHECKS = 10_000  # SQLite instructions; usually well under a millisecond
 
 
-def main() -> None:
+def main(address_space_bytes: str, module: str = "", *folders: str) -> None:
     """Answer requests until standard input ends."""
-    _limit_process()
+    _limit_process(int(address_space_bytes))
+    run = run_query
+    if module:
+        sys.path[:] = folders
+        run = import_module(module).run_query
     send(sys.stdout.buffer, READY)
     while (request := receive(sys.stdin.buffer)) is not None:
-        path, sql, limits = request
-        send(sys.stdout.buffer, run_query(Path(path), sql, limits))
+        send(sys.stdout.buffer, run(*request))
 
 
 def send(pipe: IO[bytes], value: Any) -> None:
@@ -66,13 +72,13 @@ def receive(pipe: IO[bytes]) -> Any:
     return marshal.loads(content) if length and len(content) == length else None  # noqa: S302 - our own two processes
 
 
-def _limit_process() -> None:
+def _limit_process(address_space_bytes: int) -> None:
     """Bound memory and temporary files (sorting spills to unlinked ones) where the system can."""
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 
         for name, limit in (
-            (resource.RLIMIT_AS, 4 << 30),
+            (resource.RLIMIT_AS, address_space_bytes),
             (resource.RLIMIT_FSIZE, 1 << 30),
             (resource.RLIMIT_CORE, 0),
         ):
@@ -81,11 +87,11 @@ def _limit_process() -> None:
             resource.setrlimit(name, (value, value))
 
 
-def run_query(database: Path, sql: str, limits: Mapping[str, Any]) -> Answer:
+def run_query(database: str, sql: str, limits: Mapping[str, Any]) -> Answer:
     """Run one statement and fetch its rows; every trouble is a failure."""
     guard = _Guard(limits)
     try:
-        with closing(sqlite3.connect(_read_only_uri(database), uri=True, isolation_level=None)) as connection:
+        with closing(sqlite3.connect(_read_only_uri(Path(database)), uri=True, isolation_level=None)) as connection:
             guard.protect(connection)
             return guard.fetch(connection.execute(sql))
     # Python reports a second statement as a Warning, which is no Error; a query may hold a lone surrogate or NUL.
@@ -156,8 +162,12 @@ class _Guard:
         message = str(error)
         if self.denied:
             return "failure", "forbidden", f"{self.denied} is not allowed: judging only reads"
-        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT:
+        code = getattr(error, "sqlite_errorcode", None)
+        if code == sqlite3.SQLITE_INTERRUPT:
             return self._timeout()
+        if code in _UNREADABLE:
+            hint = " (a DuckDB file is named .duckdb)" if code == sqlite3.SQLITE_NOTADB else ""
+            return "failure", "unavailable", f"{message}{hint}"
         if "one statement at a time" in message:
             return "failure", "forbidden", "more than one statement"
         kind = next((kind for words, kind in _KINDS if words in message.lower()), "other")
@@ -165,4 +175,4 @@ class _Guard:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -79,9 +79,13 @@ class BaseCheckpoint:
         """The error to raise where the base is not the one with SHA-256 `expected`."""
         if found == expected:
             return None
+        return self.another(f"SHA-256 {found[:12]}…, trained on {expected[:12]}…")
+
+    def another(self, why: str) -> MergeError:
+        """The error of a base that is not the one an adapter was trained on."""
         return MergeError(
-            f"the base at {self.storage} is not the one the adapter was trained on (SHA-256 {found[:12]}…, trained on "
-            f"{expected[:12]}…). Pass that one: AdapterMerger(base_model=...)."
+            f"the base at {self.storage} is not the one the adapter was trained on ({why}). Pass that one: "
+            "AdapterMerger(base_model=...)."
         )
 
     @property

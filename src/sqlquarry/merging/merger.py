@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 from sqlquarry.artifacts import AdapterCheckpoint, MergedModel, Record
 from sqlquarry.errors import ConfigError, MergeError
 from sqlquarry.merging.base import BaseCheckpoint
+from sqlquarry.merging.hub import locate_base
 from sqlquarry.merging.output import Output, OutputShard, dtype_changes, plan_shards
 from sqlquarry.merging.plan import MergePlan
 from sqlquarry.merging.rows import TensorRows
@@ -38,7 +39,8 @@ class AdapterMerger:
         base: the weights to add to: "original" (as in the checkpoint), "dequantized" (the 4-bit values that the adapter
             was trained on), or "auto": dequantized exactly where the adapter was trained on 4-bit weights; with
             evaluation records the one of both that is nearer to the adapter on its training base.
-        base_model: directory or ``s3://`` prefix of the base; None takes the one that the adapter's manifest names.
+        base_model: directory, ``s3://`` prefix or hub id of the base; an id is looked up in the local hub cache, and
+            nothing is downloaded. None takes the base that the adapter's manifest names.
         dtype: of the merged weights, "bfloat16", "float16" or "float32"; None keeps the base's.
         max_shard_bytes: larger shards of the base are split.
         thresholds: what a merge with evaluation records must reach to count as finished; None checks nothing.
@@ -151,7 +153,7 @@ class AdapterMerger:
             MergeError: base, adapter and merged model do not belong together.
         """
         trained = TrainedAdapters.open(adapter)
-        location = merged if isinstance(merged, str | Path) else _location(merged.path)
+        location = merged.uri if isinstance(merged, MergedModel) else merged
         target = Output(open_storage(location, self.session, self.endpoint_url), location)
         checkpoint = self._checkpoint(trained)
         return _verification(target, _Job(trained, checkpoint, trained.plan(checkpoint)), records)
@@ -168,8 +170,10 @@ class AdapterMerger:
         return _STORED_AS[self.dtype] if self.dtype else None
 
     def _checkpoint(self, trained: TrainedAdapters) -> BaseCheckpoint:
-        location = self.base_model or trained.base["path"]
-        return BaseCheckpoint.open(open_storage(location, self.session, self.endpoint_url))
+        location = locate_base(self.base_model, trained.base)
+        checkpoint = BaseCheckpoint.open(open_storage(location, self.session, self.endpoint_url))
+        trained.require_base(checkpoint)
+        return checkpoint
 
     def _base_kind(self, recipe: QuantizationRecipe | None) -> str:
         kind = ("original" if recipe is None else "dequantized") if self.base == "auto" else self.base
@@ -286,9 +290,3 @@ def _statistics(relative_updates: Mapping[str, float | None]) -> dict[str, Any]:
 
 def _records_digest(records: Sequence[Record]) -> str:
     return hashlib.sha256(json.dumps([asdict(record) for record in records]).encode()).hexdigest()
-
-
-def _location(path: Path) -> str | Path:
-    """Where a merged model lies; `Path` has made one slash of the two in an ``s3://`` prefix."""
-    text = path.as_posix()
-    return f"s3://{text.removeprefix('s3:/')}" if text.startswith("s3:/") else path

@@ -186,6 +186,9 @@ class Output:
             MergeError: there is no room for them.
         """
         left = [shard for shard in shards if shard.name not in self.done or self._sizes.get(shard.name) != shard.nbytes]
+        for name in self._sizes:
+            if fnmatch.fnmatch(name, ".*.tmp"):  # of a process that was killed while it wrote
+                self.storage.delete(name)
         self.storage.require_room(sum(shard.nbytes for shard in left))
         self._save_state()
         return left

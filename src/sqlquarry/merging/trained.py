@@ -13,6 +13,7 @@ from sqlquarry.errors import ConfigError, MergeError, PromptMismatchError
 from sqlquarry.extras import require
 from sqlquarry.merging.adapter import LoraAdapter
 from sqlquarry.merging.base import BaseCheckpoint
+from sqlquarry.merging.fourbit import differing_offset
 from sqlquarry.merging.plan import MergePlan, plan_merge
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.quantization import QuantizationRecipe
@@ -78,6 +79,18 @@ class TrainedAdapters:
             return self.adapters[0][0].manifest.digest
         pairs = [[adapter.manifest.digest, weight] for adapter, weight in self.adapters]
         return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
+
+    def require_base(self, checkpoint: BaseCheckpoint) -> None:
+        """Compare a sample of the base's weights with what training recorded of its 4-bit ones, in milliseconds.
+
+        The rest is compared by SHA-256 while it is read for the merge.
+
+        Raises:
+            MergeError: other weights than the adapter was trained on.
+        """
+        if self.recipe and (different := differing_offset(checkpoint.tensors, self.recipe)):
+            module, found, recorded = different
+            raise checkpoint.another(f"mean 4-bit scale of {module} {found:.6g}, trained on {recorded:.6g}")
 
     def plan(self, checkpoint: BaseCheckpoint) -> MergePlan:
         """What they make of the base; reads every adapter tensor once."""

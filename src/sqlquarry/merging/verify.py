@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,8 @@ class Thresholds:
 
     Args:
         max_kl: mean KL(adapter ‖ merged) on answer tokens, nats.
-        min_greedy_agreement: share of answer tokens with the same most likely token.
+        min_greedy_agreement: share of answer tokens with the same most likely token. It is missed where the measured
+            share is lower by more than two standard errors of that many tokens: 3 of 122 tokens prove nothing of 98 %.
         max_relative_update: largest ‖ΔW‖/‖W‖ of a tensor; beyond it the adapter has overwritten the base.
     """
 
@@ -82,14 +84,15 @@ class Verification:
         Raises:
             MergeError: with each number that misses its threshold.
         """
-        found = self.agreement
+        found, least = self.agreement, thresholds.min_greedy_agreement
+        chance = 2 * math.sqrt(least * (1 - least) / max(1, found.answer_tokens))
         bad = [
             message
             for wrong, message in (
                 (not found.kl <= thresholds.max_kl, f"KL {found.kl:.2e} > {thresholds.max_kl:g}"),
                 (
-                    not found.greedy_agreement >= thresholds.min_greedy_agreement,
-                    f"greedy agreement {found.greedy_agreement:.2%} < {thresholds.min_greedy_agreement:.2%}",
+                    not found.greedy_agreement >= least - chance,
+                    f"greedy agreement {found.greedy_agreement:.2%} < {least:.2%}",
                 ),
                 (
                     not self.largest_update <= thresholds.max_relative_update,

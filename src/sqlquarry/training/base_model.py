@@ -12,6 +12,7 @@ from typing import Any
 from sqlquarry.artifacts import sha256_file
 from sqlquarry.errors import GatedModelError, UnsupportedModelError
 from sqlquarry.quantization import quiet_transformers
+from sqlquarry.training.s3_base import download_base
 
 # Causal language models that Bedrock Custom Model Import takes (user guide, "custom model import", supported
 # architectures) and whose linear layers PEFT's "all-linear" reaches.
@@ -23,27 +24,32 @@ ARCHITECTURES = (
     "Qwen3ForCausalLM",
     "Qwen3MoeForCausalLM",
 )
-_HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt", "LICENSE*", "NOTICE*")
+_FILES = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt", "LICENSE*", "NOTICE*")
 
 
 def resolve_base_model(name: str | Path, *, cache: Path | None = None) -> Path:
     """The local directory of a base model, checked.
 
     Args:
-        name: a directory, a ``.gguf`` file (converted to bf16 safetensors once) or a Hugging Face id.
+        name: a directory, a ``.gguf`` file (converted to bf16 safetensors once), an ``s3://`` prefix (copied here once)
+            or a Hugging Face id.
         cache: where conversions go; default ``~/.cache/sqlquarry``.
 
     Raises:
         UnsupportedModelError: nothing usable there; the message says what.
         GatedModelError: the hub wants a licence accepted or a token.
     """
-    path = Path(name)
-    if path.suffix == ".gguf" and path.is_file():
-        directory = _converted(path, cache or Path.home() / ".cache" / "sqlquarry")
+    path, cache = Path(name), cache or Path.home() / ".cache" / "sqlquarry"
+    if str(name).startswith("s3://"):
+        directory = download_base(str(name), cache, _FILES)
+    elif path.suffix == ".gguf" and path.is_file():
+        directory = _converted(path, cache)
     elif path.is_dir():
         directory = path
     elif path.is_absolute() or str(name).startswith(".") or str(name).count("/") != 1:
-        raise UnsupportedModelError(f"base model {str(name)!r} is neither a directory, a .gguf file nor a hub id")
+        raise UnsupportedModelError(
+            f"base model {str(name)!r} is neither a directory, a .gguf file, an s3:// prefix nor a hub id"
+        )
     else:
         directory = _downloaded(str(name))
     check_base_model(directory)
@@ -82,7 +88,7 @@ def _downloaded(name: str) -> Path:
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=list(_HUB_FILES)))
+        return Path(snapshot_download(name, allow_patterns=list(_FILES)))
     except GatedRepoError as error:
         raise GatedModelError(
             f"{name} is gated: accept its licence on its page on the hub, then set HF_TOKEN (or run `hf auth login`)"

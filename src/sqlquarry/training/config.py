@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from sqlquarry.errors import ConfigError
+
+# Fields that change how a run is carried out, and nothing of its result.
+_HOW_NOT_WHAT = {
+    "hybrid_sharding",
+    "cpu_offload",
+    "checkpoint_interval_s",
+    "checkpoint_interval_steps",
+    "kept_checkpoints",
+    "report_to",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,10 +36,19 @@ class TrainingConfig:
         dropout: share of the update's inputs set to zero in training.
         target_modules: "all-linear" (all but the head) or the names of linear layers.
         quantization: "nf4" trains on 4-bit base weights (QLoRA), None on the weights as they are (LoRA).
+        hold_dequantized: hold the values of the 4-bit weights in bf16: four times their memory, and no time is spent on
+            unpacking them.
+        attention: "sdpa" with a dense mask, "flex" with one of blocks (CUDA only), "auto" takes flex on CUDA.
         gradient_checkpointing: recompute activations in the backward pass; None does so on CUDA only.
         max_gradient_norm: gradients are scaled down to this norm.
         device: "auto", "cpu" or "cuda".
-        seed: seeds adapter, packing and order.
+        seed: seeds adapter, packing, order and dropout.
+        hybrid_sharding: with several machines, shard the base within each and replicate it over them (HSDP).
+        cpu_offload: keep sharded base weights in CPU memory and bring them in layer by layer.
+        checkpoint_interval_s: seconds from one checkpoint to the next; what a kill costs at most.
+        checkpoint_interval_steps: steps from one checkpoint to the next, instead.
+        kept_checkpoints: newest checkpoints that are kept.
+        report_to: services that get every step's figures: "tensorboard", "wandb", "mlflow".
 
     Raises:
         ConfigError: names every field that cannot work.
@@ -44,10 +65,18 @@ class TrainingConfig:
     dropout: float = 0.0
     target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
     quantization: Literal["nf4"] | None = "nf4"
+    hold_dequantized: bool = False
+    attention: Literal["auto", "sdpa", "flex"] = "auto"
     gradient_checkpointing: bool | None = None
     max_gradient_norm: float = 1.0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: int = 42
+    hybrid_sharding: bool = False
+    cpu_offload: bool = False
+    checkpoint_interval_s: float = 600.0
+    checkpoint_interval_steps: int | None = None
+    kept_checkpoints: int = 2
+    report_to: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         checks = {
@@ -65,7 +94,17 @@ class TrainingConfig:
                 "'all-linear' or a tuple of layer names",
             ),
             "quantization": (self.quantization in ("nf4", None), "'nf4' or None"),
+            "attention": (
+                self.attention in ("auto", "sdpa") or (self.attention == "flex" and self.device != "cpu"),
+                "'auto', 'sdpa' or, on CUDA, 'flex'",
+            ),
             "max_gradient_norm": (self.max_gradient_norm > 0, "above 0"),
+            "checkpoint_interval_s": (self.checkpoint_interval_s > 0, "above 0"),
+            "checkpoint_interval_steps": (
+                self.checkpoint_interval_steps is None or self.checkpoint_interval_steps >= 1,
+                "None or at least 1",
+            ),
+            "kept_checkpoints": (self.kept_checkpoints >= 2, "at least 2: one must remain where the last is damaged"),
             "device": (self.device in ("auto", "cpu", "cuda"), "'auto', 'cpu' or 'cuda'"),
         }
         bad = [
@@ -75,6 +114,12 @@ class TrainingConfig:
         ]
         if bad:
             raise ConfigError("TrainingConfig: " + "; ".join(bad))
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the adapter depends on, ready for JSON: a run goes on only from checkpoints of the same."""
+        fields = json.loads(json.dumps(dataclasses.asdict(self)))
+        return {name: value for name, value in fields.items() if name not in _HOW_NOT_WHAT}
 
 
 def learning_rate_for(hidden_size: int) -> float:

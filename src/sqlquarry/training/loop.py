@@ -1,124 +1,240 @@
-"""TRL's SFTTrainer over packed rows, with the loss on the answers only."""
+"""The training loop: the same steps on one process or many, stopped and resumed at any of them."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import contextlib
+import math
+import signal
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
 
+from sqlquarry.errors import TrainingError, TrainingInterruptedError
 from sqlquarry.prompt import IGNORED_LABEL
+from sqlquarry.training.checkpoint import Checkpoints, Snapshot
 from sqlquarry.training.config import TrainingConfig
+from sqlquarry.training.loss import answer_loss, model_inputs
 from sqlquarry.training.packing import Row
-from sqlquarry.training.progress import progress_callback
+from sqlquarry.training.schedule import Schedule
+from sqlquarry.training.world import World
 
-if TYPE_CHECKING:
-    import torch
-
-
-def collate(rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-    """One row as the model's inputs, all (1, tokens), the mask (1, 1, tokens, tokens)."""
-    import torch
-
-    (columns,) = rows  # several rows would have to be padded; gradients are accumulated instead
-    row = Row(**columns)
-    return {
-        "input_ids": torch.tensor([row.input_ids]),
-        "labels": torch.tensor([row.labels]),
-        "position_ids": torch.tensor([row.positions]),
-        "attention_mask": row.attention_mask(),
-    }
+Log = Callable[[dict[str, Any]], None]
 
 
-def answer_loss(model: Any, inputs: dict[str, torch.Tensor], answer_tokens: torch.Tensor | int | None) -> torch.Tensor:
-    """Mean cross-entropy over answer tokens, in float32; logits are made for those tokens only.
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A finished run: steps taken, mean loss over them, and the seconds that they took in all sessions together."""
+
+    steps: int
+    loss: float
+    seconds: float
+
+
+class Loop:
+    """Adam on the adapter of a PEFT model, one packed row at a time.
+
+    A step's loss is the mean over all answer tokens of its rows on all processes, summed in float32. Dropout is seeded
+    by step and row. So losses and adapter do not depend on the number of processes beyond the order of sums.
 
     Args:
-        model: a causal language model that knows `logits_to_keep`.
-        inputs: one row as `collate` gives it.
-        answer_tokens: divide by this instead of the row's own count, so that accumulated rows weigh by their tokens.
+        model: a PEFT model; its trainable parameters are float32 and whole on every process.
+        rows: packed rows, the same on every process.
+        schedule: which rows each step sees.
+        config: gradient norm, seed and checkpoint intervals.
+        world: this process among its peers.
+        checkpoints: None keeps none; used by the leading process, read by all.
+        logs: each receives one entry per step; the leading process's business.
+        evaluation: rows whose loss is measured after each epoch.
     """
-    import torch
 
-    inputs = dict(inputs)
-    labels = inputs.pop("labels")[0]
-    # A token is predicted from the one before it, which lies in the same example: an answer never begins a branch.
-    targets = (labels != IGNORED_LABEL).nonzero().flatten()
-    logits = model(**inputs, logits_to_keep=targets - 1, use_cache=False).logits[0]
-    loss = torch.nn.functional.cross_entropy(logits.float(), labels[targets], reduction="sum")
-    return loss / (len(targets) if answer_tokens is None else answer_tokens)
+    def __init__(
+        self,
+        model: Any,
+        rows: Sequence[Row],
+        schedule: Schedule,
+        config: TrainingConfig,
+        world: World,
+        *,
+        checkpoints: Checkpoints | None = None,
+        logs: Sequence[Log] = (),
+        evaluation: Sequence[Row] = (),
+    ) -> None:
+        import torch
+
+        self.model, self.rows, self.schedule, self.config, self.world = model, rows, schedule, config, world
+        self.checkpoints, self.logs, self.evaluation = checkpoints, logs, evaluation
+        self.parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
+        self.optimizer = torch.optim.AdamW(
+            self.parameters.values(), lr=schedule.peak_rate, weight_decay=0.0, fused=world.device.type == "cuda"
+        )
+        flex = model.config._attn_implementation == "flex_attention"  # noqa: SLF001 - transformers has no public name
+        self.flex_tokens = config.max_sequence_tokens if flex else None
+        self.done, self.loss_sum, self.seconds = 0, 0.0, 0.0
+
+    def run(self) -> Outcome:
+        """Train from the newest checkpoint to the end.
+
+        Raises:
+            TrainingError: the loss is no longer a number, or a checkpoint cannot be written.
+            TrainingInterruptedError: SIGTERM or SIGINT came; the step was finished and a checkpoint written.
+        """
+        self._resume()
+        started, before = time.monotonic(), self.seconds
+        saved_at = started
+        with _stop_signals() as stopped:
+            while self.done < self.schedule.steps:
+                entry, stop = self._step(self.done, bool(stopped))
+                self.seconds = before + time.monotonic() - started
+                self.loss_sum += entry["loss"]
+                self.done += 1
+                if self.schedule.ends_epoch(self.done - 1) and self.evaluation:
+                    entry["eval_loss"] = self._evaluate()
+                for log in self.logs:
+                    log({"step": self.done, "seconds": round(self.seconds, 2), **entry})
+                if stop:
+                    self._save()
+                    self._finish_writing()
+                    raise TrainingInterruptedError(
+                        f"stopped by a signal after step {self.done} of {self.schedule.steps}; "
+                        + (
+                            f"the same call goes on from {self.checkpoints.place}"
+                            if self.checkpoints
+                            else "nothing is kept"
+                        )
+                    )
+                every = self.config.checkpoint_interval_steps
+                due = (
+                    self.done % every == 0
+                    if every
+                    else time.monotonic() - saved_at >= self.config.checkpoint_interval_s
+                )
+                if due and self.done < self.schedule.steps:
+                    self._save()
+                    saved_at = time.monotonic()
+        self._finish_writing()
+        return Outcome(self.done, self.loss_sum / self.done, self.seconds)
+
+    def _step(self, step: int, stop: bool) -> tuple[dict[str, Any], bool]:
+        """One optimiser step; what to log, and whether any process was told to stop."""
+        import torch
+
+        picked = self.schedule.rows_of(step)
+        answers = sum(label != IGNORED_LABEL for row in picked for label in self.rows[row].labels)
+        total = torch.zeros(2, device=self.world.device)  # the loss, and votes to stop
+        total[1] = stop
+        for row, counts in self.world.share(picked):
+            # Dropout is a function of step and row: the same in a resumed run and on any process.
+            torch.manual_seed(zlib.crc32(f"{self.config.seed} {step} {row}".encode()))
+            loss = self._loss(self.rows[row], answers) * counts
+            loss.backward()
+            total[0] += loss.detach()
+        gradients = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
+        self.world.sum([total, *gradients])
+        loss_value = total[0].item()
+        if not math.isfinite(loss_value):
+            self._save()
+            self._finish_writing()
+            raise TrainingError(
+                f"the loss became {loss_value} in step {step + 1} at a rate of {self.schedule.rate(step):.1e}. Lower "
+                "TrainingConfig.learning_rate; the adapter from before that step is kept in the last checkpoint."
+            )
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.config.max_gradient_norm)
+        rate = self.schedule.rate(step)
+        self.optimizer.param_groups[0]["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        tokens = sum(len(self.rows[row].input_ids) for row in picked)
+        entry = {
+            "steps": self.schedule.steps,
+            "loss": loss_value,
+            "grad_norm": norm.item(),
+            "learning_rate": rate,
+            "tokens": tokens,
+        }
+        return entry, total[1].item() > 0
+
+    def _loss(self, row: Row, answers: int | None) -> Any:
+        import torch
+
+        device = self.world.device
+        with torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else contextlib.nullcontext():
+            return answer_loss(self.model, model_inputs(row, device, flex_tokens=self.flex_tokens), answers)
+
+    def _evaluate(self) -> float:
+        """Mean loss over the answer tokens of the evaluation rows."""
+        import torch
+
+        answers = sum(label != IGNORED_LABEL for row in self.evaluation for label in row.labels)
+        total = torch.zeros((), device=self.world.device)
+        self.model.eval()
+        with torch.no_grad():
+            for row, counts in self.world.share(range(len(self.evaluation))):
+                total += self._loss(self.evaluation[row], answers) * counts
+        self.model.train()
+        self.world.sum([total])
+        return total.item()
+
+    def _save(self) -> None:
+        if self.checkpoints is None or not self.world.leads or not self.done:
+            return
+        state = self.optimizer.state
+        tensors = {}
+        for name, parameter in self.parameters.items():
+            tensors[f"adapter.{name}"] = parameter.detach()
+            for moment in ("exp_avg", "exp_avg_sq"):
+                tensors[f"{moment}.{name}"] = state[parameter][moment]
+        # Copies: training goes on while they are written.
+        copies = {name: tensor.to("cpu", copy=True) for name, tensor in tensors.items()}
+        facts = {"loss_sum": repr(self.loss_sum), "seconds": repr(self.seconds)}
+        self.checkpoints.save(Snapshot(self.done, copies, facts))
+
+    def _finish_writing(self) -> None:
+        """Until the last checkpoint is there, on every process: where one ends early, the others are ended too."""
+        if self.checkpoints is not None:
+            self.checkpoints.wait()
+        self.world.any(False)
+
+    def _resume(self) -> None:
+        import torch
+
+        snapshot = self.checkpoints.latest() if self.checkpoints is not None else None
+        if snapshot is None:
+            return
+        self.done = snapshot.step
+        self.loss_sum, self.seconds = float(snapshot.facts["loss_sum"]), float(snapshot.facts["seconds"])
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(snapshot.tensors[f"adapter.{name}"])
+                # Made as the optimiser makes it: float32, on the parameter's device; the count only where it is fused.
+                count = torch.tensor(
+                    float(snapshot.step), device=self.world.device if self.world.device.type == "cuda" else None
+                )
+                self.optimizer.state[parameter] = {"step": count} | {
+                    moment: snapshot.tensors[f"{moment}.{name}"].to(parameter.device)
+                    for moment in ("exp_avg", "exp_avg_sq")
+                }
 
 
-def build_trainer(
-    model: Any,
-    tokenizer: Any,
-    config: TrainingConfig,
-    train_rows: Sequence[Row],
-    evaluation_rows: Sequence[Row] | None,
-    *,
-    learning_rate: float,
-    work_directory: Path,
-) -> Any:
-    """An SFTTrainer that is ready to train `model` (already a PEFT model) on packed rows."""
-    import torch
-    from transformers import PrinterCallback
-    from trl import SFTConfig, SFTTrainer
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """A list that SIGTERM (a spot notice) and the first SIGINT add to, while the block runs; elsewhere than in the main
+    thread signals cannot be taken, and the list stays empty."""  # noqa: D205, D209 - one thought
+    received: list[int] = []
+    before: dict[signal.Signals, Any] = {}
 
-    class _PackedTrainer(SFTTrainer):  # type: ignore[misc]  # its types are not followed
-        def compute_loss(
-            self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
-        ) -> Any:
-            if return_outputs:
-                raise ValueError("packed training gives a loss and no logits")
-            return answer_loss(model, inputs, num_items_in_batch)
+    def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - its interface
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
 
-    cuda = model.device.type == "cuda"
-    records = sum(row.records for row in train_rows)
-    rows_per_step = min(len(train_rows), max(1, round(config.records_per_step * len(train_rows) / records)))
-    checkpointing = cuda if config.gradient_checkpointing is None else config.gradient_checkpointing
-    trainer = _PackedTrainer(
-        model=model,
-        processing_class=tokenizer,
-        train_dataset=_dataset(train_rows),
-        eval_dataset=_dataset(evaluation_rows) if evaluation_rows else None,
-        data_collator=collate,
-        callbacks=[progress_callback(train_rows, work_directory / "training_log.jsonl")],
-        args=SFTConfig(
-            output_dir=str(work_directory),
-            use_cpu=not cuda,
-            bf16=cuda,
-            per_device_train_batch_size=1,
-            per_device_eval_batch_size=1,
-            gradient_accumulation_steps=rows_per_step,
-            num_train_epochs=config.epochs,
-            learning_rate=learning_rate,
-            lr_scheduler_type="cosine",
-            warmup_steps=config.warmup_share,  # below 1 it is a share of all steps (transformers 5)
-            max_grad_norm=config.max_gradient_norm,
-            optim="adamw_torch",
-            gradient_checkpointing=checkpointing,
-            seed=config.seed,
-            data_seed=config.seed,
-            eval_strategy="epoch" if evaluation_rows else "no",
-            prediction_loss_only=True,
-            save_strategy="no",
-            logging_steps=1,
-            disable_tqdm=True,
-            report_to=[],
-            remove_unused_columns=False,
-            dataset_kwargs={"skip_prepare_dataset": True},
-            max_length=None,
-        ),
-    )
-    trainer.remove_callback(PrinterCallback)  # prints every log line between the progress bar's
-    # TRL casts a QLoRA adapter to bfloat16, whose 8 bits swallow small updates; float32 costs a few megabytes.
-    for parameter in trainer.model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.to(torch.float32)
-    return trainer
-
-
-def _dataset(rows: Sequence[Row]) -> Any:
-    from datasets import Dataset
-
-    return Dataset.from_list([dataclasses.asdict(row) for row in rows])
+    try:
+        with contextlib.suppress(ValueError):  # not the main thread
+            for number in (signal.SIGTERM, signal.SIGINT):
+                before[number] = signal.signal(number, note)
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import random
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlquarry.inference import common_prefix
 from sqlquarry.prompt import IGNORED_LABEL, Encoded
@@ -65,6 +65,32 @@ class Row:
         same_family = family[:, None] == family[None, :]
         visible = (branch[None, :] == 0) | (branch[:, None] == branch[None, :])
         return (earlier & same_family & visible)[None, None]
+
+    def block_mask(self, device: torch.device) -> Any:
+        """The same for flex_attention, whose kernel skips blocks of tokens that do not look at each other."""
+        import torch
+        from torch.nn.attention.flex_attention import create_block_mask
+
+        family = torch.tensor(self.families, device=device)
+        branch = torch.tensor(self.branches, device=device)
+
+        def looks(batch: Any, head: Any, row: Any, column: Any) -> Any:  # noqa: ARG001 - flex_attention's interface
+            same_family = family[row] == family[column]
+            return (row >= column) & same_family & ((branch[column] == 0) | (branch[row] == branch[column]))
+
+        return create_block_mask(looks, None, None, len(self.families), len(self.families), device=str(device))
+
+    def padded(self, tokens: int) -> Row:
+        """The row with tokens of no use behind it, a family of their own, so that all rows have one shape."""
+        more = tokens - len(self.input_ids)
+        return Row(
+            self.input_ids + [0] * more,
+            self.labels + [IGNORED_LABEL] * more,
+            self.positions + [0] * more,
+            self.families + [-1] * more,
+            self.branches + [0] * more,
+            self.records,
+        )
 
 
 def pack(

@@ -3,65 +3,68 @@
 from __future__ import annotations
 
 import json
-import math
-import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
-from sqlquarry.training.packing import Row
+from sqlquarry.artifacts import write_atomically
+from sqlquarry.training.speed import PaceMeter
 
 
-def progress_callback(rows: Sequence[Row], log_file: Path) -> Any:
-    """A transformers callback that draws a rich progress bar and appends to `log_file`.
+class StepLog:
+    """Draw a bar on a terminal and append each step's numbers to a file; a context manager, called once per step.
 
-    Defined inside a function because importing `TrainerCallback` costs four seconds.
+    Args:
+        path: the JSON Lines file. Lines from the first logged step on are of a run that was killed, and are dropped.
+        steps: optimiser steps of the whole run.
+        pace: makes speed, use of the GPU and memory of the entries.
     """
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-    from transformers import TrainerCallback
 
-    class _Progress(TrainerCallback):  # type: ignore[misc]  # its types are not followed
-        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002 - its interface
-            self.started = time.monotonic()
-            tokens = sum(len(row.input_ids) for row in rows)
-            self.tokens_per_step = tokens * args.num_train_epochs / max(1, state.max_steps)
-            self.bar = Progress(
-                TextColumn("training"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.description}"),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-                console=Console(stderr=True),
-            )
-            self.task = self.bar.add_task("", total=state.max_steps)
-            self.bar.start()
+    def __init__(self, path: Path, steps: int, pace: PaceMeter) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:  # noqa: ARG002 - its interface
-            seconds = time.monotonic() - self.started
-            entry = {"step": state.global_step, "seconds": round(seconds, 2), **(logs or {})}
-            with log_file.open("a") as file:
-                file.write(json.dumps(entry) + "\n")
-            loss = entry.get("loss", entry.get("eval_loss"))
-            if loss is not None and not math.isfinite(loss):
-                control.should_training_stop = True
-            if "loss" in entry:
-                rate = self.tokens_per_step * state.global_step / seconds
-                self.bar.update(
-                    self.task,
-                    completed=state.global_step,
-                    description=f"loss {entry['loss']:.3f}, {rate:,.0f} tokens/s",
-                )
+        self._path, self._pace, self._fresh = path, pace, True
+        self._bar = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+        )
+        self._task = self._bar.add_task("", total=steps)
 
-        def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002 - its interface
-            self.bar.stop()
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
 
-    return _Progress()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def __call__(self, entry: dict[str, Any]) -> None:
+        """Note one step: its number, seconds since the start, loss, learning rate, gradient norm and tokens."""
+        if self._fresh:
+            self._drop_from(entry["step"])
+            self._fresh = False
+        pace = self._pace(entry)
+        with self._path.open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+        speed = f", {pace}" if pace.tokens_per_second else ""
+        self._bar.update(self._task, completed=entry["step"], description=f"loss {entry['loss']:.3f}{speed}")
+
+    def _drop_from(self, step: int) -> None:
+        if self._path.exists():
+            lines = self._path.read_text().splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] < step]
+            write_atomically(self._path, "".join(kept).encode())

@@ -2,46 +2,58 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
-import math
-import shutil
-import time
-from collections.abc import Sequence
+import logging
+import os
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from sqlquarry.artifacts import MANIFEST, AdapterCheckpoint, Record, base_digest, write_manifest
+from sqlquarry.artifacts import MANIFEST, AdapterCheckpoint, Record, base_digest, write_json, write_manifest
 from sqlquarry.errors import RecordError, TrainingError
 from sqlquarry.extras import require
 from sqlquarry.inference import pick_device
 from sqlquarry.prompt import Encoded, PromptFormatter
-from sqlquarry.quantization import (
-    QuantizationRecipe,
-    compute_dtype,
-    load_causal_lm,
-    quiet_transformers,
-    recorded,
-)
+from sqlquarry.quantization import quiet_transformers
 from sqlquarry.training.base_model import resolve_base_model
-from sqlquarry.training.config import TrainingConfig, learning_rate_for
-from sqlquarry.training.loop import build_trainer
+from sqlquarry.training.card import write_card
+from sqlquarry.training.checkpoint import Checkpoints
+from sqlquarry.training.config import TrainingConfig
+from sqlquarry.training.guards import check_run
+from sqlquarry.training.launch import launch
+from sqlquarry.training.loop import Log, Loop
+from sqlquarry.training.model import load_base, make_trainable
 from sqlquarry.training.packing import Row, pack
+from sqlquarry.training.plan import TrainingPlan, plan_training, schedule_of
+from sqlquarry.training.plot import write_loss_plot
+from sqlquarry.training.progress import StepLog
+from sqlquarry.training.reporting import Reporter, check_report_to
+from sqlquarry.training.speed import PaceMeter, peak_gpu_bytes
+from sqlquarry.training.world import World
 
-_PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate")
+logger = logging.getLogger(__name__)
+_PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
+_MARKER = ".training"  # in a directory that a run has begun to fill; holds what the run is of
 
 
 class QLoRAFSDPTrainer:
-    """Fine-tune a base model with QLoRA on one CPU or one GPU; sharding over several (FSDP) is not there yet.
+    """Fine-tune a base model with QLoRA on one CPU, one GPU, or several under FSDP2.
+
+    Under ``torchrun`` every process calls `train`; from a notebook or a script, ``train(..., processes=4)`` starts
+    them. A run that was killed goes on from its newest checkpoint when the same call is made again, also on another
+    number of processes.
 
     Args:
         base_model: a directory, a ``.gguf`` file or a Hugging Face id.
         formatter: the prompt; None uses the published wording.
         config: see `TrainingConfig`.
 
-    Source: Hu et al. 2021, arXiv:2106.09685 (LoRA); Dettmers et al. 2023, arXiv:2305.14314 (QLoRA).
+    Source: Hu et al. 2021, arXiv:2106.09685 (LoRA); Dettmers et al. 2023, arXiv:2305.14314 (QLoRA); Zhao et al. 2023,
+    arXiv:2304.11277 (FSDP).
     """
 
     def __init__(
@@ -55,7 +67,13 @@ class QLoRAFSDPTrainer:
         self.config = config or TrainingConfig()
 
     def train(
-        self, train: Sequence[Record], evaluation: Sequence[Record] | None = None, *, output_dir: str | Path
+        self,
+        train: Sequence[Record],
+        evaluation: Sequence[Record] | None = None,
+        *,
+        output_dir: str | Path,
+        checkpoint_dir: str | Path | None = None,
+        processes: int | None = None,
     ) -> AdapterCheckpoint:
         """Train an adapter and save it with its prompt and manifest.
 
@@ -66,14 +84,21 @@ class QLoRAFSDPTrainer:
             train: records with SQL.
             evaluation: records whose loss is reported after each epoch; they are not learnt.
             output_dir: receives ``adapter_model.safetensors``, ``adapter_config.json``, ``prompt.json``,
-                ``training_log.jsonl`` and, last, ``manifest.json``.
+                ``training_log.jsonl``, ``loss.svg``, a model card and, last, ``manifest.json``.
+            checkpoint_dir: a directory of its own or an ``s3://`` prefix for checkpoints; None puts them below
+                `output_dir`. They are removed once the adapter is finished.
+            processes: start so many processes on this machine, one for each GPU, and wait for them; None trains in this
+                process (or, under ``torchrun``, in these processes).
 
         Raises:
             MissingExtraError: the extra "train" is not installed.
             RecordError: records without SQL, or longer than a row.
-            ConfigError: base model and prompt do not fit (see `PromptFormatter.bind`).
+            ConfigError: base model and prompt do not fit (see `PromptFormatter.bind`), or the run cannot work: all
+                reasons are named before anything is loaded (see `check_run`).
             ModelError: the base model or the device cannot be used.
-            TrainingError: `output_dir` holds something else, or the loss is no longer a number.
+            TrainingError: `output_dir` holds something else, the loss is no longer a number, a checkpoint cannot be
+                written, or one of several processes died.
+            TrainingInterruptedError: a signal stopped it; the same call goes on.
         """
         require("train", "QLoRAFSDPTrainer")
         from transformers import AutoTokenizer
@@ -84,61 +109,157 @@ class QLoRAFSDPTrainer:
         tokenizer = AutoTokenizer.from_pretrained(base)
         formatter = self.formatter.bind(tokenizer)
         train_rows, data_digest = self._rows(train, formatter, tokenizer)
-        evaluation_rows = self._rows(evaluation, formatter, tokenizer)[0] if evaluation else None
+        evaluation_rows = self._rows(evaluation, formatter, tokenizer)[0] if evaluation else []
+        if processes is not None:
+            self._checked_plan(train, base, formatter, tokenizer, processes)
+            launch(self, train, evaluation, output_dir=output, checkpoint_dir=checkpoint_dir, processes=processes)
+            return AdapterCheckpoint.load(output)
+
+        world = World.join(device)
         identity = {
-            "base_model": {"name": str(self.base_model), "path": str(base), "sha256": base_digest(base)},
+            "base_model": {
+                "name": str(self.base_model),
+                "path": str(base),
+                "sha256": world.lead(lambda: base_digest(base)),
+            },
             "prompt_fingerprint": formatter.fingerprint,
             "data_sha256": data_digest,
-            "config": json.loads(json.dumps(dataclasses.asdict(self.config))),
+            "config": self.config.identity,
         }
-        if finished := _finished(output, identity):
-            return finished
+        if not world.lead(lambda: _finished(output, identity)):
+            plan = world.lead(lambda: self._checked_plan(train, base, formatter, tokenizer, world.size))
+            checkpoints = Checkpoints(checkpoint_dir or output / ".checkpoints", kept=self.config.kept_checkpoints)
+            provenance = self._trained(
+                base,
+                world,
+                plan,
+                rows=train_rows,
+                evaluation_rows=evaluation_rows,
+                output=output,
+                checkpoints=checkpoints,
+            )
+            provenance["run"]["records"] = len(train)
 
-        with quiet_transformers():
-            model, recipe = self._load(base, device)
-            learning_rate = self.config.learning_rate or learning_rate_for(model.config.hidden_size)
-            trainer = build_trainer(
-                model,
-                tokenizer,
-                self.config,
-                train_rows,
-                evaluation_rows,
-                learning_rate=learning_rate,
-                work_directory=output,
-            )
-            started = time.monotonic()
-            result = trainer.train()
-            seconds = time.monotonic() - started
-        if not math.isfinite(result.training_loss):
-            raise TrainingError(
-                f"the loss became {result.training_loss} after {trainer.state.global_step} steps at a peak rate of "
-                f"{learning_rate:.1e}. Lower TrainingConfig.learning_rate."
-            )
-        trainer.model.save_pretrained(output)
-        formatter.save(output)
-        tokens = sum(len(row.input_ids) for row in train_rows)
-        manifest = write_manifest(
-            output,
-            AdapterCheckpoint.kind,
-            identity
-            | {
-                "quantization": dataclasses.asdict(recipe) if recipe else None,
-                "run": {
-                    "records": len(train),
-                    "rows": len(train_rows),
-                    "tokens_per_epoch": tokens,
-                    "tokens_unshared": sum(row_tokens_unshared(row) for row in train_rows),
-                    "steps": trainer.state.global_step,
-                    "learning_rate": learning_rate,
-                    "training_loss": result.training_loss,
-                    "seconds": seconds,
-                    "tokens_per_second": tokens * self.config.epochs / seconds,
-                    "device": device,
-                },
-                "versions": {name: version(name) for name in _PACKAGES},
-            },
-        )
+            def finish() -> None:
+                formatter.save(output)
+                write_loss_plot(output / "training_log.jsonl", output / "loss.svg")
+                write_card(output, identity | provenance, base=base)
+                write_manifest(output, AdapterCheckpoint.kind, identity | provenance)
+                # Only now: whatever a kill leaves before the manifest can be gone on with.
+                checkpoints.clear()
+                (output / _MARKER).unlink()
+
+            world.lead(finish)
+        # On several machines only the leading process's disk holds the files.
+        manifest = world.lead(lambda: AdapterCheckpoint.load(output).manifest)
+        world.leave()
         return AdapterCheckpoint(output, manifest)
+
+    def plan(
+        self,
+        records: Sequence[Record],
+        *,
+        instance_type: str | None = None,
+        gpu: str | None = None,
+        processes: int | None = None,
+        instances: int = 1,
+        price_per_hour: float | None = None,
+    ) -> TrainingPlan:
+        """Forecast tokens, steps, memory, time and price of `train` without loading a weight; see `plan_training`.
+
+        Raises:
+            RecordError: there are no records, or some have no SQL.
+            ConfigError: an unknown GPU or instance type.
+            ModelError: the base model cannot be used.
+        """
+        require("train", "QLoRAFSDPTrainer.plan")
+        from transformers import AutoTokenizer
+
+        base = resolve_base_model(self.base_model)
+        tokenizer = AutoTokenizer.from_pretrained(base)
+        return plan_training(
+            base,
+            self.formatter.bind(tokenizer),
+            tokenizer,
+            self.config,
+            records,
+            instance_type=instance_type,
+            gpu=gpu,
+            processes=processes,
+            instances=instances,
+            price_per_hour=price_per_hour,
+        )
+
+    def _checked_plan(
+        self, records: Sequence[Record], base: Path, formatter: PromptFormatter, tokenizer: Any, processes: int
+    ) -> TrainingPlan:
+        """The forecast of a run on this machine, after `check_run` found nothing against it."""
+        import torch
+
+        check_report_to(self.config.report_to)
+        plan = plan_training(base, formatter, tokenizer, self.config, records, processes=processes)
+        here = torch.cuda.device_count() if pick_device(self.config.device) == "cuda" else None
+        # Under torchrun this machine may be one of several.
+        gpus_here = here if "LOCAL_WORLD_SIZE" not in os.environ else None
+        for note in check_run(plan, self.config, tokenizer=tokenizer, gpus_here=gpus_here):
+            logger.info(note)
+        return plan
+
+    def _trained(
+        self,
+        base: Path,
+        world: World,
+        plan: TrainingPlan,
+        *,
+        rows: list[Row],
+        evaluation_rows: list[Row],
+        output: Path,
+        checkpoints: Checkpoints,
+    ) -> dict[str, Any]:
+        """Train and, on the leading process, save the adapter's two files; what the manifest says of the run."""
+        with quiet_transformers():
+            model, recipe = load_base(base, self.config, world)
+            model = make_trainable(model, self.config, world)
+        schedule = schedule_of(rows, self.config, model.config.hidden_size)
+        with contextlib.ExitStack() as stack:
+            logs: list[Log] = []
+            if world.leads:
+                pace = PaceMeter(plan.needed_flops_per_token, plan.gpu, world.size)
+                logs.append(stack.enter_context(StepLog(output / "training_log.jsonl", schedule.steps, pace)))
+                logs.append(
+                    stack.enter_context(Reporter(self.config.report_to, output, self.config.identity, schedule.steps))
+                )
+            outcome = Loop(
+                model,
+                rows,
+                schedule,
+                self.config,
+                world,
+                checkpoints=checkpoints,
+                logs=logs,
+                evaluation=evaluation_rows,
+            ).run()
+        if world.leads:
+            with quiet_transformers():
+                model.save_pretrained(output)
+        tokens = sum(len(row.input_ids) for row in rows)
+        return {
+            "quantization": dataclasses.asdict(recipe) if recipe else None,
+            "run": {
+                "rows": len(rows),
+                "tokens_per_epoch": tokens,
+                "tokens_unshared": sum(row_tokens_unshared(row) for row in rows),
+                "steps": outcome.steps,
+                "learning_rate": schedule.peak_rate,
+                "training_loss": outcome.loss,
+                "seconds": outcome.seconds,
+                "tokens_per_second": tokens * self.config.epochs / outcome.seconds,
+                "device": world.device.type,
+                "processes": world.size,
+                "peak_memory_bytes": peak_gpu_bytes(),
+            },
+            "versions": {name: version(name) for name in _PACKAGES},
+        }
 
     def _rows(self, records: Sequence[Record], formatter: PromptFormatter, tokenizer: Any) -> tuple[list[Row], str]:
         """Encode and pack; also the SHA-256 over everything that is learnt from."""
@@ -151,30 +272,6 @@ class QLoRAFSDPTrainer:
             seed=self.config.seed,
         )
         return rows, hashlib.sha256(json.dumps(examples).encode()).hexdigest()
-
-    def _load(self, base: Path, device: str) -> tuple[Any, QuantizationRecipe | None]:
-        """The base model with a fresh adapter, and how its weights were quantised."""
-        from peft import LoraConfig, get_peft_model
-        from transformers import set_seed
-
-        set_seed(self.config.seed)
-        recipe = None
-        if self.config.quantization:
-            dtype = str(compute_dtype(device)).removeprefix("torch.")
-            recipe = QuantizationRecipe(quant_type=self.config.quantization, load_dtype=dtype)
-        model = load_causal_lm(base, device, recipe)
-        if recipe:
-            recipe = recorded(recipe, model)
-        targets = self.config.target_modules
-        lora = LoraConfig(
-            r=self.config.rank,
-            lora_alpha=self.config.alpha,
-            lora_dropout=self.config.dropout,
-            target_modules=targets if isinstance(targets, str) else list(targets),
-            bias="none",
-            task_type="CAUSAL_LM",
-        )
-        return get_peft_model(model, lora), recipe
 
 
 def row_tokens_unshared(row: Row) -> int:
@@ -214,26 +311,33 @@ def _name(records: Sequence[Record], index: int) -> str:
     return records[index].id or f"record {index}"
 
 
-def _finished(output: Path, identity: dict[str, Any]) -> AdapterCheckpoint | None:
-    """The finished adapter of the same inputs, if it is there; an unfinished run's leftovers are removed.
+def _finished(output: Path, identity: dict[str, Any]) -> bool:
+    """Whether the finished adapter of the same inputs is there; else the directory is made ready to train or go on in.
 
     Raises:
-        TrainingError: the directory holds another finished adapter, or files that no training run wrote.
+        TrainingError: the directory holds another run, or files that no training run wrote.
     """
     if (output / MANIFEST).is_file():
         adapter = AdapterCheckpoint.load(output)
-        differing = [key for key, value in identity.items() if adapter.manifest.provenance.get(key) != value]
-        if not differing:
-            return adapter
-        raise TrainingError(
-            f"{output} already holds a finished adapter that differs in {', '.join(differing)}. "
-            "Choose another output_dir, or delete it."
-        )
-    marker = output / ".training"
+        if differing := _differing(adapter.manifest.provenance, identity):
+            raise TrainingError(
+                f"{output} already holds a finished adapter that differs in {differing}. "
+                "Choose another output_dir, or delete it."
+            )
+        return True
+    marker = output / _MARKER
+    if marker.is_file():
+        if differing := _differing(json.loads(marker.read_text() or "{}"), identity):
+            raise TrainingError(
+                f"{output} holds an unfinished run that differs in {differing}, so it cannot be gone on with. "
+                "Choose another output_dir, or delete it."
+            )
+        return False
     if output.is_dir() and any(output.iterdir()):
-        if not marker.is_file():
-            raise TrainingError(f"{output} holds files that no training run wrote. Choose an empty output_dir.")
-        shutil.rmtree(output)
-    output.mkdir(parents=True, exist_ok=True)
-    marker.touch()
-    return None
+        raise TrainingError(f"{output} holds files that no training run wrote. Choose an empty output_dir.")
+    write_json(marker, identity)
+    return False
+
+
+def _differing(there: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
+    return ", ".join(key for key, value in identity.items() if there.get(key) != value)

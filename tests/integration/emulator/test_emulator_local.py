@@ -24,6 +24,7 @@ from sqlquarry.emulator.moto_bedrock import (
     IAM_OPERATIONS,
     QUOTA_OPERATIONS,
     RUNTIME_OPERATIONS,
+    TRAINING_OPERATIONS,
     check_moto,
 )
 from sqlquarry.emulator.storage import temporary_storage
@@ -241,6 +242,7 @@ def test_every_operation_is_one_that_botocore_knows():
     for service, operations in (
         ("bedrock", CONTROL_OPERATIONS),
         ("bedrock-runtime", RUNTIME_OPERATIONS),
+        ("sagemaker", TRAINING_OPERATIONS),
         ("iam", IAM_OPERATIONS),
         ("service-quotas", QUOTA_OPERATIONS),
     ):
@@ -253,6 +255,7 @@ def test_every_operation_is_one_that_botocore_knows():
         ("moto.core.responses.BaseResponse", "call_action"),
         ("moto.s3.models", "FakeKey"),
         ("moto.iam.models.IAMBackend", "get_role_by_arn"),
+        ("moto.sagemaker.responses", "SageMakerResponse"),
         ("moto.moto_api._internal.models", "MotoAPIBackend"),
         ("moto.core.eventstream.EventStreamEncoder", "encode_message"),
     ],

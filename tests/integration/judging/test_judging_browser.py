@@ -84,17 +84,25 @@ class Browser:
         assert "error" not in message, message
         return message["result"]
 
-    def open(self, page: Path, *, width: int = 1200, height: int = 900, dark: bool = False) -> None:
+    def open(
+        self, page: Path, *, width: int = 1200, height: int = 900, dark: bool = False, script: bool = True
+    ) -> None:
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
+        self.call("Emulation.setScriptExecutionDisabled", value=not script)
         self.events.clear()
         self.call("Page.navigate", url=page.as_uri())
+        # The page's script says when it has unpacked the records.
+        self.wait_for("document.documentElement?.dataset.ready" if script else "document.readyState === 'complete'")
+
+    def wait_for(self, condition: str) -> None:
         deadline = time.monotonic() + 30
-        while self.evaluate("document.readyState") != "complete":
-            assert time.monotonic() < deadline, "the page did not load"
+        while not self.evaluate(condition):
+            assert time.monotonic() < deadline, f"the page did not come to {condition}"
+            time.sleep(0.02)
 
     def evaluate(self, script: str) -> Any:
         answer = self.call("Runtime.evaluate", expression=script, returnByValue=True)
@@ -180,41 +188,100 @@ def test_the_page_opens_cleanly_and_loads_nothing(browser, page):
     assert browser.requests == [page.as_uri()]
 
 
+def test_the_headline_is_there_without_script(browser, page):
+    browser.open(page, script=False)
+    text = browser.evaluate("document.body.innerText")
+    assert f"{100 * system(9).accuracy().value:.1f} %" in text
+    assert "own script, which is switched off" in text
+    assert browser.evaluate("document.getElementById('tools').offsetHeight") == 0
+
+
+def click(browser: Browser, verdict: str) -> int:
+    browser.evaluate(f"document.querySelector('[data-verdict={verdict}]').click()")
+    return browser.evaluate(SHOWN)
+
+
+def enter(browser: Browser, control: str, value: str) -> int:
+    browser.evaluate(
+        f"{{ const c = document.getElementById('{control}'); c.value = {json.dumps(value)}; "
+        "c.dispatchEvent(new Event('input')); }"
+    )
+    return browser.evaluate(SHOWN)
+
+
 def test_filters(browser, page):
     browser.open(page)
-
-    def click(verdict: str) -> int:
-        browser.evaluate(f"document.querySelector('[data-verdict={verdict}]').click()")
-        return browser.evaluate(SHOWN)
-
-    def enter(control: str, value: str) -> int:
-        browser.evaluate(
-            f"{{ const c = document.getElementById('{control}'); c.value = {json.dumps(value)}; "
-            "c.dispatchEvent(new Event('input')); }"
-        )
-        return browser.evaluate(SHOWN)
-
-    counts = {verdict: click(verdict) for verdict in ("correct", "wrong", "unjudged")}
-    tuned = system(9).accuracy()
-    assert counts["correct"] + counts["wrong"] == tuned.n
-    assert counts["unjudged"] == tuned.unjudged
-    click("correct")
+    base, tuned = system(3), system(9)
+    counts = {verdict: click(browser, verdict) for verdict in ("correct", "wrong", "unjudged")}
+    assert counts["correct"] + counts["wrong"] == tuned.accuracy().n
+    assert counts["unjudged"] == tuned.accuracy().unjudged
+    click(browser, "correct")
     assert browser.evaluate("document.getElementById('shown').textContent") == f"{counts['correct']} of 40 records"
-    assert enter("system", "0") == round(system(3).accuracy().value * tuned.n), "now the verdicts of base"
-    assert click("differ") == counts["correct"] - round(system(3).accuracy().value * tuned.n)
-    click("all")
-    assert enter("group", "held-out domains") == 20
-    assert enter("search", "since 1993") == 1, "record 3 is about the harbour"
-    assert enter("search", "no such words") == 0
+    assert enter(browser, "system", "0") == round(base.accuracy().value * base.accuracy().n), "the verdicts of base"
+    assert enter(browser, "grader", "1") == sum(entry.judgements[1].verdict == "correct" for entry in base.entries)
+    browser.evaluate("document.getElementById('clear').click()")
+    enter(browser, "grader", "0")
+    enter(browser, "system", "1")
+    assert click(browser, "fixed") == tuned.compare(base).fixed
+    assert click(browser, "broken") == tuned.compare(base).broken == 0
+    assert click(browser, "disagree") == len(tuned.disagreements())
+    click(browser, "all")
+    assert enter(browser, "slice", "group: held-out domains") == 20
+    assert enter(browser, "search", "since 1993") == 1, "record 3 is about the harbour"
+    assert enter(browser, "search", "no such words") == 0
     assert browser.evaluate("document.getElementById('nothing').hidden") is False
+    browser.evaluate("document.getElementById('clear').click()")
+    assert browser.evaluate(SHOWN) == 40
+    for name, count in tuned.mistakes().items():
+        assert enter(browser, "mistake", name) == count
     assert browser.problems == []
+
+
+def test_charts_lead_to_their_records(browser, page):
+    browser.open(page)
+    browser.evaluate("document.querySelector(\"[data-set='slice=group: held-out domains']\").click()")
+    assert browser.evaluate(SHOWN) == 20
+    browser.evaluate("document.querySelector('[data-set=\"verdict=fixed\"]').click()")
+    assert 0 < browser.evaluate(SHOWN) < 20
+    name = next(iter(system(9).mistakes()))
+    browser.evaluate(f"document.querySelector('[data-set=\"mistake={name}\"]').click()")
+    assert browser.evaluate("document.getElementById('mistake').value") == name
+    assert browser.problems == []
+
+
+def test_a_record_shows_both_queries_their_difference_and_both_results(browser, page):
+    browser.open(page)
+    enter(browser, "search", "since 1997")  # wrong in both systems: without ORDER BY
+    browser.evaluate("document.querySelector('.record').open = true")
+    browser.wait_for("document.querySelector('.record .body') !== null")
+    gold, base, tuned = (f"document.querySelectorAll('.record section')[{i}]" for i in range(3))
+    assert "ORDER BY COUNT(*) DESC" in browser.evaluate(f"{gold}.querySelector('pre').textContent")
+    marked = browser.evaluate(f"[...{gold}.querySelectorAll('mark')].map(m => m.textContent)")
+    assert marked == ["ORDER BY", "COUNT", "(", "*", ")", "DESC"]
+    assert browser.evaluate(f"{gold}.querySelectorAll('pre .k, pre .f').length") > 5
+    assert browser.evaluate(f"{gold}.querySelectorAll('tbody tr').length") == 3
+    assert "first 1 of 1200 rows" in browser.evaluate(f"{tuned}.textContent")
+    assert "1,200 rows instead of 3" in browser.evaluate(f"{base}.textContent")
+    assert "CREATE TABLE loan" in browser.evaluate(f"{gold}.querySelector('.more pre').textContent")
+    assert browser.problems == []
+
+
+def test_many_records_come_in_portions(browser, tmp_path):
+    entries = system(5).entries * 8
+    Report(("execution", "exact"), entries).to_html(tmp_path / "many.html")
+    browser.open(tmp_path / "many.html")
+    assert browser.evaluate(SHOWN) == 100
+    browser.evaluate("document.getElementById('more').click()")
+    assert browser.evaluate(SHOWN) == 200
+    assert enter(browser, "search", "since 1993") == 8, "all records are searched, not those shown"
+    assert browser.evaluate("document.getElementById('end').hidden") is True
 
 
 def test_one_system_without_groups(browser, tmp_path):
     system(5).to_html(tmp_path / "one.html")
     browser.open(tmp_path / "one.html")
-    browser.evaluate("document.querySelector('[data-verdict=wrong]').click()")
-    assert 0 < browser.evaluate(SHOWN) < 40
+    assert 0 < click(browser, "wrong") < 40
+    assert browser.evaluate("document.getElementById('system').hidden") is True
     assert browser.problems == []
 
 
@@ -222,6 +289,7 @@ def test_one_system_without_groups(browser, tmp_path):
 def test_screenshots_fit_the_screen(browser, page, tmp_path, width, dark):
     browser.open(page, width=width, height=900, dark=dark)
     browser.evaluate("document.querySelectorAll('.record')[1].open = true")
+    browser.wait_for("document.querySelector('.record .body') !== null")
     overflow = browser.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     assert overflow <= 0, f"the page is {overflow} px wider than a screen of {width} px"
     background = browser.evaluate("getComputedStyle(document.body).backgroundColor")

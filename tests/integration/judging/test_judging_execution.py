@@ -1,17 +1,23 @@
 """Execution accuracy on real SQLite files: fair to correct answers, unmoved by hostile ones."""
 
+import contextlib
 import dataclasses
 import hashlib
+import json
 import math
 import sqlite3
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, JudgingError
 from sqlquarry.judging import ExecutionGrader
+from sqlquarry.judging.comparison import Comparison
 from sqlquarry.judging.sandbox import Failure, Limits, Rows, Sandbox
 
 TIME_LIMIT_S = 0.3  # for what must be stopped; all else has the default
@@ -154,9 +160,26 @@ def test_a_database_with_a_write_ahead_log_is_read_in_full(tmp_path, sandbox):
 
 def test_a_query_that_ends_its_process_is_a_failure_and_the_next_one_runs(database, sandbox):
     sandbox.run(database, "SELECT 1")
-    sandbox._child.kill()
-    sandbox._child.wait()
+    [[child]] = sandbox._idle.values()
+    killer = threading.Timer(0.2, child.process.kill)
+    killer.start()
+    outcome = sandbox.run(database, f"{COUNT_FOR_EVER} SELECT count(*) FROM r")
+    assert (outcome.kind, "ended its SQLite process" in outcome.message) == ("other", True)
     assert sandbox.run(database, "SELECT 1").rows == [(1,)]
+
+
+def test_a_process_that_ended_between_two_queries_is_replaced(database, sandbox):
+    sandbox.run(database, "SELECT 1")
+    [[child]] = sandbox._idle.values()
+    child.process.kill()
+    child.process.wait()
+    assert sandbox.run(database, "SELECT 1").rows == [(1,)]
+
+
+def test_several_threads_ask_at_the_same_time(database, sandbox):
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda i: sandbox.run(database, f"SELECT {i}").rows, range(100)))
+    assert results == [[(i,)] for i in range(100)]
 
 
 def test_a_process_that_does_not_start_is_an_error_not_a_verdict(database, sandbox, monkeypatch):
@@ -232,8 +255,6 @@ def test_a_comparison_that_is_too_hard_is_unjudged_and_no_reason_hides_a_wrong_o
 
 
 def test_details_are_ready_for_json(grader):
-    import json
-
     sql = "SELECT id, NULL, X'00ff', 9e999, printf('%.*c', 1000, 'x') FROM item"
     details = json.loads(json.dumps(grader.grade(record(sql), sql).details, allow_nan=False))
     assert details["gold"]["count"] == 1000
@@ -280,3 +301,128 @@ def test_a_file_that_is_no_database_leaves_the_record_unjudged(tmp_path):
     path.write_text("this is not a database, whatever it is called")
     judgement = ExecutionGrader({"t": path}).grade(record("SELECT * FROM t", "t"), "SELECT * FROM t")
     assert (judgement.verdict, "not a database" in judgement.reason) == ("unjudged", True)
+
+
+class Suite:
+    """Databases of one table `t (a)` with the given numbers, one each."""
+
+    def __init__(self, folder: Path, *contents: list[int]) -> None:
+        self.paths = [folder / f"{i}.sqlite" for i in range(len(contents))]
+        for path, numbers in zip(self.paths, contents, strict=True):
+            with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+                connection.execute("CREATE TABLE t (a)")
+                connection.executemany("INSERT INTO t VALUES (?)", [(number,) for number in numbers])
+
+    def databases_for(self, _record, predicted_sql):
+        if "nowhere" in predicted_sql:
+            raise JudgingError("there is nowhere to run this")
+        return self.paths
+
+    def translate(self, sql, _record):
+        if "untranslatable" in sql:
+            raise JudgingError("cannot be said in SQLite")
+        return sql.replace("ALIEN", "SELECT")
+
+    def details(self, _record):
+        return {"kill rate": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("golds", "predicted", "verdict", "reason"),
+    [
+        (["SELECT a FROM t WHERE a > 1"], "SELECT a FROM t WHERE a >= 2", "correct", "the same rows on 3 databases"),
+        (["ALIEN a FROM t"], "ALIEN a FROM t WHERE 1", "correct", "the same rows on 3 databases"),
+        (["SELECT a FROM t WHERE a > 9"], "SELECT a FROM t WHERE a > 8", "correct", "proves little"),
+        # Right on the first database only.
+        (["SELECT count(*) FROM t"], "SELECT 3", "wrong", "another row"),
+        (["SELECT a FROM t"], "SELECT a FROM t LIMIT 3", "wrong", "3 rows instead of 4"),
+        (["SELECT a FROM t"], "SELECT nope FROM t", "wrong", "no such column"),
+        # Equal to one gold on one database and to another gold on the next: right of neither.
+        (["SELECT min(a) FROM t", "SELECT max(a) FROM t"], "SELECT iif(count(*) = 3, 1, max(a)) FROM t", "wrong", ""),
+        (["SELECT min(a) FROM t", "SELECT max(a) FROM t"], "SELECT max(a) + 0 FROM t", "correct", "same rows"),
+        (["SELECT nope FROM t", "SELECT max(a) FROM t"], "SELECT max(a) + 0 FROM t", "correct", "same rows"),
+        (
+            ["SELECT nope FROM t", "SELECT none FROM t"],
+            "SELECT 1",
+            "unjudged",
+            "the gold SQL fails: no such column: nope",
+        ),
+        (["SELECT a FROM t"], "SELECT nowhere", "unjudged", "nowhere to run"),
+        (["SELECT untranslatable"], "SELECT 1", "unjudged", "cannot be said"),
+    ],
+)
+def test_a_prediction_must_be_right_on_every_database_by_one_gold(tmp_path, golds, predicted, verdict, reason):
+    grader = ExecutionGrader(Suite(tmp_path, [1, 2, 3], [3, 2, 1], [1, 2, 2, 4]))
+    first, *others = golds
+    judgement = grader.grade(Record("q", "s", first, alternatives=tuple(others)), predicted)
+    assert (judgement.verdict, reason in judgement.reason) == (verdict, True), judgement
+    if judgement.details:
+        assert judgement.details["databases"] == 3
+        assert judgement.details["kill rate"] == 0.5
+
+
+def test_details_say_which_database_and_which_gold_decided(tmp_path):
+    grader = ExecutionGrader(Suite(tmp_path, [1, 2, 3], [1, 2, 2, 4]))
+    wrong = grader.grade(Record("q", "s", "SELECT a FROM t"), "SELECT a FROM t LIMIT 3")
+    assert (wrong.details["told_apart_by"], wrong.details["gold"]["count"]) == (1, 4)
+    right = grader.grade(
+        Record("q", "s", "SELECT min(a) FROM t", alternatives=("SELECT max(a) FROM t",)), "SELECT max(a) FROM t"
+    )
+    assert (right.details["accepted_gold"], right.details["gold"]["rows"]) == (1, [[3]])
+    assert "told_apart_by" not in right.details
+
+
+def test_a_gold_that_cannot_be_compared_leaves_the_record_unjudged_unless_another_agrees(tmp_path, monkeypatch):
+    def too_hard(gold_rows, predicted_rows, *_):
+        if gold_rows == [(1,)]:
+            raise JudgingError("too hard")
+        return gold_rows == predicted_rows
+
+    monkeypatch.setattr("sqlquarry.judging.execution.rows_match", too_hard)
+    grader = ExecutionGrader(Suite(tmp_path, [1, 2, 3], [1, 4]))
+    two_golds = Record("q", "s", "SELECT min(a) FROM t", alternatives=("SELECT max(a) FROM t",))
+    assert grader.grade(two_golds, "SELECT max(a) FROM t").verdict == "correct"
+    assert grader.grade(two_golds, "SELECT 3").verdict == "unjudged"
+
+
+def test_a_source_without_a_database_leaves_the_record_unjudged(tmp_path):
+    assert ExecutionGrader(Suite(tmp_path)).grade(record("SELECT 1"), "SELECT 1").verdict == "unjudged"
+
+
+def test_the_comparison_may_be_loosened(database):
+    grader = ExecutionGrader({"shop": database}, comparison=Comparison(extra_columns=True, absolute_tolerance=0.2))
+    gold = record("SELECT id, price FROM item")
+    assert grader.grade(gold, "SELECT name, price + 0.1, id FROM item").verdict == "correct"
+    assert grader.grade(gold, "SELECT name, price + 0.3, id FROM item").verdict == "wrong"
+    assert "1 column instead of 2" in grader.grade(gold, "SELECT id FROM item").reason
+    empty = record("SELECT id, price FROM item WHERE id < 0")
+    assert grader.grade(empty, "SELECT * FROM item WHERE id < 0").verdict == "correct"
+
+
+def test_fingerprints_change_with_content_and_options(tmp_path):
+    path = tmp_path / "a.sqlite"
+    sqlite3.connect(path).execute("CREATE TABLE t (a)").close()
+    asked = record("SELECT 1", "a")
+
+    def fingerprint(**options):
+        return ExecutionGrader(tmp_path, **options).fingerprint(asked)
+
+    first = fingerprint()
+    assert first == fingerprint()
+    assert len({first, fingerprint(time_limit_s=1), fingerprint(comparison=Comparison(ignore_case=True))}) == 3
+    sqlite3.connect(path).execute("CREATE TABLE u (a)").close()
+    assert fingerprint() != first
+    assert ExecutionGrader("postgresql://localhost/x").fingerprint(asked) is None
+    assert ExecutionGrader(tmp_path).fingerprint(record("SELECT 1", "none")) is None
+
+
+def test_a_file_may_be_given_as_a_url(database):
+    for url in (f"sqlite:///{quote(str(database))}", f"sqlite+pysqlite:///{quote(str(database))}?timeout=1"):
+        grader = ExecutionGrader({"shop": url})
+        assert grader.grade(record("SELECT count(*) FROM item"), "SELECT 1000").verdict == "correct"
+    folder = quote(str(database.parent))
+    grader = ExecutionGrader(f"sqlite:///{folder}/{{database}}.sqlite")
+    assert grader.grade(record("SELECT count(*) FROM item", database.stem), "SELECT 1000").verdict == "correct"
+    assert (
+        grader.grade(record("SELECT 1", f"../{database.parent.name}/{database.stem}"), "SELECT 1").verdict == "unjudged"
+    )

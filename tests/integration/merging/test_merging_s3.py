@@ -81,6 +81,7 @@ def test_s3_to_s3_gives_the_bytes_of_a_local_merge(
     assert objects(s3, "merged/") == expected
     assert unfinished(s3) == []
     assert merger.merge(adapter, "s3://bucket/merged") == merged
+    assert merged.uri == "s3://bucket/merged"
     assert merged.manifest.digest == AdapterMerger().merge(adapter, "s3://bucket/other").manifest.digest
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from transformers import AutoTokenizer
 from sqlquarry.artifacts import Record
 from sqlquarry.prompt import Encoded, PromptFormatter
 from sqlquarry.quantization import load_causal_lm
-from sqlquarry.training.loop import answer_loss, collate
+from sqlquarry.training.loss import answer_loss, model_inputs
 from sqlquarry.training.packing import pack
 
 from conftest import toy_examples
@@ -39,7 +38,7 @@ def loss_and_gradients(
     model.zero_grad()
     total = 0.0
     for row in rows:
-        loss = answer_loss(model, collate([dataclasses.asdict(row)]), answers)
+        loss = answer_loss(model, model_inputs(row), answers)
         loss.backward()
         total += loss.item()
     return total, {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
@@ -61,6 +60,6 @@ def test_packed_equals_alone(
 def test_answer_loss_equals_transformers_own(model: Any, examples: tuple[list[Encoded], list[str]]) -> None:
     for example in examples[0][:3]:
         rows = pack([example], ["schema"], max_tokens=512, share_prefixes=True, seed=0)
-        ours = answer_loss(model, collate([dataclasses.asdict(rows[0])]), None)
+        ours = answer_loss(model, model_inputs(rows[0]), None)
         theirs = model(input_ids=torch.tensor([example.input_ids]), labels=torch.tensor([example.labels])).loss
         assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)

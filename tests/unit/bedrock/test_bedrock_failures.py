@@ -63,6 +63,8 @@ def refusal(code: str, message: str = "words") -> ClientError:
         ("UnrecognizedClientException", "The security token included in the request is invalid.", "Log in again"),
         ("AccessDenied", "User x is not authorized to perform: iam:CreateRole", "may manage IAM"),
         ("NoSuchUpload", "gone", "Another process"),
+        ("modelStreamErrorException", "broken", "Ask again later"),
+        ("ModelErrorException", "CUDA error", "prompt's length"),
     ],
 )
 def test_refusals(code: str, message: str, advice: str) -> None:

@@ -49,8 +49,9 @@ def test_reasoning_blocks_are_left_out() -> None:
 
 def test_cut_answers_are_warned_about() -> None:
     session = FakeSession(lambda request: converse(request) | {"stopReason": "max_tokens"})
-    with pytest.warns(UserWarning, match="1 of 1 answers were cut at 1024 tokens"):
+    with pytest.warns(UserWarning, match="1 of 1 answers were cut at 1024 tokens") as caught:
         assert foundation(session).generate(["x"])[0].stop_reason == "length"
+    assert caught[0].filename == __file__  # the line that asked
 
 
 def test_an_answer_without_text_is_an_error_without_its_content() -> None:

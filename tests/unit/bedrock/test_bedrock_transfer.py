@@ -8,10 +8,11 @@ import hashlib
 import itertools
 import tempfile
 import threading
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from hypothesis import given
@@ -40,7 +41,7 @@ class MemoryS3:
         with self._lock:
             if self.kill_at is not None and len(self.sent) >= self.kill_at:
                 raise Killed
-            self.sent.append((key, number, bytes(data)))
+            self.sent.append((key, number, data))
 
     def put_object(self, *, Key: str, Body: bytes, Metadata: Any, ChecksumSHA256: str, **_: Any) -> None:
         assert base64.b64decode(ChecksumSHA256) == hashlib.sha256(Body).digest()
@@ -53,12 +54,15 @@ class MemoryS3:
         return {"UploadId": upload_id}
 
     def upload_part(
-        self, *, Key: str, UploadId: str, PartNumber: int, Body: bytes, ChecksumCRC32: str, **_: Any
+        self, *, Key: str, UploadId: str, PartNumber: int, Body: BinaryIO, ChecksumCRC32: str, **_: Any
     ) -> Any:
-        assert base64.b64decode(ChecksumCRC32) == zlib.crc32(Body).to_bytes(4, "big")
-        self._store(Key, PartNumber, Body)
-        self.uploads[UploadId][2][PartNumber] = bytes(Body)
-        return {"ETag": f'"{hashlib.md5(Body).hexdigest()}"'}
+        data = b"".join(iter(lambda: Body.read(7), b""))  # in blocks, as botocore does
+        Body.seek(0)  # as botocore does to send it again
+        assert Body.read() == data
+        assert base64.b64decode(ChecksumCRC32) == zlib.crc32(data).to_bytes(4, "big")
+        self._store(Key, PartNumber, data)
+        self.uploads[UploadId][2][PartNumber] = data
+        return {"ETag": f'"{hashlib.md5(data).hexdigest()}"'}
 
     def complete_multipart_upload(self, *, Key: str, UploadId: str, MultipartUpload: Any, **_: Any) -> None:
         _, metadata, parts = self.uploads.pop(UploadId)
@@ -151,6 +155,22 @@ def test_a_file_of_another_hash_is_no_object(tmp_path: Path, size: int) -> None:
     with pytest.raises(CorruptArtifactError, match="was changed or damaged"):
         Transfer(s3, "b", part_bytes=64).send([file], "p/")
     assert s3.objects == {}
+
+
+def test_a_file_that_cannot_be_read_leaves_no_thread_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (file,) = outgoing(tmp_path, [bytes(300)])
+
+    def fail(*_: Any, **__: Any) -> None:
+        time.sleep(0.1)  # by now the other threads wait for their turns
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "open", fail)
+    with pytest.raises(PermissionError):
+        Transfer(MemoryS3(), "b", part_bytes=64, requests_in_flight=4).send([file], "p/")
+    for thread in threading.enumerate():
+        if thread.name == "sqlquarry-parallel":
+            thread.join(5)
+            assert not thread.is_alive()
 
 
 def test_parallel_takes_an_item_only_when_a_thread_is_free() -> None:

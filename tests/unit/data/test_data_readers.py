@@ -269,3 +269,19 @@ def test_limit(tmp_path: Path):
         load_records(path, limit=3)
     with pytest.raises(ConfigError, match="limit is 0"):
         load_records(path, limit=0)
+
+
+def test_alternatives_come_back_from_json_lines_and_csv(tmp_path):
+    records = Records([Record("q", "CREATE TABLE t (a)", "SELECT 1", alternatives=("SELECT 2", "SELECT 3"), id="x")])
+    records.to_jsonl(tmp_path / "a.jsonl")
+    assert load_records(tmp_path / "a.jsonl") == records
+    (tmp_path / "a.csv").write_text(
+        'question,schema,sql,alternatives,id\nq,CREATE TABLE t (a),SELECT 1,"[""SELECT 2"", ""SELECT 3""]",x\n'
+    )
+    assert load_records(tmp_path / "a.csv") == records
+    for bad in ('"SELECT 2"', '["SELECT 2", 3]', '["  "]', "7"):
+        (tmp_path / "bad.jsonl").write_text(
+            '{"question": "q", "schema": "s", "sql": "SELECT 1", "alternatives": ' + bad + "}\n"
+        )
+        with pytest.raises(RecordError, match="alternatives"):
+            load_records(tmp_path / "bad.jsonl")

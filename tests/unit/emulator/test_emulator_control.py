@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from sqlquarry.emulator.api import ApiError
-from sqlquarry.emulator.faults import Faults, JobFails, JobHangs, ManualClock
+from sqlquarry.emulator.faults import AccessDenied, Faults, JobFails, JobHangs, ManualClock
 from sqlquarry.emulator.imports import ModelImports
 
 
@@ -98,20 +98,28 @@ def test_a_job_takes_its_time_by_the_clock(tmp_path):
     assert (job["endTime"] - job["creationTime"]).total_seconds() == 600
 
 
-def test_a_job_fails_or_never_ends_where_a_fault_says_so(tmp_path):
+def test_a_job_fails_or_hangs_where_a_fault_says_so(tmp_path):
     clock = ManualClock()
     faults = Faults(clock)
     faults.add(JobFails(message="KMS says no"), JobHangs())
     imports = control(tmp_path, faults=faults, clock=clock)
-    imports.create_model_import_job(request("hangs"))  # the first job takes both
+    imports.create_model_import_job(request("hangs"))
     clock.advance(1e6)
     assert status(imports, "hangs") == "InProgress"
     with pytest.raises(ApiError, match="Concurrent model import jobs"):
         imports.create_model_import_job(request("second"))
-    imports.reset()
-    faults.add(JobFails(message="KMS says no"))
-    imports.create_model_import_job(request("fails"))
-    assert imports.get_model_import_job({"jobIdentifier": "fails"})["failureMessage"] == "KMS says no"
+    faults.clear()
+    assert imports.get_model_import_job({"jobIdentifier": "hangs"})["failureMessage"] == "KMS says no"
+
+
+def test_a_role_that_may_not_read_fails_the_job(tmp_path):
+    faults = Faults()
+    faults.add(AccessDenied(operation="kms:Decrypt"))
+    imports = control(tmp_path, faults=faults)
+    imports.create_model_import_job(request("denied"))
+    message = imports.get_model_import_job({"jobIdentifier": "denied"})["failureMessage"]
+    assert "Could not validate GetObject permissions" in message
+    assert "kms:Decrypt" in message
 
 
 def test_a_reset_during_a_copy_leaves_nothing_behind(tmp_path):

@@ -1,17 +1,25 @@
-"""The judge and its report: counting, refusing bad input, JSON and HTML."""
+"""The judge and its report: counting, refusing bad input, comparing, JSON."""
 
+import dataclasses
 import json
 import re
 
 import pytest
+from judging_reports import entry, stand_in_for_analysis
+from judging_reports import report as made
 
 import sqlquarry as sq
 from sqlquarry.artifacts import Generation, Judgement, Record
 from sqlquarry.errors import JudgingError
-from sqlquarry.judging import Entry, write_html
+from sqlquarry.judging import Report
+from sqlquarry.judging.report.analysis import agreements, headline, slice_places
 
 RECORDS = [Record(f"question {i}", "CREATE TABLE t (a)", f"SELECT {i}", database=f"db{i % 2}") for i in range(6)]
-EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'"
+
+
+@pytest.fixture(autouse=True)
+def _analysis(monkeypatch):
+    stand_in_for_analysis(monkeypatch)
 
 
 class KeyGrader:
@@ -64,8 +72,9 @@ def test_summary_shows_interval_and_unjudged():
 
 
 def test_json_round_trip(tmp_path):
-    report().to_json(tmp_path / "r.json")
-    assert sq.Report.from_json(tmp_path / "r.json") == report()
+    some = report()
+    some.to_json(tmp_path / "r.json")
+    assert sq.Report.from_json(tmp_path / "r.json") == some
 
 
 def test_json_holds_what_utf8_cannot(tmp_path):
@@ -126,47 +135,130 @@ def test_evaluate_hides_the_gold_and_flags_what_was_cut():
     assert result.entries[0].record.sql == "SELECT 0"
 
 
-def test_html_escapes_everything(tmp_path):
-    record = Record(EVIL, EVIL, EVIL, database=EVIL, id=EVIL)
-    details = {
-        "gold": {"columns": [EVIL], "rows": [[EVIL]], "count": 1},
-        "predicted": {"columns": [EVIL], "rows": [[None]], "count": 12},
-    }
-    entry = Entry(record, EVIL, EVIL + " ", True, (Judgement(EVIL, "wrong", EVIL, details),))
-    systems = {EVIL: sq.Report((EVIL,), (entry,)), "b": sq.Report((EVIL,), (entry,))}
-    write_html(tmp_path / "r.html", systems, title=EVIL, group=lambda record: record.question)
-    page = (tmp_path / "r.html").read_text()
-    assert page.count("<script") == 1
-    assert "<img" not in page
-    assert "&lt;script&gt;alert(1)" in page
-    assert not re.search(r"(?:src|href)=[\"']?(?!data:,)\w+:", page), "the page must not load anything"
+def test_slices_by_the_gold_sql_and_by_database():
+    some = made("++-+--+?++++")
+    slices = some.slices()
+    assert list(slices) == ["joins", "database"]
+    assert list(slices["joins"]) == ["none", "1"]
+    assert (slices["joins"]["1"].value, slices["joins"]["1"].n) == (2 / 3, 3)
+    assert slices["joins"]["none"].unjudged == 1
+    assert [share.n + share.unjudged for share in slices["database"].values()] == [4, 4, 4]
+    own = some.slices({"parity": lambda record: str(int(record.id[1:]) % 2)})
+    assert list(own["parity"]) == ["0", "1"]
+    with pytest.raises(JudgingError, match="no grader 'x'"):
+        some.slices(grader="x")
 
 
-def test_html_compares_systems_of_the_same_records_only(tmp_path):
-    path = tmp_path / "r.html"
-    worse = sq.SQLJudge([KeyGrader()]).judge(RECORDS, ["SELECT 0"] * 6)
-    report().to_html(path, name="tuned", compare={"base": worse}, group=lambda r: r.database, title="T & T")
-    page = path.read_text()
-    assert "<h1>T &amp; T</h1>" in page
-    assert page.index(">base<") < page.index(">tuned<")
-    assert "+3</span> wrong before, correct now" in page
-    with pytest.raises(JudgingError, match="two systems are named 'tuned'"):
-        report().to_html(path, name="tuned", compare={"tuned": worse})
-    fewer = sq.SQLJudge([KeyGrader()]).judge(RECORDS[:5], ["SELECT 0"] * 5)
-    with pytest.raises(JudgingError, match="'fewer' is of other records"):
-        write_html(path, {"base": worse, "fewer": fewer})
-    renamed = sq.SQLJudge([KeyGrader("k")]).judge(RECORDS, ["SELECT 0"] * 6)
-    with pytest.raises(JudgingError, match="has the graders"):
-        write_html(path, {"base": worse, "other": renamed})
-    with pytest.raises(JudgingError, match="no report"):
-        write_html(path, {})
+def test_buckets_come_in_the_order_of_counting():
+    labels = ["10", "2", "none", "hard", "4-6 tables", "1-3 tables", "easy", "other"]
+    some = Report(("execution",), tuple(entry(i, {"execution": "correct"}) for i in range(len(labels))))
+    found = slice_places(some, {"label": lambda record: labels[int(record.id[1:])]})["label"]
+    assert list(found) == ["none", "easy", "hard", "1-3 tables", "2", "4-6 tables", "10", "other"]
 
 
-def test_html_of_nothing_judged_shows_no_number(tmp_path):
-    sq.SQLJudge([KeyGrader()]).judge(RECORDS[4:5], ["SELECT 1"]).to_html(tmp_path / "r.html")
-    page = (tmp_path / "r.html").read_text()
-    assert "1 unjudged" in page
-    assert "nan" not in page.split("<style>")[0] + page.split("</style>")[1]
+def test_too_many_databases_are_no_slice():
+    entries = tuple(
+        dataclasses.replace(
+            entry(i, {"execution": "correct"}), record=Record("q", "CREATE TABLE t (a)", "SELECT 1", f"d{i}")
+        )
+        for i in range(30)
+    )
+    assert list(Report(("execution",), entries).slices()) == ["joins"]
+
+
+def test_mistakes_are_counted_most_frequent_first():
+    assert made("+--?-+").mistakes() == {"wrong filter": 3, "unjudged": 1}
+
+
+def test_disagreements_and_agreement():
+    some = made("++--?+", exact="+-+-+?")
+    assert [(found.place, found.correct, found.wrong) for found in some.disagreements()] == [
+        (1, ("execution",), ("exact",)),
+        (2, ("exact",), ("execution",)),
+    ]
+    (pair,) = agreements(some)
+    assert (pair.n, pair.only_first, pair.only_second, pair.share) == (4, 1, 1, 0.5)
+    assert agreements(made("??", exact="++")) == []
+
+
+def test_compare_counts_records_with_two_verdicts():
+    found = made("+++-?+").compare(made("-+-+++"))
+    assert (found.fixed, found.broken, found.before.n, found.before.unjudged) == (2, 1, 5, 1)
+    assert found.difference == pytest.approx(1 / 5)
+    clustered = made("+++-?+" * 5).compare(made("-+-+++" * 5), cluster_by=lambda record: record.database)
+    assert clustered.difference == pytest.approx(1 / 5)
+    assert clustered.low < clustered.difference < clustered.high
+    with pytest.raises(JudgingError, match="different records"):
+        made("++").compare(made("+++"))
+    with pytest.raises(JudgingError, match="no grader 'exact'"):
+        made("++", exact="++").compare(made("++"), grader="exact")
+
+
+def test_slices_are_compared_with_holms_correction_worst_first():
+    changes = made("-+++" * 10).compare_slices(made("++++" * 10))
+    assert (changes[0].name, changes[0].bucket, changes[0].comparison.difference) == ("joins", "1", -1)
+    assert changes[0].adjusted_p == pytest.approx(changes[0].comparison.p_value * len(changes))
+    assert [c.comparison.difference for c in changes] == sorted(c.comparison.difference for c in changes)
+
+
+def test_accuracy_by_clusters_is_less_sure():
+    some = made("++-" * 30)  # every database is right or wrong as a whole
+    assert some.accuracy(cluster_by=lambda record: record.database).low < some.accuracy().low
+    with pytest.raises(JudgingError, match="at least 2 clusters"):
+        some.accuracy(cluster_by=lambda _: "one")
+
+
+def test_an_llm_is_corrected_where_queries_ran_and_else_called_uncalibrated():
+    pattern, said = "+" * 30 + "-" * 10 + "?" * 10, "+" * 28 + "-" * 2 + "+" * 4 + "-" * 6 + "+" * 10
+    calibrated = made(pattern, llm=said, exact="-" * 50)
+    head = headline(calibrated, "llm")
+    assert head.label == "llm (corrected)"
+    assert head.estimate == calibrated.calibration("llm", "execution").corrected
+    assert head.estimate.value != calibrated.accuracy("llm").value
+    assert "as execution shows them on 40 records" in head.note
+    assert re.search(r"^llm \(corrected\) ", calibrated.summary(), re.MULTILINE)
+    alone = Report(("llm",), tuple(entry(i, {"llm": "correct"}) for i in range(9)))
+    assert headline(alone).label == "llm (uncalibrated)"
+    assert headline(alone).estimate == alone.accuracy()
+    assert "add an ExecutionGrader" in alone.summary()
+    assert headline(made("+++", llm="+++"), "llm").label == "llm (uncalibrated)", "too few to calibrate"
+    assert headline(calibrated, "exact").note == ""
+
+
+def test_a_judge_no_better_than_chance_is_not_corrected():
+    half = made("+" * 10 + "-" * 10 + "?" * 5, llm="+-" * 10 + "+" * 5)
+    head = headline(half, "llm")
+    assert head.label == "llm (uncalibrated)"
+    assert "calibration by execution is not possible" in head.note
+    assert head.estimate == half.accuracy("llm")
+
+
+def test_a_stopped_run_says_so():
+    some = dataclasses.replace(made("++"), about={"stopped": "2 USD spent", "left": 40})
+    assert "stopped: 2 USD spent; 40 records are not judged" in some.summary()
+
+
+def test_reports_of_the_first_format_are_read(tmp_path):
+    some = made("+-")
+    some.to_json(tmp_path / "r.json")
+    content = json.loads((tmp_path / "r.json").read_text()) | {"version": 1}
+    del content["about"]
+    for item in content["entries"]:
+        del item["record"]["alternatives"]
+    (tmp_path / "r.json").write_text(json.dumps(content))
+    assert sq.Report.from_json(tmp_path / "r.json") == some
+
+
+def test_the_same_report_is_the_same_bytes(tmp_path):
+    before, after = made("+-+?" * 8, exact="+--+" * 8), made("++-?" * 8, exact="+--+" * 8)
+    for place in ("a", "b"):
+        after.to_json(tmp_path / place / "r.json")
+        after.to_html(tmp_path / place / "r.html", compare={"before": before})
+        after.to_markdown(tmp_path / place / "r.md", baseline=before)
+        after.to_junit(tmp_path / place / "r.xml", baseline=before)
+        after = sq.Report.from_json(tmp_path / place / "r.json")
+    for file in (tmp_path / "a").iterdir():
+        assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes(), file.name
 
 
 def test_judging_loads_neither_torch_nor_boto3():

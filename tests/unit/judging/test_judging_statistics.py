@@ -1,15 +1,26 @@
 """Intervals and tests against scipy's."""
 
 import math
+import random
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
 from sqlquarry.errors import JudgingError
 from sqlquarry.judging import wilson_interval
-from sqlquarry.judging.statistics import estimate, sign_test
+from sqlquarry.judging.statistics import (
+    bootstrap_interval,
+    clustered_estimate,
+    detectable_difference,
+    estimate,
+    holm,
+    p_text,
+    paired_comparison,
+    sign_test,
+)
 
 
 @given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.sampled_from([0.9, 0.95]))
@@ -39,3 +50,132 @@ def test_impossible_counts_are_refused(bad):
 def test_sign_test_is_scipys(fixed, broken):
     want = stats.binomtest(fixed, fixed + broken).pvalue if fixed + broken else 1.0
     assert sign_test(fixed, broken) == pytest.approx(want, abs=1e-9)
+
+
+def test_bootstrap_interval_covers_the_truth():
+    draw = random.Random(1)
+    hits = 0
+    for _ in range(150):
+        low, high = bootstrap_interval([float(draw.random() < 0.7) for _ in range(60)])
+        hits += low <= 0.7 <= high
+    assert 0.90 <= hits / 150 <= 0.99
+
+
+def test_only_the_clustered_interval_covers_where_records_of_a_cluster_fall_together():
+    draw = random.Random(2)
+    hits = {"clustered": 0, "independent": 0}
+    for _ in range(100):
+        values, clusters = [], []
+        for cluster in range(30):
+            share = draw.betavariate(1.4, 0.6)  # mean 0.7, and databases differ much
+            values += [float(draw.random() < share) for _ in range(8)]
+            clusters += [cluster] * 8
+        for name, names in (("clustered", clusters), ("independent", None)):
+            low, high = bootstrap_interval(values, names)
+            hits[name] += low <= 0.7 <= high
+    assert hits["clustered"] >= 88
+    assert hits["independent"] <= 80
+
+
+@given(st.lists(st.sampled_from([-1.0, 0.0, 1.0]), min_size=3, max_size=40), st.integers(2, 4))
+@settings(max_examples=15)
+def test_copies_of_a_record_in_its_own_cluster_add_nothing(values, copies):
+    clusters = [i for i in range(len(values)) for _ in range(copies)]
+    want = bootstrap_interval(values)
+    assert bootstrap_interval([values[i] for i in clusters], clusters) == pytest.approx(want)
+    assert want[0] <= sum(values) / len(values) <= want[1]
+    assert bootstrap_interval(values) == want, "the same input gives the same interval"
+
+
+def test_bootstrap_refuses_what_has_no_spread_to_show():
+    with pytest.raises(JudgingError, match="at least 2 clusters"):
+        bootstrap_interval([1.0, 0.0], ["a", "a"])
+    with pytest.raises(JudgingError, match="one for each value"):
+        bootstrap_interval([1.0, 0.0, 1.0], ["a", "b"])
+
+
+def test_a_clustered_estimate_of_right_answers_only_counts_clusters():
+    share = clustered_estimate([True] * 100, ["a"] * 50 + ["b"] * 50, 3)
+    assert (share.value, share.n, share.unjudged) == (1, 100, 3)
+    assert (share.low, share.high) == wilson_interval(2, 2)
+    assert math.isnan(clustered_estimate([], []).value)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=60))
+@settings(max_examples=20)
+def test_a_comparison_backwards_is_its_mirror_image(pairs):
+    before, after = zip(*pairs, strict=True)
+    forth, back = paired_comparison(before, after), paired_comparison(after, before)
+    assert forth.difference == pytest.approx(-back.difference)
+    assert (forth.fixed, forth.broken, forth.p_value) == (back.broken, back.fixed, back.p_value)
+    assert forth.difference == pytest.approx(forth.after.value - forth.before.value)
+    assert forth.low <= forth.difference <= forth.high
+    assert forth.low < forth.high, "no sample is certain"
+
+
+def test_the_interval_of_a_difference_covers_the_truth():
+    draw = random.Random(3)
+    hits = 0
+    for _ in range(120):  # one in six broken, one in three fixed
+        signs = [draw.choice("-++   ") for _ in range(80)]
+        found = paired_comparison([sign != "+" for sign in signs], [sign != "-" for sign in signs])
+        hits += found.low <= 1 / 6 <= found.high
+    assert 0.90 <= hits / 120 <= 0.99
+
+
+def test_comparisons_without_changes_or_records_still_tell_how_sure_they_are():
+    same = paired_comparison([True] * 50, [True] * 50)
+    assert (same.difference, same.p_value) == (0, 1)
+    assert same.low == pytest.approx(-same.high)
+    assert 0.02 < same.high < 0.1
+    nothing = paired_comparison([], [], unjudged=3)
+    assert math.isnan(nothing.difference)
+    assert str(nothing) == "no record has two verdicts (3 unjudged)"
+    assert "+10.0 points" in str(paired_comparison([False] * 2 + [True] * 18, [True] * 20))
+
+
+@pytest.mark.parametrize(("n", "discordant"), [(200, 0.3), (600, 0.2), (2000, 0.1)])
+def test_the_detectable_difference_is_found_four_times_in_five(n, discordant):
+    difference = detectable_difference(n, discordant)
+    power = 0.0
+    for m in range(1, n + 1):  # m records on which only one is right; of these, `fixed` favour the better system
+        chance = stats.binom.pmf(m, n, discordant)
+        if chance > 1e-9:
+            fixed = np.arange(m + 1)
+            found = abs(2 * fixed - m) > 1.96 * math.sqrt(m)  # the test in the normal form that Connor assumes
+            power += chance * stats.binom.pmf(fixed, m, (1 + difference / discordant) / 2)[found].sum()
+    assert power == pytest.approx(0.8, abs=0.02)
+
+
+@given(st.integers(1, 10_000), st.floats(0, 1))
+def test_more_records_detect_less(n, discordant):
+    difference = detectable_difference(n, discordant)
+    assert 0 < difference <= 1
+    assert detectable_difference(4 * n, discordant) <= difference + 1e-12
+    if 1 / n <= difference <= discordant < 1:  # Connor's own form
+        needed = (1.959964 * discordant**0.5 + 0.841621 * (discordant - difference**2) ** 0.5) ** 2 / difference**2
+        assert needed == pytest.approx(n, rel=1e-3)
+
+
+def test_detectable_difference_refuses_impossible_shares():
+    assert detectable_difference(0, 0) == 1
+    with pytest.raises(JudgingError, match="out of range"):
+        detectable_difference(10, 1.2)
+
+
+def test_holm_on_his_kind_of_example():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), max_size=12))
+def test_holm_lies_between_no_correction_and_bonferronis(p_values):
+    adjusted = holm(p_values)
+    for p, q in zip(p_values, adjusted, strict=True):
+        assert p <= q <= min(1, len(p_values) * p)
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    assert [adjusted[i] for i in order] == sorted(adjusted)
+
+
+def test_p_values_for_readers():
+    assert (p_text(0.0004), p_text(0.0312)) == ("p < 0.001", "p = 0.031")

@@ -319,7 +319,7 @@ def test_options_that_cannot_work(base: Path, tmp_path: Path) -> None:
 
 
 def test_fp4_codes_of_cuda_are_refused_rather_than_approximated(base: Path, tmp_path: Path) -> None:
-    recipe = QuantizationRecipe(modules=(Q,), offsets=(0.5,), quant_type="fp4", device="cuda")
+    recipe = QuantizationRecipe(modules=(Q,), quant_type="fp4", device="cuda")
     adapter = write_adapter(tmp_path / "adapter", base, recipe=recipe)
     with pytest.raises(MergeError, match=r"FP4 weights made on CUDA.*'nf4'.*base='original'"):
         AdapterMerger().merge(adapter, tmp_path / "out")

@@ -155,16 +155,15 @@ def test_a_disk_that_fills_up_leaves_what_a_second_run_finishes(
 
 
 _KILLED = """
-import os, signal, sys
+import itertools, os, signal, sys
 from sqlquarry import AdapterCheckpoint, AdapterMerger
 from sqlquarry.merging.output import Output
 from sqlquarry.merging.rows import MergedTensor
 from sqlquarry.merging.storage import LocalDirectory
 owner, name = {"piece": (MergedTensor, "piece"), "state": (LocalDirectory, "write")}[sys.argv[3]]
-stock, left = getattr(owner, name), [int(sys.argv[4])]
+stock, calls = getattr(owner, name), itertools.count()  # its next() is one step for all threads
 def dies(*args):
-    left[0] -= 1
-    if left[0] < 0:
+    if next(calls) >= int(sys.argv[4]):
         os.kill(os.getpid(), signal.SIGKILL)
     return stock(*args)
 setattr(owner, name, dies)
@@ -191,3 +190,13 @@ def test_a_process_killed_anywhere_is_followed_by_the_same_bytes(tmp_path: Path)
         assert not (out / "manifest.json").exists()
         AdapterMerger().merge(adapter, out)
         assert contents(out) == contents(whole.path), (what, count)
+
+
+def test_what_a_killed_writer_left_aside_is_removed(base: Path, tmp_path: Path) -> None:
+    adapter = write_adapter(tmp_path / "adapter", base)
+    whole = AdapterMerger().merge(adapter, tmp_path / "whole")
+    for name in (".manifest.json.4711.tmp", "..merge.json.4711.tmp", ".model.safetensors.tmp"):
+        (tmp_path / "out").mkdir(exist_ok=True)
+        (tmp_path / "out" / name).write_bytes(b"cut off")
+    merged = AdapterMerger().merge(adapter, tmp_path / "out")
+    assert contents(merged.path) == contents(whole.path)

@@ -1,0 +1,178 @@
+"""How well synthesised databases judge: wrong queries caught, right ones rejected, mutants killed, seconds a record.
+
+    python benchmarks/synthesis.py --wikisql 500 --spider 300
+
+needs the public data sets in ../shared/data (see CONTRIBUTING.md). Wrong predictions are mutants of the gold query, of
+which those are left out that equal the gold on 300 further databases made for that very pair, with another seed; right
+ones are the gold rewritten without changing what it says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sqlglot import exp, parse_one
+
+from sqlquarry.artifacts import Record
+from sqlquarry.judging import ExecutionGrader
+from sqlquarry.judging.synthesis import SynthesizedDatabases
+from sqlquarry.judging.synthesis.candidates import Candidates
+from sqlquarry.judging.synthesis.hints import gather
+from sqlquarry.judging.synthesis.laboratory import Gold, Laboratory
+from sqlquarry.judging.synthesis.mutants import mutants
+from sqlquarry.judging.synthesis.names import read_query
+from sqlquarry.judging.synthesis.schema import read_schema
+
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+REFERENCE_DATABASES = 300
+
+
+@dataclass
+class Score:
+    """Verdicts on predictions of which the truth is known."""
+
+    wrong: Counter[str] = field(default_factory=Counter)
+    right: Counter[str] = field(default_factory=Counter)
+    equivalent: int = 0
+    missed: list[tuple[str, str]] = field(default_factory=list)
+    rejected: list[tuple[str, str, str]] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+def wikisql_records(data: Path, count: int) -> list[Record]:
+    with gzip.open(data / "sql_create_context_rebuilt" / "wikisql_dev.jsonl.gz", "rt", encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines]
+    rows = random.Random(6).sample(rows, count)
+    return [Record(row["question"], row["context"], row["answer"]) for row in rows]
+
+
+def spider_records(data: Path, count: int) -> list[Record]:
+    schemas = json.loads((data / "spider_exec" / "schemas_train.json").read_text("utf-8"))
+    with (data / "spider_exec" / "train.jsonl").open(encoding="utf-8") as lines:
+        rows = [row for row in map(json.loads, lines) if row["usable"]]
+    rows = random.Random(6).sample(rows, count)
+    return [Record(row["question"], schemas[row["db_id"]], row["gold_sql"]) for row in rows]
+
+
+def rewritings(sql: str) -> Iterator[str]:
+    """The query in other words: formatted, with an alias, conditions in reverse, comparisons turned or negated."""
+    yield parse_one(sql, read="sqlite").sql(dialect="sqlite", pretty=True)
+    tree = parse_one(sql, read="sqlite")
+    where = tree.args.get("where")
+    if where and isinstance(where.this, exp.And):
+        where.set("this", exp.and_(*reversed(list(where.this.flatten())), copy=False))
+        yield tree.sql(dialect="sqlite")
+    flipped = {exp.GT: exp.LT, exp.LT: exp.GT, exp.GTE: exp.LTE, exp.LTE: exp.GTE, exp.EQ: exp.EQ}
+    negated = {exp.GT: exp.LTE, exp.LT: exp.GTE, exp.GTE: exp.LT, exp.LTE: exp.GT, exp.EQ: exp.NEQ}
+    for others, negate in ((flipped, False), (negated, True)):
+        tree = parse_one(sql, read="sqlite")
+        for node in list(tree.find_all(*others)):
+            left, right = (node.this, node.expression) if negate else (node.expression, node.this)
+            other = others[type(node)](this=left.copy(), expression=right.copy())
+            node.replace(exp.Not(this=exp.Paren(this=other)) if negate else other)
+        yield tree.sql(dialect="sqlite")
+    tree = parse_one(sql, read="sqlite")
+    tables = list(tree.find_all(exp.Table))
+    if len(tables) == 1 and not tables[0].alias:
+        tables[0].set("alias", exp.TableAlias(this=exp.to_identifier("t9")))
+        for column in tree.find_all(exp.Column):
+            if not column.table and not column.this.args.get("quoted"):
+                column.set("table", exp.to_identifier("t9"))
+        yield tree.sql(dialect="sqlite")
+
+
+def is_wrong(record: Record, mutant: str) -> bool:
+    """Whether any of many databases made for this pair alone tells it from the gold."""
+    schema = read_schema(record.schema, "sqlite")
+    candidates = Candidates(schema, gather([record.golds[0], mutant], schema), f"reference {mutant}")
+    gold = Gold(record.golds[0], schema)
+    with closing(Laboratory(schema)) as laboratory:
+        for number in range(REFERENCE_DATABASES):
+            laboratory.fill(candidates.make(number))
+            expected = laboratory.expected(gold)
+            if expected is None or not laboratory.is_determined(gold, expected):
+                continue
+            result = laboratory.run(mutant)
+            if result is None or not expected.matches(result.width, result.rows):
+                return True
+    return False
+
+
+def mutants_of(record: Record, count: int) -> list[str]:
+    """Up to `count` mutants of the gold that run, chosen at random."""
+    schema = read_schema(record.schema, "sqlite")
+    found = read_query(record.golds[0], schema)
+    texts = mutants(*found) if found else []
+    with closing(Laboratory(schema)) as laboratory:
+        texts = [text for text in texts if laboratory.run(text) is not None]
+    return random.Random(record.sql).sample(texts, min(count, len(texts)))
+
+
+def measure(records: Sequence[Record], mutants_per_record: int, databases: SynthesizedDatabases) -> Score:
+    """Grade mutants and rewritings of every record's gold."""
+    grader = ExecutionGrader(databases)
+    score = Score()
+    for record in records:
+        wrong, right = mutants_of(record, mutants_per_record), list(rewritings(record.golds[0]))
+        start = time.perf_counter()
+        verdicts = [grader.grade(record, sql) for sql in (*wrong, *right)]
+        score.seconds += time.perf_counter() - start
+        for sql, judgement in zip(wrong, verdicts, strict=False):
+            if judgement.verdict == "correct" and not is_wrong(record, sql):
+                score.equivalent += 1
+                continue
+            score.wrong[judgement.verdict] += 1
+            if judgement.verdict == "correct":
+                score.missed.append((record.golds[0], sql))
+        for sql, judgement in zip(right, verdicts[len(wrong) :], strict=True):
+            score.right[judgement.verdict] += 1
+            if judgement.verdict == "wrong":
+                score.rejected.append((record.golds[0], sql, judgement.reason))
+    return score
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--wikisql", type=int, default=500, help="records")
+    parser.add_argument("--spider", type=int, default=300, help="records")
+    parser.add_argument("--mutants", type=int, default=6, help="wrong predictions per record")
+    options = parser.parse_args()
+    for name, records in (
+        ("WikiSQL", wikisql_records(DATA, options.wikisql)),
+        ("Spider", spider_records(DATA, options.spider)),
+    ):
+        if not records:
+            continue
+        databases = SynthesizedDatabases()
+        start = time.process_time()
+        for record in records:
+            databases.kill_rate(record)
+        per_record = (time.process_time() - start) / len(records)
+        coverage = databases.coverage()
+        print(f"{name}: {len(records)} records, {per_record * 1000:.0f} CPU ms a suite")
+        print(f"  mutants killed {coverage.killed:,} of {coverage.mutants:,} ({coverage.kill_rate:.2%})")
+        print(f"  quarantined {sum(coverage.quarantined.values())}: {dict(coverage.quarantined)}")
+        score = measure(records, options.mutants, databases)
+        graded, caught = sum(score.wrong.values()), score.wrong["wrong"]
+        answers = graded + score.equivalent + sum(score.right.values())
+        print(f"  wrong ones caught {caught} of {graded} ({caught / max(1, graded):.2%})")
+        print(f"  left out as equivalent {score.equivalent}")
+        print(f"  right ones rejected {score.right['wrong']} of {sum(score.right.values())}")
+        print(f"  {score.seconds / max(1, answers) * 1000:.1f} ms a prediction")
+        for gold, sql in score.missed:
+            print(f"    missed: {gold}\n            {sql}")
+        for gold, sql, reason in score.rejected:
+            print(f"    rejected: {gold}\n              {sql}\n              {reason}")
+
+
+if __name__ == "__main__":
+    main()

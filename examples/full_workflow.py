@@ -1,0 +1,106 @@
+"""The published workflow from end to end, on loopback: data on S3, training job, import job, InvokeModel, judge.
+
+    python examples/full_workflow.py --tiny     a random two-layer model in about a minute: the steps, not the answers
+    python examples/full_workflow.py            SmolLM2-135M-Instruct, a quarter of an hour and more on a CPU
+
+Every AWS call goes to an emulator in this process. With ``LocalAWS`` and ``session=`` left out, the same calls use your
+own account: a training job on rented machines, and a model that Bedrock serves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import sqlquarry as sq
+from sqlquarry.emulator import LocalAWS
+from sqlquarry.judging import write_html
+from sqlquarry.training.sagemaker import SageMakerLauncher
+
+
+def main() -> None:
+    options = _options()
+    started = time.monotonic()
+
+    def step(text: str) -> None:
+        print(f"{time.monotonic() - started:5.0f} s  {text}", flush=True)
+
+    output: Path = options.output
+    databases = sq.sample_databases(output / "databases")
+    train, test = sq.sample_records("train")[: options.records], sq.sample_records("test")[: options.questions]
+    base = make_tiny_model(output / "tiny") if options.tiny else options.base_model
+    trainer = sq.QLoRAFSDPTrainer(
+        base,
+        config=sq.TrainingConfig(
+            epochs=1, records_per_step=12, max_sequence_tokens=512, learning_rate=3e-3, device="cpu"
+        ),
+    )
+    judge = sq.SQLJudge([sq.ExecutionGrader(databases), sq.ExactGrader()])
+
+    with LocalAWS(max_batch=32) as aws:
+        step(f"training job: {len(train)} records and {base} go to S3, an adapter and a merged model come back")
+        launcher = SageMakerLauncher(
+            aws.role_arn,
+            bucket=aws.bucket,
+            session=aws.session(),
+            instance_type="ml.m5.xlarge",  # without a GPU, as the machine that stands in for it
+            max_run_s=7200,
+            poll_interval_s=0.5,
+        )
+        job = launcher.launch(trainer, train, test)
+        step(f"import job: {job.merged_uri}")
+        importer = sq.BedrockImporter(aws.role_arn, session=aws.session(), poll_interval_s=0.2)
+        model = importer.import_model(job.merged_uri, "full-workflow")
+        model = model.with_options(max_tokens=64, concurrency=32, not_ready_interval_s=0.5)
+        step(f"InvokeModel: {len(test)} questions for {model.arn}")
+        report = judge.evaluate(model, test)
+
+    step("judged")
+    print(report.summary())
+    write_html(output / "report.html", {"tuned": report}, title=f"{base}, tuned")
+    print(f"report    {(output / 'report.html').resolve()}")
+
+
+def make_tiny_model(directory: Path) -> str:
+    """A Llama of random weights with a tokenizer of its own, as transformers saves them."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|pad|>"]
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    texts = (f"{record.schema} {record.question} {record.sql}" for record in sq.sample_records("train")[:500])
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    backend.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(vocab_size=1024, special_tokens=special, initial_alphabet=alphabet, show_progress=False),
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token=special[0], eos_token=special[2], pad_token=special[3]
+    )
+    tokenizer.save_pretrained(directory)
+    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    sizes = {"hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 4, "num_hidden_layers": 2}
+    config = LlamaConfig(vocab_size=len(tokenizer), dtype="bfloat16", **sizes, **ids)
+    LlamaForCausalLM(config).bfloat16().save_pretrained(directory)
+    return str(directory)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tiny", action="store_true", help="a random tiny model instead of SmolLM2")
+    parser.add_argument(
+        "--base-model", default="HuggingFaceTB/SmolLM2-135M-Instruct", help="directory, .gguf or hub id"
+    )
+    parser.add_argument("--output", type=Path, default=Path("runs/full-workflow"), help="for databases and the report")
+    parser.add_argument("--records", type=int, help="records to train on")
+    parser.add_argument("--questions", type=int, help="questions to judge by")
+    options = parser.parse_args()
+    options.records = options.records or (48 if options.tiny else 560)
+    options.questions = options.questions or (12 if options.tiny else 64)
+    return options
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""How far a judge errs, measured against a better grader on the same records, and the accuracy corrected for it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlquarry.errors import JudgingError
+from sqlquarry.extras import require
+from sqlquarry.judging.statistics import Estimate, estimate
+
+if TYPE_CHECKING:
+    from sqlquarry.judging.report import Report
+
+# With fewer, the interval would say nothing, and its coverage could not be promised (see the tests' simulation).
+MINIMUM_PER_CLASS = 3
+_DRAWS = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """A judge against a reference.
+
+    Args:
+        judge: the grader that is measured.
+        reference: the grader that is taken as the truth.
+        n: records on which both gave a verdict.
+        agreement: share of them with the same verdict.
+        kappa: agreement beyond chance: 1 is perfect, 0 is chance (Cohen 1960).
+        sensitivity: share of the truly correct that the judge calls correct.
+        specificity: share of the truly wrong that the judge calls wrong.
+        corrected: the accuracy on all records that the judge has a verdict on, corrected for its errors; the interval
+            includes that the errors are measured on `n` records only. nan, 0 to 1 where no correction is possible.
+        note: why no correction is possible; "" where it is.
+    """
+
+    judge: str
+    reference: str
+    n: int
+    agreement: float
+    kappa: float
+    sensitivity: Estimate
+    specificity: Estimate
+    corrected: Estimate
+    note: str = ""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.judge} against {self.reference} on {self.n} records: agreement {self.agreement:.1%}, kappa "
+            f"{self.kappa:.2f}, sensitivity {self.sensitivity}, specificity {self.specificity}; corrected accuracy: "
+            f"{self.note or self.corrected}"
+        )
+
+
+def calibrate(report: Report, judge: str, reference: str) -> Calibration | None:
+    """Measure `judge` against `reference`; None where fewer than 3 records of either class have both verdicts.
+
+    The judge is assumed to err as often on the records that only it has a verdict on as on those that both have.
+
+    Raises:
+        JudgingError: the report has no such grader, or both are the same.
+
+    Sources: kappa: Cohen 1960, Educational and Psychological Measurement 20:37-46; correction: Rogan & Gladen 1978,
+    American Journal of Epidemiology 107:71-76.
+    """
+    if unknown := {judge, reference} - set(report.graders):
+        raise JudgingError(f"this report has no grader {', '.join(sorted(unknown))}, only {', '.join(report.graders)}")
+    if judge == reference:
+        raise JudgingError(f"{judge!r} cannot be calibrated against itself. Name another grader as the reference.")
+    mine, theirs = report.graders.index(judge), report.graders.index(reference)
+    pairs = Counter((entry.judgements[mine].verdict, entry.judgements[theirs].verdict) for entry in report.entries)
+    table = _Table(
+        pairs["correct", "correct"],
+        pairs["wrong", "correct"],
+        pairs["correct", "wrong"],
+        pairs["wrong", "wrong"],
+        pairs["correct", "unjudged"],
+        pairs["wrong", "unjudged"],
+    )
+    if min(table.truly_correct, table.truly_wrong) < MINIMUM_PER_CLASS:
+        return None
+    unjudged = sum(count for (verdict, _), count in pairs.items() if verdict == "unjudged")
+    corrected, note = _corrected(table, unjudged)
+    agreement = (table.true_positives + table.true_negatives) / table.both
+    called_correct = (table.true_positives + table.false_positives) / table.both
+    truly_correct = table.truly_correct / table.both
+    chance = called_correct * truly_correct + (1 - called_correct) * (1 - truly_correct)
+    return Calibration(
+        judge,
+        reference,
+        table.both,
+        agreement,
+        (agreement - chance) / (1 - chance),
+        estimate(table.true_positives, table.truly_correct),
+        estimate(table.true_negatives, table.truly_wrong),
+        corrected,
+        note,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """Counts of records by the judge's verdict and the reference's; "only" are those that the reference left out."""
+
+    true_positives: int
+    false_negatives: int
+    false_positives: int
+    true_negatives: int
+    only_correct: int = 0
+    only_wrong: int = 0
+
+    @property
+    def truly_correct(self) -> int:
+        return self.true_positives + self.false_negatives
+
+    @property
+    def truly_wrong(self) -> int:
+        return self.false_positives + self.true_negatives
+
+    @property
+    def both(self) -> int:
+        return self.truly_correct + self.truly_wrong
+
+    @property
+    def only(self) -> int:
+        return self.only_correct + self.only_wrong
+
+
+def _corrected(table: _Table, unjudged: int = 0) -> tuple[Estimate, str]:
+    """The corrected accuracy with its 95 % interval, or why there is none.
+
+    Rogan and Gladen's estimate, (apparent + specificity - 1) / (sensitivity + specificity - 1), is linear in the
+    apparent rate. So over all records it is the same as the reference's own accuracy where it has verdicts, and the
+    correction where only the judge has, weighted by their numbers: where the reference saw all, it is the answer.
+    """
+    if not table.only:
+        return estimate(table.truly_correct, table.both, unjudged), ""
+    n = table.both + table.only
+    sensitivity, specificity = table.true_positives / table.truly_correct, table.true_negatives / table.truly_wrong
+    if sensitivity + specificity <= 1:
+        note = (
+            f"not possible: sensitivity + specificity is {sensitivity + specificity:.2f}, so the judge is no better "
+            "than chance"
+        )
+        return Estimate(math.nan, 0.0, 1.0, n, unjudged), note
+    apparent = (table.true_positives + table.false_positives + table.only_correct) / n
+    value = min(1.0, max(0.0, (apparent + specificity - 1) / (sensitivity + specificity - 1)))
+    low, high = _interval(table)
+    return Estimate(value, min(low, value), max(high, value), n, unjudged), ""
+
+
+def _interval(table: _Table) -> tuple[float, float]:
+    """Percentiles 2.5 and 97.5 of the corrected accuracy over draws of all four rates from their Jeffreys posteriors.
+
+    Beta(k + 1/2, n - k + 1/2): Brown, Cai & DasGupta 2001, Statistical Science 16:101-133. A draw in which the judge
+    is no better than chance says nothing of the records that only it saw: all shares from 0 to 1 are then as good.
+    """
+    require("judge", "calibrate")
+    from numpy import clip, quantile, random, where
+
+    draw = random.default_rng(0)
+
+    def rate(hits: int, misses: int) -> Any:
+        return draw.beta(hits + 0.5, misses + 0.5, _DRAWS)
+
+    known = rate(table.truly_correct, table.truly_wrong)
+    sensitivity = rate(table.true_positives, table.false_negatives)
+    specificity = rate(table.true_negatives, table.false_positives)
+    apparent = rate(table.only_correct, table.only_wrong)
+    power = sensitivity + specificity - 1
+    rest = where(power > 0, (apparent + specificity - 1) / where(power > 0, power, 1), draw.uniform(size=_DRAWS))
+    shares = (table.both * known + table.only * clip(rest, 0, 1)) / (table.both + table.only)
+    low, high = quantile(shares, (0.025, 0.975))
+    return float(low), float(high)

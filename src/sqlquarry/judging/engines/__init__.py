@@ -1,0 +1,76 @@
+"""How each kind of database runs one untrusted query: read-only, bounded, in a child process of `sandbox`.
+
+An engine is a module with one function, `run_query(database, sql, limits) -> Answer`, that runs in the child. SQLite's
+is `sandbox_child`; the others stand here. Only `engine_of` and `file_of` are used outside of a child.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from sqlquarry.errors import JudgingError
+
+
+class Engine(NamedTuple):
+    """Which module runs a database's queries.
+
+    Args:
+        name: for messages.
+        dialect: of the SQL it runs, by sqlglot's name.
+        module: the engine; None is SQLite's, which needs the standard library only.
+        extra: what must be installed for it.
+    """
+
+    name: str
+    dialect: str
+    module: str | None = None
+    extra: str | None = None
+
+
+SQLITE = Engine("SQLite", "sqlite")
+DUCKDB = Engine("DuckDB", "duckdb", f"{__name__}.duckdb", "duckdb")
+POSTGRESQL = Engine("PostgreSQL", "postgres", f"{__name__}.postgresql", "postgres")
+# SQLAlchemy's name -> sqlglot's, where they differ.
+_DIALECTS = {"mariadb": "mysql", "mssql": "tsql", "awsathena": "athena"}
+
+
+def file_of(database: Path | str) -> Path | None:
+    """The path of a file, also where it is given as ``sqlite:///…`` or ``duckdb:///…``; None for a server."""
+    scheme, separator, rest = str(database).partition("://")
+    if not separator:
+        return Path(database)
+    is_file = _backend(scheme) in ("sqlite", "duckdb")
+    return Path(unquote(rest.partition("?")[0].removeprefix("/"))) if is_file else None
+
+
+def engine_of(database: Path | str) -> Engine:
+    """The engine of a file or of a server's URL; files are SQLite's unless named ``.duckdb`` or given as such a URL.
+
+    A look into the file would tell more, but closing it would end the locks that this process may hold on it
+    (https://sqlite.org/howtocorrupt.html, 2.2).
+
+    Raises:
+        JudgingError: a URL that could not be kept out of messages: it is not clear where its password ends.
+    """
+    scheme, separator, _ = str(database).partition("://")
+    backend = _backend(scheme) if separator else Path(database).suffix.removeprefix(".").lower()
+    if backend == "duckdb":
+        return DUCKDB
+    if not separator or backend == "sqlite":
+        return SQLITE
+    try:
+        parts = urlsplit(str(database))
+        clear = not parts.fragment and (parts.port is None or parts.port > 0)
+    except ValueError:
+        clear = False
+    if not clear:
+        raise JudgingError(f"a {scheme}:// URL cannot be read. Write / # ? @ in user and password as %2F %23 %3F %40.")
+    if backend in ("postgresql", "postgres"):
+        return POSTGRESQL
+    return Engine(backend, _DIALECTS.get(backend, backend), f"{__name__}.sqlalchemy", "judge")
+
+
+def _backend(scheme: str) -> str:
+    return scheme.partition("+")[0].lower()

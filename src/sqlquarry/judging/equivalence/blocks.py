@@ -1,0 +1,237 @@
+"""FROM and its joins as one flat block: inner joins become sources and conditions, simple derived tables are merged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from sqlquarry.judging.equivalence.forms import Form
+from sqlquarry.judging.equivalence.schema import Schema
+from sqlquarry.judging.equivalence.scopes import (
+    Binding,
+    Expression,
+    Leaf,
+    NoSuchNameError,
+    Scope,
+    Target,
+    UndecidedError,
+)
+
+if TYPE_CHECKING:
+    from sqlglot.expressions import Expr
+
+
+class Cte(NamedTuple):
+    """One name of a WITH clause: the query, the names of its columns if given, and the names that it sees itself."""
+
+    query: Expr
+    columns: tuple[str, ...]
+    ctes: Mapping[str, Cte]
+
+
+class Condition(NamedTuple):
+    """A condition and the names that it sees."""
+
+    tree: Expr
+    scope: Scope
+
+
+@dataclass(eq=False, slots=True)
+class Block:
+    """The sources and conditions of one SELECT.
+
+    Args:
+        scope: the names that its clauses see.
+        leaves: its sources, in the order of FROM.
+        conditions: of WHERE, and of ON where all joins are inner ones.
+        outer_joins: one item per source where some join is not inner: its side and its own conditions; else empty.
+    """
+
+    scope: Scope
+    leaves: list[Leaf] = field(default_factory=list)
+    conditions: list[Condition] = field(default_factory=list)
+    outer_joins: list[tuple[str, list[Condition]]] = field(default_factory=list)
+
+
+Derive = Callable[["Expr", Scope | None, Mapping[str, Cte]], tuple[Form, tuple[str, ...]]]
+
+
+class BlockBuilder:
+    """Builds blocks.
+
+    Args:
+        schema: the tables.
+        fold: an identifier's canonical spelling.
+        merge: whether derived tables may be merged into the query around them.
+        derive: the form and column names of a derived table that cannot be merged.
+    """
+
+    def __init__(self, schema: Schema, fold: Callable[[Expr], str], *, merge: bool, derive: Derive) -> None:
+        self.schema, self.fold, self.merge, self.derive = schema, fold, merge, derive
+
+    def build(self, select: Expr, outer: Scope | None, ctes: Mapping[str, Cte]) -> Block:
+        """The block of one SELECT.
+
+        Raises:
+            UndecidedError: a kind of source or join that is not modelled.
+            NoSuchNameError: a table that the schema lacks.
+        """
+        block = Block(Scope(outer, outer.depth + 1 if outer else 1, ctes=ctes))
+        joins: Sequence[Expr] = select.args.get("joins") or ()
+        has_outer = any(join.args.get("side") for join in joins)
+        first = select.args.get("from_")
+        if first is not None:
+            self._add(block, first.this, ctes, merge=self.merge and not has_outer)
+            block.outer_joins += [("", [])] if has_outer else []
+        for join in joins:
+            side = _side(join)
+            self._add(block, join.this, ctes, merge=self.merge and not has_outer)
+            conditions = [Condition(tree, block.scope) for tree in self._joined_on(block, join, side)]
+            if has_outer:
+                block.outer_joins.append((side, conditions))
+            else:
+                block.conditions += conditions
+        if where := select.args.get("where"):
+            block.conditions += [Condition(tree, block.scope) for tree in conjuncts(where.this)]
+        for output in select.expressions:
+            if output.args.get("alias") is not None and output.key == "alias":
+                block.scope.aliases.setdefault(self.fold(output.args["alias"]), output.this)
+        aliases = [binding.alias for binding in block.scope.bindings]
+        if len(set(aliases)) < len(aliases):
+            raise UndecidedError("two tables of one FROM have the same name")
+        return block
+
+    def _add(self, block: Block, source: Expr, ctes: Mapping[str, Cte], *, merge: bool) -> None:
+        _refuse_other_arguments(source, {"this", "alias"})
+        alias = source.args.get("alias")
+        columns = tuple(self.fold(column) for column in alias.args.get("columns") or ()) if alias is not None else ()
+        name = self.fold(alias.this) if alias is not None and alias.this is not None else ""
+        if source.key == "subquery":
+            self._add_derived(block, name, Cte(source.this, columns, ctes), merge=merge)
+            return
+        if source.key != "table" or source.this.key != "identifier" or columns:
+            raise UndecidedError(f"a {source.key} in FROM")
+        table = self.fold(source.this)
+        if table in ctes:
+            self._add_derived(block, name or table, ctes[table], merge=merge, tag="derived" if self.merge else "named")
+            return
+        known = self.schema.tables.get(table)
+        if known is None and self.schema.tables and not table.startswith(("sqlite_", "pragma_")):
+            raise NoSuchNameError(f"no table {table!r}")
+        leaf = Leaf(("table", table), known)
+        outputs = None if known is None else {column: (leaf, column) for column in known}
+        block.leaves.append(leaf)
+        block.scope.bindings.append(Binding(name or table, outputs, leaf))
+
+    def _add_derived(self, block: Block, alias: str, cte: Cte, *, merge: bool, tag: str = "derived") -> None:
+        query = cte.query
+        while query.key == "subquery" and not query.args.get("alias"):
+            _refuse_other_arguments(query, {"this"})
+            query = query.this
+        outputs: dict[str, Target]
+        if merge and _is_simple(query):
+            inner = self.build(query, block.scope.outer, cte.ctes)
+            targets = self._outputs(query, inner.scope)
+            names = cte.columns or tuple(name for name, _ in targets)
+            outputs = dict(zip(names, (target for _, target in targets), strict=False))
+            block.leaves += inner.leaves
+            block.conditions += inner.conditions
+        else:
+            form, own_names = self.derive(query, block.scope.outer, cte.ctes)
+            names = cte.columns or own_names
+            leaf = Leaf((tag, form), {str(place): None for place in range(len(names))})
+            outputs = {name: (leaf, str(place)) for place, name in enumerate(names)}
+            block.leaves.append(leaf)
+        if len(outputs) < len(names):
+            raise UndecidedError("two columns of one derived table have the same name")
+        block.scope.bindings.append(Binding(alias, outputs))
+
+    def _outputs(self, select: Expr, scope: Scope) -> list[tuple[str, Target]]:
+        found: list[tuple[str, Target]] = []
+        for place, output in enumerate(select.expressions):
+            if output.is_star:
+                for binding in starred(output, scope, self.fold):
+                    if binding.outputs is None:
+                        raise UndecidedError("* of a table whose columns are unknown")
+                    found += binding.outputs.items()
+            else:
+                found.append((output_name(output, place, self.fold), Expression(output.unalias(), scope)))
+        return found
+
+    def _joined_on(self, block: Block, join: Expr, side: str) -> list[Expr]:
+        from sqlglot import expressions as exp
+
+        *before, right = block.scope.bindings
+        names = [self.fold(name) for name in join.args.get("using") or ()]
+        if join.args.get("method") == "NATURAL":
+            known = [binding.outputs for binding in (*before, right)]
+            if any(outputs is None for outputs in known):
+                raise UndecidedError("NATURAL JOIN of a table whose columns are unknown")
+            names = [name for name in known[-1] or () if any(name in (outputs or ()) for outputs in known[:-1])]
+        elif join.args.get("method"):
+            raise UndecidedError(f"{join.args['method']} JOIN")
+        conditions: list[Expr] = []
+        for name in names:
+            holders = [binding for binding in before if binding.outputs is not None and name in binding.outputs]
+            left = block.scope.shared.get(name) or (holders[0] if len(holders) == 1 else None)
+            if left is None or side not in ("", "LEFT") or right.outputs is None:
+                raise UndecidedError(f"column {name!r} of USING")
+            block.scope.shared[name] = left
+            pair = [exp.column(name, table=binding.alias, quoted=True) for binding in (left, right)]
+            conditions.append(exp.EQ(this=pair[0], expression=pair[1]))
+        on = join.args.get("on")
+        return conditions + (conjuncts(on) if on is not None else [])
+
+
+def conjuncts(tree: Expr) -> list[Expr]:
+    """The conditions that AND combines, without their parentheses."""
+    while tree.key == "paren":
+        tree = tree.this
+    return [*conjuncts(tree.this), *conjuncts(tree.expression)] if tree.key == "and" else [tree]
+
+
+def starred(output: Expr, scope: Scope, fold: Callable[[Expr], str]) -> list[Binding]:
+    """The sources that `*` or `alias.*` stands for."""
+    star = output if output.key == "star" else output.this
+    if any(star.args.values()) or scope.shared:
+        raise UndecidedError("* with exceptions, or of tables joined with USING")
+    if output.key == "star":
+        return scope.bindings
+    wanted = fold(output.args["table"])
+    if found := [binding for binding in scope.bindings if binding.alias == wanted]:
+        return found
+    raise NoSuchNameError(f"no table or alias {wanted!r}")
+
+
+def output_name(output: Expr, place: int, fold: Callable[[Expr], str]) -> str:
+    """The name that an output has for the query around it; a number, which none can name, where it has no name."""
+    if output.key == "alias":
+        return fold(output.args["alias"])
+    return fold(output.this) if output.key == "column" else f"#{place}"
+
+
+def _side(join: Expr) -> str:
+    _refuse_other_arguments(join, {"this", "side", "kind", "method", "on", "using"})
+    if join.args.get("kind") not in (None, "", "INNER", "CROSS", "OUTER"):
+        raise UndecidedError(f"{join.args['kind']} JOIN")
+    side: str = join.args.get("side") or ""
+    return side
+
+
+def _refuse_other_arguments(tree: Expr, modelled: set[str]) -> None:
+    if other := [name for name, value in tree.args.items() if value and name not in modelled]:
+        raise UndecidedError(f"{tree.key} with {', '.join(other)}")
+
+
+_SIMPLE_OUTPUT = ("alias", "column", "literal", "null", "paren", "add", "sub", "mul", "neg", "identifier", "star")
+_SIMPLE_SELECT = {"expressions", "from_", "joins", "where", "order"}
+
+
+def _is_simple(query: Expr) -> bool:
+    """A SELECT that gives one row for each row of its sources, of outputs that can be computed anywhere."""
+    if query.key != "select" or any(value and name not in _SIMPLE_SELECT for name, value in query.args.items()):
+        return False
+    if query.args.get("from_") is None or any(join.args.get("side") for join in query.args.get("joins") or ()):
+        return False
+    return all(node.key in _SIMPLE_OUTPUT for output in query.expressions for node in output.walk())

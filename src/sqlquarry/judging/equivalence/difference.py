@@ -1,0 +1,181 @@
+"""Queries that certainly mean something else: in each case a database that tells them apart can be constructed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from sqlquarry.judging.equivalence.canonical import Query, Select
+from sqlquarry.judging.equivalence.forms import Form
+from sqlquarry.judging.equivalence.schema import Schema
+
+_COMPARISONS = ("=", "<>", "<", "<=")
+_SIMPLE_AGGREGATES = ("count", "sum", "avg", "min", "max")
+
+
+def certain_difference(gold: Query, predicted: Query, schema: Schema) -> str | None:  # noqa: PLR0911 - one per case
+    """Why some database of the schema gives the two queries different results; None where that is not certain."""
+    if gold.names is None or predicted.names is None:
+        return None
+    if len(gold.names) != len(predicted.names):
+        return f"{len(predicted.names)} columns instead of {len(gold.names)}"
+    mine, theirs = gold.body, predicted.body
+    if not isinstance(mine, Select) or not isinstance(theirs, Select):
+        return None
+    if schema.says("CHECK") or schema.says("ENUM") or not (_is_plain(mine) and _is_plain(theirs)):
+        return None
+    if mine.sources != theirs.sources or mine.group != theirs.group:
+        return None
+    first, second = _conditions(mine, schema), _conditions(theirs, schema)
+    if first is None or second is None or first[0] != second[0]:
+        return None
+    if first[1] != second[1]:
+        one_row_always = mine.group is None and any(map(_is_aggregate, (*mine.outputs, *theirs.outputs)))
+        return None if one_row_always and mine.outputs != theirs.outputs else _other_filter(first[1], second[1])
+    if mine.group is not None:
+        return None
+    if mine.outputs != theirs.outputs:
+        return _other_outputs(mine, theirs, {column for column, _, _ in first[1]}, schema)
+    if mine.distinct != theirs.distinct and not schema.says("PRIMARY KEY") and not schema.says("UNIQUE"):
+        return "DISTINCT missing" if mine.distinct else "DISTINCT too much"
+    return _other_direction(gold.order, predicted.order, {column for column, _, _ in first[1]}, mine.outputs)
+
+
+def _is_plain(select: Select) -> bool:
+    """One SELECT of different tables with inner joins, whose outputs are columns and aggregates of columns."""
+    if select.joins or select.having or select.slice or len(set(select.sources)) < len(select.sources):
+        return False
+    if any(source[0] != "table" for source in select.sources):
+        return False
+    return all(_is_column(form) or _is_aggregate(form) for form in select.outputs)
+
+
+def _is_column(form: Form) -> bool:
+    return bool(form[0] == "col")
+
+
+def _is_aggregate(form: Form) -> bool:
+    if form[0] != "aggregate" or form[1] not in _SIMPLE_AGGREGATES:
+        return False
+    return form[2] == "rows" or (isinstance(form[2], tuple) and _is_column(form[2]))
+
+
+def _conditions(select: Select, schema: Schema) -> tuple[Form, frozenset[tuple[Form, str, Any]]] | None:
+    """The joins, and the filters as (column, operator, literal); None where there is any other condition.
+
+    Each column is filtered once at most, so that one row can satisfy all filters.
+    """
+    where = select.where
+    parts = where[1:] if where[0] == "and" else () if where == ("true",) else (where,)
+    joins = tuple(part for part in parts if part[0] == "same")
+    filters = []
+    for part in parts:
+        if part[0] == "same":
+            continue
+        if part[0] not in _COMPARISONS:
+            return None
+        operator, left, right = part
+        if _is_column(left) and right[0] in ("number", "text"):
+            filters.append((left, operator, right))
+        elif _is_column(right) and left[0] in ("number", "text"):
+            filters.append((right, {"<": ">", "<=": ">="}.get(operator, operator), left))
+        else:
+            return None
+    if len({column for column, _, _ in filters}) < len(filters):
+        return None
+    if any(
+        literal[0] == "text" and _affinity(column, select, schema) in (None, "INTEGER", "REAL")
+        for column, _, literal in filters
+    ):
+        return None  # no row may hold such a value
+    return joins, frozenset(filters)
+
+
+def _affinity(column: Form, select: Select, schema: Schema) -> str | None:
+    (_, place), name = column[1:]
+    known = schema.tables.get(select.sources[place][1], {}).get(name)
+    return None if known is None else known.affinity
+
+
+def _other_filter(mine: frozenset[Any], theirs: frozenset[Any]) -> str | None:
+    """One row per table that passes one query's filters only: one result has a row more, or a value for NULL."""
+    for ours, others in ((mine, theirs), (theirs, mine)):
+        kept = {column: (operator, literal) for column, operator, literal in ours}
+        for column, operator, literal in others:
+            if column not in kept or _can_pass_only_first(kept[column], (operator, literal)):
+                return f"another filter: {column[2]} {operator} {literal[1]}"
+    return None
+
+
+def _can_pass_only_first(first: tuple[str, Form], second: tuple[str, Form]) -> bool:
+    """Whether some value of any type of column certainly passes the first filter and not the second."""
+    (operator, literal), (other, limit) = first, second
+    if literal[0] != limit[0]:
+        return False
+    same = literal == limit
+    # Equal text but for case and spaces may be equal in a collation; numbers are compared where both are plain.
+    if literal[0] == "text":
+        differ = (
+            literal[1].strip().casefold() != limit[1].strip().casefold()
+            and not _numeric(literal[1])
+            and not _numeric(limit[1])
+        )
+    else:
+        differ = literal[1].isdigit() and limit[1].isdigit() and int(literal[1]) != int(limit[1])
+    if operator == "=":
+        return (other == "=" and differ) or (same and other in ("<>", "<", ">"))
+    if literal[0] != "number" or not literal[1].isdigit() or not limit[1].isdigit():
+        return False
+    value, bound = int(literal[1]), int(limit[1])
+    passes = {"<>": [value + 1, value - 1], "<": [value - 1], "<=": [value], ">": [value + 1], ">=": [value]}[operator]
+    tests = {
+        "=": lambda x: x == bound,
+        "<>": lambda x: x != bound,
+        "<": lambda x: x < bound,
+        "<=": lambda x: x <= bound,
+        ">": lambda x: x > bound,
+        ">=": lambda x: x >= bound,
+    }
+    return any(not tests[other](x) for x in passes)
+
+
+def _numeric(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _other_outputs(mine: Select, theirs: Select, filtered: set[Form], schema: Schema) -> str | None:
+    """One row per table with another value in every column; or, where aggregates differ, two rows that hold 1 and 3."""
+    wanted = Counter(mine.outputs) - Counter(theirs.outputs)
+    given = Counter(theirs.outputs) - Counter(mine.outputs)
+    if (
+        sum(wanted.values()) != 1
+        or sum(given.values()) != 1
+        or len(set(mine.outputs) | set(theirs.outputs)) <= len(mine.outputs)
+    ):
+        return None
+    (gold,), (predicted,) = wanted, given
+    if _is_column(gold) and _is_column(predicted) and not {gold, predicted} & filtered:
+        return f"another column: {predicted[2]} instead of {gold[2]}"
+    if (
+        not (_is_aggregate(gold) and _is_aggregate(predicted))
+        or gold[2] != predicted[2]
+        or gold[2] == "rows"
+        or filtered
+    ):
+        return None
+    numeric = _affinity(gold[2], mine, schema) in ("INTEGER", "REAL", "NUMERIC")
+    return f"another aggregate: {predicted[1]} instead of {gold[1]}" if numeric else None
+
+
+def _other_direction(gold: Form, predicted: Form, filtered: set[Form], outputs: Form) -> str | None:
+    """Two rows with other values in every column."""
+    if not gold or not predicted or not all(map(_is_column, outputs)) or not set(outputs) - filtered:
+        return None
+    (key, descending, _), (other, other_descending, _) = gold[0], predicted[0]
+    if key == other and _is_column(key) and key not in filtered and descending != other_descending:
+        return f"ORDER BY {key[2]} in the other direction"
+    return None

@@ -1,0 +1,363 @@
+"""The forms of expressions and conditions: names resolved, and one spelling for what always means the same."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from sqlquarry.judging.equivalence.blocks import Block
+from sqlquarry.judging.equivalence.forms import TRUE, Form, as_set, has_aggregate, many, walk
+from sqlquarry.judging.equivalence.schema import Schema, fold
+from sqlquarry.judging.equivalence.scopes import (
+    Expression,
+    Leaf,
+    NoSuchNameError,
+    OrderMattersError,
+    Scope,
+    Target,
+    UndecidedError,
+)
+
+if TYPE_CHECKING:
+    from sqlglot.expressions import Expr
+
+_COMPARISONS = {"eq": "=", "neq": "<>", "lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
+_TURNED = {">": "<", ">=": "<="}
+_OPPOSITE = {"=": "<>", "<>": "=", "<": ">=", "<=": ">", ">": "<=", ">=": "<"}
+# Where no number is incomparable to another (SQLite has no NaN, the others sort it), NOT a < b is a >= b.
+_TOTAL_ORDER = {"sqlite", "postgres", "duckdb", "mysql"}
+_PREDICATES = {
+    *_COMPARISONS,
+    "and",
+    "or",
+    "not",
+    "in",
+    "between",
+    "like",
+    "ilike",
+    "glob",
+    "is",
+    "nullsafeeq",
+    "nullsafeneq",
+}
+_ARITHMETIC = {"add", "sub", "mul", "div"}
+# The rows that an aggregate meets first, and what is not the same twice.
+_ORDER_DEPENDENT = {
+    "groupconcat",
+    "arrayagg",
+    "arrayconcatagg",
+    "jsonarrayagg",
+    "jsonobjectagg",
+    "jsongroupobject",
+    "window",
+    "collate",
+}
+UNSTEADY = re.compile(r"\b(gen_)?(rand|uuid|newid)", re.IGNORECASE)  # functions that are not the same twice
+_FIRST_OR_LAST = ("first", "last", "anyvalue", "array", "json")
+
+
+class ExpressionForms:
+    """Forms of expressions within one query.
+
+    Attributes:
+        same: column -> the column that stands for all that the conditions say are the same, while a SELECT is read.
+        depth: of the SELECT that is read.
+        nullable: it has outer joins, so that any column may be NULL.
+        aliases_used: the last expression named an output by its alias.
+    """
+
+    def __init__(self, schema: Schema, dialect: str, *, keep_plan: bool, quoted_text: bool) -> None:
+        self.schema, self.dialect, self.keep_plan, self.quoted_text = schema, dialect, keep_plan, quoted_text
+        self.same: dict[Form, Form] = {}
+        self.depth, self.nullable, self.aliases_used = 0, False, False
+
+    def subquery(self, tree: Expr, scope: Scope) -> Form:
+        """The form of a query within an expression."""
+        raise NotImplementedError
+
+    def fold(self, identifier: Expr) -> str:
+        """An identifier's spelling, in one case where case means nothing."""
+        if identifier.key != "identifier":
+            raise UndecidedError(f"a {identifier.key} as a name")
+        return fold(identifier, self.dialect)
+
+    def conditions(self, block: Block) -> Form:
+        """WHERE and the conditions of inner joins; columns that must be equal become one from here on."""
+        classes: dict[Form, set[Form]] = {}
+        rest = []
+        for condition in block.conditions:
+            pair = (
+                None if self.keep_plan or block.outer_joins else self._joined_columns(condition.tree, condition.scope)
+            )
+            if pair is None or pair[0] == pair[1]:
+                rest.append(condition)
+                continue
+            members = classes.get(pair[0], {pair[0]}) | classes.get(pair[1], {pair[1]})
+            classes |= dict.fromkeys(members, members)
+        self.same |= {column: min(members) for column, members in classes.items()}
+        joined: list[Form] = [
+            ("same", *sorted(members)) for column, members in classes.items() if column == min(members)
+        ]
+        return many("and", joined + [self.truth(tree, scope) for tree, scope in rest], self.keep_plan)
+
+    def _joined_columns(self, tree: Expr, scope: Scope) -> tuple[Form, Form] | None:
+        """Two columns that the condition makes the same: equal, and of one type, so that equal values are one value."""
+        if tree.key != "eq" or tree.this.key != "column" or tree.expression.key != "column":
+            return None
+        found = []
+        for side in (tree.this, tree.expression):
+            target = self._resolve(side, scope, aliases=False)
+            while isinstance(target, Expression) and target.tree.key == "column":
+                target = self._resolve(target.tree, target.scope, aliases=False)
+            if not isinstance(target, tuple) or target[0] not in self._leaves_at_depth(target):
+                return None
+            column = (target[0].columns or {}).get(target[1])
+            if column is None:
+                return None
+            found.append((target[0].column(target[1]), column.affinity))
+        # Without a type, 1 = 1.0 but 1 / 2 is not 1.0 / 2. Other databases have collations and padding.
+        typed = found[0][1] != "BLOB" if self.dialect == "sqlite" else found[0][1] == "INTEGER"
+        if found[0][1] != found[1][1] or not typed:
+            return None
+        return found[0][0], found[1][0]
+
+    def _leaves_at_depth(self, target: tuple[Leaf, str]) -> tuple[Leaf, ...]:
+        return (target[0],) if target[0].label[0] == self.depth else ()
+
+    def truth(self, tree: Expr, scope: Scope, *, negated: bool = False) -> Form:  # noqa: PLR0911 - one per kind
+        """The form of a condition, of which only matters whether it is true."""
+        kind = tree.key
+        if kind == "paren":
+            return self.truth(tree.this, scope, negated=negated)
+        if kind == "not" and self.keep_plan:  # `NOT a > 1` may not use the index that `a <= 1` uses
+            return ("not", self.truth(tree.this, scope))
+        if kind == "not":
+            return self.truth(tree.this, scope, negated=not negated)
+        if kind in ("and", "or"):
+            sides = [self.truth(side, scope, negated=negated) for side in (tree.this, tree.expression)]
+            return many({"and": "or", "or": "and"}[kind] if negated else kind, sides, self.keep_plan)
+        if kind in _COMPARISONS:
+            operator = _COMPARISONS[kind]
+            if not negated or operator in ("=", "<>") or self.dialect in _TOTAL_ORDER:
+                return self._comparison(_OPPOSITE[operator] if negated else operator, tree.this, tree.expression, scope)
+        if kind == "between" and not self.keep_plan and not tree.args.get("symmetric"):
+            low, high = tree.args["low"], tree.args["high"]
+            if not negated:
+                bounds = [self._comparison(">=", tree.this, low, scope), self._comparison("<=", tree.this, high, scope)]
+                return many("and", bounds, self.keep_plan)
+            if self.dialect in _TOTAL_ORDER:
+                bounds = [self._comparison("<", tree.this, low, scope), self._comparison(">", tree.this, high, scope)]
+                return many("or", bounds, self.keep_plan)
+        if kind == "in" and not self.keep_plan and _is_list_of_literals(tree):
+            operator, connective = ("<>", "and") if negated else ("=", "or")
+            items = [self._comparison(operator, tree.this, item, scope) for item in tree.expressions]
+            return many(connective, items, self.keep_plan)
+        form = self.value(tree, scope)
+        return ("not", form) if negated else form
+
+    def _comparison(self, operator: str, left: Expr, right: Expr, scope: Scope) -> Form:
+        for side in (left, right):
+            if side.key in _PREDICATES:  # dialects differ in what `a = b LIKE c` means
+                raise UndecidedError("a comparison of a comparison without parentheses")
+        a, b = self.value(left, scope), self.value(right, scope)
+        if operator in _TURNED:
+            operator, a, b = _TURNED[operator], b, a
+        if operator in ("=", "<>") and repr(b) < repr(a):
+            a, b = b, a
+        if operator == "=" and a == b and a[0] == "number":
+            return TRUE
+        if operator == "<":  # a count is a whole number
+            if _is_whole(a) and b[:2] == ("aggregate", "count"):
+                return ("<=", ("number", str(int(a[1]) + 1)), b)
+            if _is_whole(b) and a[:2] == ("aggregate", "count"):
+                return ("<=", a, ("number", str(int(b[1]) - 1)))
+        return (operator, a, b)
+
+    def value(self, tree: Expr, scope: Scope, *, aliases: bool = True) -> Form:  # noqa: PLR0911 - one per kind
+        """The form of an expression whose value matters."""
+        kind = tree.key
+        if kind == "column":
+            return self._column(tree, scope, aliases=aliases)
+        if kind == "literal":
+            return ("text" if tree.args.get("is_string") else "number", tree.name)
+        if kind == "null":
+            return ("null",)
+        if kind == "paren":
+            return self._parenthesis(tree, scope, aliases=aliases)
+        connected = kind in ("and", "or", "not", "between") or (kind == "in" and _is_list_of_literals(tree))
+        if kind in _COMPARISONS or (connected and not self.keep_plan):
+            form = self.truth(tree, scope)
+            if form[0] not in ("and", "or", "not", *_OPPOSITE):  # `x AND x` is 0 or 1, `x` may be 5
+                raise UndecidedError("a condition as a value")
+            return form
+        if kind == "subquery":
+            return self._scalar(tree, scope)
+        if kind == "exists":
+            return ("exists", self._existence(self.subquery(tree.this, scope)))
+        if kind == "in" and tree.args.get("query") is not None:
+            return self._membership(tree, scope)
+        if kind == "in" and not tree.expressions:
+            raise UndecidedError("IN without a list or query")
+        if kind == "count":
+            return self._count(tree, scope)
+        return self._general(tree, scope, aliases=aliases)
+
+    def _column(self, tree: Expr, scope: Scope, *, aliases: bool) -> Form:
+        target = self._resolve(tree, scope, aliases=aliases)
+        if target is None:
+            return ("text", tree.name)  # SQLite takes "text" for a string where no column has that name
+        return self.target(target)
+
+    def target(self, target: Target) -> Form:
+        """The form of what a name means."""
+        if isinstance(target, Expression):
+            return self.value(target.tree, target.scope, aliases=False)
+        form = target[0].column(target[1])
+        return self.same.get(form, form)
+
+    def _resolve(self, tree: Expr, scope: Scope, *, aliases: bool) -> Target | None:
+        if tree.args.get("db") or tree.args.get("catalog") or tree.this.key != "identifier":
+            raise UndecidedError("a column with the name of its database, or *")
+        name = self.fold(tree.this)
+        if tree.args.get("table"):
+            return scope.qualified(self.fold(tree.args["table"]), name)
+        target = scope.unqualified(name, aliases=aliases)
+        by_alias = isinstance(target, Expression) and scope.aliases.get(name) is target.tree
+        self.aliases_used |= by_alias
+        if aliases and self.dialect != "sqlite" and name in scope.aliases and not by_alias:
+            alias = scope.aliases[name]
+            if alias.key != "column" or self.fold(alias.this) != name:
+                raise UndecidedError(f"{name!r} is an output and a column")  # dialects differ in which one is meant
+        if target is not None:
+            return target
+        if self.dialect == "sqlite" and tree.this.args.get("quoted") and self.schema.tables:
+            if self.quoted_text:
+                return None
+            raise UndecidedError(f"an unknown name in quotes, {name!r}")
+        raise NoSuchNameError(f"no column {name!r}")
+
+    def _parenthesis(self, tree: Expr, scope: Scope, *, aliases: bool) -> Form:
+        inner, parent = tree.this, tree.parent
+        while inner.key == "paren":
+            inner = inner.this
+        form = self.value(inner, scope, aliases=aliases)
+        # sqlglot and the database may differ in precedence: only those that mean nothing to either are left out.
+        if inner.key in ("column", "literal", "null", "subquery", "count", "neg") or parent is None:
+            return form
+        if parent.key in ("select", "alias", "ordered", "group", "and", "or", "not", "where", "having", "join"):
+            return form
+        return form if inner.key in _ARITHMETIC and parent.key in _COMPARISONS else ("parenthesis", form)
+
+    def _scalar(self, tree: Expr, scope: Scope) -> Form:
+        """A query as a value: the first of its rows."""
+        rows: Any = self.subquery(tree, scope)
+        one_row = rows[0] == "select" and rows.group is None and has_aggregate(rows.outputs)
+        if not one_row and not self.keep_plan:
+            raise OrderMattersError
+        return ("scalar", rows)
+
+    def _membership(self, tree: Expr, scope: Scope) -> Form:
+        if any(value for name, value in tree.args.items() if name not in ("this", "query")):
+            raise UndecidedError("IN with options")
+        if tree.this.key in _PREDICATES:
+            raise UndecidedError("a comparison of a comparison without parentheses")
+        rows = self.subquery(tree.args["query"], scope)
+        return ("in", self.value(tree.this, scope), rows if self.keep_plan else as_set(rows))
+
+    def _existence(self, rows: Any) -> Form:
+        """EXISTS asks for rows, not for what is in them."""
+        grouped = rows[0] != "select" or rows.group is not None or rows.having or has_aggregate(rows.outputs)
+        form: Form = rows if self.keep_plan or grouped else rows._replace(outputs=(), distinct=False)
+        return form
+
+    def _count(self, tree: Expr, scope: Scope) -> Form:
+        counted = tree.this
+        if tree.args.get("expressions") or counted is None:
+            raise UndecidedError("COUNT of several expressions")
+        if counted.key == "star" or (counted.key == "literal" and not self.keep_plan):
+            return ("aggregate", "count", "rows")
+        if counted.key == "column" and not self.nullable and not self.keep_plan and self._never_null(counted, scope):
+            return ("aggregate", "count", "rows")
+        values = self._general(counted, scope) if counted.key == "distinct" else self.value(counted, scope)
+        return self._own("count", values)
+
+    def _never_null(self, tree: Expr, scope: Scope) -> bool:
+        if tree.this.key != "identifier":
+            return False
+        target = self._resolve(tree, scope, aliases=True)
+        if not isinstance(target, tuple) or target[0].label[0] != self.depth:
+            return False
+        column = (target[0].columns or {}).get(target[1])
+        return column is not None and column.not_null
+
+    def _own(self, name: str, argument: Any) -> Form:
+        """An aggregate of the SELECT that is read, not of one around it."""
+        depths = {form[1][0] for form in walk(argument) if form[0] == "col"}
+        if depths and max(depths) < self.depth:
+            raise UndecidedError("an aggregate of an outer query's columns")
+        return ("aggregate", name, argument)
+
+    def _general(self, tree: Expr, scope: Scope, *, aliases: bool = True) -> Form:
+        from sqlglot import expressions as exp
+
+        kind = tree.key
+        if kind in ("parameter", "placeholder", "star", "alias", "aliases", "lambda", "tuple"):
+            raise UndecidedError(f"a {kind}")
+        aggregate = isinstance(tree, exp.AggFunc)
+        unsteady = kind in _ORDER_DEPENDENT or (aggregate and kind.startswith(_FIRST_OR_LAST))
+        unsteady |= kind == "anonymous"  # it may be an aggregate
+        if isinstance(tree, exp.Func) and UNSTEADY.search(f"{kind} {tree.name}"):
+            raise UndecidedError("a function that is not the same twice")
+        if unsteady and not self.keep_plan:
+            raise OrderMattersError
+        if kind in ("var", "anonymous"):
+            return (kind, tree.name.upper(), *(self._part(tree.args.get("expressions") or [], scope, aliases=aliases)))
+        if kind in _PREDICATES and any(
+            getattr(tree.args.get(side), "key", "") in _PREDICATES for side in ("this", "expression")
+        ):
+            raise UndecidedError("a comparison of a comparison without parentheses")
+        if isinstance(tree, exp.Binary) and kind not in _PREDICATES:
+            for side in (tree.this, tree.expression):
+                if isinstance(side, exp.Binary) and {kind, side.key} - _ARITHMETIC:
+                    raise UndecidedError("operators whose precedence differs between dialects, without parentheses")
+        parts = {
+            name: self._part(part, scope, aliases=aliases)
+            for name, part in sorted(tree.args.items())
+            if part not in (None, False, [])
+        }
+        if kind in ("add", "mul") and not self.keep_plan:
+            return (kind, *sorted((parts["this"], parts["expression"]), key=repr))
+        if aggregate:
+            if (
+                kind in ("min", "max")
+                and set(parts) == {"this"}
+                and tree.this.key == "distinct"
+                and len(tree.this.expressions) == 1
+            ):
+                parts["this"] = self.value(tree.this.expressions[0], scope)
+            return self._own(kind, parts["this"] if set(parts) == {"this"} else tuple(parts.items()))
+        return (kind, *parts.items())
+
+    def _part(self, part: Any, scope: Scope, *, aliases: bool) -> Any:
+        from sqlglot import expressions as exp
+
+        if isinstance(part, list):
+            return tuple(self._part(item, scope, aliases=aliases) for item in part)
+        if isinstance(part, exp.Query):
+            return self._scalar(part, scope)
+        if isinstance(part, exp.Identifier):
+            raise UndecidedError("a name of another kind than a column's")
+        if isinstance(part, exp.Expr):
+            return self.value(part, scope, aliases=aliases)
+        return ("constant", repr(part))
+
+
+def _is_list_of_literals(tree: Expr) -> bool:
+    items = tree.expressions
+    if not items or any(value for name, value in tree.args.items() if name not in ("this", "expressions")):
+        return False
+    return all(item.key == "literal" or (item.key == "neg" and item.this.key == "literal") for item in items)
+
+
+def _is_whole(form: Form) -> bool:
+    return form[0] == "number" and form[1].isdigit() and len(form[1]) < 16

@@ -1,0 +1,135 @@
+"""Say of two queries whether every database gives them the same result, some does not, or that it cannot be told."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+from sqlquarry.artifacts import Judgement, Record, Verdict
+from sqlquarry.errors import JudgingError
+from sqlquarry.extras import require
+from sqlquarry.judging.equivalence.canonical import Query, canonical
+from sqlquarry.judging.equivalence.difference import certain_difference
+from sqlquarry.judging.equivalence.expressions import UNSTEADY
+from sqlquarry.judging.equivalence.schema import Schema, read_schema
+from sqlquarry.judging.equivalence.scopes import NoSuchNameError, OrderMattersError, UndecidedError
+from sqlquarry.judging.ordering import with_order_keys
+from sqlquarry.judging.parsing import parse
+
+Answer = Literal["equivalent", "different", "unknown"]
+_VERDICTS: dict[Answer, Verdict] = {"equivalent": "correct", "different": "wrong", "unknown": "unjudged"}
+# A name that the schema lacks is an error there; elsewhere it may be a system column, or a whole row.
+_STRICT_NAMES = {"sqlite", "mysql"}
+# SQLite's other quotes, in which an unknown name is an error.
+_OTHER_QUOTES = re.compile(r"[`\[]")
+_UNARY_PLUS = re.compile(
+    r"(?:[(,=<>+\-*/%|]|\b(?:select|distinct|and|or|not|when|then|else|case|where|on|having|by|between|in|like|is))\s*\+",
+    re.IGNORECASE,
+)
+
+
+class Finding(NamedTuple):
+    """An answer and its reason."""
+
+    answer: Answer
+    reason: str
+
+
+class EquivalenceGrader:
+    """Correct if the prediction must return the gold's rows on every database of the schema, wrong if it cannot.
+
+    Both queries are brought to a canonical form: names are resolved against the record's CREATE TABLE text, aliases,
+    the order of inner joins and of conditions and the spelling of comparisons no longer show, and simple derived tables
+    are merged. Rows are the same as in `results_equal`: the order of columns and their names mean nothing. Different
+    is said only where a database that tells the two apart is known by construction; everything else is unjudged.
+
+    Args:
+        use_schema: resolve names against the record's schema; without it, only queries on one table are compared.
+        name: the grader's name in reports.
+
+    Raises:
+        MissingExtraError: the extra `judge` is not installed.
+    """
+
+    def __init__(self, *, use_schema: bool = True, name: str = "equivalence") -> None:
+        require("judge", "EquivalenceGrader")
+        self.use_schema, self.name = use_schema, name
+
+    def grade(self, record: Record, predicted_sql: str) -> Judgement:
+        """Compare with each accepted query; correct if equivalent to one, wrong if different from all."""
+        if not record.golds:
+            return Judgement(self.name, "unjudged", "the record has no gold SQL")
+        if not predicted_sql:
+            return Judgement(self.name, "wrong", "no SQL in the answer")
+        schema = record.schema if self.use_schema else ""
+        findings = [equivalence(gold, predicted_sql, schema, record.dialect) for gold in record.golds]
+        found = next((one for one in findings if one.answer == "equivalent"), None)
+        found = found or next((one for one in findings if one.answer == "unknown"), findings[0])
+        return Judgement(self.name, _VERDICTS[found.answer], found.reason, {"answer": found.answer})
+
+
+def equivalence(gold: str, predicted: str, schema: str, dialect: str = "sqlite") -> Finding:  # noqa: PLR0911 - by case
+    """Compare two queries.
+
+    Args:
+        gold: the query that is known to be right.
+        predicted: the other one.
+        schema: CREATE TABLE text; "" where it is not known.
+        dialect: the SQL dialect, by sqlglot's name.
+
+    Raises:
+        JudgingError: sqlglot knows no such dialect.
+    """
+    from sqlglot import Dialect
+
+    if Dialect.get(dialect) is None:
+        raise JudgingError(f"sqlglot knows no dialect {dialect!r}. Use one of its names, such as sqlite or postgres.")
+    tables = read_schema(schema, dialect)
+    if dialect == "sqlite" and tables.says("COLLATE"):
+        return Finding("unknown", "the schema has collations, which say what is equal")
+    if _same_text(gold, predicted, dialect):
+        return Finding("equivalent", "the same text")
+    mine, keep_plan = _meaning(gold, tables, dialect, keep_plan=False), False
+    theirs = _meaning(predicted, tables, dialect, keep_plan=False)
+    # How judging breaks ties of ORDER BY: it must be able to add the keys to the outputs.
+    ties_by_plan = isinstance(mine, Query) and mine.order and with_order_keys(gold, dialect) is None
+    if ties_by_plan or isinstance(mine, OrderMattersError) or isinstance(theirs, OrderMattersError):
+        keep_plan = True
+        mine = _meaning(gold, tables, dialect, keep_plan=True)
+        theirs = _meaning(predicted, tables, dialect, keep_plan=True)
+    if not isinstance(mine, Query):
+        return Finding("unknown", f"the gold SQL has {mine}")
+    if isinstance(theirs, NoSuchNameError) and dialect in _STRICT_NAMES and tables.tables:
+        return Finding("different", f"the prediction has {theirs} in its schema")
+    if not isinstance(theirs, Query):
+        return Finding("unknown", f"the prediction has {theirs}")
+    if mine.body == theirs.body and mine.order == (theirs.order if keep_plan else theirs.order[: len(mine.order)]):
+        return Finding("equivalent", "the same canonical form")
+    if reason := certain_difference(mine, theirs, tables):
+        return Finding("different", reason)
+    return Finding("unknown", "another ORDER BY" if mine.body == theirs.body else "another form, which proves nothing")
+
+
+def _same_text(gold: str, predicted: str, dialect: str) -> bool:
+    """Whether both are one query that gives the same rows whenever it runs on the same database."""
+    from sqlglot import expressions as exp
+
+    mine, theirs = (sql.strip().rstrip(";").rstrip() for sql in (gold, predicted))
+    return mine == theirs and not UNSTEADY.search(mine) and isinstance(parse(gold, dialect), exp.Query)
+
+
+@lru_cache(maxsize=4096)
+def _meaning(sql: str, schema: Schema, dialect: str, *, keep_plan: bool) -> Query | Exception:
+    """The canonical form, or why there is none."""
+    tree = parse(sql, dialect)
+    if tree is None:
+        return UndecidedError("a text that cannot be read as one statement")
+    if dialect == "sqlite" and _UNARY_PLUS.search(sql):
+        return UndecidedError("a unary plus, which changes how SQLite compares")
+    try:
+        return canonical(tree, schema, dialect, keep_plan=keep_plan, quoted_text=not _OTHER_QUOTES.search(sql))
+    except (UndecidedError, NoSuchNameError, OrderMattersError) as error:
+        return error
+    except RecursionError:
+        return UndecidedError("too many levels")

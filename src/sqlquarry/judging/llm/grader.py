@@ -1,0 +1,180 @@
+"""A language model as a grader: fenced questions, one verdict each, votes, and what they cost."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from sqlquarry.artifacts import Judgement, Record, TextGenerator
+from sqlquarry.errors import ConfigError, JudgeFailedError, JudgingError
+from sqlquarry.extras import require
+from sqlquarry.judging.llm.judge import Judge, JudgeUsage, StructuredGenerator
+from sqlquarry.judging.llm.prompts import question
+from sqlquarry.judging.llm.replies import Opinion
+from sqlquarry.judging.llm.rubric import RUBRICS, Rubric
+from sqlquarry.judging.llm.votes import Vote, decide
+
+AnyJudge = TextGenerator | StructuredGenerator | str
+Price = tuple[float, float]
+
+
+class LLMGrader:
+    """Correct if a language model says so; calibrate it (`Report.calibration`) before you believe its accuracy.
+
+    Args:
+        judge: a generator, a Bedrock model id, or a list of them that vote. A verdict needs more than half of all
+            votes; what is unreadable, inconsistent or failed counts for neither side.
+        rubric: "published" (0 to 100), "strict" (correct or wrong, with the mistake) or a `Rubric` of your own.
+        repeats: votes of each judge; newer models know no temperature 0, so one judge may differ from itself.
+        swap: show gold and prediction in both orders; a vote counts only where both give the same verdict.
+        pass_mark: the lowest score that counts as correct; None takes the rubric's.
+        name: the grader's name in reports.
+        price_per_million_tokens: US dollars per million tokens read and written, for all judges or a list with one
+            pair for each; None leaves the cost unknown.
+
+    Raises:
+        ConfigError: an option is out of range.
+        JudgingError: a judge has no method to ask, or the pass mark does not fit the rubric.
+        MissingExtraError: the extra `judge` is not installed; for a model id also `aws`.
+    """
+
+    def __init__(
+        self,
+        judge: AnyJudge | Sequence[TextGenerator | StructuredGenerator | str],
+        *,
+        rubric: str | Rubric = "published",
+        repeats: int = 1,
+        swap: bool = False,
+        pass_mark: int | None = None,
+        name: str = "llm",
+        price_per_million_tokens: Price | Sequence[Price] | None = None,
+    ) -> None:
+        require("judge", "LLMGrader")
+        judges: list[Any] = list(judge) if isinstance(judge, list | tuple) else [judge]
+        given: Any = price_per_million_tokens
+        prices = [given] * len(judges) if given is None or _is_price(given) else list(given)
+        bad = [] if judges else ["there is no judge"]
+        if isinstance(rubric, str) and rubric not in RUBRICS:
+            bad.append(f"rubric is {rubric!r}, but must be {' or '.join(map(repr, RUBRICS))} or a Rubric")
+        if repeats < 1:
+            bad.append(f"repeats is {repeats}, but must be at least 1")
+        if len(prices) != len(judges) or not all(price is None or _is_price(price) for price in prices):
+            bad.append(
+                f"price_per_million_tokens is {given!r}, but must be (read, written), or one such pair per judge"
+            )
+        if bad:
+            raise ConfigError("LLMGrader: " + "; ".join(bad))
+        chosen = RUBRICS[rubric] if isinstance(rubric, str) else rubric
+        self.rubric = chosen if pass_mark is None else dataclasses.replace(chosen, pass_mark=pass_mark)
+        self.name, self._repeats, self._swap = name, repeats, swap
+        self._judges = [Judge(_bedrock(one, repeats) if isinstance(one, str) else one, self.rubric) for one in judges]
+        self._prices = None if None in prices else prices
+
+    def fingerprint(self, record: Record) -> str | None:  # noqa: ARG002 - `SQLJudge` asks for each record
+        """All that a verdict depends on besides record and prediction; None where a judge's model is not known."""
+        models = [judge.fingerprint for judge in self._judges]
+        if None in models:
+            return None
+        own = self.rubric
+        rubric = [own.name, own.instructions, list(own.scores.items()), own.pass_mark, own.mistakes]
+        return json.dumps([models, rubric, self._repeats, self._swap])
+
+    @property
+    def usage(self) -> JudgeUsage:
+        """Requests and tokens of all judges so far."""
+        return sum((judge.usage for judge in self._judges), JudgeUsage())
+
+    @property
+    def cost_usd(self) -> float | None:
+        """US dollars so far by the given prices, tokens from a service's cache at full price; None without prices."""
+        if self._prices is None:
+            return None
+        return sum(judge.usage.usd(price) for judge, price in zip(self._judges, self._prices, strict=True))
+
+    def grade(self, record: Record, predicted_sql: str) -> Judgement:
+        """Judge one prediction.
+
+        Raises:
+            JudgeFailedError: as `grade_all`.
+        """
+        return self.grade_all([record], [predicted_sql])[0]
+
+    def grade_all(self, records: Sequence[Record], predicted_sqls: Sequence[str]) -> list[Judgement]:
+        """Judge many predictions, in order; every judge gets its questions as one batch.
+
+        A reply that cannot be read is asked for once more and then unjudged; a request that fails leaves its record
+        unjudged.
+
+        Raises:
+            JudgingError: not one prediction per record.
+            JudgeFailedError: a judge failed several times in a row; its `partial` holds the finished judgements.
+            ConfigError: the generator cannot be asked this (a batch job with too few records).
+        """
+        if len(records) != len(predicted_sqls):
+            raise JudgingError(f"{len(records)} records, but {len(predicted_sqls)} predictions. Give one per record.")
+        finished = [self._without_asking(record, sql) for record, sql in zip(records, predicted_sqls, strict=True)]
+        asked = [place for place, judgement in enumerate(finished) if judgement is None]
+        orders = (False, True) if self._swap else (False,)
+        shown = [[question(records[i], predicted_sqls[i], candidate_first=order) for order in orders] for i in asked]
+        # All questions about one record stand together: first the orders of one vote, then its repeats.
+        questions = [one for pair in shown for _ in range(self._repeats) for one in pair]
+        outcomes: list[list[Opinion | str | None]] = [[None] * len(questions) for _ in self._judges]
+        failure: JudgeFailedError | None = None
+        try:
+            for judge, of_judge in zip(self._judges, outcomes, strict=True):
+                judge.ask(questions, of_judge)
+        except JudgeFailedError as error:
+            failure = error
+        width = self._repeats * len(orders)
+        for turn, place in enumerate(asked):
+            votes = self._votes([of_judge[turn * width : (turn + 1) * width] for of_judge in outcomes], len(orders))
+            finished[place] = decide(self.name, votes, self._about) if votes else None
+        if failure is not None:
+            failure.partial = tuple(finished)
+            raise failure
+        return [judgement for judgement in finished if judgement is not None]
+
+    def _votes(self, outcomes: Sequence[Sequence[Opinion | str | None]], orders: int) -> list[Vote]:
+        """The votes on one record; none where an answer is still missing."""
+        votes = []
+        for judge, of_judge in zip(self._judges, outcomes, strict=True):
+            known = [outcome for outcome in of_judge if outcome is not None]
+            if len(known) < len(of_judge):
+                return []
+            votes += [
+                Vote(judge.model, tuple(known[start : start + orders]), self.rubric.pass_mark)
+                for start in range(0, len(known), orders)
+            ]
+        return votes
+
+    @property
+    def _about(self) -> dict[str, Any]:
+        return {"kind": "llm", "model": ", ".join(judge.model for judge in self._judges), "rubric": self.rubric.name}
+
+    def _without_asking(self, record: Record, predicted_sql: str) -> Judgement | None:
+        details = {**self._about, "score": None, "votes": []}
+        if record.sql is None:
+            return Judgement(self.name, "unjudged", "the record has no gold SQL", details)
+        if not predicted_sql:
+            return Judgement(self.name, "wrong", "no SQL in the answer", details)
+        return None
+
+
+def _is_price(value: Any) -> bool:
+    return (
+        isinstance(value, list | tuple)
+        and len(value) == 2
+        and all(isinstance(part, int | float) and part >= 0 for part in value)
+    )
+
+
+def _bedrock(model_id: str, repeats: int) -> StructuredGenerator:
+    # The only place where judging reaches for AWS, and only where a model id asks for it: by the library's public name,
+    # so that this phase imports no other and needs no boto3 for anything else.
+    import sqlquarry
+
+    # Repeats at temperature 0 would be copies of one vote; the progress bar is `SQLJudge`'s.
+    temperature = 0.0 if repeats == 1 else None
+    return sqlquarry.FoundationModel(model_id, max_tokens=2048, temperature=temperature, show_progress=False)

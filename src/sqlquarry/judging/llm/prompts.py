@@ -1,0 +1,97 @@
+"""The prompt of one vote: a record and a candidate as fenced data, with nothing in it that a reader cannot see."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from typing import NamedTuple
+
+from sqlquarry.artifacts import Record
+from sqlquarry.judging.llm.rubric import NO_MISTAKE, Rubric
+
+# Unicode categories that show nothing, or change the direction of what is shown; tab and line feed are meant.
+_INVISIBLE = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
+_RUNS_COMMENTS = frozenset({"mysql", "doris", "singlestore", "starrocks"})
+
+
+class Question(NamedTuple):
+    """What one judge is asked once.
+
+    Args:
+        text: the record and the candidate.
+        code: what all tags of this prompt end in, those of the answer as well.
+    """
+
+    text: str
+    code: str
+
+
+def question(record: Record, candidate: str, *, candidate_first: bool = False) -> Question:
+    """The data of one prompt, each part between tags that its content cannot know.
+
+    The tags' code is a hash over the content, the candidate too: whoever writes the candidate cannot foresee it, and
+    the same record makes the same prompt again, so that batches and caches know it.
+    """
+    parts = [("question", record.question), ("schema", record.schema), ("dialect", record.dialect)]
+    queries = [("reference", without_comments(gold, record.dialect)) for gold in record.golds]
+    shown = ("candidate", without_comments(candidate, record.dialect))
+    parts += [shown, *queries] if candidate_first else [*queries, shown]
+    parts = [(name, _visible(text).strip()) for name, text in parts]
+    code = hashlib.sha256("\0".join(f"{name}\0{text}" for name, text in parts).encode()).hexdigest()[:12]
+    return Question("\n\n".join(f"<{name}-{code}>\n{text}\n</{name}-{code}>" for name, text in parts), code)
+
+
+def tag_instructions(rubric: Rubric, code: str) -> str:
+    """How to answer, for a model that knows no structured output: tags with the prompt's own code, verdict last."""
+    mistakes = f"<mistake-{code}>{' | '.join((NO_MISTAKE, *rubric.mistakes))}</mistake-{code}>\n"
+    verdicts = [str(verdict) for verdict in rubric.scores]
+    shown = " | ".join(verdicts) if len(verdicts) <= 10 else f"one of {verdicts[0]} … {verdicts[-1]}"
+    return (
+        "End your answer with exactly these tags, the verdict last and nothing after it:\n"
+        f"<reason-{code}>one or two sentences</reason-{code}>\n"
+        f"{mistakes if rubric.mistakes else ''}"
+        f"<verdict-{code}>{shown}</verdict-{code}>"
+    )
+
+
+def without_comments(sql: str, dialect: str) -> str:
+    """The query without comments and hints, which cannot change its rows, but could talk to a judge.
+
+    MySQL runs what stands in ``/*! … */``, so that stays. Where sqlglot finds no tokens (a quote is not closed), the
+    text is left as it is.
+    """
+    import sqlglot
+    from sqlglot.errors import SqlglotError
+
+    known = sqlglot.Dialect.get(dialect) is not None
+    # SQLite ends a comment that is not closed with the text.
+    for text in (sql, f"{sql}*/"):
+        try:
+            tokens = sqlglot.tokenize(text, read=dialect if known else None)
+            break
+        except SqlglotError:
+            continue
+    else:
+        return sql
+    kept, end, hint_end = "", 0, 0
+    for token in tokens:
+        if token.token_type.name == "HINT":
+            close = text.find("*/", token.start)
+            hint_end = len(text) if close < 0 else close + 2
+        if token.start < hint_end:
+            continue
+        # Between two tokens stand white space, comments and hints only.
+        gap = text[end : token.start]
+        kept += gap if not gap.strip() or (dialect in _RUNS_COMMENTS and "/*!" in gap) else " "
+        kept, end = kept + text[token.start : token.end + 1], token.end + 1
+    rest = text[end:]
+    return (kept + rest if dialect in _RUNS_COMMENTS and "/*!" in rest else kept).strip()
+
+
+def _visible(text: str) -> str:
+    return "".join(
+        character
+        if character in "\t\n" or unicodedata.category(character) not in _INVISIBLE
+        else f"\\u{{{ord(character):x}}}"
+        for character in text.replace("\r\n", "\n")
+    )

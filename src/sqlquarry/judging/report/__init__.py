@@ -1,0 +1,5 @@
+"""What came out of judging: verdicts by record, accuracies with error bars, and the files that show them."""
+
+from sqlquarry.judging.report.model import Entry, Report
+
+__all__ = ["Entry", "Report"]

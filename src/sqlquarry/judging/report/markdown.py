@@ -1,0 +1,146 @@
+"""A short account of a report for a pull request."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from sqlquarry.artifacts import write_atomically
+from sqlquarry.judging.report import analysis
+from sqlquarry.judging.report.model import Report
+from sqlquarry.judging.statistics import Estimate, p_text
+
+_SLICES = 5
+_SMALLEST_SLICE = 10  # records; the interval of fewer spans half the scale
+_EXAMPLES = 5
+_LONGEST_SQL = 1000
+# What Markdown, HTML or GitHub (mentions, references) would read as its own.
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$&@])")
+
+
+def write_markdown(
+    path: str | Path, report: Report, *, title: str = "SQL accuracy", baseline: Report | None = None
+) -> None:
+    """Write headline, comparison with the baseline, worst slices and up to five examples, atomically.
+
+    The examples are those that the baseline answered correctly and this system wrongly; without a baseline, wrong ones.
+
+    Raises:
+        JudgingError: the baseline is not of the same records and graders.
+    """
+    if baseline is not None:
+        analysis.require_same_records({"baseline": baseline, "this model": report})
+    blocks = [f"## {_escaped(title)}", _headline(report, baseline)]
+    if report.about.get("stopped"):
+        stopped, left = _escaped(str(report.about["stopped"])), report.about.get("left", 0)
+        blocks.append(f"**Incomplete:** {stopped}; {left} records are not judged.")
+    blocks += [*_slices(report, baseline), *_examples(report, baseline)]
+    write_atomically(Path(path), ("\n\n".join(blocks) + "\n").encode("utf-8", "backslashreplace"))
+
+
+def _headline(report: Report, baseline: Report | None) -> str:
+    rows: list[Sequence[str]] = []
+    notes = []
+    for grader in report.graders:
+        head = analysis.headline(report, grader)
+        cells = [_escaped(head.label), _share(head.estimate), _interval(head.estimate), _counts(head.estimate)]
+        if baseline is not None:
+            found = report.compare(baseline, grader=grader)
+            cells += [
+                _share(found.before),
+                f"**{100 * found.difference:+.1f}** ({100 * found.low:+.1f} to {100 * found.high:+.1f})",
+                f"+{found.fixed} / −{found.broken}",
+                p_text(found.p_value).removeprefix("p = "),
+            ]
+        rows.append(cells)
+        notes += [f"{_escaped(head.label)}: {_escaped(head.note)}."] if head.note else []
+    columns = ["grader", "accuracy", "95 % interval", "judged"]
+    columns += ["baseline", "points (95 % interval)", "fixed / broken", "p"] if baseline is not None else []
+    if baseline is not None:
+        detectable = report.compare(baseline).detectable
+        notes.append(
+            "Paired, by the graders' own verdicts on the same records: bootstrap interval, exact McNemar test. For "
+            f"{_escaped(report.graders[0])}, true differences from {100 * detectable:.1f} points on would be found "
+            "with 80 % power."
+        )
+    return "\n\n".join([_table(columns, rows), *notes])
+
+
+def _slices(report: Report, baseline: Report | None) -> Iterator[str]:
+    if baseline is not None:
+        changes = [c for c in report.compare_slices(baseline) if c.comparison.before.n >= _SMALLEST_SLICE]
+        losses = [c for c in changes if c.comparison.difference < 0]
+        rows = [
+            [
+                _escaped(f"{c.name}: {c.bucket}"),
+                str(c.comparison.before.n),
+                _share(c.comparison.before),
+                _share(c.comparison.after),
+                f"{100 * c.comparison.difference:+.1f}",
+                p_text(c.adjusted_p).removeprefix("p = "),
+            ]
+            for c in losses[:_SLICES]
+        ]
+        if rows:
+            yield "### Slices that lost most"
+            yield _table(["slice", "n", "baseline", "now", "points", "p (Holm)"], rows)
+        return
+    shares = [(f"{name}: {b}", share) for name, found in report.slices().items() for b, share in found.items()]
+    worst = sorted((s for s in shares if s[1].n >= _SMALLEST_SLICE), key=lambda item: item[1].value)[:_SLICES]
+    if worst:
+        yield "### Worst slices"
+        yield _table(
+            ["slice", "accuracy", "95 % interval", "judged"],
+            [[_escaped(name), _share(share), _interval(share), _counts(share)] for name, share in worst],
+        )
+
+
+def _examples(report: Report, baseline: Report | None) -> Iterator[str]:
+    if baseline is not None:
+        title = "broken"
+        places = analysis.changed(baseline, report, report.graders[0], was="correct", now="wrong")
+    else:
+        title = "wrong"
+        places = [i for i, entry in enumerate(report.entries) if entry.judgements[0].verdict == "wrong"]
+    if not places:
+        return
+    yield f"<details><summary>{min(len(places), _EXAMPLES)} of {len(places)} records that are {title}</summary>"
+    for i in places[:_EXAMPLES]:
+        entry = report.entries[i]
+        reason = entry.judgements[0].reason
+        yield f"**{i + 1}. {_escaped(entry.record.question)}**" + (f" {_escaped(reason)}" if reason else "")
+        yield _code([f"-- gold\n{_cut(entry.record.sql or '')}", f"-- predicted\n{_cut(entry.sql or '-- no SQL')}"])
+    yield "</details>"
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _code(parts: Sequence[str]) -> str:
+    """A code block whose fence is longer than any run of backticks in it."""
+    text = "\n\n".join(parts)
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}sql\n{text}\n{fence}"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST_SQL else text[:_LONGEST_SQL] + " …"
+
+
+def _escaped(text: str) -> str:
+    return _SPECIAL.sub(r"\\\1", " ".join(text.split())).replace("\\@", "@\u200b")
+
+
+def _share(share: Estimate) -> str:
+    return f"{share.value:.1%}" if share.n else "–"
+
+
+def _interval(share: Estimate) -> str:
+    return f"{share.low:.1%} to {share.high:.1%}"
+
+
+def _counts(share: Estimate) -> str:
+    return f"{share.n}" + (f" ({share.unjudged} unjudged)" if share.unjudged else "")

@@ -1,0 +1,80 @@
+"""Has a query one right answer on given rows, or does it leave a choice that each database system makes its own way?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlquarry.judging.ordering import KeyedQuery, with_order_keys
+from sqlquarry.judging.parsing import parse
+from sqlquarry.judging.synthesis.names import Names, literal_value, read_query
+from sqlquarry.judging.synthesis.schema import Schema
+
+if TYPE_CHECKING:
+    from sqlglot.expressions import Expr
+
+
+def other_choices(sql: str, schema: Schema) -> list[str]:
+    """Variants of an SQLite query that choose differently where it leaves a choice; none where it leaves none.
+
+    Rows that tie at a LIMIT are taken in ascending and in descending order of their values; columns that GROUP BY
+    leaves bare are taken from the smallest and from the largest row. Rows on which the variants return the same as the
+    query leave no choice that matters.
+    """
+    found = read_query(sql, schema)
+    if found is None:
+        return []
+    texts = [_chosen(found[0].copy(), found[1], largest=largest) for largest in (False, True)]
+    return [text for text in texts if text != found[0].sql(dialect="sqlite")]
+
+
+class Cut(NamedTuple):
+    """A top-level ORDER BY with a LIMIT: the query without the limit, and between which rows it cuts."""
+
+    keyed: KeyedQuery
+    places: tuple[int, ...]
+
+    def parts_a_tie(self, rows: Sequence[tuple[Any, ...]]) -> bool:
+        """Whether the last row taken and the first one left out tie, be they equal or not."""
+        keys = [row[-self.keyed.keys :] for row in rows]
+        return any(0 < place < len(keys) and keys[place - 1] == keys[place] for place in self.places)
+
+
+def cut_of(sql: str) -> Cut | None:
+    """The cut of an SQLite query; None where it has none, or not a simple one."""
+    from sqlglot import expressions as exp
+
+    tree = parse(sql, "sqlite")
+    if not isinstance(tree, exp.Select) or not tree.args.get("limit") or not tree.args.get("order"):
+        return None
+    offset = literal_value(tree.args["offset"].expression) if tree.args.get("offset") else 0
+    limit = literal_value(tree.args["limit"].expression)
+    if not isinstance(offset, int) or not isinstance(limit, int):
+        return None
+    whole = tree.copy()
+    whole.set("limit", None)
+    whole.set("offset", None)
+    keyed = with_order_keys(whole.sql(dialect="sqlite"), "sqlite")
+    return Cut(keyed, (offset, offset + limit)) if keyed else None
+
+
+def _chosen(tree: Expr, names: Names, *, largest: bool) -> str:
+    from sqlglot import expressions as exp
+
+    for query in list(tree.find_all(exp.Select, exp.SetOperation)):
+        if query.args.get("limit") and not any(item.is_star for item in query.selects):
+            order = query.args.get("order")
+            ties = [
+                exp.Ordered(this=exp.Literal.number(place), desc=largest, nulls_first=not largest)
+                for place in range(1, len(query.selects) + 1)
+            ]
+            query.set("order", exp.Order(expressions=[*(order.expressions if order else ()), *ties]))
+    aggregate = exp.Max if largest else exp.Min
+    for select in list(tree.find_all(exp.Select)):
+        extremes = list(select.find_all(exp.Max, exp.Min))
+        # Beside a single MAX or MIN, SQLite takes bare columns from that row (https://sqlite.org/lang_select.html).
+        if len(extremes) == 1 and len(list(select.find_all(exp.AggFunc))) == 1:
+            continue
+        for column in names.bare_columns(select):
+            column.replace(aggregate(this=column.copy()))
+    return tree.sql(dialect="sqlite")

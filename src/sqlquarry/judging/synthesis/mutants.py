@@ -1,0 +1,257 @@
+"""Wrong variants of a query, each one small change away: what a good test database must tell from the gold.
+
+The operators follow Tuya, Suarez-Cabal and de la Riva, "Mutating database queries" (2007), for what models get wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlquarry.judging.synthesis.names import Names, literal_value
+
+if TYPE_CHECKING:
+    from sqlglot.expressions import (
+        AggFunc,
+        Binary,
+        Column,
+        Expr,
+        Join,
+        Limit,
+        Literal,
+        Ordered,
+        Select,
+        SetOperation,
+    )
+
+_MOST_MUTANTS = 120
+_OTHER_COLUMNS = 3  # columns tried in the place of one
+
+
+class _Edit(NamedTuple):
+    """Put `new` in the place of `node`."""
+
+    node: Expr
+    new: Expr
+
+
+class _Setting(NamedTuple):
+    """Give an argument of `node` another value."""
+
+    node: Expr
+    key: str
+    value: Expr | bool | str | None
+
+
+def mutants(tree: Expr, names: Names) -> list[str]:
+    """SQLite texts of the variants, without repetitions; `tree` is as before afterwards.
+
+    Some may be equivalent to the query, and some may not run: both are the caller's to find out. Of more than 120,
+    every n-th is kept.
+    """
+    original = tree.sql(dialect="sqlite")
+    found = dict.fromkeys(_applied(tree, edit) for edit in list(_edits(tree, names)))
+    found.pop(original, None)
+    texts = list(found)
+    step = -(-len(texts) // _MOST_MUTANTS)
+    return texts[::step] if step > 1 else texts
+
+
+def _applied(tree: Expr, edit: _Edit | _Setting) -> str:
+    """The text of the tree with one edit, which is undone again: much cheaper than a copy of the tree."""
+    if isinstance(edit, _Setting):
+        old = edit.node.args.get(edit.key)
+        edit.node.set(edit.key, edit.value)
+        text = tree.sql(dialect="sqlite")
+        edit.node.set(edit.key, old)
+        return text
+    if edit.node is tree:
+        return edit.new.sql(dialect="sqlite")
+    edit.node.replace(edit.new)
+    text = tree.sql(dialect="sqlite")
+    edit.new.replace(edit.node)
+    return text
+
+
+def _edits(tree: Expr, names: Names) -> Iterator[_Edit | _Setting]:
+    from sqlglot import expressions as exp
+
+    makers: Sequence[tuple[type[Expr], Callable[[Any, Names], Iterator[_Edit | _Setting]]]] = (
+        (exp.Binary, _operator_edits),
+        (exp.Predicate, _negations),
+        (exp.AggFunc, _aggregate_edits),
+        (exp.Literal, _literal_edits),
+        (exp.Column, _column_edits),
+        (exp.Ordered, _order_edits),
+        (exp.Join, _join_edits),
+        (exp.Limit, _limit_edits),
+        (exp.Select, _select_edits),
+        (exp.SetOperation, _set_edits),
+    )
+    for node in tree.walk():
+        for kind, make in makers:
+            if isinstance(node, kind):
+                yield from make(node, names)
+
+
+def _operator_edits(node: Binary, _: Names) -> Iterator[_Edit | _Setting]:
+    from sqlglot import expressions as exp
+
+    others: Mapping[type[Expr], tuple[type[Expr], ...]] = {
+        exp.EQ: (exp.NEQ, exp.GTE, exp.LTE),
+        exp.NEQ: (exp.EQ,),
+        exp.GT: (exp.GTE, exp.LT),
+        exp.GTE: (exp.GT, exp.LTE),
+        exp.LT: (exp.LTE, exp.GT),
+        exp.LTE: (exp.LT, exp.GTE),
+        exp.Add: (exp.Sub,),
+        exp.Sub: (exp.Add,),
+        exp.Mul: (exp.Div,),
+        exp.Div: (exp.Mul,),
+        exp.And: (exp.Or,),
+        exp.Or: (exp.And,),
+    }
+    for other in others.get(type(node), ()):
+        yield _Edit(node, other(this=node.this.copy(), expression=node.expression.copy()))
+    if isinstance(node, exp.Connector):
+        yield _Edit(node, node.this.copy())
+        yield _Edit(node, node.expression.copy())
+
+
+def _negations(node: Expr, _: Names) -> Iterator[_Edit | _Setting]:
+    from sqlglot import expressions as exp
+
+    if isinstance(node, exp.Like):
+        yield _Setting(node, "negate", not node.args.get("negate"))
+    elif isinstance(node, exp.In | exp.Between | exp.Exists | exp.Is):
+        if isinstance(node.parent, exp.Not):
+            yield _Edit(node.parent, node.copy())
+        else:
+            yield _Edit(node, exp.Not(this=node.copy()))
+
+
+def _aggregate_edits(node: AggFunc, names: Names) -> Iterator[_Edit | _Setting]:
+    from sqlglot import expressions as exp
+
+    others: Mapping[type[Expr], tuple[type[Expr], ...]] = {
+        exp.Max: (exp.Min, exp.Sum),
+        exp.Min: (exp.Max, exp.Sum),
+        exp.Sum: (exp.Avg, exp.Max, exp.Count),
+        exp.Avg: (exp.Sum, exp.Max),
+    }
+    for other in others.get(type(node), ()):
+        yield _Edit(node, other(this=node.this.copy()))
+    yield from _argument_edits(node, names)
+
+
+def _argument_edits(node: AggFunc, names: Names) -> Iterator[_Edit | _Setting]:
+    from sqlglot import expressions as exp
+
+    argument = node.this
+    if isinstance(argument, exp.Distinct) and argument.expressions:
+        yield _Edit(node, type(node)(this=argument.expressions[0].copy()))
+    elif isinstance(argument, exp.Star):
+        select = node.find_ancestor(exp.Select)
+        for column in names.countable_columns(select)[:_OTHER_COLUMNS] if select else ():
+            yield _Edit(node, exp.Count(this=column))
+            yield _Edit(node, exp.Count(this=exp.Distinct(expressions=[column.copy()])))
+    elif argument is not None:
+        if not isinstance(node, exp.Max | exp.Min):  # the same value with DISTINCT
+            yield _Edit(node, type(node)(this=exp.Distinct(expressions=[argument.copy()])))
+        if isinstance(node, exp.Count):
+            yield _Edit(node, exp.Count(this=exp.Star()))
+        yield _Edit(node, argument.copy())
+
+
+def _literal_edits(node: Literal, _: Names) -> Iterator[_Edit | _Setting]:
+    from sqlglot import expressions as exp
+
+    value = literal_value(node)
+    if isinstance(node.parent, exp.Limit | exp.Offset) or value is None:
+        return
+    if isinstance(value, str):
+        others = {value[:-1], value.swapcase()} if not isinstance(node.parent, exp.Like) else set()
+        if isinstance(node.parent, exp.Like):
+            others = {value.strip("%"), value.lstrip("%"), value.rstrip("%")}
+        for text in sorted(others - {value}):
+            yield _Edit(node, exp.Literal.string(text))
+    else:
+        for number in (value + 1, value - 1):
+            if number >= 0:
+                yield _Edit(node, exp.Literal.number(number))
+
+
+def _column_edits(node: Column, names: Names) -> Iterator[_Edit | _Setting]:
+    place = names.place(node)
+    if place is None:
+        return
+    table = names.schema.tables[place[0]]
+    mine = table.column(place[1])
+    others = [column for column in table.columns if column is not mine]
+    others.sort(key=lambda column: mine is not None and column.kind != mine.kind)  # the likely confusions first
+    for column in others[:_OTHER_COLUMNS]:
+        other = node.copy()
+        other.this.set("this", column.name)
+        other.this.set("quoted", True)
+        yield _Edit(node, other)
+
+
+def _order_edits(node: Ordered, _: Names) -> Iterator[_Edit | _Setting]:
+    from sqlglot import expressions as exp
+
+    down = not node.args.get("desc")
+    yield _Edit(node, exp.Ordered(this=node.this.copy(), desc=down, nulls_first=not down))
+
+
+def _limit_edits(node: Limit, _: Names) -> Iterator[_Edit | _Setting]:
+    from sqlglot import expressions as exp
+
+    count = literal_value(node.expression)
+    if isinstance(count, int):
+        for other in (count + 1, count - 1):
+            if other > 0:
+                yield _Setting(node, "expression", exp.Literal.number(other))
+
+
+def _select_edits(node: Select, _: Names) -> Iterator[_Edit | _Setting]:
+    from sqlglot import expressions as exp
+
+    if not _has_no_repetitions(node):
+        yield _Setting(node, "distinct", None if node.args.get("distinct") else exp.Distinct())
+    for clause in ("where", "having", "group", "order", "limit", "offset"):
+        if node.args.get(clause):
+            yield _Setting(node, clause, None)
+
+
+def _has_no_repetitions(node: Select) -> bool:
+    """Whether DISTINCT cannot change anything: the commonest of the mutants that are equivalent."""
+    from sqlglot import expressions as exp
+
+    if isinstance(node.parent, exp.In | exp.Exists | exp.Intersect | exp.Except) and not node.args.get("limit"):
+        return True
+    if isinstance(node.parent, exp.Union) and node.parent.args.get("distinct"):
+        return True
+    group = node.args.get("group")
+    if group is None:
+        return bool(node.selects) and all(item.find(exp.AggFunc) for item in node.selects)
+    return all(key in node.selects for key in group.expressions)
+
+
+def _join_edits(node: Join, _: Names) -> Iterator[_Edit | _Setting]:
+    if node.args.get("on") or node.args.get("using"):
+        yield _Setting(node, "side", "" if node.side else "LEFT")
+    if node.args.get("on"):
+        yield _Setting(node, "on", None)
+
+
+def _set_edits(node: SetOperation, _: Names) -> Iterator[_Edit | _Setting]:
+    from sqlglot import expressions as exp
+
+    for other in (exp.Union, exp.Intersect, exp.Except):
+        if not isinstance(node, other):
+            same = {key: value.copy() if isinstance(value, exp.Expr) else value for key, value in node.args.items()}
+            yield _Edit(node, other(**same | {"distinct": True}))
+    if isinstance(node, exp.Union):
+        yield _Setting(node, "distinct", not node.args.get("distinct"))
+    yield _Edit(node, node.this.copy())
+    yield _Edit(node, node.expression.copy())

@@ -1,0 +1,47 @@
+"""Where the base of an adapter lies: the place that was given, or a model id in the local hub cache."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from sqlquarry.errors import MergeError
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def locate_base(base_model: str | Path | None, trained_on: Mapping[str, str]) -> str | Path:
+    """A directory or ``s3://`` prefix.
+
+    Args:
+        base_model: directory, ``s3://`` prefix or hub id; None for the one that was trained on.
+        trained_on: `path` and `name` of the base as training recorded them; where the path is gone (another machine),
+            the name is looked up in the hub cache.
+
+    Raises:
+        MergeError: a hub id that is not in the local cache.
+    """
+    if base_model is not None:
+        return _cached(str(base_model)) if _is_hub_id(base_model) else base_model
+    if not Path(trained_on["path"]).exists() and _is_hub_id(trained_on["name"]):
+        return _cached(trained_on["name"])
+    return trained_on["path"]
+
+
+def _is_hub_id(location: str | Path) -> bool:
+    # A directory of that name wins, as in transformers.
+    return bool(_HUB_ID.fullmatch(str(location))) and not str(location).startswith(".") and not Path(location).exists()
+
+
+def _cached(model_id: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(model_id, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError) as error:
+        raise MergeError(
+            f"{model_id} is neither a directory nor in the local hub cache, and merging downloads nothing. Run: "
+            f"hf download {model_id}. Or pass the base's place: AdapterMerger(base_model=...)."
+        ) from error

@@ -1,0 +1,153 @@
+"""README.md of an adapter: a model card as the Hugging Face hub reads it, with what the manifest knows of the run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlquarry.artifacts import write_atomically
+
+CARD = "README.md"
+
+
+@dataclass(frozen=True, slots=True)
+class Licence:
+    """A base model's licence: its name on the hub, and what whoever passes the adapter on has to say or do."""
+
+    hub_name: str
+    notice: str
+
+
+# The first pattern found in the licence's text decides. Sources: Meta Llama 3 Community License (2024-04-18), section
+# 1.b, and those of Llama 3.1 (2024-07-23), 3.2 (2024-09-25), 3.3 (2024-12-06); Apache License 2.0, section 4.
+_LLAMA = (
+    "Built with {mark}. {name} is licensed under the {title}, Copyright © Meta Platforms, Inc. All Rights Reserved. "
+    'The name of a model made with it must begin with "{prefix}", this notice and the licence must travel with it, and '
+    "its Acceptable Use Policy applies."
+)
+_APACHE = (
+    "The base is under the Apache License 2.0: its text and the base's NOTICE, if there is one, travel with copies."
+)
+_LICENCES = (
+    (r"llama\s*(3\.[123])\s*community\s*license", "llama{}", _LLAMA),
+    (r"(?:meta\s*)?llama\s*(3)\s*community\s*license", "llama{}", _LLAMA),
+    (r"apache\s*license\W+version\s*2\.0", "apache-2.0", _APACHE),
+    (r"\bmit\s*license", "mit", "The base is under the MIT License: its copyright line travels with copies."),
+)
+
+
+def base_licence(base: Path) -> Licence | None:
+    """The licence whose text lies in the base model's directory (``LICENSE*``); None where there is none known here.
+
+    The architecture says nothing of it: many models that are built like a Llama are not Meta's.
+    """
+    for path in sorted(base.glob("LICENSE*")):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        for pattern, hub_name, notice in _LICENCES:
+            if found := re.search(pattern, text, re.IGNORECASE):
+                version = found[1] if found.groups() else ""
+                first = version == "3"
+                return Licence(
+                    hub_name.format(version),
+                    notice.format(
+                        mark="Meta Llama 3" if first else "Llama",
+                        name="Meta Llama 3" if first else f"Llama {version}",
+                        title=f"{'Meta ' if first else ''}Llama {version} Community License"
+                        + ("" if first else " Agreement"),
+                        prefix="Llama 3" if first else "Llama",
+                    ),
+                )
+    return None
+
+
+def write_card(
+    directory: Path,
+    provenance: Mapping[str, Any],
+    *,
+    base: Path,
+    scores: Mapping[str, str] | None = None,
+) -> None:
+    """Write README.md beside an adapter; call it before the manifest, which hashes it.
+
+    Args:
+        directory: the adapter's.
+        provenance: what the manifest will say.
+        base: the base model's directory, for its licence.
+        scores: what was measured -> value in words ("execution accuracy" -> "81.2 % (78.0 to 84.1, n = 629)").
+    """
+    write_atomically(directory / CARD, model_card(provenance, base_licence(base), scores or {}).encode())
+
+
+def model_card(provenance: Mapping[str, Any], licence: Licence | None, scores: Mapping[str, str]) -> str:
+    """The card's text: YAML for the hub, then prose and tables.
+
+    Source of the header's fields: https://huggingface.co/docs/hub/model-cards, "Model card metadata".
+    """
+    run, config = provenance["run"], provenance["config"]
+    name = str(provenance["base_model"]["name"])
+    hub_id = name if re.fullmatch(r"[\w.-]+/[\w.-]+", name) else None
+    header = [
+        "---",
+        *([f"base_model: {hub_id}", "base_model_relation: adapter"] if hub_id else []),
+        "library_name: peft",
+        "pipeline_tag: text-generation",
+        "language: [en]",
+        *([f"license: {licence.hub_name}"] if licence else []),
+        "tags: [text-to-sql, lora, qlora, sqlquarry]",
+        "---",
+    ]
+    recipe = provenance.get("quantization")
+    held = f"4-bit {str(recipe['quant_type']).upper()} weights" if recipe else "unquantised weights"
+    about = (
+        f"A LoRA adapter, rank {config['rank']}, trained on {held} of the base with SQLQuarry. It answers the prompt "
+        "in `prompt.json` and no other: load both together (`sqlquarry.LocalModel.from_adapter`), or merge them."
+    )
+    sections = [
+        f"# Text-to-SQL adapter for {hub_id or Path(name).name}",
+        about,
+        "![Training loss](loss.svg)",
+        "## Data\n\n" + _table(_data_rows(provenance)),
+        "## Scores\n\n"
+        + (_table(scores) if scores else "None yet: `SQLJudge` measures them, on questions that were not trained on."),
+        "## Training\n\n" + _table(_run_rows(run)),
+        "### Configuration\n\n" + _table({f"`{key}`": f"`{value}`" for key, value in config.items()}),
+        "### Versions\n\n" + _table(provenance.get("versions", {})),
+        "## Licence\n\n"
+        + (licence.notice if licence else "The base model's directory holds no licence that is known here. Look it up.")
+        + " The training data may bring terms of its own.",
+    ]
+    return "\n".join(header) + "\n\n" + "\n\n".join(sections) + "\n"
+
+
+def _data_rows(provenance: Mapping[str, Any]) -> dict[str, str]:
+    run = provenance["run"]
+    return {
+        "records": f"{run['records']:,}",
+        "tokens": f"{run['tokens_per_epoch']:,} an epoch, in {run['rows']:,} packed rows",
+        "SHA-256 of what was learnt": f"`{provenance['data_sha256']}`",
+        "prompt fingerprint": f"`{provenance['prompt_fingerprint']}`",
+        "SHA-256 of the base": f"`{provenance['base_model']['sha256']}`",
+    }
+
+
+def _run_rows(run: Mapping[str, Any]) -> dict[str, str]:
+    rows = {
+        "mean training loss": f"{run['training_loss']:.4f}",
+        "steps": f"{run['steps']:,}",
+        "peak learning rate": f"{run['learning_rate']:.2e}",
+        "seconds": f"{run['seconds']:,.0f} ({run['tokens_per_second']:,.0f} tokens/s)",
+        "device": f"{run.get('processes', 1)} × {run['device']}",
+    }
+    if run.get("evaluation_loss") is not None:
+        rows["evaluation loss"] = f"{run['evaluation_loss']:.4f}"
+    if run.get("peak_memory_bytes"):
+        rows["peak memory"] = f"{run['peak_memory_bytes'] / 2**30:.2f} GiB"
+    return rows
+
+
+def _table(rows: Mapping[str, Any]) -> str:
+    lines = [f"| {key} | {str(value).replace('|', chr(92) + '|')} |" for key, value in rows.items()]
+    return "\n".join(["| | |", "|---|---|", *lines])

@@ -1,0 +1,139 @@
+"""Everything that would make a run fail or go to waste, found before anything is downloaded or loaded, all at once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from sqlquarry.errors import ConfigError, DeviceError
+from sqlquarry.quantization import QuantizationRecipe
+from sqlquarry.training.config import TrainingConfig
+from sqlquarry.training.hardware import GPU
+from sqlquarry.training.memory import forecast_memory, recomputes
+from sqlquarry.training.plan import TrainingPlan
+
+_GIB = 2**30
+
+
+def check_run(
+    plan: TrainingPlan,
+    config: TrainingConfig,
+    *,
+    tokenizer: Any = None,
+    recipe: QuantizationRecipe | None = None,
+    gpus_here: int | None = None,
+) -> tuple[str, ...]:
+    """Refuse a run that cannot work; return what is worth knowing about one that can.
+
+    Args:
+        plan: the run's forecast, which needs the base's config.json, tokenizer and headers only.
+        config: as it would train.
+        tokenizer: the base's; for a note where its padding is its end of text.
+        recipe: how weights would be made 4-bit.
+        gpus_here: GPUs of the machine that the processes start on; None where that is another than this one.
+
+    Raises:
+        DeviceError: nothing but the devices is wrong.
+        ConfigError: anything else; the message lists every problem with what to do.
+    """
+    devices = [*_device_problems(plan, config, gpus_here)]
+    problems = [*_storage_problems(plan, recipe), *_target_problems(plan, config), *_data_problems(plan, config)]
+    if problems or devices:
+        kind = ConfigError if problems else DeviceError
+        raise kind("this run cannot work:\n" + "\n".join(f"- {problem}" for problem in (*problems, *devices)))
+    return tuple(_notes(plan, config, tokenizer))
+
+
+def _storage_problems(plan: TrainingPlan, recipe: QuantizationRecipe | None) -> Iterator[str]:
+    if recipe is not None and plan.processes > 1 and recipe.storage_dtype != "float32":
+        yield (
+            f"4-bit weights are stored as {recipe.storage_dtype}, which FSDP2 does not move bit for bit (bfloat16 and "
+            'float16) or not at all (uint8): use storage_dtype="float32"'
+        )
+
+
+def _target_problems(plan: TrainingPlan, config: TrainingConfig) -> Iterator[str]:
+    if config.target_modules == "all-linear":
+        return
+    known = sorted({name.rpartition(".")[2] for name in plan.shape.linears})
+    for target in config.target_modules:
+        if target.rpartition(".")[2] in ("lm_head", "embed_tokens"):
+            tied = ", and here both are one matrix, which no merge can keep apart" if plan.shape.tied else ""
+            yield f"target_modules names {target}, which is no layer of the decoder{tied}: leave it out"
+        elif not plan.shape.targeted((target,)):
+            yield f"target_modules names {target}, but no linear layer is called so; there are {', '.join(known)}"
+
+
+def _data_problems(plan: TrainingPlan, config: TrainingConfig) -> Iterator[str]:
+    if plan.over_length:
+        longest = ", ".join(f"{name} ({tokens:,})" for name, tokens in plan.over_length[:3])
+        yield (
+            f"{len(plan.over_length):,} of {plan.records:,} records are longer than max_sequence_tokens="
+            f"{config.max_sequence_tokens:,}: {longest}. Nothing is cut: set it to {plan.over_length[0][1]:,}, shorten "
+            "their schemas, or leave them out"
+        )
+    if plan.unlearnable:
+        yield f"{len(plan.unlearnable):,} records have no answer token to learn: {', '.join(plan.unlearnable[:3])}"
+    if plan.processes > plan.rows_per_step:
+        records = -(-config.records_per_step * plan.processes // plan.rows_per_step)
+        yield (
+            f"{plan.processes} processes share steps of {plan.rows_per_step} rows, so some would only idle: set "
+            f"records_per_step to {records} or more, lower max_sequence_tokens, or start {plan.rows_per_step} processes"
+        )
+
+
+def _device_problems(plan: TrainingPlan, config: TrainingConfig, gpus_here: int | None) -> Iterator[str]:
+    if gpus_here is not None and plan.gpu is not None and plan.processes > gpus_here:
+        yield f"{plan.processes} processes on {gpus_here} GPUs: start one for each GPU"
+    if plan.gpu is not None and not plan.gpu.has_bf16:
+        yield f"the {plan.gpu.name} does not compute in bfloat16, which training uses on CUDA: take a newer GPU"
+    if config.cpu_offload and plan.processes == 1:
+        yield "cpu_offload keeps sharded weights in CPU memory, but one process shards nothing: leave it off"
+    if plan.gpu is not None and not plan.fits:
+        room = plan.gpu.memory_bytes / _GIB
+        remedies = list(_remedies(plan, config, plan.gpu))[:3]
+        yield f"{plan.memory.needed / _GIB:.1f} GiB are needed on each {plan.gpu.name}, which has {room:.1f}: " + (
+            "; or ".join(remedies) if remedies else "nothing here makes it fit; take a GPU with more memory"
+        )
+
+
+def _remedies(plan: TrainingPlan, config: TrainingConfig, gpu: GPU) -> Iterator[str]:
+    """What would make it fit, the cheapest in time first; each with what would then be needed."""
+    longest = max(tokens for tokens, _ in plan.row_sizes)
+    changes: list[tuple[str, dict[str, Any], int, float]] = []
+    if config.quantization and config.hold_dequantized:
+        changes.append(("hold_dequantized=False", {"hold_dequantized": False}, 1, 1))
+    if config.quantization is None:
+        changes.append(('quantization="nf4"', {"quantization": "nf4"}, 1, 1))
+    if not recomputes(config, cuda=True):
+        changes.append(("gradient_checkpointing=True", {"gradient_checkpointing": True}, 1, 1))
+    for part in (2, 4):
+        tokens = max(16, config.max_sequence_tokens // part)
+        changes.append((f"max_sequence_tokens={tokens}", {"max_sequence_tokens": tokens}, 1, min(1, tokens / longest)))
+    changes.extend((f"processes={plan.processes * more}", {}, more, 1) for more in (2, 4, 8))
+    changes.append((f"rank={max(1, config.rank // 2)}", {"rank": max(1, config.rank // 2)}, 1, 1))
+    if plan.processes > 1 and not config.cpu_offload:
+        changes.append(("cpu_offload=True", {"cpu_offload": True}, 1, 1))
+    for words, fields, more, share in changes:
+        rows = [(round(tokens * share), round(answers * share)) for tokens, answers in plan.row_sizes]
+        changed = dataclasses.replace(config, **fields)
+        needed = forecast_memory(plan.shape, changed, rows, processes=plan.processes * more, cuda=True).needed
+        if needed <= gpu.memory_bytes:
+            yield f"{words} ({needed / _GIB:.1f} GiB)"
+
+
+def _notes(plan: TrainingPlan, config: TrainingConfig, tokenizer: Any) -> Iterator[str]:
+    if (
+        tokenizer is not None
+        and tokenizer.pad_token_id is not None
+        and tokenizer.pad_token_id == tokenizer.eos_token_id
+    ):
+        yield "padding equals end of text: harmless here, for labels are explicit and the end of an answer stays learnt"
+    floats = plan.shape.dtypes & {"F64", "F32", "F16", "BF16"}
+    if len(floats) > 1:
+        yield f"the base holds {' and '.join(sorted(floats))}; everything is loaded in one dtype"
+    if floats == {"F16"} and plan.gpu is not None:
+        yield "the base is in float16 and is loaded in bfloat16, which keeps 3 bits less of each weight"
+    if config.quantization and plan.shape.expert_parameters:
+        yield "the experts' weights stay in 16 bits: bitsandbytes quantises linear layers only"

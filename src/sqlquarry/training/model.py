@@ -1,0 +1,56 @@
+"""The base model as a run holds it, and the adapter that is trained on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sqlquarry.quantization import QuantizationRecipe, compute_dtype, hold_dequantized, load_causal_lm, recorded
+from sqlquarry.training.config import TrainingConfig
+from sqlquarry.training.sharding import shard_base
+from sqlquarry.training.world import World
+
+
+def load_base(base: Path, config: TrainingConfig, world: World) -> tuple[Any, QuantizationRecipe | None]:
+    """The whole base model on this process's device, and how its weights were quantised (None where they were not)."""
+    kind = world.device.type
+    flex = config.attention == "flex" or (config.attention == "auto" and kind == "cuda")
+    recipe = None
+    if config.quantization:
+        dtype = str(compute_dtype(kind)).removeprefix("torch.")
+        recipe = QuantizationRecipe(quant_type=config.quantization, load_dtype=dtype)
+    model = load_causal_lm(base, str(world.device), recipe, attention="flex_attention" if flex else "sdpa")
+    if recipe:
+        recipe = recorded(recipe, model)
+        if config.hold_dequantized:
+            model = hold_dequantized(model, compute_dtype(kind))
+    return model, recipe
+
+
+def make_trainable(model: Any, config: TrainingConfig, world: World) -> Any:
+    """A PEFT model with a fresh float32 adapter, equal on every process, its base sharded where there are several."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import set_seed
+
+    set_seed(config.seed)  # the same adapter on every process
+    targets = config.target_modules
+    lora = LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    model = get_peft_model(model, lora)
+    # bfloat16's 8 bits swallow small updates; float32 costs a few megabytes.
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(torch.float32)
+    on_cuda = world.device.type == "cuda"
+    if on_cuda if config.gradient_checkpointing is None else config.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if world.size > 1:
+        shard_base(model, world, hybrid=config.hybrid_sharding, cpu_offload=config.cpu_offload)
+    return model.train()

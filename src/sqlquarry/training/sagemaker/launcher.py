@@ -1,0 +1,333 @@
+"""SageMakerLauncher: the same trainer and records, trained and merged by a SageMaker training job."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Literal, get_args
+
+from sqlquarry.artifacts import Record
+from sqlquarry.errors import ConfigError, TrainingError
+from sqlquarry.extras import require
+from sqlquarry.training.hardware import INSTANCES
+from sqlquarry.training.sagemaker.failures import error_code, explained, quota_advice
+from sqlquarry.training.sagemaker.images import training_image
+from sqlquarry.training.sagemaker.inputs import Base, gather
+from sqlquarry.training.sagemaker.job import TrainingJob
+from sqlquarry.training.sagemaker.request import training_request, violations
+from sqlquarry.training.sagemaker.staging import Channel, upload
+from sqlquarry.training.trainer import QLoRAFSDPTrainer
+
+logger = logging.getLogger(__name__)
+_BUCKET = re.compile(r"[a-z0-9][-.a-z0-9]{1,61}[a-z0-9]")
+_SECRET_ARN = re.compile(r"arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:\d{12}:secret:[\w/+=.@-]+")
+_GPU = ("ml.g", "ml.p")
+_ATTEMPTS = 99
+_PRICES = {name: found.price_per_hour for name, found in INSTANCES.items() if found.price_per_hour is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class SageMakerLauncher:
+    """Runs training as a SageMaker job, on machines that exist only as long as it runs.
+
+    Needs boto3 alone. Everything is checked before anything is sent, and nothing is sent twice: the job's name is made
+    of the content of all that it reads.
+
+    Args:
+        role_arn: the role that the job runs as; sagemaker.amazonaws.com must be allowed to assume it.
+        bucket: the bucket for inputs, checkpoints and results, in the job's region.
+        prefix: the folder in it.
+        session: a boto3 session; None uses the default credentials.
+        region: None uses the session's.
+        endpoint_url: another address for all AWS calls.
+        image: URI of the container; None chooses an AWS Deep Learning Container by the torch that is installed here.
+        instance_type: the machine; it gets one process for each GPU.
+        instance_count: machines.
+        volume_gb: size of the volume, for instance types that have no disks of their own.
+        max_run_s: seconds after which SageMaker stops the job.
+        max_wait_s: with `spot`, seconds after which it gives up, waiting included; None is twice `max_run_s`.
+        spot: use spare machines, which can be taken away at any time; training goes on from its checkpoint.
+        keep_alive_s: keep the machines (billed) for the next job of the same kind.
+        subnets: of the VPC that the job runs in; they need a way to a package index and to S3.
+        security_group_ids: of the same VPC.
+        kms_key_arn: key for the volume, the inputs and the results.
+        tags: of the job.
+        hf_token_secret_arn: the Secrets Manager secret with the Hugging Face token, for gated models; the job is told
+            the ARN, never the token.
+        usd_per_hour: instance type -> US dollars per hour, for `TrainingJob.cost_usd`; others as in `hardware`, whose
+            prices are of us-east-1 and for orientation.
+        poll_interval_s: seconds between two looks at a job that runs.
+
+    Raises:
+        ConfigError: options that cannot work, all at once.
+    """
+
+    role_arn: str
+    _: KW_ONLY
+    bucket: str
+    prefix: str = "sqlquarry"
+    session: Any = None
+    region: str | None = None
+    endpoint_url: str | None = None
+    image: str | None = None
+    # The published recipe's machine: four A10G with 24 GB each.
+    instance_type: str = "ml.g5.12xlarge"
+    instance_count: int = 1
+    volume_gb: int = 200
+    max_run_s: int = 24 * 3600
+    max_wait_s: int | None = None
+    spot: bool = False
+    keep_alive_s: int | None = None
+    subnets: Sequence[str] = ()
+    security_group_ids: Sequence[str] = ()
+    kms_key_arn: str | None = None
+    tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    hf_token_secret_arn: str | None = None
+    usd_per_hour: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    poll_interval_s: float = 15.0
+
+    def __post_init__(self) -> None:
+        checks = {
+            "bucket": (_BUCKET.fullmatch(self.bucket), "a bucket's name, without s3://"),
+            "instance_type": (
+                not self.instance_type.startswith(("ml.trn", "ml.p6e")),
+                "an x86 machine with NVIDIA GPUs, or with none",
+            ),
+            "instance_count": (self.instance_count >= 1, "at least 1"),
+            "volume_gb": (self.volume_gb >= 1, "at least 1"),
+            "max_run_s": (self.max_run_s >= 1, "at least 1"),
+            "max_wait_s": (
+                self.max_wait_s is None or (self.spot and self.max_wait_s >= self.max_run_s),
+                f"None, or with spot=True at least max_run_s={self.max_run_s}",
+            ),
+            # "Managed warm pools", considerations: spot machines cannot be kept.
+            "keep_alive_s": (not (self.keep_alive_s and self.spot), "None with spot=True"),
+            "security_group_ids": (
+                bool(self.security_group_ids) == bool(self.subnets),
+                "given with subnets, or neither",
+            ),
+            "hf_token_secret_arn": (
+                self.hf_token_secret_arn is None or _SECRET_ARN.fullmatch(self.hf_token_secret_arn),
+                "the ARN of a Secrets Manager secret",
+            ),
+        }
+        # A token in the place of the ARN must not be repeated.
+        hidden = {"hf_token_secret_arn": "(not shown)"}
+        bad = [
+            f"{name} is {hidden.get(name, repr(getattr(self, name)))}, but must be {rule}"
+            for name, (fine, rule) in checks.items()
+            if not fine
+        ]
+        if bad:
+            raise ConfigError("SageMakerLauncher: " + "; ".join(bad))
+
+    def launch(
+        self,
+        trainer: QLoRAFSDPTrainer,
+        train: Sequence[Record],
+        evaluation: Sequence[Record] | None = None,
+        *,
+        name: str | None = None,
+        merge: Base | None = "auto",
+        wait: bool = True,
+    ) -> TrainingJob:
+        """Start the job, or find the one that does the same: running, it is attached to; finished, returned.
+
+        A job that failed or was stopped is started anew under another name, and goes on from its newest checkpoint,
+        also on another instance type.
+
+        Args:
+            trainer: base model, prompt and configuration. A local base model is sent to S3, once.
+            train: records with SQL.
+            evaluation: records whose loss is reported after each epoch.
+            name: beginning of the job's name; a part made of the content follows.
+            merge: the weights that the adapter is merged into (see `AdapterMerger`); None leaves the adapter alone.
+            wait: follow the job to its end (see `TrainingJob.wait`).
+
+        Raises:
+            MissingExtraError: an extra is not installed.
+            ConfigError: something the service would refuse, or that does not fit the machine.
+            RecordError: there are no records, or some without SQL.
+            TrainingError: AWS refused, with what to do (which quota, which right); or, with `wait`, the job failed.
+            TrainingInterruptedError: with `wait`, the job was stopped.
+        """
+        plan = self._planned(trainer, train, evaluation, merge, name)
+        self._check_bucket()
+        job, following = self._latest(plan.stem)
+        status = job.status if job else None
+        if job is None or status in ("Failed", "Stopped"):
+            job = self._started(plan, following)
+        return job.wait() if wait and status != "Completed" else job
+
+    def dry_run(
+        self,
+        trainer: QLoRAFSDPTrainer,
+        train: Sequence[Record],
+        evaluation: Sequence[Record] | None = None,
+        *,
+        name: str | None = None,
+        merge: Base | None = "auto",
+    ) -> dict[str, Any]:
+        """The CreateTrainingJob request that `launch` would make; nothing is sent, no credentials are needed.
+
+        Raises:
+            ConfigError, RecordError, MissingExtraError: as `launch`.
+        """
+        plan = self._planned(trainer, train, evaluation, merge, name)
+        return {"TrainingJobName": plan.stem, **plan.request}
+
+    def attach(self, name: str) -> TrainingJob:
+        """A job of the account, to wait for, to stop, or to ask for its results.
+
+        Raises:
+            TrainingError: there is no such job, or AWS could not be asked.
+        """
+        job = self._job(name)
+        job.describe()
+        return job
+
+    def _planned(
+        self,
+        trainer: QLoRAFSDPTrainer,
+        train: Sequence[Record],
+        evaluation: Sequence[Record] | None,
+        merge: Base | None,
+        name: str | None,
+    ) -> _Plan:
+        """All that the job will be, checked; nothing is sent."""
+        for extra in ("aws", "train", "merge"):  # the job gets the versions that are installed here
+            require(extra, "SageMakerLauncher")
+        processor: Literal["cpu", "gpu"] = "gpu" if self.instance_type.startswith(_GPU) else "cpu"
+        bad = []
+        if merge not in (None, *get_args(Base)):
+            bad.append(f"merge is {merge!r}, but must be None or one of {', '.join(get_args(Base))}")
+        if trainer.config.device not in ("auto", {"gpu": "cuda", "cpu": "cpu"}[processor]):
+            bad.append(f"TrainingConfig.device is {trainer.config.device!r}, but {self.instance_type} is a {processor}")
+        if self.instance_type in INSTANCES and not INSTANCES[self.instance_type].gpu.has_bf16:
+            bad.append(f"{self.instance_type} does not compute in bfloat16; take ml.g5 or newer")
+        if bad:
+            raise ConfigError("SageMakerLauncher: " + "; ".join(bad))
+        inputs = gather(trainer, train, evaluation, merge)
+        sagemaker = self._client("sagemaker")
+        image = self.image or training_image(
+            sagemaker.meta.region_name,
+            torch=importlib.metadata.version("torch"),
+            transformers=importlib.metadata.version("transformers"),
+            processor=processor,
+        )
+        place = f"s3://{self.bucket}/{self._folder}"
+        request = training_request(
+            self,
+            image,
+            channels={**{channel.name: place + channel.key for channel in inputs.channels}, **inputs.places},
+            checkpoints=f"{place}checkpoints/{inputs.learnt[:16]}",
+            output=f"{place}jobs",
+        )
+        content = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+        stem = f"{name or 'sqlquarry'}-{content[:12]}"
+        named = {"TrainingJobName": _numbered(stem, _ATTEMPTS), **request}
+        if wrong := violations(named, sagemaker.meta.service_model):
+            raise ConfigError("SageMaker would refuse the job: " + "; ".join(wrong))
+        return _Plan(stem, request, inputs.channels)
+
+    def _started(self, plan: _Plan, name: str) -> TrainingJob:
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        s3, sagemaker = self._client("s3"), self._client("sagemaker")
+        for channel in plan.channels:
+            upload(s3, self.bucket, self._folder, channel, self.kms_key_arn)
+        try:
+            sagemaker.create_training_job(TrainingJobName=name, **plan.request)
+        except (BotoCoreError, ClientError) as error:
+            advice = None
+            if error_code(error) == "ResourceLimitExceeded":
+                advice = quota_advice(
+                    error,
+                    instance_type=self.instance_type,
+                    count=self.instance_count,
+                    spot=self.spot,
+                    region=sagemaker.meta.region_name,
+                )
+            if error_code(error) != "ResourceInUse":  # another process was faster, with the same content
+                raise explained(error, f"starting the training job {name}", advice) from error
+        logger.info("training job %s on %d x %s", name, self.instance_count, self.instance_type)
+        return self._job(name)
+
+    def _latest(self, stem: str) -> tuple[TrainingJob | None, str]:
+        """The newest job of this content, and the name that the next would get."""
+        job = None
+        for number in range(1, _ATTEMPTS + 1):
+            name = _numbered(stem, number)
+            following = self._job(name)
+            if not following.exists():
+                return job, name
+            job = following
+        raise TrainingError(f"{_ATTEMPTS} jobs {stem}-… have failed or were stopped. Launch under another name.")
+
+    def _check_bucket(self) -> None:
+        """Before anything is sent: the bucket is there, may be used, and lies in the job's region."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        s3 = self._client("s3")
+        try:
+            found = s3.head_bucket(Bucket=self.bucket)
+        except (BotoCoreError, ClientError) as error:
+            raise explained(error, f"looking at the bucket {self.bucket}") from error
+        there, here = found.get("BucketRegion"), s3.meta.region_name
+        if there and there != here:
+            raise ConfigError(
+                f"the bucket {self.bucket} lies in {there}, but the job would run in {here}: use one region"
+            )
+
+    def _job(self, name: str) -> TrainingJob:
+        return TrainingJob(
+            name,
+            sagemaker=self._client("sagemaker"),
+            logs=self._client("logs"),
+            usd_per_hour={**_PRICES, **self.usd_per_hour},
+            poll_interval_s=self.poll_interval_s,
+        )
+
+    @property
+    def _folder(self) -> str:
+        prefix = self.prefix.strip("/")
+        return f"{prefix}/" if prefix else ""
+
+    def _client(self, service: str) -> Any:
+        import boto3
+        from botocore.config import Config
+        from botocore.exceptions import NoRegionError
+
+        config = Config(retries={"mode": "standard", "total_max_attempts": 8})  # a job is watched for hours
+        try:
+            session: Any = self.session or boto3.session.Session()
+            return session.client(service, region_name=self.region, endpoint_url=self.endpoint_url, config=config)
+        except NoRegionError as error:
+            raise ConfigError(
+                "no AWS region is known: pass region='us-east-1', a session with a region, or set AWS_DEFAULT_REGION"
+            ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A job to be.
+
+    Args:
+        stem: its name, but for the number of the attempt.
+        request: of CreateTrainingJob, but for the name.
+        channels: what has to be sent before.
+    """
+
+    stem: str
+    request: Mapping[str, Any]
+    channels: Sequence[Channel]
+
+
+def _numbered(stem: str, attempt: int) -> str:
+    return stem if attempt == 1 else f"{stem}-{attempt}"

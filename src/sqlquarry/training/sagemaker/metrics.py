@@ -1,0 +1,109 @@
+"""One log line per step: the container writes it, CloudWatch's metrics and the launcher's progress read it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_NUMBER = r"([0-9.eE+-]+)"
+_SHOWN = ("loss", "eval_loss", "learning_rate", "grad_norm", "tokens_per_s", "eta_s")
+# SageMaker makes a CloudWatch metric of the first group of each, matched against every line.
+METRIC_DEFINITIONS = [{"Name": "step", "Regex": r"\bstep=(\d+)/"}] + [
+    {"Name": name, "Regex": rf"\b{name}={_NUMBER}"} for name in _SHOWN
+]
+_LINE = re.compile(r"\bstep=(?P<step>\d+)/(?P<steps>\d+|\?) (?P<rest>.*)")
+_POLL_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is.
+
+    Args:
+        step: optimiser steps done.
+        steps: optimiser steps in all; None where the line does not say.
+        loss: training loss of the step.
+        tokens_per_s: trained tokens per second.
+        eta_s: seconds to the end of training; None where `steps` is.
+    """
+
+    step: int
+    steps: int | None
+    loss: float
+    tokens_per_s: float | None = None
+    eta_s: float | None = None
+
+    @classmethod
+    def parse(cls, line: str) -> Progress | None:
+        """The progress that a log line tells; None for any other line."""
+        match = _LINE.search(line)
+        if match is None:
+            return None
+        fields = dict(re.findall(rf"(\w+)={_NUMBER}", match["rest"]))
+        steps = None if match["steps"] == "?" else int(match["steps"])
+        rate, eta = fields.get("tokens_per_s"), fields.get("eta_s")
+        return cls(
+            int(match["step"]),
+            steps,
+            float(fields.get("loss", "nan")),
+            float(rate) if rate else None,
+            float(eta) if eta else None,
+        )
+
+
+def metric_line(entry: Mapping[str, Any], before: Mapping[str, Any] | None) -> str:
+    """The line of one step.
+
+    Args:
+        entry: an entry of ``training_log.jsonl``; `steps`, where it is there, is the whole run's.
+        before: the entry before, for the rate; None at the start.
+    """
+    values = {name: entry[name] for name in _SHOWN if name in entry}
+    # `seconds` counts earlier sessions too, so the first step of a resumed run tells no rate.
+    started = before["seconds"] if before else 0.0 if entry["step"] == 1 else entry["seconds"]
+    passed = entry["seconds"] - started
+    if passed > 0:
+        values["tokens_per_s"] = entry["tokens"] / passed
+        if "steps" in entry:
+            values["eta_s"] = (entry["steps"] - entry["step"]) * passed
+    shown = " ".join(f"{name}={value:.6g}" for name, value in values.items())
+    return f"step={entry['step']}/{entry.get('steps', '?')} {shown}"
+
+
+@contextlib.contextmanager
+def echoed(log: Path) -> Iterator[None]:
+    """Print a line for each entry that is added to a training log while the block runs."""
+    ended = threading.Event()
+    place = log.stat().st_size if log.exists() else 0
+
+    def follow() -> None:
+        nonlocal place
+        before = None
+        last = False
+        while not last:
+            last = ended.wait(_POLL_S)
+            if not log.exists():
+                continue
+            with log.open("rb") as file:
+                file.seek(place)
+                written = file.read()
+            whole = written[: written.rfind(b"\n") + 1]  # the last line may still be being written
+            place += len(whole)
+            for line in whole.splitlines():
+                entry = json.loads(line)
+                print(metric_line(entry, before), flush=True)
+                before = entry
+
+    thread = threading.Thread(target=follow, name="metrics", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

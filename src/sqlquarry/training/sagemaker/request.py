@@ -1,0 +1,121 @@
+"""The CreateTrainingJob request: built in one place, and checked against botocore's own model of the service.
+
+Source: "CreateTrainingJob", docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateTrainingJob.html.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from sqlquarry.training.sagemaker.metrics import METRIC_DEFINITIONS
+
+if TYPE_CHECKING:
+    from sqlquarry.training.sagemaker.launcher import SageMakerLauncher
+
+HF_TOKEN_SECRET = "SQLQUARRY_HF_TOKEN_SECRET_ARN"  # noqa: S105 - the variable's name; it holds an ARN, no secret
+CHECKPOINTS = "/opt/ml/checkpoints"
+_ENTRYPOINT = ["python3", "/opt/ml/input/data/code/bootstrap.py"]
+
+
+def training_request(
+    launcher: SageMakerLauncher, image: str, *, channels: Mapping[str, str], checkpoints: str, output: str
+) -> dict[str, Any]:
+    """The request but for the job's name.
+
+    Args:
+        launcher: holds role, machines, limits and network.
+        image: URI of the container.
+        channels: name -> ``s3://`` prefix of every input.
+        checkpoints: ``s3://`` prefix that SageMaker copies the checkpoints to and from.
+        output: ``s3://`` prefix below which it makes a folder for the job.
+    """
+    key = launcher.kms_key_arn
+    # Every machine gets all files of a channel: training itself shares the rows out.
+    source = {"S3DataType": "S3Prefix", "S3DataDistributionType": "FullyReplicated"}
+    request: dict[str, Any] = {
+        "AlgorithmSpecification": {
+            "TrainingImage": image,
+            "TrainingInputMode": "File",
+            "ContainerEntrypoint": _ENTRYPOINT,
+            "ContainerArguments": ["install", "train"],
+            "MetricDefinitions": METRIC_DEFINITIONS,
+        },
+        "RoleArn": launcher.role_arn,
+        "InputDataConfig": [
+            {"ChannelName": name, "DataSource": {"S3DataSource": {**source, "S3Uri": uri}}}
+            for name, uri in channels.items()
+        ],
+        # Bedrock reads single files; an archive would have to be unpacked again.
+        "OutputDataConfig": {"S3OutputPath": output, "CompressionType": "NONE"} | ({"KmsKeyId": key} if key else {}),
+        "ResourceConfig": {
+            "InstanceType": launcher.instance_type,
+            "InstanceCount": launcher.instance_count,
+            "VolumeSizeInGB": launcher.volume_gb,
+        },
+        "StoppingCondition": {"MaxRuntimeInSeconds": launcher.max_run_s},
+        "CheckpointConfig": {"S3Uri": checkpoints, "LocalPath": CHECKPOINTS},
+    }
+    if key:
+        request["ResourceConfig"]["VolumeKmsKeyId"] = key
+    if launcher.keep_alive_s:
+        request["ResourceConfig"]["KeepAlivePeriodInSeconds"] = launcher.keep_alive_s
+    if launcher.spot:
+        request["EnableManagedSpotTraining"] = True
+        request["StoppingCondition"]["MaxWaitTimeInSeconds"] = launcher.max_wait_s or 2 * launcher.max_run_s
+    if launcher.subnets:
+        request["VpcConfig"] = {
+            "Subnets": list(launcher.subnets),
+            "SecurityGroupIds": list(launcher.security_group_ids),
+        }
+    if launcher.hf_token_secret_arn:
+        request["Environment"] = {HF_TOKEN_SECRET: launcher.hf_token_secret_arn}
+    if launcher.tags:
+        request["Tags"] = [{"Key": name, "Value": value} for name, value in launcher.tags.items()]
+    return request
+
+
+def violations(request: Mapping[str, Any], service_model: Any) -> list[str]:
+    """What the service would refuse, by botocore's model of it: types, names, patterns, lengths and known values.
+
+    Args:
+        request: of CreateTrainingJob.
+        service_model: ``client.meta.service_model`` of a SageMaker client.
+    """
+    from botocore.validate import ParamValidator
+
+    shape = service_model.operation_model("CreateTrainingJob").input_shape
+    report = ParamValidator().validate(request, shape)
+    found = [report.generate_report()] if report.has_errors() else []
+    return found or list(_beyond_types(request, shape, ""))
+
+
+def _beyond_types(value: Any, shape: Any, path: str) -> Iterator[str]:
+    """Patterns, lengths and enumerations, which botocore leaves to the service."""
+    if shape.type_name == "structure":
+        for name, inner in value.items():
+            yield from _beyond_types(inner, shape.members[name], f"{path}.{name}" if path else name)
+        return
+    if shape.type_name == "list":
+        for inner in value:
+            yield from _beyond_types(inner, shape.member, path)
+    if shape.type_name == "map":
+        for name, inner in value.items():
+            yield from _beyond_types(inner, shape.value, f"{path}.{name}")
+    facts = shape.metadata
+    if (known := facts.get("enum")) and value not in known:
+        yield f"{path} is {value!r}, which this botocore does not know; it knows {', '.join(_nearest(value, known))}"
+    size = value if shape.type_name in ("integer", "long") else len(value) if hasattr(value, "__len__") else None
+    if size is not None and not isinstance(size, bool) and size > facts.get("max", size):
+        yield f"{path} is {value!r}, beyond the limit of {facts['max']}"
+    pattern = facts.get("pattern", "")
+    # \p{…} is Java's; Python's re does not have it.
+    if pattern and r"\p" not in pattern and not re.fullmatch(pattern, value):
+        yield f"{path} is {value!r}, but must match {pattern}"
+
+
+def _nearest(value: str, known: list[str]) -> list[str]:
+    """Known values of the same family (ml.g5.…), else the first few."""
+    family = value.rpartition(".")[0]
+    return [name for name in known if name.rpartition(".")[0] == family] or [*known[:3], "…"]

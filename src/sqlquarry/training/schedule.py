@@ -1,0 +1,70 @@
+"""Which rows every optimiser step sees, and at what rate: functions of the seed and the step's number alone.
+
+Nothing here depends on the number of processes or on what ran before, so a run that is resumed, also on other machines,
+goes on exactly where it stopped, without any position or random state to save.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """The steps of one run.
+
+    Args:
+        rows: packed rows of one epoch.
+        rows_per_step: rows that one optimiser step sees; the last of an epoch may see fewer.
+        epochs: passes over the rows; may be a fraction.
+        warmup_share: share of the steps in which the rate rises.
+        peak_rate: the highest learning rate.
+        seed: decides the order of the rows.
+    """
+
+    rows: int
+    rows_per_step: int
+    epochs: float
+    warmup_share: float
+    peak_rate: float
+    seed: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps in a whole epoch."""
+        return math.ceil(self.rows / self.rows_per_step)
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of the run."""
+        return max(1, math.ceil(self.epochs * self.steps_per_epoch))
+
+    def rows_of(self, step: int) -> list[int]:
+        """Numbers of the rows of a step (from 0), in an order of their own for each epoch."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        return list(_order(self.rows, self.seed, epoch)[place * self.rows_per_step :][: self.rows_per_step])
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step (from 0): a linear rise to the peak, then half a cosine that ends above zero.
+
+        Source: Loshchilov and Hutter 2017, arXiv:1608.03983, equation 5, without restarts.
+        """
+        warmup = math.ceil(self.steps * self.warmup_share)
+        if step < warmup:
+            return self.peak_rate * (step + 1) / warmup
+        return self.peak_rate * (1 + math.cos(math.pi * (step - warmup) / max(1, self.steps - warmup))) / 2
+
+    def ends_epoch(self, step: int) -> bool:
+        """Whether a step is the last of an epoch, or of the run."""
+        return (step + 1) % self.steps_per_epoch == 0 or step + 1 == self.steps
+
+
+@lru_cache(maxsize=2)
+def _order(rows: int, seed: int, epoch: int) -> Sequence[int]:
+    order = list(range(rows))
+    random.Random(f"{seed} {epoch}").shuffle(order)  # noqa: S311 - an order, not a secret
+    return order

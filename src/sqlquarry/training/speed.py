@@ -1,0 +1,151 @@
+"""How long training takes, and how well a running one uses its GPU.
+
+A row's time is the longest of three that overlap: the GPU's arithmetic and memory traffic, the CPU that launches its
+kernels, and the gathering of sharded weights. The shares below were measured with this package's loop on one H100
+(2026-11-24, torch 2.11, transformers 5.17, bitsandbytes 0.50.2; 135M to 8B shapes; benchmarks/forecast.py). On other
+GPUs the same shares of their own peaks are assumed. Mostly right within 25 %; the host's part varies from day to day.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlquarry.training.config import TrainingConfig
+from sqlquarry.training.hardware import GPU
+from sqlquarry.training.memory import computed_tokens, layer_bytes_per_token, packs_weights, recomputes, uses_flex
+from sqlquarry.training.shape import ModelShape
+
+MATMUL_SHARE = 0.60  # of the peak, in the base's matrix products
+TRAVERSALS = 25  # times that each kept byte is read or written over forward and backward, norms and LoRA included
+RECOMPUTED = 1.2  # more of those with recomputation
+DENSE_ATTENTION_SHARE = {64: 0.036, 128: 0.085}  # of the peak, by head width: sdpa with a dense mask does every pair
+FLEX_REACH = 384  # tokens that one looks at under flex attention, in whole blocks of 128: a schema and its questions
+HOST_LAYER_S = {True: 0.0105, False: 0.0080}  # launching one layer forward and backward: in 4 bits, or not
+HOST_RECOMPUTED = 1.75  # more of it with recomputation
+HOST_SHARDED = 1.4  # more of it under FSDP2
+CPU_FLOPS_PER_CORE = 50e9  # float32 with SmolLM2-135M, two cores with AVX512: 243 tokens/s (a full step, QLoRA)
+_AVERAGED_STEPS = 20
+
+
+def flops_per_token(
+    shape: ModelShape, config: TrainingConfig, tokens: int, answer_share: float, *, cuda: bool
+) -> float:
+    """Floating-point operations that training spends on one token of a row.
+
+    2N forward and 2N backward, for frozen weights get no gradient; 2N more where activations are recomputed; 6 for each
+    parameter of the adapter; the head for answer tokens only. Attention: 4 · width · tokens a layer forward, 2.5 times
+    that backward (Dao 2023, arXiv:2307.08691, §3). The rest is Kaplan et al. 2020, arXiv:2001.08361, §2.1.
+    """
+    passes = 6 if recomputes(config, cuda=cuda) else 4
+    adapter = shape.adapter_parameters(config.target_modules, config.rank)
+    return (
+        passes * shape.active_parameters
+        + 6 * adapter
+        + 4 * shape.vocabulary * shape.hidden * answer_share
+        + _attention_flops(shape, config, tokens, cuda=cuda)
+    )
+
+
+def row_seconds(
+    shape: ModelShape,
+    config: TrainingConfig,
+    tokens: int,
+    answers: int,
+    *,
+    gpu: GPU | None,
+    processes: int = 1,
+) -> float:
+    """Forecast of one row's forward and backward pass on one process.
+
+    Args:
+        shape: the base model.
+        config: quantisation, recomputation and rank are read.
+        tokens: of the row.
+        answers: of its tokens, those that are learnt.
+        gpu: None for this machine's CPU cores.
+        processes: sharers of the base, whose parts travel once a pass; on one machine, as fast as its links allow.
+    """
+    tokens = computed_tokens(config, tokens, cuda=gpu is not None)
+    flops = flops_per_token(shape, config, tokens, answers / max(1, tokens), cuda=gpu is not None) * tokens
+    if gpu is None:
+        return flops / (CPU_FLOPS_PER_CORE * (os.cpu_count() or 1) / processes)
+    recompute = recomputes(config, cuda=True)
+    attention = _attention_flops(shape, config, tokens, cuda=True) * tokens
+    share = MATMUL_SHARE if uses_flex(config, cuda=True) else DENSE_ATTENTION_SHARE[64 if shape.head < 128 else 128]
+    moved = (
+        TRAVERSALS * (RECOMPUTED if recompute else 1) * shape.layers * layer_bytes_per_token(shape, config, cuda=True)
+    )
+    device = (
+        (flops - attention) / (gpu.bf16_flops * MATMUL_SHARE)
+        + attention / (gpu.bf16_flops * share)
+        + moved * tokens / gpu.bytes_per_second
+    )
+    host = HOST_LAYER_S[packs_weights(config)] * shape.layers
+    host *= (HOST_RECOMPUTED if recompute else 1) * (HOST_SHARDED if processes > 1 else 1)
+    return max(device, host, _gathered_seconds(shape, config, gpu, processes, passes=3 if recompute else 2))
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How a run goes: tokens a second over the last steps, share of the GPUs' peak rate (MFU), bytes of GPU memory."""
+
+    tokens_per_second: float
+    utilisation: float | None
+    memory_bytes: int | None
+
+    def __str__(self) -> str:
+        parts = [f"{self.tokens_per_second:,.0f} tokens/s"]
+        if self.utilisation is not None:
+            parts.append(f"MFU {self.utilisation:.0%}")
+        if self.memory_bytes is not None:
+            parts.append(f"{self.memory_bytes / 2**30:.1f} GiB")
+        return ", ".join(parts)
+
+
+class PaceMeter:
+    """Turns the loop's log entries into a `Pace`.
+
+    MFU counts the arithmetic that the model needs, never what is recomputed (Chowdhery et al. 2022, arXiv:2204.02311,
+    appendix B).
+
+    Args:
+        needed_flops_per_token: `flops_per_token` of a config without recomputation; 0 leaves MFU out.
+        gpu: None leaves MFU out.
+        processes: GPUs at work.
+    """
+
+    def __init__(self, needed_flops_per_token: float = 0.0, gpu: GPU | None = None, processes: int = 1) -> None:
+        self._flops, self._peak = needed_flops_per_token, gpu.bf16_flops * processes if gpu else 0.0
+        self._recent: deque[tuple[float, int]] = deque(maxlen=_AVERAGED_STEPS)
+
+    def __call__(self, entry: Mapping[str, Any]) -> Pace:
+        """The pace over the last steps; `entry` holds `seconds` since the start and `tokens` of one step."""
+        self._recent.append((entry["seconds"], entry["tokens"]))
+        seconds = entry["seconds"] - self._recent[0][0]
+        rate = sum(tokens for _, tokens in list(self._recent)[1:]) / seconds if seconds > 0 else 0.0
+        share = rate * self._flops / self._peak if self._peak and self._flops and rate else None
+        return Pace(rate, share, peak_gpu_bytes())
+
+
+def peak_gpu_bytes() -> int | None:
+    """The most that torch has allocated on this process's GPU; None without one."""
+    import torch
+
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+
+
+def _attention_flops(shape: ModelShape, config: TrainingConfig, tokens: int, *, cuda: bool) -> float:
+    passes = 1 + 2.5 + (1 if recomputes(config, cuda=cuda) else 0)
+    seen = min(tokens, FLEX_REACH) if uses_flex(config, cuda=cuda) else tokens
+    return 4 * shape.attention * seen * shape.layers * passes
+
+
+def _gathered_seconds(shape: ModelShape, config: TrainingConfig, gpu: GPU, processes: int, *, passes: int) -> float:
+    """FSDP2 gathers each layer before it is used: all parts but the own one, once a pass (arXiv:2304.11277, §3)."""
+    linear = shape.linear_parameters * (0.5 if packs_weights(config) else 2)
+    whole = linear + 2 * (shape.parameters - shape.linear_parameters)
+    return passes * whole * (processes - 1) / processes / gpu.link_bytes_per_second

@@ -1,0 +1,131 @@
+"""The processes that train together: one, or those that torchrun started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sqlquarry.errors import DeviceError, SQLQuarryError
+
+if TYPE_CHECKING:
+    import torch
+
+Result = TypeVar("Result")
+_TIMEOUT_S = 600  # a process that waits this long for another gives up; loading a large model takes minutes
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """This process among its peers.
+
+    Args:
+        rank: this process's number, from 0.
+        size: number of processes.
+        local_size: processes on this machine.
+        device: where this process computes.
+    """
+
+    rank: int
+    size: int
+    local_size: int
+    device: torch.device
+
+    @classmethod
+    def join(cls, device: str) -> World:
+        """Meet the processes that torchrun started (RANK, WORLD_SIZE, … in the environment); alone without it.
+
+        Args:
+            device: "cpu" or "cuda"; each process takes the GPU of its local rank.
+
+        Raises:
+            DeviceError: this machine has fewer GPUs than processes.
+        """
+        from datetime import timedelta
+
+        import torch
+        import torch.distributed as dist
+
+        rank, size, local_rank, local_size = (
+            int(os.environ.get(name, default))
+            for name, default in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0), ("LOCAL_WORLD_SIZE", 1))
+        )
+        place = torch.device(device)
+        if device == "cuda":
+            if local_rank >= torch.cuda.device_count():
+                raise DeviceError(
+                    f"{local_size} processes on a machine with {torch.cuda.device_count()} GPUs: start one for each GPU"
+                )
+            place = torch.device("cuda", local_rank)
+            torch.cuda.set_device(place)
+        if size > 1 and not dist.is_initialized():
+            dist.init_process_group(
+                "nccl" if device == "cuda" else "gloo",
+                timeout=timedelta(seconds=_TIMEOUT_S),
+                device_id=place if device == "cuda" else None,
+            )
+        return cls(rank, size, local_size, place)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process is the one that writes and shows."""
+        return self.rank == 0
+
+    def share(self, items: Sequence[int]) -> list[tuple[int, bool]]:
+        """This process's part of a step's items, as many as the others' get: the second value is False for padding.
+
+        Sharded weights are gathered by all processes together, so each must run equally often.
+        """
+        mine = [(item, True) for item in items[self.rank :: self.size]]
+        rounds = -(-len(items) // self.size)
+        return mine + [(items[0], False)] * (rounds - len(mine))
+
+    def sum(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Replace tensors of one dtype by their sums over all processes, in place and in that dtype."""
+        import torch
+        import torch.distributed as dist
+
+        tensors = list(tensors)
+        if self.size == 1 or not tensors:
+            return
+        flat = torch.cat([tensor.flatten() for tensor in tensors])  # one message instead of hundreds
+        dist.all_reduce(flat)
+        for tensor, part in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(part.view_as(tensor))
+
+    def any(self, flag: bool) -> bool:
+        """Whether `flag` is set on any process."""
+        import torch
+
+        votes = torch.tensor([float(flag)], device=self.device)
+        self.sum([votes])
+        return bool(votes.item() > 0)
+
+    def lead(self, work: Callable[[], Result]) -> Result:
+        """Do `work` on the leading process; all return its result, or raise its error.
+
+        Raises:
+            SQLQuarryError: `work` did.
+        """
+        import torch.distributed as dist
+
+        if self.size == 1:
+            return work()
+        box: list[Any] = [None, None]
+        if self.leads:
+            try:
+                box[0] = work()
+            except SQLQuarryError as error:
+                box[1] = error
+        dist.broadcast_object_list(box, src=0, device=self.device)
+        if box[1] is not None:
+            raise box[1]
+        return box[0]  # type: ignore[no-any-return]  # it is the leader's result
+
+    def leave(self) -> None:
+        """Part from the others; without it a process may end with an error after all is done."""
+        import torch.distributed as dist
+
+        if self.size > 1 and dist.is_initialized():
+            dist.destroy_process_group()

@@ -1,0 +1,78 @@
+"""Real training in emulated jobs: the published workflow as an example runs it, and a spot job that is interrupted."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+from emulator_training import Jobs
+
+import sqlquarry as sq
+from sqlquarry.emulator import LocalAWS
+from sqlquarry.emulator.faults import SpotInterruption
+from sqlquarry.training.sagemaker import SageMakerLauncher
+
+from conftest import toy_examples
+
+EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "full_workflow.py"
+RECORDS = [sq.Record(**example, id=f"toy-{number}") for number, example in enumerate(toy_examples(30))]
+
+
+@pytest.mark.filterwarnings("ignore:.*answers were cut")
+def test_the_published_workflow_runs_on_loopback(tmp_path, capsys, monkeypatch):
+    arguments = ["--tiny", "--records", "24", "--questions", "6", "--output", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", [str(EXAMPLE), *arguments])
+    runpy.run_path(str(EXAMPLE), run_name="__main__")
+    said = capsys.readouterr().out
+    stages = re.findall(r"^ *\d+ s  (training job|import job|InvokeModel|judged)", said, re.MULTILINE)
+    assert stages == ["training job", "import job", "InvokeModel", "judged"]
+    assert re.search(r"s3://sqlquarry-emulator/sqlquarry/jobs/sqlquarry-\w{12}/output/model/merged", said)
+    assert re.search(r"^execution .* 6 +0$", said, re.MULTILINE), said  # every answer was judged
+    assert "tuned" in (tmp_path / "report.html").read_text()
+
+
+def test_two_spot_machines_that_are_taken_away_end_with_the_adapter_of_one_undisturbed_process(lively_llama, tmp_path):
+    import torch
+    from safetensors.torch import load_file
+
+    # Steps that are long enough for the interruption to come between them.
+    config = sq.TrainingConfig(epochs=8, records_per_step=30, max_sequence_tokens=256, device="cpu")
+    trainer = sq.QLoRAFSDPTrainer(lively_llama, config=config)
+    with LocalAWS(faults=[SpotInterruption(after_step=1)]) as aws:
+        launcher = SageMakerLauncher(
+            aws.role_arn,
+            bucket=aws.bucket,
+            session=aws.session(),
+            instance_type="ml.m5.xlarge",
+            instance_count=2,
+            spot=True,
+            poll_interval_s=0.2,
+        )
+        job = launcher.launch(trainer, RECORDS, merge=None)
+        jobs = Jobs(aws)
+        assert jobs.stages(job.name).count("Interrupted") == 1
+        first, second = (
+            [int(step) for step in re.findall(r"step=(\d+)/", "\n".join(lines))]
+            for stream, lines in jobs.log(job.name).items()
+            if "/algo-1-" in stream
+        )
+        prefix = job.adapter_uri.removeprefix(f"s3://{aws.bucket}/")
+        sq.AdapterCheckpoint.load(_fetched(jobs, prefix, tmp_path / "job"), verify=True)
+    assert first[0] == 1
+    assert second[0] == first[-1] + 1  # nothing is learnt twice
+    undisturbed = trainer.train(RECORDS, output_dir=tmp_path / "undisturbed")
+    assert second[-1] == len((undisturbed.path / "training_log.jsonl").read_text().splitlines())
+    ours, theirs = (load_file(path / "adapter_model.safetensors") for path in (undisturbed.path, tmp_path / "job"))
+    for name, tensor in ours.items():
+        # Sums of two processes are rounded otherwise, which Adam enlarges where a gradient is nearly nothing.
+        assert torch.linalg.norm(theirs[name] - tensor) < 1e-3 * torch.linalg.norm(tensor), name
+
+
+def _fetched(jobs, prefix, directory):
+    directory.mkdir()
+    for item in jobs.s3.list_objects_v2(Bucket=jobs.aws.bucket, Prefix=f"{prefix}/")["Contents"]:
+        jobs.s3.download_file(jobs.aws.bucket, item["Key"], str(directory / item["Key"].rpartition("/")[2]))
+    return directory

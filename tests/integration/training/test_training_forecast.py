@@ -1,0 +1,54 @@
+"""What a plan counts is what a run then does; its log becomes a picture and its manifest a card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+from sqlquarry.artifacts import Record
+from sqlquarry.prompt import PromptFormatter
+from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
+from sqlquarry.training.card import write_card
+from sqlquarry.training.guards import check_run
+from sqlquarry.training.plan import plan_training
+from sqlquarry.training.plot import write_loss_plot
+from sqlquarry.training.shape import ModelShape
+
+from conftest import toy_examples
+
+RECORDS = [Record(**example) for example in toy_examples(30)]
+
+
+@pytest.mark.parametrize("epochs", [0.5, 2.0])
+def test_a_plan_counts_what_the_run_then_does(tiny_llama: Path, tmp_path: Path, epochs: float) -> None:
+    config = TrainingConfig(epochs=epochs, records_per_step=8, max_sequence_tokens=256, device="cpu")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    plan = plan_training(tiny_llama, PromptFormatter(), tokenizer, config, RECORDS)
+    assert check_run(plan, config, tokenizer=tokenizer) == ()
+    adapter = QLoRAFSDPTrainer(tiny_llama, config=config).train(RECORDS, output_dir=tmp_path / "adapter")
+    run = adapter.manifest.provenance["run"]
+    assert (plan.rows, plan.steps, plan.tokens_per_epoch) == (run["rows"], run["steps"], run["tokens_per_epoch"])
+    assert plan.tokens_unshared == run["tokens_unshared"]
+    assert "+0%" in plan.compare(run)
+
+    write_loss_plot(adapter.path / "training_log.jsonl", tmp_path / "loss.svg")
+    assert f"over {run['steps']} steps" in (tmp_path / "loss.svg").read_text()
+    write_card(tmp_path, adapter.manifest.provenance, base=tiny_llama)
+    assert str(adapter.manifest.provenance["data_sha256"]) in (tmp_path / "README.md").read_text()
+
+
+def test_sizes_read_from_headers_are_those_of_the_loaded_model(tiny_llama: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    shape = ModelShape.read(tiny_llama)
+    model = AutoModelForCausalLM.from_pretrained(tiny_llama)
+    assert shape.parameters == model.num_parameters()
+    for targets in ("all-linear", ("q_proj", "down_proj")):
+        names = targets if isinstance(targets, str) else list(targets)
+        adapted = get_peft_model(
+            AutoModelForCausalLM.from_pretrained(tiny_llama), LoraConfig(r=4, target_modules=names)
+        )
+        assert shape.adapter_parameters(targets, 4) == adapted.get_nb_trainable_parameters()[0]

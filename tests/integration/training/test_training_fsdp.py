@@ -1,0 +1,48 @@
+"""Two processes under FSDP2 take the same steps as one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sqlquarry.artifacts import AdapterCheckpoint, Record
+from sqlquarry.errors import RecordError, TrainingError
+from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
+
+from training_runs import RECORDS, difference, log_of, trainer
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> list[AdapterCheckpoint]:
+    folder = tmp_path_factory.mktemp("runs")
+    return [
+        trainer(tiny_llama, gradient_checkpointing=processes is not None).train(
+            RECORDS, RECORDS[:5], output_dir=folder / str(processes), processes=processes
+        )
+        for processes in (None, 2)
+    ]
+
+
+def test_losses_and_adapter_are_those_of_one_process(runs: list[AdapterCheckpoint]) -> None:
+    one, two = (log_of(run.path) for run in runs)
+    assert [entry["loss"] for entry in two] == pytest.approx([entry["loss"] for entry in one], rel=1e-5)
+    evaluated = [[entry["eval_loss"] for entry in log if "eval_loss" in entry] for log in (one, two)]
+    assert evaluated[1] == pytest.approx(evaluated[0], rel=1e-5)
+    assert difference(runs[0].path, runs[1].path) < 1e-4
+    assert [run.manifest.provenance["run"]["processes"] for run in runs] == [1, 2]
+
+
+def test_an_error_in_the_processes_comes_back_as_itself(tiny_llama: Path, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "mine.txt").write_text("x")
+    with pytest.raises(TrainingError, match="holds files that no training run wrote"):
+        trainer(tiny_llama).train(RECORDS, output_dir=tmp_path / "a", processes=2)
+
+
+def test_bad_records_are_found_before_processes_start(tiny_llama: Path, tmp_path: Path) -> None:
+    config = TrainingConfig(max_sequence_tokens=16, device="cpu")
+    with pytest.raises(RecordError, match="longer than max_sequence_tokens"):
+        QLoRAFSDPTrainer(tiny_llama, config=config).train(
+            [Record("q", "s", "SELECT 1")], output_dir=tmp_path, processes=2
+        )

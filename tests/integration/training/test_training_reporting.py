@@ -1,0 +1,45 @@
+"""Log entries arrive in TensorBoard's event file, through transformers' own integration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sqlquarry.errors import ConfigError, MissingExtraError
+from sqlquarry.training import reporting
+from sqlquarry.training.reporting import Reporter
+
+
+def test_tensorboard_holds_every_figure_of_every_step(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with Reporter(["tensorboard"], tmp_path, {"rank": 16}, steps=3) as report:
+        for step, loss in enumerate((3.0, 2.0, 1.5), start=1):
+            evaluated = {"eval_loss": 1.25} if step == 3 else {}
+            report(
+                {"step": step, "seconds": float(step), "loss": loss, "learning_rate": 1e-3, "tokens": 100, **evaluated}
+            )
+    (events,) = tmp_path.rglob("events.out.tfevents.*")
+    seen = EventAccumulator(str(events)).Reload()
+    assert [(event.step, event.value) for event in seen.Scalars("train/loss")] == [(1, 3.0), (2, 2.0), (3, 1.5)]
+    assert [event.value for event in seen.Scalars("eval/loss")] == [1.25]
+    assert "rank" in seen.Tensors("model_config/text_summary")[0].tensor_proto.string_val[0].decode()
+
+
+def test_nothing_is_written_before_the_first_step(tmp_path: Path) -> None:
+    with Reporter("tensorboard", tmp_path, {}, steps=3):
+        pass
+    with Reporter((), tmp_path, {}, steps=3) as report:
+        report({"step": 1, "loss": 1.0})
+    assert not any(tmp_path.iterdir())
+
+
+def test_an_unknown_or_missing_service_is_refused_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match="'tensorboard', 'wandb', 'mlflow'"):
+        Reporter(("wandb", "visdom"), tmp_path, {}, steps=1)
+    monkeypatch.setattr(reporting, "find_spec", lambda _: None)
+    with pytest.raises(MissingExtraError, match="pip install mlflow"):
+        Reporter(("mlflow",), tmp_path, {}, steps=1)

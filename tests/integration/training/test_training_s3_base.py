@@ -1,0 +1,73 @@
+"""A base model below an S3 prefix (moto) comes once, goes on after a break, and follows the bucket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from sqlquarry.errors import UnsupportedModelError
+from sqlquarry.training.s3_base import download_base
+
+PATTERNS = ("*.json", "*.safetensors")
+URI = "s3://models/llama/base"
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with mock_aws():
+        client = boto3.client("s3")
+        client.create_bucket(Bucket="models")
+        for name, body in {"config.json": "{}", "model.safetensors": "weights", "pytorch_model.bin": "pickle"}.items():
+            client.put_object(Bucket="models", Key=f"llama/base/{name}", Body=body.encode())
+        client.put_object(Bucket="models", Key="llama/base/original/params.json", Body=b"{}")
+        yield client
+
+
+def names(directory: Path) -> set[str]:
+    return {path.name for path in directory.iterdir() if not path.name.startswith(".")}
+
+
+@pytest.mark.usefixtures("bucket")
+def test_only_the_files_of_a_base_model_come(tmp_path: Path) -> None:
+    directory = download_base(f"{URI}/", tmp_path, PATTERNS)
+    assert names(directory) == {"config.json", "model.safetensors"}
+    assert (directory / "model.safetensors").read_text() == "weights"
+    assert directory.name.startswith("base-")
+
+
+@pytest.mark.usefixtures("bucket")
+def test_what_is_here_is_not_fetched_again(tmp_path: Path) -> None:
+    directory = download_base(URI, tmp_path, PATTERNS)
+    before = (directory / "model.safetensors").stat().st_mtime_ns
+    (directory / "config.json").unlink()
+    assert download_base(URI, tmp_path, PATTERNS) == directory
+    assert names(directory) == {"config.json", "model.safetensors"}
+    assert (directory / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_cut_or_changed_file_comes_anew_and_a_removed_one_goes(bucket: Any, tmp_path: Path) -> None:
+    directory = download_base(URI, tmp_path, PATTERNS)
+    (directory / "model.safetensors").write_text("wei")
+    download_base(URI, tmp_path, PATTERNS)
+    assert (directory / "model.safetensors").read_text() == "weights"
+    bucket.put_object(Bucket="models", Key="llama/base/model.safetensors", Body=b"WEIGHTS")
+    bucket.delete_object(Bucket="models", Key="llama/base/config.json")
+    download_base(URI, tmp_path, PATTERNS)
+    assert (directory / "model.safetensors").read_text() == "WEIGHTS"
+    assert names(directory) == {"model.safetensors"}
+
+
+@pytest.mark.usefixtures("bucket")
+def test_what_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModelError, match="no base model directly below s3://models/llama/basic"):
+        download_base("s3://models/llama/basic", tmp_path, PATTERNS)
+    with pytest.raises(UnsupportedModelError, match="NoSuchBucket"):
+        download_base("s3://other/llama", tmp_path, PATTERNS)

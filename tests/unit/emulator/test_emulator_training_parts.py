@@ -1,0 +1,268 @@
+"""The parts of emulated training jobs without a server: files, the job's record, an instance, a request."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from sqlquarry.emulator.api import ApiError, validate
+from sqlquarry.emulator.session import environment
+from sqlquarry.emulator.training_container import Cluster, Container
+from sqlquarry.emulator.training_files import CheckpointSync, S3Files
+from sqlquarry.emulator.training_job import TrainingJob
+from sqlquarry.emulator.training_request import refuse
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+AWS = environment("http://127.0.0.1:1", "us-east-1")
+
+
+class FakeS3:
+    """Objects in a dict of (bucket, key)."""
+
+    def __init__(self, **objects):
+        self.objects = {("b", key): text.encode() for key, text in objects.items()}
+        self.uploads = []
+
+    def get_paginator(self, _):
+        return self
+
+    def paginate(self, *, Bucket, Prefix):  # noqa: N803 - boto3's own names
+        keys = sorted(key for bucket, key in self.objects if bucket == Bucket and key.startswith(Prefix))
+        yield from ({"Contents": [{"Key": key}]} for key in keys)
+        yield {}
+
+    def download_file(self, bucket, key, path):
+        Path(path).write_bytes(self.objects[bucket, key])
+
+    def upload_file(self, path, bucket, key):
+        self.objects[bucket, key] = Path(path).read_bytes()
+        self.uploads.append(key)
+
+
+@pytest.mark.parametrize(
+    ("uri", "names"),
+    [
+        ("s3://b/data/train", ["a.jsonl", "deep/b.jsonl"]),
+        ("s3://b/data/train/", ["a.jsonl", "deep/b.jsonl"]),
+        ("s3://b/data/train/a.jsonl", ["a.jsonl"]),
+        ("s3://b/data/tra", ["train/a.jsonl", "train/deep/b.jsonl"]),
+        ("s3://b", ["data/train/a.jsonl", "data/train/deep/b.jsonl"]),
+        ("s3://b/none", []),
+    ],
+)
+def test_names_below_a_prefix(uri, names):
+    s3 = FakeS3(**{"data/train/a.jsonl": "", "data/train/deep/b.jsonl": "", "data/train/empty/": ""})
+    assert list(S3Files(s3).names(uri).values()) == names
+
+
+def test_hosts_share_the_objects_out(tmp_path):
+    files = S3Files(FakeS3(**{f"d/{number}": str(number) for number in range(5)}))
+    for host in range(2):
+        files.download("s3://b/d", tmp_path / str(host), host=host, hosts=2)
+    found = [sorted(path.name for path in (tmp_path / str(host)).iterdir()) for host in range(2)]
+    assert found == [["0", "2", "4"], ["1", "3"]]
+
+
+def test_only_what_changed_is_copied(tmp_path):
+    s3 = FakeS3(**{"run/old": "1"})
+    sync = CheckpointSync(S3Files(s3), tmp_path, "s3://b/run/")
+    sync.restore()
+    sync.push()
+    assert s3.uploads == []
+    (tmp_path / "new").write_text("2")
+    sync.push()
+    sync.push()
+    assert s3.uploads == ["run/new"]
+    (tmp_path / "old").write_text("changed")
+    (tmp_path / "new").unlink()
+    sync.push()
+    assert s3.uploads == ["run/new", "run/old"]
+    assert s3.objects["b", "run/new"] == b"2"
+
+
+def test_a_file_that_goes_away_while_it_is_copied_is_passed_over(tmp_path):
+    class Vanishing(FakeS3):
+        def upload_file(self, path, bucket, key):
+            Path(path).unlink()
+            super().upload_file(path, bucket, key)
+
+    (tmp_path / "pruned").write_text("x")
+    sync = CheckpointSync(S3Files(Vanishing()), tmp_path, "s3://b/run")
+    sync.push()
+    sync.push()
+
+
+def test_glances_are_rare(tmp_path):
+    s3 = FakeS3()
+    sync = CheckpointSync(S3Files(s3), tmp_path, "s3://b/run", every_s=3600)
+    sync.glance()
+    (tmp_path / "a").write_text("")
+    sync.glance()
+    assert s3.uploads == []
+
+
+def parameters(**changes):
+    return {
+        "TrainingJobName": "job",
+        "AlgorithmSpecification": {
+            "TrainingImage": "image",
+            "TrainingInputMode": "File",
+            "ContainerEntrypoint": ["/usr/bin/python3.12", "-c"],
+            "ContainerArguments": ["pass"],
+        },
+        "RoleArn": "arn:aws:iam::123456789012:role/training",
+        "OutputDataConfig": {"S3OutputPath": "s3://b/out/"},
+        "ResourceConfig": {"InstanceType": "ml.g5.12xlarge", "InstanceCount": 1, "VolumeSizeInGB": 1},
+        "StoppingCondition": {"MaxRuntimeInSeconds": 60},
+        "Tags": [{"Key": "a", "Value": "b"}],
+    } | changes
+
+
+def test_a_job_shows_its_stages():
+    job = TrainingJob("arn", parameters(EnableManagedSpotTraining=True), START)
+    job.enter("Starting", START)
+    shown = job.details()
+    assert (shown["TrainingJobStatus"], shown["SecondaryStatus"]) == ("InProgress", "Starting")
+    assert not {"Tags", "TrainingStartTime", "TrainingEndTime", "ModelArtifacts", "EndTime"} & shown.keys()
+    for minute, stage in enumerate(("Downloading", "Training", "Uploading"), start=1):
+        job.enter(stage, START + timedelta(minutes=minute))
+    job.trained_s = 100.0
+    job.enter("Failed", START + timedelta(minutes=9), failure="x" * 2000)
+    shown = job.details()
+    assert shown["TrainingStartTime"] == START + timedelta(minutes=1)
+    assert shown["TrainingEndTime"] == shown["LastModifiedTime"] == START + timedelta(minutes=9)
+    assert len(shown["FailureReason"]) == 1024
+    assert (shown["TrainingTimeInSeconds"], shown["BillableTimeInSeconds"]) == (100, 30)
+    assert shown["ModelArtifacts"] == {"S3ModelArtifacts": "s3://b/out/job/output/model.tar.gz"}
+    assert [stage["Status"] for stage in shown["SecondaryStatusTransitions"]][-1] == "Failed"
+    assert all("EndTime" in stage for stage in shown["SecondaryStatusTransitions"])
+
+
+def container(directory, script, **changes):
+    algorithm = parameters()["AlgorithmSpecification"] | {"ContainerArguments": [script]}
+    cluster = Cluster("arn", parameters(AlgorithmSpecification=algorithm, **changes), ("algo-1",), 1, AWS)
+    return Container(cluster, 0, directory)
+
+
+def wait(instance):
+    end = time.monotonic() + 20
+    while instance.exit_status is None:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_an_instance_runs_this_interpreter_in_its_own_directory(tmp_path):
+    instance = container(tmp_path / "one", "import sys, os; print(sys.executable, os.getcwd(), os.environ['HOME'])")
+    instance.start()
+    wait(instance)
+    (line,) = instance.new_lines()
+    assert line.split() == [sys.executable, str(tmp_path / "one/ml"), str(tmp_path / "one/home")]
+    assert instance.exit_status == 0
+
+
+def test_log_lines_come_whole(tmp_path):
+    script = "import sys\nprint('one\\n\\ntwo\\r\\nthr', end='', flush=True)\nsys.stdin.read()\nprint('ee')"
+    instance = container(tmp_path / "one", script)
+    instance.start()
+    end = time.monotonic() + 20
+    seen = []
+    while len(seen) < 3:
+        assert time.monotonic() < end
+        seen += instance.new_lines()
+    assert seen == ["one", "two", "three"]
+    assert instance.new_lines() == []
+
+
+def test_signals_show_as_a_shell_says_them(tmp_path):
+    instance = container(tmp_path / "one", "import time; print('up'); time.sleep(60)")
+    instance.start()
+    while not instance.new_lines():
+        time.sleep(0.01)
+    instance.terminate()
+    wait(instance)
+    assert instance.exit_status == 143
+    instance.terminate()  # nothing to end any more
+
+
+def test_killing_reaches_children_in_sessions_of_their_own(tmp_path):
+    script = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+print(child.pid)
+"""
+    instance = container(tmp_path / "one", script)
+    instance.start()
+    wait(instance)
+    (child,) = map(int, instance.new_lines())
+    os.kill(child, 0)
+    instance.kill()
+    state = Path(f"/proc/{child}/stat")
+    assert not state.exists() or state.read_text().split()[2] == "Z"  # ended, and nobody has waited for it yet
+
+
+def test_an_instance_that_never_started_can_be_killed(tmp_path):
+    container(tmp_path / "one", "pass").kill()
+
+
+def test_an_environment_for_another_process_leads_nowhere_else(monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a-real-key")
+    shown = environment("http://127.0.0.1:5", "us-east-1")
+    assert "a-real-key" not in shown.values()
+    assert shown["AWS_ENDPOINT_URL"] == "http://127.0.0.1:5"
+    assert {"AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_EC2_METADATA_DISABLED"} <= shown.keys()
+
+
+def check(request, *, trusted=True, there=True):
+    refuse(request, region="us-east-1", role_is_trusted=lambda _: trusted, has_objects=lambda _: there)
+
+
+def test_a_request_that_the_service_takes_passes():
+    check(parameters())
+    spot = {"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 60}
+    check(parameters(EnableManagedSpotTraining=True, StoppingCondition=spot))
+    check(parameters(Tags=[{"Key": "Größe", "Value": "a b_c.d:e/f=g+h-i@j"}]))
+
+
+def channel(name, **options):
+    source = {"S3DataType": "S3Prefix", "S3Uri": "s3://b/x"}
+    return {"ChannelName": name, "DataSource": {"S3DataSource": source}} | options
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"InputDataConfig": [channel("a"), channel("a")]}, "ChannelName must be unique"),
+        ({"InputDataConfig": [channel("a", CompressionType="Gzip")]}, "a is S3Prefix, File, Gzip"),
+        ({"InputDataConfig": [channel("a", DataSource={})]}, "a is None, File, None"),
+        (
+            {
+                "EnableManagedSpotTraining": True,
+                "StoppingCondition": {"MaxRuntimeInSeconds": 9, "MaxWaitTimeInSeconds": 9},
+                "ResourceConfig": parameters()["ResourceConfig"] | {"KeepAlivePeriodInSeconds": 60},
+            },
+            "KeepAlivePeriodInSeconds is not supported",
+        ),
+        ({"ResourceConfig": parameters()["ResourceConfig"] | {"InstanceType": "ml.g5.huge"}}, "must be one of"),
+        ({"TrainingJobName": "-" * 63}, "must match the pattern"),
+        ({"TrainingJobName": "a" + "-" * 62}, "must match the pattern"),
+    ],
+)
+def test_requests_that_cannot_run_are_refused(changes, message):
+    with pytest.raises(ApiError, match=message) as caught:
+        check(parameters(**changes))
+    assert caught.value.code == "ValidationException"
+
+
+@pytest.mark.parametrize("name", ["a" + "-" * 40 + "!", "a-" * 30 + "!"])
+def test_names_are_checked_in_no_time(name):
+    began = time.monotonic()
+    with pytest.raises(ApiError):
+        validate("GetModelImportJob", {"jobIdentifier": name})
+    with pytest.raises(ApiError):
+        validate("DescribeTrainingJob", {"TrainingJobName": name}, service="sagemaker")
+    assert time.monotonic() - began < 2

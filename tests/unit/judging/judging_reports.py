@@ -1,0 +1,66 @@
+"""Made-up reports, and stand-ins for the analysis of SQL: a report's arithmetic must not depend on its rules."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import Any
+
+from sqlquarry.artifacts import Judgement, Record
+from sqlquarry.judging.report import Entry, Report
+
+EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'|`[a](b) @all"
+
+
+def stand_in_for_analysis(monkeypatch: Any) -> None:
+    """Replace `features` and `mistakes` by two rules that a test can follow in its head."""
+
+    def features(record: Record) -> dict[str, str]:
+        if record.sql is None:
+            return {}
+        return {"joins": str(record.sql.count("JOIN")) if "JOIN" in record.sql else "none"}
+
+    def mistake(_: Record, predicted_sql: str, judgement: Judgement, truncated: bool) -> str | None:
+        if judgement.verdict == "correct":
+            return None
+        if judgement.verdict == "unjudged":
+            return "unjudged"
+        return "truncated" if truncated else "wrong filter" if predicted_sql else "no SQL"
+
+    for function in (features, mistake):
+        name = "mistakes" if function is mistake else "features"
+        module: Any = ModuleType(f"sqlquarry.judging.{name}")
+        setattr(module, function.__name__, function)
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+
+
+def entry(i: int, verdicts: dict[str, str], **options: Any) -> Entry:
+    """Record `i` of database "db<i mod 3>"; every fourth joins. `llm` graders are marked as such."""
+    gold = f"SELECT a FROM t JOIN u WHERE b = {i}" if i % 4 == 0 else f"SELECT a FROM t WHERE b = {i}"
+    record = Record(f"question {i}", "CREATE TABLE t (a, b)", gold, f"db{i % 3}", id=f"r{i}")
+    right = next(iter(verdicts.values())) == "correct"
+    rows = [[i, None], [2, "x"]]
+    judgements = []
+    for grader, verdict in verdicts.items():
+        details: dict[str, Any] = {}
+        if grader == "execution":
+            details = {
+                "gold": {"columns": ["a", "b"], "rows": rows, "count": 2},
+                "predicted": {"columns": ["a", "b"], "rows": rows if right else rows[:1], "count": 2 if right else 1},
+            }
+        elif grader.startswith("llm"):
+            details = {"kind": "llm", "model": "m"}
+        judgements.append(Judgement(grader, verdict, f"{verdict} by {grader}", details))
+    sql = options.pop("sql", gold if right else gold.replace("=", ">"))
+    values = {"record": record, "answer": sql, "sql": sql, "truncated": False, "judgements": tuple(judgements)}
+    return Entry(**(values | options))
+
+
+def report(pattern: str, **others: str) -> Report:
+    """One system: "+" is correct, "-" wrong, "?" unjudged, one sign per record; by `execution`, then other graders."""
+    verdict = {"+": "correct", "-": "wrong", "?": "unjudged"}
+    patterns = {"execution": pattern, **others}
+    entries = tuple(
+        entry(i, {grader: verdict[signs[i]] for grader, signs in patterns.items()}) for i in range(len(pattern))
+    )
+    return Report(tuple(patterns), entries)

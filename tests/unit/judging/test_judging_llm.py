@@ -1,0 +1,261 @@
+"""LLMGrader with scripted judges: verdicts, votes, failures, usage."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from judging_llm_fakes import RECORD, RIGHT, WRONG, Scripted, Structured, candidate_in, honest, tags
+
+import sqlquarry
+from sqlquarry.artifacts import Generation, Judgement, TextGenerator
+from sqlquarry.errors import BedrockError, ConfigError, JudgeFailedError, JudgingError
+from sqlquarry.judging.llm import STRICT, JudgeUsage, LLMGrader, Rubric, StructuredGenerator
+
+
+def test_scores_become_verdicts_by_the_pass_mark_and_say_why() -> None:
+    judge: TextGenerator = Scripted()
+    grader = LLMGrader(judge)
+    right, wrong = grader.grade_all([RECORD, RECORD], [RIGHT, WRONG])
+    assert (right.grader, right.verdict, right.reason) == ("llm", "correct", "because")
+    assert wrong.verdict == "wrong"
+    assert wrong.details["kind"] == "llm"
+    assert (wrong.details["model"], wrong.details["rubric"], wrong.details["score"]) == ("scripted", "published", 20)
+    assert wrong.details["votes"][0]["verdict"] == "wrong"
+    json.dumps(right.details)
+    assert LLMGrader(judge, pass_mark=20).grade(RECORD, WRONG).verdict == "correct"
+
+
+def test_many_records_are_one_batch_and_what_needs_no_judge_is_not_asked() -> None:
+    judge = Scripted()
+    records = [RECORD, RECORD.asked, RECORD, RECORD]
+    verdicts = LLMGrader(judge).grade_all(records, [RIGHT, RIGHT, "", WRONG])
+    assert [one.verdict for one in verdicts] == ["correct", "unjudged", "wrong", "wrong"]
+    assert [one.reason for one in verdicts[1:3]] == ["the record has no gold SQL", "no SQL in the answer"]
+    assert all(one.details["kind"] == "llm" for one in verdicts)
+    assert [len(batch) for batch in judge.batches] == [2]
+    assert LLMGrader(judge).grade_all([RECORD], [""])[0].verdict == "wrong"
+    assert LLMGrader(judge).grade_all([], []) == []
+    assert len(judge.batches) == 1
+
+
+def test_structured_judges_get_schema_and_constant_rubric_apart() -> None:
+    judge = Structured(lambda prompt: {"reason": "r", "verdict": 95 if "COUNT" in candidate_in(prompt) else 0})
+    generator: StructuredGenerator = judge
+    assert [one.verdict for one in LLMGrader(generator).grade_all([RECORD] * 2, [RIGHT, WRONG])] == ["correct", "wrong"]
+    ((prompts, schema, system),) = judge.asked
+    assert schema["additionalProperties"] is False
+    assert schema["properties"]["verdict"] == {"type": "integer", "enum": list(range(101))}
+    assert list(schema["properties"]) == ["reason", "verdict"]
+    assert "0 to 100" in system
+    assert not any("0 to 100" in prompt for prompt in prompts)
+
+
+def test_the_strict_rubric_names_the_mistake() -> None:
+    judge = Structured(lambda _: {"reason": "no filter", "mistake": "wrong filter", "verdict": "wrong"})
+    verdict = LLMGrader(judge, rubric="strict").grade(RECORD, WRONG)
+    assert (verdict.verdict, verdict.reason, verdict.details["mistake"]) == ("wrong", "no filter", "wrong filter")
+    assert judge.asked[0][1]["properties"]["mistake"]["enum"] == ["none", *STRICT.mistakes]
+
+
+def test_a_rubric_of_ones_own() -> None:
+    rubric = Rubric("german", "Richtig oder falsch?", {"richtig": 100, "falsch": 0}, pass_mark=100)
+    judge = Scripted(lambda prompt: tags(prompt, "richtig"))
+    assert LLMGrader(judge, rubric=rubric).grade(RECORD, RIGHT).verdict == "correct"
+    assert "Richtig oder falsch?" in judge.prompts[0]
+    assert "richtig | falsch" in judge.prompts[0]
+
+
+def test_what_cannot_be_read_is_asked_once_more_and_then_unjudged() -> None:
+    replies = iter(["no idea", "still none"])
+    judge = Scripted(lambda prompt: next(replies, honest(prompt)))
+    grader = LLMGrader(judge)
+    verdict = grader.grade(RECORD, RIGHT)
+    assert (verdict.verdict, verdict.reason, verdict.details["score"]) == ("unjudged", "unreadable reply", None)
+    assert grader.usage == JudgeUsage(2, 200, 20)
+    replies = iter(["no idea"])
+    assert grader.grade(RECORD, RIGHT).verdict == "correct"
+
+
+def test_a_panel_votes_and_the_median_counts() -> None:
+    judges = [Scripted(lambda prompt, s=score: tags(prompt, s), f"m{score}") for score in (95, 40, 100)]
+    verdict = LLMGrader(judges).grade(RECORD, RIGHT)
+    assert (verdict.verdict, verdict.details["score"]) == ("correct", 95)
+    assert [(vote["model"], vote["verdict"]) for vote in verdict.details["votes"]] == [
+        ("m95", "correct"), ("m40", "wrong"), ("m100", "correct"),
+    ]  # fmt: skip
+    assert verdict.details["model"] == "m95, m40, m100"
+    split = LLMGrader(judges[:2]).grade(RECORD, RIGHT)
+    assert (split.verdict, split.reason) == ("unjudged", "no majority among the votes")
+
+
+def test_repeats_are_votes_of_one_judge() -> None:
+    scores = iter([100, 0, 100])
+    verdict = LLMGrader(Scripted(lambda prompt: tags(prompt, next(scores))), repeats=3).grade(RECORD, RIGHT)
+    assert (verdict.verdict, len(verdict.details["votes"])) == ("correct", 3)
+    # An unreadable vote is no vote for either side: 1 of 2 is no majority.
+    replies = iter([100, "?", "?"])
+    verdict = LLMGrader(Scripted(lambda prompt: tags(prompt, next(replies))), repeats=2).grade(RECORD, RIGHT)
+    assert (verdict.verdict, verdict.reason) == ("unjudged", "unreadable reply")
+
+
+def test_with_swap_only_votes_that_hold_in_both_orders_count() -> None:
+    def first_is_best(prompt: str) -> str:
+        return tags(prompt, 100 if prompt.index("<candidate-") < prompt.index("<reference-") else 0)
+
+    biased, fair = Scripted(first_is_best), Scripted()
+    verdict = LLMGrader(biased, swap=True).grade(RECORD, RIGHT)
+    assert (verdict.verdict, verdict.reason) == ("unjudged", "another verdict in the other order")
+    assert verdict.details["votes"][0]["scores"] == [0, 100]
+    assert len(biased.prompts) == 2
+    verdicts = LLMGrader(fair, swap=True, repeats=2).grade_all([RECORD] * 2, [RIGHT, WRONG])
+    assert [one.verdict for one in verdicts] == ["correct", "wrong"]
+    assert [len(one.details["votes"]) for one in verdicts] == [2, 2]
+
+
+def test_a_request_that_fails_leaves_only_its_record_unjudged() -> None:
+    def refuse_one(prompt: str) -> str | Exception:
+        return RuntimeError("key=secret") if "poison" in prompt else honest(prompt)
+
+    judge = Scripted(refuse_one)
+    sqls = [RIGHT, WRONG, "SELECT 'poison'", RIGHT, WRONG, RIGHT, RIGHT]
+    verdicts = LLMGrader(judge).grade_all([RECORD] * 7, sqls)
+    assert [one.verdict for one in verdicts] == [
+        "correct", "wrong", "unjudged", "correct", "wrong", "correct", "correct",
+    ]  # fmt: skip
+    assert verdicts[2].reason == "the judge failed: RuntimeError"
+    assert "secret" not in str(verdicts)
+
+
+def test_the_code_of_an_aws_error_is_named() -> None:
+    from botocore.exceptions import ClientError
+
+    error = BedrockError("secret")
+    error.__cause__ = ClientError({"Error": {"Code": "ThrottlingException", "Message": "secret"}}, "Converse")
+    verdict = LLMGrader(Scripted(lambda _: error)).grade(RECORD, RIGHT)
+    assert verdict.reason == "the judge failed: BedrockError (ThrottlingException)"
+
+
+def test_answers_that_an_error_carries_are_not_asked_for_again() -> None:
+    calls: list[int] = []
+
+    class Partial:
+        def generate(self, inputs: Any, /) -> list[Generation]:
+            calls.append(len(inputs))
+            answers = [Generation(honest(prompt)) for prompt in inputs]
+            if len(calls) == 1:
+                error = BedrockError("throttled")
+                error.partial = (answers[0], None, answers[2])
+                raise error
+            return answers
+
+    verdicts = LLMGrader(Partial()).grade_all([RECORD] * 3, [RIGHT, WRONG, RIGHT])
+    assert [one.verdict for one in verdicts] == ["correct", "unjudged", "correct"]
+    assert calls == [3]
+
+
+def test_after_five_failures_in_a_row_it_stops_and_keeps_what_is_done() -> None:
+    judge = Scripted(lambda prompt: honest(prompt) if "FROM t" in candidate_in(prompt) else ConnectionError("down"))
+    grader = LLMGrader(judge)
+    with pytest.raises(
+        JudgeFailedError, match=r"scripted failed 5 times in a row, last with ConnectionError"
+    ) as caught:
+        grader.grade_all([RECORD] * 22, [RIGHT, WRONG, *["SELECT 1"] * 20])
+    assert isinstance(caught.value, JudgingError)
+    partial = caught.value.partial
+    assert [one and one.verdict for one in partial] == ["correct", "wrong", *["unjudged"] * 5, *[None] * 15]
+    assert len(judge.batches) < 25
+
+
+def test_configuration_errors_and_wrong_numbers_of_answers_end_the_run() -> None:
+    class Short:
+        def generate(self, inputs: Any, /) -> list[Generation]:  # noqa: ARG002 - the protocol's
+            return []
+
+    with pytest.raises(ConfigError, match="minimum"):
+        LLMGrader(Scripted(lambda _: ConfigError("minimum"))).grade(RECORD, RIGHT)
+    with pytest.raises(JudgingError, match="0 answers to 1 prompts"):
+        LLMGrader(Short()).grade(RECORD, RIGHT)
+    with pytest.raises(JudgingError, match="1 records, but 2 predictions"):
+        LLMGrader(Scripted()).grade_all([RECORD], [RIGHT, RIGHT])
+    with pytest.raises(JudgingError, match="int has neither"):
+        LLMGrader(3)  # type: ignore[arg-type] - what the test is about
+
+
+def test_a_batch_judge_is_asked_once_whatever_comes() -> None:
+    class Batch:
+        minimum_records = 2
+
+        def __init__(self) -> None:
+            self.calls = 0
+
+        def generate_json(self, prompts: Any, schema: Any, /, *, system: str = "") -> list[Generation]:  # noqa: ARG002 - the protocol's
+            self.calls += 1
+            error = BedrockError("1 of 3 has no answer")
+            error.partial = (Generation('{"reason": "r", "verdict": 99}'), None, Generation("?"))
+            raise error
+
+    judge = Batch()
+    verdicts = LLMGrader(judge).grade_all([RECORD] * 3, [RIGHT] * 3)
+    assert [one.verdict for one in verdicts] == ["correct", "unjudged", "unjudged"]
+    assert [one.reason for one in verdicts[1:]] == ["the judge failed: BedrockError", "unreadable reply"]
+    assert judge.calls == 1
+
+
+def test_usage_and_cost_are_counted_by_judge() -> None:
+    a, b = Scripted(), Structured(lambda _: {"reason": "", "verdict": 100})
+    grader = LLMGrader([a, b], price_per_million_tokens=[(3.0, 15.0), (1.0, 5.0)])
+    assert grader.cost_usd == 0
+    grader.grade_all([RECORD] * 10, [RIGHT] * 10)
+    assert grader.usage == JudgeUsage(20, 1000, 100, unmetered=10)
+    assert grader.cost_usd == pytest.approx((1000 * 3 + 100 * 15) / 1e6)
+    assert LLMGrader(a).cost_usd is None
+    assert LLMGrader([a, b], price_per_million_tokens=(3, 15)).cost_usd == 0
+
+
+def test_the_fingerprint_changes_with_all_that_a_verdict_depends_on() -> None:
+    class Named(Scripted):
+        def __init__(self, fingerprint: str) -> None:
+            super().__init__()
+            self.fingerprint = fingerprint
+
+    a, b = Named("a"), Named("b")
+    graders = [
+        LLMGrader(a), LLMGrader(b), LLMGrader([a, b]), LLMGrader(a, rubric="strict"), LLMGrader(a, repeats=2),
+        LLMGrader(a, swap=True), LLMGrader(a, pass_mark=50),
+    ]  # fmt: skip
+    found = {grader.fingerprint(RECORD) for grader in graders}
+    assert len(found) == len(graders)
+    assert None not in found
+    assert LLMGrader(a).fingerprint(RECORD) in found
+    assert LLMGrader(Scripted()).fingerprint(RECORD) is None
+
+
+def test_a_text_is_a_bedrock_model_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[str, Any]] = []
+
+    def fake(model_id: str, **options: Any) -> Scripted:
+        made.append((model_id, options))
+        return Scripted(model_id=model_id)
+
+    monkeypatch.setattr(sqlquarry, "FoundationModel", fake, raising=False)
+    verdict: Judgement = LLMGrader(["global.a", "global.b"]).grade(RECORD, RIGHT)
+    assert verdict.details["model"] == "global.a, global.b"
+    options = {"max_tokens": 2048, "temperature": 0.0, "show_progress": False}
+    assert made == [("global.a", options), ("global.b", options)]
+    LLMGrader("global.a", repeats=2)
+    assert made[-1][1]["temperature"] is None
+
+
+def test_bad_options_are_named_all_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        LLMGrader(Scripted(), rubric="lenient", repeats=0, price_per_million_tokens=[(1, 2), (3, 4)])
+    for part in ("rubric is 'lenient'", "repeats is 0", "price_per_million_tokens is"):
+        assert part in str(caught.value)
+    with pytest.raises(ConfigError, match="there is no judge"):
+        LLMGrader([])
+    with pytest.raises(JudgingError, match="pass_mark 101 leaves only one"):
+        LLMGrader(Scripted(), pass_mark=101)
+    with pytest.raises(JudgingError, match="instructions are empty"):
+        Rubric("x", " ", {"a": 100, "b": 0}, 50)

@@ -1,0 +1,165 @@
+"""The page without a browser: what it holds, that nothing in it runs, its size and its colours."""
+
+import base64
+import dataclasses
+import gzip
+import json
+import re
+from pathlib import Path
+
+import pytest
+from judging_reports import EVIL, entry, report, stand_in_for_analysis
+
+from sqlquarry.artifacts import Judgement, Record
+from sqlquarry.errors import JudgingError
+from sqlquarry.judging.report import Entry, Report, html
+from sqlquarry.judging.report.html import write_html
+
+
+@pytest.fixture(autouse=True)
+def _analysis(monkeypatch):
+    stand_in_for_analysis(monkeypatch)
+
+
+def data_of(page: str) -> dict:
+    packed = re.search(r'<div id="data" hidden>([^<]+)</div>', page)[1]
+    return json.loads(gzip.decompress(base64.b64decode(packed)))
+
+
+def visible(page: str) -> str:
+    return re.sub(r"<style>.*?</style>|<script>.*?</script>|<div id=\"data\".*?</div>", "", page, flags=re.DOTALL)
+
+
+def test_nothing_that_a_model_wrote_can_run(tmp_path):
+    record = Record(EVIL, EVIL, EVIL, database=EVIL, id=EVIL)
+    details = {"gold": {"columns": [EVIL], "rows": [[EVIL]], "count": 1}, "predicted": {"error": EVIL, "message": EVIL}}
+    item = Entry(record, EVIL, EVIL + " ", True, (Judgement(EVIL, "wrong", EVIL, details),))
+    systems = {name: Report((EVIL,), (item,), {"stopped": EVIL, "left": 1}) for name in (EVIL, "middle", "b")}
+    write_html(tmp_path / "r.html", systems, title=EVIL, group=lambda record: record.question)
+    page = (tmp_path / "r.html").read_text()
+    assert page.count("<script") == 1
+    assert "<img" not in page
+    assert "&lt;script&gt;alert(1)" in page
+    assert not re.search(r"(?:src|href)=[\"']?(?!data:,)\w+:", page), "the page must not load anything"
+    assert "default-src 'none'" in page
+    assert "innerHTML" not in page
+    assert data_of(page)["records"][0]["question"] == EVIL
+
+
+def test_the_headline_needs_no_script(tmp_path):
+    report("++-?", exact="+--+").to_html(tmp_path / "r.html", title="T & T")
+    text = re.sub(r"<[^>]+>|\s+", " ", visible((tmp_path / "r.html").read_text()))
+    assert "T &amp; T" in text
+    assert re.search(r"66\.7 % execution accuracy, 95 % interval 20\.8–93\.9 %", re.sub(" +", " ", text))
+    assert "3 judged, 1 unjudged" in text
+    assert "exact" in text
+    assert "own script, which is switched off" in text
+
+
+def test_an_uncalibrated_judge_is_flagged_beside_its_figure(tmp_path):
+    Report(("llm",), tuple(entry(i, {"llm": "correct"}) for i in range(4))).to_html(tmp_path / "r.html")
+    page = visible((tmp_path / "r.html").read_text())
+    assert re.search(r'class="big">100\.0 % <span class="flag">uncalibrated</span>', page)
+    pattern, said = "+" * 30 + "-" * 10, "+" * 28 + "-" * 2 + "+" * 4 + "-" * 6
+    report(pattern, llm=said).to_html(tmp_path / "r.html")
+    page = visible((tmp_path / "r.html").read_text())
+    assert "flag" not in page
+    assert "llm (corrected)" in page
+
+
+def test_systems_are_compared_on_the_same_records_only(tmp_path):
+    path = tmp_path / "r.html"
+    worse, better = report("+-----"), report("-+++-?")
+    better.to_html(path, name="tuned", compare={"base": worse})
+    page = path.read_text()
+    assert page.index(">base<") < page.index(">tuned<")
+    assert "+3</span> fixed" in page
+    assert "−1</span> broken" in page
+    assert "Stage by stage" not in page
+    with pytest.raises(JudgingError, match="two systems are named 'tuned'"):
+        better.to_html(path, name="tuned", compare={"tuned": worse})
+    with pytest.raises(JudgingError, match="'fewer' is of other records"):
+        write_html(path, {"base": worse, "fewer": report("+----")})
+    with pytest.raises(JudgingError, match="has the graders"):
+        write_html(path, {"base": worse, "other": report("+-----", exact="++++++")})
+    with pytest.raises(JudgingError, match="no report"):
+        write_html(path, {})
+
+
+def test_three_systems_are_shown_stage_by_stage(tmp_path):
+    write_html(tmp_path / "r.html", {"adapter": report("++++"), "merged": report("+++-"), "imported": report("++--")})
+    page = visible((tmp_path / "r.html").read_text())
+    assert re.findall(r"<tr><td>(\w+)</td>", page)[:3] == ["adapter", "merged", "imported"]
+
+
+def test_what_the_script_shows_is_all_there(tmp_path):
+    changed = entry(
+        1, {"execution": "wrong"}, sql="SELECT a FROM t WHERE c = 1", answer="Here:\nSELECT a", truncated=True
+    )
+    twice = dataclasses.replace(changed.record, alternatives=("SELECT 7",))
+    unknown = Entry(Record("q", "CREATE TABLE t (a, b)"), "", "", False, (Judgement("execution", "unjudged", "no"),))
+    entries = (entry(0, {"execution": "correct"}), dataclasses.replace(changed, record=twice), unknown)
+    Report(("execution",), entries).to_html(tmp_path / "r.html", group=lambda record: str(len(record.question)))
+    data = data_of((tmp_path / "r.html").read_text())
+    first, second, third = data["records"]
+    assert len(data["schemas"]) == 1, "equal schemas are stored once"
+    assert "".join(piece[1:] for piece in second["answers"][0]["sql"]) == "SELECT a FROM t WHERE c = 1"
+    assert [piece for piece in second["answers"][0]["sql"] if piece[0].isupper() or piece[0] == "_"] == ["_c"]
+    assert "_b" in second["gold"]
+    assert ["".join(piece[1:] for piece in query) for query in second["alternatives"]] == ["SELECT 7"]
+    assert second["answers"][0]["whole"] == "Here:\nSELECT a"
+    assert (second["answers"][0]["cut"], second["answers"][0]["mistake"]) == (True, "truncated")
+    assert first["slices"] == {"group": "10", "joins": "1", "database": "db0"}
+    assert first["answers"][0]["whole"] == "", "an answer that is the query alone is not shown twice"
+    assert first["result"] == {"columns": ["a", "b"], "rows": [[0, None], [2, "x"]], "count": 2}
+    assert (third["gold"], third["answers"][0]["sql"]) == ([], [])
+
+
+def test_nothing_judged_shows_no_number(tmp_path):
+    report("?").to_html(tmp_path / "r.html", compare={"before": report("?")})
+    page = visible((tmp_path / "r.html").read_text())
+    assert "1 unjudged" in page
+    assert "nan" not in page
+
+
+def test_a_thousand_records_with_large_results_stay_below_a_megabyte(tmp_path):
+    import random
+
+    draw = random.Random(0)
+    entries = []
+    for i in range(1000):
+        item = entry(i, {"execution": "wrong"}, sql=f"SELECT {draw.random()} FROM t WHERE {draw.random()} < a")
+        rows = [["".join(draw.choices("abcdefghij", k=60)) for _ in range(6)] for _ in range(10)]
+        details = {side: {"columns": list("abcdef"), "rows": rows, "count": 10} for side in ("gold", "predicted")}
+        entries.append(dataclasses.replace(item, judgements=(Judgement("execution", "wrong", "other", details),)))
+    Report(("execution",), tuple(entries)).to_html(tmp_path / "r.html")
+    assert (tmp_path / "r.html").stat().st_size < 1_000_000
+    shown = data_of((tmp_path / "r.html").read_text())["records"][999]["result"]
+    assert len(shown["rows"]) < 10, "rows were left out"
+    assert shown["count"] == 10, "and the page says how many there were"
+
+
+def luminance(colour: str) -> float:
+    digits = colour if len(colour) == 6 else "".join(2 * digit for digit in colour)
+    linear = [
+        v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4
+        for v in (int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4))
+    ]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_text_has_the_contrast_of_wcag_aa(dark):
+    style = Path(html.__file__).with_name("page.css").read_text()
+    block = re.findall(r":root \{(.*?)\}", style, re.DOTALL)[dark]
+    colours = {name: luminance(value) for name, value in re.findall(r"--([\w-]+): #(\w+)", block)}
+    pairs = [(text, back) for text in ("text", "soft") for back in ("page", "card", "code")]
+    pairs += [
+        (kind, back) for kind in ("keyword", "function", "string", "literal") for back in ("code", "bad-bg", "good-bg")
+    ]
+    pairs += [("text", "bad-bg"), ("text", "good-bg"), ("bad", "card")] + [
+        (v, f"{v}-bg") for v in ("good", "bad", "open")
+    ]
+    for text, back in pairs:
+        high, low = sorted((colours[text], colours[back]), reverse=True)
+        assert (high + 0.05) / (low + 0.05) >= 4.5, f"{text} on {back}"

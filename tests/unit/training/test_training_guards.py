@@ -1,0 +1,154 @@
+"""Runs that cannot work are refused before anything is loaded, with every problem at once and what to do."""
+
+from __future__ import annotations
+
+import dataclasses
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sqlquarry.errors import ConfigError, DeviceError
+from sqlquarry.quantization import QuantizationRecipe
+from sqlquarry.training import TrainingConfig
+from sqlquarry.training.guards import check_run
+from sqlquarry.training.hardware import A10G, H100, T4
+from sqlquarry.training.memory import forecast_memory
+from sqlquarry.training.plan import TrainingPlan
+from sqlquarry.training.shape import ModelShape
+
+
+def shape(
+    *, layers: int = 32, hidden: int = 4096, tied: bool = False, dtypes: tuple[str, ...] = ("BF16",)
+) -> ModelShape:
+    linears = {}
+    for layer in range(layers):
+        linears |= {f"model.layers.{layer}.self_attn.{name}_proj": (hidden, hidden) for name in "qkvo"}
+        linears |= {f"model.layers.{layer}.mlp.{name}_proj": (4 * hidden, hidden) for name in ("gate", "up", "down")}
+    return ModelShape(
+        linears=linears,
+        expert_parameters=0,
+        active_expert_share=0.0,
+        other_parameters=2 * 128_256 * hidden,
+        layers=layers,
+        hidden=hidden,
+        attention=hidden,
+        key_value=hidden,
+        head=128,
+        mlp=4 * hidden,
+        vocabulary=128_256,
+        tied=tied,
+        dtypes=frozenset(dtypes),
+    )
+
+
+def plan_of(config: TrainingConfig, **changes: Any) -> TrainingPlan:
+    fields: dict[str, Any] = {
+        "shape": shape(),
+        "processes": 1,
+        "gpu": A10G,
+        "row_sizes": ((2048, 500),) * 100,
+    } | changes
+    memory = forecast_memory(fields["shape"], config, fields["row_sizes"], processes=fields["processes"])
+    defaults: dict[str, Any] = {
+        "records": 1000,
+        "over_length": (),
+        "unlearnable": (),
+        "rows": 100,
+        "steps": 20,
+        "rows_per_step": 8,
+        "epochs": 2.0,
+        "tokens_per_epoch": 204_800,
+        "tokens_unshared": 300_000,
+        "answer_tokens": 50_000,
+        "adapter_parameters": 1,
+        "memory": memory,
+        "seconds": 1.0,
+        "instance_type": None,
+        "instances": 1,
+        "price": None,
+        "needed_flops_per_token": 1.0,
+    }
+    return TrainingPlan(**defaults | fields)
+
+
+def problems_of(config: TrainingConfig, *, kind: type[Exception] = ConfigError, **changes: Any) -> str:
+    options = {key: changes.pop(key) for key in ("recipe", "gpus_here", "tokenizer") if key in changes}
+    with pytest.raises(kind) as caught:
+        check_run(plan_of(config, **changes), config, **options)
+    assert type(caught.value) is kind
+    return str(caught.value)
+
+
+def test_a_run_that_can_work_passes_without_a_word() -> None:
+    assert check_run(plan_of(TrainingConfig()), TrainingConfig(), gpus_here=1) == ()
+
+
+def test_every_problem_is_named_at_once() -> None:
+    config = TrainingConfig(target_modules=("q_proj", "query"), cpu_offload=True)
+    text = problems_of(config, over_length=(("wide", 5000),), unlearnable=("record 7",), rows_per_step=1, gpu=T4)
+    for words in ("query", "wide (5,000)", "set it to 5,000", "record 7", "bfloat16", "cpu_offload"):
+        assert words in text
+    assert text.count("\n- ") == 5
+
+
+def test_storage_that_fsdp_does_not_move_bit_for_bit_is_refused() -> None:
+    config = TrainingConfig()
+    for storage in ("uint8", "bfloat16", "float16"):
+        recipe = QuantizationRecipe(storage_dtype=storage)
+        assert f"stored as {storage}" in problems_of(config, recipe=recipe, processes=2)
+        check_run(plan_of(config), config, recipe=recipe)  # one process shards nothing
+    check_run(plan_of(config, processes=2), config, recipe=QuantizationRecipe())
+
+
+def test_targets_must_name_layers_of_the_decoder() -> None:
+    text = problems_of(TrainingConfig(target_modules=("q_proj", "wq")))
+    assert "names wq" in text
+    assert "down_proj, gate_proj, k_proj" in text
+    tied = problems_of(TrainingConfig(target_modules=("lm_head",)), shape=shape(tied=True))
+    assert "both are one matrix" in tied
+    check_run(
+        plan_of(TrainingConfig(target_modules=("self_attn.q_proj",))),
+        TrainingConfig(target_modules=("self_attn.q_proj",)),
+    )
+
+
+def test_more_processes_than_rows_or_gpus() -> None:
+    config = TrainingConfig(records_per_step=64)
+    text = problems_of(config, processes=16, rows_per_step=8)
+    assert "records_per_step to 128" in text
+    assert "start 8 processes" in text
+    assert "4 processes on 2 GPUs" in problems_of(config, kind=DeviceError, processes=4, gpus_here=2)
+
+
+def test_memory_that_cannot_fit_comes_with_the_cheapest_remedies() -> None:
+    config = TrainingConfig(gradient_checkpointing=False, quantization=None)
+    rows = ((8192, 2000),) * 100
+    small = dataclasses.replace(A10G, memory_bytes=16 * 2**30)
+    text = problems_of(config, kind=DeviceError, row_sizes=rows, gpu=dataclasses.replace(A10G, memory_bytes=30 * 2**30))
+    assert "GiB are needed on each A10G, which has 30.0" in text
+    assert "gradient_checkpointing=True (" in text
+    assert text.count("; or ") <= 2
+    hopeless = problems_of(config, kind=DeviceError, row_sizes=rows, gpu=dataclasses.replace(small, memory_bytes=2**20))
+    assert "a GPU with more memory" in hopeless
+
+
+def test_a_remedy_is_what_makes_it_fit() -> None:
+    config = TrainingConfig(gradient_checkpointing=False)
+    plan = plan_of(config)
+    assert not plan.fits
+    text = problems_of(config, kind=DeviceError)
+    first = text.partition(": ")[2].partition(" (")[0]
+    assert first == "gradient_checkpointing=True"
+    check_run(plan_of(TrainingConfig(gradient_checkpointing=True)), TrainingConfig(gradient_checkpointing=True))
+
+
+def test_what_is_harmless_is_only_said() -> None:
+    config = TrainingConfig()
+    tokenizer = SimpleNamespace(pad_token_id=2, eos_token_id=2)
+    notes = check_run(plan_of(config, shape=shape(dtypes=("BF16", "F32")), gpu=H100), config, tokenizer=tokenizer)
+    assert len(notes) == 2
+    assert "padding equals end of text" in notes[0]
+    assert "BF16 and F32" in notes[1]
+    (note,) = check_run(plan_of(config, shape=shape(dtypes=("F16",))), config)
+    assert "float16" in note

@@ -1,0 +1,280 @@
+"""Forecasts: parameter counts from headers, memory and time against what an H100 measured, and the text they print."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sqlquarry.artifacts import Record
+from sqlquarry.errors import ConfigError, RecordError, UnsupportedModelError
+from sqlquarry.prompt import PromptFormatter
+from sqlquarry.training import TrainingConfig
+from sqlquarry.training.hardware import A10G, GPUS, H100, INSTANCES, gpu_named, instance_named
+from sqlquarry.training.memory import forecast_memory
+from sqlquarry.training.plan import TrainingPlan, plan_training
+from sqlquarry.training.shape import ModelShape
+from sqlquarry.training.speed import PaceMeter, flops_per_token, row_seconds
+
+from conftest import tiny_tokenizer, toy_examples
+
+SMOLLM2 = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9}
+SMOLLM2 |= {"num_key_value_heads": 3, "vocab_size": 49152, "tie_word_embeddings": True}
+SMOLLM2_1_7B = {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 24, "num_attention_heads": 32}
+SMOLLM2_1_7B |= {"num_key_value_heads": 32, "vocab_size": 49152, "tie_word_embeddings": True}
+LLAMA_8B = {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32}
+LLAMA_8B |= {"num_key_value_heads": 8, "vocab_size": 128256, "tie_word_embeddings": False}
+TINY = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+TINY |= {"num_key_value_heads": 2, "vocab_size": 512, "tie_word_embeddings": False}
+RECORDS = [Record(**example) for example in toy_examples(60)]
+
+
+def llama_tensors(config: dict[str, Any]) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Names and shapes of a Llama's tensors."""
+    hidden, inner, vocabulary = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
+    narrow = hidden // config["num_attention_heads"] * config["num_key_value_heads"]
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens": (vocabulary, hidden), "model.norm": (hidden,)}
+    if not config["tie_word_embeddings"]:
+        shapes["lm_head"] = (vocabulary, hidden)
+    for layer in range(config["num_hidden_layers"]):
+        attention = {"q": (hidden, hidden), "k": (narrow, hidden), "v": (narrow, hidden), "o": (hidden, hidden)}
+        mlp = {"gate": (inner, hidden), "up": (inner, hidden), "down": (hidden, inner)}
+        place = f"model.layers.{layer}"
+        shapes |= {f"{place}.self_attn.{name}_proj": sizes for name, sizes in attention.items()}
+        shapes |= {f"{place}.mlp.{name}_proj": sizes for name, sizes in mlp.items()}
+        shapes |= {f"{place}.{name}_layernorm": (hidden,) for name in ("input", "post_attention")}
+    return {f"{name}.weight": ("BF16", sizes) for name, sizes in shapes.items()}
+
+
+def llama(config: dict[str, Any]) -> ModelShape:
+    return ModelShape.of(config, llama_tensors(config))
+
+
+def save_headers(directory: Path, config: dict[str, Any]) -> Path:
+    """A base model of headers only: config.json and a safetensors file whose data nobody reads."""
+    header = {name: {"dtype": dtype, "shape": shape} for name, (dtype, shape) in llama_tensors(config).items()}
+    text = json.dumps(header | {"__metadata__": {"format": "pt"}}).encode()
+    (directory / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text)
+    (directory / "config.json").write_text(json.dumps(config))
+    return directory
+
+
+def plan(
+    tmp_path: Path, records: list[Record] = RECORDS, config: TrainingConfig | None = None, **options: Any
+) -> TrainingPlan:
+    config = config or TrainingConfig(max_sequence_tokens=256, records_per_step=8)
+    tokenizer = tiny_tokenizer()
+    base = save_headers(tmp_path, TINY)
+    return plan_training(base, PromptFormatter().bind(tokenizer), tokenizer, config, records, **options)
+
+
+def test_parameters_are_counted_as_the_models_cards_say(tmp_path: Path) -> None:
+    assert ModelShape.read(save_headers(tmp_path, SMOLLM2)).parameters == 134_515_008
+    shape = llama(LLAMA_8B)
+    assert shape.parameters == 8_030_261_248
+    assert shape.adapter_parameters("all-linear", 16) == 41_943_040
+    assert shape.adapter_parameters(("q_proj", "v_proj"), 8) == 32 * 8 * (2 * 4096 + 4096 + 1024)
+
+
+def test_a_tied_head_that_is_stored_twice_counts_once() -> None:
+    tensors = llama_tensors(SMOLLM2)
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
+    assert ModelShape.of(SMOLLM2, tensors).parameters == 134_515_008
+
+
+def test_of_experts_only_those_that_a_token_meets_are_computed() -> None:
+    tensors = {name: entry for name, entry in llama_tensors(TINY).items() if ".mlp." not in name}
+    for layer in range(2):
+        for expert in range(8):
+            for matrix in ("w1", "w2", "w3"):
+                tensors[f"model.layers.{layer}.block_sparse_moe.experts.{expert}.{matrix}.weight"] = ("BF16", (128, 64))
+        tensors[f"model.layers.{layer}.block_sparse_moe.gate.weight"] = ("BF16", (8, 64))
+    shape = ModelShape.of(TINY | {"num_local_experts": 8, "num_experts_per_tok": 2}, tensors)
+    assert shape.expert_parameters == 2 * 8 * 3 * 128 * 64
+    assert shape.active_parameters == shape.linear_parameters + shape.expert_parameters // 4
+    assert not any("gate" in name or "experts" in name for name in shape.linears)
+    assert shape.mlp == 2 * 128
+
+
+def test_a_broken_header_is_a_clear_error(tmp_path: Path) -> None:
+    save_headers(tmp_path, TINY)
+    (tmp_path / "model.safetensors").write_bytes(b"\xff" * 40)
+    with pytest.raises(UnsupportedModelError, match="sizes of the base model"):
+        ModelShape.read(tmp_path)
+
+
+# torch.cuda.max_memory_allocated and seconds a row on one H100, 2026-11-24, sdpa: shape, quantization, recomputation,
+# tokens, answer tokens, bytes, seconds. benchmarks/forecast.py measures them.
+MEASURED = [
+    (SMOLLM2, "nf4", True, 1024, 250, 444_058_112, 0.461),
+    (SMOLLM2, "nf4", True, 4096, 1000, 1_017_803_264, 0.666),
+    (SMOLLM2_1_7B, None, False, 2048, 500, 10_172_870_656, 0.178),
+    (SMOLLM2_1_7B, None, False, 4096, 1000, 16_538_648_576, 0.460),
+    (LLAMA_8B, "nf4", True, 1024, 250, 7_137_265_152, 0.605),
+    (LLAMA_8B, "nf4", True, 2048, 500, 7_791_151_616, 0.536),
+    (LLAMA_8B, "nf4", True, 2048, 1000, 8_563_026_432, 0.570),
+    (LLAMA_8B, "nf4", True, 4096, 1000, 9_147_106_816, 1.065),
+]
+
+
+# The same of benchmarks/scaling.py: flex attention, one and two H100s (FSDP2), weights in 4 bits or held as 16: shape,
+# held, recomputation, tokens, processes, GiB, seconds of a row. A record of 96 tokens learns 25 of them.
+LLAMA_70B = {"hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80, "num_attention_heads": 64}
+LLAMA_70B |= {"num_key_value_heads": 8, "vocab_size": 128256, "tie_word_embeddings": False}
+SCALED = [
+    (LLAMA_8B, False, True, 3072, 1, 7.95, 0.626),
+    (LLAMA_8B, False, True, 3072, 2, 7.59, 0.922),
+    (LLAMA_8B, True, True, 3072, 1, 17.59, 0.512),
+    (LLAMA_8B, True, True, 3072, 2, 12.97, 0.666),
+    (LLAMA_8B, False, True, 8192, 1, 11.18, 1.016),
+    (LLAMA_8B, True, False, 4096, 1, 43.77, 0.411),
+    (LLAMA_70B, False, True, 3072, 2, 31.5, 3.353),
+]
+
+
+@pytest.mark.parametrize(("sizes", "held", "recompute", "tokens", "processes", "memory", "seconds"), SCALED)
+def test_forecasts_agree_with_flex_attention_and_two_gpus(
+    *, sizes: dict[str, Any], held: bool, recompute: bool, tokens: int, processes: int, memory: float, seconds: float
+) -> None:
+    config = TrainingConfig(
+        hold_dequantized=held, gradient_checkpointing=recompute, attention="flex", max_sequence_tokens=tokens
+    )
+    answers = tokens * 25 // 96
+    forecast = forecast_memory(llama(sizes), config, [(tokens, answers)], processes=processes)
+    assert forecast.allocated / 2**30 == pytest.approx(memory, rel=0.05)
+    measured = pytest.approx(seconds, rel=0.2)
+    assert row_seconds(llama(sizes), config, tokens, answers, gpu=H100, processes=processes) == measured
+
+
+@pytest.mark.parametrize(("sizes", "quantization", "recompute", "tokens", "answers", "memory", "seconds"), MEASURED)
+def test_forecasts_agree_with_a_measured_gpu(
+    *, sizes: dict[str, Any], quantization: Any, recompute: bool, tokens: int, answers: int, memory: int, seconds: float
+) -> None:
+    config = TrainingConfig(quantization=quantization, gradient_checkpointing=recompute, attention="sdpa")
+    forecast = forecast_memory(llama(sizes), config, [(10, 2), (tokens, answers)])
+    assert forecast.allocated == pytest.approx(memory, rel=0.05)
+    assert row_seconds(llama(sizes), config, tokens, answers, gpu=H100) == pytest.approx(seconds, rel=0.3)
+
+
+def test_the_8b_shape_costs_thirty_gigaflop_a_token() -> None:
+    config = TrainingConfig(gradient_checkpointing=False)
+    assert flops_per_token(llama(LLAMA_8B), config, 1, 0.0, cuda=True) == pytest.approx(28.2e9, rel=0.01)
+    recomputed = flops_per_token(llama(LLAMA_8B), TrainingConfig(gradient_checkpointing=True), 1, 0.0, cuda=True)
+    assert recomputed == pytest.approx(42.1e9, rel=0.01)
+
+
+@given(
+    tokens=st.integers(16, 4096),
+    more=st.integers(0, 2048),
+    answers=st.integers(1, 512),
+    rank=st.integers(1, 64),
+    processes=st.integers(1, 8),
+    recompute=st.booleans(),
+)
+def test_memory_grows_with_what_is_asked_and_shrinks_with_sharers(
+    *, tokens: int, more: int, answers: int, rank: int, processes: int, recompute: bool
+) -> None:
+    shape = llama(LLAMA_8B)
+    config = TrainingConfig(gradient_checkpointing=recompute, rank=rank, attention="sdpa")
+
+    def needed(tokens: int = tokens, processes: int = processes, **changes: Any) -> int:
+        changed = TrainingConfig(**{"gradient_checkpointing": recompute, "rank": rank, "attention": "sdpa"} | changes)
+        return forecast_memory(shape, changed, [(tokens, answers)], processes=processes).needed
+
+    assert needed(tokens + more) >= needed()
+    assert needed(rank=rank + 1) > needed()
+    assert needed(gradient_checkpointing=True) <= needed(gradient_checkpointing=False)
+    assert needed(quantization=None) > needed()
+    assert needed(hold_dequantized=True) > needed()
+    if processes >= 2:
+        assert needed(processes=processes * 2) < needed()
+        assert needed(cpu_offload=True) < needed()
+    assert forecast_memory(shape, config, [(tokens, answers)], processes=processes).peak < needed()
+
+
+def test_a_plan_counts_what_the_trainer_will_do(tmp_path: Path) -> None:
+    forecast = plan(tmp_path, gpu="NVIDIA H100 80GB HBM3", price_per_hour=3.6)
+    assert forecast.gpu is H100
+    assert forecast.rows == len(forecast.row_sizes)
+    assert forecast.tokens_per_epoch < forecast.tokens_unshared
+    assert forecast.answer_tokens < forecast.tokens_per_epoch
+    assert forecast.epochs == pytest.approx(2.0)
+    assert forecast.price == pytest.approx(forecast.seconds / 1000)
+    assert forecast.fits
+    for words in ("60", f"{forecast.rows}", f"{forecast.steps}", "H100", "GiB", "training only"):
+        assert words in str(forecast)
+
+
+def test_an_instance_type_brings_gpus_and_a_price(tmp_path: Path) -> None:
+    forecast = plan(tmp_path, instance_type="ml.g5.12xlarge", instances=2)
+    assert (forecast.gpu, forecast.processes) == (A10G, 8)
+    assert forecast.price == pytest.approx(2 * 7.09 * forecast.seconds / 3600)
+    assert "2 × ml.g5.12xlarge" in forecast.summary()
+    assert "not verified" in forecast.summary()
+    assert plan(tmp_path, instance_type="ml.p5en.48xlarge").price is None
+
+
+def test_records_longer_than_a_row_are_counted_not_refused(tmp_path: Path) -> None:
+    long = Record(
+        "How many?", f"CREATE TABLE t ({', '.join(f'column_{i} TEXT' for i in range(200))})", "SELECT 1", id="wide"
+    )
+    forecast = plan(tmp_path, [*RECORDS, long])
+    assert forecast.records == len(RECORDS) + 1
+    ((name, tokens),) = forecast.over_length
+    assert name == "wide"
+    assert tokens > 256
+    assert "the longest is wide" in forecast.summary()
+    with pytest.raises(RecordError, match="none of 1 records can be learnt from"):
+        plan(tmp_path, [long])
+
+
+def test_what_cannot_be_planned_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"ml\.g5\.12xlarge"):
+        plan(tmp_path, instance_type="ml.huge")
+    with pytest.raises(ConfigError, match="H100"):
+        plan(tmp_path, gpu="abacus")
+    with pytest.raises(RecordError, match="no records"):
+        plan(tmp_path, [])
+    with pytest.raises(RecordError, match="1 of 1 records have no sql"):
+        plan(tmp_path, [Record("q", "s")])
+
+
+def test_actual_figures_stand_beside_the_forecast(tmp_path: Path) -> None:
+    forecast = plan(tmp_path, gpu="H100")
+    run = {"rows": forecast.rows, "seconds": forecast.seconds / 2, "peak_memory_bytes": 2 * forecast.memory.allocated}
+    text = forecast.compare(run)
+    lines = {line[:18].strip(): line for line in text.splitlines()}
+    assert lines["rows"].endswith("+0%")
+    assert lines["seconds"].endswith("+100%")
+    assert lines["peak memory, GiB"].endswith("-50%")
+    assert "tokens per second" not in lines  # the run does not say
+
+
+def test_devices_are_found_by_the_names_that_drivers_give() -> None:
+    names = {"NVIDIA A10G": "A10G", "NVIDIA L40S": "L40S", "NVIDIA L4": "L4", "NVIDIA H200": "H200", "Tesla T4": "T4"}
+    names |= {"NVIDIA A100-SXM4-80GB": "A100-SXM4-80GB", "NVIDIA A100-SXM4-40GB": "A100-SXM4-40GB"}
+    for given_name, name in names.items():
+        found = gpu_named(given_name)
+        assert found is not None
+        assert found.name == name
+    assert gpu_named("Radeon") is None
+    assert all(gpu_named(gpu.name) is gpu for gpu in GPUS)
+    assert instance_named("ml.g5.12xlarge").gpus == 4
+    assert all(instance.gpu in GPUS for instance in INSTANCES.values())
+
+
+def test_the_pace_is_of_the_last_steps() -> None:
+    meter = PaceMeter(needed_flops_per_token=1e9, gpu=H100, processes=2)
+    assert meter({"seconds": 10.0, "tokens": 5000}).tokens_per_second == 0.0  # one step has no time of its own
+    pace = meter({"seconds": 12.0, "tokens": 4000})
+    assert pace.tokens_per_second == pytest.approx(2000)
+    assert pace.utilisation == pytest.approx(2000 * 1e9 / (2 * 989e12))
+    for step in range(1, 40):
+        pace = meter({"seconds": 12.0 + step, "tokens": 1000})
+    assert pace.tokens_per_second == pytest.approx(1000)
+    assert str(PaceMeter()({"seconds": 1.0, "tokens": 1})) == "0 tokens/s"

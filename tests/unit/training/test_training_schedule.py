@@ -1,0 +1,55 @@
+"""Which rows each step sees: every row once an epoch, in an order that only the seed decides."""
+
+from __future__ import annotations
+
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sqlquarry.training.schedule import Schedule
+from sqlquarry.training.world import World
+
+schedules = st.builds(
+    Schedule,
+    rows=st.integers(1, 40),
+    rows_per_step=st.integers(1, 12),
+    epochs=st.floats(0.1, 4),
+    warmup_share=st.floats(0, 0.9),
+    peak_rate=st.just(1e-3),
+    seed=st.integers(0, 5),
+)
+
+
+@given(schedules)
+def test_every_epoch_sees_every_row_once(schedule: Schedule) -> None:
+    for epoch in range(math.floor(schedule.epochs)):
+        steps = range(epoch * schedule.steps_per_epoch, (epoch + 1) * schedule.steps_per_epoch)
+        assert sorted(row for step in steps for row in schedule.rows_of(step)) == list(range(schedule.rows))
+        assert [schedule.ends_epoch(step) for step in steps][-1]
+
+
+@given(schedules)
+def test_the_rate_rises_to_the_peak_and_never_reaches_zero(schedule: Schedule) -> None:
+    rates = [schedule.rate(step) for step in range(schedule.steps)]
+    warmup = math.ceil(schedule.steps * schedule.warmup_share)
+    assert all(0 < rate <= schedule.peak_rate for rate in rates)
+    assert rates[:warmup] == sorted(rates[:warmup])
+    assert rates[warmup:] == sorted(rates[warmup:], reverse=True)
+    assert math.isclose(max(rates), schedule.peak_rate)
+
+
+def test_the_order_is_the_seeds_alone_and_another_one_each_epoch() -> None:
+    one = Schedule(20, 5, 2, 0.1, 1e-3, seed=7)
+    again = Schedule(20, 5, 2, 0.5, 1e-4, seed=7)
+    epochs = [[row for step in steps for row in one.rows_of(step)] for steps in (range(4), range(4, 8))]
+    assert epochs[0] != epochs[1]
+    assert [again.rows_of(step) for step in range(8)] == [one.rows_of(step) for step in range(8)]
+    assert Schedule(20, 5, 2, 0.1, 1e-3, seed=8).rows_of(0) != one.rows_of(0)
+
+
+@given(st.lists(st.integers(), min_size=1, max_size=20, unique=True), st.integers(1, 6))
+def test_processes_share_a_step_evenly_and_pad_without_counting(items: list[int], size: int) -> None:
+    shares = [World(rank, size, size, None).share(items) for rank in range(size)]  # type: ignore[arg-type]  # no device
+    assert len({len(share) for share in shares}) == 1
+    assert sorted(item for share in shares for item, counts in share if counts) == sorted(items)

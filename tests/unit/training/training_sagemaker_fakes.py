@@ -1,0 +1,102 @@
+"""An account without a network: SageMaker, S3 and CloudWatch Logs as far as the launcher asks them."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import boto3
+from botocore.exceptions import ClientError
+
+REGION = "eu-west-1"
+ROLE = "arn:aws:iam::123456789012:role/training"
+
+
+def refusal(code: str, message: str, operation: str = "Operation") -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": message}}, operation)
+
+
+@functools.cache
+def _sagemaker_meta() -> Any:
+    """Region and service model, as a client has them."""
+    return (
+        boto3.session.Session(aws_access_key_id="x", aws_secret_access_key="x", region_name=REGION)
+        .client("sagemaker")
+        .meta
+    )
+
+
+class Account:
+    """A boto3 session; `jobs` are the descriptions of training jobs, `script` what becomes of each at every look."""
+
+    def __init__(self, *, bucket_region: str = REGION) -> None:
+        self.bucket_region = bucket_region
+        self.objects: dict[str, bytes] = {}
+        self.puts: list[dict[str, Any]] = []
+        self.jobs: dict[str, dict[str, Any]] = {}
+        self.requests: list[dict[str, Any]] = []
+        self.looks: list[dict[str, Any]] = []  # what the next looks at a job change
+        self.refusing: Exception | None = None
+        self.events: dict[str, list[str]] = {}
+        self.stopped: list[str] = []
+        self.meta = _sagemaker_meta()
+
+    def client(self, *_: Any, **__: Any) -> Account:
+        return self
+
+    # SageMaker
+
+    def create_training_job(self, **request: Any) -> None:
+        if self.refusing:
+            raise self.refusing
+        self.requests.append(request)
+        self.jobs[request["TrainingJobName"]] = request | {
+            "TrainingJobStatus": "InProgress",
+            "SecondaryStatus": "Starting",
+        }
+
+    def describe_training_job(self, TrainingJobName: str) -> dict[str, Any]:  # noqa: N803 - the API's name
+        if TrainingJobName not in self.jobs:
+            raise refusal("ValidationException", "Requested resource not found.")
+        if self.looks:
+            self.jobs[TrainingJobName] |= self.looks.pop(0)
+        return self.jobs[TrainingJobName]
+
+    def stop_training_job(self, TrainingJobName: str) -> None:  # noqa: N803 - the API's name
+        self.stopped.append(TrainingJobName)
+
+    # S3
+
+    def head_bucket(self, Bucket: str) -> dict[str, str]:  # noqa: N803 - the API's name
+        if Bucket == "missing":
+            raise refusal("404", "Not Found", "HeadBucket")
+        return {"BucketRegion": self.bucket_region}
+
+    def head_object(self, *, Key: str, **_: str) -> dict[str, int]:  # noqa: N803 - the API's name
+        if Key not in self.objects:
+            raise refusal("404", "Not Found", "HeadObject")
+        return {"ContentLength": len(self.objects[Key])}
+
+    def put_object(self, *, Key: str, Body: bytes, **options: Any) -> None:  # noqa: N803 - the API's names
+        self.puts.append({"Key": Key, **options})
+        self.objects[Key] = Body
+
+    def upload_file(self, path: str, bucket: str, key: str, **options: Any) -> None:
+        with open(path, "rb") as file:  # noqa: PTH123 - as boto3 does
+            self.put_object(Bucket=bucket, Key=key, Body=file.read(), **options)
+
+    # CloudWatch Logs
+
+    def get_paginator(self, operation: str) -> Account:
+        assert operation == "describe_log_streams"
+        return self
+
+    def paginate(self, **filters: str) -> list[dict[str, Any]]:
+        if not self.events:
+            raise refusal("ResourceNotFoundException", "The specified log group does not exist.")
+        prefix = filters["logStreamNamePrefix"]
+        return [{"logStreams": [{"logStreamName": name} for name in self.events if name.startswith(prefix)]}]
+
+    def get_log_events(self, *, logStreamName: str, nextToken: str = "0", **_: Any) -> dict[str, Any]:  # noqa: N803 - the API's names
+        fresh = self.events[logStreamName][int(nextToken) :][:2]
+        return {"events": [{"message": line} for line in fresh], "nextForwardToken": str(int(nextToken) + len(fresh))}
