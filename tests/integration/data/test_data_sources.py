@@ -109,6 +109,6 @@ def test_missing_extras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = parquet(tmp_path / "a.parquet", [ROW])
     monkeypatch.setattr("sqlquarry.extras.find_spec", lambda _: None)
 
-    for source, extra in ((path, "parquet"), ("s3://b/a.jsonl", "aws"), ("owner/name", "train")):
+    for source, extra in ((path, "parquet"), ("s3://b/a.jsonl", "aws"), ("owner/name", "hub")):
         with pytest.raises(MissingExtraError, match=rf"sqlquarry\[{extra}\]"):
             load_records(source)
