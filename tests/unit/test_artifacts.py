@@ -214,7 +214,7 @@ def test_records_without_sql_are_fine():
 
 
 def test_alternatives_stand_behind_the_gold_query_and_are_never_asked() -> None:
-    record = Record("q", "CREATE TABLE t (a)", "SELECT 1", alternatives=["SELECT 2"])  # type: ignore[arg-type]
+    record = Record("q", "CREATE TABLE t (a)", "SELECT 1", alternatives=["SELECT 2"])  # type: ignore[arg-type]  # a list, as JSON has it
     assert record.golds == ("SELECT 1", "SELECT 2")
     assert record.asked == Record("q", "CREATE TABLE t (a)")
     assert Record("q", "s").golds == ()

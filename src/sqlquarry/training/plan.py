@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, RecordError
-from sqlquarry.prompt import IGNORED_LABEL, PromptFormatter
+from sqlquarry.prompt import IGNORED_LABEL, Encoded, PromptFormatter
 from sqlquarry.training.config import TrainingConfig, learning_rate_for
 from sqlquarry.training.hardware import GPU, GPUS, PRICE_NOTE, gpu_named, instance_named
 from sqlquarry.training.memory import MemoryForecast, forecast_memory
@@ -143,6 +143,7 @@ def plan_training(
     config: TrainingConfig,
     records: Sequence[Record],
     *,
+    examples: Sequence[Encoded] | None = None,
     instance_type: str | None = None,
     gpu: str | None = None,
     processes: int | None = None,
@@ -157,6 +158,7 @@ def plan_training(
         tokenizer: the base's tokenizer.
         config: as it would train.
         records: with SQL.
+        examples: the records as encoded already, in their order; None encodes them.
         instance_type: a SageMaker instance ("ml.g5.12xlarge"); names GPU, processes and price.
         gpu: a GPU by name ("H100") where there is no instance type; else this machine's, or its CPU.
         processes: default: one for each GPU of the instances, else 1.
@@ -175,7 +177,8 @@ def plan_training(
     without = sum(record.sql is None for record in records)
     if not records or without:
         raise RecordError(f"{without} of {len(records)} records have no sql to learn" if records else "no records")
-    examples = formatter.encode_all(records, tokenizer)
+    if examples is None:
+        examples = formatter.encode_all(records, tokenizer)
     sizes = [(len(e.input_ids), sum(label != IGNORED_LABEL for label in e.labels)) for e in examples]
     names = [record.id or f"record {index}" for index, record in enumerate(records)]
     over = [

@@ -108,10 +108,11 @@ class QLoRAFSDPTrainer:
         base = resolve_base_model(self.base_model)
         tokenizer = AutoTokenizer.from_pretrained(base)
         formatter = self.formatter.bind(tokenizer)
-        train_rows, data_digest = self._rows(train, formatter, tokenizer)
-        evaluation_rows = self._rows(evaluation, formatter, tokenizer)[0] if evaluation else []
+        limit = self.config.max_sequence_tokens
+        examples = _encode(train, formatter, tokenizer, limit)
+        evaluation_rows = self._rows(evaluation, _encode(evaluation, formatter, tokenizer, limit)) if evaluation else []
         if processes is not None:
-            self._checked_plan(train, base, formatter, tokenizer, processes)
+            self._checked_plan(train, examples, base, formatter, tokenizer, processes=processes)
             launch(self, train, evaluation, output_dir=output, checkpoint_dir=checkpoint_dir, processes=processes)
             return AdapterCheckpoint.load(output)
 
@@ -123,17 +124,19 @@ class QLoRAFSDPTrainer:
                 "sha256": world.lead(lambda: base_digest(base)),
             },
             "prompt_fingerprint": formatter.fingerprint,
-            "data_sha256": data_digest,
+            "data_sha256": hashlib.sha256(json.dumps(examples).encode()).hexdigest(),
             "config": self.config.identity,
         }
         if not world.lead(lambda: _finished(output, identity)):
-            plan = world.lead(lambda: self._checked_plan(train, base, formatter, tokenizer, world.size))
+            plan = world.lead(
+                lambda: self._checked_plan(train, examples, base, formatter, tokenizer, processes=world.size)
+            )
             checkpoints = Checkpoints(checkpoint_dir or output / ".checkpoints", kept=self.config.kept_checkpoints)
             provenance = self._trained(
                 base,
                 world,
                 plan,
-                rows=train_rows,
+                rows=self._rows(train, examples),
                 evaluation_rows=evaluation_rows,
                 output=output,
                 checkpoints=checkpoints,
@@ -191,13 +194,20 @@ class QLoRAFSDPTrainer:
         )
 
     def _checked_plan(
-        self, records: Sequence[Record], base: Path, formatter: PromptFormatter, tokenizer: Any, processes: int
+        self,
+        records: Sequence[Record],
+        examples: list[Encoded],
+        base: Path,
+        formatter: PromptFormatter,
+        tokenizer: Any,
+        *,
+        processes: int,
     ) -> TrainingPlan:
         """The forecast of a run on this machine, after `check_run` found nothing against it."""
         import torch
 
         check_report_to(self.config.report_to)
-        plan = plan_training(base, formatter, tokenizer, self.config, records, processes=processes)
+        plan = plan_training(base, formatter, tokenizer, self.config, records, examples=examples, processes=processes)
         here = torch.cuda.device_count() if pick_device(self.config.device) == "cuda" else None
         # Under torchrun this machine may be one of several.
         gpus_here = here if "LOCAL_WORLD_SIZE" not in os.environ else None
@@ -242,18 +252,17 @@ class QLoRAFSDPTrainer:
         if world.leads:
             with quiet_transformers():
                 model.save_pretrained(output)
-        tokens = sum(len(row.input_ids) for row in rows)
         return {
             "quantization": dataclasses.asdict(recipe) if recipe else None,
             "run": {
                 "rows": len(rows),
-                "tokens_per_epoch": tokens,
-                "tokens_unshared": sum(row_tokens_unshared(row) for row in rows),
+                "tokens_per_epoch": plan.tokens_per_epoch,
+                "tokens_unshared": plan.tokens_unshared,
                 "steps": outcome.steps,
                 "learning_rate": schedule.peak_rate,
                 "training_loss": outcome.loss,
                 "seconds": outcome.seconds,
-                "tokens_per_second": tokens * self.config.epochs / outcome.seconds,
+                "tokens_per_second": plan.tokens_per_epoch * self.config.epochs / outcome.seconds,
                 "device": world.device.type,
                 "processes": world.size,
                 "peak_memory_bytes": peak_gpu_bytes(),
@@ -261,27 +270,14 @@ class QLoRAFSDPTrainer:
             "versions": {name: version(name) for name in _PACKAGES},
         }
 
-    def _rows(self, records: Sequence[Record], formatter: PromptFormatter, tokenizer: Any) -> tuple[list[Row], str]:
-        """Encode and pack; also the SHA-256 over everything that is learnt from."""
-        examples = _encode(records, formatter, tokenizer, self.config.max_sequence_tokens)
-        rows = pack(
+    def _rows(self, records: Sequence[Record], examples: list[Encoded]) -> list[Row]:
+        return pack(
             examples,
             [record.schema for record in records],
             max_tokens=self.config.max_sequence_tokens,
             share_prefixes=self.config.share_prefixes,
             seed=self.config.seed,
         )
-        return rows, hashlib.sha256(json.dumps(examples).encode()).hexdigest()
-
-
-def row_tokens_unshared(row: Row) -> int:
-    """Tokens that a row's examples would take without shared stems: the last position of each branch, plus one."""
-    ends = {
-        (family, branch): position + 1
-        for family, branch, position in zip(row.families, row.branches, row.positions, strict=True)
-        if branch
-    }
-    return sum(ends.values())
 
 
 def _encode(records: Sequence[Record], formatter: PromptFormatter, tokenizer: Any, max_tokens: int) -> list[Encoded]:
