@@ -24,8 +24,10 @@ from typing import Any
 SHAPES = {  # hidden, intermediate, layers, heads, key/value heads: Llama 3.1 8B and 70B; a small one to try this script
     "8b": (4096, 14336, 32, 32, 8),
     "70b": (8192, 28672, 80, 64, 8),
+    "135m": (576, 1536, 30, 9, 3),
     "1b": (2048, 8192, 16, 32, 8),
     "tiny": (128, 256, 2, 4, 4),
+    "deep": (128, 256, 12, 4, 4),
 }
 ROWS_PER_STEP = 8
 VOCABULARY = 128_256
@@ -187,7 +189,7 @@ def random_base(shape: str, held: str, config: Any, world: Any) -> Any:
                 value.normal_(std=0.02)
             owner, _, leaf = name.rpartition(".")
             setattr(model.get_submodule(owner), leaf, torch.nn.Parameter(value, requires_grad=False))
-    model.model.rotary_emb = type(model.model.rotary_emb)(config=llama, device=world.device)
+    model.model.rotary_emb = type(model.model.rotary_emb)(config=llama).to(world.device)
     model.is_loaded_in_4bit = True
     return hold_dequantized(model, dtype) if held == "dequantized" else model
 
@@ -222,7 +224,7 @@ def runs(options: argparse.Namespace, gpus: int) -> None:
     import sqlquarry as sq
 
     place = Path(options.work)
-    base, records = make_base(options.run_shape, place / "base"), _records()
+    base, records = make_base(options.run_shape, place / "base"), toy_records()
     config = sq.TrainingConfig(
         epochs=1,
         records_per_step=32,
@@ -346,7 +348,7 @@ def make_base(shape: str, directory: Path) -> Path:
     return directory
 
 
-def _records() -> Any:
+def toy_records() -> Any:
     import sqlquarry as sq
 
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
@@ -356,8 +358,9 @@ def _records() -> Any:
 
 
 def _torchrun(processes: int, arguments: list[str]) -> dict[str, Any] | None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=1", "--node-rank=0", "--master-addr=127.0.0.1"]
-    command += ["--master-port=29511", f"--nproc-per-node={processes}", *arguments]
+    from sqlquarry.training.launch import TORCHRUN
+
+    command = [sys.executable, *TORCHRUN, f"--nproc-per-node={processes}", *arguments]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     return json.loads(lines[0].removeprefix("RESULT ")) if lines else None

@@ -3,6 +3,10 @@
     python examples/train_on_sagemaker.py                                     the CreateTrainingJob request, as JSON
     python examples/train_on_sagemaker.py --run --role arn:aws:iam::…:role/… --bucket my-models --region us-east-1
 
+Secrets and settings of the job, here for figures in Weights & Biases:
+
+    --report-to wandb --secret WANDB_API_KEY=arn:aws:secretsmanager:…:secret:… --set WANDB_PROJECT=text-to-sql
+
 Run again, it attaches to the running job, or returns the finished one.
 """
 
@@ -25,19 +29,28 @@ def main() -> None:
     parser.add_argument("--data", help="anything that load_records reads (default: the sample records)")
     parser.add_argument("--instance", default="ml.g5.12xlarge")
     parser.add_argument("--spot", action="store_true", help="spare machines; training goes on after an interruption")
-    parser.add_argument("--hf-token-secret", help="ARN of the Secrets Manager secret with the Hugging Face token")
+    parser.add_argument("--report-to", action="append", default=[], choices=("tensorboard", "wandb", "mlflow"))
+    parser.add_argument(
+        "--secret",
+        action="append",
+        default=[],
+        metavar="NAME=ARN",
+        help="variable and the Secrets Manager secret with its value, such as HF_TOKEN=arn:… for a gated base model",
+    )
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="variable of the job")
     options = parser.parse_args()
 
     records = sq.load_records(options.data) if options.data else sq.sample_records("train")
     train, evaluation = records.split(test=0.01)
-    trainer = sq.QLoRAFSDPTrainer(options.base, config=sq.TrainingConfig(epochs=2))
+    trainer = sq.QLoRAFSDPTrainer(options.base, config=sq.TrainingConfig(epochs=2, report_to=tuple(options.report_to)))
     launcher = SageMakerLauncher(
         options.role,
         bucket=options.bucket,
         region=options.region,
         instance_type=options.instance,
         spot=options.spot,
-        hf_token_secret_arn=options.hf_token_secret,
+        secret_arns=dict(pair.split("=", 1) for pair in options.secret),
+        environment=dict(pair.split("=", 1) for pair in options.set),
     )
     if not options.run:
         print(json.dumps(launcher.dry_run(trainer, train, evaluation), indent=2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,10 @@ from hypothesis import settings
 # Timings vary with the machine's load; what a test asserts must not.
 settings.register_profile("sqlquarry", deadline=None)
 settings.load_profile("sqlquarry")
+
+# OpenMP's threads wait for each other by spinning: where other programs keep the cores busy, a tiny model's step takes
+# twenty times as long. Set before torch is loaded; processes that tests start inherit it.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 CHATML = (

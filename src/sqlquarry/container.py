@@ -51,7 +51,7 @@ from sqlquarry.training.base_model import resolve_base_model
 from sqlquarry.training.job import run_job
 from sqlquarry.training.sagemaker.failures import explained
 from sqlquarry.training.sagemaker.metrics import echoed
-from sqlquarry.training.sagemaker.request import HF_TOKEN_SECRET
+from sqlquarry.training.sagemaker.request import SECRETS
 
 _VERIFIED_RECORDS = 16  # a second each for 8B on a large machine's CPU, and they say a lot (see AdapterMerger.verify)
 
@@ -93,7 +93,7 @@ def run(job_file: Path, root: Path) -> None:
         raise ConfigError(f"the job {job_file} cannot be read: {error}") from error
     merge = job.pop("merge", None)
     leads = os.environ.get("RANK", "0") == "0"
-    _provide_token()
+    _provide_secrets()
     channels = root / "input" / "data"
     base = channels / "model" if (channels / "model").is_dir() else job.get("base_model")
     adapter = _adapter_of_before(root) or _trained(job | {"base_model": str(base or "")}, job_file.parent, root, leads)
@@ -185,15 +185,18 @@ def _only_file(channel: Path) -> Path:
     return files[0]
 
 
-def _provide_token() -> None:
-    """Set HF_TOKEN for this process from the secret that the job names; nothing else ever sees it.
+def _provide_secrets() -> None:
+    """Set the variables whose secrets the job names, for this process only.
 
     Raises:
-        TrainingError: the secret cannot be read.
+        TrainingError: a secret cannot be read.
     """
-    arn = os.environ.get(HF_TOKEN_SECRET)
-    if not arn:
-        return
+    for name, arn in json.loads(os.environ.get(SECRETS, "{}")).items():
+        os.environ[name] = _secret(name, arn)
+
+
+def _secret(name: str, arn: str) -> str:
+    """The value of a variable."""
     import boto3
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -202,12 +205,12 @@ def _provide_token() -> None:
         secret = str(client.get_secret_value(SecretId=arn)["SecretString"]).strip()
     except (BotoCoreError, ClientError) as error:
         advice = "The job's role needs secretsmanager:GetSecretValue on it, and kms:Decrypt on its key."
-        raise explained(error, f"reading the Hugging Face token from {arn}", advice) from error
+        raise explained(error, f"reading {name} from {arn}", advice) from error
     with contextlib.suppress(ValueError):
         # The console makes a JSON object of one name and value.
         found = json.loads(secret)
         secret = str(next(iter(found.values()))) if isinstance(found, dict) and len(found) == 1 else secret
-    os.environ["HF_TOKEN"] = secret
+    return secret
 
 
 def _leave_failure(root: Path, error: BaseException) -> None:

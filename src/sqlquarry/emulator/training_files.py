@@ -6,6 +6,7 @@ outputs as ModelArtifacts.S3ModelArtifacts names them.
 
 from __future__ import annotations
 
+import os
 import tarfile
 import tempfile
 import time
@@ -14,6 +15,8 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlparse
+
+from botocore.exceptions import BotoCoreError
 
 
 class S3Files:
@@ -95,8 +98,12 @@ class CheckpointSync:
         seen = self._seen()
         for name, state in seen.items():
             if self._copied.get(name) != state:
-                with suppress(FileNotFoundError):  # the job has removed it meanwhile
+                try:
                     self._files.upload(self._directory, self._uri, [name])
+                except (OSError, BotoCoreError):
+                    # The job may move or remove a file at any moment of a copy, and botocore says so in its own terms.
+                    if (self._directory / name).exists():
+                        raise
                 self._copied[name] = state
 
     def _seen(self) -> dict[str, tuple[int, int]]:
@@ -109,7 +116,9 @@ class CheckpointSync:
 
 
 def _files(directory: Path) -> Iterator[str]:
-    for path in sorted(directory.rglob("*")):
+    # Path.rglob fails where the job removes a folder meanwhile, as it does after each checkpoint; os.walk goes on.
+    found = (Path(folder, name) for folder, _, names in os.walk(directory) for name in names)
+    for path in sorted(found):
         if path.is_file():
             yield path.relative_to(directory).as_posix()
 

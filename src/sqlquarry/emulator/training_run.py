@@ -12,7 +12,8 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -94,8 +95,12 @@ class TrainingRun:
         """Run on new instances, until the end; whether they were taken away before it."""
         if fault := self._faults.take(TrainingFails):
             raise JobFailedError(fault.message)
+        with _reserved_port() as port:
+            return self._attempt_on(port)
+
+    def _attempt_on(self, port: int) -> bool:
         hosts = _host_names(self._job.parameters["ResourceConfig"].get("InstanceCount", 1))
-        cluster = Cluster(self._job.arn, self._job.parameters, hosts, _free_port(), self._aws)
+        cluster = Cluster(self._job.arn, self._job.parameters, hosts, port, self._aws)
         containers = [Container(cluster, rank, self._directory / f"algo-{rank + 1}") for rank in range(len(hosts))]
         self._job.enter("Downloading", self._now())
         arrived = self._clock()
@@ -255,7 +260,11 @@ def _host_names(count: int) -> tuple[str, ...]:
     return ("algo-1",) if count == 1 else tuple(f"127.0.0.{number + 1}" for number in range(count))
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+@contextmanager
+def _reserved_port() -> Iterator[int]:
+    """A port that stays free for the first host: bound here, so that the kernel gives it to nobody who asks for any,
+    and, as nobody listens, open to the one program that asks for it by number."""  # noqa: D205, D209 - one thought
+    with socket.socket() as reservation:
+        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reservation.bind(("127.0.0.1", 0))
+        yield int(reservation.getsockname()[1])

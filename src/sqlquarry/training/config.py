@@ -9,8 +9,12 @@ from typing import Any, Literal
 
 from sqlquarry.errors import ConfigError
 
-# Fields that change how a run is carried out, and nothing of its result.
+# Fields that change how a run is carried out, and nothing of its result but the rounding of sums.
 _HOW_NOT_WHAT = {
+    "hold_dequantized",
+    "gradient_checkpointing",
+    "compiled",
+    "attention",
     "hybrid_sharding",
     "cpu_offload",
     "checkpoint_interval_s",
@@ -37,9 +41,13 @@ class TrainingConfig:
         target_modules: "all-linear" (all but the head) or the names of linear layers.
         quantization: "nf4" trains on 4-bit base weights (QLoRA), None on the weights as they are (LoRA).
         hold_dequantized: hold the values of the 4-bit weights in bf16: four times their memory, and no time is spent on
-            unpacking them.
-        attention: "sdpa" with a dense mask, "flex" with one of blocks (CUDA only), "auto" takes flex on CUDA.
-        gradient_checkpointing: recompute activations in the backward pass; None does so on CUDA only.
+            unpacking them; the adapter is the same. None does so on a GPU with room for it.
+        attention: "sdpa" with a dense mask, "flex" with one of blocks (CUDA only, always compiled), "auto" takes flex
+            on CUDA where layers are compiled.
+        compiled: compile the decoder's layers (torch.compile) and, on one GPU with flex attention and without dropout,
+            launch each row as one CUDA graph; None does so on CUDA only. Models with experts are never compiled.
+        gradient_checkpointing: recompute the activations of all layers in the backward pass, or of so many, or (False)
+            of none; None recomputes as many as the GPU's memory asks for, and none on a CPU.
         max_gradient_norm: gradients are scaled down to this norm.
         device: "auto", "cpu" or "cuda".
         seed: seeds adapter, packing, order and dropout.
@@ -65,9 +73,10 @@ class TrainingConfig:
     dropout: float = 0.0
     target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
     quantization: Literal["nf4"] | None = "nf4"
-    hold_dequantized: bool = False
+    hold_dequantized: bool | None = None
     attention: Literal["auto", "sdpa", "flex"] = "auto"
-    gradient_checkpointing: bool | None = None
+    compiled: bool | None = None
+    gradient_checkpointing: bool | int | None = None
     max_gradient_norm: float = 1.0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: int = 42
@@ -98,6 +107,13 @@ class TrainingConfig:
                 self.attention in ("auto", "sdpa") or (self.attention == "flex" and self.device != "cpu"),
                 "'auto', 'sdpa' or, on CUDA, 'flex'",
             ),
+            "gradient_checkpointing": (
+                self.gradient_checkpointing is None
+                or (isinstance(self.gradient_checkpointing, int) and self.gradient_checkpointing >= 0),
+                "True, False, None or a number of layers",
+            ),
+            "hold_dequantized": (self.hold_dequantized in (True, False, None), "True, False or None"),
+            "compiled": (self.compiled in (True, False, None), "True, False or None"),
             "max_gradient_norm": (self.max_gradient_norm > 0, "above 0"),
             "checkpoint_interval_s": (self.checkpoint_interval_s > 0, "above 0"),
             "checkpoint_interval_steps": (
@@ -114,6 +130,28 @@ class TrainingConfig:
         ]
         if bad:
             raise ConfigError("TrainingConfig: " + "; ".join(bad))
+
+    def recomputed(self, layers: int, *, cuda: bool) -> int:
+        """How many of so many layers are recomputed; all of them on CUDA where nobody has chosen yet (`fitted`)."""
+        chosen = cuda if self.gradient_checkpointing is None else self.gradient_checkpointing
+        return chosen * layers if isinstance(chosen, bool) else min(chosen, layers)
+
+    def compiles(self, *, cuda: bool) -> bool:
+        """Whether the decoder's layers are compiled."""
+        return cuda if self.compiled is None else self.compiled
+
+    def uses_flex(self, *, cuda: bool) -> bool:
+        """Whether attention is torch's flex_attention."""
+        return self.attention == "flex" or (self.attention == "auto" and cuda and self.compiles(cuda=cuda))
+
+    def records(self, *, cuda: bool, processes: int) -> bool:
+        """Whether a row is launched as a CUDA graph, which holds nothing random and waits for no other GPU."""
+        return self.compiles(cuda=cuda) and self.uses_flex(cuda=cuda) and cuda and processes == 1 and not self.dropout
+
+    @property
+    def packs_weights(self) -> bool:
+        """Whether linear weights lie in memory in 4 bits."""
+        return self.quantization is not None and not self.hold_dequantized
 
     @property
     def identity(self) -> dict[str, Any]:

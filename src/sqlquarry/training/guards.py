@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from sqlquarry.errors import ConfigError, DeviceError
-from sqlquarry.quantization import QuantizationRecipe
 from sqlquarry.training.config import TrainingConfig
 from sqlquarry.training.hardware import GPU
-from sqlquarry.training.memory import forecast_memory, recomputes
+from sqlquarry.training.memory import forecast_memory
 from sqlquarry.training.plan import TrainingPlan
 
 _GIB = 2**30
@@ -21,7 +20,6 @@ def check_run(
     config: TrainingConfig,
     *,
     tokenizer: Any = None,
-    recipe: QuantizationRecipe | None = None,
     gpus_here: int | None = None,
 ) -> tuple[str, ...]:
     """Refuse a run that cannot work; return what is worth knowing about one that can.
@@ -30,7 +28,6 @@ def check_run(
         plan: the run's forecast, which needs the base's config.json, tokenizer and headers only.
         config: as it would train.
         tokenizer: the base's; for a note where its padding is its end of text.
-        recipe: how weights would be made 4-bit.
         gpus_here: GPUs of the machine that the processes start on; None where that is another than this one.
 
     Raises:
@@ -38,19 +35,11 @@ def check_run(
         ConfigError: anything else; the message lists every problem with what to do.
     """
     devices = [*_device_problems(plan, config, gpus_here)]
-    problems = [*_storage_problems(plan, recipe), *_target_problems(plan, config), *_data_problems(plan, config)]
+    problems = [*_target_problems(plan, config), *_expert_problems(plan, config), *_data_problems(plan, config)]
     if problems or devices:
         kind = ConfigError if problems else DeviceError
         raise kind("this run cannot work:\n" + "\n".join(f"- {problem}" for problem in (*problems, *devices)))
     return tuple(_notes(plan, config, tokenizer))
-
-
-def _storage_problems(plan: TrainingPlan, recipe: QuantizationRecipe | None) -> Iterator[str]:
-    if recipe is not None and plan.processes > 1 and recipe.storage_dtype != "float32":
-        yield (
-            f"4-bit weights are stored as {recipe.storage_dtype}, which FSDP2 does not move bit for bit (bfloat16 and "
-            'float16) or not at all (uint8): use storage_dtype="float32"'
-        )
 
 
 def _target_problems(plan: TrainingPlan, config: TrainingConfig) -> Iterator[str]:
@@ -63,6 +52,11 @@ def _target_problems(plan: TrainingPlan, config: TrainingConfig) -> Iterator[str
             yield f"target_modules names {target}, which is no layer of the decoder{tied}: leave it out"
         elif not plan.shape.targeted((target,)):
             yield f"target_modules names {target}, but no linear layer is called so; there are {', '.join(known)}"
+
+
+def _expert_problems(plan: TrainingPlan, config: TrainingConfig) -> Iterator[str]:
+    if plan.shape.expert_parameters and config.dropout:
+        yield f"dropout is {config.dropout}, which PEFT does not apply to experts: set it to 0"
 
 
 def _data_problems(plan: TrainingPlan, config: TrainingConfig) -> Iterator[str]:
@@ -106,7 +100,7 @@ def _remedies(plan: TrainingPlan, config: TrainingConfig, gpu: GPU) -> Iterator[
         changes.append(("hold_dequantized=False", {"hold_dequantized": False}, 1, 1))
     if config.quantization is None:
         changes.append(('quantization="nf4"', {"quantization": "nf4"}, 1, 1))
-    if not recomputes(config, cuda=True):
+    if plan.config.recomputed(plan.shape.layers, cuda=True) < plan.shape.layers:
         changes.append(("gradient_checkpointing=True", {"gradient_checkpointing": True}, 1, 1))
     for part in (2, 4):
         tokens = max(16, config.max_sequence_tokens // part)
@@ -118,7 +112,8 @@ def _remedies(plan: TrainingPlan, config: TrainingConfig, gpu: GPU) -> Iterator[
     for words, fields, more, share in changes:
         rows = [(round(tokens * share), round(answers * share)) for tokens, answers in plan.row_sizes]
         changed = dataclasses.replace(config, **fields)
-        needed = forecast_memory(plan.shape, changed, rows, processes=plan.processes * more, cuda=True).needed
+        sharers = plan.processes * more // (plan.instances if config.hybrid_sharding else 1)
+        needed = forecast_memory(plan.shape, changed, rows, processes=sharers, cuda=True).needed
         if needed <= gpu.memory_bytes:
             yield f"{words} ({needed / _GIB:.1f} GiB)"
 

@@ -10,6 +10,7 @@ orientation, and `price_per_hour` overrides them. None means that no price was f
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from sqlquarry.errors import ConfigError
@@ -58,7 +59,6 @@ A100_80 = GPU("A100-SXM4-80GB", 312e12, 2039e9, int(79.2 * _GIB), 250e9)
 H100 = GPU("H100", 989e12, 3350e9, int(79.2 * _GIB), 350e9)
 H200 = GPU("H200", 989e12, 4800e9, int(139.8 * _GIB), 350e9)
 B200 = GPU("B200", 2250e12, 8000e9, int(178.0 * _GIB), 700e9)
-# Longer names first: "L40S" holds "L4".
 GPUS = (A100_40, A100_80, L40S, A10G, H100, H200, B200, L4, T4)
 
 INSTANCES = {
@@ -91,7 +91,8 @@ INSTANCES = {
 
 def gpu_named(name: str) -> GPU | None:
     """The GPU whose name stands in `name` (``torch.cuda.get_device_name()`` or a user's word); None if unknown."""
-    return next((gpu for gpu in GPUS if gpu.name.lower() in name.lower()), None)
+    words = ((gpu, rf"(?<![a-z0-9]){gpu.name.lower()}(?![a-z0-9])") for gpu in GPUS)
+    return next((gpu for gpu, word in words if re.search(word, name.lower())), None)
 
 
 def instance_named(instance_type: str) -> Instance:

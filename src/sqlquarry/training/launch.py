@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
-import socket
+import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from sqlquarry import errors
 from sqlquarry.artifacts import Record, write_json
@@ -21,6 +23,14 @@ if TYPE_CHECKING:
     from sqlquarry.training.trainer import QLoRAFSDPTrainer
 
 FAILURES = "SQLQUARRY_FAILURES"  # environment: the folder in which a process leaves its error
+# torchrun has the kernel choose the port as it binds it, and tells its processes: a port that is chosen before can be
+# another's by then, for torchrun takes seconds to start. Addresses instead of names, so nothing is looked up.
+TORCHRUN = (
+    *("-m", "torch.distributed.run", "--nnodes=1"),
+    *("--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1"),
+)
+# The line that a traceback ends with. torchrun's own says only that a process failed.
+_ERROR = re.compile(r"(?:\[rank\d+\]: )?((?:\w+\.)*\w+(?:Error|Exception)(?<!ChildFailedError): .+)")
 
 
 def launch(
@@ -37,7 +47,7 @@ def launch(
     torchrun ends all processes once one has died, so nobody waits for a peer that is gone.
 
     Raises:
-        TrainingError: a process died without a word (most often for lack of memory).
+        TrainingError: a process could not start, or died without a word (most often for lack of memory).
         SQLQuarryError: the error of the first process that failed, of its own class.
     """
     with tempfile.TemporaryDirectory(prefix="sqlquarry-") as folder:
@@ -53,18 +63,18 @@ def launch(
             "config": dataclasses.asdict(trainer.config),
         }
         write_json(place / "job.json", job)
-        torchrun = ["torch.distributed.run", "--nnodes=1", "--node-rank=0", "--master-addr=127.0.0.1"]
         command = [
-            *(sys.executable, "-m", *torchrun, f"--master-port={_free_port()}", f"--nproc-per-node={processes}"),
+            *(sys.executable, *TORCHRUN, f"--nproc-per-node={processes}"),
             *("-m", "sqlquarry.training", str(place / "job.json")),
         ]
         environment = os.environ | {FAILURES: folder, "GLOO_SOCKET_IFNAME": "lo"}
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
-        ended = subprocess.run(command, env=environment, check=False)  # noqa: S603 - our own module
-        if ended.returncode:
+        status, said = _run(command, environment)
+        if status:
+            why = f"The first error above is {said}." if said else "It may stand above; memory is the usual one."
             raise _failure(place) or TrainingError(
-                f"one of {processes} processes died without an error of its own (exit status {ended.returncode}; its "
-                "last words stand above; memory is the usual reason). Run again to go on from the newest checkpoint."
+                f"torchrun ended with exit status {status}, and none of {processes} processes left a reason. {why} "
+                "Run again to go on from the newest checkpoint."
             )
 
 
@@ -74,6 +84,42 @@ def leave_failure(error: BaseException) -> None:
     if folder:
         rank = os.environ.get("RANK", "0")
         write_json(Path(folder) / f"failure-{rank}.json", {"class": type(error).__name__, "message": str(error)})
+
+
+def _run(command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str]:
+    """Run torchrun to its end; its exit status, and the first error that it or a process printed, where that is known.
+
+    A progress bar needs the terminal itself; where there is none (a notebook, a log), what is printed comes by here.
+    """
+    process = subprocess.Popen(  # noqa: S603 - our own module
+        command, env=environment, stderr=None if sys.stderr.isatty() else subprocess.PIPE
+    )
+    found: list[str] = []
+    relay = threading.Thread(target=_relay, args=(process.stderr, found), daemon=True)
+    if process.stderr:
+        relay.start()
+    try:
+        process.wait()
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):  # Ctrl-C reached torchrun too, which waits 30 s for its processes
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=40)
+        process.terminate()  # torchrun passes it on; were it killed, its processes would go on without it
+        process.wait()
+        raise
+    if process.stderr:
+        relay.join(timeout=5)  # a process that outlives torchrun still holds the pipe
+    return process.returncode, found[0] if found else ""
+
+
+def _relay(stream: IO[bytes], found: list[str]) -> None:
+    """Print a stream's lines, and note the errors among them."""
+    with stream:  # where printing fails, the processes must not wait for a reader
+        for line in stream:
+            text = line.decode(errors="replace")
+            sys.stderr.write(text)
+            if match := _ERROR.match(text):
+                found.append(match[1])
 
 
 def _failure(folder: Path) -> SQLQuarryError | None:
@@ -90,9 +136,3 @@ def _failure(folder: Path) -> SQLQuarryError | None:
 def _written(records: Sequence[Record], path: Path) -> str:
     path.write_text("".join(json.dumps(dataclasses.asdict(record)) + "\n" for record in records))
     return str(path)
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

@@ -13,10 +13,9 @@ from types import FrameType
 from typing import Any
 
 from sqlquarry.errors import TrainingError, TrainingInterruptedError
-from sqlquarry.prompt import IGNORED_LABEL
 from sqlquarry.training.checkpoint import Checkpoints, Snapshot
 from sqlquarry.training.config import TrainingConfig
-from sqlquarry.training.loss import answer_loss, model_inputs
+from sqlquarry.training.engine import Engine, GraphEngine
 from sqlquarry.training.packing import Row
 from sqlquarry.training.schedule import Schedule
 from sqlquarry.training.world import World
@@ -62,16 +61,11 @@ class Loop:
         logs: Sequence[Log] = (),
         evaluation: Sequence[Row] = (),
     ) -> None:
-        import torch
-
         self.model, self.rows, self.schedule, self.config, self.world = model, rows, schedule, config, world
         self.checkpoints, self.logs, self.evaluation = checkpoints, logs, evaluation
-        self.parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
-        self.optimizer = torch.optim.AdamW(
-            self.parameters.values(), lr=schedule.peak_rate, weight_decay=0.0, fused=world.device.type == "cuda"
-        )
-        flex = model.config._attn_implementation == "flex_attention"  # noqa: SLF001 - transformers has no public name
-        self.flex_tokens = config.max_sequence_tokens if flex else None
+        recorded = config.records(cuda=world.device.type == "cuda", processes=world.size)
+        kind = GraphEngine if recorded else Engine
+        self.engine = kind(model, rows, config, schedule.peak_rate, world.device)
         self.done, self.loss_sum, self.seconds = 0, 0.0, 0.0
 
     def run(self) -> Outcome:
@@ -111,7 +105,8 @@ class Loop:
                     if every
                     else time.monotonic() - saved_at >= self.config.checkpoint_interval_s
                 )
-                if due and self.done < self.schedule.steps:
+                # The last one is for what may still fail: a full disk when the adapter is saved, a signal until then.
+                if due or self.done == self.schedule.steps:
                     self._save()
                     saved_at = time.monotonic()
         self._finish_writing()
@@ -122,57 +117,47 @@ class Loop:
         import torch
 
         picked = self.schedule.rows_of(step)
-        answers = sum(label != IGNORED_LABEL for row in picked for label in self.rows[row].labels)
+        answers = sum(self.rows[row].answers for row in picked)
         total = torch.zeros(2, device=self.world.device)  # the loss, and votes to stop
         total[1] = stop
         for row, counts in self.world.share(picked):
-            # Dropout is a function of step and row: the same in a resumed run and on any process.
-            torch.manual_seed(zlib.crc32(f"{self.config.seed} {step} {row}".encode()))
-            loss = self._loss(self.rows[row], answers) * counts
-            loss.backward()
-            total[0] += loss.detach()
-        gradients = [parameter.grad for parameter in self.parameters.values() if parameter.grad is not None]
+            if self.config.dropout:  # a function of step and row: the same in a resumed run and on any process
+                torch.manual_seed(zlib.crc32(f"{self.config.seed} {step} {row}".encode()))
+            total[0] += self.engine.learn(self.rows[row], counts / answers)
+        gradients = [parameter.grad for parameter in self.engine.parameters.values() if parameter.grad is not None]
         self.world.sum([total, *gradients])
-        loss_value = total[0].item()
-        if not math.isfinite(loss_value):
+        loss, stops, norm = torch.stack([*total, self.engine.clip()]).tolist()  # waits for the device, once
+        rate = self.schedule.rate(step)
+        for what, value in (("loss", loss), ("norm of the gradient", norm)):
+            if math.isfinite(value):
+                continue
             self._save()
             self._finish_writing()
             raise TrainingError(
-                f"the loss became {loss_value} in step {step + 1} at a rate of {self.schedule.rate(step):.1e}. Lower "
+                f"the {what} became {value} in step {step + 1} at a rate of {rate:.1e}. Lower "
                 "TrainingConfig.learning_rate; the adapter from before that step is kept in the last checkpoint."
             )
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.config.max_gradient_norm)
-        rate = self.schedule.rate(step)
-        self.optimizer.param_groups[0]["lr"] = rate
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        self.engine.update(rate)
         tokens = sum(len(self.rows[row].input_ids) for row in picked)
         entry = {
             "steps": self.schedule.steps,
-            "loss": loss_value,
-            "grad_norm": norm.item(),
+            "loss": loss,
+            "grad_norm": norm,
             "learning_rate": rate,
             "tokens": tokens,
         }
-        return entry, total[1].item() > 0
-
-    def _loss(self, row: Row, answers: int | None) -> Any:
-        import torch
-
-        device = self.world.device
-        with torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else contextlib.nullcontext():
-            return answer_loss(self.model, model_inputs(row, device, flex_tokens=self.flex_tokens), answers)
+        return entry, stops > 0
 
     def _evaluate(self) -> float:
         """Mean loss over the answer tokens of the evaluation rows."""
         import torch
 
-        answers = sum(label != IGNORED_LABEL for row in self.evaluation for label in row.labels)
+        answers, most = sum(row.answers for row in self.evaluation), max(row.answers for row in self.evaluation)
         total = torch.zeros((), device=self.world.device)
         self.model.eval()
         with torch.no_grad():
             for row, counts in self.world.share(range(len(self.evaluation))):
-                total += self._loss(self.evaluation[row], answers) * counts
+                total += self.engine.loss(self.evaluation[row], answers=most) * (counts / answers)
         self.model.train()
         self.world.sum([total])
         return total.item()
@@ -180,9 +165,9 @@ class Loop:
     def _save(self) -> None:
         if self.checkpoints is None or not self.world.leads or not self.done:
             return
-        state = self.optimizer.state
+        state = self.engine.optimizer.state
         tensors = {}
-        for name, parameter in self.parameters.items():
+        for name, parameter in self.engine.parameters.items():
             tensors[f"adapter.{name}"] = parameter.detach()
             for moment in ("exp_avg", "exp_avg_sq"):
                 tensors[f"{moment}.{name}"] = state[parameter][moment]
@@ -206,16 +191,12 @@ class Loop:
         self.done = snapshot.step
         self.loss_sum, self.seconds = float(snapshot.facts["loss_sum"]), float(snapshot.facts["seconds"])
         with torch.no_grad():
-            for name, parameter in self.parameters.items():
+            for name, parameter in self.engine.parameters.items():
                 parameter.copy_(snapshot.tensors[f"adapter.{name}"])
-                # Made as the optimiser makes it: float32, on the parameter's device; the count only where it is fused.
-                count = torch.tensor(
-                    float(snapshot.step), device=self.world.device if self.world.device.type == "cuda" else None
-                )
-                self.optimizer.state[parameter] = {"step": count} | {
-                    moment: snapshot.tensors[f"{moment}.{name}"].to(parameter.device)
-                    for moment in ("exp_avg", "exp_avg_sq")
-                }
+                state = self.engine.optimizer.state[parameter]
+                state["step"].fill_(float(snapshot.step))
+                for moment in ("exp_avg", "exp_avg_sq"):
+                    state[moment].copy_(snapshot.tensors[f"{moment}.{name}"])
 
 
 @contextlib.contextmanager

@@ -2,51 +2,80 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlquarry.prompt import IGNORED_LABEL
-from sqlquarry.training.packing import Row
+from sqlquarry.training.packing import Row, block_mask
 
 if TYPE_CHECKING:
     import torch
 
 
-def model_inputs(row: Row, device: torch.device | str = "cpu", *, flex_tokens: int | None = None) -> dict[str, Any]:
-    """A row as tensors, all (1, tokens), the mask (1, 1, tokens, tokens).
+class RowShape(NamedTuple):
+    """What rows are padded to where all must have one shape: tokens, and answer tokens."""
+
+    tokens: int
+    answers: int
+
+
+def row_tensors(row: Row, shape: RowShape | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """A row's four numbers of each token (4, tokens), and where it is learnt from and what (2, answers), on the CPU."""
+    import torch
+
+    # A token is predicted from the one before it, which lies in the same example: an answer never begins a branch.
+    learnt = [(place - 1, label) for place, label in enumerate(row.labels) if label != IGNORED_LABEL]
+    if shape is not None:
+        row = row.padded(shape.tokens)
+        learnt += [(0, IGNORED_LABEL)] * (shape.answers - len(learnt))
+    tokens = torch.tensor([row.input_ids, row.positions, row.families, row.branches])
+    return tokens, torch.tensor(learnt, dtype=torch.long).reshape(-1, 2).t().contiguous()
+
+
+def model_inputs(
+    row: Row, device: torch.device | str = "cpu", *, shape: RowShape | None = None, flex: bool = False
+) -> dict[str, Any]:
+    """What `answer_loss` takes of a row.
 
     Args:
         row: the row.
         device: where the tensors are made.
-        flex_tokens: for a model with flex_attention, whose kernel is compiled for one length: pad the row to it.
+        shape: what to pad the row to, for what is compiled for one shape.
+        flex: for a model with flex_attention.
     """
+    tokens, answers = (tensor.to(device) for tensor in row_tensors(row, shape))
+    if flex:
+        return flex_inputs(tokens, answers)
+    if shape is not None:
+        row = row.padded(shape.tokens)
+    return _inputs(tokens, answers) | {"attention_mask": row.attention_mask().to(device)}
+
+
+def _inputs(tokens: torch.Tensor, answers: torch.Tensor) -> dict[str, Any]:
+    """The inputs of a row from `row_tensors`, without its mask."""
+    return {"input_ids": tokens[:1], "position_ids": tokens[1:2], "predicted_from": answers[0], "labels": answers[1]}
+
+
+def flex_inputs(tokens: torch.Tensor, answers: torch.Tensor) -> dict[str, Any]:
+    """The inputs of a row from `row_tensors`, with the mask that flex_attention takes."""
+    return _inputs(tokens, answers) | {"attention_mask": block_mask(tokens[2], tokens[3])}
+
+
+def entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Summed cross-entropy in float32 of logits (answers, vocabulary) of any dtype; labels of -100 do not count."""
     import torch
 
-    device = torch.device(device)
-    if flex_tokens is not None:
-        row = row.padded(flex_tokens)
-    return {
-        "input_ids": torch.tensor([row.input_ids], device=device),
-        "labels": torch.tensor([row.labels], device=device),
-        "position_ids": torch.tensor([row.positions], device=device),
-        "attention_mask": row.attention_mask().to(device) if flex_tokens is None else row.block_mask(device),
-    }
+    return torch.nn.functional.cross_entropy(logits.float(), labels, ignore_index=IGNORED_LABEL, reduction="sum")
 
 
-def answer_loss(model: Any, inputs: dict[str, Any], answer_tokens: int | None) -> torch.Tensor:
-    """Cross-entropy over the answer tokens, in float32; logits are made for those tokens only.
+def answer_loss(model: Any, inputs: dict[str, Any], loss: Callable[..., torch.Tensor] = entropy) -> torch.Tensor:
+    """Sum of the cross-entropy over a row's answer tokens, (); logits are made for those tokens only.
 
     Args:
         model: a causal language model that knows `logits_to_keep`.
         inputs: one row as `model_inputs` gives it.
-        answer_tokens: what to divide the sum by; a step gives the count over all its rows, on all processes, so that
-            every answer token weighs the same. None divides by the row's own count.
+        loss: `entropy`, or the same compiled.
     """
-    import torch
-
     inputs = dict(inputs)
-    labels = inputs.pop("labels")[0]
-    # A token is predicted from the one before it, which lies in the same example: an answer never begins a branch.
-    targets = (labels != IGNORED_LABEL).nonzero().flatten()
-    logits = model(**inputs, logits_to_keep=targets - 1, use_cache=False).logits[0]
-    loss = torch.nn.functional.cross_entropy(logits.float(), labels[targets], reduction="sum")
-    return loss / (len(targets) if answer_tokens is None else answer_tokens)
+    labels, kept = inputs.pop("labels"), inputs.pop("predicted_from")
+    return loss(model(**inputs, logits_to_keep=kept, use_cache=False).logits[0], labels)

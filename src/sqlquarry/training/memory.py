@@ -1,7 +1,7 @@
 """How much memory one training process needs at its peak.
 
 The terms follow from what the loop keeps (`loop`, `loss`, transformers' Llama, PEFT, bitsandbytes 0.50); each names
-what it counts. The sum was within 5 % of what one and two H100s measured (tests/unit/training/test_training_plan.py).
+what it counts. The sum was within 5 % of what an H200 measured (tests/unit/training/test_training_plan.py).
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from sqlquarry.training.shape import ModelShape
 
 _BLOCK = 64  # weights that share one scale: QuantizationRecipe.block_size
 _CUDA_CONTEXT_BYTES = 900_000_000  # driver, kernels and libraries, outside torch's allocator; measured on an H100
+_NCCL_BYTES = 500_000_000  # buffers between GPUs, outside the allocator too; not measured
 _CUDA_WORKSPACE_BYTES = 70_000_000  # cuBLAS, inside it; measured
 _CPU_PROCESS_BYTES = 700_000_000  # Python with torch, transformers and PEFT loaded
 _CPU_KEPT = 2  # the C library keeps much of what torch frees: SmolLM2-135M, 256 to 1,024 tokens, resident set; rough
-_FRAGMENTATION = 1.13  # torch reserved up to 13 % more than it allocated, 8B shape; more for small ones, which fit
+_FRAGMENTATION = 1.13  # torch reserved this much more than it allocated, and 1 to 2 GB more beside a graph: 8B, H200
+_CUDA_FRAGMENTS_BYTES = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +40,7 @@ class MemoryForecast:
         mask: the row's dense attention mask; none with flex attention.
         workspace: cuBLAS's, inside torch's allocator.
         process: the CUDA context, outside it; on a CPU Python with its libraries.
+        loading: the whole base, which every process holds before it is sharded; apart from the others in time.
     """
 
     weights_4bit: int
@@ -50,11 +53,18 @@ class MemoryForecast:
     mask: int
     workspace: int
     process: int
+    loading: int
+
+    @property
+    def training(self) -> int:
+        """The sum of what is there at the worst moment of a step."""
+        fields: dict[str, int] = dataclasses.asdict(self)
+        return sum(fields.values()) - self.loading
 
     @property
     def peak(self) -> int:
-        """The sum."""
-        return sum(dataclasses.asdict(self).values())
+        """What training takes, or loading if that is more."""
+        return max(self.training, self.loading + self.process)
 
     @property
     def allocated(self) -> int:
@@ -64,7 +74,8 @@ class MemoryForecast:
     @property
     def needed(self) -> int:
         """What a device must have: the peak, and what the allocator loses to fragments."""
-        return round(self.allocated * _FRAGMENTATION) + self.process
+        fragments = _CUDA_FRAGMENTS_BYTES if self.workspace else 0
+        return round(self.allocated * _FRAGMENTATION) + fragments + self.process
 
 
 def forecast_memory(
@@ -80,7 +91,7 @@ def forecast_memory(
         cuda: False forecasts a CPU, which computes in float32.
     """
     wide = 2 if cuda else 4  # bytes of a computed element (`quantization.compute_dtype`)
-    quantised = shape.linear_parameters if packs_weights(config) else 0
+    quantised = shape.linear_parameters if config.packs_weights else 0
     blocks = math.ceil(quantised / _BLOCK)
     four_bit = math.ceil(quantised / 2)
     scales = blocks + math.ceil(blocks / NESTED_BLOCK) * 4  # one byte each, and a float32 for 256 of them (QLoRA, §3)
@@ -89,72 +100,59 @@ def forecast_memory(
     if processes > 1:
         layer = (four_bit + (shape.linear_parameters - quantised + shape.expert_parameters) * wide) / shape.layers
         gathered = round(2 * layer + shape.other_parameters * wide)
-    held = 0 if config.cpu_offload and processes > 1 else 1
-    padded = [(computed_tokens(config, tokens, cuda=cuda), answers) for tokens, answers in rows]
+    resident = 0 if config.cpu_offload and processes > 1 else 1
+    padded = {(computed_tokens(config, tokens, cuda=cuda), answers) for tokens, answers in rows}
     tokens, answers = max(padded, key=lambda row: _kept(shape, config, *row, cuda=cuda), default=(0, 0))
-    logits = _logits(shape, answers, cuda=cuda)
+    logits = _logits(shape, config, answers, cuda=cuda)
     return MemoryForecast(
-        weights_4bit=held * math.ceil(four_bit / processes),
+        weights_4bit=resident * math.ceil(four_bit / processes),
         scales=scales,
-        weights_16bit=held * math.ceil(rest / processes),
+        weights_16bit=resident * math.ceil(rest / processes),
         gathered=gathered,
         adapter=16 * shape.adapter_parameters(config.target_modules, config.rank),
         activations=(_kept(shape, config, tokens, answers, cuda=cuda) - logits) * (1 if cuda else _CPU_KEPT),
         logits=logits,
         # As bool, and as the additive mask that attention makes of it.
-        mask=0 if uses_flex(config, cuda=cuda) else tokens * tokens * (1 + wide),
+        mask=0 if config.uses_flex(cuda=cuda) else tokens * tokens * (1 + wide),
         workspace=_CUDA_WORKSPACE_BYTES if cuda else 0,
-        process=_CUDA_CONTEXT_BYTES if cuda else _CPU_PROCESS_BYTES,
+        process=(_CUDA_CONTEXT_BYTES + (_NCCL_BYTES if processes > 1 else 0)) if cuda else _CPU_PROCESS_BYTES,
+        loading=four_bit + scales + rest,
     )
 
 
-def recomputes(config: TrainingConfig, *, cuda: bool) -> bool:
-    """Whether activations are recomputed in the backward pass, as the trainer decides it."""
-    return cuda if config.gradient_checkpointing is None else config.gradient_checkpointing
-
-
-def packs_weights(config: TrainingConfig) -> bool:
-    """Whether linear weights lie in memory in 4 bits."""
-    return config.quantization is not None and not config.hold_dequantized
-
-
-def uses_flex(config: TrainingConfig, *, cuda: bool) -> bool:
-    """Whether attention is torch's flex_attention, as the trainer decides it."""
-    return config.attention == "flex" or (config.attention == "auto" and cuda)
-
-
 def computed_tokens(config: TrainingConfig, tokens: int, *, cuda: bool) -> int:
-    """Tokens that a row is computed as: flex_attention's kernel is made for one length, and rows are padded to it."""
-    return config.max_sequence_tokens if uses_flex(config, cuda=cuda) else tokens
+    """Tokens that a row is computed as: what is compiled is made for one length, and rows are padded to it."""
+    fixed = config.uses_flex(cuda=cuda) or config.compiles(cuda=cuda)
+    return config.max_sequence_tokens if fixed else tokens
 
 
 def layer_bytes_per_token(shape: ModelShape, config: TrainingConfig, *, cuda: bool) -> int:
     """What one decoder layer keeps of each token for its backward pass.
 
-    Two norms keep their input in float32 and their output; attention keeps queries, keys, values and its output; the
-    MLP keeps gate, activated gate, up and their product. Layers that are not in 4 bits keep 8 bytes of the hidden width
-    more under autocast (PEFT casts their inputs to the adapter's float32 and back): measured.
+    Two norms keep their input (in float32) and their output; attention keeps queries, keys, values and its output; the
+    MLP keeps gate, activated gate, up and their product. Compiled layers keep the norms' inputs as they are, and no
+    activated gate, which is computed again.
     """
-    wide = 2 if cuda else 4
-    norms = 2 * (4 + wide) * shape.hidden
+    wide, compiled = 2 if cuda else 4, config.compiles(cuda=cuda)
+    norms = 2 * ((wide if compiled else 4) + wide) * shape.hidden
     attention = wide * (2 * shape.attention + 2 * shape.key_value)
-    casts = 8 * shape.hidden if cuda and not packs_weights(config) else 0
-    return norms + attention + 4 * wide * shape.mlp + casts
+    return norms + attention + (3 if compiled else 4) * wide * shape.mlp
 
 
 def _kept(shape: ModelShape, config: TrainingConfig, tokens: int, answers: int, *, cuda: bool) -> int:
-    """Activations and logits at the worse of two moments: where the loss is made, and where a layer goes backwards."""
+    """Activations and logits at the worse of two moments: the loss, and the last layer's way back."""
     wide = 2 if cuda else 4
     layer = layer_bytes_per_token(shape, config, cuda=cuda)
-    logits, final_norm = _logits(shape, answers, cuda=cuda), 4 * shape.hidden * tokens
+    recomputed = config.recomputed(shape.layers, cuda=cuda)
+    logits, final_norm = _logits(shape, config, answers, cuda=cuda), 4 * shape.hidden * tokens
     working = (6 * wide // 2 * shape.mlp + 2 * wide * shape.hidden) * tokens  # gradients on their way through an MLP
-    working += wide * max((outputs * inputs for outputs, inputs in shape.linears.values()), default=0)  # dequantised
-    if recomputes(config, cuda=cuda):
-        inputs = shape.layers * wide * shape.hidden * tokens
-        return inputs + max(final_norm + logits, layer * tokens + working)
-    return shape.layers * layer * tokens + max(final_norm + logits, working)
+    working += wide * shape.largest_linear  # dequantised
+    kept = recomputed * wide * shape.hidden * tokens + (shape.layers - recomputed) * layer * tokens
+    return kept + max(final_norm + logits, working + (layer * tokens if recomputed == shape.layers else 0))
 
 
-def _logits(shape: ModelShape, answers: int, *, cuda: bool) -> int:
-    """Log-probabilities and two gradients in float32 at once; on a CPU the float32 logits themselves as well."""
+def _logits(shape: ModelShape, config: TrainingConfig, answers: int, *, cuda: bool) -> int:
+    """Logits and their gradient; uncompiled, log-probabilities and two gradients in float32 (on a CPU logits too)."""
+    if config.compiles(cuda=cuda):
+        return (4 if cuda else 8) * shape.vocabulary * answers
     return (12 if cuda else 16) * shape.vocabulary * answers

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlquarry.quantization import QuantizationRecipe, compute_dtype, hold_dequantized, load_causal_lm, recorded
 from sqlquarry.training.config import TrainingConfig
+from sqlquarry.training.decoder import run_layers, run_lora_directly
 from sqlquarry.training.sharding import shard_base
 from sqlquarry.training.world import World
 
@@ -14,12 +15,12 @@ from sqlquarry.training.world import World
 def load_base(base: Path, config: TrainingConfig, world: World) -> tuple[Any, QuantizationRecipe | None]:
     """The whole base model on this process's device, and how its weights were quantised (None where they were not)."""
     kind = world.device.type
-    flex = config.attention == "flex" or (config.attention == "auto" and kind == "cuda")
     recipe = None
     if config.quantization:
         dtype = str(compute_dtype(kind)).removeprefix("torch.")
         recipe = QuantizationRecipe(quant_type=config.quantization, load_dtype=dtype)
-    model = load_causal_lm(base, str(world.device), recipe, attention="flex_attention" if flex else "sdpa")
+    attention = "flex_attention" if config.uses_flex(cuda=kind == "cuda") else "sdpa"
+    model = load_causal_lm(base, str(world.device), recipe, attention=attention)
     if recipe:
         recipe = recorded(recipe, model)
         if config.hold_dequantized:
@@ -48,9 +49,14 @@ def make_trainable(model: Any, config: TrainingConfig, world: World) -> Any:
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(torch.float32)
-    on_cuda = world.device.type == "cuda"
-    if on_cuda if config.gradient_checkpointing is None else config.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    cuda = world.device.type == "cuda"
+    run_lora_directly(model)
+    run_layers(
+        model,
+        compiled=config.compiles(cuda=cuda),
+        recomputed=config.recomputed(model.config.num_hidden_layers, cuda=cuda),
+        random=config.dropout > 0,
+    )
     if world.size > 1:
         shard_base(model, world, hybrid=config.hybrid_sharding, cpu_offload=config.cpu_offload)
     return model.train()

@@ -56,6 +56,11 @@ class Row:
     branches: list[int]
     records: int
 
+    @property
+    def answers(self) -> int:
+        """Tokens that are learnt."""
+        return sum(label != IGNORED_LABEL for label in self.labels)
+
     def attention_mask(self) -> torch.Tensor:
         """Which token (row) may look at which (column): bool, (1, 1, tokens, tokens)."""
         import torch
@@ -65,20 +70,6 @@ class Row:
         same_family = family[:, None] == family[None, :]
         visible = (branch[None, :] == 0) | (branch[:, None] == branch[None, :])
         return (earlier & same_family & visible)[None, None]
-
-    def block_mask(self, device: torch.device) -> Any:
-        """The same for flex_attention, whose kernel skips blocks of tokens that do not look at each other."""
-        import torch
-        from torch.nn.attention.flex_attention import create_block_mask
-
-        family = torch.tensor(self.families, device=device)
-        branch = torch.tensor(self.branches, device=device)
-
-        def looks(batch: Any, head: Any, row: Any, column: Any) -> Any:  # noqa: ARG001 - flex_attention's interface
-            same_family = family[row] == family[column]
-            return (row >= column) & same_family & ((branch[column] == 0) | (branch[row] == branch[column]))
-
-        return create_block_mask(looks, None, None, len(self.families), len(self.families), device=str(device))
 
     def padded(self, tokens: int) -> Row:
         """The row with tokens of no use behind it, a family of their own, so that all rows have one shape."""
@@ -91,6 +82,17 @@ class Row:
             self.branches + [0] * more,
             self.records,
         )
+
+
+def block_mask(families: torch.Tensor, branches: torch.Tensor) -> Any:
+    """`Row.attention_mask` for flex_attention, whose kernel skips blocks of tokens that do not look at each other."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    def looks(batch: Any, head: Any, row: Any, column: Any) -> Any:  # noqa: ARG001 - flex_attention's interface
+        same_family = families[row] == families[column]
+        return (row >= column) & same_family & ((branches[column] == 0) | (branches[row] == branches[column]))
+
+    return create_block_mask(looks, None, None, len(families), len(families), device=str(families.device))
 
 
 def pack(

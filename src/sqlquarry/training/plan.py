@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,8 @@ from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, RecordError
 from sqlquarry.prompt import IGNORED_LABEL, Encoded, PromptFormatter
 from sqlquarry.training.config import TrainingConfig, learning_rate_for
-from sqlquarry.training.hardware import GPU, GPUS, PRICE_NOTE, gpu_named, instance_named
+from sqlquarry.training.fit import fitted
+from sqlquarry.training.hardware import A10G, GPU, GPUS, PRICE_NOTE, gpu_named, instance_named
 from sqlquarry.training.memory import MemoryForecast, forecast_memory
 from sqlquarry.training.packing import Row, pack
 from sqlquarry.training.schedule import Schedule
@@ -48,6 +50,7 @@ class TrainingPlan:
         instances: how many of them.
         price: dollars for `seconds` on those; None where no price is known.
         shape: the base model's sizes.
+        config: as it would train on that device; on a GPU with all chosen that depends on its memory.
         needed_flops_per_token: arithmetic of one token without recomputation, for MFU.
     """
 
@@ -71,6 +74,7 @@ class TrainingPlan:
     instances: int
     price: float | None
     shape: ModelShape = field(repr=False)
+    config: TrainingConfig = field(repr=False)
     needed_flops_per_token: float
 
     @property
@@ -197,10 +201,16 @@ def plan_training(
         share_prefixes=config.share_prefixes,
         seed=config.seed,
     )
-    row_sizes = tuple((len(row.input_ids), sum(label != IGNORED_LABEL for label in row.labels)) for row in rows)
+    row_sizes = tuple((len(row.input_ids), row.answers) for row in rows)
     schedule = schedule_of(rows, config, shape.hidden)
     tokens, answers = (sum(column) for column in zip(*row_sizes, strict=True))
     sharers = count // instances if config.hybrid_sharding else count
+    if shape.expert_parameters:
+        config = dataclasses.replace(
+            config, compiled=False
+        )  # tokens choose their weights: shapes differ from row to row
+    if device is not None:
+        config = fitted(shape, config, row_sizes, device, processes=count, sharers=sharers)
     seconds = _run_seconds(shape, config, schedule, row_sizes, gpu=device, processes=count)
     return TrainingPlan(
         records=len(records),
@@ -223,6 +233,7 @@ def plan_training(
         instances=instances,
         price=None if price_per_hour is None else price_per_hour * instances * seconds / 3600,
         shape=shape,
+        config=config,
         needed_flops_per_token=flops_per_token(
             shape,
             dataclasses.replace(config, gradient_checkpointing=False),
@@ -261,15 +272,17 @@ def _device(
 
 
 def _this_machine(config: TrainingConfig) -> GPU | None:
+    """This machine's GPU with the memory that is free on it; one of no known name is taken to be as fast as an A10G."""
     import torch
 
     if config.device == "cpu" or not torch.cuda.is_available():
         return None
     name = torch.cuda.get_device_name()
-    found = gpu_named(name)
-    if found is None:
-        raise ConfigError(f"this machine's {name} is not in the table. Give gpu=, one of its like, to plan with.")
-    return found
+    gc.collect()  # a model of before may lie in cycles
+    free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    known = gpu_named(name) or dataclasses.replace(A10G, name=name, has_bf16=has_bf16)
+    return dataclasses.replace(known, memory_bytes=free)
 
 
 def _run_seconds(

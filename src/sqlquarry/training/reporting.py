@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from sqlquarry.errors import ConfigError, MissingExtraError
+from sqlquarry.errors import ConfigError, MissingExtraError, TrainingError
+
+logger = logging.getLogger(__name__)
 
 # Name of transformers' integration -> the packages of which one must be there.
 _PACKAGES = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",), "mlflow": ("mlflow",)}
@@ -19,7 +23,10 @@ class Reporter:
 
     Where they write to and as whom is theirs to say, by their own environment variables (``WANDB_PROJECT``,
     ``MLFLOW_TRACKING_URI``, ``TENSORBOARD_LOGGING_DIR``, …). TensorBoard's files go below `output_dir`/runs unless told
-    otherwise.
+    otherwise. A run that is open already gets the figures and stays open; one begun here is ended here.
+
+    A resumed training is another run there, with steps that go on; ``WANDB_RUN_ID`` and ``WANDB_RESUME=allow``, or
+    ``MLFLOW_RUN_ID``, make it the same one.
 
     Args:
         report_to: "tensorboard", "wandb", "mlflow"; several at once, none at all.
@@ -28,8 +35,9 @@ class Reporter:
         steps: optimiser steps of the run.
 
     Raises:
-        ConfigError: a name that is none of the three.
+        ConfigError: a name that is none of the three, or an environment variable that asks for more than figures.
         MissingExtraError: its package is not installed.
+        TrainingError: on the first entry, a service that could not be reported to.
     """
 
     def __init__(self, report_to: Sequence[str], output_dir: Path, config: Mapping[str, Any], steps: int) -> None:
@@ -53,8 +61,20 @@ class Reporter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._started:
-            self._callbacks.on_train_end(self._arguments, self._state, self._control)
+        if not self._started:
+            return
+        # The integrations never end a W&B run, and note every MLflow run as finished.
+        for end in (*self._ends, self._train_end):
+            try:
+                end(error is not None)
+            except Exception:
+                # The adapter is not saved yet, and worth more than its figures elsewhere.
+                logger.exception(
+                    "%s may lack the last figures; training_log.jsonl has them all", " or ".join(self._names)
+                )
+
+    def _train_end(self, _failed: bool) -> None:
+        self._callbacks.on_train_end(self._arguments, self._state, self._control)
 
     def _start(self) -> None:
         """On the first entry: a run that fails before it leaves nothing behind in anybody's account."""
@@ -69,18 +89,52 @@ class Reporter:
         self._arguments = TrainingArguments(
             output_dir=str(self._directory), report_to=list(self._names), use_cpu=True, max_steps=self._steps
         )
+        # Its fields are settings of a Trainer that does not run here, and would be noted over ours of the same name.
+        self._arguments.to_dict, self._arguments.to_json_string = model.config.to_dict, model.config.to_json_string
         # The default one does nothing here but keep the handler from warning that it is missing.
         callbacks = [DefaultFlowCallback, *get_reporting_integration_callbacks(list(self._names))]
-        self._callbacks = CallbackHandler(callbacks, model, None, None, None)
-        self._callbacks.on_train_begin(self._arguments, self._state, self._control)
-        self._started = True
+        self._ends = [_ENDS[name] for name in self._names if name in _ENDS and not _is_open(name)]
+        try:
+            self._callbacks = CallbackHandler(callbacks, model, None, None, None)
+            self._started = True
+            self._callbacks.on_train_begin(self._arguments, self._state, self._control)
+        except Exception as error:
+            raise TrainingError(
+                f"no run could be begun in {' or '.join(self._names)}: {str(error).rstrip('.')}. Mend it, or leave it "
+                "out of report_to, and run again."
+            ) from error
 
 
-def check_report_to(report_to: Sequence[str]) -> tuple[str, ...]:
-    """The names of the services, checked.
+def _is_open(name: str) -> bool:
+    if name == "wandb":
+        import wandb
+
+        return wandb.run is not None
+    import mlflow
+
+    return mlflow.active_run() is not None
+
+
+def _end_wandb(failed: bool) -> None:
+    import wandb
+
+    wandb.finish(exit_code=int(failed))
+
+
+def _end_mlflow(failed: bool) -> None:
+    import mlflow
+
+    mlflow.end_run("FAILED" if failed else "FINISHED")
+
+
+_ENDS: dict[str, Callable[[bool], None]] = {"wandb": _end_wandb, "mlflow": _end_mlflow}
+
+
+def check_report_to(report_to: Sequence[str], environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """The names of the services, checked for a run in this environment.
 
     Raises:
-        ConfigError: a name that is none of the three.
+        ConfigError: a name that is none of the three, or an environment variable that asks for more than figures.
         MissingExtraError: its package is not installed.
     """
     names = (report_to,) if isinstance(report_to, str) else tuple(report_to)
@@ -91,6 +145,10 @@ def check_report_to(report_to: Sequence[str]) -> tuple[str, ...]:
         packages = _PACKAGES[name]
         if not any(find_spec(package) for package in packages):
             raise MissingExtraError(f"report_to={name!r} needs {packages[0]}. Run: pip install {packages[0]}")
+    for variable in ("WANDB_LOG_MODEL", "WANDB_WATCH") if "wandb" in names else ():
+        # Either would end the run: the model that the integration looks at is only a description.
+        if environment.get(variable, "false").lower() != "false":
+            raise ConfigError(f"report_to='wandb' passes figures on and no weights: unset {variable}")
     return names
 
 

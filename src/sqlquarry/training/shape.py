@@ -6,6 +6,7 @@ import json
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,14 @@ from sqlquarry.errors import UnsupportedModelError
 _HEADER_LENGTH_BYTES = 8  # https://huggingface.co/docs/safetensors, "Format"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ModelShape:
     """A causal decoder's sizes.
 
     Args:
         linears: the decoder's linear layers, name -> (outputs, inputs): what is quantised and what LoRA reaches.
         expert_parameters: parameters of all experts. transformers 5 keeps a layer's experts in one tensor, which
-            bitsandbytes does not quantise and "all-linear" does not reach.
+            bitsandbytes does not quantise. PEFT's "all-linear" adapts it, and `adapter_parameters` does not count that.
         active_expert_share: share of the experts that a token goes through; 0 without experts.
         other_parameters: embeddings, head, norms, routers.
         layers: decoder layers.
@@ -104,10 +105,15 @@ class ModelShape:
             dtypes=frozenset(dtype for dtype, _ in tensors.values()),
         )
 
-    @property
+    @cached_property
     def linear_parameters(self) -> int:
         """Parameters of the decoder's linear layers."""
         return sum(outputs * inputs for outputs, inputs in self.linears.values())
+
+    @cached_property
+    def largest_linear(self) -> int:
+        """Parameters of the largest of them."""
+        return max((outputs * inputs for outputs, inputs in self.linears.values()), default=0)
 
     @property
     def parameters(self) -> int:

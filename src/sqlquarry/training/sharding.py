@@ -25,12 +25,20 @@ def shard_base(model: Any, world: World, *, hybrid: bool, cpu_offload: bool) -> 
         cpu_offload: keep the parts in CPU memory and bring them in layer by layer.
 
     Raises:
-        TrainingError: a parameter is not sharded afterwards; training would silently take the memory of the whole.
+        TrainingError: 4-bit weights are stored in a dtype that FSDP2 does not move bit for bit, or a parameter is not
+            sharded afterwards: training would silently be of another base, or take the memory of the whole.
     """
+    import torch
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
     from torch.distributed.tensor import DTensor
 
+    for name, parameter in model.named_parameters():
+        if hasattr(parameter, "quant_state") and parameter.dtype != torch.float32:
+            raise TrainingError(
+                f"{name} holds 4-bit weights as {parameter.dtype}, which FSDP2 does not move bit for bit: load it with "
+                'QuantizationRecipe(storage_dtype="float32")'
+            )
     kind = world.device.type
     if hybrid and world.size > world.local_size:
         shape = (world.size // world.local_size, world.local_size)

@@ -1,9 +1,9 @@
 """How long training takes, and how well a running one uses its GPU.
 
-A row's time is the longest of three that overlap: the GPU's arithmetic and memory traffic, the CPU that launches its
-kernels, and the gathering of sharded weights. The shares below were measured with this package's loop on one H100
-(2026-11-24, torch 2.11, transformers 5.17, bitsandbytes 0.50.2; 135M to 8B shapes; benchmarks/forecast.py). On other
-GPUs the same shares of their own peaks are assumed. Mostly right within 25 %; the host's part varies from day to day.
+A row's time is the longest of three that overlap: the GPU's arithmetic and memory traffic, the starting of its kernels,
+and the gathering of sharded weights. The shares below were measured with this package's loop on one H200 (2026-11-28,
+torch 2.11, transformers 5.17, bitsandbytes 0.50.2; 135M and 8B shapes; benchmarks/forecast.py), those of dense
+attention and of sharding on H100s. On other GPUs the same shares of their own peaks are assumed.
 """
 
 from __future__ import annotations
@@ -16,16 +16,19 @@ from typing import Any
 
 from sqlquarry.training.config import TrainingConfig
 from sqlquarry.training.hardware import GPU
-from sqlquarry.training.memory import computed_tokens, layer_bytes_per_token, packs_weights, recomputes, uses_flex
+from sqlquarry.training.memory import computed_tokens, layer_bytes_per_token
 from sqlquarry.training.shape import ModelShape
 
-MATMUL_SHARE = 0.60  # of the peak, in the base's matrix products
-TRAVERSALS = 25  # times that each kept byte is read or written over forward and backward, norms and LoRA included
-RECOMPUTED = 1.2  # more of those with recomputation
+MATMUL_SHARE = 0.70  # of the peak, in the base's matrix products
+TRAVERSALS = {True: 17, False: 25}  # times that each kept byte moves, norms and LoRA included: compiled layers, or not
+RECOMPUTED = 1.33  # more of those with recomputation
+UNPACKED_SHARE = 0.41  # of the memory bandwidth, where 4-bit weights are unpacked
 DENSE_ATTENTION_SHARE = {64: 0.036, 128: 0.085}  # of the peak, by head width: sdpa with a dense mask does every pair
 FLEX_REACH = 384  # tokens that one looks at under flex attention, in whole blocks of 128: a schema and its questions
-HOST_LAYER_S = {True: 0.0105, False: 0.0080}  # launching one layer forward and backward: in 4 bits, or not
-HOST_RECOMPUTED = 1.75  # more of it with recomputation
+GRAPH_LAYER_S = 0.0006  # a layer's kernels forward and backward, one after the other, however small
+HOST_LAYER_S = {True: 0.0117, False: 0.0062}  # launching them one by one, compiled: in 4 bits, or not
+HOST_RECOMPUTED = 1.3  # more of both with recomputation
+HOST_NOT_COMPILED = 1.5  # more of the latter where layers are not compiled
 HOST_SHARDED = 1.4  # more of it under FSDP2
 CPU_FLOPS_PER_CORE = 50e9  # float32 with SmolLM2-135M, two cores with AVX512: 243 tokens/s (a full step, QLoRA)
 _AVERAGED_STEPS = 20
@@ -40,7 +43,7 @@ def flops_per_token(
     parameter of the adapter; the head for answer tokens only. Attention: 4 · width · tokens a layer forward, 2.5 times
     that backward (Dao 2023, arXiv:2307.08691, §3). The rest is Kaplan et al. 2020, arXiv:2001.08361, §2.1.
     """
-    passes = 6 if recomputes(config, cuda=cuda) else 4
+    passes = 4 + 2 * config.recomputed(shape.layers, cuda=cuda) / shape.layers
     adapter = shape.adapter_parameters(config.target_modules, config.rank)
     return (
         passes * shape.active_parameters
@@ -73,20 +76,19 @@ def row_seconds(
     flops = flops_per_token(shape, config, tokens, answers / max(1, tokens), cuda=gpu is not None) * tokens
     if gpu is None:
         return flops / (CPU_FLOPS_PER_CORE * (os.cpu_count() or 1) / processes)
-    recompute = recomputes(config, cuda=True)
+    again = config.recomputed(shape.layers, cuda=True) / shape.layers  # share of the layers that go forward twice
     attention = _attention_flops(shape, config, tokens, cuda=True) * tokens
-    share = MATMUL_SHARE if uses_flex(config, cuda=True) else DENSE_ATTENTION_SHARE[64 if shape.head < 128 else 128]
-    moved = (
-        TRAVERSALS * (RECOMPUTED if recompute else 1) * shape.layers * layer_bytes_per_token(shape, config, cuda=True)
-    )
+    share = MATMUL_SHARE if config.uses_flex(cuda=True) else DENSE_ATTENTION_SHARE[64 if shape.head < 128 else 128]
+    moved = TRAVERSALS[config.compiles(cuda=True)] * (1 + (RECOMPUTED - 1) * again) * tokens
+    moved *= shape.layers * layer_bytes_per_token(shape, config, cuda=True)
+    unpacked = (2 + again) * 2.5 * shape.linear_parameters if config.packs_weights else 0.0  # half a byte in, two out
     device = (
         (flops - attention) / (gpu.bf16_flops * MATMUL_SHARE)
         + attention / (gpu.bf16_flops * share)
-        + moved * tokens / gpu.bytes_per_second
+        + (moved + unpacked / UNPACKED_SHARE) / gpu.bytes_per_second
     )
-    host = HOST_LAYER_S[packs_weights(config)] * shape.layers
-    host *= (HOST_RECOMPUTED if recompute else 1) * (HOST_SHARDED if processes > 1 else 1)
-    return max(device, host, _gathered_seconds(shape, config, gpu, processes, passes=3 if recompute else 2))
+    gathered = _gathered_seconds(shape, config, gpu, processes, passes=2 + again)
+    return max(device, _starting_seconds(shape, config, processes, again), gathered)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,13 +141,21 @@ def peak_gpu_bytes() -> int | None:
 
 
 def _attention_flops(shape: ModelShape, config: TrainingConfig, tokens: int, *, cuda: bool) -> float:
-    passes = 1 + 2.5 + (1 if recomputes(config, cuda=cuda) else 0)
-    seen = min(tokens, FLEX_REACH) if uses_flex(config, cuda=cuda) else tokens
+    passes = 1 + 2.5 + config.recomputed(shape.layers, cuda=cuda) / shape.layers
+    seen = min(tokens, FLEX_REACH) if config.uses_flex(cuda=cuda) else tokens
     return 4 * shape.attention * seen * shape.layers * passes
 
 
-def _gathered_seconds(shape: ModelShape, config: TrainingConfig, gpu: GPU, processes: int, *, passes: int) -> float:
+def _starting_seconds(shape: ModelShape, config: TrainingConfig, processes: int, again: float) -> float:
+    each = GRAPH_LAYER_S
+    if not config.records(cuda=True, processes=processes):
+        each = HOST_LAYER_S[config.packs_weights] * (HOST_SHARDED if processes > 1 else 1)
+        each *= 1 if config.compiles(cuda=True) else HOST_NOT_COMPILED
+    return each * shape.layers * (1 + (HOST_RECOMPUTED - 1) * again)
+
+
+def _gathered_seconds(shape: ModelShape, config: TrainingConfig, gpu: GPU, processes: int, *, passes: float) -> float:
     """FSDP2 gathers each layer before it is used: all parts but the own one, once a pass (arXiv:2304.11277, §3)."""
-    linear = shape.linear_parameters * (0.5 if packs_weights(config) else 2)
+    linear = shape.linear_parameters * (0.5 if config.packs_weights else 2)
     whole = linear + 2 * (shape.parameters - shape.linear_parameters)
     return passes * whole * (processes - 1) / processes / gpu.link_bytes_per_second

@@ -8,13 +8,13 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from sqlquarry.artifacts import MANIFEST, AdapterCheckpoint, Record, base_digest, write_json, write_manifest
-from sqlquarry.errors import RecordError, TrainingError
+from sqlquarry.errors import DeviceError, RecordError, TrainingError
 from sqlquarry.extras import require
 from sqlquarry.inference import pick_device
 from sqlquarry.prompt import Encoded, PromptFormatter
@@ -24,6 +24,7 @@ from sqlquarry.training.card import write_card
 from sqlquarry.training.checkpoint import Checkpoints
 from sqlquarry.training.config import TrainingConfig
 from sqlquarry.training.guards import check_run
+from sqlquarry.training.hardware import gpu_named
 from sqlquarry.training.launch import launch
 from sqlquarry.training.loop import Log, Loop
 from sqlquarry.training.model import load_base, make_trainable
@@ -129,7 +130,15 @@ class QLoRAFSDPTrainer:
         }
         if not world.lead(lambda: _finished(output, identity)):
             plan = world.lead(
-                lambda: self._checked_plan(train, examples, base, formatter, tokenizer, processes=world.size)
+                lambda: self._checked_plan(
+                    train,
+                    examples,
+                    base,
+                    formatter,
+                    tokenizer,
+                    processes=world.size,
+                    instances=world.size // world.local_size,
+                )
             )
             checkpoints = Checkpoints(checkpoint_dir or output / ".checkpoints", kept=self.config.kept_checkpoints)
             provenance = self._trained(
@@ -202,12 +211,22 @@ class QLoRAFSDPTrainer:
         tokenizer: Any,
         *,
         processes: int,
+        instances: int = 1,
     ) -> TrainingPlan:
         """The forecast of a run on this machine, after `check_run` found nothing against it."""
         import torch
 
         check_report_to(self.config.report_to)
-        plan = plan_training(base, formatter, tokenizer, self.config, records, examples=examples, processes=processes)
+        plan = plan_training(
+            base,
+            formatter,
+            tokenizer,
+            self.config,
+            records,
+            examples=examples,
+            processes=processes,
+            instances=instances,
+        )
         here = torch.cuda.device_count() if pick_device(self.config.device) == "cuda" else None
         # Under torchrun this machine may be one of several.
         gpus_here = here if "LOCAL_WORLD_SIZE" not in os.environ else None
@@ -227,23 +246,25 @@ class QLoRAFSDPTrainer:
         checkpoints: Checkpoints,
     ) -> dict[str, Any]:
         """Train and, on the leading process, save the adapter's two files; what the manifest says of the run."""
-        with quiet_transformers():
-            model, recipe = load_base(base, self.config, world)
-            model = make_trainable(model, self.config, world)
+        with _device_failures(), quiet_transformers():
+            model, recipe = load_base(base, plan.config, world)
+            model = make_trainable(model, plan.config, world)
         schedule = schedule_of(rows, self.config, model.config.hidden_size)
         with contextlib.ExitStack() as stack:
             logs: list[Log] = []
             if world.leads:
-                pace = PaceMeter(plan.needed_flops_per_token, plan.gpu, world.size)
+                known = gpu_named(plan.gpu.name) if plan.gpu else None  # of another no peak rate is known
+                pace = PaceMeter(plan.needed_flops_per_token, known, world.size)
                 logs.append(stack.enter_context(StepLog(output / "training_log.jsonl", schedule.steps, pace)))
                 logs.append(
                     stack.enter_context(Reporter(self.config.report_to, output, self.config.identity, schedule.steps))
                 )
+            stack.enter_context(_device_failures())
             outcome = Loop(
                 model,
                 rows,
                 schedule,
-                self.config,
+                plan.config,
                 world,
                 checkpoints=checkpoints,
                 logs=logs,
@@ -305,6 +326,34 @@ def _encode(records: Sequence[Record], formatter: PromptFormatter, tokenizer: An
 
 def _name(records: Sequence[Record], index: int) -> str:
     return records[index].id or f"record {index}"
+
+
+@contextlib.contextmanager
+def _device_failures() -> Iterator[None]:
+    """What only the device finds out, as errors that say what to do.
+
+    Raises:
+        DeviceError: memory ran out.
+        TrainingError: torch.compile failed.
+    """
+    import torch
+
+    try:
+        yield
+    except torch._dynamo.exc.TorchDynamoException as error:  # noqa: SLF001 - what torch.compile raises; no public name
+        raise TrainingError(
+            f"torch.compile failed: {error}. It needs a C compiler. TrainingConfig(compiled=False) trains without it."
+        ) from error
+    except RuntimeError as error:
+        # Memory that runs out while a graph is recorded comes in the context of another error.
+        causes = [error, error.__context__, error.__cause__]
+        if not any(isinstance(cause, torch.OutOfMemoryError) for cause in causes):
+            raise
+        raise DeviceError(
+            f"the GPU's memory ran out, which the forecast had not expected ({str(error).partition('.')[0]}). Set "
+            "TrainingConfig(gradient_checkpointing=True, hold_dequantized=False) or a smaller max_sequence_tokens, and "
+            "run again: with the former it goes on from the newest checkpoint."
+        ) from error
 
 
 def _finished(output: Path, identity: dict[str, Any]) -> bool:

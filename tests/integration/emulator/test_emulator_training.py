@@ -79,6 +79,19 @@ def test_a_job_sees_the_container_contract_and_nothing_of_the_host(jobs, monkeyp
     assert set(read["inputdataconfig"]) == {"code", "train"}
 
 
+def test_a_job_reads_its_secrets_by_their_arns(jobs):
+    arn = jobs.aws.session().client("secretsmanager").create_secret(Name="wandb", SecretString='{"key": "abc"}')["ARN"]
+    script = """
+    from sqlquarry import container
+    container._provide_secrets()
+    print(os.environ["WANDB_PROJECT"], os.environ["WANDB_API_KEY"])
+    """
+    environment = {"WANDB_PROJECT": "wiki", "SQLQUARRY_SECRET_ARNS": json.dumps({"WANDB_API_KEY": arn})}
+    done = jobs.run("secrets", script, Environment=environment)
+    assert done["TrainingJobStatus"] == "Completed", done.get("FailureReason")
+    assert jobs.lines("secrets") == ["wiki abc"]
+
+
 def test_a_finished_job_has_stages_times_outputs_and_a_log(jobs):
     script = """
     (MODEL / "adapter").mkdir()

@@ -18,6 +18,7 @@ from sqlquarry import PromptFormatter, Record
 from sqlquarry.artifacts import AdapterCheckpoint, MergedModel
 from sqlquarry.bedrock.preflight import preflight
 from sqlquarry.container import main
+from sqlquarry.errors import TrainingError
 from sqlquarry.training import TrainingConfig
 from sqlquarry.training.sagemaker import bootstrap
 from sqlquarry.training.sagemaker.metrics import Progress
@@ -149,12 +150,17 @@ def test_the_first_failure_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert (tmp_path / "output" / "failure").read_text() == "the cause"
 
 
-@pytest.mark.parametrize("stored", ["hf_token\n", '{"HF_TOKEN": "hf_token"}'])
-def test_the_token_comes_from_the_secret_alone(monkeypatch: pytest.MonkeyPatch, stored: str) -> None:
+@pytest.mark.parametrize("stored", ["hf_token\n", '{"anything": "hf_token"}'])
+def test_variables_come_from_their_secrets(monkeypatch: pytest.MonkeyPatch, stored: str) -> None:
     import boto3
 
     from sqlquarry import container
 
+    arns = {
+        "HF_TOKEN": "arn:aws:secretsmanager:eu-west-1:123456789012:secret:hub-AbCdEf",
+        "WANDB_API_KEY": "arn:aws:secretsmanager:us-east-1:123456789012:secret:wandb-AbCdEf",
+    }
+    values = dict(zip(arns.values(), (stored, "key"), strict=True))
     asked: list[dict[str, Any]] = []
 
     class Secrets:
@@ -162,14 +168,36 @@ def test_the_token_comes_from_the_secret_alone(monkeypatch: pytest.MonkeyPatch, 
             asked.append({"service": service, **options})
             return self
 
-        def get_secret_value(self, **request: str) -> dict[str, str]:
-            asked.append(request)
-            return {"SecretString": stored}
+        def get_secret_value(self, SecretId: str) -> dict[str, str]:  # noqa: N803 - the API's name
+            return {"SecretString": values[SecretId]}
 
-    arn = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:hub-AbCdEf"
     monkeypatch.setattr(boto3.session, "Session", Secrets)
-    monkeypatch.setenv("HF_TOKEN", "")
-    monkeypatch.setenv("SQLQUARRY_HF_TOKEN_SECRET_ARN", arn)
-    container._provide_token()
-    assert os.environ["HF_TOKEN"] == "hf_token"
-    assert asked == [{"service": "secretsmanager", "region_name": "eu-west-1"}, {"SecretId": arn}]
+    for name in arns:
+        monkeypatch.setenv(name, "")
+    monkeypatch.setenv("SQLQUARRY_SECRET_ARNS", json.dumps(arns))
+    container._provide_secrets()
+    assert (os.environ["HF_TOKEN"], os.environ["WANDB_API_KEY"]) == ("hf_token", "key")
+    assert asked == [
+        {"service": "secretsmanager", "region_name": "eu-west-1"},
+        {"service": "secretsmanager", "region_name": "us-east-1"},
+    ]
+
+
+def test_a_secret_that_may_not_be_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import boto3
+    from botocore.exceptions import ClientError
+
+    from sqlquarry import container
+
+    class Secrets:
+        def client(self, *_: str, **__: str) -> Secrets:
+            return self
+
+        def get_secret_value(self, **_: str) -> None:
+            raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": "no"}}, "GetSecretValue")
+
+    arn = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:wandb-AbCdEf"
+    monkeypatch.setattr(boto3.session, "Session", Secrets)
+    monkeypatch.setenv("SQLQUARRY_SECRET_ARNS", json.dumps({"WANDB_API_KEY": arn}))
+    with pytest.raises(TrainingError, match=rf"reading WANDB_API_KEY from {arn} failed: .*needs secretsmanager:Get"):
+        container._provide_secrets()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import os
+import signal
+import sys
 from pathlib import Path
 
 import pytest
 
 from sqlquarry.artifacts import AdapterCheckpoint, Record
 from sqlquarry.errors import RecordError, TrainingError
-from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
+from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig, launch
 
 from training_runs import RECORDS, difference, log_of, trainer
 
@@ -38,6 +42,46 @@ def test_an_error_in_the_processes_comes_back_as_itself(tiny_llama: Path, tmp_pa
     (tmp_path / "a" / "mine.txt").write_text("x")
     with pytest.raises(TrainingError, match="holds files that no training run wrote"):
         trainer(tiny_llama).train(RECORDS, output_dir=tmp_path / "a", processes=2)
+
+
+def test_processes_that_cannot_start_say_why(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Another package of this name comes first: torchrun starts, but none of our code does.
+    (tmp_path / "sqlquarry").mkdir()
+    (tmp_path / "sqlquarry" / "__init__.py").write_text("raise ImportError('half an installation')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(TrainingError, match="first error above is ImportError: half an installation"):
+        trainer(tiny_llama).train(RECORDS, output_dir=tmp_path / "a", processes=2)
+    assert "ImportError: half an installation" in capsys.readouterr().err
+
+
+def test_torchrun_is_told_to_end_where_waiting_for_it_ends_early(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Killed, it would leave its processes behind, which run in sessions of their own.
+    program = (
+        "import pathlib, signal, sys, time\n"
+        "def end(*_): pathlib.Path(sys.argv[1]).write_text('told'); sys.exit()\n"
+        "signal.signal(signal.SIGTERM, end); print('ready', file=sys.stderr, flush=True); time.sleep(60)"
+    )
+
+    class Stderr(io.StringIO):
+        def write(self, text: str) -> int:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            return super().write(text)
+
+    def give_up(*_: object) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(sys, "stderr", Stderr())
+    before = signal.signal(signal.SIGUSR1, give_up)
+    try:
+        with pytest.raises(TimeoutError):
+            launch._run([sys.executable, "-c", program, str(tmp_path / "end")], os.environ)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert (tmp_path / "end").read_text() == "told"
 
 
 def test_bad_records_are_found_before_processes_start(tiny_llama: Path, tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ def loss_and_gradients(
     model.zero_grad()
     total = 0.0
     for row in rows:
-        loss = answer_loss(model, model_inputs(row), answers)
+        loss = answer_loss(model, model_inputs(row)) / answers
         loss.backward()
         total += loss.item()
     return total, {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
@@ -60,6 +60,6 @@ def test_packed_equals_alone(
 def test_answer_loss_equals_transformers_own(model: Any, examples: tuple[list[Encoded], list[str]]) -> None:
     for example in examples[0][:3]:
         rows = pack([example], ["schema"], max_tokens=512, share_prefixes=True, seed=0)
-        ours = answer_loss(model, model_inputs(rows[0]), None)
+        ours = answer_loss(model, model_inputs(rows[0])) / rows[0].answers
         theirs = model(input_ids=torch.tensor([example.input_ids]), labels=torch.tensor([example.labels])).loss
         assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)

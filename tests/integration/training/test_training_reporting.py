@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from sqlquarry.errors import ConfigError, MissingExtraError
+from sqlquarry.errors import ConfigError, MissingExtraError, TrainingError
 from sqlquarry.training import reporting
 from sqlquarry.training.reporting import Reporter
 
@@ -25,6 +26,40 @@ def test_tensorboard_holds_every_figure_of_every_step(tmp_path: Path) -> None:
     assert [(event.step, event.value) for event in seen.Scalars("train/loss")] == [(1, 3.0), (2, 2.0), (3, 1.5)]
     assert [event.value for event in seen.Scalars("eval/loss")] == [1.25]
     assert "rank" in seen.Tensors("model_config/text_summary")[0].tensor_proto.string_val[0].decode()
+
+
+def test_parameters_are_the_runs_own_and_no_trainers(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = {"learning_rate": 3e-3, "seed": 7}
+    with Reporter("tensorboard", tmp_path, config, steps=1) as report:
+        report({"step": 1, "loss": 3.0})
+    (events,) = tmp_path.rglob("events.out.tfevents.*")
+    seen = EventAccumulator(str(events)).Reload()
+    for tag in ("args/text_summary", "model_config/text_summary"):
+        assert json.loads(seen.Tensors(tag)[0].tensor_proto.string_val[0]) == config
+
+
+def test_a_service_that_cannot_be_written_to_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "file" / "runs"))
+    with (
+        Reporter("tensorboard", tmp_path, {}, steps=1) as report,
+        pytest.raises(TrainingError, match=r"no run could be begun in tensorboard: .*report_to"),
+    ):
+        report({"step": 1, "loss": 3.0})
+
+
+def test_what_wandb_would_do_with_weights_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reporting, "find_spec", lambda _: True)
+    for name, value in {"WANDB_LOG_MODEL": "end", "WANDB_WATCH": "all"}.items():
+        with monkeypatch.context() as patched:
+            patched.setenv(name, value)
+            Reporter("tensorboard", tmp_path, {}, steps=1)
+            with pytest.raises(ConfigError, match=f"unset {name}"):
+                Reporter("wandb", tmp_path, {}, steps=1)
+            patched.setenv(name, "false")
+            Reporter("wandb", tmp_path, {}, steps=1)
 
 
 def test_nothing_is_written_before_the_first_step(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from sqlquarry.artifacts import AdapterCheckpoint
 from sqlquarry.errors import TrainingError, TrainingInterruptedError
-from sqlquarry.training import launch, loop
+from sqlquarry.training import engine, launch, loop
 
 from training_runs import OPTIONS, RECORDS, difference, log_of, trainer
 
@@ -88,14 +88,14 @@ def test_another_run_is_not_gone_on_with(tiny_llama: Path, tmp_path: Path, monke
 def test_a_loss_that_is_no_number_keeps_the_adapter_from_before(
     tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = loop.answer_loss
+    real = engine.answer_loss
     calls = []
 
     def breaks(*arguments: Any) -> torch.Tensor:
         calls.append(1)
         return real(*arguments) * (float("nan") if len(calls) > 8 else 1)
 
-    monkeypatch.setattr(loop, "answer_loss", breaks)
+    monkeypatch.setattr(engine, "answer_loss", breaks)
     with pytest.raises(TrainingError, match=r"the loss became nan in step \d+ .* kept in the last checkpoint"):
         trainer(tiny_llama, checkpoint_interval_steps=None).train(RECORDS, output_dir=tmp_path / "a")
     (checkpoint,) = (tmp_path / "a" / ".checkpoints").iterdir()
@@ -137,10 +137,8 @@ def test_a_process_of_two_that_is_killed_ends_the_other_and_one_goes_on_alone(
     whole: AdapterCheckpoint, tiny_llama: Path, tmp_path: Path
 ) -> None:
     path = job(tiny_llama, tmp_path)
-    address = ["--nnodes=1", "--node-rank=0", "--master-addr=127.0.0.1", f"--master-port={launch._free_port()}"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", *address, "--nproc-per-node=2"]
     process = subprocess.Popen(
-        [*torchrun, "-m", "sqlquarry.training", str(path)],
+        [sys.executable, *launch.TORCHRUN, "--nproc-per-node=2", "-m", "sqlquarry.training", str(path)],
         env=os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
     )
     wait_for_step(tmp_path / "adapter", 2, process)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,15 @@ import bitsandbytes
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import MixtralConfig, MixtralForCausalLM
 
 from sqlquarry.artifacts import MANIFEST, AdapterCheckpoint, Record
-from sqlquarry.errors import DeviceError, IncompleteArtifactError, RecordError, TrainingError
+from sqlquarry.errors import ConfigError, DeviceError, IncompleteArtifactError, RecordError, TrainingError
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.quantization import QuantizationRecipe, load_causal_lm
-from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig, model
+from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig, loop, model
 
-from conftest import toy_examples
+from conftest import tiny_tokenizer, toy_examples
 
 RECORDS = [Record(**example) for example in toy_examples(24)]
 CONFIG = TrainingConfig(epochs=1, records_per_step=6, max_sequence_tokens=320, learning_rate=3e-3, device="cpu")
@@ -131,3 +133,39 @@ def test_cuda_where_there_is_none(tiny_llama: Path, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(DeviceError, match="sees no CUDA device"):
         QLoRAFSDPTrainer(tiny_llama, config=TrainingConfig(device="cuda")).train(RECORDS, output_dir=tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried 2 GiB."), (DeviceError, "ran out.*gradient_checkpoint")),
+        (torch._dynamo.exc.TorchDynamoException("no C compiler"), (TrainingError, "no C compiler.*compiled=False")),
+    ],
+)
+def test_what_only_the_device_finds_out_says_what_to_do(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, expected: Any
+) -> None:
+    def fails(_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(loop.Loop, "run", fails)
+    with pytest.raises(expected[0], match=expected[1]):
+        QLoRAFSDPTrainer(tiny_llama, config=CONFIG).train(RECORDS, output_dir=tmp_path / "a")
+
+
+def test_experts_are_trained(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
+    sizes |= {"num_hidden_layers": 1, "num_local_experts": 4, "num_experts_per_tok": 2}
+    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    MixtralForCausalLM(MixtralConfig(vocab_size=len(tokenizer), **sizes, **ids)).save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    config = dataclasses.replace(CONFIG, epochs=4, learning_rate=2e-2)
+    run = QLoRAFSDPTrainer(tmp_path / "base", config=config).train(RECORDS, output_dir=tmp_path / "run")
+    losses = [entry["loss"] for entry in log_of(run)]
+    assert losses[-1] < losses[0] - 0.1
+    assert any(".experts." in name for name in load_file(run.path / "adapter_model.safetensors"))
+    with pytest.raises(ConfigError, match="which PEFT does not apply to experts: set it to 0"):
+        QLoRAFSDPTrainer(tmp_path / "base", config=dataclasses.replace(CONFIG, dropout=0.1)).train(
+            RECORDS, output_dir=tmp_path / "other"
+        )

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from botocore.config import Config
+from botocore.exceptions import EndpointConnectionError
 
 from sqlquarry.emulator.api import ApiError, validate
-from sqlquarry.emulator.session import environment
+from sqlquarry.emulator.session import environment, loopback_session
 from sqlquarry.emulator.training_container import Cluster, Container
 from sqlquarry.emulator.training_files import CheckpointSync, S3Files
 from sqlquarry.emulator.training_job import TrainingJob
 from sqlquarry.emulator.training_request import refuse
+from sqlquarry.emulator.training_run import _reserved_port
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 AWS = environment("http://127.0.0.1:1", "us-east-1")
@@ -95,6 +99,46 @@ def test_a_file_that_goes_away_while_it_is_copied_is_passed_over(tmp_path):
     sync = CheckpointSync(S3Files(Vanishing()), tmp_path, "s3://b/run")
     sync.push()
     sync.push()
+
+
+def test_a_file_may_also_go_away_after_boto3_has_its_size(tmp_path):
+    # boto3 opens a file when it sends it, and reports one that is gone by then as a stream that cannot be rewound.
+    nowhere = "http://127.0.0.1:1"
+    client = loopback_session(nowhere, "us-east-1").client("s3", config=Config(retries={"total_max_attempts": 2}))
+    sync = CheckpointSync(S3Files(client), tmp_path, "s3://b/run")
+    (tmp_path / "moved").write_text("x")
+    client.meta.events.register("before-send.s3.PutObject", lambda **_: (tmp_path / "moved").unlink(missing_ok=True))
+    sync.push()
+    (tmp_path / "there").write_text("x")
+    with pytest.raises(EndpointConnectionError, match=nowhere):
+        sync.push()
+
+
+def test_a_folder_that_goes_away_while_it_is_looked_at_is_passed_over(tmp_path, monkeypatch):
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "whole").write_text("x")
+    real = os.scandir
+
+    def scandir(path):
+        if Path(path) == tmp_path / "tmp":
+            Path(path).rmdir()
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    s3 = FakeS3()
+    CheckpointSync(S3Files(s3), tmp_path, "s3://b/run").push()
+    assert s3.uploads == ["run/whole"]
+
+
+def test_the_port_of_the_hosts_is_kept_for_the_one_that_knows_its_number():
+    with _reserved_port() as port:
+        with socket.socket() as stranger, pytest.raises(OSError, match="in use"):
+            stranger.bind(("127.0.0.1", port))
+        with socket.socket() as host:  # as torch's store binds
+            host.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            host.bind(("127.0.0.1", port))
+            host.listen()
+            socket.create_connection(("127.0.0.1", port), timeout=5).close()
 
 
 def test_glances_are_rare(tmp_path):

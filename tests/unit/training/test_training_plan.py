@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import struct
 from pathlib import Path
@@ -15,9 +16,10 @@ from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, RecordError, UnsupportedModelError
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.training import TrainingConfig
-from sqlquarry.training.hardware import A10G, GPUS, H100, INSTANCES, gpu_named, instance_named
+from sqlquarry.training.fit import fitted
+from sqlquarry.training.hardware import A10G, GPU, GPUS, H100, H200, INSTANCES, gpu_named, instance_named
 from sqlquarry.training.memory import forecast_memory
-from sqlquarry.training.plan import TrainingPlan, plan_training
+from sqlquarry.training.plan import TrainingPlan, _this_machine, plan_training
 from sqlquarry.training.shape import ModelShape
 from sqlquarry.training.speed import PaceMeter, flops_per_token, row_seconds
 
@@ -108,57 +110,60 @@ def test_a_broken_header_is_a_clear_error(tmp_path: Path) -> None:
         ModelShape.read(tmp_path)
 
 
-# torch.cuda.max_memory_allocated and seconds a row on one H100, 2026-11-24, sdpa: shape, quantization, recomputation,
-# tokens, answer tokens, bytes, seconds. benchmarks/forecast.py measures them.
-MEASURED = [
-    (SMOLLM2, "nf4", True, 1024, 250, 444_058_112, 0.461),
-    (SMOLLM2, "nf4", True, 4096, 1000, 1_017_803_264, 0.666),
-    (SMOLLM2_1_7B, None, False, 2048, 500, 10_172_870_656, 0.178),
-    (SMOLLM2_1_7B, None, False, 4096, 1000, 16_538_648_576, 0.460),
-    (LLAMA_8B, "nf4", True, 1024, 250, 7_137_265_152, 0.605),
-    (LLAMA_8B, "nf4", True, 2048, 500, 7_791_151_616, 0.536),
-    (LLAMA_8B, "nf4", True, 2048, 1000, 8_563_026_432, 0.570),
-    (LLAMA_8B, "nf4", True, 4096, 1000, 9_147_106_816, 1.065),
+# benchmarks/forecast.py on one H200, 2026-11-28, 8B: what is set, tokens of a row, most GiB that torch allocated,
+# seconds of a row. A record of 96 tokens learns 25 of them. With dropout a row is no graph, as under several processes.
+MEASURED: list[tuple[dict[str, Any], int, float, float]] = [
+    ({"gradient_checkpointing": 32}, 3072, 7.41, 0.2837),
+    ({"gradient_checkpointing": 16}, 3072, 13.36, 0.2405),
+    ({"gradient_checkpointing": 0}, 3072, 19.46, 0.1962),
+    ({"gradient_checkpointing": 32}, 8192, 9.76, 0.6897),
+    ({"gradient_checkpointing": 0}, 2048, 15.18, 0.1363),
+    ({"gradient_checkpointing": 0, "dropout": 0.01}, 3072, 19.64, 0.3729),
+    ({"gradient_checkpointing": 32, "dropout": 0.01}, 3072, 7.72, 0.4780),
+    ({"gradient_checkpointing": 32, "compiled": False, "attention": "flex"}, 3072, 8.32, 0.7320),
+    ({"gradient_checkpointing": 0, "hold_dequantized": True}, 3072, 29.35, 0.1783),
+    ({"gradient_checkpointing": 0, "hold_dequantized": True, "dropout": 0.01}, 3072, 29.35, 0.1994),
 ]
 
 
-# The same of benchmarks/scaling.py: flex attention, one and two H100s (FSDP2), weights in 4 bits or held as 16: shape,
-# held, recomputation, tokens, processes, GiB, seconds of a row. A record of 96 tokens learns 25 of them.
-LLAMA_70B = {"hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80, "num_attention_heads": 64}
-LLAMA_70B |= {"num_key_value_heads": 8, "vocab_size": 128256, "tie_word_embeddings": False}
-SCALED = [
-    (LLAMA_8B, False, True, 3072, 1, 7.95, 0.626),
-    (LLAMA_8B, False, True, 3072, 2, 7.59, 0.922),
-    (LLAMA_8B, True, True, 3072, 1, 17.59, 0.512),
-    (LLAMA_8B, True, True, 3072, 2, 12.97, 0.666),
-    (LLAMA_8B, False, True, 8192, 1, 11.18, 1.016),
-    (LLAMA_8B, True, False, 4096, 1, 43.77, 0.411),
-    (LLAMA_70B, False, True, 3072, 2, 31.5, 3.353),
-]
-
-
-@pytest.mark.parametrize(("sizes", "held", "recompute", "tokens", "processes", "memory", "seconds"), SCALED)
-def test_forecasts_agree_with_flex_attention_and_two_gpus(
-    *, sizes: dict[str, Any], held: bool, recompute: bool, tokens: int, processes: int, memory: float, seconds: float
-) -> None:
-    config = TrainingConfig(
-        hold_dequantized=held, gradient_checkpointing=recompute, attention="flex", max_sequence_tokens=tokens
-    )
-    answers = tokens * 25 // 96
-    forecast = forecast_memory(llama(sizes), config, [(tokens, answers)], processes=processes)
-    assert forecast.allocated / 2**30 == pytest.approx(memory, rel=0.05)
-    measured = pytest.approx(seconds, rel=0.2)
-    assert row_seconds(llama(sizes), config, tokens, answers, gpu=H100, processes=processes) == measured
-
-
-@pytest.mark.parametrize(("sizes", "quantization", "recompute", "tokens", "answers", "memory", "seconds"), MEASURED)
+@pytest.mark.parametrize(("changes", "tokens", "memory", "seconds"), MEASURED)
 def test_forecasts_agree_with_a_measured_gpu(
-    *, sizes: dict[str, Any], quantization: Any, recompute: bool, tokens: int, answers: int, memory: int, seconds: float
+    changes: dict[str, Any], tokens: int, memory: float, seconds: float
 ) -> None:
-    config = TrainingConfig(quantization=quantization, gradient_checkpointing=recompute, attention="sdpa")
-    forecast = forecast_memory(llama(sizes), config, [(10, 2), (tokens, answers)])
-    assert forecast.allocated == pytest.approx(memory, rel=0.05)
-    assert row_seconds(llama(sizes), config, tokens, answers, gpu=H100) == pytest.approx(seconds, rel=0.3)
+    config = TrainingConfig(max_sequence_tokens=tokens, **{"hold_dequantized": False} | changes)
+    answers = tokens * 25 // 96
+    forecast = forecast_memory(llama(LLAMA_8B), config, [(10, 2), (tokens, answers)])
+    assert forecast.allocated / 2**30 == pytest.approx(memory, rel=0.05)
+    assert row_seconds(llama(LLAMA_8B), config, tokens, answers, gpu=H200) == pytest.approx(seconds, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "processes", "held", "layers"),
+    [
+        (H200, 1, True, 0),  # all fits: nothing is unpacked, nothing recomputed
+        (dataclasses.replace(H200, memory_bytes=20 * 2**30), 1, False, range(4, 16)),
+        (dataclasses.replace(H200, memory_bytes=12 * 2**30), 1, False, range(24, 32)),
+        (A10G, 4, False, 0),  # what travels over PCIe had better be packed
+        (dataclasses.replace(H200, memory_bytes=14 * 2**30), 8, False, range(1, 32)),  # the whole base is loaded first
+    ],
+)
+def test_what_is_left_open_is_chosen_by_memory_and_time(
+    gpu: GPU, processes: int, *, held: bool, layers: int | range
+) -> None:
+    config = TrainingConfig(max_sequence_tokens=3072)
+    chosen = fitted(llama(LLAMA_8B), config, [(3072, 800)], gpu, processes=processes, sharers=processes)
+    assert chosen.hold_dequantized is held
+    assert chosen.gradient_checkpointing in (layers if isinstance(layers, range) else [layers])
+    asked = TrainingConfig(max_sequence_tokens=3072, hold_dequantized=False, gradient_checkpointing=True)
+    assert fitted(llama(LLAMA_8B), asked, [(3072, 800)], gpu, processes=processes, sharers=processes) == asked
+
+
+def test_what_fits_in_no_way_is_chosen_smallest_and_does_not_fit() -> None:
+    small = dataclasses.replace(A10G, memory_bytes=6 * 2**30)
+    config = TrainingConfig(max_sequence_tokens=3072)
+    chosen = fitted(llama(LLAMA_8B), config, [(3072, 800)], small, processes=1, sharers=1)
+    assert (chosen.hold_dequantized, chosen.gradient_checkpointing) == (False, 32)
+    assert forecast_memory(llama(LLAMA_8B), chosen, [(3072, 800)]).needed > small.memory_bytes
 
 
 def test_the_8b_shape_costs_thirty_gigaflop_a_token() -> None:
@@ -180,11 +185,12 @@ def test_memory_grows_with_what_is_asked_and_shrinks_with_sharers(
     *, tokens: int, more: int, answers: int, rank: int, processes: int, recompute: bool
 ) -> None:
     shape = llama(LLAMA_8B)
-    config = TrainingConfig(gradient_checkpointing=recompute, rank=rank, attention="sdpa")
 
     def needed(tokens: int = tokens, processes: int = processes, **changes: Any) -> int:
         changed = TrainingConfig(**{"gradient_checkpointing": recompute, "rank": rank, "attention": "sdpa"} | changes)
-        return forecast_memory(shape, changed, [(tokens, answers)], processes=processes).needed
+        forecast = forecast_memory(shape, changed, [(tokens, answers)], processes=processes)
+        assert forecast.needed > forecast.peak >= forecast.loading  # the whole base is there before it is sharded
+        return forecast.training
 
     assert needed(tokens + more) >= needed()
     assert needed(rank=rank + 1) > needed()
@@ -194,7 +200,6 @@ def test_memory_grows_with_what_is_asked_and_shrinks_with_sharers(
     if processes >= 2:
         assert needed(processes=processes * 2) < needed()
         assert needed(cpu_offload=True) < needed()
-    assert forecast_memory(shape, config, [(tokens, answers)], processes=processes).peak < needed()
 
 
 def test_a_plan_counts_what_the_trainer_will_do(tmp_path: Path) -> None:
@@ -278,3 +283,45 @@ def test_the_pace_is_of_the_last_steps() -> None:
         pace = meter({"seconds": 12.0 + step, "tokens": 1000})
     assert pace.tokens_per_second == pytest.approx(1000)
     assert str(PaceMeter()({"seconds": 1.0, "tokens": 1})) == "0 tokens/s"
+
+
+def test_a_gpu_of_no_known_name_is_planned_with_its_own_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    found: dict[str, Any] = {"is_available": True, "get_device_name": "NVIDIA RTX 9999"}
+    found |= {"memory_reserved": 3 * 2**30, "memory_allocated": 2**30}
+    for name, value in found.items():
+        monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (18 * 2**30, 24 * 2**30))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *, including_emulation: not including_emulation)
+    gpu = _this_machine(TrainingConfig())
+    assert gpu is not None
+    assert (gpu.name, gpu.memory_bytes, gpu.has_bf16) == ("NVIDIA RTX 9999", 20 * 2**30, True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H200")
+    assert _this_machine(TrainingConfig()) == dataclasses.replace(H200, memory_bytes=20 * 2**30)
+    assert _this_machine(TrainingConfig(device="cpu")) is None
+
+
+def test_names_are_whole_words() -> None:
+    assert gpu_named("NVIDIA L40") is None
+    assert gpu_named("Quadro T400") is None
+    assert gpu_named("NVIDIA L40S") is not gpu_named("NVIDIA L4")
+
+
+def test_what_has_experts_is_forecast_as_it_runs_uncompiled(tmp_path: Path) -> None:
+    tensors = {name: list(entry[1]) for name, entry in llama_tensors(TINY).items() if ".mlp." not in name}
+    tensors |= {
+        f"model.layers.{layer}.block_sparse_moe.experts.{expert}.{matrix}.weight": [128, 64]
+        for layer in range(2)
+        for expert in range(4)
+        for matrix in ("w1", "w2", "w3")
+    }
+    header = json.dumps({name: {"dtype": "BF16", "shape": shape} for name, shape in tensors.items()}).encode()
+    (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    (tmp_path / "config.json").write_text(json.dumps(TINY | {"num_local_experts": 4, "num_experts_per_tok": 2}))
+    tokenizer = tiny_tokenizer()
+    formatter = PromptFormatter().bind(tokenizer)
+    forecast = plan_training(tmp_path, formatter, tokenizer, TrainingConfig(), RECORDS, gpu="H200")
+    assert forecast.config.compiled is False
+    assert not forecast.config.uses_flex(cuda=True)
+    assert not forecast.config.records(cuda=True, processes=1)

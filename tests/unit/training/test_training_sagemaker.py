@@ -8,22 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from training_sagemaker_fakes import REGION, ROLE, Account, refusal
+from training_sagemaker_fakes import API_KEY, KEY, RECORDS, ROLE, TOKEN, TRAINER, Account, launcher, refusal
 
 from sqlquarry import PromptFormatter, QLoRAFSDPTrainer, Record, TrainingConfig
 from sqlquarry.errors import ConfigError, RecordError, TrainingError
 from sqlquarry.training.sagemaker import SageMakerLauncher
 from sqlquarry.training.sagemaker.request import violations
-
-RECORDS = [Record("How many?", "CREATE TABLE t (a INT)", "SELECT COUNT(*) FROM t")]
-TRAINER = QLoRAFSDPTrainer("meta-llama/Meta-Llama-3-8B-Instruct")
-SECRET = f"arn:aws:secretsmanager:{REGION}:123456789012:secret:hugging-face-AbCdEf"
-KEY = f"arn:aws:kms:{REGION}:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
-
-
-def launcher(account: Account | None = None, **changes: Any) -> SageMakerLauncher:
-    options = {"bucket": "models", "session": account or Account(), "poll_interval_s": 0.0} | changes
-    return SageMakerLauncher(ROLE, **options)
 
 
 def channels(request: dict[str, Any]) -> dict[str, str]:
@@ -42,7 +32,8 @@ def test_every_option_has_its_place_in_a_request_that_the_service_model_accepts(
         security_group_ids=["sg-0a1b2c3d"],
         kms_key_arn=KEY,
         tags={"team": "data"},
-        hf_token_secret_arn=SECRET,
+        environment={"WANDB_PROJECT": "wiki"},
+        secret_arns={"WANDB_API_KEY": API_KEY, "HF_TOKEN": TOKEN},
     ).dry_run(TRAINER, RECORDS, RECORDS, name="wiki")
 
     assert violations(request, account.meta.service_model) == []
@@ -65,7 +56,10 @@ def test_every_option_has_its_place_in_a_request_that_the_service_model_accepts(
     assert request["EnableManagedSpotTraining"] is True
     assert request["VpcConfig"] == {"Subnets": ["subnet-0a1b2c3d"], "SecurityGroupIds": ["sg-0a1b2c3d"]}
     assert request["CheckpointConfig"]["LocalPath"] == "/opt/ml/checkpoints"
-    assert request["Environment"] == {"SQLQUARRY_HF_TOKEN_SECRET_ARN": SECRET}
+    assert request["Environment"] == {
+        "WANDB_PROJECT": "wiki",
+        "SQLQUARRY_SECRET_ARNS": f'{{"HF_TOKEN":"{TOKEN}","WANDB_API_KEY":"{API_KEY}"}}',
+    }
     assert request["Tags"] == [{"Key": "team", "Value": "data"}]
     assert list(channels(request)) == ["train", "evaluation", "job", "code"]
     assert request["TrainingJobName"].startswith("wiki-")
@@ -77,17 +71,6 @@ def test_a_warm_pool_is_asked_for_where_it_is_wanted() -> None:
     request = launcher(keep_alive_s=600).dry_run(TRAINER, RECORDS)
     assert request["ResourceConfig"]["KeepAlivePeriodInSeconds"] == 600
     assert "EnableManagedSpotTraining" not in request
-
-
-def test_no_token_of_this_machine_travels(monkeypatch: pytest.MonkeyPatch) -> None:
-    account = Account()
-    monkeypatch.setenv("HF_TOKEN", "hf_secretsecret")
-    launcher(account, hf_token_secret_arn=SECRET).launch(TRAINER, RECORDS, wait=False)
-    sent = json.dumps(account.requests).encode() + b"".join(account.objects.values())
-    assert b"hf_secretsecret" not in sent
-    with pytest.raises(ConfigError, match=r"hf_token_secret_arn is \(not shown\)") as caught:
-        launcher(hf_token_secret_arn="hf_secretsecret")
-    assert "hf_secretsecret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -109,8 +92,10 @@ def test_options_that_cannot_work_are_named(options: dict[str, Any], named: str)
 
 
 def test_all_bad_options_are_named_at_once() -> None:
-    with pytest.raises(ConfigError, match=r"bucket is .*; instance_count is .*; volume_gb is "):
-        launcher(bucket="B", instance_count=0, volume_gb=0)
+    with pytest.raises(
+        ConfigError, match=r"bucket is .*; volume_gb is .*; environment has 'A_KEY', .*; secret_arns is"
+    ):
+        launcher(bucket="B", volume_gb=0, environment={"A_KEY": "x"}, secret_arns={"HF_TOKEN": "x"})
 
 
 @pytest.mark.parametrize(
@@ -229,12 +214,16 @@ def test_names_follow_the_content_and_checkpoints_what_is_learnt() -> None:
     slower = dataclasses.replace(TRAINER.config, checkpoint_interval_s=60.0)
     other_habit = launcher().dry_run(QLoRAFSDPTrainer(TRAINER.base_model, config=slower), RECORDS)
     other_data = launcher().dry_run(TRAINER, [*RECORDS, *RECORDS])
+    other_settings = launcher(environment={"WANDB_PROJECT": "wiki"}, secret_arns={"HF_TOKEN": TOKEN}).dry_run(
+        TRAINER, RECORDS
+    )
     other_rank = launcher().dry_run(QLoRAFSDPTrainer(TRAINER.base_model, config=TrainingConfig(rank=8)), RECORDS)
 
     assert launcher().dry_run(TRAINER, RECORDS) == base
-    runs = (base, other_machine, other_habit, other_data, other_rank)
+    runs = (base, other_machine, other_habit, other_settings, other_data, other_rank)
     assert len({request["TrainingJobName"] for request in runs}) == len(runs)
-    assert other_machine["CheckpointConfig"] == base["CheckpointConfig"] == other_habit["CheckpointConfig"]
+    for other in (other_machine, other_habit, other_settings):
+        assert other["CheckpointConfig"] == base["CheckpointConfig"]
     assert len({request["CheckpointConfig"]["S3Uri"] for request in runs}) == 3
 
 

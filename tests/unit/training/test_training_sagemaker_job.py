@@ -123,8 +123,12 @@ def test_a_job_that_was_stopped_says_how_to_go_on(end: dict[str, Any], says: str
         ("CapacityError: Unable to provision requested ML compute capacity.", "no such machines free"),
         ("AlgorithmError: OutOfMemoryError: CUDA out of memory", "Lower TrainingConfig.max_sequence_tokens"),
         ("AlgorithmError: OSError: No space left on device", "Raise volume_gb"),
-        ("AlgorithmError: GatedModelError: meta-llama/x is gated", "hf_token_secret_arn"),
+        ("AlgorithmError: GatedModelError: meta-llama/x is gated", "secret_arns={'HF_TOKEN': …}"),
         ("AlgorithmError: TrainingError: … GetSecretValue operation: AccessDenied", "secretsmanager:GetSecretValue"),
+        (
+            "AlgorithmError: TrainingError: no run could be begun in wandb: 401 Unauthorized: access denied",
+            "Check the key's secret in secret_arns",
+        ),
         ("ClientError: AccessDenied when calling GetObject", "s3:GetObject"),
         ("InternalServerError", "launch the same again"),
         ("AlgorithmError: RecordError: 3 records have no sql", "Once the cause is gone"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import re
 import subprocess
 import sys
@@ -110,6 +111,20 @@ def test_packages_that_only_a_report_needs_are_pinned_too() -> None:
         packaging.requirements(["no-such-reporter"])
 
 
+def test_a_slim_package_stands_in_for_the_whole_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.metadata.distribution
+
+    def slim(name: str) -> importlib.metadata.Distribution:
+        if name == "mlflow":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return real("moto" if name == "mlflow-skinny" else name)
+
+    monkeypatch.setattr(packaging, "distribution", slim)
+    pinned = packaging.requirements("mlflow")  # one name, without a tuple
+    assert f"mlflow-skinny=={importlib.metadata.version('moto')}\n" in pinned
+    assert "mlflow==" not in pinned
+
+
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(bootstrap, "ROOT", tmp_path)
@@ -165,6 +180,17 @@ def test_a_package_that_cannot_be_installed_is_the_failure_of_the_job(
         bootstrap.install()
     assert "pip install -r" in (root / "output" / "failure").read_text()
     assert len(asked) == 1
+
+
+def test_a_program_that_cannot_start_is_the_failure_of_the_job(tmp_path: Path) -> None:
+    (tmp_path / "sqlquarry").mkdir()
+    (tmp_path / "sqlquarry" / "__init__.py").write_text("raise ImportError('half an installation')")
+    environment = os.environ | {"SQLQUARRY_ML_ROOT": str(tmp_path), "PYTHONPATH": str(tmp_path), "SM_NUM_GPUS": "1"}
+    ran = subprocess.run([sys.executable, bootstrap.__file__, "train"], env=environment, check=False)
+    assert ran.returncode == 1
+    said = (tmp_path / "output" / "failure").read_text()
+    assert "-m sqlquarry.container" in said
+    assert "ended with status 1 and left no reason" in said
 
 
 def test_the_bootstrap_needs_the_standard_library_alone() -> None:

@@ -8,8 +8,16 @@ from typing import Any
 import boto3
 from botocore.exceptions import ClientError
 
+from sqlquarry import QLoRAFSDPTrainer, Record
+from sqlquarry.training.sagemaker import SageMakerLauncher
+
 REGION = "eu-west-1"
 ROLE = "arn:aws:iam::123456789012:role/training"
+RECORDS = [Record("How many?", "CREATE TABLE t (a INT)", "SELECT COUNT(*) FROM t")]
+TRAINER = QLoRAFSDPTrainer("meta-llama/Meta-Llama-3-8B-Instruct")
+TOKEN = f"arn:aws:secretsmanager:{REGION}:123456789012:secret:hugging-face-AbCdEf"
+API_KEY = f"arn:aws:secretsmanager:{REGION}:123456789012:secret:wandb-AbCdEf"
+KEY = f"arn:aws:kms:{REGION}:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
 
 
 def refusal(code: str, message: str, operation: str = "Operation") -> ClientError:
@@ -100,3 +108,8 @@ class Account:
     def get_log_events(self, *, logStreamName: str, nextToken: str = "0", **_: Any) -> dict[str, Any]:  # noqa: N803 - the API's names
         fresh = self.events[logStreamName][int(nextToken) :][:2]
         return {"events": [{"message": line} for line in fresh], "nextForwardToken": str(int(nextToken) + len(fresh))}
+
+
+def launcher(account: Account | None = None, **changes: Any) -> SageMakerLauncher:
+    options = {"bucket": "models", "session": account or Account(), "poll_interval_s": 0.0} | changes
+    return SageMakerLauncher(ROLE, **options)

@@ -10,6 +10,7 @@ from AWS's toolkit, whose place this entry point takes; they count where they ar
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -38,8 +39,7 @@ def install() -> None:
                 f"pip install {' '.join(what)} ended with status {ended.returncode}; the log says why. In a VPC, the "
                 "subnets need a way to a package index (a NAT gateway)."
             )
-            (ROOT / "output").mkdir(parents=True, exist_ok=True)
-            (ROOT / "output" / "failure").write_text(failure)
+            _leave_failure(failure)
             sys.exit(failure)
 
 
@@ -62,6 +62,8 @@ def train() -> None:
     status = training.wait()
     if stopped and status:
         sys.exit(128 + signal.SIGTERM)  # torchrun itself ends with a traceback and status 1
+    if status:
+        _leave_failure(f"{' '.join(command)} ended with status {status} and left no reason; the log may say why")
     sys.exit(status if status >= 0 else 128 - status)
 
 
@@ -90,6 +92,13 @@ def environment() -> dict[str, str]:
     if interface := resources().get("network_interface_name"):
         chosen |= {"NCCL_SOCKET_IFNAME": interface, "GLOO_SOCKET_IFNAME": interface}
     return {name: value for name, value in chosen.items() if name not in os.environ}
+
+
+def _leave_failure(reason: str) -> None:
+    """What the service shows as the reason, unless the program that failed has left its own."""
+    (ROOT / "output").mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError), (ROOT / "output" / "failure").open("x") as file:
+        file.write(reason)
 
 
 def resources() -> dict[str, Any]:

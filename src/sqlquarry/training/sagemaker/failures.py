@@ -93,10 +93,18 @@ _JOB_FAILURES = (
         ("no space left",),
         "Raise volume_gb; of instance types with disks of their own (ml.g5, ml.p4d), take a larger one.",
     ),
-    _Failure(("is gated",), "Accept the model's licence on the hub, and give hf_token_secret_arn."),
+    _Failure(
+        ("is gated",),
+        "Accept the model's licence on the hub, and give the token's secret: secret_arns={'HF_TOKEN': …}.",
+    ),
     _Failure(
         ("secretsmanager", "getsecretvalue"),
-        "The role needs secretsmanager:GetSecretValue on hf_token_secret_arn (and kms:Decrypt on its key).",
+        "The role needs secretsmanager:GetSecretValue on each of secret_arns (and kms:Decrypt on their key).",
+    ),
+    _Failure(
+        ("no run could be begun in",),
+        "Check the key's secret in secret_arns, the server's address in environment, and that the job can reach it; "
+        f"then {_AGAIN}.",
     ),
     _Failure(("pip install",), f"Look into the log for the package that could not be installed; then {_AGAIN}."),
     _Failure(

@@ -16,17 +16,17 @@ from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, TrainingError
 from sqlquarry.extras import require
 from sqlquarry.training.hardware import INSTANCES
+from sqlquarry.training.reporting import check_report_to
 from sqlquarry.training.sagemaker.failures import error_code, explained, quota_advice
 from sqlquarry.training.sagemaker.images import training_image
 from sqlquarry.training.sagemaker.inputs import Base, gather
 from sqlquarry.training.sagemaker.job import TrainingJob
-from sqlquarry.training.sagemaker.request import training_request, violations
+from sqlquarry.training.sagemaker.request import environment_problems, training_request, violations
 from sqlquarry.training.sagemaker.staging import Channel, upload
 from sqlquarry.training.trainer import QLoRAFSDPTrainer
 
 logger = logging.getLogger(__name__)
 _BUCKET = re.compile(r"[a-z0-9][-.a-z0-9]{1,61}[a-z0-9]")
-_SECRET_ARN = re.compile(r"arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:\d{12}:secret:[\w/+=.@-]+")
 _GPU = ("ml.g", "ml.p")
 _ATTEMPTS = 99
 _PRICES = {name: found.price_per_hour for name, found in INSTANCES.items() if found.price_per_hour is not None}
@@ -36,8 +36,8 @@ _PRICES = {name: found.price_per_hour for name, found in INSTANCES.items() if fo
 class SageMakerLauncher:
     """Runs training as a SageMaker job, on machines that exist only as long as it runs.
 
-    Needs boto3 alone. Everything is checked before anything is sent, and nothing is sent twice: the job's name is made
-    of the content of all that it reads.
+    Needs the extras aws, train and merge: the job gets the versions installed here. Everything is checked before
+    anything is sent, and nothing is sent twice: the job's name is made of the content of all that it reads.
 
     Args:
         role_arn: the role that the job runs as; sagemaker.amazonaws.com must be allowed to assume it.
@@ -58,8 +58,10 @@ class SageMakerLauncher:
         security_group_ids: of the same VPC.
         kms_key_arn: key for the volume, the inputs and the results.
         tags: of the job.
-        hf_token_secret_arn: the Secrets Manager secret with the Hugging Face token, for gated models; the job is told
-            the ARN, never the token.
+        environment: settings of the job's process, such as WANDB_PROJECT or MLFLOW_TRACKING_URI; no secrets, which
+            everybody could read who may look at the job.
+        secret_arns: environment variable -> ARN of the Secrets Manager secret that holds its value, such as HF_TOKEN
+            (gated models) or WANDB_API_KEY; the job is told the ARNs, never the values.
         usd_per_hour: instance type -> US dollars per hour, for `TrainingJob.cost_usd`; others as in `hardware`, whose
             prices are of us-east-1 and for orientation.
         poll_interval_s: seconds between two looks at a job that runs.
@@ -88,7 +90,8 @@ class SageMakerLauncher:
     security_group_ids: Sequence[str] = ()
     kms_key_arn: str | None = None
     tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    hf_token_secret_arn: str | None = None
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    secret_arns: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
     usd_per_hour: Mapping[str, float] = dataclasses.field(default_factory=dict)
     poll_interval_s: float = 15.0
 
@@ -112,18 +115,13 @@ class SageMakerLauncher:
                 bool(self.security_group_ids) == bool(self.subnets),
                 "given with subnets, or neither",
             ),
-            "hf_token_secret_arn": (
-                self.hf_token_secret_arn is None or _SECRET_ARN.fullmatch(self.hf_token_secret_arn),
-                "the ARN of a Secrets Manager secret",
-            ),
         }
-        # A token in the place of the ARN must not be repeated.
-        hidden = {"hf_token_secret_arn": "(not shown)"}
         bad = [
-            f"{name} is {hidden.get(name, repr(getattr(self, name)))}, but must be {rule}"
+            f"{name} is {getattr(self, name)!r}, but must be {rule}"
             for name, (fine, rule) in checks.items()
             if not fine
         ]
+        bad += environment_problems(self.environment, self.secret_arns)
         if bad:
             raise ConfigError("SageMakerLauncher: " + "; ".join(bad))
 
@@ -211,8 +209,10 @@ class SageMakerLauncher:
             bad.append(f"TrainingConfig.device is {trainer.config.device!r}, but {self.instance_type} is a {processor}")
         if self.instance_type in INSTANCES and not INSTANCES[self.instance_type].gpu.has_bf16:
             bad.append(f"{self.instance_type} does not compute in bfloat16; take ml.g5 or newer")
+        bad += self._unreported(trainer.config.report_to)
         if bad:
             raise ConfigError("SageMakerLauncher: " + "; ".join(bad))
+        check_report_to(trainer.config.report_to, self.environment)
         inputs = gather(trainer, train, evaluation, merge)
         sagemaker = self._client("sagemaker")
         image = self.image or training_image(
@@ -235,6 +235,25 @@ class SageMakerLauncher:
         if wrong := violations(named, sagemaker.meta.service_model):
             raise ConfigError("SageMaker would refuse the job: " + "; ".join(wrong))
         return _Plan(stem, request, inputs.channels)
+
+    def _unreported(self, report_to: Sequence[str]) -> list[str]:
+        """What the services of `report_to` lack; the container has no one to log in, and is gone after the job."""
+        lacking = []
+        if (
+            "wandb" in report_to
+            and "WANDB_API_KEY" not in self.secret_arns
+            and self.environment.get("WANDB_MODE") != "offline"
+        ):
+            lacking.append(
+                "report_to 'wandb' needs the ARN of the secret with the API key, secret_arns={'WANDB_API_KEY': …}, or "
+                "environment={'WANDB_MODE': 'offline'}"
+            )
+        if "mlflow" in report_to and not {**self.environment, **self.secret_arns}.get("MLFLOW_TRACKING_URI"):
+            lacking.append(
+                "report_to 'mlflow' needs the address of a tracking server, environment={'MLFLOW_TRACKING_URI': …}; "
+                "without it the figures would be lost with the container"
+            )
+        return lacking
 
     def _started(self, plan: _Plan, name: str) -> TrainingJob:
         from botocore.exceptions import BotoCoreError, ClientError

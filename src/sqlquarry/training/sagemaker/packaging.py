@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import io
 import zipfile
@@ -15,6 +16,7 @@ from sqlquarry.errors import ConfigError
 
 _NAME = "sqlquarry"
 _EXTRAS = ("train", "merge", "aws")  # what the container does
+_INSTEAD = {"mlflow": "mlflow-skinny", "tensorboard": "tensorboardX"}  # bring what a report needs, too
 _OF_THE_IMAGE = "torch"  # built for the image's CUDA, and with all that it brings
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # a zip file's first day: the same files make the same wheel
 
@@ -51,7 +53,7 @@ def requirements(reporters: Sequence[str] = ()) -> str:
     """A requirements file: every package below the library at the version installed here, but torch and what it needs.
 
     Args:
-        reporters: packages of `TrainingConfig.report_to`, which no extra holds.
+        reporters: `TrainingConfig.report_to`, whose packages no extra holds.
 
     Raises:
         ConfigError: the library or one of these packages is not installed here.
@@ -60,6 +62,7 @@ def requirements(reporters: Sequence[str] = ()) -> str:
     from packaging.utils import canonicalize_name
 
     _library()
+    reporters = [_there(name) for name in ((reporters,) if isinstance(reporters, str) else reporters)]
     pinned: dict[str, str] = {}
     missing: set[str] = set()
     waiting = [*((_NAME, extra) for extra in ("", *_EXTRAS)), *((name, "") for name in reporters)]
@@ -88,6 +91,15 @@ def requirements(reporters: Sequence[str] = ()) -> str:
         )
     del pinned[_NAME]
     return "".join(f"{name}=={version}\n" for name, version in sorted(pinned.items()))
+
+
+def _there(reporter: str) -> str:
+    """The package, or the one that stands in for it here."""
+    for name in (reporter, _INSTEAD.get(reporter, reporter)):
+        with contextlib.suppress(PackageNotFoundError):
+            distribution(name)
+            return name
+    return reporter
 
 
 def _library() -> Distribution:

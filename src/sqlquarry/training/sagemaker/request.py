@@ -5,6 +5,7 @@ Source: "CreateTrainingJob", docs.aws.amazon.com/sagemaker/latest/APIReference/A
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,15 @@ from sqlquarry.training.sagemaker.metrics import METRIC_DEFINITIONS
 if TYPE_CHECKING:
     from sqlquarry.training.sagemaker.launcher import SageMakerLauncher
 
-HF_TOKEN_SECRET = "SQLQUARRY_HF_TOKEN_SECRET_ARN"  # noqa: S105 - the variable's name; it holds an ARN, no secret
+SECRETS = "SQLQUARRY_SECRET_ARNS"  # holds JSON: variable -> ARN of the secret with its value
 CHECKPOINTS = "/opt/ml/checkpoints"
 _ENTRYPOINT = ["python3", "/opt/ml/input/data/code/bootstrap.py"]
+# Of a job's environment, by botocore's model.
+_VARIABLE = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{0,511}")
+_LONGEST_VALUE, _MOST_VARIABLES = 512, 100
+_RESERVED = ("SQLQUARRY_", "SM_")  # ours and SageMaker's
+_SECRET_NAME = re.compile(r"(?:^|_)(?:KEY|TOKEN)$|PASSWORD|SECRET", re.IGNORECASE)
+_SECRET_ARN = re.compile(r"arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:\d{12}:secret:[\w/+=.@-]+")
 
 
 def training_request(
@@ -69,11 +76,66 @@ def training_request(
             "Subnets": list(launcher.subnets),
             "SecurityGroupIds": list(launcher.security_group_ids),
         }
-    if launcher.hf_token_secret_arn:
-        request["Environment"] = {HF_TOKEN_SECRET: launcher.hf_token_secret_arn}
+    if launcher.secret_arns or launcher.environment:
+        request["Environment"] = {**launcher.environment, **_secrets(launcher.secret_arns)}
     if launcher.tags:
         request["Tags"] = [{"Key": name, "Value": value} for name, value in launcher.tags.items()]
     return request
+
+
+def environment_problems(environment: Mapping[str, object], secret_arns: Mapping[str, object]) -> list[str]:
+    """What cannot work of the two; no value is repeated, which may be a secret in the wrong place.
+
+    Args:
+        environment: variable -> value.
+        secret_arns: variable -> ARN of a secret.
+    """
+    found = {
+        "environment has {}, which looks like a secret; give its secret's ARN in secret_arns instead": [
+            name for name in environment if _SECRET_NAME.search(name)
+        ],
+        "environment has {}, which is no variable's name": [
+            name for name in environment if not _VARIABLE.fullmatch(name)
+        ],
+        f"environment has {{}}, whose value must be text of at most {_LONGEST_VALUE} characters": [
+            name for name, value in environment.items() if not _is_text(value)
+        ],
+        "{} is in environment and in secret_arns, but must be in one": [
+            name for name in environment if name in secret_arns
+        ],
+        f"{{}} begins with {' or '.join(_RESERVED)}, which are not free": [
+            name for name in (*environment, *secret_arns) if name.startswith(_RESERVED)
+        ],
+    }
+    problems = [message.format(", ".join(map(repr, names))) for message, names in found.items() if names]
+    # Not even the names: name and value may have been exchanged.
+    rule = ""
+    if not all(_VARIABLE.fullmatch(name) and _is_secret_arn(arn) for name, arn in secret_arns.items()):
+        rule = "variables' names with the ARNs of Secrets Manager secrets"
+    elif not all(map(_is_text, _secrets(secret_arns).values())):
+        rule = f"at most {_LONGEST_VALUE} characters as JSON, the longest value of one variable"
+    if rule:
+        problems.append(f"secret_arns is (not shown), but must be {rule}")
+    if len(environment) + bool(secret_arns) > _MOST_VARIABLES:
+        problems.append(
+            f"environment has {len(environment)} variables, but {_MOST_VARIABLES} are a job's limit"
+            + (", one of them for secret_arns" if secret_arns else "")
+        )
+    return problems
+
+
+def _secrets(secret_arns: Mapping[str, object]) -> dict[str, str]:
+    """The variable that tells the container where the secrets are."""
+    packed = json.dumps(dict(secret_arns), sort_keys=True, separators=(",", ":"))
+    return {SECRETS: packed} if secret_arns else {}
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= _LONGEST_VALUE
+
+
+def _is_secret_arn(value: object) -> bool:
+    return isinstance(value, str) and _SECRET_ARN.fullmatch(value) is not None
 
 
 def violations(request: Mapping[str, Any], service_model: Any) -> list[str]:

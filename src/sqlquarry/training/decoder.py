@@ -1,0 +1,78 @@
+"""How the decoder's layers run: the adapter's update in two products, layers compiled and recomputed where asked.
+
+What is computed is PEFT's and transformers' model; only how it runs is chosen here, before anything is sharded.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+def run_lora_directly(model: Any) -> None:
+    """Let each LoRA layer of a PEFT model compute y = W x + (s · A x) B in place of PEFT's general code.
+
+    PEFT scales and adds whole outputs, copies them, and casts whole inputs to the adapter's float32; here the scale is
+    on the `rank` columns between, and compiled layers add where they read next. Adapter weights are float32 and are
+    multiplied in the inputs' dtype, as under autocast.
+    """
+    from peft.tuners.lora.layer import LoraLayer, ParamWrapper
+
+    for layer in model.modules():
+        # PEFT adapts routers and experts, which are no linear layers, by adding to the weight itself.
+        if isinstance(layer, LoraLayer) and not isinstance(layer, ParamWrapper):
+            kind: Any = type(layer)
+            layer.__class__ = _direct(kind)
+
+
+@functools.cache
+def _direct(kind: Any) -> type:
+    """The class with our forward pass; a function on the instance would make torch compile every layer anew."""
+    return type("DirectLoraLinear", (kind,), {"forward": _lora_linear})
+
+
+def _lora_linear(layer: Any, inputs: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    (name,) = layer.active_adapters
+    down, up = layer.lora_A[name].weight.to(inputs.dtype), layer.lora_B[name].weight.to(inputs.dtype)
+    between = torch.nn.functional.linear(layer.lora_dropout[name](inputs), down) * layer.scaling[name]
+    outputs: torch.Tensor = layer.base_layer(inputs) + torch.nn.functional.linear(between, up)
+    return outputs
+
+
+def compile_options() -> dict[str, Any]:
+    """For torch.compile: kernels are not chosen by timing, so runs repeat bit for bit; dropout draws as uncompiled."""
+    import torch
+
+    known = torch._inductor.list_options()  # noqa: SLF001 - documented with torch.compile
+    return {name: True for name in ("deterministic", "fallback_random") if name in known}
+
+
+def run_layers(model: Any, *, compiled: bool, recomputed: int, random: bool) -> None:
+    """Compile each decoder layer's forward pass, and recompute the activations of some in the backward pass.
+
+    Every layer is the same code on other weights, so torch compiles it once. Recomputation is outside of it, and inside
+    of what FSDP2 hooks to the layer: gathered weights are there both times.
+
+    Args:
+        model: a PEFT model.
+        compiled: compile.
+        recomputed: how many layers, from the first on.
+        random: whether dropout must be recomputed as it was, for which the generator's state is read each time.
+    """
+    import torch
+    from torch.utils.checkpoint import checkpoint
+
+    if compiled:
+        torch.compiler.reset()  # of each function torch keeps a few compilations for the life of a process
+    for number, layer in enumerate(model.get_base_model().model.layers):
+        forward = layer.forward
+        if compiled:
+            forward = torch.compile(forward, dynamic=False, options=compile_options())
+        if number < recomputed:
+            forward = functools.partial(checkpoint, forward, use_reentrant=False, preserve_rng_state=random)
+        layer.forward = forward

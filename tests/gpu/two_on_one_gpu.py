@@ -1,0 +1,32 @@
+"""A training job on one GPU that two processes share, started by torchrun: ``two_on_one_gpu.py JOB [STORAGE_DTYPE]``.
+
+NCCL refuses two processes on one GPU, so gloo carries what they send; FSDP2 with its copies on the GPU is as on two.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed
+
+from sqlquarry.training import model
+from sqlquarry.training.job import run_job
+from sqlquarry.training.world import World
+
+
+def join(device: str) -> World:
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    torch.distributed.init_process_group("gloo")
+    return World(rank, size, size, torch.device(device, 0))
+
+
+World.join = join  # type: ignore[method-assign]  # in this process only
+if len(sys.argv) > 2:
+    model.QuantizationRecipe = functools.partial(  # type: ignore[misc]  # see above
+        model.QuantizationRecipe, storage_dtype=sys.argv[2]
+    )
+run_job(Path(sys.argv[1]))
