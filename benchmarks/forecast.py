@@ -26,7 +26,7 @@ RUNS: list[tuple[int, float, dict[str, Any]]] = [
     (2048, 0, {}),
     (3072, 0, {"launched": True}),
     (3072, 1, {"launched": True}),
-    (3072, 1, {"compiled": False}),
+    (3072, 1, {"compiled": False, "attention": "flex"}),
     (3072, 0, {"hold_dequantized": True}),
     (3072, 0, {"hold_dequantized": True, "launched": True}),
 ]
@@ -46,7 +46,7 @@ def main() -> None:
 def work(name: str) -> None:
     import torch
 
-    from sqlquarry.quantization import hold_dequantized
+    from sqlquarry.quantization import compute_dtype, hold_dequantized
     from sqlquarry.training import TrainingConfig
     from sqlquarry.training.world import World
 
@@ -58,7 +58,7 @@ def work(name: str) -> None:
         fields = dict(changes)
         launched = fields.pop("launched", False)
         if fields.get("hold_dequantized") and not held:
-            base, held = hold_dequantized(base, torch.bfloat16), True
+            base, held = hold_dequantized(base, compute_dtype(device)), True
         layers = round(recomputed * base.config.num_hidden_layers)
         config = TrainingConfig(
             max_sequence_tokens=tokens,
@@ -66,7 +66,8 @@ def work(name: str) -> None:
             device=device,
             **({"hold_dequantized": False} | fields),
         )
-        found, base = measured(base, config, world, launched=launched)
+        with _without_graphs() if launched else contextlib.nullcontext():
+            found, base = measured(base, config, world)
         way = ", ".join(["bf16" if held else "4 bits", *(["launched"] if launched else [])])
         way += "" if config.compiled is None else ", not compiled"
         print(
@@ -77,11 +78,10 @@ def work(name: str) -> None:
         )
 
 
-def measured(base: Any, config: Any, world: Any, *, launched: bool) -> tuple[dict[str, Any], Any]:
+def measured(base: Any, config: Any, world: Any) -> tuple[dict[str, Any], Any]:
     """Peak memory and seconds of a row; and the base, without an adapter again."""
     import torch
 
-    from sqlquarry.training import loop as loop_module
     from sqlquarry.training.hardware import gpu_named
     from sqlquarry.training.loop import Loop
     from sqlquarry.training.memory import forecast_memory
@@ -99,8 +99,7 @@ def measured(base: Any, config: Any, world: Any, *, launched: bool) -> tuple[dic
     model = make_trainable(base, config, world)
     rows = [random_row(number, config.max_sequence_tokens) for number in range(ROWS)]
     schedule = Schedule(rows=ROWS, rows_per_step=ROWS, epochs=9, warmup_share=0.0, peak_rate=1e-5, seed=0)
-    with _without_graphs(loop_module) if launched else contextlib.nullcontext():
-        loop = Loop(model, rows, schedule, config, world)
+    loop = Loop(model, rows, schedule, config, world)
     loop._step(0, stop=False)  # noqa: SLF001 - compiles
     loop._step(1, stop=False)  # noqa: SLF001 - see above
     started = time.monotonic()
@@ -125,12 +124,14 @@ def measured(base: Any, config: Any, world: Any, *, launched: bool) -> tuple[dic
 
 
 @contextlib.contextmanager
-def _without_graphs(module: Any) -> Any:
-    real, module.can_record = module.can_record, lambda *_: False
+def _without_graphs() -> Any:
+    from sqlquarry.training import TrainingConfig
+
+    real, TrainingConfig.records = TrainingConfig.records, lambda *_, **__: False
     try:
         yield
     finally:
-        module.can_record = real
+        TrainingConfig.records = real
 
 
 def _shapes_of(base: Any) -> dict[str, Any]:
