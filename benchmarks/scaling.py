@@ -27,7 +27,6 @@ SHAPES = {  # hidden, intermediate, layers, heads, key/value heads: Llama 3.1 8B
     "135m": (576, 1536, 30, 9, 3),
     "1b": (2048, 8192, 16, 32, 8),
     "tiny": (128, 256, 2, 4, 4),
-    "deep": (128, 256, 12, 4, 4),
 }
 ROWS_PER_STEP = 8
 VOCABULARY = 128_256

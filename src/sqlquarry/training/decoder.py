@@ -69,10 +69,11 @@ def run_layers(model: Any, *, compiled: bool, recomputed: int, random: bool) -> 
 
     if compiled:
         torch.compiler.reset()  # of each function torch keeps a few compilations for the life of a process
+        compile_layer = functools.partial(torch.compile, dynamic=False, options=compile_options())
     for number, layer in enumerate(model.get_base_model().model.layers):
         forward = layer.forward
         if compiled:
-            forward = torch.compile(forward, dynamic=False, options=compile_options())
+            forward = compile_layer(forward)
         if number < recomputed:
             forward = functools.partial(checkpoint, forward, use_reentrant=False, preserve_rng_state=random)
         layer.forward = forward

@@ -141,15 +141,16 @@ class QLoRAFSDPTrainer:
                 )
             )
             checkpoints = Checkpoints(checkpoint_dir or output / ".checkpoints", kept=self.config.kept_checkpoints)
-            provenance = self._trained(
-                base,
-                world,
-                plan,
-                rows=self._rows(train, examples),
-                evaluation_rows=evaluation_rows,
-                output=output,
-                checkpoints=checkpoints,
-            )
+            with _device_failures():
+                provenance = self._trained(
+                    base,
+                    world,
+                    plan,
+                    rows=self._rows(train, examples),
+                    evaluation_rows=evaluation_rows,
+                    output=output,
+                    checkpoints=checkpoints,
+                )
             provenance["run"]["records"] = len(train)
 
             def finish() -> None:
@@ -246,7 +247,7 @@ class QLoRAFSDPTrainer:
         checkpoints: Checkpoints,
     ) -> dict[str, Any]:
         """Train and, on the leading process, save the adapter's two files; what the manifest says of the run."""
-        with _device_failures(), quiet_transformers():
+        with quiet_transformers():
             model, recipe = load_base(base, plan.config, world)
             model = make_trainable(model, plan.config, world)
         schedule = schedule_of(rows, self.config, model.config.hidden_size)
@@ -259,7 +260,6 @@ class QLoRAFSDPTrainer:
                 logs.append(
                     stack.enter_context(Reporter(self.config.report_to, output, self.config.identity, schedule.steps))
                 )
-            stack.enter_context(_device_failures())
             outcome = Loop(
                 model,
                 rows,
