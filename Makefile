@@ -21,7 +21,7 @@ test: .venv/.installed /usr/bin/chromium /usr/lib/postgresql
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --numprocesses=2 --dist=loadfile $(ARGS)
 
 format: .venv/.installed
 	$(BIN)/ruff check --fix .

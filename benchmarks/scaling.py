@@ -3,7 +3,8 @@
     python benchmarks/scaling.py [--shapes 8b,70b] [--gpus 1,2] [--steps 10] [--only speed,runs]
 
 `speed`: random weights made on the GPUs, rows like those of packed records, the same rows on every
-number of GPUs. Weights are held in 4 bits, or as the 4-bit values in bf16 ("dequantized"). `runs`: the trainer itself
+number of GPUs. Weights are held in 4 bits, or as the 4-bit values in bf16 ("dequantized"), in parts on all GPUs (FSDP2)
+or whole on each. `runs`: the trainer itself
 on a model on disk: the adapter of several GPUs beside that of one, a killed process, a resume on one, merge and check.
 Prints one JSON object per measurement.
 """
@@ -11,6 +12,7 @@ Prints one JSON object per measurement.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import random
@@ -55,8 +57,9 @@ def speeds(options: argparse.Namespace, gpus: list[int]) -> None:
         for held in options.held.split(","):
             for checkpointing in [word == "on" for word in options.checkpointing.split(",")]:
                 first: float | None = None
-                for count in gpus:
+                for count, sharding in [(number, kind) for number in gpus for kind in shardings(options, number)]:
                     job = {
+                        "sharding": sharding,
                         "shape": shape,
                         "held": held,
                         "checkpointing": checkpointing,
@@ -72,6 +75,12 @@ def speeds(options: argparse.Namespace, gpus: list[int]) -> None:
                     first = first or found["tokens_per_second"] / count
                     efficiency = found["tokens_per_second"] / count / first
                     print(json.dumps({**found, "gpus": count, "efficiency": round(efficiency, 4)}), flush=True)
+
+
+def shardings(options: argparse.Namespace, gpus: int) -> list[str]:
+    """The ways to be measured of placing the base on so many GPUs; on one there is one."""
+    kinds: list[str] = options.sharding.split(",")
+    return kinds if gpus > 1 else kinds[:1]
 
 
 def work(job: dict[str, Any]) -> None:
@@ -90,6 +99,7 @@ def work(job: dict[str, Any]) -> None:
         gradient_checkpointing=job["checkpointing"],
         device=device,
         attention=job["attention"],
+        sharding=job["sharding"],
     )
     world = World.join(device)
     started = time.monotonic()
@@ -232,11 +242,13 @@ def runs(options: argparse.Namespace, gpus: int) -> None:
         learning_rate=2e-4,
         checkpoint_interval_steps=4,
         attention=options.attention,
+        sharding="full",
     )
 
-    def train(name: str, processes: int) -> Path:
+    def train(name: str, processes: int, **changes: Any) -> Path:
         started = time.monotonic()
-        adapter = sq.QLoRAFSDPTrainer(base, config=config).train(records, output_dir=place / name, processes=processes)
+        changed = dataclasses.replace(config, **changes)
+        adapter = sq.QLoRAFSDPTrainer(base, config=changed).train(records, output_dir=place / name, processes=processes)
         run = adapter.manifest.provenance["run"]
         print(json.dumps({"run": name, "wall_s": round(time.monotonic() - started, 1), **run}), flush=True)
         return adapter.path
@@ -254,6 +266,7 @@ def runs(options: argparse.Namespace, gpus: int) -> None:
     compare("one GPU, and the same again", single, again)
     several = train("several", gpus)
     compare(f"one GPU and {gpus}", single, several)
+    compare(f"one GPU and {gpus} with the whole base each", single, train("whole", gpus, sharding="none"))
     kill_one(base, records, config, place, gpus)
     resumed = train("killed", 1)
     compare(f"one GPU, and killed on {gpus}, resumed on one", single, resumed)
@@ -383,6 +396,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--shapes", default="8b")
     parser.add_argument("--run-shape", default="8b", help="shape of the model on disk for `runs`")
     parser.add_argument("--gpus", help="numbers of GPUs, with commas; all powers of two that there are")
+    parser.add_argument("--sharding", default="full,none", help="the base in parts (full), or whole on each GPU (none)")
     parser.add_argument("--held", default="4bit,dequantized")
     parser.add_argument("--checkpointing", default="on", help="of activations: on, off or on,off")
     parser.add_argument("--row-tokens", type=int, default=3072)

@@ -18,6 +18,8 @@ settings.load_profile("sqlquarry")
 # OpenMP's threads wait for each other by spinning: where other programs keep the cores busy, a tiny model's step takes
 # twenty times as long. Set before torch is loaded; processes that tests start inherit it.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+if "PYTEST_XDIST_WORKER" in os.environ:  # each worker of two takes one of two cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 CHATML = (

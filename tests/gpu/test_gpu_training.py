@@ -24,6 +24,7 @@ from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
 from sqlquarry.training.launch import TORCHRUN
 from sqlquarry.training.loss import RowShape, answer_loss, model_inputs
 from sqlquarry.training.packing import pack
+from sqlquarry.training.world import World
 
 from conftest import save_tiny_llama, toy_examples
 
@@ -126,20 +127,39 @@ def job(base: Path, output: Path, **changes: Any) -> Path:
     return output.with_suffix(".json")
 
 
+SHARINGS = [("full", False), ("full", True), ("none", True)]
+
+
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
-@pytest.mark.parametrize("held", [False, True])
-def test_two_gpus_take_the_steps_of_one(base: Path, tmp_path: Path, *, held: bool) -> None:
-    one = trained(base, tmp_path / "1", hold_dequantized=held)
-    assert trained(base, tmp_path / "2", hold_dequantized=held, processes=2) == pytest.approx(one, rel=1e-3)
+@pytest.mark.parametrize(("sharding", "held"), SHARINGS)
+def test_two_gpus_take_the_steps_of_one(base: Path, tmp_path: Path, *, sharding: str, held: bool) -> None:
+    changes = {"hold_dequantized": held, "sharding": sharding}
+    one = trained(base, tmp_path / "1", **changes)
+    assert trained(base, tmp_path / "2", **changes, processes=2) == pytest.approx(one, rel=1e-3)
 
 
-@pytest.mark.parametrize("held", [False, True])
-def test_two_processes_that_share_a_gpu_take_the_steps_of_one(base: Path, tmp_path: Path, *, held: bool) -> None:
+@pytest.mark.parametrize(("sharding", "held"), SHARINGS)
+def test_two_processes_that_share_a_gpu_take_the_steps_of_one(
+    base: Path, tmp_path: Path, *, sharding: str, held: bool
+) -> None:
     # With bfloat16 storage FSDP2 rewrites packed weights that look like NaN, and losses differ from the first step on.
-    one = trained(base, tmp_path / "1", hold_dequantized=held)
-    two = [str(Path(__file__).with_name("two_on_one_gpu.py")), str(job(base, tmp_path / "2", hold_dequantized=held))]
+    changes = {"hold_dequantized": held, "sharding": sharding}
+    one = trained(base, tmp_path / "1", **changes)
+    two = [str(Path(__file__).with_name("two_on_one_gpu.py")), str(job(base, tmp_path / "2", **changes))]
     subprocess.run([sys.executable, *TORCHRUN, "--nproc-per-node=2", *two], check=True, timeout=300)
     assert losses_of(tmp_path / "2") == pytest.approx(one, rel=1e-3)
+
+
+def test_rows_are_recorded_beside_nccl(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Its watchdog thread asks for events at any time, which must not spoil a recording.
+    alone = trained(base, tmp_path / "alone")
+    store, device = torch.distributed.HashStore(), torch.device("cuda", 0)
+    torch.distributed.init_process_group("nccl", store=store, rank=0, world_size=1, device_id=device)
+    try:
+        monkeypatch.setattr(World, "sum", lambda _, tensors: [*map(torch.distributed.all_reduce, list(tensors))])
+        assert trained(base, tmp_path / "nccl") == alone
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize("changes", [{}, {"gradient_checkpointing": 1, "hold_dequantized": False}])

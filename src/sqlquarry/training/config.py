@@ -15,13 +15,15 @@ _HOW_NOT_WHAT = {
     "gradient_checkpointing",
     "compiled",
     "attention",
-    "hybrid_sharding",
+    "sharding",
     "cpu_offload",
     "checkpoint_interval_s",
     "checkpoint_interval_steps",
     "kept_checkpoints",
     "report_to",
 }
+
+Sharding = Literal["full", "hybrid", "none"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,14 +46,17 @@ class TrainingConfig:
             unpacking them; the adapter is the same. None does so on a GPU with room for it.
         attention: "sdpa" with a dense mask, "flex" with one of blocks (CUDA only, always compiled), "auto" takes flex
             on CUDA where layers are compiled.
-        compiled: compile the decoder's layers (torch.compile) and, on one GPU with flex attention and without dropout,
-            launch each row as one CUDA graph; None does so on CUDA only. Models with experts are never compiled.
+        compiled: compile the decoder's layers (torch.compile) and, with flex attention, without dropout and with the
+            base whole on each GPU, launch each row as one CUDA graph; None does so on CUDA only. Models with experts
+            are never compiled.
         gradient_checkpointing: recompute the activations of all layers in the backward pass, or of so many, or (False)
             of none; None recomputes as many as the GPU's memory asks for, and none on a CPU.
         max_gradient_norm: gradients are scaled down to this norm.
         device: "auto", "cpu" or "cuda".
         seed: seeds adapter, packing, order and dropout.
-        hybrid_sharding: with several machines, shard the base within each and replicate it over them (HSDP).
+        sharding: where the base lies when several processes train: "full", in parts over all (FSDP2); "hybrid", in
+            parts within each machine and whole over machines (HSDP); "none", whole on each, so that nothing but the
+            adapter's gradient travels. None takes the fastest that fits the GPUs, and "full" on CPUs.
         cpu_offload: keep sharded base weights in CPU memory and bring them in layer by layer.
         checkpoint_interval_s: seconds from one checkpoint to the next; what a kill costs at most.
         checkpoint_interval_steps: steps from one checkpoint to the next, instead.
@@ -80,7 +85,7 @@ class TrainingConfig:
     max_gradient_norm: float = 1.0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: int = 42
-    hybrid_sharding: bool = False
+    sharding: Sharding | None = None
     cpu_offload: bool = False
     checkpoint_interval_s: float = 600.0
     checkpoint_interval_steps: int | None = None
@@ -114,6 +119,7 @@ class TrainingConfig:
             ),
             "hold_dequantized": (self.hold_dequantized in (True, False, None), "True, False or None"),
             "compiled": (self.compiled in (True, False, None), "True, False or None"),
+            "sharding": (self.sharding in ("full", "hybrid", "none", None), "'full', 'hybrid', 'none' or None"),
             "max_gradient_norm": (self.max_gradient_norm > 0, "above 0"),
             "checkpoint_interval_s": (self.checkpoint_interval_s > 0, "above 0"),
             "checkpoint_interval_steps": (
@@ -144,9 +150,13 @@ class TrainingConfig:
         """Whether attention is torch's flex_attention."""
         return self.attention == "flex" or (self.attention == "auto" and cuda and self.compiles(cuda=cuda))
 
-    def records(self, *, cuda: bool, processes: int) -> bool:
+    def sharers(self, processes: int, machines: int) -> int:
+        """How many of a run's processes hold one copy of the base together; all where nobody has chosen yet."""
+        return {"none": 1, "hybrid": processes // machines}.get(self.sharding or "full", processes)
+
+    def records(self, *, cuda: bool, sharers: int) -> bool:
         """Whether a row is launched as a CUDA graph, which holds nothing random and waits for no other GPU."""
-        return self.compiles(cuda=cuda) and self.uses_flex(cuda=cuda) and cuda and processes == 1 and not self.dropout
+        return self.compiles(cuda=cuda) and self.uses_flex(cuda=cuda) and cuda and sharers == 1 and not self.dropout
 
     @property
     def packs_weights(self) -> bool:

@@ -144,7 +144,8 @@ def _recorded(work: Callable[[], Any], *, warm_ups: int) -> Callable[[], Any]:
             work()
     torch.cuda.current_stream().wait_stream(aside)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    # By thread: NCCL's watchdog, a thread of its own, may ask for events at any time.
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
         result = work()
 
     def replay() -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from sqlquarry.training.config import TrainingConfig
+from sqlquarry.training.config import Sharding, TrainingConfig
 from sqlquarry.training.hardware import GPU
 from sqlquarry.training.memory import forecast_memory
 from sqlquarry.training.shape import ModelShape
@@ -19,9 +19,9 @@ def fitted(
     gpu: GPU,
     *,
     processes: int,
-    sharers: int,
+    machines: int = 1,
 ) -> TrainingConfig:
-    """The config with `hold_dequantized` and `gradient_checkpointing` as the forecasts of memory and time advise.
+    """The config with `sharding`, `hold_dequantized` and `gradient_checkpointing` as memory and time advise.
 
     What fits in no way is returned in the smallest. Up to rounding the adapter does not depend on the choice.
 
@@ -31,15 +31,28 @@ def fitted(
         rows: tokens and answer tokens of each packed row.
         gpu: each process's; `memory_bytes` is the limit.
         processes: all of the run.
-        sharers: those that share one copy of the base.
+        machines: that they are spread over.
     """
     may_hold = config.quantization is not None and not config.cpu_offload  # offloaded, four times as much would travel
     held, layers = config.hold_dequantized, config.gradient_checkpointing
     ways = [
-        dataclasses.replace(config, hold_dequantized=hold, gradient_checkpointing=recomputed)
+        dataclasses.replace(config, sharding=sharding, hold_dequantized=hold, gradient_checkpointing=recomputed)
+        for sharding in _shardings(config, processes, machines)
         for hold in ([held] if held is not None else [False, True] if may_hold else [False])
         for recomputed in ([layers] if layers is not None else range(shape.layers, -1, -1))
     ]
+    needed = [forecast_memory(shape, way, rows, processes=processes, machines=machines).needed for way in ways]
+    room = max(gpu.memory_bytes, min(needed))
     longest = max(rows)
-    fitting = [way for way in ways if forecast_memory(shape, way, rows, processes=sharers).needed <= gpu.memory_bytes]
-    return min(fitting or ways[:1], key=lambda way: row_seconds(shape, way, *longest, gpu=gpu, processes=processes))
+    return min(
+        (way for way, bytes_ in zip(ways, needed, strict=True) if bytes_ <= room),
+        key=lambda way: row_seconds(shape, way, *longest, gpu=gpu, processes=processes, machines=machines),
+    )
+
+
+def _shardings(config: TrainingConfig, processes: int, machines: int) -> list[Sharding | None]:
+    """What `sharding` may be, the one first that is taken where forecasts are equal."""
+    if config.sharding or processes == 1:
+        return [config.sharding]
+    kinds: list[Sharding] = ["none", "hybrid", "full"] if 1 < machines < processes else ["none", "full"]
+    return [kind for kind in kinds if not (config.cpu_offload and kind == "none")]  # which only moves what is shared

@@ -82,8 +82,11 @@ def _device_problems(plan: TrainingPlan, config: TrainingConfig, gpus_here: int 
         yield f"{plan.processes} processes on {gpus_here} GPUs: start one for each GPU"
     if plan.gpu is not None and not plan.gpu.has_bf16:
         yield f"the {plan.gpu.name} does not compute in bfloat16, which training uses on CUDA: take a newer GPU"
-    if config.cpu_offload and plan.processes == 1:
-        yield "cpu_offload keeps sharded weights in CPU memory, but one process shards nothing: leave it off"
+    if config.cpu_offload and plan.config.sharers(plan.processes, plan.instances) == 1:
+        yield (
+            "cpu_offload keeps sharded weights in CPU memory, but here each process holds the base alone: leave it off"
+            + (', or set sharding="full"' if plan.processes > 1 else "")
+        )
     if plan.gpu is not None and not plan.fits:
         room = plan.gpu.memory_bytes / _GIB
         remedies = list(_remedies(plan, config, plan.gpu))[:3]
@@ -102,6 +105,8 @@ def _remedies(plan: TrainingPlan, config: TrainingConfig, gpu: GPU) -> Iterator[
         changes.append(('quantization="nf4"', {"quantization": "nf4"}, 1, 1))
     if plan.config.recomputed(plan.shape.layers, cuda=True) < plan.shape.layers:
         changes.append(("gradient_checkpointing=True", {"gradient_checkpointing": True}, 1, 1))
+    if config.sharding not in (None, "full") and plan.processes > 1:
+        changes.append(('sharding="full"', {"sharding": "full"}, 1, 1))
     for part in (2, 4):
         tokens = max(16, config.max_sequence_tokens // part)
         changes.append((f"max_sequence_tokens={tokens}", {"max_sequence_tokens": tokens}, 1, min(1, tokens / longest)))
@@ -112,8 +117,8 @@ def _remedies(plan: TrainingPlan, config: TrainingConfig, gpu: GPU) -> Iterator[
     for words, fields, more, share in changes:
         rows = [(round(tokens * share), round(answers * share)) for tokens, answers in plan.row_sizes]
         changed = dataclasses.replace(config, **fields)
-        sharers = plan.processes * more // (plan.instances if config.hybrid_sharding else 1)
-        needed = forecast_memory(plan.shape, changed, rows, processes=sharers, cuda=True).needed
+        processes = plan.processes * more
+        needed = forecast_memory(plan.shape, changed, rows, processes=processes, machines=plan.instances).needed
         if needed <= gpu.memory_bytes:
             yield f"{words} ({needed / _GIB:.1f} GiB)"
 

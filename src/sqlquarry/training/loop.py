@@ -63,7 +63,8 @@ class Loop:
     ) -> None:
         self.model, self.rows, self.schedule, self.config, self.world = model, rows, schedule, config, world
         self.checkpoints, self.logs, self.evaluation = checkpoints, logs, evaluation
-        recorded = config.records(cuda=world.device.type == "cuda", processes=world.size)
+        sharers = config.sharers(world.size, world.machines)
+        recorded = config.records(cuda=world.device.type == "cuda", sharers=sharers)
         kind = GraphEngine if recorded else Engine
         self.engine = kind(model, rows, config, schedule.peak_rate, world.device)
         self.done, self.loss_sum, self.seconds = 0, 0.0, 0.0

@@ -40,7 +40,7 @@ class MemoryForecast:
         mask: the row's dense attention mask; none with flex attention.
         workspace: cuBLAS's, inside torch's allocator.
         process: the CUDA context, outside it; on a CPU Python with its libraries.
-        loading: the whole base, which every process holds before it is sharded; apart from the others in time.
+        loading: the whole base, which every process holds before any of it is sharded; apart from the others in time.
     """
 
     weights_4bit: int
@@ -79,7 +79,13 @@ class MemoryForecast:
 
 
 def forecast_memory(
-    shape: ModelShape, config: TrainingConfig, rows: Iterable[tuple[int, int]], *, processes: int = 1, cuda: bool = True
+    shape: ModelShape,
+    config: TrainingConfig,
+    rows: Iterable[tuple[int, int]],
+    *,
+    processes: int = 1,
+    machines: int = 1,
+    cuda: bool = True,
 ) -> MemoryForecast:
     """The peak of one process.
 
@@ -87,7 +93,8 @@ def forecast_memory(
         shape: the base model.
         config: quantisation, recomputation, rank and sharding are read.
         rows: tokens and answer tokens of each packed row.
-        processes: processes that share the base.
+        processes: all of the run.
+        machines: that they are spread over.
         cuda: False forecasts a CPU, which computes in float32.
     """
     wide = 2 if cuda else 4  # bytes of a computed element (`quantization.compute_dtype`)
@@ -96,18 +103,19 @@ def forecast_memory(
     four_bit = math.ceil(quantised / 2)
     scales = blocks + math.ceil(blocks / NESTED_BLOCK) * 4  # one byte each, and a float32 for 256 of them (QLoRA, §3)
     rest = (shape.parameters - quantised) * wide
+    sharers = config.sharers(processes, machines)
     gathered = 0
-    if processes > 1:
+    if sharers > 1:
         layer = (four_bit + (shape.linear_parameters - quantised + shape.expert_parameters) * wide) / shape.layers
         gathered = round(2 * layer + shape.other_parameters * wide)
-    resident = 0 if config.cpu_offload and processes > 1 else 1
+    resident = 0 if config.cpu_offload and sharers > 1 else 1
     padded = {(computed_tokens(config, tokens, cuda=cuda), answers) for tokens, answers in rows}
     tokens, answers = max(padded, key=lambda row: _kept(shape, config, *row, cuda=cuda), default=(0, 0))
     logits = _logits(shape, config, answers, cuda=cuda)
     return MemoryForecast(
-        weights_4bit=resident * math.ceil(four_bit / processes),
+        weights_4bit=resident * math.ceil(four_bit / sharers),
         scales=scales,
-        weights_16bit=resident * math.ceil(rest / processes),
+        weights_16bit=resident * math.ceil(rest / sharers),
         gathered=gathered,
         adapter=16 * shape.adapter_parameters(config.target_modules, config.rank),
         activations=(_kept(shape, config, tokens, answers, cuda=cuda) - logits) * (1 if cuda else _CPU_KEPT),

@@ -29,7 +29,7 @@ def load_base(base: Path, config: TrainingConfig, world: World) -> tuple[Any, Qu
 
 
 def make_trainable(model: Any, config: TrainingConfig, world: World) -> Any:
-    """A PEFT model with a fresh float32 adapter, equal on every process, its base sharded where there are several."""
+    """A PEFT model with a fresh float32 adapter, equal on every process, its base sharded where several share one."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import set_seed
@@ -57,6 +57,7 @@ def make_trainable(model: Any, config: TrainingConfig, world: World) -> Any:
         recomputed=config.recomputed(model.config.num_hidden_layers, cuda=cuda),
         random=config.dropout > 0,
     )
-    if world.size > 1:
-        shard_base(model, world, hybrid=config.hybrid_sharding, cpu_offload=config.cpu_offload)
+    sharers = config.sharers(world.size, world.machines)
+    if sharers > 1:
+        shard_base(model, world, sharers=sharers, cpu_offload=config.cpu_offload)
     return model.train()

@@ -20,7 +20,7 @@ from sqlquarry.training.memory import MemoryForecast, forecast_memory
 from sqlquarry.training.packing import Row, pack
 from sqlquarry.training.schedule import Schedule
 from sqlquarry.training.shape import ModelShape
-from sqlquarry.training.speed import flops_per_token, row_seconds
+from sqlquarry.training.speed import flops_per_token, row_seconds, summing_seconds
 
 _GIB = 2**30
 
@@ -95,12 +95,16 @@ class TrainingPlan:
         """The forecast as lines of text, each with where it comes from."""
         place = self.gpu.name if self.gpu else "CPU"
         room = f" of {_gib(self.gpu.memory_bytes)}" if self.gpu else ""
+        where = f"{self.processes} on {place}"
+        if self.processes > 1:
+            sharers = self.config.sharers(self.processes, self.instances)
+            where += f", a base for every {sharers}" if sharers > 1 else ", each with the whole base"
         lines = [
             ("records", f"{self.records:,}", ""),
             ("rows", f"{self.rows:,}", f"{self.tokens_per_epoch:,} tokens, {self.answer_tokens:,} of them learnt"),
             ("steps", f"{self.steps:,}", f"{self.rows_per_step} rows each"),
             ("trained", f"{self.adapter_parameters:,}", "parameters: rank · (inputs + outputs), arXiv:2106.09685"),
-            ("memory", f"{_gib(self.memory.needed)}{room}", f"each of {self.processes} on {place}: training/memory.py"),
+            ("memory", f"{_gib(self.memory.needed)}{room}", f"each of {where}: training/memory.py"),
             ("time", _duration(self.seconds), f"{self.tokens_per_second:,.0f} tokens/s: training/speed.py"),
         ]
         if self.price is not None:
@@ -204,14 +208,13 @@ def plan_training(
     row_sizes = tuple((len(row.input_ids), row.answers) for row in rows)
     schedule = schedule_of(rows, config, shape.hidden)
     tokens, answers = (sum(column) for column in zip(*row_sizes, strict=True))
-    sharers = count // instances if config.hybrid_sharding else count
     if shape.expert_parameters:
         config = dataclasses.replace(
             config, compiled=False
         )  # tokens choose their weights: shapes differ from row to row
     if device is not None:
-        config = fitted(shape, config, row_sizes, device, processes=count, sharers=sharers)
-    seconds = _run_seconds(shape, config, schedule, row_sizes, gpu=device, processes=count)
+        config = fitted(shape, config, row_sizes, device, processes=count, machines=instances)
+    seconds = _run_seconds(shape, config, schedule, row_sizes, gpu=device, processes=count, machines=instances)
     return TrainingPlan(
         records=len(records),
         over_length=tuple(sorted(over, key=lambda item: -item[1])),
@@ -225,7 +228,7 @@ def plan_training(
         tokens_unshared=sum(sizes[index][0] for index in fine),
         answer_tokens=answers,
         adapter_parameters=shape.adapter_parameters(config.target_modules, config.rank),
-        memory=forecast_memory(shape, config, row_sizes, processes=sharers, cuda=device is not None),
+        memory=forecast_memory(shape, config, row_sizes, processes=count, machines=instances, cuda=device is not None),
         seconds=seconds,
         gpu=device,
         processes=count,
@@ -293,14 +296,17 @@ def _run_seconds(
     *,
     gpu: GPU | None,
     processes: int,
+    machines: int,
 ) -> float:
     """Each step waits for the process with the most rows; the mean row stands for all."""
     mean = sum(
-        row_seconds(shape, config, tokens, answers, gpu=gpu, processes=processes) for tokens, answers in row_sizes
+        row_seconds(shape, config, tokens, answers, gpu=gpu, processes=processes, machines=machines)
+        for tokens, answers in row_sizes
     ) / len(row_sizes)
     full, rest = divmod(schedule.rows, schedule.rows_per_step)
     rounds = full * math.ceil(schedule.rows_per_step / processes) + math.ceil(rest / processes)
-    return rounds * mean * schedule.steps / schedule.steps_per_epoch
+    summing = summing_seconds(shape, config, gpu=gpu, processes=processes, machines=machines)
+    return schedule.steps * (rounds * mean / schedule.steps_per_epoch + summing)
 
 
 def _gib(count: float) -> str:

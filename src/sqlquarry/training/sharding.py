@@ -15,13 +15,13 @@ from sqlquarry.errors import TrainingError
 from sqlquarry.training.world import World
 
 
-def shard_base(model: Any, world: World, *, hybrid: bool, cpu_offload: bool) -> None:
+def shard_base(model: Any, world: World, *, sharers: int, cpu_offload: bool) -> None:
     """Shard every frozen parameter of a PEFT model, decoder layer by decoder layer, in place.
 
     Args:
         model: a PEFT model on `world`'s device.
         world: the processes.
-        hybrid: shard within each machine and replicate over machines (HSDP), which spares the slower network.
+        sharers: how many processes hold one copy together: all, or those of a machine (HSDP), which spares the network.
         cpu_offload: keep the parts in CPU memory and bring them in layer by layer.
 
     Raises:
@@ -40,9 +40,8 @@ def shard_base(model: Any, world: World, *, hybrid: bool, cpu_offload: bool) -> 
                 'QuantizationRecipe(storage_dtype="float32")'
             )
     kind = world.device.type
-    if hybrid and world.size > world.local_size:
-        shape = (world.size // world.local_size, world.local_size)
-        mesh = init_device_mesh(kind, shape, mesh_dim_names=("replicate", "shard"))
+    if sharers < world.size:
+        mesh = init_device_mesh(kind, (world.size // sharers, sharers), mesh_dim_names=("replicate", "shard"))
     else:
         mesh = init_device_mesh(kind, (world.size,), mesh_dim_names=("shard",))
     policy = CPUOffloadPolicy(pin_memory=kind == "cuda") if cpu_offload else OffloadPolicy()

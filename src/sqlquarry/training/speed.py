@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlquarry.training.config import TrainingConfig
-from sqlquarry.training.hardware import GPU
+from sqlquarry.training.hardware import GPU, NETWORK_BYTES_PER_SECOND
 from sqlquarry.training.memory import computed_tokens, layer_bytes_per_token
 from sqlquarry.training.shape import ModelShape
 
@@ -61,6 +61,7 @@ def row_seconds(
     *,
     gpu: GPU | None,
     processes: int = 1,
+    machines: int = 1,
 ) -> float:
     """Forecast of one row's forward and backward pass on one process.
 
@@ -70,12 +71,13 @@ def row_seconds(
         tokens: of the row.
         answers: of its tokens, those that are learnt.
         gpu: None for this machine's CPU cores.
-        processes: sharers of the base, whose parts travel once a pass; on one machine, as fast as its links allow.
+        processes: all of the run; of a base that they share, the parts travel once a pass.
+        machines: that they are spread over.
     """
     tokens = computed_tokens(config, tokens, cuda=gpu is not None)
     flops = flops_per_token(shape, config, tokens, answers / max(1, tokens), cuda=gpu is not None) * tokens
     if gpu is None:
-        return flops / (CPU_FLOPS_PER_CORE * (os.cpu_count() or 1) / processes)
+        return flops / (CPU_FLOPS_PER_CORE * (os.cpu_count() or 1) / (processes // machines))
     again = config.recomputed(shape.layers, cuda=True) / shape.layers  # share of the layers that go forward twice
     attention = _attention_flops(shape, config, tokens, cuda=True) * tokens
     share = MATMUL_SHARE if config.uses_flex(cuda=True) else DENSE_ATTENTION_SHARE[64 if shape.head < 128 else 128]
@@ -87,8 +89,23 @@ def row_seconds(
         + attention / (gpu.bf16_flops * share)
         + (moved + unpacked / UNPACKED_SHARE) / gpu.bytes_per_second
     )
-    gathered = _gathered_seconds(shape, config, gpu, processes, passes=2 + again)
-    return max(device, _starting_seconds(shape, config, processes, again), gathered)
+    sharers = config.sharers(processes, machines)
+    link = _link(gpu, over_network=sharers > processes // machines)
+    gathered = (2 + again) * _gathered_bytes(shape, config, sharers) / link
+    return max(device, _starting_seconds(shape, config, sharers, again), gathered)
+
+
+def summing_seconds(
+    shape: ModelShape, config: TrainingConfig, *, gpu: GPU | None, processes: int, machines: int = 1
+) -> float:
+    """Forecast of what a step waits for the adapter's float32 gradient to be summed over all processes.
+
+    Each sends and receives 2 (p - 1) / p of it. Source: Patarasuk and Yuan 2009, "Bandwidth optimal all-reduce".
+    """
+    if gpu is None:
+        return 0.0
+    gradient = 4 * shape.adapter_parameters(config.target_modules, config.rank)
+    return 2 * gradient * (processes - 1) / processes / _link(gpu, over_network=machines > 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,16 +163,20 @@ def _attention_flops(shape: ModelShape, config: TrainingConfig, tokens: int, *, 
     return 4 * shape.attention * seen * shape.layers * passes
 
 
-def _starting_seconds(shape: ModelShape, config: TrainingConfig, processes: int, again: float) -> float:
+def _starting_seconds(shape: ModelShape, config: TrainingConfig, sharers: int, again: float) -> float:
     each = GRAPH_LAYER_S
-    if not config.records(cuda=True, processes=processes):
-        each = HOST_LAYER_S[config.packs_weights] * (HOST_SHARDED if processes > 1 else 1)
+    if not config.records(cuda=True, sharers=sharers):
+        each = HOST_LAYER_S[config.packs_weights] * (HOST_SHARDED if sharers > 1 else 1)
         each *= 1 if config.compiles(cuda=True) else HOST_NOT_COMPILED
     return each * shape.layers * (1 + (HOST_RECOMPUTED - 1) * again)
 
 
-def _gathered_seconds(shape: ModelShape, config: TrainingConfig, gpu: GPU, processes: int, *, passes: float) -> float:
+def _gathered_bytes(shape: ModelShape, config: TrainingConfig, sharers: int) -> float:
     """FSDP2 gathers each layer before it is used: all parts but the own one, once a pass (arXiv:2304.11277, §3)."""
     linear = shape.linear_parameters * (0.5 if config.packs_weights else 2)
     whole = linear + 2 * (shape.parameters - shape.linear_parameters)
-    return passes * whole * (processes - 1) / processes / gpu.link_bytes_per_second
+    return whole * (sharers - 1) / sharers
+
+
+def _link(gpu: GPU, *, over_network: bool) -> float:
+    return NETWORK_BYTES_PER_SECOND if over_network else gpu.link_bytes_per_second

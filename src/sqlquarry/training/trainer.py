@@ -137,7 +137,7 @@ class QLoRAFSDPTrainer:
                     formatter,
                     tokenizer,
                     processes=world.size,
-                    instances=world.size // world.local_size,
+                    instances=world.machines,
                 )
             )
             checkpoints = Checkpoints(checkpoint_dir or output / ".checkpoints", kept=self.config.kept_checkpoints)
@@ -351,8 +351,8 @@ def _device_failures() -> Iterator[None]:
             raise
         raise DeviceError(
             f"the GPU's memory ran out, which the forecast had not expected ({str(error).partition('.')[0]}). Set "
-            "TrainingConfig(gradient_checkpointing=True, hold_dequantized=False) or a smaller max_sequence_tokens, and "
-            "run again: with the former it goes on from the newest checkpoint."
+            'TrainingConfig(gradient_checkpointing=True, hold_dequantized=False, sharding="full") or a smaller '
+            "max_sequence_tokens, and run again: with the former it goes on from the newest checkpoint."
         ) from error
 
 

@@ -68,6 +68,11 @@ class World:
         return cls(rank, size, local_size, place)
 
     @property
+    def machines(self) -> int:
+        """Number of machines, each with as many processes as this one."""
+        return self.size // self.local_size
+
+    @property
     def leads(self) -> bool:
         """Whether this process is the one that writes and shows."""
         return self.rank == 0
@@ -91,8 +96,8 @@ class World:
             return
         flat = torch.cat([tensor.flatten() for tensor in tensors])  # one message instead of hundreds
         dist.all_reduce(flat)
-        for tensor, part in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
-            tensor.copy_(part.view_as(tensor))
+        parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+        torch._foreach_copy_(tensors, [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)])
 
     def any(self, flag: bool) -> bool:
         """Whether `flag` is set on any process."""

@@ -133,4 +133,4 @@ def test_compiled_layers_take_the_steps_of_plain_ones_and_are_compiled_once(
 def test_what_fsdp2_does_not_move_bit_for_bit_is_not_sharded(tiny_llama: Path, storage: str) -> None:
     model = load_causal_lm(tiny_llama, "cpu", QuantizationRecipe(load_dtype="float32", storage_dtype=storage))
     with pytest.raises(TrainingError, match=f"4-bit weights as torch.{storage}, which FSDP2 does not move"):
-        shard_base(model, World(0, 2, 2, torch.device("cpu")), hybrid=False, cpu_offload=False)
+        shard_base(model, World(0, 2, 2, torch.device("cpu")), sharers=2, cpu_offload=False)

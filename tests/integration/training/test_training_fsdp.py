@@ -1,4 +1,4 @@
-"""Two processes under FSDP2 take the same steps as one."""
+"""Two processes take the same steps as one, under FSDP2 and with the base whole on each."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ from training_runs import RECORDS, difference, log_of, trainer
 def runs(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> list[AdapterCheckpoint]:
     folder = tmp_path_factory.mktemp("runs")
     return [
-        trainer(tiny_llama, gradient_checkpointing=processes is not None).train(
-            RECORDS, RECORDS[:5], output_dir=folder / str(processes), processes=processes
+        trainer(tiny_llama, gradient_checkpointing=processes is not None, sharding=sharding).train(
+            RECORDS, RECORDS[:5], output_dir=folder / sharding, processes=processes
         )
-        for processes in (None, 2)
+        for processes, sharding in ((None, "hybrid"), (2, "full"), (2, "none"))
     ]
 
 
-def test_losses_and_adapter_are_those_of_one_process(runs: list[AdapterCheckpoint]) -> None:
+@pytest.mark.parametrize("several", [1, 2], ids=["sharded", "whole"])
+def test_losses_and_adapter_are_those_of_one_process(runs: list[AdapterCheckpoint], several: int) -> None:
+    runs = [runs[0], runs[several]]
     one, two = (log_of(run.path) for run in runs)
     assert [entry["loss"] for entry in two] == pytest.approx([entry["loss"] for entry in one], rel=1e-5)
     evaluated = [[entry["eval_loss"] for entry in log if "eval_loss" in entry] for log in (one, two)]

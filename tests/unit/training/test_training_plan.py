@@ -21,7 +21,7 @@ from sqlquarry.training.hardware import A10G, GPU, GPUS, H100, H200, INSTANCES, 
 from sqlquarry.training.memory import forecast_memory
 from sqlquarry.training.plan import TrainingPlan, _this_machine, plan_training
 from sqlquarry.training.shape import ModelShape
-from sqlquarry.training.speed import PaceMeter, flops_per_token, row_seconds
+from sqlquarry.training.speed import PaceMeter, flops_per_token, row_seconds, summing_seconds
 
 from conftest import tiny_tokenizer, toy_examples
 
@@ -143,7 +143,7 @@ def test_forecasts_agree_with_a_measured_gpu(
         (H200, 1, True, 0),  # all fits: nothing is unpacked, nothing recomputed
         (dataclasses.replace(H200, memory_bytes=20 * 2**30), 1, False, range(4, 16)),
         (dataclasses.replace(H200, memory_bytes=12 * 2**30), 1, False, range(24, 32)),
-        (A10G, 4, False, 0),  # what travels over PCIe had better be packed
+        (A10G, 4, False, 0),  # 16 GB of values in bf16 do not fit beside a row
         (dataclasses.replace(H200, memory_bytes=14 * 2**30), 8, False, range(1, 32)),  # the whole base is loaded first
     ],
 )
@@ -151,17 +151,59 @@ def test_what_is_left_open_is_chosen_by_memory_and_time(
     gpu: GPU, processes: int, *, held: bool, layers: int | range
 ) -> None:
     config = TrainingConfig(max_sequence_tokens=3072)
-    chosen = fitted(llama(LLAMA_8B), config, [(3072, 800)], gpu, processes=processes, sharers=processes)
+    chosen = fitted(llama(LLAMA_8B), config, [(3072, 800)], gpu, processes=processes)
     assert chosen.hold_dequantized is held
     assert chosen.gradient_checkpointing in (layers if isinstance(layers, range) else [layers])
-    asked = TrainingConfig(max_sequence_tokens=3072, hold_dequantized=False, gradient_checkpointing=True)
-    assert fitted(llama(LLAMA_8B), asked, [(3072, 800)], gpu, processes=processes, sharers=processes) == asked
+    asked = TrainingConfig(
+        max_sequence_tokens=3072, hold_dequantized=False, gradient_checkpointing=True, sharding="full"
+    )
+    assert fitted(llama(LLAMA_8B), asked, [(3072, 800)], gpu, processes=processes) == asked
+
+
+@pytest.mark.parametrize(
+    ("gpu", "processes", "machines", "options", "sharding"),
+    [
+        (H200, 1, 1, {}, None),
+        (H200, 2, 1, {}, "none"),  # with room on each GPU nothing need travel, and rows are graphs
+        (A10G, 8, 2, {}, "none"),
+        (dataclasses.replace(H200, memory_bytes=10 * 2**30), 8, 1, {"rank": 64}, "full"),
+        (A10G, 4, 1, {"cpu_offload": True}, "full"),  # what nobody shares is not offloaded
+        (A10G, 8, 2, {"cpu_offload": True}, "hybrid"),  # the network is slower than a machine's own links
+        (A10G, 2, 2, {"cpu_offload": True}, "full"),  # one process a machine has nobody there to share with
+    ],
+)
+def test_the_base_is_shared_only_where_it_must_be(
+    gpu: GPU, processes: int, machines: int, options: dict[str, Any], sharding: str | None
+) -> None:
+    config = TrainingConfig(max_sequence_tokens=2048, **options)
+    chosen = fitted(llama(LLAMA_8B), config, [(2048, 500)], gpu, processes=processes, machines=machines)
+    assert chosen.sharding == sharding
+
+
+@pytest.mark.parametrize(("sharding", "sharers"), [(None, 8), ("full", 8), ("hybrid", 4), ("none", 1)])
+def test_the_parts_of_the_base_are_as_many_as_share_it(sharding: Any, sharers: int) -> None:
+    shape, config = llama(LLAMA_8B), TrainingConfig(sharding=sharding)
+    forecast = forecast_memory(shape, config, [(2048, 500)], processes=8, machines=2)
+    assert forecast.weights_4bit == pytest.approx(shape.linear_parameters / 2 / sharers, rel=1e-6)
+    assert (forecast.gathered > 0) == (sharers > 1)
+    assert config.records(cuda=True, sharers=config.sharers(8, 2)) == (sharers == 1)
+
+
+def test_a_step_over_the_network_waits_for_its_gradient() -> None:
+    config = TrainingConfig()
+    gradient = 4 * llama(LLAMA_8B).adapter_parameters("all-linear", 16)
+    near, far = (
+        summing_seconds(llama(LLAMA_8B), config, gpu=A10G, processes=4, machines=machines) for machines in (1, 2)
+    )
+    assert near == pytest.approx(1.5 * gradient / A10G.link_bytes_per_second)
+    assert far > near
+    assert summing_seconds(llama(LLAMA_8B), config, gpu=A10G, processes=1) == 0
 
 
 def test_what_fits_in_no_way_is_chosen_smallest_and_does_not_fit() -> None:
     small = dataclasses.replace(A10G, memory_bytes=6 * 2**30)
     config = TrainingConfig(max_sequence_tokens=3072)
-    chosen = fitted(llama(LLAMA_8B), config, [(3072, 800)], small, processes=1, sharers=1)
+    chosen = fitted(llama(LLAMA_8B), config, [(3072, 800)], small, processes=1)
     assert (chosen.hold_dequantized, chosen.gradient_checkpointing) == (False, 32)
     assert forecast_memory(llama(LLAMA_8B), chosen, [(3072, 800)]).needed > small.memory_bytes
 
@@ -324,4 +366,4 @@ def test_what_has_experts_is_forecast_as_it_runs_uncompiled(tmp_path: Path) -> N
     forecast = plan_training(tmp_path, formatter, tokenizer, TrainingConfig(), RECORDS, gpu="H200")
     assert forecast.config.compiled is False
     assert not forecast.config.uses_flex(cuda=True)
-    assert not forecast.config.records(cuda=True, processes=1)
+    assert not forecast.config.records(cuda=True, sharers=1)
