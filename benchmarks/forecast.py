@@ -20,6 +20,7 @@ from scaling import random_base, random_row
 # Tokens of a row and what is set otherwise than by default; layers to recompute as a share of all.
 RUNS: list[tuple[int, float, dict[str, Any]]] = [
     (3072, 1, {}),
+    (3072, 0.66, {}),
     (3072, 0.5, {}),
     (3072, 0, {}),
     (8192, 1, {}),

@@ -26,12 +26,12 @@ def main() -> None:
     place.mkdir(parents=True, exist_ok=True)
     if len(sys.argv) > 2:
         base, records = sys.argv[2], sq.sample_records("train")
-        options: dict[str, Any] = {"epochs": 5, "max_sequence_tokens": 2048}
+        options: dict[str, Any] = {"epochs": 5, "checkpoint_interval_steps": 40}
     else:
         base, records = str(make_base("8b", place / "base")), toy_records()
         options = {"epochs": 10, "max_sequence_tokens": 3072, "records_per_step": 48, "learning_rate": 2e-4}
-    config = options | {"checkpoint_interval_steps": 5}
-    trainer = sq.QLoRAFSDPTrainer(base, config=sq.TrainingConfig(**config))
+        options["checkpoint_interval_steps"] = 5
+    trainer = sq.QLoRAFSDPTrainer(base, config=sq.TrainingConfig(**options))
     plan = trainer.plan(records)
     print(plan, f"\nchosen    hold_dequantized={plan.config.hold_dequantized}, recomputed layers: ", end="")
     print(plan.config.gradient_checkpointing, flush=True)
@@ -47,7 +47,7 @@ def main() -> None:
     print(f"steady: {tokens / (last['seconds'] - middle['seconds']):,.0f} tokens/s over the last half of the steps")
 
     killed = place / "killed"
-    job = {"base_model": base, "train": str(place / "train.jsonl"), "output_dir": str(killed), "config": config}
+    job = {"base_model": base, "train": str(place / "train.jsonl"), "output_dir": str(killed), "config": options}
     (place / "train.jsonl").write_text(
         "".join(json.dumps({"question": r.question, "schema": r.schema, "sql": r.sql}) + "\n" for r in records)
     )

@@ -60,6 +60,21 @@ class QuantizationRecipe:
             bnb_4bit_compute_dtype=compute_dtype,
         )
 
+    def pack(self, weight: torch.Tensor, layer: Any = None) -> Any:
+        """A weight (outputs, inputs) as bitsandbytes' 4-bit parameter, on its device; `layer` is whose it shall be."""
+        import bitsandbytes
+        import torch
+
+        return bitsandbytes.nn.Params4bit(
+            weight.to(getattr(torch, self.load_dtype)),
+            requires_grad=False,
+            blocksize=self.block_size,
+            compress_statistics=self.double_quantization,
+            quant_type=self.quant_type,
+            quant_storage=getattr(torch, self.storage_dtype),
+            module=layer,
+        ).to(weight.device)
+
     def round_trip(self, weight: torch.Tensor, module: str | None = None) -> torch.Tensor:
         """The values that a 4-bit layer multiplies with: quantise and dequantise; shape kept, dtype `load_dtype`."""
         import bitsandbytes.functional as bnb

@@ -63,6 +63,9 @@ class Engine:
         shape = self._shape._replace(answers=answers or self._shape.answers) if self._fixed else None
         return answer_loss(self.model, model_inputs(row, self.device, shape=shape, flex=self._flex), self._entropy)
 
+    def prepare(self, row: Row) -> None:
+        """Make ready on the host, while the GPU works, what `learn` will need of the row that comes next."""
+
     def learn(self, row: Row, weight: float) -> torch.Tensor:
         """A row's loss times `weight`, (), valid until the next call; its gradients are added to the parameters'."""
         loss = self.loss(row) * weight
@@ -98,15 +101,22 @@ class GraphEngine(Engine):
         super().__init__(model, rows, config, rate, device)
         # Whatever is recorded has been set up before and is changed in place only, by a resumed run too.
         self._inputs = tuple(part.to(self.device) for part in self._on_host(rows[0]))
+        self._prepared: tuple[Row, tuple[torch.Tensor, ...]] | None = None
         self._weight = torch.zeros((), device=self.device)
         self._learn = _recorded(self._learn_loaded, warm_ups=_WARM_UPS)
         self.optimizer.zero_grad(set_to_none=False)
         self._clip = _recorded(super().clip, warm_ups=1)
         self._update = _recorded(self._update_by_loaded_rate, warm_ups=0)
 
+    def prepare(self, row: Row) -> None:
+        """See `Engine.prepare`."""
+        self._prepared = row, self._on_host(row)
+
     def learn(self, row: Row, weight: float) -> torch.Tensor:
         """See `Engine.learn`."""
-        for mine, theirs in zip(self._inputs, self._on_host(row), strict=True):
+        ready, self._prepared = self._prepared, None
+        host = ready[1] if ready is not None and ready[0] is row else self._on_host(row)
+        for mine, theirs in zip(self._inputs, host, strict=True):
             mine.copy_(theirs, non_blocking=True)
         self._weight.fill_(weight)
         return self._learn()  # type: ignore[no-any-return]  # a recorded function's result

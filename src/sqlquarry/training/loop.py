@@ -125,6 +125,9 @@ class Loop:
             if self.config.dropout:  # a function of step and row: the same in a resumed run and on any process
                 torch.manual_seed(zlib.crc32(f"{self.config.seed} {step} {row}".encode()))
             total[0] += self.engine.learn(self.rows[row], counts / answers)
+        if step + 1 < self.schedule.steps:
+            (coming, _), *_ = self.world.share(self.schedule.rows_of(step + 1))
+            self.engine.prepare(self.rows[coming])
         gradients = [parameter.grad for parameter in self.engine.parameters.values() if parameter.grad is not None]
         self.world.sum([total, *gradients])
         loss, stops, norm = torch.stack([*total, self.engine.clip()]).tolist()  # waits for the device, once

@@ -33,14 +33,15 @@ class MemoryForecast:
         weights_4bit: packed linear weights, this process's part.
         scales: block scales of those; whole on every process.
         weights_16bit: everything else, this process's part (32 bits wide on a CPU).
-        gathered: sharded weights that are whole for the moment: two layers, embeddings and head.
+        gathered: sharded weights that are whole for the moment: two layers, and embeddings or head.
         adapter: adapter, gradient and Adam's two moments, float32: 16 bytes a parameter, whole on every process.
         activations: what the backward pass needs of the fullest row.
         logits: logits, probabilities and their gradients, of that row's answer tokens.
         mask: the row's dense attention mask; none with flex attention.
         workspace: cuBLAS's, inside torch's allocator.
         process: the CUDA context, outside it; on a CPU Python with its libraries.
-        loading: the whole base, which every process holds before any of it is sharded; apart from the others in time.
+        loading: the base while it is read, which is before the others: whole, or where it is shared this process's
+            part and what is read next.
     """
 
     weights_4bit: int
@@ -107,15 +108,17 @@ def forecast_memory(
     gathered = 0
     if sharers > 1:
         layer = (four_bit + (shape.linear_parameters - quantised + shape.expert_parameters) * wide) / shape.layers
-        gathered = round(2 * layer + shape.other_parameters * wide)
+        gathered = round(2 * layer + shape.vocabulary * shape.hidden * wide)
     resident = 0 if config.cpu_offload and sharers > 1 else 1
+    parts = resident * math.ceil(four_bit / sharers), resident * math.ceil(rest / sharers)
+    in_parts = sharers > 1 and not shape.expert_parameters  # `HollowBase`
     padded = {(computed_tokens(config, tokens, cuda=cuda), answers) for tokens, answers in rows}
     tokens, answers = max(padded, key=lambda row: _kept(shape, config, *row, cuda=cuda), default=(0, 0))
     logits = _logits(shape, config, answers, cuda=cuda)
     return MemoryForecast(
-        weights_4bit=resident * math.ceil(four_bit / sharers),
+        weights_4bit=parts[0],
         scales=scales,
-        weights_16bit=resident * math.ceil(rest / sharers),
+        weights_16bit=parts[1],
         gathered=gathered,
         adapter=16 * shape.adapter_parameters(config.target_modules, config.rank),
         activations=(_kept(shape, config, tokens, answers, cuda=cuda) - logits) * (1 if cuda else _CPU_KEPT),
@@ -124,7 +127,7 @@ def forecast_memory(
         mask=0 if config.uses_flex(cuda=cuda) else tokens * tokens * (1 + wide),
         workspace=_CUDA_WORKSPACE_BYTES if cuda else 0,
         process=(_CUDA_CONTEXT_BYTES + (_NCCL_BYTES if processes > 1 else 0)) if cuda else _CPU_PROCESS_BYTES,
-        loading=four_bit + scales + rest,
+        loading=scales + (sum(parts) + gathered + wide * shape.largest_linear if in_parts else four_bit + rest),
     )
 
 

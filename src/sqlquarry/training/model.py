@@ -2,34 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from sqlquarry.quantization import QuantizationRecipe, compute_dtype, hold_dequantized, load_causal_lm, recorded
 from sqlquarry.training.config import TrainingConfig
 from sqlquarry.training.decoder import run_layers, run_lora_directly
+from sqlquarry.training.hollow import HollowBase
 from sqlquarry.training.sharding import shard_base
 from sqlquarry.training.world import World
 
 
-def load_base(base: Path, config: TrainingConfig, world: World) -> tuple[Any, QuantizationRecipe | None]:
-    """The whole base model on this process's device, and how its weights were quantised (None where they were not)."""
+def load_trainable(base: Path, config: TrainingConfig, world: World) -> tuple[Any, QuantizationRecipe | None]:
+    """The model of `make_trainable` on a base from disk, and how its weights were quantised (None: they were not)."""
     kind = world.device.type
     recipe = None
     if config.quantization:
         dtype = str(compute_dtype(kind)).removeprefix("torch.")
         recipe = QuantizationRecipe(quant_type=config.quantization, load_dtype=dtype)
     attention = "flex_attention" if config.uses_flex(cuda=kind == "cuda") else "sdpa"
+    held = bool(config.hold_dequantized)
+    if config.sharers(world.size, world.machines) > 1:
+        hollow = HollowBase(base, world.device, recipe, held=held, attention=attention)
+        if not hollow.missing:
+            model = make_trainable(hollow.model, config, world, fill=hollow.fill)
+            return model, hollow.recorded()
     model = load_causal_lm(base, str(world.device), recipe, attention=attention)
     if recipe:
         recipe = recorded(recipe, model)
-        if config.hold_dequantized:
+        if held:
             model = hold_dequantized(model, compute_dtype(kind))
-    return model, recipe
+    return make_trainable(model, config, world), recipe
 
 
-def make_trainable(model: Any, config: TrainingConfig, world: World) -> Any:
-    """A PEFT model with a fresh float32 adapter, equal on every process, its base sharded where several share one."""
+def make_trainable(
+    model: Any, config: TrainingConfig, world: World, *, fill: Callable[[Any], None] | None = None
+) -> Any:
+    """A PEFT model with a fresh float32 adapter, equal on every process, its base sharded where several share one.
+
+    Args:
+        model: the base.
+        config: of the run.
+        world: the processes.
+        fill: reads the weights of a part of a base that is hollow and to be shared.
+    """
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import set_seed
@@ -48,7 +65,7 @@ def make_trainable(model: Any, config: TrainingConfig, world: World) -> Any:
     # bfloat16's 8 bits swallow small updates; float32 costs a few megabytes.
     for parameter in model.parameters():
         if parameter.requires_grad:
-            parameter.data = parameter.data.to(torch.float32)
+            parameter.data = parameter.data.to(world.device, torch.float32)
     cuda = world.device.type == "cuda"
     run_lora_directly(model)
     run_layers(
@@ -59,5 +76,5 @@ def make_trainable(model: Any, config: TrainingConfig, world: World) -> Any:
     )
     sharers = config.sharers(world.size, world.machines)
     if sharers > 1:
-        shard_base(model, world, sharers=sharers, cpu_offload=config.cpu_offload)
+        shard_base(model, world, sharers=sharers, cpu_offload=config.cpu_offload, fill=fill)
     return model.train()

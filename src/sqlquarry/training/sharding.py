@@ -9,13 +9,16 @@ Source: Zhao et al. 2023, arXiv:2304.11277 (FSDP); torch.distributed.fsdp.fully_
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from sqlquarry.errors import TrainingError
 from sqlquarry.training.world import World
 
 
-def shard_base(model: Any, world: World, *, sharers: int, cpu_offload: bool) -> None:
+def shard_base(
+    model: Any, world: World, *, sharers: int, cpu_offload: bool, fill: Callable[[Any], None] | None = None
+) -> None:
     """Shard every frozen parameter of a PEFT model, decoder layer by decoder layer, in place.
 
     Args:
@@ -23,6 +26,7 @@ def shard_base(model: Any, world: World, *, sharers: int, cpu_offload: bool) -> 
         world: the processes.
         sharers: how many processes hold one copy together: all, or those of a machine (HSDP), which spares the network.
         cpu_offload: keep the parts in CPU memory and bring them in layer by layer.
+        fill: reads the weights of a part of the model before it is sharded; None where they are there.
 
     Raises:
         TrainingError: 4-bit weights are stored in a dtype that FSDP2 does not move bit for bit, or a parameter is not
@@ -47,9 +51,15 @@ def shard_base(model: Any, world: World, *, sharers: int, cpu_offload: bool) -> 
     policy = CPUOffloadPolicy(pin_memory=kind == "cuda") if cpu_offload else OffloadPolicy()
     adapter = {parameter for parameter in model.parameters() if parameter.requires_grad}
     decoder = model.get_base_model()
-    for layer in decoder.model.layers:
-        fully_shard(layer, mesh=mesh, offload_policy=policy, ignored_params=adapter)
-    fully_shard(decoder, mesh=mesh, offload_policy=policy, ignored_params=adapter)
+    embeddings, head = decoder.get_input_embeddings(), decoder.get_output_embeddings()
+    # Each a part of its own, so that they are not there at one time; one that is both stays with the rest.
+    ends = [embeddings, head] if embeddings.weight is not head.weight else []
+    for part in (*decoder.model.layers, *ends, decoder):
+        if fill:
+            fill(part)
+        # The head's backward pass comes next, and that of the frozen embeddings never.
+        again = part not in (head, decoder)
+        fully_shard(part, mesh=mesh, offload_policy=policy, ignored_params=adapter, reshard_after_forward=again)
     whole = [
         name
         for name, parameter in model.named_parameters()

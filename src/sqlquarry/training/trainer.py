@@ -27,7 +27,7 @@ from sqlquarry.training.guards import check_run
 from sqlquarry.training.hardware import gpu_named
 from sqlquarry.training.launch import launch
 from sqlquarry.training.loop import Log, Loop
-from sqlquarry.training.model import load_base, make_trainable
+from sqlquarry.training.model import load_trainable
 from sqlquarry.training.packing import Row, pack
 from sqlquarry.training.plan import TrainingPlan, plan_training, schedule_of
 from sqlquarry.training.plot import write_loss_plot
@@ -42,7 +42,7 @@ _MARKER = ".training"  # in a directory that a run has begun to fill; holds what
 
 
 class QLoRAFSDPTrainer:
-    """Fine-tune a base model with QLoRA on one CPU, one GPU, or several under FSDP2.
+    """Fine-tune a base model with QLoRA on one CPU, one GPU, or several, which share the base (FSDP2) where they must.
 
     Under ``torchrun`` every process calls `train`; from a notebook or a script, ``train(..., processes=4)`` starts
     them. A run that was killed goes on from its newest checkpoint when the same call is made again, also on another
@@ -248,8 +248,7 @@ class QLoRAFSDPTrainer:
     ) -> dict[str, Any]:
         """Train and, on the leading process, save the adapter's two files; what the manifest says of the run."""
         with quiet_transformers():
-            model, recipe = load_base(base, plan.config, world)
-            model = make_trainable(model, plan.config, world)
+            model, recipe = load_trainable(base, plan.config, world)
         schedule = schedule_of(rows, self.config, model.config.hidden_size)
         with contextlib.ExitStack() as stack:
             logs: list[Log] = []
@@ -286,6 +285,7 @@ class QLoRAFSDPTrainer:
                 "tokens_per_second": plan.tokens_per_epoch * self.config.epochs / outcome.seconds,
                 "device": world.device.type,
                 "processes": world.size,
+                "sharers": plan.config.sharers(world.size, world.machines),
                 "peak_memory_bytes": peak_gpu_bytes(),
             },
             "versions": {name: version(name) for name in _PACKAGES},
