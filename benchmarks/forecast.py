@@ -30,6 +30,8 @@ RUNS: list[tuple[int, float, dict[str, Any]]] = [
     (3072, 1, {"compiled": False, "attention": "flex"}),
     (3072, 0, {"hold_dequantized": True}),
     (3072, 0, {"hold_dequantized": True, "launched": True}),
+    (8192, 0, {"hold_dequantized": True}),
+    (12288, 0, {"hold_dequantized": True}),
 ]
 ROWS, STEPS = 4, 2
 

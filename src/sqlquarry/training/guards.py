@@ -130,6 +130,13 @@ def _notes(plan: TrainingPlan, config: TrainingConfig, tokenizer: Any) -> Iterat
         and tokenizer.pad_token_id == tokenizer.eos_token_id
     ):
         yield "padding equals end of text: harmless here, for labels are explicit and the end of an answer stays learnt"
+    if plan.idle_share:
+        records = config.records_per_step * plan.processes / plan.rows_per_step
+        rounds = -(-plan.rows_per_step // plan.processes)
+        yield (
+            f"{plan.idle_share:.0%} of {plan.processes} processes' time is idle in steps of {plan.rows_per_step} rows: "
+            f"records_per_step={round(records * rounds)} makes them {rounds * plan.processes}"
+        )
     floats = plan.shape.dtypes & {"F64", "F32", "F16", "BF16"}
     if len(floats) > 1:
         yield f"the base holds {' and '.join(sorted(floats))}; everything is loaded in one dtype"

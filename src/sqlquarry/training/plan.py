@@ -91,10 +91,17 @@ class TrainingPlan:
     def _tokens(self) -> float:
         return self.tokens_per_epoch * self.epochs
 
+    @property
+    def idle_share(self) -> float:
+        """Share of the processes' time in which some have no row of the step left while others have."""
+        rounds = math.ceil(self.rows_per_step / self.processes)
+        return 1 - self.rows_per_step / (rounds * self.processes)
+
     def summary(self) -> str:
         """The forecast as lines of text, each with where it comes from."""
         place = self.gpu.name if self.gpu else "CPU"
         room = f" of {_gib(self.gpu.memory_bytes)}" if self.gpu else ""
+        idle = f": {self.idle_share:.0%} of {self.processes} processes' time is idle" if self.idle_share else ""
         where = f"{self.processes} on {place}"
         if self.processes > 1:
             sharers = self.config.sharers(self.processes, self.instances)
@@ -102,7 +109,7 @@ class TrainingPlan:
         lines = [
             ("records", f"{self.records:,}", ""),
             ("rows", f"{self.rows:,}", f"{self.tokens_per_epoch:,} tokens, {self.answer_tokens:,} of them learnt"),
-            ("steps", f"{self.steps:,}", f"{self.rows_per_step} rows each"),
+            ("steps", f"{self.steps:,}", f"{self.rows_per_step} rows each{idle}"),
             ("trained", f"{self.adapter_parameters:,}", "parameters: rank · (inputs + outputs), arXiv:2106.09685"),
             ("memory", f"{_gib(self.memory.needed)}{room}", f"each of {where}: training/memory.py"),
             ("time", _duration(self.seconds), f"{self.tokens_per_second:,.0f} tokens/s: training/speed.py"),

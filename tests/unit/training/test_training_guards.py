@@ -143,3 +143,18 @@ def test_what_is_harmless_is_only_said() -> None:
     assert "BF16 and F32" in notes[1]
     (note,) = check_run(plan_of(config, shape=shape(dtypes=("F16",))), config)
     assert "float16" in note
+
+
+@pytest.mark.parametrize(
+    ("rows", "processes", "idle"), [(8, 1, 0), (8, 4, 0), (6, 4, 0.25), (9, 8, 7 / 16), (4, 8, 0.5)]
+)
+def test_processes_that_would_wait_for_others_are_counted(rows: int, processes: int, idle: float) -> None:
+    config = TrainingConfig(records_per_step=60)
+    plan = plan_of(config, gpu=H100, rows_per_step=rows, processes=processes)
+    assert plan.idle_share == idle
+    assert ("is idle" in plan.summary()) == (idle > 0)
+    if 0 < idle < 0.5:
+        (note,) = check_run(plan, config)
+        assert f"{idle:.0%} of {processes} processes' time is idle" in note
+        more = round(60 * -(-rows // processes) * processes / rows)
+        assert f"records_per_step={more} makes them {-(-rows // processes) * processes}" in note
