@@ -1,9 +1,9 @@
-"""What a base takes that two processes share, forecast and measured: of an 8B Llama, on one GPU.
+"""What a base takes that two processes share, forecast and measured: of an 8B Llama, on two GPUs or on one.
 
     python benchmarks/shared_base.py FOLDER [SHAPE]
 
-Both processes run on the one GPU, and gloo carries what they send (tests/gpu/two_on_one_gpu.py): memory and steps are
-those of two GPUs, times are not. FOLDER takes model and runs (8B: 17 GB).
+On one GPU gloo carries what they send (tests/gpu/two_on_one_gpu.py): memory and steps are those of two GPUs, times are
+not. FOLDER takes model and runs (8B: 17 GB).
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+import torch
 
 import sqlquarry as sq
 from scaling import make_base, toy_records
@@ -36,8 +38,9 @@ def main() -> None:
         output = place / f"held-{held}"
         job = {"base_model": str(base), "train": str(records_file), "output_dir": str(output), "config": options}
         output.with_suffix(".json").write_text(json.dumps(job))
-        two = [str(TWO_ON_ONE_GPU), str(output.with_suffix(".json"))]
-        subprocess.run([sys.executable, *TORCHRUN, "--nproc-per-node=2", *two], check=True)
+        program = ["-m", "sqlquarry.training"] if torch.cuda.device_count() > 1 else [str(TWO_ON_ONE_GPU)]
+        job_file = str(output.with_suffix(".json"))
+        subprocess.run([sys.executable, *TORCHRUN, "--nproc-per-node=2", *program, job_file], check=True)
         run = sq.AdapterCheckpoint.load(output).manifest.provenance["run"]
         whole = plan.shape.linear_parameters / 2 + 2 * (plan.shape.parameters - plan.shape.linear_parameters)
         found = {

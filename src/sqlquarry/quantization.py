@@ -172,6 +172,9 @@ def load_causal_lm(
         options["quantization_config"] = recipe.transformers_config(dtype)
     with quiet_transformers():
         model = AutoModelForCausalLM.from_pretrained(directory, **options)
+    if model.config.tie_word_embeddings:
+        # transformers 5 keeps a head apart that files hold beside the embeddings; what serves the model does not.
+        model.get_output_embeddings().weight = model.get_input_embeddings().weight
     return keep_trainable_on_cpu(model) if recipe else model
 
 

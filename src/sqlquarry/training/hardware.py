@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from sqlquarry.errors import ConfigError
 
 PRICE_NOTE = "on demand, us-east-1, public price lists of 2026-07-02, not verified with AWS"
-# Between machines: the 40 Gb/s of ml.g5.12xlarge. Larger instances have more, and are forecast slower than they are.
+# Between machines: the 40 Gb/s of ml.g5.12xlarge. Larger instances have more, smaller ones less.
 NETWORK_BYTES_PER_SECOND = 5e9
+HOST_BYTES_PER_SECOND = 20e9  # from a machine's memory to one of its GPUs: PCIe 4, rounded; not measured
 _GIB = 2**30
 
 

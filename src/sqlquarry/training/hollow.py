@@ -6,7 +6,9 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sqlquarry.errors import UnsupportedModelError
 from sqlquarry.quantization import QuantizationRecipe, compute_dtype, keep_trainable_on_cpu, quiet_transformers
+from sqlquarry.training.shape import weight_files
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +36,7 @@ class HollowBase:
         self, directory: Path, device: torch.device, recipe: QuantizationRecipe | None, *, held: bool, attention: str
     ) -> None:
         import torch
+        from safetensors import safe_open
         from transformers import AutoConfig, AutoModelForCausalLM
 
         self._device, self._recipe, self._held = device, recipe, held
@@ -49,16 +52,23 @@ class HollowBase:
         self._unread = _owners(self.model)
         for (module, kind), *more in self._unread.values():
             self._set(self._hollow(module, kind), (module, kind), *more)
-        self._files = _files_of_tensors(directory)
+        self._files: dict[str, Path] = {}
+        for path in weight_files(directory):
+            with safe_open(path, "pt") as file:
+                self._files |= dict.fromkeys(file.keys(), path)
         self.missing = tuple(name for name in self._unread if name not in self._files)
 
     def fill(self, part: Any) -> None:
-        """Read the weights of a part of the model that have not been read yet."""
+        """Read the weights of a part of the model that have not been read yet.
+
+        Raises:
+            UnsupportedModelError: one has another shape than config.json says.
+        """
         modules = set(part.modules())
         names = [name for name, owners in self._unread.items() if any(module in modules for module, _ in owners)]
         for name in names:
             owners = self._unread.pop(name)
-            self._set(self._read(name, owners[0][0]), *owners)
+            self._set(self._read(name, *owners[0]), *owners)
 
     def recorded(self) -> QuantizationRecipe | None:
         """The recipe with what the quantised weights tell, once all are read; see `quantization.recorded`."""
@@ -95,13 +105,19 @@ class HollowBase:
             return bitsandbytes.nn.Params4bit(number, requires_grad=False, quant_type=there.quant_type)  # type: ignore[no-any-return]  # it has no types
         return torch.nn.Parameter(torch.zeros((), dtype=there.dtype).expand(there.shape), requires_grad=False)
 
-    def _read(self, name: str, layer: Any) -> torch.nn.Parameter:
+    def _read(self, name: str, layer: Any, kind: str) -> torch.nn.Parameter:
         import bitsandbytes.functional as bnb
         import torch
         from safetensors import safe_open
 
         with safe_open(self._files[name], "pt") as file:
             value = file.get_tensor(name).to(self._device, self._dtype)
+        expected = getattr(layer, kind).shape
+        if value.shape != expected:
+            raise UnsupportedModelError(
+                f"{self._files[name]} holds {name} of shape {tuple(value.shape)}, but by config.json it has "
+                f"{tuple(expected)}: they are not of one model. Download the base again."
+            )
         linear = name.removesuffix(".weight")
         if self._recipe and linear in self._offsets:
             packed = self._recipe.pack(value, None if self._held else layer)
@@ -124,13 +140,3 @@ def _owners(model: Any) -> dict[str, list[tuple[Any, str]]]:
         for kind, parameter in module.named_parameters(recurse=False):
             owners.setdefault(id(parameter), (f"{path}.{kind}", []))[1].append((module, kind))
     return dict(owners.values())
-
-
-def _files_of_tensors(directory: Path) -> dict[str, Path]:
-    from safetensors import safe_open
-
-    files: dict[str, Path] = {}
-    for path in sorted(directory.glob("*.safetensors")):
-        with safe_open(path, "pt") as file:
-            files |= dict.fromkeys(file.keys(), path)
-    return files

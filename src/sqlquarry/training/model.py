@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from sqlquarry.training.decoder import run_layers, run_lora_directly
 from sqlquarry.training.hollow import HollowBase
 from sqlquarry.training.sharding import shard_base
 from sqlquarry.training.world import World
+
+logger = logging.getLogger(__name__)
 
 
 def load_trainable(base: Path, config: TrainingConfig, world: World) -> tuple[Any, QuantizationRecipe | None]:
@@ -28,6 +31,7 @@ def load_trainable(base: Path, config: TrainingConfig, world: World) -> tuple[An
         if not hollow.missing:
             model = make_trainable(hollow.model, config, world, fill=hollow.fill)
             return model, hollow.recorded()
+        logger.warning("the base holds no %s: each process loads it whole before it is shared", hollow.missing[0])
     model = load_causal_lm(base, str(world.device), recipe, attention=attention)
     if recipe:
         recipe = recorded(recipe, model)

@@ -45,7 +45,7 @@ class TrainingPlan:
         memory: bytes of one process at its peak.
         seconds: of training, without loading the base.
         gpu: what was computed with; None is this machine's CPU.
-        processes: processes that share base and rows.
+        processes: processes that share the rows.
         instance_type: the SageMaker instance, if one was given.
         instances: how many of them.
         price: dollars for `seconds` on those; None where no price is known.
@@ -181,11 +181,13 @@ def plan_training(
         price_per_hour: dollars for one instance, instead of the table's.
 
     Raises:
-        ConfigError: an unknown instance type or GPU.
+        ConfigError: an unknown instance type or GPU, or processes that cannot be spread evenly over the instances.
         RecordError: there are no records, some have no SQL, or all are longer than a row.
         UnsupportedModelError: the base's sizes cannot be read.
     """
     device, count = _device(config, instance_type, gpu, instances, processes)
+    if instances < 1 or count % instances:
+        raise ConfigError(f"{count} processes on {instances} instances: each instance runs as many as another")
     if price_per_hour is None and instance_type is not None:
         price_per_hour = instance_named(instance_type).price_per_hour
     shape = ModelShape.read(base)

@@ -59,7 +59,7 @@ class ModelShape:
         """
         try:
             config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-            tensors = {name: entry for path in directory.glob("*.safetensors") for name, entry in _header(path)}
+            tensors = {name: entry for path in weight_files(directory) for name, entry in _header(path)}
             return cls.of(config, {name: (entry["dtype"], tuple(entry["shape"])) for name, entry in tensors.items()})
         except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
             raise UnsupportedModelError(
@@ -138,6 +138,15 @@ class ModelShape:
     def adapter_parameters(self, target_modules: str | tuple[str, ...], rank: int) -> int:
         """Parameters of a LoRA update: rank · (inputs + outputs) for each adapted layer (arXiv:2106.09685)."""
         return rank * sum(outputs + inputs for outputs, inputs in self.targeted(target_modules).values())
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """The safetensors that transformers reads of a folder, which may hold others: one, or those that an index lists."""
+    single, index = directory / "model.safetensors", directory / "model.safetensors.index.json"
+    if single.is_file() or not index.is_file():
+        return [single]
+    weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    return [directory / name for name in sorted(set(weight_map.values()))]
 
 
 def _header(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

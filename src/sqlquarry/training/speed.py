@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlquarry.training.config import TrainingConfig
-from sqlquarry.training.hardware import GPU, NETWORK_BYTES_PER_SECOND
+from sqlquarry.training.hardware import GPU, HOST_BYTES_PER_SECOND, NETWORK_BYTES_PER_SECOND
 from sqlquarry.training.memory import computed_tokens, layer_bytes_per_token
 from sqlquarry.training.shape import ModelShape
 
@@ -67,7 +67,7 @@ def row_seconds(
 
     Args:
         shape: the base model.
-        config: quantisation, recomputation and rank are read.
+        config: quantisation, recomputation, rank and sharding are read.
         tokens: of the row.
         answers: of its tokens, those that are learnt.
         gpu: None for this machine's CPU cores.
@@ -91,8 +91,9 @@ def row_seconds(
     )
     sharers = config.sharers(processes, machines)
     link = _link(gpu, over_network=sharers > processes // machines)
-    gathered = (2 + again) * _gathered_bytes(shape, config, sharers) / link
-    return max(device, _starting_seconds(shape, config, sharers, again), gathered)
+    gathered = (2 + again) * _base_bytes(shape, config) * (sharers - 1) / sharers / link
+    offloaded = (2 + again) * _base_bytes(shape, config) / sharers / HOST_BYTES_PER_SECOND if config.cpu_offload else 0
+    return max(device, _starting_seconds(shape, config, sharers, again), gathered, offloaded)
 
 
 def summing_seconds(
@@ -171,11 +172,10 @@ def _starting_seconds(shape: ModelShape, config: TrainingConfig, sharers: int, a
     return each * shape.layers * (1 + (HOST_RECOMPUTED - 1) * again)
 
 
-def _gathered_bytes(shape: ModelShape, config: TrainingConfig, sharers: int) -> float:
-    """FSDP2 gathers each layer before it is used: all parts but the own one, once a pass (arXiv:2304.11277, §3)."""
+def _base_bytes(shape: ModelShape, config: TrainingConfig) -> float:
+    """What FSDP2 gathers once a pass: each process all parts but its own (arXiv:2304.11277, §3)."""
     linear = shape.linear_parameters * (0.5 if config.packs_weights else 2)
-    whole = linear + 2 * (shape.parameters - shape.linear_parameters)
-    return whole * (sharers - 1) / sharers
+    return linear + 2 * (shape.parameters - shape.linear_parameters)
 
 
 def _link(gpu: GPU, *, over_network: bool) -> float:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from sqlquarry.artifacts import AdapterCheckpoint, Record
 from sqlquarry.errors import RecordError, TrainingError
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig, launch
 
-from training_runs import RECORDS, difference, log_of, trainer
+from training_runs import OPTIONS, RECORDS, difference, log_of, trainer
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +39,26 @@ def test_losses_and_adapter_are_those_of_one_process(runs: list[AdapterCheckpoin
     assert evaluated[1] == pytest.approx(evaluated[0], rel=1e-5)
     assert difference(runs[0].path, runs[1].path) < 1e-4
     assert [run.manifest.provenance["run"]["processes"] for run in runs] == [1, 2]
+    assert [run.manifest.provenance["run"]["sharers"] for run in runs] == [1, 3 - several]
+    assert runs[0].manifest.provenance["quantization"] == runs[1].manifest.provenance["quantization"]
+
+
+def test_two_machines_that_share_a_base_each_take_the_steps_of_one_process(tiny_llama: Path, tmp_path: Path) -> None:
+    one = trainer(tiny_llama, records_per_step=16).train(RECORDS, output_dir=tmp_path / "one")
+    records = "".join(json.dumps({"question": r.question, "schema": r.schema, "sql": r.sql}) + "\n" for r in RECORDS)
+    (tmp_path / "train.jsonl").write_text(records)
+    config = OPTIONS | {"records_per_step": 16, "sharding": "hybrid", "cpu_offload": True, "gradient_checkpointing": 1}
+    job = {"base_model": str(tiny_llama), "train": str(tmp_path / "train.jsonl"), "output_dir": str(tmp_path / "run")}
+    (tmp_path / "job.json").write_text(json.dumps(job | {"config": config}))
+    four = [str(Path(__file__).with_name("two_machines.py")), str(tmp_path / "job.json")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run(
+        [sys.executable, *launch.TORCHRUN, "--nproc-per-node=4", *four], check=True, timeout=250, env=environment
+    )
+    run = AdapterCheckpoint.load(tmp_path / "run").manifest.provenance["run"]
+    assert (run["processes"], run["sharers"]) == (4, 2)
+    mine, theirs = ([entry["loss"] for entry in log_of(path)] for path in (tmp_path / "run", one.path))
+    assert mine == pytest.approx(theirs, rel=1e-5)
 
 
 def test_an_error_in_the_processes_comes_back_as_itself(tiny_llama: Path, tmp_path: Path) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import MixtralConfig, MixtralForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
+from sqlquarry.errors import UnsupportedModelError
 from sqlquarry.quantization import QuantizationRecipe, hold_dequantized, load_causal_lm, recorded
 from sqlquarry.training.hollow import HollowBase
 
@@ -75,3 +78,36 @@ def test_experts_which_transformers_fuses_are_said_to_be_missing(tmp_path: Path)
     hollow = HollowBase(tmp_path, CPU, None, held=False, attention="sdpa")
     assert hollow.missing
     assert all("experts" in name or "gate" in name for name in hollow.missing)
+
+
+def test_a_head_beside_embeddings_that_it_is_tied_to_is_not_used(tmp_path: Path) -> None:
+    # transformers 5 would use it, transformers 4 (which Bedrock's import is made for) and a merge do not.
+    model = Qwen2ForCausalLM(Qwen2Config(**SIZES, tie_word_embeddings=True))
+    model.save_pretrained(tmp_path)
+    expected = load_causal_lm(tmp_path, "cpu")
+    weights = load_file(tmp_path / "model.safetensors")
+    head = {"lm_head.weight": torch.randn(300, 64)}
+    save_file(weights | head, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    hollow = HollowBase(tmp_path, CPU, None, held=False, attention="sdpa")
+    hollow.fill(hollow.model)
+    assert_same(expected, hollow.model)
+    assert_same(expected, load_causal_lm(tmp_path, "cpu"))
+
+
+def test_other_safetensors_in_the_folder_are_not_read(tiny_llama: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_llama, tmp_path, dirs_exist_ok=True)
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file({name: torch.zeros_like(value) for name, value in weights.items()}, tmp_path / "zzz-backup.safetensors")
+    hollow = HollowBase(tmp_path, CPU, None, held=False, attention="sdpa")
+    hollow.fill(hollow.model)
+    assert_same(load_causal_lm(tmp_path, "cpu"), hollow.model)
+
+
+def test_a_weight_of_another_shape_than_config_json_says_is_refused(tiny_llama: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_llama, tmp_path, dirs_exist_ok=True)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["model.embed_tokens.weight"] = torch.cat([weights["model.embed_tokens.weight"]] * 2)
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    hollow = HollowBase(tmp_path, CPU, None, held=False, attention="sdpa")
+    with pytest.raises(UnsupportedModelError, match=r"holds model\.embed_tokens\.weight of shape"):
+        hollow.fill(hollow.model)

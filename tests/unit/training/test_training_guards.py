@@ -158,3 +158,13 @@ def test_processes_that_would_wait_for_others_are_counted(rows: int, processes: 
         assert f"{idle:.0%} of {processes} processes' time is idle" in note
         more = round(60 * -(-rows // processes) * processes / rows)
         assert f"records_per_step={more} makes them {-(-rows // processes) * processes}" in note
+
+
+def test_a_base_that_is_whole_on_each_is_advised_to_be_shared() -> None:
+    config = TrainingConfig(sharding="none", max_sequence_tokens=4096, gradient_checkpointing=True)
+    small = dataclasses.replace(A10G, memory_bytes=10 * 2**30)
+    text = problems_of(config, kind=DeviceError, gpu=small, processes=8)
+    assert 'sharding="full"' in text
+    offloaded = dataclasses.replace(config, cpu_offload=True)
+    assert 'or set sharding="full"' in problems_of(offloaded, kind=DeviceError, processes=2)
+    assert problems_of(offloaded, kind=DeviceError).endswith("leave it off")

@@ -144,7 +144,7 @@ def test_forecasts_agree_with_a_measured_gpu(
         (dataclasses.replace(H200, memory_bytes=20 * 2**30), 1, False, range(4, 16)),
         (dataclasses.replace(H200, memory_bytes=12 * 2**30), 1, False, range(24, 32)),
         (A10G, 4, False, 0),  # 16 GB of values in bf16 do not fit beside a row
-        (dataclasses.replace(H200, memory_bytes=14 * 2**30), 8, False, range(1, 32)),  # the whole base is loaded first
+        (dataclasses.replace(H200, memory_bytes=14 * 2**30), 8, False, range(1, 32)),
     ],
 )
 def test_what_is_left_open_is_chosen_by_memory_and_time(
@@ -295,6 +295,9 @@ def test_what_cannot_be_planned_says_so(tmp_path: Path) -> None:
         plan(tmp_path, instance_type="ml.huge")
     with pytest.raises(ConfigError, match="H100"):
         plan(tmp_path, gpu="abacus")
+    for instances, processes in ((2, None), (3, 8), (0, 1)):
+        with pytest.raises(ConfigError, match=f"processes on {instances} instances"):
+            plan(tmp_path, gpu="H100", instances=instances, processes=processes)
     with pytest.raises(RecordError, match="no records"):
         plan(tmp_path, [])
     with pytest.raises(RecordError, match="1 of 1 records have no sql"):
