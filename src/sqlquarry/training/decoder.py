@@ -6,6 +6,7 @@ What is computed is PEFT's and transformers' model; only how it runs is chosen h
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,21 +18,35 @@ def run_lora_directly(model: Any) -> None:
 
     PEFT scales and adds whole outputs, copies them, and casts whole inputs to the adapter's float32; here the scale is
     on the `rank` columns between, and compiled layers add where they read next. Adapter weights are float32 and are
-    multiplied in the inputs' dtype, as under autocast.
+    multiplied in the inputs' dtype, as under autocast. 4-bit layers do nothing but multiply: bitsandbytes' own forward
+    pass mends the plain parameter that FSDP2 gathers, which torch.compile cannot follow and breaks layers into pieces.
     """
+    from bitsandbytes.nn import Linear4bit
     from peft.tuners.lora.layer import LoraLayer, ParamWrapper
 
     for layer in model.modules():
+        if isinstance(layer, Linear4bit):
+            layer.quant_state = layer.weight.quant_state  # of a hollow base None, until it is filled
+            layer.__class__ = _with_forward(Linear4bit, _packed_linear)
         # PEFT adapts routers and experts, which are no linear layers, by adding to the weight itself.
         if isinstance(layer, LoraLayer) and not isinstance(layer, ParamWrapper):
             kind: Any = type(layer)
-            layer.__class__ = _direct(kind)
+            layer.__class__ = _with_forward(kind, _lora_linear)
 
 
 @functools.cache
-def _direct(kind: Any) -> type:
+def _with_forward(kind: Any, forward: Callable[[Any, torch.Tensor], torch.Tensor]) -> type:
     """The class with our forward pass; a function on the instance would make torch compile every layer anew."""
-    return type("DirectLoraLinear", (kind,), {"forward": _lora_linear})
+    return type(f"Direct{kind.__name__}", (kind,), {"forward": forward})
+
+
+def _packed_linear(layer: Any, inputs: torch.Tensor) -> torch.Tensor:
+    import bitsandbytes
+
+    outputs: torch.Tensor = bitsandbytes.matmul_4bit(
+        inputs, layer.weight, bias=layer.bias, quant_state=layer.quant_state
+    )
+    return outputs
 
 
 def _lora_linear(layer: Any, inputs: torch.Tensor) -> torch.Tensor:
