@@ -21,8 +21,8 @@ class ModelShape:
 
     Args:
         linears: the decoder's linear layers, name -> (outputs, inputs): what is quantised and what LoRA reaches.
-        expert_parameters: parameters of all experts. transformers 5 keeps a layer's experts in one tensor, which
-            bitsandbytes does not quantise. PEFT's "all-linear" adapts it, and `adapter_parameters` does not count that.
+        expert_parameters: parameters of all experts. transformers 5 keeps a layer's experts in two tensors, which
+            bitsandbytes does not quantise and PEFT's "all-linear" adapts.
         active_expert_share: share of the experts that a token goes through; 0 without experts.
         other_parameters: embeddings, head, norms, routers.
         layers: decoder layers.
@@ -34,6 +34,9 @@ class ModelShape:
         vocabulary: rows of the head.
         tied: whether head and embeddings are one matrix.
         dtypes: dtypes of the stored tensors.
+        experts: experts of a layer that has some.
+        expert_layers: layers that have some.
+        expert_mlp: inner width of one expert.
     """
 
     linears: Mapping[str, tuple[int, int]]
@@ -49,6 +52,9 @@ class ModelShape:
     vocabulary: int
     tied: bool
     dtypes: frozenset[str]
+    experts: int = 0
+    expert_layers: int = 0
+    expert_mlp: int = 0
 
     @classmethod
     def read(cls, directory: Path) -> ModelShape:
@@ -73,6 +79,7 @@ class ModelShape:
         tied = bool(config.get("tie_word_embeddings"))
         linears: dict[str, tuple[int, int]] = {}
         experts = other = 0
+        with_experts = set()
         for name, (_, sizes) in tensors.items():
             module = name.removesuffix(".weight")
             parameters = 1
@@ -80,6 +87,7 @@ class ModelShape:
                 parameters *= size
             if ".experts." in name:
                 experts += parameters
+                with_experts.add(name.partition(".experts.")[0])
             elif ".layers." in name and len(sizes) == 2 and module != name and not module.endswith(".gate"):
                 linears[module] = (sizes[0], sizes[1])
             elif not (tied and module == "lm_head"):  # some checkpoints hold the tied head a second time
@@ -103,6 +111,9 @@ class ModelShape:
             vocabulary=int(config["vocab_size"]),
             tied=tied,
             dtypes=frozenset(dtype for dtype, _ in tensors.values()),
+            experts=count,
+            expert_layers=len(with_experts),
+            expert_mlp=mlp if count else 0,
         )
 
     @cached_property
@@ -135,9 +146,23 @@ class ModelShape:
             if any(name == target or name.endswith(f".{target}") for target in target_modules)
         }
 
-    def adapter_parameters(self, target_modules: str | tuple[str, ...], rank: int) -> int:
-        """Parameters of a LoRA update: rank · (inputs + outputs) for each adapted layer (arXiv:2106.09685)."""
-        return rank * sum(outputs + inputs for outputs, inputs in self.targeted(target_modules).values())
+    def adapter_parameters(self, target_modules: str | tuple[str, ...], rank: int, *, expert_share: float = 1.0) -> int:
+        """Parameters of a LoRA update: rank · (inputs + outputs) for each adapted layer (arXiv:2106.09685).
+
+        With "all-linear" PEFT 0.21 adapts routers and experts too: each expert's two input matrices, which are fused,
+        with twice the rank, and its output matrix.
+
+        Args:
+            target_modules: as in `TrainingConfig`.
+            rank: of the update.
+            expert_share: share of the experts to count.
+        """
+        widths = float(sum(outputs + inputs for outputs, inputs in self.targeted(target_modules).values()))
+        if target_modules == "all-linear":
+            expert = 2 * (self.hidden + 2 * self.expert_mlp) + self.expert_mlp + self.hidden
+            router = self.hidden + self.experts if self.experts else 0
+            widths += self.expert_layers * (self.experts * expert * expert_share + router)
+        return round(rank * widths)
 
 
 def weight_files(directory: Path) -> list[Path]:

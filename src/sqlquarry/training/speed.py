@@ -44,7 +44,7 @@ def flops_per_token(
     that backward (Dao 2023, arXiv:2307.08691, §3). The rest is Kaplan et al. 2020, arXiv:2001.08361, §2.1.
     """
     passes = 4 + 2 * config.recomputed(shape.layers, cuda=cuda) / shape.layers
-    adapter = shape.adapter_parameters(config.target_modules, config.rank)
+    adapter = shape.adapter_parameters(config.target_modules, config.rank, expert_share=shape.active_expert_share)
     return (
         passes * shape.active_parameters
         + 6 * adapter

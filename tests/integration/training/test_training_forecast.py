@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-from transformers import AutoTokenizer
+from peft import LoraConfig, get_peft_model
+from transformers import AutoTokenizer, MixtralConfig, MixtralForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from sqlquarry.artifacts import Record
 from sqlquarry.prompt import PromptFormatter
@@ -52,3 +54,23 @@ def test_sizes_read_from_headers_are_those_of_the_loaded_model(tiny_llama: Path)
             AutoModelForCausalLM.from_pretrained(tiny_llama), LoraConfig(r=4, target_modules=names)
         )
         assert shape.adapter_parameters(targets, 4) == adapted.get_nb_trainable_parameters()[0]
+
+
+@pytest.mark.parametrize("kind", ["mixtral", "qwen3-moe"])
+@pytest.mark.parametrize("targets", ["all-linear", ("q_proj", "o_proj")])
+def test_what_is_trained_of_a_base_with_experts_is_counted(tmp_path: Path, kind: str, targets: Any) -> None:
+    sizes: dict[str, Any] = {"vocab_size": 300, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes |= {"num_key_value_heads": 2, "intermediate_size": 96, "num_experts_per_tok": 2}
+    model = (
+        MixtralForCausalLM(MixtralConfig(**sizes, num_local_experts=4))
+        if kind == "mixtral"
+        else Qwen3MoeForCausalLM(Qwen3MoeConfig(**sizes, num_experts=8, moe_intermediate_size=32, head_dim=16))
+    )
+    model.save_pretrained(tmp_path)
+    lora = LoraConfig(r=4, target_modules=targets if targets == "all-linear" else list(targets), task_type="CAUSAL_LM")
+    trained = sum(value.numel() for value in get_peft_model(model, lora).parameters() if value.requires_grad)
+    shape = ModelShape.read(tmp_path)
+    assert shape.adapter_parameters(targets, 4) == trained
+    if targets == "all-linear":
+        half = shape.adapter_parameters(targets, 4, expert_share=0.5)
+        assert trained / 2 < half < trained
