@@ -32,18 +32,18 @@ def throwaway_server() -> Iterator[str]:
         owner = pwd.getpwnam("postgres")
         for path in (folder, folder / "password"):
             os.chown(path, owner.pw_uid, owner.pw_gid)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
 
     def run(program: str, *arguments: str) -> None:
         subprocess.run([programs[-1] / program, "-D", folder / "data", *arguments], check=True, cwd=folder,
                        stdout=subprocess.DEVNULL, **user)  # fmt: skip
 
-    options = f"-c listen_addresses=127.0.0.1 -c port={port} -c fsync=off -k {folder}"
     try:
         run("initdb", "--no-sync", "--auth=scram-sha-256", "--username=judge", "--encoding=UTF8", "--locale=C",
             f"--pwfile={folder / 'password'}")  # fmt: skip
+        with socket.socket() as probe:  # only now: another test may take it
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        options = f"-c listen_addresses=127.0.0.1 -c port={port} -c fsync=off -k {folder}"
         run("pg_ctl", "--wait", "--options", options, "--log", str(folder / "log"), "start")
         try:
             yield f"postgresql://judge:{quote(PASSWORD, safe='')}@127.0.0.1:{port}"
