@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoTokenizer, MixtralConfig, MixtralForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from sqlquarry.artifacts import Record
+from sqlquarry.errors import ConfigError
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
 from sqlquarry.training.card import write_card
 from sqlquarry.training.guards import check_run
 from sqlquarry.training.plan import plan_training
 from sqlquarry.training.plot import write_loss_plot
+from sqlquarry.training.sagemaker import SageMakerLauncher
 from sqlquarry.training.shape import ModelShape
 
 from conftest import toy_examples
@@ -74,3 +77,13 @@ def test_what_is_trained_of_a_base_with_experts_is_counted(tmp_path: Path, kind:
     if targets == "all-linear":
         half = shape.adapter_parameters(targets, 4, expert_share=0.5)
         assert trained / 2 < half < trained
+
+
+def test_a_job_that_would_refuse_its_base_is_refused_before_anything_is_sent(tiny_llama: Path) -> None:
+    role = "arn:aws:iam::123456789012:role/training"
+    four_gpus = SageMakerLauncher(role, bucket="models", region="us-east-1")
+    config = TrainingConfig(records_per_step=1, max_sequence_tokens=256)
+    with pytest.raises(ConfigError, match="4 processes share steps of 1 rows"):
+        four_gpus.dry_run(QLoRAFSDPTrainer(tiny_llama, config=config), RECORDS)
+    enough = dataclasses.replace(config, records_per_step=30)
+    assert four_gpus.dry_run(QLoRAFSDPTrainer(tiny_llama, config=enough), RECORDS)["ResourceConfig"]

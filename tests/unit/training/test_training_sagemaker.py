@@ -233,8 +233,9 @@ def test_a_local_base_model_is_sent_and_one_on_s3_is_read_there(tmp_path: Path) 
     (tmp_path / "tokenizer_config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     (tmp_path / "pytorch_model.bin").write_bytes(b"the same weights")
-    launcher(account).launch(QLoRAFSDPTrainer(tmp_path), RECORDS, wait=False)
-    launcher(account).launch(QLoRAFSDPTrainer("s3://bases/llama"), RECORDS, wait=False)
+    # Without a GPU, whose memory the base would be held against.
+    for base in (tmp_path, "s3://bases/llama"):
+        launcher(account, instance_type="ml.m5.xlarge").launch(QLoRAFSDPTrainer(base), RECORDS, wait=False)
 
     local, remote = account.requests
     prefix = channels(local)["model"].removeprefix("s3://models/")

@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, TrainingError
 from sqlquarry.extras import require
+from sqlquarry.training.guards import check_run
 from sqlquarry.training.hardware import INSTANCES
 from sqlquarry.training.reporting import check_report_to
 from sqlquarry.training.sagemaker.failures import error_code, explained, quota_advice
@@ -141,7 +142,8 @@ class SageMakerLauncher:
         also on another instance type.
 
         Args:
-            trainer: base model, prompt and configuration. A local base model is sent to S3, once.
+            trainer: base model, prompt and configuration. A local base model is sent to S3, once, after `check_run`
+                found nothing against training it on these machines; one from elsewhere is checked in the job.
             train: records with SQL.
             evaluation: records whose loss is reported after each epoch.
             name: beginning of the job's name; a part made of the content follows.
@@ -214,6 +216,11 @@ class SageMakerLauncher:
             raise ConfigError("SageMakerLauncher: " + "; ".join(bad))
         check_report_to(trainer.config.report_to, self.environment)
         inputs = gather(trainer, train, evaluation, merge)
+        if self.instance_type in INSTANCES and any(channel.name == "model" for channel in inputs.channels):
+            # The job would find the same, on machines that are paid for; of a base elsewhere nothing is read here.
+            forecast = trainer.plan(train, instance_type=self.instance_type, instances=self.instance_count)
+            for note in check_run(forecast, trainer.config):
+                logger.info(note)
         sagemaker = self._client("sagemaker")
         image = self.image or training_image(
             sagemaker.meta.region_name,
