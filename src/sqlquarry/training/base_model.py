@@ -60,7 +60,8 @@ def check_base_model(directory: Path) -> dict[str, Any]:
     """Read and check a base model's config.json.
 
     Raises:
-        UnsupportedModelError: files missing, an architecture that Bedrock cannot import, or a quantised checkpoint.
+        UnsupportedModelError: files missing, two sets of weights, an architecture that Bedrock cannot import, or a
+            quantised checkpoint.
     """
     missing = [file for file in ("config.json", "tokenizer_config.json") if not (directory / file).is_file()]
     if not any(directory.glob("*.safetensors")):
@@ -68,6 +69,16 @@ def check_base_model(directory: Path) -> dict[str, Any]:
     if missing:
         raise UnsupportedModelError(f"base model {directory} lacks {', '.join(missing)}: save it with save_pretrained")
     config: dict[str, Any] = json.loads((directory / "config.json").read_text())
+    single, index = directory / "model.safetensors", directory / "model.safetensors.index.json"
+    if (
+        single.is_file()
+        and index.is_file()
+        and {*json.loads(index.read_text())["weight_map"].values()} != {single.name}
+    ):
+        raise UnsupportedModelError(
+            f"base model {directory} holds {single.name} and other weights that {index.name} lists: which are meant "
+            "cannot be told. Move one of the two away."
+        )
     architecture = (config.get("architectures") or ["(none)"])[0]
     if architecture not in ARCHITECTURES:
         raise UnsupportedModelError(

@@ -70,10 +70,11 @@ def _data_problems(plan: TrainingPlan, config: TrainingConfig) -> Iterator[str]:
     if plan.unlearnable:
         yield f"{len(plan.unlearnable):,} records have no answer token to learn: {', '.join(plan.unlearnable[:3])}"
     if plan.processes > plan.rows_per_step:
-        records = -(-config.records_per_step * plan.processes // plan.rows_per_step)
+        more = f"set records_per_step to {-(-plan.processes * plan.records // plan.rows)} or more, "
         yield (
-            f"{plan.processes} processes share steps of {plan.rows_per_step} rows, so some would only idle: set "
-            f"records_per_step to {records} or more, lower max_sequence_tokens, or start {plan.rows_per_step} processes"
+            f"{plan.processes} processes share steps of {plan.rows_per_step} rows, so some would only idle: "
+            + (more if plan.processes <= plan.rows else "")
+            + f"lower max_sequence_tokens, or start {plan.rows_per_step} processes"
         )
 
 
@@ -131,11 +132,14 @@ def _notes(plan: TrainingPlan, config: TrainingConfig, tokenizer: Any) -> Iterat
     ):
         yield "padding equals end of text: harmless here, for labels are explicit and the end of an answer stays learnt"
     if plan.idle_share:
-        records = config.records_per_step * plan.processes / plan.rows_per_step
-        rounds = -(-plan.rows_per_step // plan.processes)
+        rows = -(-plan.rows_per_step // plan.processes) * plan.processes
         yield (
-            f"{plan.idle_share:.0%} of {plan.processes} processes' time is idle in steps of {plan.rows_per_step} rows: "
-            f"records_per_step={round(records * rounds)} makes them {rounds * plan.processes}"
+            f"{plan.idle_share:.0%} of {plan.processes} processes' time is idle in steps of {plan.rows_per_step} rows"
+            + (
+                f": records_per_step={round(rows * plan.records / plan.rows)} makes them {rows}"
+                if rows <= plan.rows
+                else ""
+            )
         )
     floats = plan.shape.dtypes & {"F64", "F32", "F16", "BF16"}
     if len(floats) > 1:

@@ -1,9 +1,10 @@
 """How long training takes, and how well a running one uses its GPU.
 
-A row's time is the longest of three that overlap: the GPU's arithmetic and memory traffic, the starting of its kernels,
-and the gathering of sharded weights. The shares below were measured with this package's loop on one H200 (2026-11-28,
-torch 2.11, transformers 5.17, bitsandbytes 0.50.2; 135M and 8B shapes; benchmarks/forecast.py), those of dense
-attention and of sharding on H100s. On other GPUs the same shares of their own peaks are assumed.
+A row's time is the longest of what overlaps: the GPU's arithmetic and memory traffic, the starting of its kernels, and
+the gathering of shared weights from other GPUs or from CPU memory. The shares below were measured with this package's
+loop on one H200 (2026-11-28, torch 2.11, transformers 5.17, bitsandbytes 0.50.2; 135M and 8B shapes;
+benchmarks/forecast.py), those of dense attention and of sharding on H100s. On other GPUs the same shares of their own
+peaks are assumed.
 """
 
 from __future__ import annotations
@@ -92,7 +93,8 @@ def row_seconds(
     sharers = config.sharers(processes, machines)
     link = _link(gpu, over_network=sharers > processes // machines)
     gathered = (2 + again) * _base_bytes(shape, config) * (sharers - 1) / sharers / link
-    offloaded = (2 + again) * _base_bytes(shape, config) / sharers / HOST_BYTES_PER_SECOND if config.cpu_offload else 0
+    travels = config.cpu_offload and sharers > 1
+    offloaded = (2 + again) * _base_bytes(shape, config) / sharers / HOST_BYTES_PER_SECOND if travels else 0
     return max(device, _starting_seconds(shape, config, sharers, again), gathered, offloaded)
 
 

@@ -51,7 +51,7 @@ def test_two_machines_that_share_a_base_each_take_the_steps_of_one_process(tiny_
     job = {"base_model": str(tiny_llama), "train": str(tmp_path / "train.jsonl"), "output_dir": str(tmp_path / "run")}
     (tmp_path / "job.json").write_text(json.dumps(job | {"config": config}))
     four = [str(Path(__file__).with_name("two_machines.py")), str(tmp_path / "job.json")]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     subprocess.run(
         [sys.executable, *launch.TORCHRUN, "--nproc-per-node=4", *four], check=True, timeout=250, env=environment
     )

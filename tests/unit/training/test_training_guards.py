@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -107,7 +108,8 @@ def test_targets_must_name_layers_of_the_decoder() -> None:
 def test_more_processes_than_rows_or_gpus() -> None:
     config = TrainingConfig(records_per_step=64)
     text = problems_of(config, processes=16, rows_per_step=8)
-    assert "records_per_step to 128" in text
+    assert "records_per_step to 160" in text  # of 1,000 records in 100 rows
+    assert "records_per_step" not in problems_of(config, processes=101, rows_per_step=8)
     assert "start 8 processes" in text
     assert "4 processes on 2 GPUs" in problems_of(config, kind=DeviceError, processes=4, gpus_here=2)
 
@@ -149,15 +151,21 @@ def test_what_is_harmless_is_only_said() -> None:
     ("rows", "processes", "idle"), [(8, 1, 0), (8, 4, 0), (6, 4, 0.25), (9, 8, 7 / 16), (4, 8, 0.5)]
 )
 def test_processes_that_would_wait_for_others_are_counted(rows: int, processes: int, idle: float) -> None:
-    config = TrainingConfig(records_per_step=60)
-    plan = plan_of(config, gpu=H100, rows_per_step=rows, processes=processes)
+    plan = plan_of(TrainingConfig(), gpu=H100, rows_per_step=rows, processes=processes)
     assert plan.idle_share == idle
     assert ("is idle" in plan.summary()) == (idle > 0)
-    if 0 < idle < 0.5:
-        (note,) = check_run(plan, config)
-        assert f"{idle:.0%} of {processes} processes' time is idle" in note
-        more = round(60 * -(-rows // processes) * processes / rows)
-        assert f"records_per_step={more} makes them {-(-rows // processes) * processes}" in note
+
+
+@pytest.mark.parametrize(("records", "rows", "wanted"), [(6400, 545, 8), (600, 50, 8), (60, 6, None)])
+def test_what_is_advised_against_idling_makes_even_steps(records: int, rows: int, wanted: int | None) -> None:
+    def steps(records_per_step: int) -> int:  # `plan.schedule_of`
+        return min(rows, round(records_per_step * rows / records))
+
+    config = TrainingConfig(records_per_step=64)
+    fields = {"records": records, "rows": rows, "rows_per_step": steps(64), "processes": 4}
+    (note,) = check_run(plan_of(config, gpu=H100, **fields), config)
+    advice = re.search(r"records_per_step=(\d+) makes them (\d+)", note)
+    assert ((steps(int(advice[1])), int(advice[2])) if advice else None) == ((wanted, wanted) if wanted else None)
 
 
 def test_a_base_that_is_whole_on_each_is_advised_to_be_shared() -> None:
