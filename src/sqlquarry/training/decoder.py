@@ -18,20 +18,29 @@ def run_lora_directly(model: Any) -> None:
 
     PEFT scales and adds whole outputs, copies them, and casts whole inputs to the adapter's float32; here the scale is
     on the `rank` columns between, and compiled layers add where they read next. Adapter weights are float32 and are
-    multiplied in the inputs' dtype, as under autocast. 4-bit layers do nothing but multiply: bitsandbytes' own forward
-    pass mends the plain parameter that FSDP2 gathers, which torch.compile cannot follow and breaks layers into pieces.
+    multiplied in the inputs' dtype, as under autocast.
+    """
+    from peft.tuners.lora.layer import LoraLayer, ParamWrapper
+
+    for layer in model.modules():
+        # PEFT adapts routers and experts, which are no linear layers, by adding to the weight itself.
+        if isinstance(layer, LoraLayer) and not isinstance(layer, ParamWrapper):
+            kind: Any = type(layer)
+            layer.__class__ = _with_forward(kind, _lora_linear)
+
+
+def run_gathered_weights(model: Any) -> None:
+    """Let 4-bit layers whose weights FSDP2 will gather do nothing but multiply.
+
+    What is gathered is a plain parameter. bitsandbytes' own forward pass makes a 4-bit one of it again, in each call,
+    which torch.compile cannot follow: it breaks each layer into pieces.
     """
     from bitsandbytes.nn import Linear4bit
-    from peft.tuners.lora.layer import LoraLayer, ParamWrapper
 
     for layer in model.modules():
         if isinstance(layer, Linear4bit):
             layer.quant_state = layer.weight.quant_state  # of a hollow base None, until it is filled
             layer.__class__ = _with_forward(Linear4bit, _packed_linear)
-        # PEFT adapts routers and experts, which are no linear layers, by adding to the weight itself.
-        if isinstance(layer, LoraLayer) and not isinstance(layer, ParamWrapper):
-            kind: Any = type(layer)
-            layer.__class__ = _with_forward(kind, _lora_linear)
 
 
 @functools.cache

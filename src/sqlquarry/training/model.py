@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlquarry.quantization import QuantizationRecipe, compute_dtype, hold_dequantized, load_causal_lm, recorded
 from sqlquarry.training.config import TrainingConfig
-from sqlquarry.training.decoder import run_layers, run_lora_directly
+from sqlquarry.training.decoder import run_gathered_weights, run_layers, run_lora_directly
 from sqlquarry.training.hollow import HollowBase
 from sqlquarry.training.sharding import shard_base
 from sqlquarry.training.world import World
@@ -80,5 +80,6 @@ def make_trainable(
     )
     sharers = config.sharers(world.size, world.machines)
     if sharers > 1:
+        run_gathered_weights(model)
         shard_base(model, world, sharers=sharers, cpu_offload=config.cpu_offload, fill=fill)
     return model.train()

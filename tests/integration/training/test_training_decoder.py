@@ -16,7 +16,7 @@ from sqlquarry.errors import TrainingError
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.quantization import QuantizationRecipe, hold_dequantized, load_causal_lm
 from sqlquarry.training import TrainingConfig
-from sqlquarry.training.decoder import run_layers, run_lora_directly
+from sqlquarry.training.decoder import run_gathered_weights, run_layers, run_lora_directly
 from sqlquarry.training.engine import Engine
 from sqlquarry.training.loss import RowShape, answer_loss, model_inputs
 from sqlquarry.training.packing import Row, pack
@@ -119,6 +119,7 @@ def test_compiled_layers_take_the_steps_of_plain_ones_and_are_compiled_once(
         model = adapted(tiny_llama)
         run_lora_directly(model)
         if gathered:  # FSDP2 gathers packed weights into plain parameters
+            run_gathered_weights(model)
             for layer in model.modules():
                 if isinstance(layer, Linear4bit):
                     layer.weight = torch.nn.Parameter(layer.weight.data, requires_grad=False)
