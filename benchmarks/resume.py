@@ -48,9 +48,7 @@ def main() -> None:
 
     killed = place / "killed"
     job = {"base_model": base, "train": str(place / "train.jsonl"), "output_dir": str(killed), "config": options}
-    (place / "train.jsonl").write_text(
-        "".join(json.dumps({"question": r.question, "schema": r.schema, "sql": r.sql}) + "\n" for r in records)
-    )
+    sq.Records(records).to_jsonl(place / "train.jsonl")
     (place / "job.json").write_text(json.dumps(job))
     process = subprocess.Popen([sys.executable, "-m", "sqlquarry.training", str(place / "job.json")])
     while _steps(killed) < len(log) // 2:

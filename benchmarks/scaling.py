@@ -4,9 +4,8 @@
 
 `speed`: random weights made on the GPUs, rows like those of packed records, the same rows on every
 number of GPUs. Weights are held in 4 bits, or as the 4-bit values in bf16 ("dequantized"), in parts on all GPUs (FSDP2)
-or whole on each. `runs`: the trainer itself
-on a model on disk: the adapter of several GPUs beside that of one, a killed process, a resume on one, merge and check.
-Prints one JSON object per measurement.
+or whole on each. `runs`: the trainer itself on a model on disk: the adapter of several GPUs beside that of one, a
+killed process, a resume on one, merge and check. Prints one JSON object per measurement.
 """
 
 from __future__ import annotations
@@ -159,10 +158,11 @@ def random_base(shape: str, held: str, config: Any, world: Any) -> Any:
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig
 
-    from sqlquarry.quantization import compute_dtype, hold_dequantized
+    from sqlquarry.quantization import QuantizationRecipe, compute_dtype, hold_dequantized
 
     hidden, intermediate, layers, heads, kv = SHAPES[shape]
     dtype = compute_dtype(world.device.type)
+    recipe = QuantizationRecipe(load_dtype=str(dtype).removeprefix("torch."))
     flex = config.attention == "flex" or (config.attention == "auto" and world.device.type == "cuda")
     llama = LlamaConfig(
         vocab_size=VOCABULARY if shape != "tiny" else 445,
@@ -186,10 +186,7 @@ def random_base(shape: str, held: str, config: Any, world: Any) -> Any:
             layer = bitsandbytes.nn.Linear4bit(
                 *(module.in_features, module.out_features, False, dtype, True, "nf4", torch.float32), device="meta"
             )
-            packed = bitsandbytes.nn.Params4bit(
-                weight, requires_grad=False, quant_type="nf4", quant_storage=torch.float32, module=layer
-            )
-            layer.weight = packed.to(world.device)
+            layer.weight = recipe.pack(weight, layer)
             layer.support_avx512bf16_for_cpu = False
             model.set_submodule(name, layer)
     for name, parameter in list(model.named_parameters()):

@@ -28,9 +28,7 @@ def main() -> None:
     place = Path(sys.argv[1])
     base, records = make_base(sys.argv[2] if len(sys.argv) > 2 else "8b", place / "base"), toy_records()[:192]
     records_file = place / "train.jsonl"
-    records_file.write_text(
-        "".join(json.dumps({"question": r.question, "schema": r.schema, "sql": r.sql}) + "\n" for r in records)
-    )
+    sq.Records(records).to_jsonl(records_file)
     for held in (False, True):
         options: dict[str, Any] = {"epochs": 1, "max_sequence_tokens": 1024, "records_per_step": 64}
         options |= {"sharding": "full", "hold_dequantized": held, "gradient_checkpointing": True, "learning_rate": 2e-4}

@@ -13,6 +13,7 @@ from sqlquarry.artifacts import sha256_file
 from sqlquarry.errors import GatedModelError, UnsupportedModelError
 from sqlquarry.quantization import quiet_transformers
 from sqlquarry.training.s3_base import download_base
+from sqlquarry.training.shape import weight_files
 
 # Causal language models that Bedrock Custom Model Import takes (user guide, "custom model import", supported
 # architectures) and whose linear layers PEFT's "all-linear" reaches.
@@ -69,16 +70,7 @@ def check_base_model(directory: Path) -> dict[str, Any]:
     if missing:
         raise UnsupportedModelError(f"base model {directory} lacks {', '.join(missing)}: save it with save_pretrained")
     config: dict[str, Any] = json.loads((directory / "config.json").read_text())
-    single, index = directory / "model.safetensors", directory / "model.safetensors.index.json"
-    if (
-        single.is_file()
-        and index.is_file()
-        and {*json.loads(index.read_text())["weight_map"].values()} != {single.name}
-    ):
-        raise UnsupportedModelError(
-            f"base model {directory} holds {single.name} and other weights that {index.name} lists: which are meant "
-            "cannot be told. Move one of the two away."
-        )
+    weight_files(directory)
     architecture = (config.get("architectures") or ["(none)"])[0]
     if architecture not in ARCHITECTURES:
         raise UnsupportedModelError(

@@ -166,12 +166,26 @@ class ModelShape:
 
 
 def weight_files(directory: Path) -> list[Path]:
-    """The safetensors that transformers reads of a folder, which may hold others: one, or those that an index lists."""
+    """The safetensors that transformers reads of a folder, which may hold others: one, or those that an index lists.
+
+    Raises:
+        UnsupportedModelError: the index cannot be read, or lists others beside the one.
+    """
     single, index = directory / "model.safetensors", directory / "model.safetensors.index.json"
-    if single.is_file() or not index.is_file():
+    if not index.is_file():
         return [single]
-    weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    return [directory / name for name in sorted(set(weight_map.values()))]
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UnsupportedModelError(
+            f"{index} is no index of weights ({type(error).__name__}: {error}). Download the base again."
+        ) from error
+    if single.is_file() and names != {single.name}:
+        raise UnsupportedModelError(
+            f"base model {directory} holds {single.name} and other weights that {index.name} lists: which are meant "
+            "cannot be told. Move one of the two away."
+        )
+    return [directory / name for name in sorted(names)]
 
 
 def _header(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from sqlquarry import Records
 from sqlquarry.artifacts import AdapterCheckpoint, Record
 from sqlquarry.errors import RecordError, TrainingError
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig, launch
@@ -45,8 +46,7 @@ def test_losses_and_adapter_are_those_of_one_process(runs: list[AdapterCheckpoin
 
 def test_two_machines_that_share_a_base_each_take_the_steps_of_one_process(tiny_llama: Path, tmp_path: Path) -> None:
     one = trainer(tiny_llama, records_per_step=16).train(RECORDS, output_dir=tmp_path / "one")
-    records = "".join(json.dumps({"question": r.question, "schema": r.schema, "sql": r.sql}) + "\n" for r in RECORDS)
-    (tmp_path / "train.jsonl").write_text(records)
+    Records(RECORDS).to_jsonl(tmp_path / "train.jsonl")
     config = OPTIONS | {"records_per_step": 16, "sharding": "hybrid", "cpu_offload": True, "gradient_checkpointing": 1}
     job = {"base_model": str(tiny_llama), "train": str(tmp_path / "train.jsonl"), "output_dir": str(tmp_path / "run")}
     (tmp_path / "job.json").write_text(json.dumps(job | {"config": config}))
