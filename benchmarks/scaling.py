@@ -66,6 +66,7 @@ def speeds(options: argparse.Namespace, gpus: list[int]) -> None:
                         "attention": options.attention,
                         "rows_per_step": options.rows_per_step,
                         "row_tokens": options.row_tokens,
+                        "trace": options.trace,
                     }
                     found = _torchrun(count, ["benchmarks/scaling.py", "--worker", json.dumps(job)])
                     if found is None:
@@ -121,7 +122,7 @@ def work(job: dict[str, Any]) -> None:
     if device == "cuda":
         torch.cuda.synchronize()
     seconds = (time.monotonic() - started) / (job["steps"] - warm_up)
-    communication = _communication(loop) if device == "cuda" and world.size > 1 else 0.0
+    communication = _communication(loop, job["trace"]) if device == "cuda" and world.size > 1 else 0.0
     peak = torch.tensor([torch.cuda.max_memory_allocated() if device == "cuda" else 0.0], device=world.device)
     if world.size > 1:
         torch.distributed.all_reduce(peak, op=torch.distributed.ReduceOp.MAX)
@@ -135,11 +136,12 @@ def work(job: dict[str, Any]) -> None:
             "load_s": round(ready, 1),
         }
         print("RESULT " + json.dumps(found), flush=True)
+    loop.engine.close()
     world.leave()
 
 
-def _communication(loop: Any) -> float:
-    """Share of one step's time in which NCCL kernels ran, beside computation or not."""
+def _communication(loop: Any, folder: str | None) -> float:
+    """Share of one step's time in which NCCL kernels ran, beside computation or not; its trace goes to `folder`."""
     import torch
     from torch.profiler import ProfilerActivity, profile
 
@@ -148,6 +150,9 @@ def _communication(loop: Any) -> float:
         loop._step(0, stop=False)  # noqa: SLF001 - one step is what is measured
         torch.cuda.synchronize()
         seconds = time.monotonic() - started
+    if folder and loop.world.leads:
+        name = f"{loop.config.sharding}-{time.time():.0f}.json.gz"
+        trace.export_chrome_trace(str(Path(folder) / name))
     nccl = sum(event.device_time_total for event in trace.key_averages() if "nccl" in event.key.lower())
     return nccl / 1e6 / seconds
 
@@ -400,6 +405,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--attention", default="auto", choices=["auto", "sdpa", "flex"])
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--rows-per-step", type=int, default=ROWS_PER_STEP)
+    parser.add_argument("--trace", help="folder that receives a Chrome trace of one step of each measurement")
     parser.add_argument("--only", default="speed,runs")
     parser.add_argument("--work", default="/dev/shm/scaling")
     parser.add_argument("--worker", help=argparse.SUPPRESS)

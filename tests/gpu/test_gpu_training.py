@@ -162,6 +162,23 @@ def test_rows_are_recorded_beside_nccl(base: Path, tmp_path: Path, monkeypatch: 
         torch.distributed.destroy_process_group()
 
 
+@pytest.mark.parametrize("held", [False, True])
+def test_rows_are_recorded_where_the_base_is_shared(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, held: bool
+) -> None:
+    # One process under FSDP2: it copies instead of gathering, in the streams and memory of several.
+    store, device = torch.distributed.HashStore(), torch.device("cuda", 0)
+    monkeypatch.setattr(TrainingConfig, "sharers", lambda *_: 2)
+    torch.distributed.init_process_group("nccl", store=store, rank=0, world_size=1, device_id=device)
+    try:
+        recorded = trained(base, tmp_path / "recorded", hold_dequantized=held, sharding="full")
+        monkeypatch.setattr(World, "gathers_in_graphs", False)
+        launched = trained(base, tmp_path / "launched", hold_dequantized=held, sharding="full")
+    finally:
+        torch.distributed.destroy_process_group()
+    assert recorded == launched
+
+
 @pytest.mark.parametrize("changes", [{}, {"gradient_checkpointing": 1, "hold_dequantized": False}])
 def test_compiled_and_recorded_steps_are_those_of_plain_ones(base: Path, tmp_path: Path, changes: Any) -> None:
     plain = trained(base, tmp_path / "plain", compiled=False, attention="sdpa", **changes)

@@ -155,8 +155,9 @@ class TrainingConfig:
         return {"none": 1, "hybrid": processes // machines}.get(self.sharding or "full", processes)
 
     def records(self, *, cuda: bool, sharers: int) -> bool:
-        """Whether a row is launched as a CUDA graph, which holds nothing random and waits for no other GPU."""
-        return self.compiles(cuda=cuda) and self.uses_flex(cuda=cuda) and cuda and sharers == 1 and not self.dropout
+        """Whether a row is launched as a CUDA graph, which holds nothing random and no weights in CPU memory."""
+        offloaded = self.cpu_offload and sharers > 1
+        return cuda and self.compiles(cuda=cuda) and self.uses_flex(cuda=cuda) and not self.dropout and not offloaded
 
     @property
     def packs_weights(self) -> bool:

@@ -7,7 +7,7 @@ than the GPU runs them. With flex_attention all rows have one shape, so their ke
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sqlquarry.training.config import TrainingConfig
 from sqlquarry.training.decoder import compile_options
@@ -17,11 +17,12 @@ from sqlquarry.training.packing import Row
 if TYPE_CHECKING:
     import torch
 
+Result = TypeVar("Result")
 _WARM_UPS = 3  # compilation, autotuning, libraries' workspaces: none of it may happen while a graph is recorded
 
 
 class Engine:
-    """Kernel by kernel: for CPUs, for weights that lie on several GPUs, and for whatever else cannot be recorded.
+    """Kernel by kernel: for CPUs, for weights that wait in CPU memory, and for whatever else cannot be recorded.
 
     Args:
         model: a PEFT model in training mode.
@@ -84,9 +85,15 @@ class Engine:
         self.optimizer.step()
         self.optimizer.zero_grad()
 
+    def close(self) -> None:
+        """Let go of whatever keeps the processes from parting; nothing can be done with it afterwards."""
+
 
 class GraphEngine(Engine):
     """By CUDA graphs: one for a row, one for clipping, one for the optimiser.
+
+    Where GPUs share the base, a row's graph holds NCCL's gathering of each layer beside the kernels of the one before,
+    as FSDP2 orders them. Every process records and replays equally often.
 
     Source: "Whole network capture" in torch's notes on CUDA semantics.
     """
@@ -103,10 +110,10 @@ class GraphEngine(Engine):
         self._inputs = tuple(part.to(self.device) for part in self._on_host(rows[0]))
         self._prepared: tuple[Row, tuple[torch.Tensor, ...]] | None = None
         self._weight = torch.zeros((), device=self.device)
-        self._learn = _recorded(self._learn_loaded, warm_ups=_WARM_UPS)
+        self._learn = _Recording(self._learn_loaded, warm_ups=_WARM_UPS)
         self.optimizer.zero_grad(set_to_none=False)
-        self._clip = _recorded(super().clip, warm_ups=1)
-        self._update = _recorded(self._update_by_loaded_rate, warm_ups=0)
+        self._clip = _Recording(super().clip, warm_ups=1)
+        self._update = _Recording(self._update_by_loaded_rate, warm_ups=0)
 
     def prepare(self, row: Row) -> None:
         """See `Engine.prepare`."""
@@ -119,16 +126,21 @@ class GraphEngine(Engine):
         for mine, theirs in zip(self._inputs, host, strict=True):
             mine.copy_(theirs, non_blocking=True)
         self._weight.fill_(weight)
-        return self._learn()  # type: ignore[no-any-return]  # a recorded function's result
+        return self._learn.replay()
 
     def clip(self) -> torch.Tensor:
         """See `Engine.clip`."""
-        return self._clip()  # type: ignore[no-any-return]  # a recorded function's result
+        return self._clip.replay()
 
     def update(self, rate: float) -> None:
         """See `Engine.update`."""
         self._rate.fill_(rate)  # type: ignore[union-attr]  # a tensor where the optimiser is capturable
-        self._update()
+        self._update.replay()
+
+    def close(self) -> None:
+        """See `Engine.close`: NCCL waits for ever for graphs that hold work of its (pytorch #115388)."""
+        for recording in (self._learn, self._clip, self._update):
+            recording.graph.reset()
 
     def _learn_loaded(self) -> torch.Tensor:
         loss = answer_loss(self.model, flex_inputs(*self._inputs), self._entropy) * self._weight
@@ -143,23 +155,23 @@ class GraphEngine(Engine):
         return tuple(part.pin_memory() for part in row_tensors(row, self._shape))
 
 
-def _recorded(work: Callable[[], Any], *, warm_ups: int) -> Callable[[], Any]:
-    """A function that replays what `work` did on the GPU and returns the same result, whose tensors hold new values."""
-    import torch
+class _Recording(Generic[Result]):
+    """What `work` does on the GPU, done again by `replay`; the result's tensors then hold new values."""
 
-    aside: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch has no types for it
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
-        for _ in range(warm_ups):
-            work()
-    torch.cuda.current_stream().wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    # By thread: NCCL's watchdog, a thread of its own, may ask for events at any time.
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        result = work()
+    def __init__(self, work: Callable[[], Result], *, warm_ups: int) -> None:
+        import torch
 
-    def replay() -> Any:
-        graph.replay()
-        return result
+        aside: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch has no types for it
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(warm_ups):
+                work()
+        torch.cuda.current_stream().wait_stream(aside)
+        self.graph = torch.cuda.CUDAGraph()
+        # By thread: NCCL's watchdog, a thread of its own, may ask for events at any time.
+        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
+            self._result = work()
 
-    return replay
+    def replay(self) -> Result:
+        self.graph.replay()
+        return self._result

@@ -1,7 +1,8 @@
 """GPUs and SageMaker instances: what a forecast has to know of them.
 
 Sources: NVIDIA's data sheets (dense bf16 tensor rate, memory bandwidth); memory as torch reports it, in GiB. Rates
-between the GPUs of one machine are rounded estimates: NVLink where there is one, else PCIe 4.
+between the GPUs of one machine are rounded estimates: NVLink where there is one, else PCIe 4; H200's was measured with
+NCCL (two GPUs, benchmarks/scaling.py, 2026-11-29), and H100 has the same links.
 
 Prices are of a SageMaker training job in us-east-1, on demand, an instance and hour, put together on 2026-07-02 from
 public copies of the price list (https://aws.amazon.com/sagemaker/ai/pricing). Nobody here has asked AWS: they are for
@@ -59,8 +60,8 @@ L4 = GPU("L4", 121e12, 300e9, int(22.0 * _GIB), 10e9)
 L40S = GPU("L40S", 362e12, 864e9, int(44.4 * _GIB), 20e9)
 A100_40 = GPU("A100-SXM4-40GB", 312e12, 1555e9, int(39.4 * _GIB), 250e9)
 A100_80 = GPU("A100-SXM4-80GB", 312e12, 2039e9, int(79.2 * _GIB), 250e9)
-H100 = GPU("H100", 989e12, 3350e9, int(79.2 * _GIB), 350e9)
-H200 = GPU("H200", 989e12, 4800e9, int(139.8 * _GIB), 350e9)
+H100 = GPU("H100", 989e12, 3350e9, int(79.2 * _GIB), 270e9)
+H200 = GPU("H200", 989e12, 4800e9, int(139.8 * _GIB), 270e9)
 B200 = GPU("B200", 2250e12, 8000e9, int(178.0 * _GIB), 700e9)
 GPUS = (A100_40, A100_80, L40S, A10G, H100, H200, B200, L4, T4)
 

@@ -65,12 +65,12 @@ class Loop:
         self.checkpoints, self.logs, self.evaluation = checkpoints, logs, evaluation
         sharers = config.sharers(world.size, world.machines)
         recorded = config.records(cuda=world.device.type == "cuda", sharers=sharers)
-        kind = GraphEngine if recorded else Engine
+        kind = GraphEngine if recorded and (sharers == 1 or world.gathers_in_graphs) else Engine
         self.engine = kind(model, rows, config, schedule.peak_rate, world.device)
         self.done, self.loss_sum, self.seconds = 0, 0.0, 0.0
 
     def run(self) -> Outcome:
-        """Train from the newest checkpoint to the end.
+        """Train from the newest checkpoint to the end; once.
 
         Raises:
             TrainingError: the loss is no longer a number, or a checkpoint cannot be written.
@@ -79,7 +79,7 @@ class Loop:
         self._resume()
         started, before = time.monotonic(), self.seconds
         saved_at = started
-        with _stop_signals() as stopped:
+        with _stop_signals() as stopped, contextlib.closing(self.engine):
             while self.done < self.schedule.steps:
                 entry, stop = self._step(self.done, bool(stopped))
                 self.seconds = before + time.monotonic() - started

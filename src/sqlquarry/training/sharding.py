@@ -57,9 +57,10 @@ def shard_base(
     for part in (*decoder.model.layers, *ends, decoder):
         if fill:
             fill(part)
-        # The head's backward pass comes next, and that of the frozen embeddings never.
-        again = part not in (head, decoder)
+        again = part not in (head, decoder)  # the head's backward pass comes next
         fully_shard(part, mesh=mesh, offload_policy=policy, ignored_params=adapter, reshard_after_forward=again)
+    if embeddings in ends:
+        embeddings.set_unshard_in_backward(False)  # nothing before them is trained
     whole = [
         name
         for name, parameter in model.named_parameters()

@@ -3,8 +3,8 @@
 A row's time is the longest of what overlaps: the GPU's arithmetic and memory traffic, the starting of its kernels, and
 the gathering of shared weights from other GPUs or from CPU memory. The shares below were measured with this package's
 loop on one H200 (2026-11-28, torch 2.11, transformers 5.17, bitsandbytes 0.50.2; 135M and 8B shapes;
-benchmarks/forecast.py), those of dense attention and of sharding on H100s. On other GPUs the same shares of their own
-peaks are assumed.
+benchmarks/forecast.py), that of dense attention on an H100, those of a shared base on two H200 (2026-11-29;
+benchmarks/scaling.py). On other GPUs the same shares of their own peaks are assumed.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ DENSE_ATTENTION_SHARE = {64: 0.036, 128: 0.085}  # of the peak, by head width: s
 FLEX_REACH = 384  # tokens that one looks at under flex attention, in whole blocks of 128: a schema and its questions
 GRAPH_LAYER_S = 0.0006  # a layer's kernels forward and backward, one after the other, however small
 HOST_LAYER_S = {True: 0.0117, False: 0.0062}  # launching them one by one, compiled: in 4 bits, or not
+HOST_SHARED_LAYER_S = {True: 0.0108, False: 0.0080}  # the same under FSDP2, where 4-bit layers run by our code
 HOST_RECOMPUTED = 1.3  # more of both with recomputation
 HOST_NOT_COMPILED = 1.5  # more of the latter where layers are not compiled
-HOST_SHARDED = 1.4  # more of it under FSDP2
 CPU_FLOPS_PER_CORE = 50e9  # float32 with SmolLM2-135M, two cores with AVX512: 243 tokens/s (a full step, QLoRA)
 _AVERAGED_STEPS = 20
 
@@ -91,10 +91,12 @@ def row_seconds(
         + (moved + unpacked / UNPACKED_SHARE) / gpu.bytes_per_second
     )
     sharers = config.sharers(processes, machines)
-    link = _link(gpu, over_network=sharers > processes // machines)
-    gathered = (2 + again) * _base_bytes(shape, config) * (sharers - 1) / sharers / link
-    travels = config.cpu_offload and sharers > 1
-    offloaded = (2 + again) * _base_bytes(shape, config) / sharers / HOST_BYTES_PER_SECOND if travels else 0
+    if sharers == 1:
+        return max(device, _starting_seconds(shape, config, sharers, again))
+    travelling = (2 + again) * _base_bytes(shape, config)
+    device += 2 * travelling / gpu.bytes_per_second  # read where it arrived, written where it is used
+    gathered = travelling * (sharers - 1) / sharers / _link(gpu, over_network=sharers > processes // machines)
+    offloaded = travelling / sharers / HOST_BYTES_PER_SECOND if config.cpu_offload else 0
     return max(device, _starting_seconds(shape, config, sharers, again), gathered, offloaded)
 
 
@@ -169,7 +171,7 @@ def _attention_flops(shape: ModelShape, config: TrainingConfig, tokens: int, *, 
 def _starting_seconds(shape: ModelShape, config: TrainingConfig, sharers: int, again: float) -> float:
     each = GRAPH_LAYER_S
     if not config.records(cuda=True, sharers=sharers):
-        each = HOST_LAYER_S[config.packs_weights] * (HOST_SHARDED if sharers > 1 else 1)
+        each = (HOST_SHARED_LAYER_S if sharers > 1 else HOST_LAYER_S)[config.packs_weights]
         each *= 1 if config.compiles(cuda=True) else HOST_NOT_COMPILED
     return each * shape.layers * (1 + (HOST_RECOMPUTED - 1) * again)
 

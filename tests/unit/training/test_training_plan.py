@@ -144,7 +144,9 @@ def test_forecasts_agree_with_a_measured_gpu(
         (dataclasses.replace(H200, memory_bytes=20 * 2**30), 1, False, range(4, 16)),
         (dataclasses.replace(H200, memory_bytes=12 * 2**30), 1, False, range(24, 32)),
         (A10G, 4, False, 0),  # 16 GB of values in bf16 do not fit beside a row
-        (dataclasses.replace(H200, memory_bytes=14 * 2**30), 8, False, range(1, 32)),
+        # Eighths of the values in bf16 take less than the whole in 4 bits.
+        (dataclasses.replace(H200, memory_bytes=14 * 2**30), 8, True, range(1, 32)),
+        (dataclasses.replace(H200, memory_bytes=14 * 2**30), 2, False, range(1, 32)),
     ],
 )
 def test_what_is_left_open_is_chosen_by_memory_and_time(
@@ -186,7 +188,26 @@ def test_the_parts_of_the_base_are_as_many_as_share_it(sharding: Any, sharers: i
     forecast = forecast_memory(shape, config, [(2048, 500)], processes=8, machines=2)
     assert forecast.weights_4bit == pytest.approx(shape.linear_parameters / 2 / sharers, rel=1e-6)
     assert (forecast.gathered > 0) == (sharers > 1)
-    assert config.records(cuda=True, sharers=config.sharers(8, 2)) == (sharers == 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "sharers", "recorded"),
+    [
+        ({}, 1, True),
+        ({}, 8, True),
+        ({"dropout": 0.1}, 1, False),  # is drawn anew for each row
+        ({"cpu_offload": True}, 8, False),
+        ({"cpu_offload": True}, 1, True),  # nothing is offloaded
+        ({"attention": "sdpa"}, 1, False),
+        ({"compiled": False}, 1, False),
+    ],
+)
+def test_rows_are_recorded_where_nothing_changes_between_them(
+    options: dict[str, Any], sharers: int, *, recorded: bool
+) -> None:
+    config = TrainingConfig(**options)
+    assert config.records(cuda=True, sharers=sharers) is recorded
+    assert not config.records(cuda=False, sharers=sharers)
 
 
 def test_a_shared_base_is_read_in_parts_and_one_with_experts_whole() -> None:
