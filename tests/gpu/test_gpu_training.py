@@ -162,18 +162,29 @@ def test_rows_are_recorded_beside_nccl(base: Path, tmp_path: Path, monkeypatch: 
         torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("held", [False, True])
+LAST_LAYER = ("layers.1.self_attn.q_proj", "layers.1.mlp.down_proj")
+
+
+@pytest.mark.parametrize(
+    ("tied", "changes"),
+    [
+        (True, {"hold_dequantized": True}),
+        (False, {"hold_dequantized": False, "gradient_checkpointing": True}),
+        (False, {"hold_dequantized": False, "target_modules": LAST_LAYER}),  # the other one has no backward pass
+    ],
+)
 def test_rows_are_recorded_where_the_base_is_shared(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, held: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: Any, *, tied: bool
 ) -> None:
+    base = save_tiny_llama(tmp_path / "base", hidden_size=256, intermediate_size=512, tie_word_embeddings=tied)
     # One process under FSDP2: it copies instead of gathering, in the streams and memory of several.
     store, device = torch.distributed.HashStore(), torch.device("cuda", 0)
     monkeypatch.setattr(TrainingConfig, "sharers", lambda *_: 2)
     torch.distributed.init_process_group("nccl", store=store, rank=0, world_size=1, device_id=device)
     try:
-        recorded = trained(base, tmp_path / "recorded", hold_dequantized=held, sharding="full")
+        recorded = trained(base, tmp_path / "recorded", sharding="full", **changes)
         monkeypatch.setattr(World, "gathers_in_graphs", False)
-        launched = trained(base, tmp_path / "launched", hold_dequantized=held, sharding="full")
+        launched = trained(base, tmp_path / "launched", sharding="full", **changes)
     finally:
         torch.distributed.destroy_process_group()
     assert recorded == launched

@@ -59,8 +59,11 @@ def shard_base(
             fill(part)
         again = part not in (head, decoder)  # the head's backward pass comes next
         fully_shard(part, mesh=mesh, offload_policy=policy, ignored_params=adapter, reshard_after_forward=again)
-    if embeddings in ends:
-        embeddings.set_unshard_in_backward(False)  # nothing before them is trained
+    for part in (*ends[:1], *decoder.model.layers):
+        if any(parameter.requires_grad for parameter in part.parameters()):
+            break
+        # Has no backward pass. What FSDP2 gathered for one would be waited for by nobody, and no graph could hold it.
+        part.set_unshard_in_backward(False)
     whole = [
         name
         for name, parameter in model.named_parameters()

@@ -1,0 +1,54 @@
+"""What FSDP2 gathers of a frozen base, and how often."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.distributed.fsdp._fully_shard import _fsdp_param_group
+from transformers import AutoModelForCausalLM
+
+from sqlquarry.training.config import TrainingConfig
+from sqlquarry.training.model import make_trainable
+from sqlquarry.training.sharding import shard_base
+from sqlquarry.training.world import World
+
+from conftest import save_tiny_llama
+
+LAYERS = 4
+
+
+@pytest.fixture
+def alone() -> Iterator[World]:
+    """One process, in a group of its own."""
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    yield World(0, 1, 1, torch.device("cpu"))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    ("targets", "backward"),
+    [
+        ("all-linear", LAYERS),
+        (("layers.2.self_attn.q_proj",), 2),  # the layers before it and the embeddings have no backward pass
+    ],
+)
+@pytest.mark.parametrize("tied", [False, True])
+def test_nothing_is_gathered_that_is_not_used(
+    tmp_path: Path, alone: World, monkeypatch: pytest.MonkeyPatch, targets: Any, backward: int, *, tied: bool
+) -> None:
+    save_tiny_llama(tmp_path, num_hidden_layers=LAYERS, tie_word_embeddings=tied)
+    base = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    model = make_trainable(base, TrainingConfig(target_modules=targets, gradient_checkpointing=True), alone)
+    shard_base(model, alone, sharers=1, cpu_offload=False)
+    gathered: list[Any] = []
+    kind = _fsdp_param_group.AllGatherResult
+    monkeypatch.setattr(_fsdp_param_group, "AllGatherResult", lambda *a, **k: gathered.append(a) or kind(*a, **k))
+    for _ in range(2):
+        gathered.clear()
+        model(input_ids=torch.arange(8)[None], labels=torch.arange(8)[None]).loss.backward()
+        ends = 1 if tied else 3  # the last norm with what is tied, or it, embeddings and head
+        assert len(gathered) == ends + LAYERS + backward
