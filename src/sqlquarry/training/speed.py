@@ -22,6 +22,8 @@ from sqlquarry.training.shape import ModelShape
 
 MATMUL_SHARE = 0.70  # of the peak, in the base's matrix products
 TRAVERSALS = {True: 17, False: 25}  # times that each kept byte moves, norms and LoRA included: compiled layers, or not
+GATHERED_TRAVERSALS = 4  # times that each gathered byte moves: FSDP2 copies what is sent, and what arrived
+GATHERING_SHARE = 0.2  # of the GPU, that NCCL's kernels take: beside them the others ran 1.2 times as long
 RECOMPUTED = 1.33  # more of those with recomputation
 UNPACKED_SHARE = 0.41  # of the memory bandwidth, where 4-bit weights are unpacked
 DENSE_ATTENTION_SHARE = {64: 0.036, 128: 0.085}  # of the peak, by head width: sdpa with a dense mask does every pair
@@ -93,9 +95,9 @@ def row_seconds(
     sharers = config.sharers(processes, machines)
     if sharers == 1:
         return max(device, _starting_seconds(shape, config, sharers, again))
-    travelling = (2 + again) * _base_bytes(shape, config)
-    device += 2 * travelling / gpu.bytes_per_second  # read where it arrived, written where it is used
+    travelling = _gathered_bytes(shape, config, again)
     gathered = travelling * (sharers - 1) / sharers / _link(gpu, over_network=sharers > processes // machines)
+    device += GATHERED_TRAVERSALS * travelling / gpu.bytes_per_second + GATHERING_SHARE * gathered
     offloaded = travelling / sharers / HOST_BYTES_PER_SECOND if config.cpu_offload else 0
     return max(device, _starting_seconds(shape, config, sharers, again), gathered, offloaded)
 
@@ -176,10 +178,13 @@ def _starting_seconds(shape: ModelShape, config: TrainingConfig, sharers: int, a
     return each * shape.layers * (1 + (HOST_RECOMPUTED - 1) * again)
 
 
-def _base_bytes(shape: ModelShape, config: TrainingConfig) -> float:
-    """What FSDP2 gathers once a pass: each process all parts but its own (arXiv:2304.11277, §3)."""
-    linear = shape.linear_parameters * (0.5 if config.packs_weights else 2)
-    return linear + 2 * (shape.parameters - shape.linear_parameters)
+def _gathered_bytes(shape: ModelShape, config: TrainingConfig, again: float) -> float:
+    """What FSDP2 gathers for a row: layers forward, backward and where recomputed, embeddings and head once.
+
+    Each process receives all parts but its own (arXiv:2304.11277, §3).
+    """
+    layers = shape.linear_parameters * (0.5 if config.packs_weights else 2)
+    return (2 + again) * layers + 2 * (shape.parameters - shape.linear_parameters)
 
 
 def _link(gpu: GPU, *, over_network: bool) -> float:

@@ -143,10 +143,8 @@ def test_forecasts_agree_with_a_measured_gpu(
         (H200, 1, True, 0),  # all fits: nothing is unpacked, nothing recomputed
         (dataclasses.replace(H200, memory_bytes=20 * 2**30), 1, False, range(4, 16)),
         (dataclasses.replace(H200, memory_bytes=12 * 2**30), 1, False, range(24, 32)),
-        (A10G, 4, False, 0),  # 16 GB of values in bf16 do not fit beside a row
-        # Eighths of the values in bf16 take less than the whole in 4 bits.
-        (dataclasses.replace(H200, memory_bytes=14 * 2**30), 8, True, range(1, 32)),
-        (dataclasses.replace(H200, memory_bytes=14 * 2**30), 2, False, range(1, 32)),
+        (A10G, 4, False, range(1, 9)),  # 16 GB of values in bf16 do not fit beside a row, and few activations do not
+        (dataclasses.replace(H200, memory_bytes=14 * 2**30), 8, False, range(1, 32)),
     ],
 )
 def test_what_is_left_open_is_chosen_by_memory_and_time(
