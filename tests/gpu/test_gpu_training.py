@@ -34,7 +34,8 @@ RECORDS = [Record(**example) for example in toy_examples(64)]
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_llama(tmp_path_factory.mktemp("base"), hidden_size=256, intermediate_size=512)
+    sizes = {"hidden_size": 256, "intermediate_size": 512, "tie_word_embeddings": False}
+    return save_tiny_llama(tmp_path_factory.mktemp("base"), **sizes)
 
 
 @pytest.fixture(scope="module")
@@ -107,15 +108,18 @@ OPTIONS: dict[str, Any] = {"epochs": 2, "records_per_step": 16, "max_sequence_to
 OPTIONS |= {"device": "cuda"}
 
 
-def trained(base: Path, output: Path, **changes: Any) -> list[float]:
-    processes = changes.pop("processes", None)
+def trained(
+    base: Path, output: Path, *, processes: int | None = None, evaluation: int = 0, **changes: Any
+) -> list[float]:
     config = TrainingConfig(**OPTIONS | changes)
-    QLoRAFSDPTrainer(base, config=config).train(RECORDS, output_dir=output, processes=processes)
+    QLoRAFSDPTrainer(base, config=config).train(RECORDS, RECORDS[:evaluation], output_dir=output, processes=processes)
     return losses_of(output)
 
 
 def losses_of(output: Path) -> list[float]:
-    return [json.loads(line)["loss"] for line in (output / "training_log.jsonl").read_text().splitlines()]
+    """Of each step, and where an epoch ends of the evaluation."""
+    entries = [json.loads(line) for line in (output / "training_log.jsonl").read_text().splitlines()]
+    return [entry[kind] for entry in entries for kind in ("loss", "eval_loss") if kind in entry]
 
 
 def job(base: Path, output: Path, **changes: Any) -> Path:
@@ -133,7 +137,7 @@ SHARINGS = [("full", False), ("full", True), ("none", True)]
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 @pytest.mark.parametrize(("sharding", "held"), SHARINGS)
 def test_two_gpus_take_the_steps_of_one(base: Path, tmp_path: Path, *, sharding: str, held: bool) -> None:
-    changes = {"hold_dequantized": held, "sharding": sharding}
+    changes = {"hold_dequantized": held, "sharding": sharding, "gradient_checkpointing": 1, "evaluation": 8}
     one = trained(base, tmp_path / "1", **changes)
     assert trained(base, tmp_path / "2", **changes, processes=2) == pytest.approx(one, rel=1e-3)
 
@@ -177,13 +181,13 @@ def test_rows_are_recorded_where_the_base_is_shared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: Any, *, tied: bool
 ) -> None:
     base = save_tiny_llama(tmp_path / "base", hidden_size=256, intermediate_size=512, tie_word_embeddings=tied)
-    # One process under FSDP2: it copies instead of gathering, in the streams and memory of several.
+    # One process under FSDP2: it copies where several gather. What NCCL does in a graph only two GPUs show.
     store, device = torch.distributed.HashStore(), torch.device("cuda", 0)
     monkeypatch.setattr(TrainingConfig, "sharers", lambda *_: 2)
     torch.distributed.init_process_group("nccl", store=store, rank=0, world_size=1, device_id=device)
     try:
         recorded = trained(base, tmp_path / "recorded", sharding="full", **changes)
-        monkeypatch.setattr(World, "gathers_in_graphs", False)
+        monkeypatch.setattr(TrainingConfig, "uses_graphs", lambda *_, **__: False)
         launched = trained(base, tmp_path / "launched", sharding="full", **changes)
     finally:
         torch.distributed.destroy_process_group()

@@ -1,6 +1,7 @@
 """A training job on one GPU that two processes share, started by torchrun: ``two_on_one_gpu.py JOB [STORAGE_DTYPE]``.
 
-NCCL refuses two processes on one GPU, so gloo carries what they send; FSDP2 with its copies on the GPU is as on two.
+NCCL refuses two processes on one GPU, so gloo carries what they send: FSDP2 with its copies on the GPU is as on two.
+gloo waits for the CPU, so rows are launched, and not CUDA graphs as they are with NCCL.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 import torch
 import torch.distributed
 
-from sqlquarry.training import model
+from sqlquarry.training import TrainingConfig, model
 from sqlquarry.training.job import run_job
 from sqlquarry.training.world import World
 
@@ -25,6 +26,7 @@ def join(device: str) -> World:
 
 
 World.join = join  # type: ignore[method-assign]  # in this process only
+TrainingConfig.uses_graphs = lambda *_, **__: False  # type: ignore[method-assign]  # see above
 if len(sys.argv) > 2:
     model.QuantizationRecipe = functools.partial(  # type: ignore[misc]  # see above
         model.QuantizationRecipe, storage_dtype=sys.argv[2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any, Literal
 
 from sqlquarry.errors import ConfigError
@@ -46,9 +47,8 @@ class TrainingConfig:
             unpacking them; the adapter is the same. None does so on a GPU with room for it.
         attention: "sdpa" with a dense mask, "flex" with one of blocks (CUDA only, always compiled), "auto" takes flex
             on CUDA where layers are compiled.
-        compiled: compile the decoder's layers (torch.compile) and, with flex attention, without dropout and with the
-            base whole on each GPU, launch each row as one CUDA graph; None does so on CUDA only. Models with experts
-            are never compiled.
+        compiled: compile the decoder's layers (torch.compile) and, with flex attention and without dropout, launch each
+            row as one CUDA graph; None does so on CUDA only. Models with experts are never compiled.
         gradient_checkpointing: recompute the activations of all layers in the backward pass, or of so many, or (False)
             of none; None recomputes as many as the GPU's memory asks for, and none on a CPU.
         max_gradient_norm: gradients are scaled down to this norm.
@@ -154,10 +154,14 @@ class TrainingConfig:
         """How many of a run's processes hold one copy of the base together; all where nobody has chosen yet."""
         return {"none": 1, "hybrid": processes // machines}.get(self.sharding or "full", processes)
 
-    def records(self, *, cuda: bool, sharers: int) -> bool:
-        """Whether a row is launched as a CUDA graph, which holds nothing random and no weights in CPU memory."""
-        offloaded = self.cpu_offload and sharers > 1
-        return cuda and self.compiles(cuda=cuda) and self.uses_flex(cuda=cuda) and not self.dropout and not offloaded
+    def uses_graphs(self, *, cuda: bool, sharers: int) -> bool:
+        """Whether a row is launched as one CUDA graph, which holds nothing random and no weights in CPU memory.
+
+        Where `sharers` share the base FSDP2 copies addresses from pinned memory, which torch keeps for replays of a
+        graph since 2.11 (pytorch #167507).
+        """
+        fixed = cuda and self.compiles(cuda=cuda) and self.uses_flex(cuda=cuda) and not self.dropout
+        return fixed and (sharers == 1 or (not self.cpu_offload and _torch_version() >= (2, 11)))
 
     @property
     def packs_weights(self) -> bool:
@@ -169,6 +173,10 @@ class TrainingConfig:
         """What the adapter depends on, ready for JSON: a run goes on only from checkpoints of the same."""
         fields = json.loads(json.dumps(dataclasses.asdict(self)))
         return {name: value for name, value in fields.items() if name not in _HOW_NOT_WHAT}
+
+
+def _torch_version() -> tuple[int, ...]:
+    return tuple(int(number) for number in version("torch").split(".")[:2])  # without importing it
 
 
 def learning_rate_for(hidden_size: int) -> float:

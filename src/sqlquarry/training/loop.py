@@ -18,9 +18,11 @@ from sqlquarry.training.config import TrainingConfig
 from sqlquarry.training.engine import Engine, GraphEngine
 from sqlquarry.training.packing import Row
 from sqlquarry.training.schedule import Schedule
+from sqlquarry.training.sharding import release
 from sqlquarry.training.world import World
 
 Log = Callable[[dict[str, Any]], None]
+_MOMENTS = ("exp_avg", "exp_avg_sq")  # Adam's, as torch names them
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class Loop:
         schedule: which rows each step sees.
         config: gradient norm, seed and checkpoint intervals.
         world: this process among its peers.
-        checkpoints: None keeps none; used by the leading process, read by all.
+        checkpoints: None keeps none; the leading process's business, whose disk the others may not see.
         logs: each receives one entry per step; the leading process's business.
         evaluation: rows whose loss is measured after each epoch.
     """
@@ -64,8 +66,7 @@ class Loop:
         self.model, self.rows, self.schedule, self.config, self.world = model, rows, schedule, config, world
         self.checkpoints, self.logs, self.evaluation = checkpoints, logs, evaluation
         sharers = config.sharers(world.size, world.machines)
-        recorded = config.records(cuda=world.device.type == "cuda", sharers=sharers)
-        kind = GraphEngine if recorded and (sharers == 1 or world.gathers_in_graphs) else Engine
+        kind = GraphEngine if config.uses_graphs(cuda=world.device.type == "cuda", sharers=sharers) else Engine
         self.engine = kind(model, rows, config, schedule.peak_rate, world.device)
         self.done, self.loss_sum, self.seconds = 0, 0.0, 0.0
 
@@ -76,10 +77,10 @@ class Loop:
             TrainingError: the loss is no longer a number, or a checkpoint cannot be written.
             TrainingInterruptedError: SIGTERM or SIGINT came; the step was finished and a checkpoint written.
         """
-        self._resume()
-        started, before = time.monotonic(), self.seconds
-        saved_at = started
-        with _stop_signals() as stopped, contextlib.closing(self.engine):
+        with contextlib.closing(self.engine), _stop_signals() as stopped:
+            self._resume()
+            started, before = time.monotonic(), self.seconds
+            saved_at = started
             while self.done < self.schedule.steps:
                 entry, stop = self._step(self.done, bool(stopped))
                 self.seconds = before + time.monotonic() - started
@@ -162,6 +163,7 @@ class Loop:
         with torch.no_grad():
             for row, counts in self.world.share(range(len(self.evaluation))):
                 total += self.engine.loss(self.evaluation[row], answers=most) * (counts / answers)
+        release(self.model)
         self.model.train()
         self.world.sum([total])
         return total.item()
@@ -173,7 +175,7 @@ class Loop:
         tensors = {}
         for name, parameter in self.engine.parameters.items():
             tensors[f"adapter.{name}"] = parameter.detach()
-            for moment in ("exp_avg", "exp_avg_sq"):
+            for moment in _MOMENTS:
                 tensors[f"{moment}.{name}"] = state[parameter][moment]
         # Copies: training goes on while they are written.
         copies = {name: tensor.to("cpu", copy=True) for name, tensor in tensors.items()}
@@ -189,18 +191,19 @@ class Loop:
     def _resume(self) -> None:
         import torch
 
-        snapshot = self.checkpoints.latest() if self.checkpoints is not None else None
-        if snapshot is None:
+        snapshot = self.checkpoints.latest() if self.checkpoints is not None and self.world.leads else None
+        self.done, facts = self.world.lead(lambda: (snapshot.step, dict(snapshot.facts)) if snapshot else (0, {}))
+        if not self.done:
             return
-        self.done = snapshot.step
-        self.loss_sum, self.seconds = float(snapshot.facts["loss_sum"]), float(snapshot.facts["seconds"])
+        self.loss_sum, self.seconds = float(facts["loss_sum"]), float(facts["seconds"])
         with torch.no_grad():
             for name, parameter in self.engine.parameters.items():
-                parameter.copy_(snapshot.tensors[f"adapter.{name}"])
                 state = self.engine.optimizer.state[parameter]
-                state["step"].fill_(float(snapshot.step))
-                for moment in ("exp_avg", "exp_avg_sq"):
-                    state[moment].copy_(snapshot.tensors[f"{moment}.{name}"])
+                state["step"].fill_(float(self.done))
+                for kind, value in {"adapter": parameter, **{moment: state[moment] for moment in _MOMENTS}}.items():
+                    if snapshot:
+                        value.copy_(snapshot.tensors[f"{kind}.{name}"])
+                    self.world.follow(value)
 
 
 @contextlib.contextmanager

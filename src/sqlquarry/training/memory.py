@@ -42,6 +42,7 @@ class MemoryForecast:
         process: the CUDA context, outside it; on a CPU Python with its libraries.
         loading: the base while it is read, which is before the others: whole, or where it is shared this process's
             part and what is read next.
+        evaluation: what evaluation gathers again where rows are CUDA graphs, whose memory nothing else can use.
     """
 
     weights_4bit: int
@@ -55,12 +56,13 @@ class MemoryForecast:
     workspace: int
     process: int
     loading: int
+    evaluation: int
 
     @property
     def training(self) -> int:
         """The sum of what is there at the worst moment of a step."""
         fields: dict[str, int] = dataclasses.asdict(self)
-        return sum(fields.values()) - self.loading
+        return sum(fields.values()) - self.loading - self.evaluation
 
     @property
     def peak(self) -> int:
@@ -74,9 +76,9 @@ class MemoryForecast:
 
     @property
     def needed(self) -> int:
-        """What a device must have: the peak, and what the allocator loses to fragments."""
+        """What a device must have: the peak, evaluation beside it, and what the allocator loses to fragments."""
         fragments = _CUDA_FRAGMENTS_BYTES if self.workspace else 0
-        return round(self.allocated * _FRAGMENTATION) + fragments + self.process
+        return round(self.allocated * _FRAGMENTATION) + self.evaluation + fragments + self.process
 
 
 def forecast_memory(
@@ -128,6 +130,7 @@ def forecast_memory(
         workspace=_CUDA_WORKSPACE_BYTES if cuda else 0,
         process=(_CUDA_CONTEXT_BYTES + (_NCCL_BYTES if processes > 1 else 0)) if cuda else _CPU_PROCESS_BYTES,
         loading=scales + (sum(parts) + gathered + wide * shape.largest_linear if in_parts else four_bit + rest),
+        evaluation=gathered if config.uses_graphs(cuda=cuda, sharers=sharers) else 0,
     )
 
 

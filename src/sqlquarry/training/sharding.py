@@ -73,3 +73,12 @@ def shard_base(
         raise TrainingError(
             f"{len(whole)} base parameters are not sharded, {whole[0]} among them: each process would hold them whole"
         )
+
+
+def release(model: Any) -> None:
+    """Put down what FSDP2 leaves whole after a forward pass, for a backward pass that may never come."""
+    from torch.distributed.fsdp import FSDPModule
+
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()

@@ -31,8 +31,8 @@ FLEX_REACH = 384  # tokens that one looks at under flex attention, in whole bloc
 GRAPH_LAYER_S = 0.0006  # a layer's kernels forward and backward, one after the other, however small
 HOST_LAYER_S = {True: 0.0117, False: 0.0062}  # launching them one by one, compiled: in 4 bits, or not
 HOST_SHARED_LAYER_S = {True: 0.0108, False: 0.0080}  # the same under FSDP2, where 4-bit layers run by our code
-HOST_RECOMPUTED = 1.3  # more of both with recomputation
-HOST_NOT_COMPILED = 1.5  # more of the latter where layers are not compiled
+HOST_NOT_COMPILED = 1.5  # more of these where layers are not compiled
+HOST_RECOMPUTED = 1.3  # more of all with recomputation
 CPU_FLOPS_PER_CORE = 50e9  # float32 with SmolLM2-135M, two cores with AVX512: 243 tokens/s (a full step, QLoRA)
 _AVERAGED_STEPS = 20
 
@@ -95,7 +95,7 @@ def row_seconds(
     sharers = config.sharers(processes, machines)
     if sharers == 1:
         return max(device, _starting_seconds(shape, config, sharers, again))
-    travelling = _gathered_bytes(shape, config, again)
+    travelling = _gathered_bytes(shape, config)
     gathered = travelling * (sharers - 1) / sharers / _link(gpu, over_network=sharers > processes // machines)
     device += GATHERED_TRAVERSALS * travelling / gpu.bytes_per_second + GATHERING_SHARE * gathered
     offloaded = travelling / sharers / HOST_BYTES_PER_SECOND if config.cpu_offload else 0
@@ -172,19 +172,19 @@ def _attention_flops(shape: ModelShape, config: TrainingConfig, tokens: int, *, 
 
 def _starting_seconds(shape: ModelShape, config: TrainingConfig, sharers: int, again: float) -> float:
     each = GRAPH_LAYER_S
-    if not config.records(cuda=True, sharers=sharers):
+    if not config.uses_graphs(cuda=True, sharers=sharers):
         each = (HOST_SHARED_LAYER_S if sharers > 1 else HOST_LAYER_S)[config.packs_weights]
         each *= 1 if config.compiles(cuda=True) else HOST_NOT_COMPILED
     return each * shape.layers * (1 + (HOST_RECOMPUTED - 1) * again)
 
 
-def _gathered_bytes(shape: ModelShape, config: TrainingConfig, again: float) -> float:
-    """What FSDP2 gathers for a row: layers forward, backward and where recomputed, embeddings and head once.
+def _gathered_bytes(shape: ModelShape, config: TrainingConfig) -> float:
+    """What FSDP2 gathers for a row: layers forward and backward (recomputed or not), embeddings and head once.
 
     Each process receives all parts but its own (arXiv:2304.11277, §3).
     """
-    layers = shape.linear_parameters * (0.5 if config.packs_weights else 2)
-    return (2 + again) * layers + 2 * (shape.parameters - shape.linear_parameters)
+    layers = shape.linear_parameters * (0.5 if config.packs_weights else 2) + 2 * shape.expert_parameters
+    return 2 * layers + 2 * (shape.parameters - shape.linear_parameters - shape.expert_parameters)
 
 
 def _link(gpu: GPU, *, over_network: bool) -> float:

@@ -73,18 +73,6 @@ class World:
         return self.size // self.local_size
 
     @property
-    def gathers_in_graphs(self) -> bool:
-        """Whether what FSDP2 gathers can be part of a CUDA graph.
-
-        NCCL can, gloo waits for the CPU. FSDP2 copies addresses from pinned memory, which torch keeps for a graph's
-        replays since 2.11 (pytorch #167507).
-        """
-        import torch
-        import torch.distributed as dist
-
-        return dist.get_backend() == "nccl" and torch.__version__ >= "2.11"  # compares as versions do, not as text
-
-    @property
     def leads(self) -> bool:
         """Whether this process is the one that writes and shows."""
         return self.rank == 0
@@ -110,6 +98,13 @@ class World:
         dist.all_reduce(flat)
         parts = torch.split(flat, [tensor.numel() for tensor in tensors])
         torch._foreach_copy_(tensors, [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)])
+
+    def follow(self, tensor: torch.Tensor) -> None:
+        """Replace a tensor by the leading process's, in place."""
+        import torch.distributed as dist
+
+        if self.size > 1:
+            dist.broadcast(tensor, src=0)
 
     def any(self, flag: bool) -> bool:
         """Whether `flag` is set on any process."""

@@ -15,7 +15,7 @@ import pytest
 from sqlquarry import Records
 from sqlquarry.artifacts import AdapterCheckpoint, Record
 from sqlquarry.errors import RecordError, TrainingError
-from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig, launch
+from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig, launch, loop
 
 from training_runs import OPTIONS, RECORDS, difference, log_of, trainer
 
@@ -44,13 +44,26 @@ def test_losses_and_adapter_are_those_of_one_process(runs: list[AdapterCheckpoin
     assert runs[0].manifest.provenance["quantization"] == runs[1].manifest.provenance["quantization"]
 
 
-def test_two_machines_that_share_a_base_each_take_the_steps_of_one_process(tiny_llama: Path, tmp_path: Path) -> None:
-    one = trainer(tiny_llama, records_per_step=16).train(RECORDS, output_dir=tmp_path / "one")
+def test_two_machines_that_share_a_base_each_go_on_as_one_process(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = trainer(tiny_llama, records_per_step=16)
+    one = alone.train(RECORDS, output_dir=tmp_path / "one")
+    real = loop.Loop._step
+    monkeypatch.setattr(loop.Loop, "_step", lambda self, step, stop: real(self, step, stop) if step < 2 else 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        alone.train(RECORDS, output_dir=tmp_path / "run")
     Records(RECORDS).to_jsonl(tmp_path / "train.jsonl")
     config = OPTIONS | {"records_per_step": 16, "sharding": "hybrid", "cpu_offload": True, "gradient_checkpointing": 1}
-    job = {"base_model": str(tiny_llama), "train": str(tmp_path / "train.jsonl"), "output_dir": str(tmp_path / "run")}
-    (tmp_path / "job.json").write_text(json.dumps(job | {"config": config}))
-    four = [str(Path(__file__).with_name("two_machines.py")), str(tmp_path / "job.json")]
+    for place in ("run", "elsewhere"):  # the second machine does not see the first one's checkpoints
+        job = {
+            "base_model": str(tiny_llama),
+            "train": str(tmp_path / "train.jsonl"),
+            "output_dir": str(tmp_path / place),
+        }
+        (tmp_path / f"{place}.json").write_text(json.dumps(job | {"config": config}))
+    jobs = [str(tmp_path / f"{place}.json") for place in ("run", "elsewhere")]
+    four = [str(Path(__file__).with_name("two_machines.py")), *jobs]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     subprocess.run(
         [sys.executable, *launch.TORCHRUN, "--nproc-per-node=4", *four], check=True, timeout=250, env=environment
@@ -59,6 +72,7 @@ def test_two_machines_that_share_a_base_each_take_the_steps_of_one_process(tiny_
     assert (run["processes"], run["sharers"]) == (4, 2)
     mine, theirs = ([entry["loss"] for entry in log_of(path)] for path in (tmp_path / "run", one.path))
     assert mine == pytest.approx(theirs, rel=1e-5)
+    assert difference(one.path, tmp_path / "run") < 1e-4
 
 
 def test_an_error_in_the_processes_comes_back_as_itself(tiny_llama: Path, tmp_path: Path) -> None:

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 from torch.distributed.fsdp._fully_shard import _fsdp_param_group
+from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM
 
 from sqlquarry.training.config import TrainingConfig
 from sqlquarry.training.model import make_trainable
-from sqlquarry.training.sharding import shard_base
+from sqlquarry.training.sharding import release, shard_base
 from sqlquarry.training.world import World
 
 from conftest import save_tiny_llama
@@ -52,3 +53,7 @@ def test_nothing_is_gathered_that_is_not_used(
         model(input_ids=torch.arange(8)[None], labels=torch.arange(8)[None]).loss.backward()
         ends = 1 if tied else 3  # the last norm with what is tied, or it, embeddings and head
         assert len(gathered) == ends + LAYERS + backward
+    with torch.no_grad():  # an evaluation: no backward pass puts down what is whole
+        model(input_ids=torch.arange(8)[None])
+    release(model)
+    assert all(isinstance(parameter, DTensor) for parameter in model.parameters() if not parameter.requires_grad)

@@ -1,4 +1,7 @@
-"""A training job that torchrun starts on this machine, whose processes take themselves for those of two machines."""
+"""A training job that torchrun starts on this machine, whose processes take themselves for those of two machines.
+
+``two_machines.py JOB JOB``: each machine's own, so that each may have its own disk.
+"""
 
 from __future__ import annotations
 
@@ -8,5 +11,6 @@ from pathlib import Path
 
 from sqlquarry.training.job import run_job
 
-os.environ["LOCAL_WORLD_SIZE"] = str(int(os.environ["WORLD_SIZE"]) // 2)
-run_job(Path(sys.argv[1]))
+local_size = int(os.environ["WORLD_SIZE"]) // 2
+os.environ["LOCAL_WORLD_SIZE"] = str(local_size)
+run_job(Path(sys.argv[1 + int(os.environ["RANK"]) // local_size]))

@@ -186,6 +186,8 @@ def test_the_parts_of_the_base_are_as_many_as_share_it(sharding: Any, sharers: i
     forecast = forecast_memory(shape, config, [(2048, 500)], processes=8, machines=2)
     assert forecast.weights_4bit == pytest.approx(shape.linear_parameters / 2 / sharers, rel=1e-6)
     assert (forecast.gathered > 0) == (sharers > 1)
+    launched = forecast_memory(shape, dataclasses.replace(config, dropout=0.1), [(2048, 500)], processes=8, machines=2)
+    assert forecast.needed - launched.needed == forecast.gathered  # evaluation cannot use a graph's memory
 
 
 @pytest.mark.parametrize(
@@ -204,8 +206,8 @@ def test_rows_are_recorded_where_nothing_changes_between_them(
     options: dict[str, Any], sharers: int, *, recorded: bool
 ) -> None:
     config = TrainingConfig(**options)
-    assert config.records(cuda=True, sharers=sharers) is recorded
-    assert not config.records(cuda=False, sharers=sharers)
+    assert config.uses_graphs(cuda=True, sharers=sharers) is recorded
+    assert not config.uses_graphs(cuda=False, sharers=sharers)
 
 
 def test_a_shared_base_is_read_in_parts_and_one_with_experts_whole() -> None:
@@ -398,4 +400,4 @@ def test_what_has_experts_is_forecast_as_it_runs_uncompiled(tmp_path: Path) -> N
     forecast = plan_training(tmp_path, formatter, tokenizer, TrainingConfig(), RECORDS, gpu="H200")
     assert forecast.config.compiled is False
     assert not forecast.config.uses_flex(cuda=True)
-    assert not forecast.config.records(cuda=True, sharers=1)
+    assert not forecast.config.uses_graphs(cuda=True, sharers=1)
