@@ -3,7 +3,7 @@
     python benchmarks/forecast.py [SHAPE …]
 
 One process for each shape (of benchmarks/scaling.py) makes the model once and trains it in each way with the trainer's
-own loop. "launched" is without CUDA graphs, as each of several processes runs.
+own loop. "launched" is without CUDA graphs, as rows with dropout run.
 """
 
 from __future__ import annotations
@@ -130,11 +130,11 @@ def measured(base: Any, config: Any, world: Any) -> tuple[dict[str, Any], Any]:
 def _without_graphs() -> Any:
     from sqlquarry.training import TrainingConfig
 
-    real, TrainingConfig.records = TrainingConfig.records, lambda *_, **__: False
+    real, TrainingConfig.uses_graphs = TrainingConfig.uses_graphs, lambda *_, **__: False
     try:
         yield
     finally:
-        TrainingConfig.records = real
+        TrainingConfig.uses_graphs = real
 
 
 def _shapes_of(base: Any) -> dict[str, Any]:
