@@ -67,6 +67,7 @@ def speeds(options: argparse.Namespace, gpus: list[int]) -> None:
                         "rows_per_step": options.rows_per_step,
                         "row_tokens": options.row_tokens,
                         "trace": options.trace,
+                        "launched": options.launched,
                     }
                     found = _torchrun(count, ["benchmarks/scaling.py", "--worker", json.dumps(job)])
                     if found is None:
@@ -94,6 +95,8 @@ def work(job: dict[str, Any]) -> None:
     from sqlquarry.training.world import World
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    if job["launched"]:
+        TrainingConfig.uses_graphs = lambda *_, **__: False  # type: ignore[method-assign]  # in this process only
     config = TrainingConfig(
         max_sequence_tokens=job["row_tokens"],
         gradient_checkpointing=job["checkpointing"],
@@ -151,6 +154,7 @@ def _communication(loop: Any, folder: str | None) -> float:
         torch.cuda.synchronize()
         seconds = time.monotonic() - started
     if folder and loop.world.leads:
+        Path(folder).mkdir(parents=True, exist_ok=True)
         name = f"{loop.config.sharding}-{time.time():.0f}.json.gz"
         trace.export_chrome_trace(str(Path(folder) / name))
     nccl = sum(event.device_time_total for event in trace.key_averages() if "nccl" in event.key.lower())
@@ -405,7 +409,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--attention", default="auto", choices=["auto", "sdpa", "flex"])
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--rows-per-step", type=int, default=ROWS_PER_STEP)
-    parser.add_argument("--trace", help="folder that receives a Chrome trace of one step of each measurement")
+    parser.add_argument("--trace", help="folder that receives a Chrome trace of a step, where several GPUs train")
+    parser.add_argument("--launched", action="store_true", help="kernel by kernel, as with dropout: no CUDA graphs")
     parser.add_argument("--only", default="speed,runs")
     parser.add_argument("--work", default="/dev/shm/scaling")
     parser.add_argument("--worker", help=argparse.SUPPRESS)

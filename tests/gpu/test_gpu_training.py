@@ -183,12 +183,13 @@ def test_rows_are_recorded_where_the_base_is_shared(
     base = save_tiny_llama(tmp_path / "base", hidden_size=256, intermediate_size=512, tie_word_embeddings=tied)
     # One process under FSDP2: it copies where several gather. What NCCL does in a graph only two GPUs show.
     store, device = torch.distributed.HashStore(), torch.device("cuda", 0)
+    assert TrainingConfig(device="cuda").uses_graphs(cuda=True, sharers=2)
     monkeypatch.setattr(TrainingConfig, "sharers", lambda *_: 2)
     torch.distributed.init_process_group("nccl", store=store, rank=0, world_size=1, device_id=device)
     try:
-        recorded = trained(base, tmp_path / "recorded", sharding="full", **changes)
+        recorded = trained(base, tmp_path / "recorded", sharding="full", evaluation=8, **changes)
         monkeypatch.setattr(TrainingConfig, "uses_graphs", lambda *_, **__: False)
-        launched = trained(base, tmp_path / "launched", sharding="full", **changes)
+        launched = trained(base, tmp_path / "launched", sharding="full", evaluation=8, **changes)
     finally:
         torch.distributed.destroy_process_group()
     assert recorded == launched

@@ -48,6 +48,10 @@ class Snapshot:
 class Store(Protocol):
     """Where checkpoint files lie."""
 
+    def workspace(self) -> Path | None:
+        """Where a file is to be made before `put`; None for anywhere."""
+        ...
+
     def names(self) -> list[str]:
         """All file names."""
         ...
@@ -131,7 +135,7 @@ class Checkpoints:
     def _write(self, snapshot: Snapshot) -> None:
         from safetensors.torch import save_file
 
-        with tempfile.TemporaryDirectory(dir=self._store.root if isinstance(self._store, _Folder) else None) as folder:
+        with tempfile.TemporaryDirectory(dir=self._store.workspace()) as folder:
             path = Path(folder) / "new.safetensors"
             save_file(dict(snapshot.tensors), path, metadata=dict(snapshot.facts))
             name = f"step-{snapshot.step:08d}-{sha256_file(path)[:16]}.safetensors"
@@ -156,12 +160,15 @@ def _read(path: Path, step: int) -> Snapshot:
 class _Folder:
     def __init__(self, root: Path) -> None:
         self.root = root
-        root.mkdir(parents=True, exist_ok=True)
         for leftover in root.glob("tmp*"):  # of a process that was killed while it wrote
             shutil.rmtree(leftover, ignore_errors=True)
 
+    def workspace(self) -> Path:
+        self.root.mkdir(parents=True, exist_ok=True)  # by who writes: processes on other machines leave nothing there
+        return self.root
+
     def names(self) -> list[str]:
-        return [path.name for path in self.root.iterdir()]
+        return [path.name for path in self.root.glob("*")]
 
     def fetch(self, name: str, folder: Path) -> Path:  # noqa: ARG002 - the file is here already
         return self.root / name
@@ -183,6 +190,9 @@ class _Prefix:
         self._bucket, _, prefix = uri.removeprefix("s3://").partition("/")
         self._prefix = prefix.rstrip("/") + "/" if prefix else ""
         self._client: Any = boto3.client("s3")
+
+    def workspace(self) -> None:
+        return None
 
     def names(self) -> list[str]:
         pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix)

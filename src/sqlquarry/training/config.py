@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -48,7 +49,8 @@ class TrainingConfig:
         attention: "sdpa" with a dense mask, "flex" with one of blocks (CUDA only, always compiled), "auto" takes flex
             on CUDA where layers are compiled.
         compiled: compile the decoder's layers (torch.compile) and, with flex attention and without dropout, launch each
-            row as one CUDA graph; None does so on CUDA only. Models with experts are never compiled.
+            row as one CUDA graph (of a shared base from torch 2.11 on, and without `cpu_offload`); None does so on CUDA
+            only. Models with experts are never compiled.
         gradient_checkpointing: recompute the activations of all layers in the backward pass, or of so many, or (False)
             of none; None recomputes as many as the GPU's memory asks for, and none on a CPU.
         max_gradient_norm: gradients are scaled down to this norm.
@@ -175,6 +177,7 @@ class TrainingConfig:
         return {name: value for name, value in fields.items() if name not in _HOW_NOT_WHAT}
 
 
+@functools.cache
 def _torch_version() -> tuple[int, ...]:
     return tuple(int(number) for number in version("torch").split(".")[:2])  # without importing it
 

@@ -6,7 +6,6 @@ than the GPU runs them. With flex_attention all rows have one shape, so their ke
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -111,12 +110,10 @@ class GraphEngine(Engine):
         self._inputs = tuple(part.to(self.device) for part in self._on_host(rows[0]))
         self._prepared: tuple[Row, tuple[torch.Tensor, ...]] | None = None
         self._weight = torch.zeros((), device=self.device)
-        with contextlib.ExitStack() as graphs:
-            self._learn = graphs.enter_context(_Recording(self._learn_loaded, warm_ups=_WARM_UPS))
-            self.optimizer.zero_grad(set_to_none=False)
-            self._clip = graphs.enter_context(_Recording(super().clip, warm_ups=1))
-            self._update = graphs.enter_context(_Recording(self._update_by_loaded_rate, warm_ups=0))
-            self._graphs = graphs.pop_all()
+        self._learn = _Recording(self._learn_loaded, warm_ups=_WARM_UPS)
+        self.optimizer.zero_grad(set_to_none=False)
+        self._clip = _Recording(super().clip, warm_ups=1)
+        self._update = _Recording(self._update_by_loaded_rate, warm_ups=0)
 
     def prepare(self, row: Row) -> None:
         """See `Engine.prepare`."""
@@ -142,7 +139,8 @@ class GraphEngine(Engine):
 
     def close(self) -> None:
         """See `Engine.close`: NCCL waits for ever for graphs that hold work of its (pytorch #115388)."""
-        self._graphs.close()
+        for recording in (self._learn, self._clip, self._update):
+            recording.reset()
 
     def _learn_loaded(self) -> torch.Tensor:
         loss = answer_loss(self.model, flex_inputs(*self._inputs), self._entropy) * self._weight
@@ -157,7 +155,7 @@ class GraphEngine(Engine):
         return tuple(part.pin_memory() for part in row_tensors(row, self._shape))
 
 
-class _Recording(contextlib.AbstractContextManager["_Recording[Result]"], Generic[Result]):
+class _Recording(Generic[Result]):
     """What `work` does on the GPU, done again by `replay`; the result's tensors then hold new values."""
 
     def __init__(self, work: Callable[[], Result], *, warm_ups: int) -> None:
@@ -178,5 +176,5 @@ class _Recording(contextlib.AbstractContextManager["_Recording[Result]"], Generi
         self._graph.replay()
         return self._result
 
-    def __exit__(self, *_: object) -> None:
+    def reset(self) -> None:
         self._graph.reset()

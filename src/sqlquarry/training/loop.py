@@ -71,16 +71,20 @@ class Loop:
         self.done, self.loss_sum, self.seconds = 0, 0.0, 0.0
 
     def run(self) -> Outcome:
-        """Train from the newest checkpoint to the end; once.
+        """Train from the newest checkpoint to the end; the engine is closed afterwards.
 
         Raises:
             TrainingError: the loss is no longer a number, or a checkpoint cannot be written.
             TrainingInterruptedError: SIGTERM or SIGINT came; the step was finished and a checkpoint written.
         """
-        with contextlib.closing(self.engine), _stop_signals() as stopped:
+        with contextlib.closing(self.engine):
             self._resume()
-            started, before = time.monotonic(), self.seconds
-            saved_at = started
+            return self._train()
+
+    def _train(self) -> Outcome:
+        started, before = time.monotonic(), self.seconds
+        saved_at = started
+        with _stop_signals() as stopped:
             while self.done < self.schedule.steps:
                 entry, stop = self._step(self.done, bool(stopped))
                 self.seconds = before + time.monotonic() - started

@@ -42,7 +42,8 @@ class MemoryForecast:
         process: the CUDA context, outside it; on a CPU Python with its libraries.
         loading: the base while it is read, which is before the others: whole, or where it is shared this process's
             part and what is read next.
-        evaluation: what evaluation gathers again where rows are CUDA graphs, whose memory nothing else can use.
+        evaluation: what an evaluation, if there is one, gathers again where rows are CUDA graphs, whose memory nothing
+            else can use.
     """
 
     weights_4bit: int

@@ -74,7 +74,7 @@ def row_seconds(
         tokens: of the row.
         answers: of its tokens, those that are learnt.
         gpu: None for this machine's CPU cores.
-        processes: all of the run; of a base that they share, the parts travel once a pass.
+        processes: all of the run; the parts of a base that they share travel to each.
         machines: that they are spread over.
     """
     tokens = computed_tokens(config, tokens, cuda=gpu is not None)

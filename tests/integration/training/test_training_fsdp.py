@@ -53,6 +53,7 @@ def test_two_machines_that_share_a_base_each_go_on_as_one_process(
     monkeypatch.setattr(loop.Loop, "_step", lambda self, step, stop: real(self, step, stop) if step < 2 else 1 / 0)
     with pytest.raises(ZeroDivisionError):
         alone.train(RECORDS, output_dir=tmp_path / "run")
+    before = log_of(tmp_path / "run")
     Records(RECORDS).to_jsonl(tmp_path / "train.jsonl")
     config = OPTIONS | {"records_per_step": 16, "sharding": "hybrid", "cpu_offload": True, "gradient_checkpointing": 1}
     for place in ("run", "elsewhere"):  # the second machine does not see the first one's checkpoints
@@ -70,6 +71,8 @@ def test_two_machines_that_share_a_base_each_go_on_as_one_process(
     )
     run = AdapterCheckpoint.load(tmp_path / "run").manifest.provenance["run"]
     assert (run["processes"], run["sharers"]) == (4, 2)
+    assert log_of(tmp_path / "run")[:2] == before  # with the seconds that they took: nothing was done again
+    assert not (tmp_path / "elsewhere").exists()
     mine, theirs = ([entry["loss"] for entry in log_of(path)] for path in (tmp_path / "run", one.path))
     assert mine == pytest.approx(theirs, rel=1e-5)
     assert difference(one.path, tmp_path / "run") < 1e-4
