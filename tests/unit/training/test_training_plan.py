@@ -32,6 +32,8 @@ SMOLLM2_1_7B = {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_laye
 SMOLLM2_1_7B |= {"num_key_value_heads": 32, "vocab_size": 49152, "tie_word_embeddings": True}
 LLAMA_8B = {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32}
 LLAMA_8B |= {"num_key_value_heads": 8, "vocab_size": 128256, "tie_word_embeddings": False}
+LLAMA_70B = LLAMA_8B | {"hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80}
+LLAMA_70B |= {"num_attention_heads": 64}
 TINY = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
 TINY |= {"num_key_value_heads": 2, "vocab_size": 512, "tie_word_embeddings": False}
 RECORDS = [Record(**example) for example in toy_examples(60)]
@@ -136,6 +138,13 @@ def test_forecasts_agree_with_a_measured_gpu(
     forecast = forecast_memory(llama(LLAMA_8B), config, [(10, 2), (tokens, answers)])
     assert forecast.allocated / 2**30 == pytest.approx(memory, rel=0.05)
     assert row_seconds(llama(LLAMA_8B), config, tokens, answers, gpu=H200) == pytest.approx(seconds, rel=0.05)
+
+
+def test_forecasts_fitted_to_8b_agree_with_a_measured_70b() -> None:
+    # benchmarks/scaling.py --shapes 70b --gpus 1, one H200, 2026-11-29
+    config = TrainingConfig(max_sequence_tokens=3072, hold_dequantized=False, gradient_checkpointing=True)
+    assert forecast_memory(llama(LLAMA_70B), config, [(3072, 800)]).allocated / 2**30 == pytest.approx(45.25, rel=0.05)
+    assert row_seconds(llama(LLAMA_70B), config, 3072, 800, gpu=H200) == pytest.approx(2.391, rel=0.05)
 
 
 @pytest.mark.parametrize(
