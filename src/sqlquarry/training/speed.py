@@ -23,7 +23,7 @@ from sqlquarry.training.shape import ModelShape
 MATMUL_SHARE = 0.70  # of the peak, in the base's matrix products
 TRAVERSALS = {True: 17, False: 25}  # times that each kept byte moves, norms and LoRA included: compiled layers, or not
 GATHERED_TRAVERSALS = 4  # times that each gathered byte moves: FSDP2 copies what is sent, and what arrived
-GATHERING_SHARE = 0.2  # of the GPU, that NCCL's kernels take: beside them the others ran 1.2 times as long
+GATHERING_SHARE = 0.25  # of the GPU, that NCCL's kernels take: beside them the others ran 1.25 times as long
 RECOMPUTED = 1.33  # more of those with recomputation
 UNPACKED_SHARE = 0.41  # of the memory bandwidth, where 4-bit weights are unpacked
 DENSE_ATTENTION_SHARE = {64: 0.036, 128: 0.085}  # of the peak, by head width: sdpa with a dense mask does every pair
@@ -96,8 +96,10 @@ def row_seconds(
     if sharers == 1:
         return max(device, _starting_seconds(shape, config, sharers, again))
     travelling = _gathered_bytes(shape, config)
-    gathered = travelling * (sharers - 1) / sharers / _link(gpu, over_network=sharers > processes // machines)
+    received = (sharers - 1) / sharers / _link(gpu, over_network=sharers > processes // machines)  # seconds for a byte
+    gathered = travelling * received
     device += GATHERED_TRAVERSALS * travelling / gpu.bytes_per_second + GATHERING_SHARE * gathered
+    device += 2 * shape.vocabulary * shape.hidden * received  # the embeddings come first: nothing runs beside them
     offloaded = travelling / sharers / HOST_BYTES_PER_SECOND if config.cpu_offload else 0
     return max(device, _starting_seconds(shape, config, sharers, again), gathered, offloaded)
 
