@@ -172,7 +172,7 @@ def random_base(shape: str, held: str, config: Any, world: Any) -> Any:
     hidden, intermediate, layers, heads, kv = SHAPES[shape]
     dtype = compute_dtype(world.device.type)
     recipe = QuantizationRecipe(load_dtype=str(dtype).removeprefix("torch."))
-    flex = config.attention == "flex" or (config.attention == "auto" and world.device.type == "cuda")
+    flex = config.uses_flex(cuda=world.device.type == "cuda")
     llama = LlamaConfig(
         vocab_size=VOCABULARY if shape != "tiny" else 445,
         hidden_size=hidden,

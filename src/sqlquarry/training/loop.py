@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlquarry.errors import TrainingError, TrainingInterruptedError
 from sqlquarry.training.checkpoint import Checkpoints, Snapshot
@@ -21,8 +21,10 @@ from sqlquarry.training.schedule import Schedule
 from sqlquarry.training.sharding import release
 from sqlquarry.training.world import World
 
+if TYPE_CHECKING:
+    import torch
+
 Log = Callable[[dict[str, Any]], None]
-_MOMENTS = ("exp_avg", "exp_avg_sq")  # Adam's, as torch names them
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,14 +177,8 @@ class Loop:
     def _save(self) -> None:
         if self.checkpoints is None or not self.world.leads or not self.done:
             return
-        state = self.engine.optimizer.state
-        tensors = {}
-        for name, parameter in self.engine.parameters.items():
-            tensors[f"adapter.{name}"] = parameter.detach()
-            for moment in _MOMENTS:
-                tensors[f"{moment}.{name}"] = state[parameter][moment]
         # Copies: training goes on while they are written.
-        copies = {name: tensor.to("cpu", copy=True) for name, tensor in tensors.items()}
+        copies = {name: tensor.to("cpu", copy=True) for name, tensor in self._tensors().items()}
         facts = {"loss_sum": repr(self.loss_sum), "seconds": repr(self.seconds)}
         self.checkpoints.save(Snapshot(self.done, copies, facts))
 
@@ -192,22 +188,28 @@ class Loop:
             self.checkpoints.wait()
         self.world.any(False)
 
-    def _resume(self) -> None:
-        import torch
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        """What training changes, under the names of `Snapshot.tensors`: in place here, not copied."""
+        state = self.engine.optimizer.state
+        tensors = {}
+        for name, parameter in self.engine.parameters.items():
+            tensors[f"adapter.{name}"] = parameter.detach()
+            for moment in ("exp_avg", "exp_avg_sq"):
+                tensors[f"{moment}.{name}"] = state[parameter][moment]
+        return tensors
 
+    def _resume(self) -> None:
         snapshot = self.checkpoints.latest() if self.checkpoints is not None and self.world.leads else None
         self.done, facts = self.world.lead(lambda: (snapshot.step, dict(snapshot.facts)) if snapshot else (0, {}))
         if not self.done:
             return
         self.loss_sum, self.seconds = float(facts["loss_sum"]), float(facts["seconds"])
-        with torch.no_grad():
-            for name, parameter in self.engine.parameters.items():
-                state = self.engine.optimizer.state[parameter]
-                state["step"].fill_(float(self.done))
-                for kind, value in {"adapter": parameter, **{moment: state[moment] for moment in _MOMENTS}}.items():
-                    if snapshot:
-                        value.copy_(snapshot.tensors[f"{kind}.{name}"])
-                    self.world.follow(value)
+        for name, value in self._tensors().items():
+            if snapshot:
+                value.copy_(snapshot.tensors[name])
+            self.world.follow(value)
+        for state in self.engine.optimizer.state.values():
+            state["step"].fill_(float(self.done))
 
 
 @contextlib.contextmanager

@@ -56,15 +56,15 @@ def test_two_machines_that_share_a_base_each_go_on_as_one_process(
     before = log_of(tmp_path / "run")
     Records(RECORDS).to_jsonl(tmp_path / "train.jsonl")
     config = OPTIONS | {"records_per_step": 16, "sharding": "hybrid", "cpu_offload": True, "gradient_checkpointing": 1}
-    for place in ("run", "elsewhere"):  # the second machine does not see the first one's checkpoints
+    jobs = [tmp_path / "run.json", tmp_path / "elsewhere.json"]  # the second machine does not see the first one's disk
+    for path in jobs:
         job = {
             "base_model": str(tiny_llama),
             "train": str(tmp_path / "train.jsonl"),
-            "output_dir": str(tmp_path / place),
+            "output_dir": str(path.with_suffix("")),
         }
-        (tmp_path / f"{place}.json").write_text(json.dumps(job | {"config": config}))
-    jobs = [str(tmp_path / f"{place}.json") for place in ("run", "elsewhere")]
-    four = [str(Path(__file__).with_name("two_machines.py")), *jobs]
+        path.write_text(json.dumps(job | {"config": config}))
+    four = [str(Path(__file__).with_name("two_machines.py")), *map(str, jobs)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     subprocess.run(
         [sys.executable, *launch.TORCHRUN, "--nproc-per-node=4", *four], check=True, timeout=250, env=environment
