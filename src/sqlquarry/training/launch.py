@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,7 @@ TORCHRUN = (
 )
 # The line that a traceback ends with. torchrun's own says only that a process failed.
 _ERROR = re.compile(r"(?:\[rank\d+\]: )?((?:\w+\.)*\w+(?:Error|Exception)(?<!ChildFailedError): .+)")
+_ENDED = re.compile(r".*\] failed \(exitcode: -(\d+)\) local_rank: (\d+)")  # torchrun's, of the first that failed
 
 
 def launch(
@@ -71,11 +73,7 @@ def launch(
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
         status, said = _run(command, environment)
         if status:
-            why = f"The first error above is {said}." if said else "It may stand above; memory is the usual one."
-            raise _failure(place) or TrainingError(
-                f"torchrun ended with exit status {status}, and none of {processes} processes left a reason. {why} "
-                "Run again to go on from the newest checkpoint."
-            )
+            raise _failure(place, said, status)
 
 
 def leave_failure(error: BaseException) -> None:
@@ -86,15 +84,15 @@ def leave_failure(error: BaseException) -> None:
         write_json(Path(folder) / f"failure-{rank}.json", {"class": type(error).__name__, "message": str(error)})
 
 
-def _run(command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str]:
-    """Run torchrun to its end; its exit status, and the first error that it or a process printed, where that is known.
+def _run(command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, dict[str, str]]:
+    """Run torchrun to its end; its exit status, and what `_relay` found.
 
     A progress bar needs the terminal itself; where there is none (a notebook, a log), what is printed comes by here.
     """
     process = subprocess.Popen(  # noqa: S603 - our own module
         command, env=environment, stderr=None if sys.stderr.isatty() else subprocess.PIPE
     )
-    found: list[str] = []
+    found: dict[str, str] = {}
     relay = threading.Thread(target=_relay, args=(process.stderr, found), daemon=True)
     if process.stderr:
         relay.start()
@@ -109,28 +107,39 @@ def _run(command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, s
         raise
     if process.stderr:
         relay.join(timeout=5)  # a process that outlives torchrun still holds the pipe
-    return process.returncode, found[0] if found else ""
+    return process.returncode, found
 
 
-def _relay(stream: IO[bytes], found: list[str]) -> None:
-    """Print a stream's lines, and note the errors among them."""
+def _relay(stream: IO[bytes], found: dict[str, str]) -> None:
+    """Print a stream's lines; note the first "error" among them, and which process was "ended" by a signal."""
     with stream:  # where printing fails, the processes must not wait for a reader
         for line in stream:
             text = line.decode(errors="replace")
             sys.stderr.write(text)
             if match := _ERROR.match(text):
-                found.append(match[1])
+                found.setdefault("error", match[1])
+            elif match := _ENDED.match(text):
+                number, rank = match.groups()
+                found["ended"] = f"process {rank} was ended by signal {number} ({signal.strsignal(int(number))})"
 
 
-def _failure(folder: Path) -> SQLQuarryError | None:
-    """The first error of ours, else the first of all: the others are of processes that lost their peer."""
+def _failure(folder: Path, said: Mapping[str, str], status: int) -> SQLQuarryError:
+    """The first error of ours, else what ended a process, else the first of all: the others' are of a lost peer."""
     files = sorted(folder.glob("failure-*.json"), key=lambda path: path.stat().st_mtime_ns)
     found = [json.loads(path.read_text()) for path in files]
     for one in found:
         kind = getattr(errors, one["class"], None)
         if isinstance(kind, type) and issubclass(kind, SQLQuarryError):
             return kind(one["message"])
-    return TrainingError(f"a process failed: {found[0]['class']}: {found[0]['message']}") if found else None
+    if "ended" in said:
+        why = f"{said['ended']}; signal 9 is most often the kernel's, where memory runs out"
+    elif found:
+        why = f"a process failed: {found[0]['class']}: {found[0]['message']}"
+    elif "error" in said:
+        why = f"the first error above is {said['error']}"
+    else:
+        why = f"torchrun ended with exit status {status}. The reason may stand above; memory is the usual one"
+    return TrainingError(f"{why}. Run again to go on from the newest checkpoint.")
 
 
 def _written(records: Sequence[Record], path: Path) -> str:

@@ -84,6 +84,7 @@ class Loop:
             return self._train()
 
     def _train(self) -> Outcome:
+        self.world.any(False)  # all are ready: the clock does not count one process's waiting for another's compiling
         started, before = time.monotonic(), self.seconds
         saved_at = started
         with _stop_signals() as stopped:

@@ -97,6 +97,28 @@ def test_processes_that_cannot_start_say_why(
     assert "ImportError: half an installation" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_process_that_a_signal_ends_is_named_and_not_the_error_of_the_one_that_lost_it(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    # In the place of ours: one process ends as for lack of memory, the other notes that it lost its peer.
+    (tmp_path / "sqlquarry").mkdir()
+    (tmp_path / "sqlquarry" / "__init__.py").write_text(
+        "import json, os, pathlib, time\n"
+        "failure = {'class': 'RuntimeError', 'message': 'connection closed by peer'}\n"
+        "noted = pathlib.Path(os.environ['SQLQUARRY_FAILURES'], 'failure-0.json')\n"
+        "if os.environ['RANK'] == '0':\n"
+        "    noted.write_text(json.dumps(failure))\n"
+        "    time.sleep(60)\n"
+        "while not noted.exists():\n"
+        "    time.sleep(0.01)\n"
+        f"os.kill(os.getpid(), {int(number)})\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(TrainingError, match=rf"process 1 was ended by signal {int(number)} \(.+Run again"):
+        trainer(tiny_llama).train(RECORDS, output_dir=tmp_path / "a", processes=2)
+
+
 def test_torchrun_is_told_to_end_where_waiting_for_it_ends_early(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
