@@ -372,7 +372,7 @@ def toy_records() -> Any:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
     from conftest import toy_examples
 
-    return [sq.Record(**example) for example in toy_examples(832)]
+    return [sq.Record(**example) for example in toy_examples(832)]  # 42 rows of 768 tokens, two a step
 
 
 def _torchrun(processes: int, arguments: list[str]) -> dict[str, Any] | None:

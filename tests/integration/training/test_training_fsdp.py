@@ -85,13 +85,17 @@ def test_an_error_in_the_processes_comes_back_as_itself(tiny_llama: Path, tmp_pa
         trainer(tiny_llama).train(RECORDS, output_dir=tmp_path / "a", processes=2)
 
 
+def run_instead_of_ours(program: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another package of this name comes first: torchrun starts, but none of our code does."""
+    (folder / "sqlquarry").mkdir()
+    (folder / "sqlquarry" / "__init__.py").write_text(program)
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+
+
 def test_processes_that_cannot_start_say_why(
     tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # Another package of this name comes first: torchrun starts, but none of our code does.
-    (tmp_path / "sqlquarry").mkdir()
-    (tmp_path / "sqlquarry" / "__init__.py").write_text("raise ImportError('half an installation')")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    run_instead_of_ours("raise ImportError('half an installation')", tmp_path, monkeypatch)
     with pytest.raises(TrainingError, match="first error above is ImportError: half an installation"):
         trainer(tiny_llama).train(RECORDS, output_dir=tmp_path / "a", processes=2)
     assert "ImportError: half an installation" in capsys.readouterr().err
@@ -101,9 +105,8 @@ def test_processes_that_cannot_start_say_why(
 def test_a_process_that_a_signal_ends_is_named_and_not_the_error_of_the_one_that_lost_it(
     tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
-    # In the place of ours: one process ends as for lack of memory, the other notes that it lost its peer.
-    (tmp_path / "sqlquarry").mkdir()
-    (tmp_path / "sqlquarry" / "__init__.py").write_text(
+    # One process ends as for lack of memory, the other notes that it lost its peer.
+    program = (
         "import json, os, pathlib, time\n"
         "failure = {'class': 'RuntimeError', 'message': 'connection closed by peer'}\n"
         "noted = pathlib.Path(os.environ['SQLQUARRY_FAILURES'], 'failure-0.json')\n"
@@ -114,7 +117,7 @@ def test_a_process_that_a_signal_ends_is_named_and_not_the_error_of_the_one_that
         "    time.sleep(0.01)\n"
         f"os.kill(os.getpid(), {int(number)})\n"
     )
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    run_instead_of_ours(program, tmp_path, monkeypatch)
     with pytest.raises(TrainingError, match=rf"process 1 was ended by signal {int(number)} \(.+Run again"):
         trainer(tiny_llama).train(RECORDS, output_dir=tmp_path / "a", processes=2)
 

@@ -140,28 +140,35 @@ def test_forecasts_agree_with_a_measured_gpu(
     assert row_seconds(llama(LLAMA_8B), config, tokens, answers, gpu=H200) == pytest.approx(seconds, rel=0.05)
 
 
-def test_forecasts_fitted_to_8b_agree_with_a_measured_70b() -> None:
-    # benchmarks/scaling.py --shapes 70b --gpus 1, one H200, 2026-11-29
+@pytest.mark.parametrize(("gpus", "memory", "seconds"), [(1, 45.25, 2.391), (2, 30.44, 2.597)])
+def test_forecasts_fitted_to_8b_agree_with_a_measured_70b(gpus: int, memory: float, seconds: float) -> None:
+    # benchmarks/scaling.py --shapes 70b, H200, 2026-11-29; two share the base
     config = TrainingConfig(max_sequence_tokens=3072, hold_dequantized=False, gradient_checkpointing=True)
-    assert forecast_memory(llama(LLAMA_70B), config, [(3072, 800)]).allocated / 2**30 == pytest.approx(45.25, rel=0.05)
-    assert row_seconds(llama(LLAMA_70B), config, 3072, 800, gpu=H200) == pytest.approx(2.391, rel=0.05)
+    forecast = forecast_memory(llama(LLAMA_70B), config, [(3072, 800)], processes=gpus)
+    assert forecast.allocated / 2**30 == pytest.approx(memory, rel=0.05)
+    measured = pytest.approx(seconds, rel=0.05)
+    assert row_seconds(llama(LLAMA_70B), config, 3072, 800, gpu=H200, processes=gpus) == measured
 
 
 @pytest.mark.parametrize(
-    ("changes", "memory", "seconds"),
+    ("changes", "tokens", "memory", "seconds"),
     [  # benchmarks/scaling.py, two H200, 2026-11-29; with dropout a row is no graph, as with --launched
-        ({"hold_dequantized": False}, 18.49, 0.867 / 4),
-        ({"hold_dequantized": False, "dropout": 0.01}, 18.46, 1.387 / 4),
-        ({"hold_dequantized": True, "dropout": 0.01}, 23.45, 1.021 / 4),
+        ({"hold_dequantized": False}, 3072, 18.49, 0.867 / 4),
+        ({"hold_dequantized": False, "dropout": 0.01}, 3072, 18.46, 1.387 / 4),
+        ({"hold_dequantized": False}, 8192, 40.20, 0.998 / 2),
+        ({"hold_dequantized": True}, 3072, 23.48, 0.910 / 4),
+        ({"hold_dequantized": True, "dropout": 0.01}, 3072, 23.45, 1.021 / 4),
     ],
 )
 def test_forecasts_agree_with_two_gpus_that_share_a_base(
-    changes: dict[str, Any], memory: float, seconds: float
+    changes: dict[str, Any], tokens: int, memory: float, seconds: float
 ) -> None:
-    config = TrainingConfig(max_sequence_tokens=3072, sharding="full", gradient_checkpointing=False, **changes)
-    forecast = forecast_memory(llama(LLAMA_8B), config, [(3072, 800)], processes=2)
+    config = TrainingConfig(max_sequence_tokens=tokens, sharding="full", gradient_checkpointing=False, **changes)
+    answers = tokens * 25 // 96
+    forecast = forecast_memory(llama(LLAMA_8B), config, [(tokens, answers)], processes=2)
     assert forecast.allocated / 2**30 == pytest.approx(memory, rel=0.05)
-    assert row_seconds(llama(LLAMA_8B), config, 3072, 800, gpu=H200, processes=2) == pytest.approx(seconds, rel=0.05)
+    measured = pytest.approx(seconds, rel=0.05)
+    assert row_seconds(llama(LLAMA_8B), config, tokens, answers, gpu=H200, processes=2) == measured
 
 
 @pytest.mark.parametrize(
