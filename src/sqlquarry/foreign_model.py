@@ -37,6 +37,7 @@ MODEL_TYPES = {
 }
 CONFIG_SUFFIX = "config.json"  # config.json, tokenizer_config.json, adapter_config.json, processor_config.json, …
 _MAX_FILE_BYTES = 1 << 26
+_MAX_ENTRIES = 100_000
 
 _ASKS_FOR_CODE = "it asks for code that does not belong to transformers or PEFT"
 _ELSEWHERE = "it sends the loader to other files than those that are checked"
@@ -144,14 +145,8 @@ def refusals(files: Mapping[str, Any]) -> Iterator[Refusal]:
             continue
         for key, value in _entries(content):
             yield from _code(file, key, value)
-            if file == "config.json" and key in _LIMITS and not _possible(value, _LIMITS[key]):
-                yield Refusal(
-                    "model-size",
-                    file,
-                    f"{key} is {_shown(value)}",
-                    f"known models have at most {_LIMITS[key]:,}",
-                    "Restore the original config.json",
-                )
+            if file == "config.json":
+                yield from _size(key, value)
         if file == "config.json" and isinstance(content, dict):
             yield from _model_type(content)
 
@@ -202,8 +197,15 @@ def _of_transformers(mapping: Any) -> bool:
     return isinstance(library, str) and library.partition(".")[0] == "transformers"
 
 
-def _possible(value: Any, limit: int) -> bool:
-    return isinstance(value, bool) or not isinstance(value, int | float) or 0 <= value <= limit
+def _size(key: str, value: Any) -> Iterator[Refusal]:
+    limit = _LIMITS.get(key, 0)
+    reason = None
+    if limit and isinstance(value, int | float) and not 0 <= value <= limit:
+        reason = f"{key} is {_shown(value)}", f"known models have at most {limit:,}"
+    elif isinstance(value, list) and len(value) > _MAX_ENTRIES:
+        reason = f"{key} has {len(value):,} entries", "known models have some thousand at most"
+    if reason:
+        yield Refusal("model-size", "config.json", *reason, "Restore the original config.json")
 
 
 def _entries(content: Any) -> Iterator[tuple[str, Any]]:

@@ -12,6 +12,7 @@ import functools
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +25,7 @@ from sqlquarry.errors import ConfigError, SQLQuarryError
 
 MAX_TEMPLATE_CHARACTERS = 1 << 18  # the longest that are published have some 20,000
 MAX_RENDERED_CHARACTERS = 1 << 22
-CPU_S = 2  # of the child, its 0.1 s of start included
+CPU_S = 1.0  # of the child, once it has started; published templates take some milliseconds
 MEMORY_BYTES = 256 << 20  # of its address space; it starts with 30 MB
 _WALL_S = 30.0  # a busy machine may take far longer than CPU_S; a template cannot sleep
 _MESSAGE_CHARACTERS = 500
@@ -86,7 +87,7 @@ def require_bounded(template: str, tokens: Mapping[str, str], conversations: Seq
 def render_bounded(
     template: str, conversations: Sequence[Conversation], tokens: Mapping[str, str], *, date: str | None = None
 ) -> list[Rendering]:
-    """Render conversations in a child process: at most 2 s of CPU, 256 MiB, and 4 million characters for each.
+    """Render conversations in a child process: at most 1 s of CPU, 256 MiB, and 4 million characters for each.
 
     Args:
         template: Jinja source; at most 262,144 characters.
@@ -135,7 +136,7 @@ def _answer(request: str) -> tuple[Rendering, ...] | str:
             f"Check that {sys.executable} can import jinja2."
         )
     if ended.returncode or not lines:
-        return f"it takes more than {CPU_S} s or {MEMORY_BYTES >> 20} MiB (exit status {ended.returncode})"
+        return f"it takes more than {CPU_S:g} s or {MEMORY_BYTES >> 20} MiB (exit status {ended.returncode})"
     answer = json.loads(lines[0])
     return answer if isinstance(answer, str) else tuple(Rendering(*one) for one in answer)
 
@@ -192,13 +193,16 @@ def _joined(pieces: Iterable[str]) -> str:
 
 
 def _limit_process() -> None:
-    """Let the kernel stop this process: by SIGXCPU, or with a MemoryError. Where it cannot, the parent's clock does."""
+    """Let the kernel stop this process, also within one operation. Where it cannot, the parent's clock does."""
+    with contextlib.suppress(AttributeError):
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)  # a parent's choice to ignore it is inherited
+        signal.setitimer(signal.ITIMER_PROF, CPU_S)
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 
         for name, soft, hard in (
             (resource.RLIMIT_CORE, 0, 0),
-            (resource.RLIMIT_CPU, CPU_S, CPU_S + 1),
+            (resource.RLIMIT_CPU, 10, 10),
             (resource.RLIMIT_AS, MEMORY_BYTES, MEMORY_BYTES),
         ):
             resource.setrlimit(name, (soft, hard))

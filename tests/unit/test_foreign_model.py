@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 from pathlib import Path
 
@@ -21,6 +22,11 @@ SOURCES = sorted(
     for folder in (Path(sqlquarry.__file__).parent, ROOT / "examples", ROOT / "benchmarks")
     for path in folder.rglob("*.py")
 )
+
+
+@functools.cache
+def nodes(path):
+    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
 
 
 def codes(files):
@@ -173,7 +179,7 @@ def test_every_loading_call_declines_remote_code():
     """A new call cannot forget it. PEFT's `from_pretrained` has no such argument, and imports nothing."""
     seen = 0
     for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes(path):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
                 continue
             if node.func.attr not in ("from_pretrained", "from_config") or ast.unparse(node.func.value) == "PeftModel":
@@ -186,7 +192,7 @@ def test_every_loading_call_declines_remote_code():
 
 def test_nothing_turns_remote_code_on():
     for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes(path):
             if isinstance(node, ast.keyword) and node.arg in ("trust_remote_code", "weights_only", "allow_all_kernels"):
                 expected = "True" if node.arg == "weights_only" else "False"
                 assert ast.unparse(node.value) == expected, f"{path.name}:{node.value.lineno}"
