@@ -30,7 +30,7 @@ MEMORY_BYTES = 256 << 20  # of its address space; it starts with 30 MB
 _WALL_S = 30.0  # a busy machine may take far longer than CPU_S; a template cannot sleep
 _MESSAGE_CHARACTERS = 500
 _READY = "ready"
-_REMEMBERED = 64
+_REMEMBERED = 16
 _INHERITED = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT")  # what an interpreter may need to start
 _PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from sqlquarry.rendering import serve; serve()"
 
@@ -72,7 +72,9 @@ SAMPLES = (
 )
 
 
-def require_bounded(template: str, tokens: Mapping[str, str], conversations: Sequence[Conversation] = ()) -> None:
+def require_bounded(
+    template: str, tokens: Mapping[str, str], conversations: Sequence[Conversation] = (), *, date: str | None = None
+) -> None:
     """Check that a template of unknown origin ends: with short, long and many messages, and those given.
 
     What it renders, and whether it refuses some messages, does not matter here. A template can still be slow for
@@ -81,7 +83,7 @@ def require_bounded(template: str, tokens: Mapping[str, str], conversations: Seq
     Raises:
         ConfigError: it takes too much time, memory or text.
     """
-    render_bounded(template, (*SAMPLES, *conversations), tokens)
+    render_bounded(template, (*SAMPLES, *conversations), tokens, date=date)
 
 
 def render_bounded(

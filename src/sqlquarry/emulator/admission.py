@@ -85,7 +85,7 @@ def admit(directory: Path) -> Admitted:
     try:
         refuse_foreign_code(directory)
         for template in _templates(tokenizer_config):
-            require_bounded(template, {})
+            require_bounded(template, _special_tokens(tokenizer_config), date="26 Jul 2024")
     except (UnsupportedModelError, ConfigError) as error:
         raise ImportFailedError(str(error)) from error
     weight_bytes = _check_weights(directory)
@@ -126,6 +126,13 @@ def _templates(config: dict[str, Any]) -> list[str]:
     found = config.get("chat_template")
     named = [one.get("template") if isinstance(one, dict) else None for one in found] if isinstance(found, list) else []
     return [template for template in (found, *named) if isinstance(template, str)]
+
+
+def _special_tokens(config: dict[str, Any]) -> dict[str, str]:
+    """bos_token, eos_token, … as text."""
+    named = {key: value for key, value in config.items() if key.endswith("_token")}
+    texts = {key: value.get("content") if isinstance(value, dict) else value for key, value in named.items()}
+    return {key: text for key, text in texts.items() if isinstance(text, str)}
 
 
 def _check_weights(directory: Path) -> int:

@@ -150,6 +150,11 @@ def test_bedrock_overrides_llama3_scaling():
         edit("config.json", model_type="qwen2"),
         edit("tokenizer_config.json", auto_map={"AutoTokenizer": "t.T"}),
         edit("tokenizer_config.json", chat_template="{{ 10 ** (10 ** 8) }}"),
+        edit(
+            "tokenizer_config.json",
+            bos_token={"content": "<s>"},
+            chat_template="{% if bos_token == '<s>' and strftime_now('%d') %}{{ 'a' * 10**9 }}{% endif %}",
+        ),
         edit("tokenizer_config.json", chat_template=[{"name": "tool_use", "template": "{{ 'a' * 10**9 }}"}]),
     ],
 )
