@@ -100,7 +100,8 @@ def refuse_foreign_code(directory: Path) -> None:
     """Check every configuration in a model's or adapter's directory, and in the folders right below it.
 
     Raises:
-        UnsupportedModelError: one asks for what it may not, or cannot be read; all reasons are named.
+        UnsupportedModelError: one asks for what it may not, or cannot be read; all reasons are named. Or other files
+            there would take the place of the model's weights.
     """
     paths = [path for pattern in ("*", "*/*") for path in sorted(directory.glob(f"{pattern}{CONFIG_SUFFIX}"))]
     files = {path.relative_to(directory).as_posix(): _read(path) for path in paths if path.is_file()}
@@ -108,6 +109,12 @@ def refuse_foreign_code(directory: Path) -> None:
         raise UnsupportedModelError(
             f"{directory} holds adapter_config.json beside config.json: transformers would put that adapter on the "
             "model without a word. Move the adapter into a directory of its own."
+        )
+    # transformers 5.24, distributed/checkpoint.py: these win over the weights that everybody else reads.
+    if shards := sorted(directory.glob("shard-?????-model-?????-of-?????.safetensors")):
+        raise UnsupportedModelError(
+            f"{directory} holds {shards[0].name}, which transformers would load instead of model.safetensors. Move the "
+            "distributed checkpoint away, or save the model again."
         )
     require_no_refusals(files, directory)
     config = files.get("config.json")

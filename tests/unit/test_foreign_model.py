@@ -175,6 +175,15 @@ def test_an_adapter_beside_a_model_and_foreign_quantisation_are_refused(tmp_path
         refuse_foreign_code(tmp_path)
 
 
+def test_weights_that_only_transformers_would_read_are_refused(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
+    (tmp_path / "model-00001-of-00002.safetensors").write_bytes(b"")
+    refuse_foreign_code(tmp_path)
+    (tmp_path / "shard-00000-model-00001-of-00001.safetensors").write_bytes(b"")
+    with pytest.raises(UnsupportedModelError, match="shard-00000"):
+        refuse_foreign_code(tmp_path)
+
+
 def test_every_loading_call_declines_remote_code():
     """A new call cannot forget it. PEFT's `from_pretrained` has no such argument, and imports nothing."""
     seen = 0
