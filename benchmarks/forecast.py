@@ -143,7 +143,7 @@ def _shapes_of(base: Any) -> dict[str, Any]:
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        return dict(AutoModelForCausalLM.from_config(base.config).state_dict())
+        return dict(AutoModelForCausalLM.from_config(base.config, trust_remote_code=False).state_dict())
 
 
 if __name__ == "__main__":

@@ -136,7 +136,7 @@ def peft(directory: Path, output: Path) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(directory / "base", dtype=torch.bfloat16)
+    model = AutoModelForCausalLM.from_pretrained(directory / "base", dtype=torch.bfloat16, trust_remote_code=False)
     PeftModel.from_pretrained(model, directory / "adapter").merge_and_unload().save_pretrained(output)
 
 

@@ -186,7 +186,10 @@ def random_base(shape: str, held: str, config: Any, world: Any) -> Any:
     )
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(
-            llama, dtype=dtype, attn_implementation="flex_attention" if flex else "sdpa"
+            llama,
+            dtype=dtype,
+            attn_implementation="flex_attention" if flex else "sdpa",
+            trust_remote_code=False,
         )
     torch.manual_seed(0)  # the same weights on every process
     for name, module in list(model.named_modules()):
@@ -338,7 +341,7 @@ def make_base(shape: str, directory: Path) -> Path:
         architectures=["LlamaForCausalLM"],
     )
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(llama, dtype=torch.bfloat16)
+        model = AutoModelForCausalLM.from_config(llama, dtype=torch.bfloat16, trust_remote_code=False)
     directory.mkdir(parents=True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     generator = torch.Generator(device).manual_seed(0)

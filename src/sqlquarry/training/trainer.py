@@ -107,7 +107,7 @@ class QLoRAFSDPTrainer:
         output = Path(output_dir)
         device = pick_device(self.config.device)
         base = resolve_base_model(self.base_model)
-        tokenizer = AutoTokenizer.from_pretrained(base)
+        tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
         formatter = self.formatter.bind(tokenizer)
         limit = self.config.max_sequence_tokens
         examples = _encode(train, formatter, tokenizer, limit)
@@ -189,7 +189,7 @@ class QLoRAFSDPTrainer:
         from transformers import AutoTokenizer
 
         base = resolve_base_model(self.base_model)
-        tokenizer = AutoTokenizer.from_pretrained(base)
+        tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
         return plan_training(
             base,
             self.formatter.bind(tokenizer),

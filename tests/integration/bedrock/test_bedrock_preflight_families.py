@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sqlquarry.bedrock.preflight import preflight, repair
-from sqlquarry.bedrock.preflight.config import ARCHITECTURES
+from sqlquarry.foreign_model import MODEL_TYPES
 
 from conftest import tiny_tokenizer
 
@@ -86,4 +86,4 @@ def test_what_transformers_saves_is_accepted_once_repaired(architecture: str, tm
 
 
 def test_every_importable_architecture_is_here() -> None:
-    assert FAMILIES.keys() == ARCHITECTURES.keys() - {"GptOssForCausalLM"}  # unknown to 4.51.3
+    assert FAMILIES.keys() == MODEL_TYPES.keys() - {"GptOssForCausalLM"}  # unknown to 4.51.3

@@ -196,6 +196,7 @@ def test_another_architecture_merges_but_cannot_be_measured(base: Path, tmp_path
     other = tmp_path / "base"
     shutil.copytree(base, other)
     config = (other / "config.json").read_text().replace('"model_type": "llama"', '"model_type": "gpt_bigcode"')
+    config = config.replace("LlamaForCausalLM", "GPTBigCodeForCausalLM")
     adapter = write_adapter(tmp_path / "adapter", other, None)
     (other / "config.json").write_text(config)
     provenance = adapter.manifest.provenance

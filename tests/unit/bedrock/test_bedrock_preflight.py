@@ -90,7 +90,7 @@ def test_what_import_model_rewrites_is_a_note(tmp_path: Path) -> None:
 
 
 BROKEN: list[tuple[dict[str, Any], list[str]]] = [
-    ({"config": {"architectures": ["GemmaForCausalLM"]}}, ["error:architecture"]),
+    ({"config": {"architectures": ["GemmaForCausalLM"], "model_type": "gemma"}}, ["error:architecture"]),
     ({"config": {"architectures": None}}, ["error:architecture"]),
     ({"config": {"architectures": ["MistralForCausalLM"]}}, ["error:model-type"]),
     ({"config": {"auto_map": {"AutoConfig": "x.Y"}}}, ["error:custom-code"]),

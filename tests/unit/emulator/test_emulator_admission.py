@@ -140,3 +140,25 @@ def test_rope_as_transformers_4_51_reads_it(config, seen):
 def test_bedrock_overrides_llama3_scaling():
     seen = as_transformers_4_51({"rope_scaling": {"rope_type": "llama3", "factor": 32.0}})["rope_scaling"]
     assert (seen["factor"], seen["original_max_position_embeddings"]) == (8.0, 8192)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        edit("config.json", auto_map={"AutoConfig": "m.C"}),
+        edit("config.json", num_hidden_layers=10**8),
+        edit("config.json", model_type="qwen2"),
+        edit("tokenizer_config.json", auto_map={"AutoTokenizer": "t.T"}),
+        edit("tokenizer_config.json", chat_template="{{ 10 ** (10 ** 8) }}"),
+        edit(
+            "tokenizer_config.json",
+            bos_token={"content": "<s>"},
+            chat_template="{% if bos_token == '<s>' and strftime_now('%d') %}{{ 'a' * 10**9 }}{% endif %}",
+        ),
+        edit("tokenizer_config.json", chat_template=[{"name": "tool_use", "template": "{{ 'a' * 10**9 }}"}]),
+    ],
+)
+def test_code_and_endless_work_are_not_admitted(model, change):
+    change(model)
+    with pytest.raises(ImportFailedError, match=r"is refused|was stopped"):
+        admit(model)

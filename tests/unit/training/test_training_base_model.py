@@ -70,3 +70,22 @@ def test_what_the_hub_refuses(
     monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
     with pytest.raises(expected, match=words):
         resolve_base_model("meta-llama/some-model")
+
+
+def test_a_gguf_is_converted_without_what_lies_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers reads tokenizer, template, adapter and code from a GGUF's folder, which the cache's key ignores."""
+    seen: list[str] = []
+
+    def convert(gguf: Path, target: Path) -> None:
+        seen.extend(path.name for path in gguf.parent.iterdir())
+        assert gguf.read_bytes() == b"GGUF"
+        model_directory(target / "made")
+        for path in (target / "made").iterdir():
+            path.rename(target / path.name)
+
+    (tmp_path / "evil.py").write_text("")
+    (tmp_path / "tokenizer_config.json").write_text('{"auto_map": {"AutoTokenizer": ["evil.T", null]}}')
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    monkeypatch.setattr("sqlquarry.training.base_model._convert", convert)
+    assert resolve_base_model(tmp_path / "m.gguf", cache=tmp_path / "cache").parent == tmp_path / "cache"
+    assert seen == ["m.gguf"]

@@ -16,7 +16,8 @@ from sqlquarry.bedrock.weights import INDEX, Tensor, Weights, parse_index, parse
 from sqlquarry.prompt import PromptFormatter
 
 _REQUIRED = ("config.json", "tokenizer_config.json", "tokenizer.json")
-_OTHERS = (*OPTIONAL_FILES, "added_tokens.json")
+_PROCESSORS = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
+_OTHERS = (*OPTIONAL_FILES, "added_tokens.json", *_PROCESSORS)
 _READERS = 8
 
 

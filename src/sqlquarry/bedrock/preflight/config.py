@@ -11,25 +11,14 @@ from collections.abc import Iterator
 from sqlquarry.bedrock.dialect import FLAT_IN_4_51, GPT_OSS_EOS, TRANSFORMERS_VERSION, JsonObject, model_config
 from sqlquarry.bedrock.preflight.checkpoint import Checkpoint
 from sqlquarry.bedrock.preflight.findings import Finding, error, note, warning
+from sqlquarry.foreign_model import MODEL_TYPES, refusals
 
-# `architectures[0]` -> the model_type that makes transformers build it.
-TEXT_ARCHITECTURES = {
-    "GPTBigCodeForCausalLM": "gpt_bigcode",
-    "GptOssForCausalLM": "gpt_oss",
-    "LlamaForCausalLM": "llama",
-    "MistralForCausalLM": "mistral",
-    "MixtralForCausalLM": "mixtral",
-    "Qwen2ForCausalLM": "qwen2",
-    "Qwen3ForCausalLM": "qwen3",
-    "Qwen3MoeForCausalLM": "qwen3_moe",
-    "T5ForConditionalGeneration": "t5",
-}
-MULTIMODAL_ARCHITECTURES = {
-    "MllamaForConditionalGeneration": "mllama",
-    "Qwen2VLForConditionalGeneration": "qwen2_vl",
-    "Qwen2_5_VLForConditionalGeneration": "qwen2_5_vl",
-}
-ARCHITECTURES = TEXT_ARCHITECTURES | MULTIMODAL_ARCHITECTURES
+MULTIMODAL_ARCHITECTURES = (
+    "MllamaForConditionalGeneration",
+    "Qwen2VLForConditionalGeneration",
+    "Qwen2_5_VLForConditionalGeneration",
+)
+_TEXT_ARCHITECTURES = tuple(name for name in MODEL_TYPES if name not in MULTIMODAL_ARCHITECTURES)
 GPT_OSS = "GptOssForCausalLM"
 GPT_OSS_REGION = "us-east-1"
 MAX_POSITIONS = 131_072  # the page says "less than 128K", yet Llama 3.1 with exactly 131072 is imported routinely
@@ -43,7 +32,7 @@ LLAMA3_ROPE = {
 
 _DECODER_KEYS = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size")
 _KEYS = {
-    **dict.fromkeys(TEXT_ARCHITECTURES, _DECODER_KEYS),
+    **dict.fromkeys(_TEXT_ARCHITECTURES, _DECODER_KEYS),
     "GPTBigCodeForCausalLM": ("n_embd", "n_head", "n_layer", "vocab_size"),
     "MixtralForCausalLM": (*_DECODER_KEYS, "num_local_experts", "num_experts_per_tok"),
     "Qwen3MoeForCausalLM": (*_DECODER_KEYS, "moe_intermediate_size", "num_experts", "num_experts_per_tok"),
@@ -52,25 +41,20 @@ _KEYS = {
 
 
 def architecture(checkpoint: Checkpoint) -> Iterator[Finding]:
-    """The first architecture is one that the service serves, without code of its own."""
-    name, config = checkpoint.architecture, checkpoint.config
-    if name not in ARCHITECTURES:
+    """The first architecture is one that the service serves, without code of its own or impossible sizes."""
+    name = checkpoint.architecture
+    if name not in MODEL_TYPES:
         why = "The job ends Failed for an architecture outside its list"
         yield error(
             "architecture",
             "config.json",
             f"architecture {name!r} is not importable",
             why,
-            f"Start from one of: {', '.join(ARCHITECTURES)}",
+            f"Start from one of: {', '.join(MODEL_TYPES)}",
         )
-    elif config.get("model_type") not in (None, ARCHITECTURES[name]):
-        message = f"model_type is {config['model_type']!r}, but {name} is {ARCHITECTURES[name]!r}"
-        why = "transformers picks the configuration's class by model_type"
-        yield error("model-type", "config.json", message, why, "Restore the base model's config.json")
-    for file in ("config.json", "tokenizer_config.json"):
-        if "auto_map" in checkpoint.file(file):
-            why = "The service runs no code that comes with a model"
-            yield error("custom-code", file, "auto_map asks for code of the model's own", why, "Remove auto_map")
+    for refusal in refusals(checkpoint.files):
+        why = f"{refusal.why[0].upper()}{refusal.why[1:]}"
+        yield error(refusal.code, refusal.file, refusal.message, why, refusal.fix)
     if name == GPT_OSS and checkpoint.region not in (None, GPT_OSS_REGION):
         message = f"GPT-OSS cannot be imported in {checkpoint.region}"
         yield error("region", "region", message, "The service takes it in us-east-1 only", "Import it in us-east-1")

@@ -11,6 +11,7 @@ from sqlquarry.bedrock.preflight.config import GPT_OSS, MULTIMODAL_ARCHITECTURES
 from sqlquarry.bedrock.preflight.findings import Finding, error, listed, warning
 from sqlquarry.bedrock.preflight.shapes import expected_tensors
 from sqlquarry.bedrock.weights import INDEX, ONE_SHARD, Tensor, Weights
+from sqlquarry.foreign_model import refusals
 
 DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}  # safetensors' name -> torch's name
 MAX_SHARD_BYTES = 5 * 2**30  # the largest that imports are known to work with; transformers 4's default was 5 GB
@@ -189,7 +190,8 @@ def dtypes(checkpoint: Checkpoint) -> Iterator[Finding]:
 
 def implied(checkpoint: Checkpoint) -> Iterator[Finding]:
     """Every tensor that config.json implies is there, in its shape, and no other."""
-    if checkpoint.weights is None:
+    # The list of tensors would be as long as an impossible size says.
+    if checkpoint.weights is None or any(found.code == "model-size" for found in refusals(checkpoint.files)):
         return
     try:
         expected = expected_tensors(checkpoint.architecture, checkpoint.config)

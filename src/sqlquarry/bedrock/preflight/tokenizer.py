@@ -9,7 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from sqlquarry.bedrock.chat_template import ANSWER, USER, render, special_tokens, token_text, turn_end
+from sqlquarry.bedrock.chat_template import (
+    ANSWER,
+    PROMPT,
+    PROMPT_IN_PARTS,
+    USER,
+    WHOLE,
+    render,
+    special_tokens,
+    token_text,
+    turn_end,
+)
 from sqlquarry.bedrock.dialect import special_token_id
 from sqlquarry.bedrock.preflight.checkpoint import Checkpoint
 from sqlquarry.bedrock.preflight.config import MULTIMODAL_ARCHITECTURES
@@ -126,14 +136,13 @@ def template_renders(checkpoint: Checkpoint) -> Iterator[Finding]:
     if template is None:
         return
     tokens = special_tokens(checkpoint.tokenizer_config, checkpoint.file("special_tokens_map.json"))
-    parts = [{"role": "user", "content": [{"type": "text", "text": USER["content"]}]}]
     try:
         try:
-            prompt = render(template, [USER], tokens, generation=True)
+            prompt = render(template, PROMPT, tokens)
         except ConfigError:
             if checkpoint.architecture not in MULTIMODAL_ARCHITECTURES:
                 raise
-            prompt = render(template, parts, tokens, generation=True)
+            render(template, PROMPT_IN_PARTS, tokens)
             return
     except ConfigError as problem:
         why = "Every request with `messages` fails"
@@ -144,7 +153,7 @@ def template_renders(checkpoint: Checkpoint) -> Iterator[Finding]:
         yield error("template", where, message, "The model never sees the question", "Restore the base's template")
         return
     try:
-        whole = render(template, [USER, ANSWER], tokens, generation=False)
+        whole = render(template, WHOLE, tokens)
     except ConfigError:
         return  # a template for one turn only; nothing to compare with
     header = whole[len(prompt) : whole.find(ANSWER["content"])] if whole.startswith(prompt) else ""
