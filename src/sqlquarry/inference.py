@@ -85,8 +85,7 @@ class LocalModel:
             IncompleteArtifactError: the directory holds no prompt.
             SQLQuarryError: as the constructor.
         """
-        base = adapter.manifest.provenance["base_model"]["path"]
-        return cls(base, formatter=PromptFormatter.load(adapter.path), adapter=adapter, **options)
+        return cls(adapter.base_model_path, formatter=PromptFormatter.load(adapter.path), adapter=adapter, **options)
 
     @property
     def fingerprint(self) -> str:

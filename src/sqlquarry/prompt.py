@@ -22,6 +22,7 @@ import jinja2.sandbox
 
 from sqlquarry.artifacts import Message, Record, write_json
 from sqlquarry.errors import ConfigError, IncompleteArtifactError, RecordError
+from sqlquarry.metadata import read_object
 
 PROMPT_FILE = "prompt.json"
 IGNORED_LABEL = -100  # torch's CrossEntropyLoss(ignore_index=-100)
@@ -72,6 +73,11 @@ class PromptFormatter:
     tokens: BoundTokens | None = None
 
     def __post_init__(self) -> None:
+        fields: dict[str, object] = {"system": self.system, "user": self.user, "template": self.template}
+        if bad := [
+            f"{name} is {value!r:.80}, but must be text" for name, value in fields.items() if type(value) is not str
+        ]:
+            raise ConfigError("PromptFormatter: " + "; ".join(bad))
         bad = [
             f"{name} must contain {{{key}}}, but is {value!r}"
             for name, key, value in (("system", "schema", self.system), ("user", "question", self.user))
@@ -236,10 +242,10 @@ class PromptFormatter:
         if not path.is_file():
             raise IncompleteArtifactError(f"{path} does not exist: the directory holds no prompt. Train again.")
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_object(path)
             fingerprint, tokens = content.pop("fingerprint"), content.pop("tokens")
             formatter = cls(**content, tokens=BoundTokens(**tokens) if tokens else None)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise IncompleteArtifactError(f"{path} holds no prompt ({error}). Restore the file.") from error
         if formatter.fingerprint != fingerprint:
             raise IncompleteArtifactError(
@@ -296,6 +302,11 @@ class BoundTokens:
     eos: str
     adds_bos: bool
     stop: str
+
+    def __post_init__(self) -> None:
+        texts: tuple[object, ...] = (self.template, self.bos, self.eos, self.stop)
+        if not all(isinstance(text, str) for text in texts) or not isinstance(self.adds_bos, bool):
+            raise ConfigError(f"a bound prompt needs four texts and whether BOS is added, but has {self!r:.200}")
 
 
 def _raise(message: str) -> NoReturn:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from sqlquarry.errors import ConfigError
+
 if TYPE_CHECKING:
     import torch
 
@@ -46,6 +48,15 @@ class QuantizationRecipe:
     device: str = "cpu"
     modules: tuple[str, ...] = ()
     offsets: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        texts: tuple[object, ...] = (*self.modules, self.storage_dtype, self.load_dtype, self.device)
+        dtypes = ("uint8", "float16", "bfloat16", "float32")
+        sound = self.quant_type in ("nf4", "fp4") and type(self.block_size) is int and self.block_size > 0
+        sound = sound and all(isinstance(text, str) for text in texts) and isinstance(self.double_quantization, bool)
+        sound = sound and self.storage_dtype in dtypes and self.load_dtype in dtypes
+        if not sound or not all(type(offset) in (int, float) for offset in self.offsets):
+            raise ConfigError(f"a quantization recipe holds a value of another kind: {self!r:.300}")
 
     def transformers_config(self, compute_dtype: torch.dtype) -> Any:
         """The `BitsAndBytesConfig` that makes transformers load a model this way."""
@@ -166,7 +177,9 @@ def load_causal_lm(
     from transformers import AutoModelForCausalLM
 
     dtype = compute_dtype(torch.device(device).type)
+    # Without use_safetensors a folder that lacks them would have its .bin files unpickled.
     options: dict[str, Any] = {"dtype": dtype, "device_map": {"": device}, "attn_implementation": attention}
+    options["use_safetensors"] = True
     if recipe:
         options["dtype"] = getattr(torch, recipe.load_dtype)
         options["quantization_config"] = recipe.transformers_config(dtype)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlquarry.errors import ConfigError
+from sqlquarry.metadata import parse_json
 
 # The compiler that training prompts go through, so that preflight and serving cannot disagree about Jinja.
 from sqlquarry.prompt import compile_template
@@ -34,7 +34,7 @@ def templates(read: Callable[[str], bytes | None], tokenizer_config: Mapping[str
     if (content := read("chat_template.jinja")) is not None:
         found["chat_template.jinja"] = content.decode()
     if (content := read("chat_template.json")) is not None:
-        source = json.loads(content)
+        source = parse_json(content, "chat_template.json")
         source = source.get("chat_template") if isinstance(source, dict) else None
         if isinstance(source, str):
             found["chat_template.json"] = source

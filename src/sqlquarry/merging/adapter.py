@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from sqlquarry.errors import MergeError, UnsupportedAdapterError, UnsupportedMod
 from sqlquarry.merging.refusals import refuse_unmergeable
 from sqlquarry.merging.tensorfile import FLOATS, StoredTensor, TensorFile
 from sqlquarry.merging.update import Expert, LowRank, TokenRows, Update, all_finite
+from sqlquarry.metadata import read_object
 
 _PREFIX = "base_model.model."  # PEFT's wrapper in front of every module name
 # Checkpoints hold every expert's three matrices; transformers 5 (conversion_mapping.py, "mixtral" and "qwen2_moe")
@@ -42,8 +42,8 @@ class LoraAdapter:
         """
         path = directory / "adapter_config.json"
         try:
-            config = dict(json.loads(path.read_text()))
-        except (OSError, ValueError, TypeError) as error:
+            config = read_object(path)
+        except (OSError, ValueError) as error:
             raise MergeError(f"{path} cannot be read ({error}). Train the adapter again.") from error
         refuse_unmergeable(config)
         file = TensorFile.open(directory / "adapter_model.safetensors")

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from sqlquarry.artifacts import AdapterCheckpoint
 from sqlquarry.errors import ConfigError
+from sqlquarry.metadata import MAX_DEPTH
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.training.config import TrainingConfig
 from sqlquarry.training.trainer import QLoRAFSDPTrainer
 
 _NEEDED = ("base_model", "train", "output_dir")
 _OPTIONAL = ("evaluation", "checkpoint_dir", "prompt", "config")
+_LARGEST_JOB_BYTES = 64 * 2**10  # the longest makes 1 KiB; YAML's reader takes a second for 200
 
 
 def run_job(path: Path) -> AdapterCheckpoint:
@@ -29,19 +31,29 @@ def run_job(path: Path) -> AdapterCheckpoint:
     from sqlquarry import load_records
 
     try:
-        job = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        with path.open("rb") as file:
+            content = file.read(_LARGEST_JOB_BYTES + 1)
+        _require_plain(content)
+        job = yaml.safe_load(content.decode())
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"the training job {path} cannot be read: {error}") from error
     if not isinstance(job, Mapping):
         raise ConfigError(f"the training job {path} holds {type(job).__name__}, not fields: {', '.join(_NEEDED)}, …")
     bad = [f"{name} is missing" for name in _NEEDED if not job.get(name)]
-    bad += [f"{name} is no field" for name in job if name not in (*_NEEDED, *_OPTIONAL)]
-    options = dict(job.get("config") or {})
+    bad += [f"{name!r} is not a field" for name in job if name not in (*_NEEDED, *_OPTIONAL)]
+    bad += [
+        f"{name} is {job[name]!r:.80}, but must be text"
+        for name in (*_NEEDED, *_OPTIONAL)
+        if name != "config" and job.get(name) and not isinstance(job[name], str)
+    ]
+    options = job.get("config") or {}
+    if not isinstance(options, Mapping):
+        raise ConfigError(f"the training job {path}: config is {options!r:.80}, but must hold fields of TrainingConfig")
     known = {field.name for field in dataclasses.fields(TrainingConfig)}
-    bad += [f"config.{name} is no field of TrainingConfig" for name in options if name not in known]
+    bad += [f"config.{name} is not a field of TrainingConfig" for name in options if name not in known]
     if bad:
         raise ConfigError(f"the training job {path}: {'; '.join(bad)}")
-    options |= {name: tuple(value) for name, value in options.items() if isinstance(value, list)}
+    options = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
     trainer = QLoRAFSDPTrainer(
         job["base_model"],
         PromptFormatter.load(job["prompt"]) if job.get("prompt") else None,
@@ -53,3 +65,22 @@ def run_job(path: Path) -> AdapterCheckpoint:
         output_dir=job["output_dir"],
         checkpoint_dir=job.get("checkpoint_dir"),
     )
+
+
+def _require_plain(content: bytes) -> None:
+    """Refuse YAML that is larger than it looks (aliases repeat what they name), before it is built.
+
+    Raises:
+        ValueError: it is too long or too deep, or uses aliases.
+    """
+    import yaml
+
+    if len(content) > _LARGEST_JOB_BYTES:
+        raise ValueError(f"it has more than {_LARGEST_JOB_BYTES:,} bytes")
+    depth = 0
+    for event in yaml.parse(content, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError(f"it uses the alias *{event.anchor}; write the value again instead")  # noqa: TRY004 - one error for a bad file
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels")

@@ -15,8 +15,9 @@ from sqlquarry.bedrock.preflight.checkpoint import read_files, read_weights
 from sqlquarry.bedrock.preflight.reshard import SHARD_BYTES, Plan, plan, replaced_leftovers, write_index, write_shards
 from sqlquarry.bedrock.preflight.source import LocalSource
 from sqlquarry.bedrock.preflight.tensors import duplicates, stored_dtype
-from sqlquarry.bedrock.weights import INDEX, ONE_SHARD, Weights
+from sqlquarry.bedrock.weights import ONE_SHARD, Weights
 from sqlquarry.errors import BedrockError, ConfigError
+from sqlquarry.safetensors_header import INDEX
 
 
 @dataclass(frozen=True, slots=True)
