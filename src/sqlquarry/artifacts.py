@@ -177,7 +177,7 @@ class Manifest:
         Raises:
             MetadataError: it is not a manifest, or of another version.
         """
-        fields = parse_object(content, name)
+        fields = parse_object(content, name, lenient=True)
         kind, files, provenance = (fields.get(key) for key in ("kind", "files", "provenance"))
         if not isinstance(kind, str) or not isinstance(files, dict) or not isinstance(provenance, dict):
             raise MetadataError(f"{name} lacks kind, files or provenance")

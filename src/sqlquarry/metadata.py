@@ -72,24 +72,24 @@ def read_bytes(path: Path) -> bytes:
     return content
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """Read a file that holds one JSON object.
+def read_object(path: Path, *, lenient: bool = False) -> dict[str, Any]:
+    """Read a file that holds one JSON object; `lenient` as in `parse_json`.
 
     Raises:
         OSError: it cannot be read.
         MetadataError: as `parse_object`.
     """
-    return parse_object(read_bytes(path), path.name)
+    return parse_object(read_bytes(path), path.name, lenient=lenient)
 
 
-def parse_object(content: bytes, name: str) -> dict[str, Any]:
-    """Parse the content of a metadata file that holds one JSON object.
+def parse_object(content: bytes, name: str, *, lenient: bool = False) -> dict[str, Any]:
+    """Parse the content of a metadata file that holds one JSON object; `lenient` as in `parse_json`.
 
     Raises:
         MetadataError: it is too large, or not such an object.
     """
     check_size(name, len(content))
-    value = parse_json(content, name)
+    value = parse_json(content, name, lenient=lenient)
     if not isinstance(value, dict):
         raise _bad(name, f"holds a JSON {type(value).__name__}, not an object")
     return value

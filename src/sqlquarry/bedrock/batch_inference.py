@@ -249,7 +249,7 @@ class BatchFoundationModel:
             for line in self._s3.get_object(Bucket=bucket, Key=key)["Body"].read().splitlines():
                 if line.strip():
                     try:
-                        output = parse_object(line, f"a line of s3://{bucket}/{key}")
+                        output = parse_object(line, f"a line of s3://{bucket}/{key}", lenient=True)
                     except MetadataError as error:
                         raise BedrockError(f"{error}. Delete it, and ask with another s3_uri.") from error
                     outputs[str(output.get("recordId"))] = output

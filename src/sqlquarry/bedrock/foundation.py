@@ -188,7 +188,7 @@ class FoundationModel:
                     answer = dict(self._runtime.converse(modelId=self.model_id, **request))
                 else:
                     raw = self._runtime.invoke_model(modelId=self.model_id, body=json.dumps(request))["body"].read()
-                    answer = parse_object(raw, f"the answer of {self.model_id}")
+                    answer = parse_object(raw, f"the answer of {self.model_id}", lenient=True)
             except MetadataError as error:
                 raise GenerationError(f"{error}. Ask again; if it happens often, please report it.") from error
             except ClientError as error:

@@ -362,7 +362,7 @@ def _opened(source: Source) -> MergedModel | Path:
         return source
     path = Path(source)
     try:
-        ours = read_object(path / MANIFEST).get("kind") == MergedModel.kind
+        ours = read_object(path / MANIFEST, lenient=True).get("kind") == MergedModel.kind
     except (OSError, ValueError):
         ours = False
     return MergedModel.load(path) if ours else path

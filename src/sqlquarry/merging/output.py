@@ -148,7 +148,7 @@ class Output:
             MergeError: the state file holds something else.
         """
         try:
-            state = parse_object(self.storage.read(_STATE), _STATE)
+            state = parse_object(self.storage.read(_STATE), _STATE, lenient=True)
             done = {relative_name(name, _STATE): Receipt(**receipt) for name, receipt in state["shards"].items()}
             if not all(isinstance(receipt.relative_updates, dict) for receipt in done.values()):
                 raise TypeError("a shard has no relative_updates")  # noqa: TRY301 - one message for every bad state

@@ -25,10 +25,28 @@ def run_job(path: Path) -> AdapterCheckpoint:
         ConfigError: the file cannot be read, or has missing, unknown or bad fields; all are named.
         SQLQuarryError: as `QLoRAFSDPTrainer.train`.
     """
-    import yaml
-
     # Through the front door: phases do not import each other, and this file is where a user wires them.
     from sqlquarry import load_records
+
+    job, config = read_job(path)
+    trainer = QLoRAFSDPTrainer(
+        job["base_model"], PromptFormatter.load(job["prompt"]) if job.get("prompt") else None, config
+    )
+    return trainer.train(
+        load_records(job["train"]),
+        load_records(job["evaluation"]) if job.get("evaluation") else None,
+        output_dir=job["output_dir"],
+        checkpoint_dir=job.get("checkpoint_dir"),
+    )
+
+
+def read_job(path: Path) -> tuple[Mapping[str, str], TrainingConfig]:
+    """Read a training job; its fields other than `config`, which are all texts, and the configuration.
+
+    Raises:
+        ConfigError: the file cannot be read, or has missing, unknown or bad fields; all are named.
+    """
+    import yaml
 
     try:
         with path.open("rb") as file:
@@ -54,17 +72,10 @@ def run_job(path: Path) -> AdapterCheckpoint:
     if bad:
         raise ConfigError(f"the training job {path}: {'; '.join(bad)}")
     options = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
-    trainer = QLoRAFSDPTrainer(
-        job["base_model"],
-        PromptFormatter.load(job["prompt"]) if job.get("prompt") else None,
-        TrainingConfig(**options),
-    )
-    return trainer.train(
-        load_records(job["train"]),
-        load_records(job["evaluation"]) if job.get("evaluation") else None,
-        output_dir=job["output_dir"],
-        checkpoint_dir=job.get("checkpoint_dir"),
-    )
+    try:
+        return {name: job[name] for name in job if name != "config"}, TrainingConfig(**options)
+    except TypeError as error:
+        raise ConfigError(f"the training job {path}: config holds a value of another kind ({error})") from error
 
 
 def _require_plain(content: bytes) -> None:

@@ -374,7 +374,7 @@ def _finished(output: Path, identity: dict[str, Any]) -> bool:
     marker = output / _MARKER
     if marker.is_file():
         try:
-            there = read_object(marker) if marker.stat().st_size else {}
+            there = read_object(marker, lenient=True) if marker.stat().st_size else {}
         except (OSError, MetadataError) as error:
             raise TrainingError(f"{marker} cannot be read ({error}). Choose another output_dir.") from error
         if differing := _differing(there, identity):

@@ -68,7 +68,13 @@ def repair(
     if weights is None or unreadable:
         problems = "\n".join(f"- {finding}" for finding in (*unreadable, *bad_weights))
         raise BedrockError(f"{directory} cannot be repaired before its files can be read:\n{problems}")
-    metadata = _metadata(directory, weights)
+    try:
+        metadata = _metadata(directory, weights)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise BedrockError(
+            f"{directory} cannot be repaired: its metadata is not that of a model ({type(error).__name__}: {error}). "
+            "Restore the base model's files."
+        ) from error
     division = plan(weights, max_shard_bytes)
     if output is None:
         return _apply(directory, directory, metadata, weights, division)

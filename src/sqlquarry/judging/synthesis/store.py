@@ -75,7 +75,7 @@ def save(folder: Path, suite: Suite | str) -> StoredSuite:
 def load(folder: Path) -> StoredSuite | None:
     """The suite that was saved there; None where there is none, or a file is not what the manifest says."""
     with suppress(OSError, ValueError, KeyError, TypeError):
-        content = read_object(folder / _MANIFEST)
+        content = read_object(folder / _MANIFEST, lenient=True)
         suite = _stored(folder, content)
         digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in suite.paths]
         if suite.quarantined or digests == content["databases"]:
