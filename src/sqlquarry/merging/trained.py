@@ -107,14 +107,9 @@ def _provenance(provenance: Mapping[str, Any]) -> tuple[dict[str, str], Quantiza
         base = provenance["base_model"]
         trained_on = {key: str(base[key]) for key in ("name", "path", "sha256")}
         fields = provenance["quantization"]
-        recipe = None if fields is None else _recipe(fields)
+        recipe = None if fields is None else QuantizationRecipe.of(fields)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise MergeError(
             f"the adapter's manifest does not say what it was trained on ({error}). Train it again with this version."
         ) from error
     return trained_on, recipe
-
-
-def _recipe(fields: Mapping[str, Any]) -> QuantizationRecipe:
-    lists = {key: tuple(fields.get(key, ())) for key in ("modules", "offsets")}
-    return QuantizationRecipe(**{**fields, **lists})
