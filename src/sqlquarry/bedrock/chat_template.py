@@ -42,9 +42,10 @@ def templates(read: Callable[[str], bytes | None], tokenizer_config: Mapping[str
     if isinstance(embedded, str):
         found["tokenizer_config.json"] = embedded
     elif isinstance(embedded, list):
-        named = {e["name"]: e["template"] for e in embedded if isinstance(e, dict) and {"name", "template"} <= e.keys()}
+        pairs = [(entry.get("name"), entry.get("template")) for entry in embedded if isinstance(entry, dict)]
+        named = {name: source for name, source in pairs if isinstance(name, str) and isinstance(source, str)}
         for name in sorted(named, key=lambda name: (name != "default", name)):
-            found[f"tokenizer_config.json ({name})"] = str(named[name])
+            found[f"tokenizer_config.json ({name})"] = named[name]
     return found
 
 
