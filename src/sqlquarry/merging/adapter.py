@@ -196,11 +196,11 @@ class _Lookup:
         values = self._take(module, "token_adapter.trainable_tokens_delta")
         if values is None:
             return None
-        indices = self._adapter.token_indices(module)
-        if indices is None or not target.shape or not all(0 <= index < target.shape[0] for index in indices):
+        indices, rows = self._adapter.token_indices(module), (*target.shape, 0)[0]
+        if indices is None or not all(0 <= index < rows for index in indices):
             raise MergeError(
-                f"the adapter trained rows of {module}, but its trainable_token_indices are {indices}, of a "
-                f"tensor of {list(target.shape)}. Save it again."
+                f"the adapter trained rows of {module}, but its trainable_token_indices are {indices!r:.200}, of {rows} "
+                "rows. Save it again."
             )
         _check_fit(target, [(values, (len(indices), *target.shape[1:]))])
         return TokenRows(tuple(indices), values)
