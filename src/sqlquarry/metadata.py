@@ -151,14 +151,13 @@ def _integer(text: str) -> int:
 
 def _is_deep(value: Any) -> bool:
     """Whether a value has more levels than are read, found level by level without recursion."""
-    level = [value]
-    for _ in range(MAX_DEPTH):
+    level: list[Any] = [[value]]  # json makes no subclasses of dict and list
+    for _ in range(MAX_DEPTH + 1):
         level = [
             child
             for one in level
-            if isinstance(one, dict | list)
-            for child in (one.values() if isinstance(one, dict) else one)
-            if isinstance(child, dict | list)
+            for child in (one.values() if type(one) is dict else one)
+            if type(child) is dict or type(child) is list
         ]
         if not level:
             return False

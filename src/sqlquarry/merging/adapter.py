@@ -199,8 +199,8 @@ class _Lookup:
         indices, rows = self._adapter.token_indices(module), (*target.shape, 0)[0]
         if indices is None or not all(0 <= index < rows for index in indices):
             raise MergeError(
-                f"the adapter trained rows of {module}, but its trainable_token_indices are {indices!r:.200}, of {rows} "
-                "rows. Save it again."
+                f"the adapter trained rows of {module}, but its trainable_token_indices are {indices!r:.200}, of "
+                f"{rows} rows. Save it again."
             )
         _check_fit(target, [(values, (len(indices), *target.shape[1:]))])
         return TokenRows(tuple(indices), values)
