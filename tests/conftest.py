@@ -13,6 +13,7 @@ from hypothesis import settings
 
 # Timings vary with the machine's load; what a test asserts must not.
 settings.register_profile("sqlquarry", deadline=None)
+settings.register_profile("long", deadline=None, max_examples=4000)  # by hand: --hypothesis-profile=long
 settings.load_profile("sqlquarry")
 
 # OpenMP's threads wait for each other by spinning: where other programs keep the cores busy, a tiny model's step takes

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,13 +17,16 @@ from sqlquarry.errors import (
     CorruptArtifactError,
     IncompleteArtifactError,
     JudgingError,
+    MetadataError,
     PromptMismatchError,
     RecordError,
 )
+from sqlquarry.metadata import leads_inside, parse_object, path_inside, read_bytes, relative_name
 
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1
 _BLOCK_BYTES = 1 << 20
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +166,31 @@ class Manifest:
         """SHA-256 (hex) over the names and contents of all files: the same content has the same digest anywhere."""
         return _combined_digest(list(self.files), [str(entry["sha256"]) for entry in self.files.values()])
 
+    @classmethod
+    def parse(cls, content: bytes, name: str) -> Self:
+        """Parse a manifest's content; every name in it stays inside the folder, every hash and size is one.
+
+        Args:
+            content: of the file.
+            name: the file, for messages.
+
+        Raises:
+            MetadataError: it is not a manifest, or of another version.
+        """
+        fields = parse_object(content, name, lenient=True)
+        kind, files, provenance = (fields.get(key) for key in ("kind", "files", "provenance"))
+        if not isinstance(kind, str) or not isinstance(files, dict) or not isinstance(provenance, dict):
+            raise MetadataError(f"{name} lacks kind, files or provenance")
+        if fields.get("version") != MANIFEST_VERSION:
+            raise MetadataError(f"{name} is of format {fields.get('version')!r:.80}, not {MANIFEST_VERSION}")
+        entries: dict[str, dict[str, str | int]] = {}
+        for file, entry in files.items():
+            sha256, size = (entry.get("sha256"), entry.get("bytes")) if isinstance(entry, dict) else (None, None)
+            if not isinstance(sha256, str) or not _SHA256.fullmatch(sha256) or type(size) is not int or size < 0:
+                raise MetadataError(f"{name} has no SHA-256 or no size for {file!r:.80}")
+            entries[relative_name(file, name)] = {"sha256": sha256, "bytes": size}
+        return cls(kind, entries, provenance)
+
     def require_prompt(self, fingerprint: str) -> None:
         """Refuse a prompt other than the one that this artifact was made with.
 
@@ -210,7 +239,9 @@ def _artifact_files(directory: Path) -> Iterable[str]:
     for path in sorted(directory.rglob("*")):
         name = path.relative_to(directory)
         # Hidden files and folders are temporary ones of a writer that was killed, or still has to clean up.
-        if path.is_file() and path.name != MANIFEST and not any(part.startswith(".") for part in name.parts):
+        # A link that leads out of the folder is not a part of it (wandb's logs have one to its cache).
+        own = path.is_file() and leads_inside(path, directory)
+        if own and path.name != MANIFEST and not any(part.startswith(".") for part in name.parts):
             yield name.as_posix()
 
 
@@ -253,7 +284,8 @@ def read_manifest(directory: Path, kind: str, *, verify: bool = False) -> Manife
 
     Raises:
         IncompleteArtifactError: there is no manifest.
-        CorruptArtifactError: the manifest is of another kind or version, or a file is missing or changed.
+        CorruptArtifactError: the manifest is of another kind or version, names a file outside the directory, or a file
+            is missing or changed.
     """
     path = directory / MANIFEST
     if not path.is_file():
@@ -261,19 +293,16 @@ def read_manifest(directory: Path, kind: str, *, verify: bool = False) -> Manife
             f"{directory} has no {MANIFEST}: the stage that writes this {kind} did not finish there. Run it again."
         )
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        files = {name: {"sha256": f["sha256"], "bytes": f["bytes"]} for name, f in content["files"].items()}
-        manifest = Manifest(content["kind"], files, dict(content["provenance"]))
-        version = content["version"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        manifest = Manifest.parse(read_bytes(path), path.name)
+        files = {path_inside(directory, name, path.name): entry for name, entry in manifest.files.items()}
+    except (OSError, MetadataError) as error:
         raise CorruptArtifactError(f"{path} is not a manifest ({error}). Make the {kind} again.") from error
-    if version != MANIFEST_VERSION or manifest.kind != kind:
+    if manifest.kind != kind:
         raise CorruptArtifactError(
-            f"{path} describes a {manifest.kind!r} (format {version}), where a {kind!r} (format {MANIFEST_VERSION}) "
-            "is needed. Give the directory that the earlier stage wrote."
+            f"{path} describes a {manifest.kind!r:.80}, where a {kind!r} is needed. Give the directory that the "
+            "earlier stage wrote."
         )
-    for name, entry in manifest.files.items():
-        file = directory / name
+    for file, entry in files.items():
         if not file.is_file() or file.stat().st_size != entry["bytes"]:
             raise CorruptArtifactError(f"{file} is missing or has another size than in {path}. Make the {kind} again.")
         if verify and sha256_file(file) != entry["sha256"]:
@@ -301,7 +330,22 @@ class _DirectoryArtifact:
     @property
     def prompt_fingerprint(self) -> str:
         """The fingerprint of the prompt that the weights were trained with."""
-        return str(self.manifest.provenance["prompt_fingerprint"])
+        return self._origin("prompt_fingerprint")
+
+    def _origin(self, *keys: str) -> str:
+        """What the provenance says under these keys.
+
+        Raises:
+            CorruptArtifactError: it does not say so.
+        """
+        value: Any = self.manifest.provenance
+        for key in keys:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        if not isinstance(value, str):
+            raise CorruptArtifactError(
+                f"{self.path / MANIFEST} does not hold {'.'.join(keys)}. Make the {self.kind} again."
+            )
+        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,7 +362,12 @@ class AdapterCheckpoint(_DirectoryArtifact):
     @property
     def base_model(self) -> str:
         """The path or hub id of the base model."""
-        return str(self.manifest.provenance["base_model"]["name"])
+        return self._origin("base_model", "name")
+
+    @property
+    def base_model_path(self) -> Path:
+        """Where the base model was on the machine that trained the adapter."""
+        return Path(self._origin("base_model", "path"))
 
 
 @dataclass(frozen=True, slots=True)

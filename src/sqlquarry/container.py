@@ -47,6 +47,7 @@ from sqlquarry.errors import (
     UnsupportedModelError,
 )
 from sqlquarry.merging import AdapterMerger, Thresholds
+from sqlquarry.metadata import parse_json, parse_object, read_object
 from sqlquarry.training.base_model import resolve_base_model
 from sqlquarry.training.job import run_job
 from sqlquarry.training.sagemaker.failures import explained
@@ -88,7 +89,7 @@ def run(job_file: Path, root: Path) -> None:
         SQLQuarryError: of the stage that could not go on.
     """
     try:
-        job: dict[str, Any] = json.loads(job_file.read_text(encoding="utf-8"))
+        job = read_object(job_file)
     except (OSError, ValueError) as error:
         raise ConfigError(f"the job {job_file} cannot be read: {error}") from error
     merge = job.pop("merge", None)
@@ -191,7 +192,7 @@ def _provide_secrets() -> None:
     Raises:
         TrainingError: a secret cannot be read.
     """
-    for name, arn in json.loads(os.environ.get(SECRETS, "{}")).items():
+    for name, arn in parse_object(os.environ.get(SECRETS, "{}").encode(), SECRETS).items():
         os.environ[name] = _secret(name, arn)
 
 
@@ -208,7 +209,7 @@ def _secret(name: str, arn: str) -> str:
         raise explained(error, f"reading {name} from {arn}", advice) from error
     with contextlib.suppress(ValueError):
         # The console makes a JSON object of one name and value.
-        found = json.loads(secret)
+        found = parse_json(secret, "the secret", lenient=True)
         secret = str(next(iter(found.values()))) if isinstance(found, dict) and len(found) == 1 else secret
     return secret
 

@@ -3,6 +3,7 @@
     SQLQuarryError
     ├── MissingExtraError             a package of an optional extra is not installed (also an ImportError)
     ├── ConfigError                   options that cannot work, all bad fields at once (also a ValueError)
+    ├── MetadataError                 a file that describes a model is damaged or hostile (also a ValueError)
     ├── DataError                     records that cannot be read or used
     │   └── RecordError               one bad record: file and line, or its place in the sequence
     ├── ArtifactError                 a directory between two stages cannot be used
@@ -49,6 +50,7 @@ __all__ = [
     "JudgeFailedError",
     "JudgingError",
     "MergeError",
+    "MetadataError",
     "MissingExtraError",
     "ModelError",
     "ModelNotReadyError",
@@ -74,6 +76,10 @@ class MissingExtraError(SQLQuarryError, ImportError):
 
 class ConfigError(SQLQuarryError, ValueError):
     """Options that cannot work; the message names every bad field."""
+
+
+class MetadataError(SQLQuarryError, ValueError):
+    """A file that describes a model or an artifact is damaged, too large, or names files outside its folder."""
 
 
 class DataError(SQLQuarryError):

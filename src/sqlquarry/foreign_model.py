@@ -10,7 +10,6 @@ generation/utils.py) and PEFT 0.21 (auto.py, tuners/lora/tp_layer.py).
 
 from __future__ import annotations
 
-import json
 import re
 import reprlib
 from collections.abc import Iterator, Mapping
@@ -18,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlquarry.errors import UnsupportedModelError
+from sqlquarry.errors import MetadataError, UnsupportedModelError
+from sqlquarry.metadata import parse_json, read_bytes
 
 # The architectures that Bedrock Custom Model Import takes, each with the model_type that makes transformers build it.
 MODEL_TYPES = {
@@ -36,7 +36,6 @@ MODEL_TYPES = {
     "T5ForConditionalGeneration": "t5",
 }
 CONFIG_SUFFIX = "config.json"  # config.json, tokenizer_config.json, adapter_config.json, processor_config.json, …
-_MAX_FILE_BYTES = 1 << 26
 _MAX_ENTRIES = 100_000
 
 _ASKS_FOR_CODE = "it asks for code that does not belong to transformers or PEFT"
@@ -234,11 +233,7 @@ def _shown(value: Any) -> str:
 
 
 def _read(path: Path) -> Any:
-    if (size := path.stat().st_size) > _MAX_FILE_BYTES:
-        raise UnsupportedModelError(f"{path} has {size:,} bytes, more than any configuration. Restore the original.")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UnsupportedModelError(
-            f"{path} cannot be read ({type(error).__name__}: {error}). Restore the original file."
-        ) from error
+        return parse_json(read_bytes(path), path.name)
+    except (OSError, MetadataError) as error:
+        raise UnsupportedModelError(f"{path} cannot be read ({error}). Restore the original file.") from error

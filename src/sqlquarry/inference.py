@@ -93,8 +93,7 @@ class LocalModel:
             IncompleteArtifactError: the directory holds no prompt.
             SQLQuarryError: as the constructor.
         """
-        base = adapter.manifest.provenance["base_model"]["path"]
-        return cls(base, formatter=PromptFormatter.load(adapter.path), adapter=adapter, **options)
+        return cls(adapter.base_model_path, formatter=PromptFormatter.load(adapter.path), adapter=adapter, **options)
 
     @property
     def fingerprint(self) -> str:
@@ -111,8 +110,10 @@ class LocalModel:
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def _load(self, adapter: AdapterCheckpoint | None) -> Any:
-        recorded = adapter.manifest.provenance["quantization"] if adapter else None
-        model = load_causal_lm(self.directory, self.device, QuantizationRecipe(**recorded) if recorded else None)
+        if adapter and not (adapter.path / "adapter_model.safetensors").is_file():  # else PEFT unpickles a .bin
+            raise UnsupportedModelError(f"{adapter.path} has no adapter_model.safetensors. Train the adapter again.")
+        recorded = adapter.manifest.provenance.get("quantization") if adapter else None
+        model = load_causal_lm(self.directory, self.device, QuantizationRecipe.of(recorded) if recorded else None)
         if adapter:
             from peft import PeftModel
 

@@ -19,6 +19,7 @@ import jinja2
 
 from sqlquarry.artifacts import Message, Record, write_json
 from sqlquarry.errors import ConfigError, IncompleteArtifactError, RecordError
+from sqlquarry.metadata import read_object
 from sqlquarry.rendering import Conversation, compile_template, require_bounded
 
 PROMPT_FILE = "prompt.json"
@@ -70,6 +71,11 @@ class PromptFormatter:
     tokens: BoundTokens | None = None
 
     def __post_init__(self) -> None:
+        fields: dict[str, object] = {"system": self.system, "user": self.user, "template": self.template}
+        if bad := [
+            f"{name} is {value!r:.80}, but must be text" for name, value in fields.items() if type(value) is not str
+        ]:
+            raise ConfigError("PromptFormatter: " + "; ".join(bad))
         bad = [
             f"{name} must contain {{{key}}}, but is {value!r}"
             for name, key, value in (("system", "schema", self.system), ("user", "question", self.user))
@@ -239,7 +245,7 @@ class PromptFormatter:
         if not path.is_file():
             raise IncompleteArtifactError(f"{path} does not exist: the directory holds no prompt. Train again.")
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_object(path)
             fingerprint, tokens = content.pop("fingerprint"), content.pop("tokens")
             bound = BoundTokens(**tokens) if tokens else None
             # The directory may come from anyone, and even compiling a template can take forever.
@@ -248,7 +254,7 @@ class PromptFormatter:
                     wording = cls(content["system"], content["user"])
                     wording._require_bounded(template, *((bound.bos, bound.eos) if bound else ("", "")))
             formatter = cls(**content, tokens=bound)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise IncompleteArtifactError(f"{path} holds no prompt ({error}). Restore the file.") from error
         if formatter.fingerprint != fingerprint:
             raise IncompleteArtifactError(
@@ -310,3 +316,8 @@ class BoundTokens:
     eos: str
     adds_bos: bool
     stop: str
+
+    def __post_init__(self) -> None:
+        texts: tuple[object, ...] = (self.template, self.bos, self.eos, self.stop)
+        if not all(isinstance(text, str) for text in texts) or not isinstance(self.adds_bos, bool):
+            raise ConfigError(f"a bound prompt needs four texts and whether BOS is added, but has {self!r:.200}")

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from sqlquarry.errors import ConfigError, UnsupportedModelError
+
 if TYPE_CHECKING:
     import torch
 
@@ -46,6 +48,28 @@ class QuantizationRecipe:
     device: str = "cpu"
     modules: tuple[str, ...] = ()
     offsets: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        texts: tuple[object, ...] = (*self.modules, self.storage_dtype, self.load_dtype, self.device)
+        dtypes = ("uint8", "float16", "bfloat16", "float32")
+        sound = self.quant_type in ("nf4", "fp4") and type(self.block_size) is int and self.block_size > 0
+        sound = sound and all(isinstance(text, str) for text in texts) and isinstance(self.double_quantization, bool)
+        sound = sound and self.storage_dtype in dtypes and self.load_dtype in dtypes
+        if not sound or not all(type(offset) in (int, float) for offset in self.offsets):
+            raise ConfigError(f"a quantization recipe holds a value of another kind: {self!r:.300}")
+
+    @classmethod
+    def of(cls, fields: Any) -> QuantizationRecipe:
+        """The recipe that a manifest holds.
+
+        Raises:
+            ConfigError: it holds something else.
+        """
+        try:
+            lists = {key: tuple(fields.get(key, ())) for key in ("modules", "offsets")}
+            return cls(**{**fields, **lists})
+        except (AttributeError, TypeError) as error:
+            raise ConfigError(f"a manifest holds no quantization recipe ({error}). Train the adapter again.") from error
 
     def transformers_config(self, compute_dtype: torch.dtype) -> Any:
         """The `BitsAndBytesConfig` that makes transformers load a model this way."""
@@ -161,18 +185,29 @@ def load_causal_lm(
         device: "cpu", "cuda" or "cuda:<n>".
         recipe: how to quantise.
         attention: transformers' name of the attention to use.
+
+    Raises:
+        UnsupportedModelError: the folder lacks a file, or its weights are not safetensors.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     dtype = compute_dtype(torch.device(device).type)
+    # Without use_safetensors a folder that lacks them would have its .bin files unpickled.
     options: dict[str, Any] = {"dtype": dtype, "device_map": {"": device}, "attn_implementation": attention}
-    options["use_safetensors"] = True  # nothing pickled
+    options["use_safetensors"] = True
     if recipe:
         options["dtype"] = getattr(torch, recipe.load_dtype)
         options["quantization_config"] = recipe.transformers_config(dtype)
-    with quiet_transformers():
-        model = AutoModelForCausalLM.from_pretrained(directory, trust_remote_code=False, **options)
+    try:
+        with quiet_transformers():
+            model = AutoModelForCausalLM.from_pretrained(directory, trust_remote_code=False, **options)
+    except (OSError, SafetensorError) as error:
+        raise UnsupportedModelError(
+            f"{directory} holds no model that can be loaded ({type(error).__name__}: {error}). It needs config.json "
+            "and whole safetensors."
+        ) from error
     if model.config.tie_word_embeddings:
         # transformers 5 keeps a head apart that files hold beside the embeddings; what serves the model does not.
         model.get_output_embeddings().weight = model.get_input_embeddings().weight

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import pickle
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from sqlquarry.quantization import QuantizationRecipe
+from sqlquarry.errors import ConfigError, UnsupportedModelError
+from sqlquarry.quantization import QuantizationRecipe, load_causal_lm
 
 # Shape, spread, dtype; then what bitsandbytes 0.50.2 made of torch.randn (seeded by the case's number) on an H100: the
 # offset of the scales, and the first digits of the dequantised bytes' SHA-256.
@@ -50,3 +55,43 @@ def test_values_of_the_cpu_are_those_of_a_4_bit_layer(quant_type: str, *, double
 
 def sha256(values: torch.Tensor) -> str:
     return hashlib.sha256(values.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()[:16]
+
+
+class Exploit:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (pytest.fail, ("a pickle ran",))
+
+
+def test_pickled_weights_are_never_read(tmp_path: Path) -> None:
+    sizes = {
+        "hidden_size": 8,
+        "intermediate_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "vocab_size": 4,
+    }
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": "llama", "architectures": ["LlamaForCausalLM"]} | sizes)
+    )
+    (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps(Exploit()))
+    with pytest.raises(UnsupportedModelError, match="no model that can be loaded"):
+        load_causal_lm(tmp_path, "cpu")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *([], "nf4", {"unknown": 1}, {"modules": 3}, {"modules": [3]}, {"offsets": ["x"]}, {"offsets": [True]}),
+        *(
+            {"storage_dtype": "load"},
+            {"load_dtype": "save"},
+            {"block_size": 0},
+            {"block_size": 64.0},
+            {"quant_type": "int8"},
+        ),
+        *({"double_quantization": "no"}, {"device": None}),
+    ],
+)
+def test_a_manifest_that_holds_no_recipe(fields: Any) -> None:
+    with pytest.raises(ConfigError, match="recipe"):
+        QuantizationRecipe.of(fields)

@@ -20,7 +20,8 @@ from sqlquarry.bedrock.batch import check_inputs, option_problems
 from sqlquarry.bedrock.conversation import API, Inquiry, Manner, Structure, body, read
 from sqlquarry.bedrock.failures import error_code, explained, is_transient
 from sqlquarry.bedrock.prefix import split_uri
-from sqlquarry.errors import BedrockError, ConfigError, GenerationError
+from sqlquarry.errors import BedrockError, ConfigError, GenerationError, MetadataError
+from sqlquarry.metadata import parse_object
 from sqlquarry.prompt import PromptFormatter
 
 logger = logging.getLogger(__name__)
@@ -243,12 +244,15 @@ class BatchFoundationModel:
                 f"batch job {arn} is done, but s3://{bucket}/{prefix} holds no answers of it. If they were deleted, "
                 "ask with another s3_uri or a changed prompt; else check that the role may write there."
             )
-        outputs = {}
+        outputs: dict[str, Mapping[str, Any]] = {}
         for key in keys:
             for line in self._s3.get_object(Bucket=bucket, Key=key)["Body"].read().splitlines():
                 if line.strip():
-                    output = json.loads(line)
-                    outputs[str(output["recordId"])] = output
+                    try:
+                        output = parse_object(line, f"a line of s3://{bucket}/{key}", lenient=True)
+                    except MetadataError as error:
+                        raise BedrockError(f"{error}. Delete it, and ask with another s3_uri.") from error
+                    outputs[str(output.get("recordId"))] = output
         return outputs
 
     def _joined(self, outputs: Mapping[str, Mapping[str, Any]], inquiries: Sequence[Inquiry]) -> list[Generation]:
@@ -260,7 +264,9 @@ class BatchFoundationModel:
                 answer = read(output.get("modelOutput") or {}, inquiry, self._manner, self.model_id)
             except GenerationError:
                 answer = None
-                problems[str(output.get("error", {}).get("errorCode", "no text" if output else "missing"))] += 1
+                fault = output.get("error")
+                default = "no text" if output else "missing"
+                problems[str(fault.get("errorCode", default) if isinstance(fault, dict) else default)] += 1
             answers.append(answer)
         known = [answer for answer in answers if answer is not None]
         if problems:

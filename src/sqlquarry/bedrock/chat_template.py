@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from sqlquarry.metadata import parse_json
 
 # The renderer that training prompts go through, so that preflight and serving cannot disagree about Jinja.
 from sqlquarry.rendering import Conversation, render_bounded
@@ -39,7 +40,7 @@ def templates(read: Callable[[str], bytes | None], tokenizer_config: Mapping[str
     if (content := read("chat_template.jinja")) is not None:
         found["chat_template.jinja"] = content.decode()
     if (content := read("chat_template.json")) is not None:
-        source = json.loads(content)
+        source = parse_json(content, "chat_template.json")
         source = source.get("chat_template") if isinstance(source, dict) else None
         if isinstance(source, str):
             found["chat_template.json"] = source
@@ -47,9 +48,10 @@ def templates(read: Callable[[str], bytes | None], tokenizer_config: Mapping[str
     if isinstance(embedded, str):
         found["tokenizer_config.json"] = embedded
     elif isinstance(embedded, list):
-        named = {e["name"]: e["template"] for e in embedded if isinstance(e, dict) and {"name", "template"} <= e.keys()}
+        pairs = [(entry.get("name"), entry.get("template")) for entry in embedded if isinstance(entry, dict)]
+        named = {name: source for name, source in pairs if isinstance(name, str) and isinstance(source, str)}
         for name in sorted(named, key=lambda name: (name != "default", name)):
-            found[f"tokenizer_config.json ({name})"] = str(named[name])
+            found[f"tokenizer_config.json ({name})"] = named[name]
     return found
 
 

@@ -155,6 +155,17 @@ def read(
     Raises:
         GenerationError: there is neither text nor a call of the tool; the message holds no content.
     """
+    try:
+        return _generation(answer, inquiry, manner, model_id, latency_s)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise GenerationError(
+            f"{model_id} answered in a form that is not known ({type(error).__name__}). Please report it."
+        ) from error
+
+
+def _generation(
+    answer: Mapping[str, Any], inquiry: Inquiry, manner: Manner, model_id: str, latency_s: float | None
+) -> Generation:
     blocks = answer.get("output", {}).get("message", {}).get("content", []) or answer.get("content", [])
     reason = answer.get("stopReason") or answer.get("stop_reason")
     texts = [block["text"] for block in blocks if "text" in block]

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from sqlquarry.bedrock.chat_template import NAMED_TOKENS, special_tokens, templates, turn_end
-from sqlquarry.bedrock.weights import INDEX
 from sqlquarry.errors import ConfigError
+from sqlquarry.metadata import parse_object, read_bytes, read_object
 from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
+from sqlquarry.safetensors_header import INDEX
 
 TRANSFORMERS_VERSION = "4.51.3"
 OPTIONAL_FILES = ("generation_config.json", "special_tokens_map.json")
@@ -67,8 +68,8 @@ def export_files(directory: Path, formatter: PromptFormatter | None = None) -> d
         OSError, ValueError: a file is missing or is not JSON.
         ConfigError, IncompleteArtifactError: the prompt is edited or not bound to a base model.
     """
-    source = read_json(directory / "tokenizer_config.json")
-    tokens = read_json(directory / "tokenizer.json")
+    source = read_object(directory / "tokenizer_config.json")
+    tokens = read_object(directory / "tokenizer.json")
     if (directory / PROMPT_FILE).is_file():
         formatter = PromptFormatter.load(directory)
     template, adds_bos, stop = _served(formatter) if formatter else _own_prompt(directory, source, tokens)
@@ -76,7 +77,7 @@ def export_files(directory: Path, formatter: PromptFormatter | None = None) -> d
     tokenizer = _rewrite(
         directory / "tokenizer_config.json", lambda content: tokenizer_config(content, template, adds_bos=adds_bos)
     )
-    stop_id, model = special_token_id(tokens, stop), json.loads(config)
+    stop_id, model = special_token_id(tokens, stop), parse_object(config, "config.json")
     generation = _rewrite(
         directory / "generation_config.json", lambda content: generation_config(content, stop_id, model)
     )
@@ -103,7 +104,7 @@ def _own_prompt(directory: Path, source: JsonObject, tokens: JsonObject) -> tupl
     """As `_served`, of a checkpoint as it came; BOS None means as 4.51.3 adds it."""
 
     def read(name: str) -> bytes | None:
-        return (directory / name).read_bytes() if (directory / name).is_file() else None
+        return read_bytes(directory / name) if (directory / name).is_file() else None
 
     own = next(iter(templates(read, source).values()), None)
     try:
@@ -218,23 +219,10 @@ def special_token_id(tokenizer: Mapping[str, Any], stop: str) -> int | None:
     return int(ids[max(matches, key=len)]) if matches else None
 
 
-def read_json(path: Path) -> JsonObject:
-    """A JSON object from a file.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: it is not JSON, or not an object.
-    """
-    content = json.loads(path.read_bytes())
-    if not isinstance(content, dict):
-        raise ValueError(f"{path.name} holds a JSON {type(content).__name__}, not an object")  # noqa: TRY004 - one error for a bad file
-    return content
-
-
 def _rewrite(path: Path, change: Callable[[JsonObject], JsonObject]) -> bytes:
     """The file's content after `change`; its own bytes where nothing changes."""
-    source = {} if path.name in OPTIONAL_FILES and not path.is_file() else read_json(path)
+    source = {} if path.name in OPTIONAL_FILES and not path.is_file() else read_object(path)
     new = change(source)
     if path.is_file() and new == source:
-        return path.read_bytes()
+        return read_bytes(path)
     return (json.dumps(new, indent=2, ensure_ascii=False) + "\n").encode()

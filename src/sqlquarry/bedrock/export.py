@@ -5,16 +5,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from sqlquarry.artifacts import Manifest, MergedModel, sha256_file
 from sqlquarry.bedrock.dialect import CARRIED_FILES, export_files
-from sqlquarry.bedrock.weights import INDEX
 from sqlquarry.errors import PromptMismatchError
+from sqlquarry.metadata import read_bytes
 from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
+from sqlquarry.safetensors_header import INDEX, parse_index
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +50,11 @@ class Export:
             rewritten[PROMPT_FILE] = _prompt_json(formatter)
         if isinstance(source, MergedModel):
             known: Mapping[str, Mapping[str, str | int]] = source.manifest.files
-            verbatim = {name: directory / name for name in known if _travels(directory, name)}
+            verbatim = _travelling(directory, known)
             provenance = {**source.manifest.provenance, "exported_from": source.manifest.digest}
         else:
             names = sorted(path.name for path in directory.iterdir() if path.is_file())
-            verbatim = {name: directory / name for name in names if _travels(directory, name)}
+            verbatim = _travelling(directory, names)
             known = _described(verbatim)
             provenance = {"prompt_fingerprint": prompt.fingerprint} if prompt else {}
         entries = {name: known[name] for name in verbatim} | {
@@ -64,14 +65,20 @@ class Export:
         return cls({**rewritten, **verbatim}, manifest, prompt)
 
 
-def _travels(directory: Path, name: str) -> bool:
-    if not name.endswith(".safetensors"):
-        return name in CARRIED_FILES  # everything else stays at home
-    if "/" in name:
-        return False
+def _travelling(directory: Path, names: Iterable[str]) -> dict[str, Path]:
+    """The files that are uploaded as they are; everything else stays at home."""
     # Some repositories carry the same weights twice (Mistral's consolidated.safetensors); the index names one set.
     index = directory / INDEX
-    return not index.is_file() or name in set(json.loads(index.read_bytes())["weight_map"].values())
+    shards = set(parse_index(read_bytes(index)).values()) if index.is_file() else None
+    return {
+        name: directory / name
+        for name in names
+        if (
+            "/" not in name and (shards is None or name in shards)
+            if name.endswith(".safetensors")
+            else name in CARRIED_FILES
+        )
+    }
 
 
 def _described(files: Mapping[str, Path]) -> dict[str, Mapping[str, str | int]]:

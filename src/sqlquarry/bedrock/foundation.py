@@ -15,7 +15,8 @@ from sqlquarry.bedrock._aws import aws_client
 from sqlquarry.bedrock.batch import Batches, check_inputs, option_problems, warn_of_truncation
 from sqlquarry.bedrock.conversation import API, NEEDS_PROFILE, Inquiry, Manner, body, read
 from sqlquarry.bedrock.waiting import Patience, Waiter
-from sqlquarry.errors import BedrockError, ConfigError
+from sqlquarry.errors import BedrockError, ConfigError, GenerationError, MetadataError
+from sqlquarry.metadata import parse_object
 from sqlquarry.prompt import PromptFormatter
 
 logger = logging.getLogger(__name__)
@@ -187,7 +188,9 @@ class FoundationModel:
                     answer = dict(self._runtime.converse(modelId=self.model_id, **request))
                 else:
                     raw = self._runtime.invoke_model(modelId=self.model_id, body=json.dumps(request))["body"].read()
-                    answer = json.loads(raw)
+                    answer = parse_object(raw, f"the answer of {self.model_id}", lenient=True)
+            except MetadataError as error:
+                raise GenerationError(f"{error}. Ask again; if it happens often, please report it.") from error
             except ClientError as error:
                 fewer = manner.without_refused(error, inquiry)
                 if fewer is None:

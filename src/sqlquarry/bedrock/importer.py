@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
-import json
 import logging
 import re
 import tempfile
@@ -34,6 +33,7 @@ from sqlquarry.bedrock.preflight.request import Request
 from sqlquarry.bedrock.transfer import CLIENT_OPTIONS
 from sqlquarry.bedrock.upload import discard_unfinished, upload
 from sqlquarry.errors import BedrockError, ConfigError, CorruptArtifactError, PromptMismatchError
+from sqlquarry.metadata import read_object
 from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
 
 logger = logging.getLogger(__name__)
@@ -362,8 +362,8 @@ def _opened(source: Source) -> MergedModel | Path:
         return source
     path = Path(source)
     try:
-        ours = json.loads((path / MANIFEST).read_bytes())["kind"] == MergedModel.kind
-    except (OSError, ValueError, KeyError, TypeError):
+        ours = read_object(path / MANIFEST, lenient=True).get("kind") == MergedModel.kind
+    except (OSError, ValueError):
         ours = False
     return MergedModel.load(path) if ours else path
 

@@ -10,6 +10,7 @@ from sqlquarry.artifacts import MANIFEST, Manifest
 from sqlquarry.bedrock.failures import explained
 from sqlquarry.bedrock.transfer import SHA256
 from sqlquarry.errors import BedrockError
+from sqlquarry.metadata import check_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +56,14 @@ class Prefix:
         return None if value is None else str(value)
 
     def read(self, name: str) -> bytes:
-        """A small object's content."""
-        content: bytes = self.s3.get_object(Bucket=self.bucket, Key=self.prefix + name)["Body"].read()
+        """A small object's content.
+
+        Raises:
+            MetadataError: it is larger than any such file.
+        """
+        answer = self.s3.get_object(Bucket=self.bucket, Key=self.prefix + name)
+        check_size(name, answer["ContentLength"])
+        content: bytes = answer["Body"].read()
         return content
 
     def content(self) -> Manifest:

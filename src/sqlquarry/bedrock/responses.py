@@ -12,12 +12,12 @@ Source: "Invoke your imported model", docs.aws.amazon.com/bedrock/latest/usergui
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from sqlquarry.artifacts import Generation
-from sqlquarry.errors import GenerationError
+from sqlquarry.errors import GenerationError, MetadataError
+from sqlquarry.metadata import parse_json
 
 # What services call the two ends of an answer -> our words; any other word is passed on.
 _STOP_REASONS = {"end_turn": "stop", "eos": "stop", "stop_sequence": "stop", "max_tokens": "length"}
@@ -78,8 +78,8 @@ def stop_word(reason: str) -> str:
 
 def _json_object(body: bytes) -> dict[str, Any]:
     try:
-        content = json.loads(body)
-    except ValueError as error:
+        content = parse_json(body, "an answer", lenient=True)
+    except MetadataError as error:
         raise GenerationError(
             f"the model's answer is not JSON ({len(body)} bytes). Look at the model in the Bedrock console."
         ) from error
@@ -91,16 +91,24 @@ def _json_object(body: bytes) -> dict[str, Any]:
 
 
 def _piece(content: Mapping[str, Any]) -> Piece:
-    choice, usage = _choice(content), content.get("usage") or {}
-    message = choice.get("message") or choice.get("delta") or {}
+    choice, usage = _choice(content), _object(content.get("usage"))
+    message = _object(choice.get("message")) or _object(choice.get("delta"))
     text = content.get("generation", choice.get("text", message.get("content")))
     reason = content.get("stop_reason") or choice.get("finish_reason")
     return Piece(
         text if isinstance(text, str) else None,
-        stop_word(reason) if reason else None,
-        content.get("prompt_token_count", usage.get("prompt_tokens")),
-        content.get("generation_token_count", usage.get("completion_tokens")),
+        stop_word(reason) if reason and isinstance(reason, str) else None,
+        _count(content.get("prompt_token_count", usage.get("prompt_tokens"))),
+        _count(content.get("generation_token_count", usage.get("completion_tokens"))),
     )
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _count(value: Any) -> int | None:
+    return value if type(value) is int else None
 
 
 def _choice(content: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -5,16 +5,29 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import json
+import itertools
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from json import JSONDecodeError
 from pathlib import Path
 from typing import NamedTuple
 
-from sqlquarry.errors import DataError, RecordError
+from sqlquarry.errors import DataError, MetadataError, RecordError
 from sqlquarry.extras import require
+from sqlquarry.metadata import parse_json
 
+# A schema of ten thousand tables takes a few MiB. What is longer is damaged, or made to fill the memory.
+MAX_LINE_BYTES = 64 * 2**20
+# What must be read whole (a JSON array, gzipped Parquet); JSON Lines and Parquet are read in pieces and may be larger.
+MAX_WHOLE_BYTES = 2**30
+# gzip makes text 5 to 20 times smaller, and never more than 1,032 times.
+_MAX_RATIO = 200
+_MAX_UNPACKED_BYTES = 2**30  # whatever the ratio
 _BOM = b"\xef\xbb\xbf"
+
+
+class _TooLargeError(Exception):
+    """A file that must be read whole is too large; the message follows its name."""
 
 
 class Row(NamedTuple):
@@ -38,12 +51,20 @@ def file_rows(path: Path, suffix: str, name: str) -> Iterator[Row]:
     """The rows of a file in one of `FORMATS`, gzipped where `path` ends in ``.gz``; errors call it `name`.
 
     Raises:
-        DataError: the file cannot be read, or is cut off or not gzip although its name says so.
+        DataError: the file cannot be read, is cut off or not gzip although its name says so, or is too large to be
+            read whole, or once unpacked.
         MissingExtraError: Parquet without pyarrow.
     """
+    packed = path.suffix == ".gz"
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            yield from _READERS[suffix](file)
+        longest = max(_MAX_UNPACKED_BYTES, _MAX_RATIO * path.stat().st_size)
+        with gzip.open(path) if packed else path.open("rb") as file:
+            for row in _READERS[suffix](file):
+                if packed and file.tell() > longest:
+                    raise DataError(f"{name} unpacks to more than {longest:,} bytes. Unpack it, and give the result.")
+                yield row
+    except _TooLargeError as error:
+        raise DataError(f"{name} {error}") from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{name} is cut off or is not gzip: {error}. Get the file again.") from error
     except OSError as error:
@@ -56,23 +77,28 @@ def _jsonl_rows(file: io.BufferedIOBase) -> Iterator[Row]:
             yield Row("line", number, line)
         elif line.strip():
             try:
-                yield Row("line", number, _object(json.loads(line)))
-            except (ValueError, RecursionError) as error:
-                yield Row("line", number, RecordError(f"not a JSON object on one line ({_without_place(error)})"))
+                yield Row("line", number, _object(parse_json(line, "it", lenient=True)))
+            except MetadataError as error:
+                yield Row("line", number, RecordError(f"not a JSON object on one line ({_cause(error)})"))
 
 
 def _json_rows(file: io.BufferedIOBase) -> Iterator[Row]:
-    content = file.read().removeprefix(_BOM)
     # Many ".json" files, the Hugging Face hub's among them, hold JSON Lines.
-    if not content.lstrip().startswith(b"["):
-        yield from _jsonl_rows(io.BytesIO(content))
+    start = next(
+        (text for part in iter(lambda: file.read(4096), b"") if (text := part.removeprefix(_BOM).lstrip())), b""
+    )
+    file.seek(0)
+    if not start.startswith(b"["):
+        yield from _jsonl_rows(file)
         return
+    content = _whole(file, "as a JSON array. Write it as JSON Lines").removeprefix(_BOM)
     try:
-        elements = json.loads(content.decode())
+        elements = parse_json(content.decode(), "it", lenient=True, max_values=len(content))
     except UnicodeDecodeError as error:
         yield Row("line", content.count(b"\n", 0, error.start) + 1, _not_utf8(error))
-    except (ValueError, RecursionError) as error:
-        yield Row("line", getattr(error, "lineno", 1), RecordError(f"not a JSON array ({_without_place(error)})"))
+    except MetadataError as error:
+        line = getattr(error.__cause__, "lineno", 1)
+        yield Row("line", line, RecordError(f"not a JSON array ({_cause(error)})"))
     else:
         yield from (Row("element", number, _object(element)) for number, element in enumerate(elements, 1))
 
@@ -118,7 +144,9 @@ def _parquet_rows(file: io.BufferedIOBase) -> Iterator[Row]:
     number = 0
     try:
         # Parquet is read from its end, which a gzip stream reaches only by reading everything anyway.
-        for batch in ParquetFile(io.BytesIO(file.read())).iter_batches(batch_size=4096):
+        packed = isinstance(file, gzip.GzipFile)
+        source = io.BytesIO(_whole(file, "as gzipped Parquet. Unpack it")) if packed else file
+        for batch in ParquetFile(source).iter_batches(batch_size=4096):
             for columns in batch.to_pylist():
                 number += 1
                 yield Row("row", number, columns)
@@ -138,7 +166,14 @@ FORMATS = ", ".join(_READERS)
 
 def _lines(file: io.BufferedIOBase) -> Iterator[tuple[int, str | RecordError]]:
     # Bytes end a line at "\n" alone; text would also end it at U+2028, which JSON allows inside a string.
-    for number, line in enumerate(file, 1):
+    for number in itertools.count(1):
+        line = file.readline(MAX_LINE_BYTES + 1)
+        if not line:
+            return
+        if len(line) > MAX_LINE_BYTES:
+            # What follows is not read: it may be any length.
+            yield number, RecordError(f"longer than {MAX_LINE_BYTES:,} bytes; nothing after it was read")
+            return
         try:
             yield number, (line.removeprefix(_BOM) if number == 1 else line).decode()
         except UnicodeDecodeError as error:
@@ -149,8 +184,19 @@ def _not_utf8(error: UnicodeDecodeError) -> RecordError:
     return RecordError(f"not UTF-8 (byte 0x{error.object[error.start]:02x}); save the file as UTF-8")
 
 
-def _without_place(error: Exception) -> str:
-    return f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+def _whole(file: io.BufferedIOBase, how: str) -> bytes:
+    content = file.read(MAX_WHOLE_BYTES + 1)
+    if len(content) > MAX_WHOLE_BYTES:
+        raise _TooLargeError(f"has more than {MAX_WHOLE_BYTES:,} bytes, too many to be read {how}.")
+    return content
+
+
+def _cause(error: MetadataError) -> str:
+    """What is wrong with a row, without the line number that counts from the row's own beginning."""
+    cause = error.__cause__
+    return (
+        f"{cause.msg} at column {cause.colno}" if isinstance(cause, JSONDecodeError) else str(error).removeprefix("it ")
+    )
 
 
 def _object(value: object) -> Mapping[str, object] | RecordError:

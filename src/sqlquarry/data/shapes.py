@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import RecordError
+from sqlquarry.metadata import parse_json
 
 KNOWN_SHAPES = (
     "question, schema[, sql, alternatives, database, dialect, id] (SQLQuarry); "
@@ -84,7 +84,7 @@ def _alternatives(row: Mapping[str, object]) -> tuple[str, ...]:
     value = row.get("alternatives") or ()
     if isinstance(value, str) and value.startswith("["):  # CSV holds it as JSON
         try:
-            value = json.loads(value)
+            value = parse_json(value, "it", lenient=True)
         except ValueError as error:
             raise RecordError(f"'alternatives' is {value!r:.40}, which is no JSON list: {error}") from error
     if not isinstance(value, list | tuple):

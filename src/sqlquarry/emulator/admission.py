@@ -8,13 +8,14 @@ expected file", which users report.
 from __future__ import annotations
 
 import json
-import struct
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlquarry.errors import ConfigError, UnsupportedModelError
+from sqlquarry.errors import ConfigError, MetadataError, UnsupportedModelError
 from sqlquarry.foreign_model import refuse_foreign_code
+from sqlquarry.metadata import read_bytes, read_object
 from sqlquarry.rendering import require_bounded
+from sqlquarry.safetensors_header import INDEX, parse_index, read_header
 
 # `architectures[0]` -> the value of modelArchitecture. GPT-OSS, which the service takes too, needs MXFP4 kernels that
 # this emulator has not.
@@ -37,9 +38,6 @@ TOKENIZERS = {
     for speed in ("", "Fast")
 } | {"PreTrainedTokenizer", "PreTrainedTokenizerFast"}
 WEIGHT_DTYPES = {"F32", "F16", "BF16"}
-
-INDEX = "model.safetensors.index.json"
-_HEADER_LIMIT_BYTES = 100_000_000  # safetensors' own limit (its README, "Format")
 
 # "Amazon Bedrock overrides llama3 rope_scaling" with these (same page).
 _LLAMA3_SCALING = {
@@ -74,7 +72,8 @@ def admit(directory: Path) -> Admitted:
     if adapter := sorted(path.name for path in directory.glob("adapter_*")):
         raise ImportFailedError(f"{adapter[0]} belongs to an adapter: merge it into its base model, then import that")
     _read_json(directory, "tokenizer.json")
-    architecture = (config.get("architectures") or ["none"])[0]
+    names = config.get("architectures")
+    architecture = str(names[0]) if isinstance(names, list) and names else "none"
     if architecture not in ARCHITECTURES:
         raise ImportFailedError(
             f"unsupported model architecture {architecture}: supported are {', '.join(sorted(ARCHITECTURES))}"
@@ -93,7 +92,8 @@ def admit(directory: Path) -> Admitted:
     # The service renders `messages` with the template inside tokenizer_config.json ("Invoke your imported model").
     for separate in directory.glob("chat_template.*"):
         separate.unlink()
-    return Admitted(ARCHITECTURES[architecture], weight_bytes, config.get("max_position_embeddings"))
+    context = config.get("max_position_embeddings")
+    return Admitted(ARCHITECTURES[architecture], weight_bytes, context if type(context) is int else None)
 
 
 def as_transformers_4_51(config: dict[str, Any]) -> dict[str, Any]:
@@ -105,14 +105,14 @@ def as_transformers_4_51(config: dict[str, Any]) -> dict[str, Any]:
     if "rope_parameters" in config:
         seen.setdefault("rope_theta", 1e6 if config.get("model_type") == "mixtral" else 10_000.0)
     scaling = seen.get("rope_scaling")
-    if scaling and scaling.get("rope_type", scaling.get("type")) == "llama3":
+    if isinstance(scaling, dict) and scaling.get("rope_type", scaling.get("type")) == "llama3":
         seen["rope_scaling"] = _LLAMA3_SCALING
     return seen
 
 
 def _check_tokenizer(config: dict[str, Any]) -> None:
     name = config.get("tokenizer_class")
-    if name not in TOKENIZERS:
+    if not isinstance(name, str) or name not in TOKENIZERS:
         raise ImportFailedError(f"unsupported tokenizer class {name}: transformers 4.51.3 does not have it")
     if isinstance(config.get("extra_special_tokens"), list):
         raise ImportFailedError(
@@ -145,9 +145,12 @@ def _check_weights(directory: Path) -> int:
             if found.setdefault(tensor, shard) != shard:
                 raise ImportFailedError(f"size mismatch for {tensor}: {found[tensor]} and {shard} both hold it")
     if len(shards) > 1 or (directory / INDEX).exists():
-        weight_map = _read_json(directory, INDEX).get("weight_map")
-        if not isinstance(weight_map, dict):
-            raise ImportFailedError(f"{INDEX} has no weight_map")
+        try:
+            weight_map = parse_index(read_bytes(directory / INDEX))
+        except FileNotFoundError as error:
+            raise ImportFailedError(f"could not find the expected file {INDEX}") from error
+        except (OSError, MetadataError) as error:
+            raise ImportFailedError(str(error)) from error
         if absent := sorted(set(weight_map.values()) - set(shards)):
             raise ImportFailedError(f"could not find the expected file {absent[0]}, which {INDEX} names")
         if lost := sorted(set(weight_map) - found.keys()):
@@ -157,32 +160,19 @@ def _check_weights(directory: Path) -> int:
 
 def _check_safetensors(path: Path) -> list[str]:
     """The tensor names of a file, whose size must be exactly what its header says."""
-    size = path.stat().st_size
     try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > min(size, _HEADER_LIMIT_BYTES):
-                raise ImportFailedError(f"{path.name} is truncated: its header of {length} bytes is not all there")
-            header = json.loads(file.read(length))
-        header.pop("__metadata__", None)
-        end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
-        dtypes = {entry["dtype"] for entry in header.values()}
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ImportFailedError(f"{path.name} is not a safetensors file ({error})") from error
-    if end != size:
-        raise ImportFailedError(f"{path.name} is truncated: it has {size} bytes where its header says {end}")
-    if odd := sorted(dtypes - WEIGHT_DTYPES):
+        tensors = read_header(path).tensors
+    except (OSError, MetadataError) as error:
+        raise ImportFailedError(str(error)) from error
+    if odd := sorted({tensor.dtype for tensor in tensors.values()} - WEIGHT_DTYPES):
         raise ImportFailedError(f"{path.name} holds {odd[0]} tensors: only {', '.join(sorted(WEIGHT_DTYPES))} can be")
-    return list(header)
+    return list(tensors)
 
 
 def _read_json(directory: Path, name: str) -> dict[str, Any]:
     try:
-        content = json.loads((directory / name).read_text())
+        return read_object(directory / name)
     except FileNotFoundError as error:
         raise ImportFailedError(f"could not find the expected file {name}") from error
-    except ValueError as error:
-        raise ImportFailedError(f"{name} is not valid JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise ImportFailedError(f"{name} holds a {type(content).__name__}, not an object")
-    return content
+    except (OSError, MetadataError) as error:
+        raise ImportFailedError(str(error)) from error

@@ -6,7 +6,6 @@ change the answer and that this emulator does not do are refused, so that no tes
 
 from __future__ import annotations
 
-import json
 import secrets
 import time
 from abc import ABC, abstractmethod
@@ -16,6 +15,8 @@ from typing import Any
 from sqlquarry.artifacts import Generation
 from sqlquarry.emulator.api import ApiError
 from sqlquarry.emulator.engine import Decoding
+from sqlquarry.errors import MetadataError
+from sqlquarry.metadata import parse_json
 
 _NOT_EMULATED = ("response_format", "structured_outputs", "tools", "top_k")
 _PIECE_CHARACTERS = 4  # about a token
@@ -135,8 +136,8 @@ def parse(raw: bytes | str) -> tuple[Shape, str | list[dict[str, Any]], Decoding
         ApiError: ValidationException that says which key is wrong.
     """
     try:
-        body = json.loads(raw)
-    except ValueError as error:
+        body = parse_json(raw, "the body", lenient=True)
+    except MetadataError as error:
         raise _invalid(f"the body is not valid JSON ({error})") from error
     if not isinstance(body, dict):
         raise _invalid("the body must be a JSON object")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlquarry.errors import JudgingError
+from sqlquarry.metadata import parse_json
 
 # Part of every key: a release that judges differently raises it, and older verdicts are made anew.
 JOURNAL_VERSION = 1
@@ -72,7 +73,7 @@ class Journal:
         whole = content.rfind(b"\n") + 1
         for number, line in enumerate(content[:whole].splitlines(), start=1):
             try:
-                entry = json.loads(line)
+                entry = parse_json(line, "it", lenient=True)
                 self._values[entry["key"]] = entry["value"]
             except (ValueError, KeyError, TypeError) as error:
                 raise JudgingError(

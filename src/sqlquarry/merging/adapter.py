@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -11,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from sqlquarry.errors import MergeError, UnsupportedAdapterError, UnsupportedModelError, UnusedTensorsError
-from sqlquarry.merging.refusals import refuse_unmergeable
+from sqlquarry.merging.refusals import refuse_malformed, refuse_unmergeable
 from sqlquarry.merging.tensorfile import FLOATS, StoredTensor, TensorFile
 from sqlquarry.merging.update import Expert, LowRank, TokenRows, Update, all_finite
+from sqlquarry.metadata import read_object
 
 _PREFIX = "base_model.model."  # PEFT's wrapper in front of every module name
 # Checkpoints hold every expert's three matrices; transformers 5 (conversion_mapping.py, "mixtral" and "qwen2_moe")
 # holds two parameters for all of them, which is what an adapter's target_parameters name.
 _EXPERT = re.compile(
-    r"(.+)\.(?:mlp|block_sparse_moe)\.experts\.(\d+)\.(?:(gate_proj|w1)|(up_proj|w3)|(?:down_proj|w2))\.weight"
+    r"(.+)\.(?:mlp|block_sparse_moe)\.experts\.(\d{1,9})\.(?:(gate_proj|w1)|(up_proj|w3)|(?:down_proj|w2))\.weight"
 )
 # What VeLoRA and MonteCLoRA keep for the next training step; their forward pass outside training is plain LoRA's.
 _TRAINING_STATE = re.compile(r".*\.lora_(velora|monteclora)_.*")
@@ -38,13 +38,14 @@ class LoraAdapter:
 
         Raises:
             UnsupportedAdapterError: a kind of adapter whose merge would be wrong.
-            MergeError: a file is missing or damaged.
+            MergeError: a file is missing or damaged, or a field has a value of another kind.
         """
         path = directory / "adapter_config.json"
         try:
-            config = dict(json.loads(path.read_text()))
-        except (OSError, ValueError, TypeError) as error:
+            config = read_object(path)
+        except (OSError, ValueError) as error:
             raise MergeError(f"{path} cannot be read ({error}). Train the adapter again.") from error
+        refuse_malformed(config)
         refuse_unmergeable(config)
         file = TensorFile.open(directory / "adapter_model.safetensors")
         tensors = {tensor.name: tensor for tensor in file.tensors if not _TRAINING_STATE.fullmatch(tensor.name)}
@@ -167,11 +168,11 @@ class _Lookup:
         a = self._adapter.tensors.get(f"{_PREFIX}{module}.lora_A.weight")
         if a is None:
             raise MergeError(f"the adapter has lora_B.bias but no lora_A for {module}. Save it again.")
-        return (LowRank(None, b, self._adapter.scale(module, a.shape[0])),)
+        return (LowRank(None, b, self._adapter.scale(module, (*a.shape, 1)[0])),)
 
     def _expert(self, target: StoredTensor) -> tuple[LowRank, ...]:
         match = _EXPERT.fullmatch(target.name)
-        if match is None:
+        if match is None or len(target.shape) != 2:
             return ()
         layer, index, gate, up = match.groups()
         rows, count = target.shape[0], self._experts[layer]
@@ -195,11 +196,11 @@ class _Lookup:
         values = self._take(module, "token_adapter.trainable_tokens_delta")
         if values is None:
             return None
-        indices = self._adapter.token_indices(module)
-        if indices is None or not all(0 <= index < target.shape[0] for index in indices):
+        indices, rows = self._adapter.token_indices(module), (*target.shape, 0)[0]
+        if indices is None or not all(0 <= index < rows for index in indices):
             raise MergeError(
-                f"the adapter trained rows of {module}, but its trainable_token_indices are {indices}, of "
-                f"{target.shape[0]} rows. Save it again."
+                f"the adapter trained rows of {module}, but its trainable_token_indices are {indices!r:.200}, of "
+                f"{rows} rows. Save it again."
             )
         _check_fit(target, [(values, (len(indices), *target.shape[1:]))])
         return TokenRows(tuple(indices), values)

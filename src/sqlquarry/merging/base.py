@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +12,9 @@ from sqlquarry.errors import MergeError, UnsupportedModelError
 from sqlquarry.foreign_model import CONFIG_SUFFIX, require_no_refusals
 from sqlquarry.merging.storage import LocalDirectory, Storage
 from sqlquarry.merging.tensorfile import StoredTensor, TensorFile
+from sqlquarry.metadata import parse_object
+from sqlquarry.safetensors_header import INDEX, parse_index
 
-INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 _BLOCK_BYTES = 1 << 24
 
@@ -41,17 +41,20 @@ class BaseCheckpoint:
             raise MergeError(
                 f"the base model is not at {storage}. Download it and pass its place: AdapterMerger(base_model=...)."
             )
-        config = _read_json(storage, "config.json")
-        if config.get("quantization_config"):
+        config = _read(storage, "config.json", parse_object)
+        if settings := config.get("quantization_config"):
+            method = settings.get("quant_method") if isinstance(settings, dict) else settings
             raise UnsupportedModelError(
-                f"the base at {storage} is quantised itself ({config['quantization_config'].get('quant_method')}), "
+                f"the base at {storage} is quantised itself ({method!r:.80}), "
                 "and a merge would round the update away. Pass the full-precision checkpoint as base_model=."
             )
         others = sorted(name for name in present if name.endswith(CONFIG_SUFFIX) and name != "config.json")
-        require_no_refusals({"config.json": config, **{name: _read_json(storage, name) for name in others}}, storage)
+        require_no_refusals(
+            {"config.json": config, **{name: _read(storage, name, parse_object) for name in others}}, storage
+        )
         weight_map: Mapping[str, str] = {}
         if INDEX in present:
-            weight_map = _read_json(storage, INDEX)["weight_map"]
+            weight_map = _read(storage, INDEX, parse_index)
         elif SINGLE not in present:
             raise UnsupportedModelError(f"{storage} holds neither {SINGLE} nor {INDEX}. Save it as safetensors.")
         names = sorted(set(weight_map.values())) or [SINGLE]
@@ -104,9 +107,8 @@ class BaseCheckpoint:
         return bool(self.config.get("tie_word_embeddings")) or not has_head
 
 
-def _read_json(storage: Storage, name: str) -> Mapping[str, Any]:
+def _read(storage: Storage, name: str, parse: Callable[[bytes, str], dict[str, Any]]) -> dict[str, Any]:
     try:
-        content: Mapping[str, Any] = json.loads(storage.read(name))
+        return parse(storage.read(name), name)
     except (OSError, ValueError, MergeError) as error:
         raise UnsupportedModelError(f"{storage}/{name} cannot be read ({error}). Download the base again.") from error
-    return content

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from sqlquarry.artifacts import MANIFEST, MANIFEST_VERSION, Manifest, MergedModel
-from sqlquarry.errors import MergeError
-from sqlquarry.merging.base import INDEX, SINGLE, BaseCheckpoint
+from sqlquarry.errors import MergeError, MetadataError
+from sqlquarry.merging.base import SINGLE, BaseCheckpoint
 from sqlquarry.merging.rows import TensorRows
 from sqlquarry.merging.storage import Storage
 from sqlquarry.merging.tensorfile import FLOATS, StoredTensor, TensorFile, encode_header
+from sqlquarry.metadata import parse_object, relative_name
+from sqlquarry.safetensors_header import INDEX
 
 _STATE = ".merge.json"
 # What a server reads beside the weights, and the licence texts that must travel with them.
@@ -129,16 +131,33 @@ class Output:
         self._sizes = sizes
         if MANIFEST in sizes:
             self._finished = self._loaded()
-            self._found = dict(self._finished.manifest.provenance.get("merge", {}))
+            merge = self._finished.manifest.provenance.get("merge", {})
+            self._found = merge if isinstance(merge, dict) else {"merge": merge}
         elif _STATE in sizes:
-            state = json.loads(storage.read(_STATE))
-            self._found = state["inputs"]
-            self.done = {name: Receipt(**receipt) for name, receipt in state["shards"].items()}
+            self._found, self.done = self._state()
         else:
             self._found = {}
             if others := sorted(name for name in sizes if not name.startswith(".")):
                 names = ", ".join(others[:5]) + (" …" if len(others) > 5 else "")
                 raise MergeError(f"{location} holds files that are no merge ({names}). Choose another place.")
+
+    def _state(self) -> tuple[dict[str, Any], dict[str, Receipt]]:
+        """The inputs of an unfinished merge, and its shards so far.
+
+        Raises:
+            MergeError: the state file holds something else.
+        """
+        try:
+            state = parse_object(self.storage.read(_STATE), _STATE, lenient=True)
+            done = {relative_name(name, _STATE): Receipt(**receipt) for name, receipt in state["shards"].items()}
+            if not all(isinstance(receipt.relative_updates, dict) for receipt in done.values()):
+                raise TypeError("a shard has no relative_updates")  # noqa: TRY301 - one message for every bad state
+            return dict(state["inputs"]), done
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise MergeError(
+                f"{self.location} holds an unfinished merge whose {_STATE} cannot be read ({error}). Delete it, and "
+                "merge again."
+            ) from error
 
     def found(self, key: str) -> Any:
         """A field of the inputs of what stands here, None where nothing does."""
@@ -166,13 +185,11 @@ class Output:
 
     def _loaded(self) -> MergedModel:
         try:
-            content = json.loads(self.storage.read(MANIFEST))
-            manifest = Manifest(content["kind"], content["files"], content["provenance"])
-            version = content["version"]
-        except (ValueError, KeyError, TypeError):
-            manifest, version = Manifest("nothing", {}, {}), None
+            manifest = Manifest.parse(self.storage.read(MANIFEST), MANIFEST)
+        except (OSError, MetadataError):
+            manifest = Manifest("nothing", {}, {})
         intact = all(self._sizes.get(name) == entry["bytes"] for name, entry in manifest.files.items())
-        if version != MANIFEST_VERSION or manifest.kind != MergedModel.kind or not intact:
+        if manifest.kind != MergedModel.kind or not intact:
             raise MergeError(
                 f"{self.location} holds something finished that is no intact merged model. Choose another place, or "
                 "delete this one and merge again."

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from sqlquarry.errors import UnsupportedAdapterError
+from sqlquarry.errors import MergeError, UnsupportedAdapterError
 
 # Fields of adapter_config.json that change the update, and why it then is no sum of weights.
 _REFUSED = {
@@ -40,6 +40,43 @@ _HARMLESS = {
     "velora_config",
 }
 _SWITCH = re.compile(r"use_.*|.*_config")
+
+
+# What makes a regular expression slow is a repeated group, and a repeat after a repeat.
+_SLOW = re.compile(r"\)[*+{]|(?:[*+{].*){4}")
+_LONGEST_PATTERN = 500
+
+
+def refuse_malformed(config: Mapping[str, Any]) -> None:
+    """Check the kinds of those values of adapter_config.json that a merge computes with.
+
+    Raises:
+        MergeError: names every bad field.
+    """
+    patterns, indices = config.get("alpha_pattern") or {}, config.get("trainable_token_indices") or []
+    checks = {
+        "lora_alpha": _is_number(config.get("lora_alpha", 8)),
+        "alpha_pattern": isinstance(patterns, dict) and all(map(_is_number, patterns.values())),
+        "target_parameters": isinstance(config.get("target_parameters") or [], list),
+        "trainable_token_indices": all(
+            isinstance(rows, list) and all(type(row) is int for row in rows)
+            for rows in (indices.values() if isinstance(indices, dict) else [indices])
+        ),
+    }
+    bad = [f"{name} is {config.get(name)!r:.80}" for name, sound in checks.items() if not sound]
+    for pattern in patterns if checks["alpha_pattern"] else ():
+        try:
+            re.compile(pattern)
+        except (re.error, OverflowError, RecursionError) as error:
+            bad.append(f"alpha_pattern {pattern!r:.80} is not a regular expression ({error})")
+        if len(pattern) > _LONGEST_PATTERN or _SLOW.search(pattern):
+            bad.append(f"alpha_pattern {pattern!r:.80} may take forever to match")
+    if bad:
+        raise MergeError(f"adapter_config.json cannot be used: {'; '.join(bad)}. Train the adapter again.")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def refuse_unmergeable(config: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from sqlquarry.errors import MergeError
 from sqlquarry.merging.storage import AGAIN, Sink
+from sqlquarry.metadata import check_size
 
 PART_BYTES = 32 * 2**20
 _MAX_PARTS = 10_000  # S3's limit for one object
@@ -109,6 +110,7 @@ class S3Prefix:
     def read(self, name: str) -> bytes:
         """See `Storage`."""
         file = self.file(name)
+        check_size(name, file.size)
         content = bytearray(file.size)
         file.read_into(0, memoryview(content))
         return bytes(content)

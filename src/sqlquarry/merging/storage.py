@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from sqlquarry.artifacts import write_atomically
 from sqlquarry.errors import MergeError
 from sqlquarry.extras import require
+from sqlquarry.metadata import read_bytes
 
 AGAIN = "Run the same merge again: it goes on where it stopped."
 
@@ -59,7 +60,11 @@ class Storage(Protocol):
         ...
 
     def read(self, name: str) -> bytes:
-        """The whole of a small file."""
+        """The whole of a small file.
+
+        Raises:
+            MetadataError: it is larger than any such file.
+        """
         ...
 
     def write(self, name: str, content: bytes) -> None:
@@ -152,7 +157,7 @@ class LocalDirectory:
 
     def read(self, name: str) -> bytes:
         """See `Storage`."""
-        return (self.path / name).read_bytes()
+        return read_bytes(self.path / name)
 
     def write(self, name: str, content: bytes) -> None:
         """See `Storage`."""

@@ -7,14 +7,14 @@ Layout: 8 bytes header length (little endian), JSON header, then the tensors' by
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlquarry.errors import MergeError
+from sqlquarry.errors import MergeError, MetadataError
 from sqlquarry.merging.storage import LocalDirectory, StoredFile
+from sqlquarry.safetensors_header import parse_header
 
 if TYPE_CHECKING:
     import torch
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 # Safetensors' name -> torch's name and bytes per element, for the dtypes that can be merged.
 FLOATS = {"F64": ("float64", 8), "F32": ("float32", 4), "F16": ("float16", 2), "BF16": ("bfloat16", 2)}
 _LENGTH_BYTES = 8
-_MAX_HEADER_BYTES = 100_000_000  # safetensors' own limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,41 +83,21 @@ class TensorFile:
         """
         if isinstance(file, Path):
             file = LocalDirectory(file.parent).file(file.name)
-        size = file.size
-        length = bytearray(_LENGTH_BYTES)
-        file.read_into(0, memoryview(length))
-        start = _LENGTH_BYTES + int.from_bytes(length, "little")
-        body = bytearray(start - _LENGTH_BYTES if start <= min(size, _MAX_HEADER_BYTES) else 0)
-        file.read_into(_LENGTH_BYTES, memoryview(body))
+        stored = file
+
+        def read(start: int, length: int) -> bytes:
+            content = bytearray(length)
+            return bytes(content[: stored.read_into(start, memoryview(content))])
+
         try:
-            fields = json.loads(body)
-            metadata = fields.pop("__metadata__", {})
-            tensors = sorted(
-                (_stored(file, name, field, start) for name, field in fields.items()),
-                key=lambda tensor: (tensor.offset, tensor.nbytes),
-            )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise MergeError(
-                f"{file} is cut off or no safetensors file ({error}). Download or train it again."
-            ) from error
-        end = start
-        for tensor in tensors:
-            if tensor.offset != end:
-                raise MergeError(
-                    f"{file}: {tensor.name} starts at byte {tensor.offset}, not {end}; the file is damaged"
-                )
-            end += tensor.nbytes
-        if end != size:
-            raise MergeError(f"{file} has {size} bytes where its header needs {end}. Download or train it again.")
-        return cls(file, bytes(length + body), metadata, tuple(tensors))
-
-
-def _stored(file: StoredFile, name: str, field: Mapping[str, Any], start: int) -> StoredTensor:
-    begin, end = field["data_offsets"]
-    tensor = StoredTensor(file, name, field["dtype"], tuple(field["shape"]), start + begin, end - begin)
-    if tensor.dtype in FLOATS and tensor.nbytes != math.prod(tensor.shape) * FLOATS[tensor.dtype][1]:
-        raise ValueError(f"{name}: {tensor.nbytes} bytes do not hold {tensor.dtype} {list(tensor.shape)}")
-    return tensor
+            header = parse_header(file.name, file.size, read)
+        except MetadataError as error:
+            raise MergeError(f"{file} cannot be merged ({error}). Download or train it again.") from error
+        tensors = tuple(
+            StoredTensor(file, name, dtype, shape, start, end - start)
+            for name, (dtype, shape, start, end) in header.tensors.items()
+        )
+        return cls(file, header.raw, header.metadata, tensors)
 
 
 def encode_header(tensors: Mapping[str, tuple[str, tuple[int, ...], int]], metadata: Mapping[str, str]) -> bytes:

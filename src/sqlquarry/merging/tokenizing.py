@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
 from sqlquarry.errors import MissingExtraError, UnsupportedModelError
 from sqlquarry.merging.storage import Storage
+from sqlquarry.metadata import parse_object
 
 
 class FileTokenizer:
@@ -16,7 +16,7 @@ class FileTokenizer:
 
     Raises:
         MissingExtraError: the package `tokenizers` is not installed.
-        UnsupportedModelError: there is no tokenizer.json.
+        UnsupportedModelError: there is no tokenizer.json, or a file cannot be read.
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -37,12 +37,15 @@ class FileTokenizer:
         # What a training batch would set, and a saved file keeps.
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        name = "tokenizer_config.json"
-        config: dict[str, Any] = json.loads(storage.read(name)) if name in present else {}
+        name, template = "tokenizer_config.json", "chat_template.jinja"
+        try:
+            config = parse_object(storage.read(name), name) if name in present else {}
+            separate = storage.read(template).decode() if template in present else None
+        except (OSError, ValueError) as error:
+            raise UnsupportedModelError(f"{storage}: {error}. Save the base's tokenizer again.") from error
         self.bos_token, self.eos_token = _text(config.get("bos_token")), _text(config.get("eos_token"))
         self.bos_token_id, self.eos_token_id = self._id(self.bos_token), self._id(self.eos_token)
-        template = "chat_template.jinja"
-        self.chat_template = storage.read(template).decode() if template in present else config.get("chat_template")
+        self.chat_template = config.get("chat_template") if separate is None else separate
 
     def _id(self, token: str | None) -> int | None:
         found: int | None = None if token is None else self._tokenizer.token_to_id(token)
@@ -58,5 +61,5 @@ class FileTokenizer:
 
 def _text(token: Any) -> str | None:
     # Older files hold an AddedToken's fields in the place of its text.
-    content: str | None = token["content"] if isinstance(token, dict) else token
-    return content
+    content = token.get("content") if isinstance(token, dict) else token
+    return content if isinstance(content, str) else None

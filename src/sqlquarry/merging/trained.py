@@ -57,9 +57,9 @@ class TrainedAdapters:
         for adapter, _ in adapters:
             manifest = read_manifest(adapter.path, AdapterCheckpoint.kind, verify=True)
             manifest.require_prompt(PromptFormatter.load(adapter.path).fingerprint)
-            if manifest.provenance["prompt_fingerprint"] != formatter.fingerprint:
+            if manifest.provenance.get("prompt_fingerprint") != formatter.fingerprint:
                 raise PromptMismatchError(
-                    f"{adapter.path} was trained with prompt {manifest.provenance['prompt_fingerprint']!r} and "
+                    f"{adapter.path} was trained with prompt {manifest.provenance.get('prompt_fingerprint')!r} and "
                     f"{adapters[0][0].path} with {formatter.fingerprint!r}; a merged model has one. Merge them apart."
                 )
             origins.append(_provenance(manifest.provenance))
@@ -107,14 +107,9 @@ def _provenance(provenance: Mapping[str, Any]) -> tuple[dict[str, str], Quantiza
         base = provenance["base_model"]
         trained_on = {key: str(base[key]) for key in ("name", "path", "sha256")}
         fields = provenance["quantization"]
-        recipe = None if fields is None else _recipe(fields)
-    except (KeyError, TypeError) as error:
+        recipe = None if fields is None else QuantizationRecipe.of(fields)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise MergeError(
             f"the adapter's manifest does not say what it was trained on ({error}). Train it again with this version."
         ) from error
     return trained_on, recipe
-
-
-def _recipe(fields: Mapping[str, Any]) -> QuantizationRecipe:
-    lists = {key: tuple(fields.get(key, ())) for key in ("modules", "offsets")}
-    return QuantizationRecipe(**{**fields, **lists})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -10,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from sqlquarry.artifacts import sha256_file
-from sqlquarry.errors import GatedModelError, UnsupportedModelError
+from sqlquarry.errors import GatedModelError, MetadataError, UnsupportedModelError
 from sqlquarry.foreign_model import refuse_foreign_code, require_no_refusals
+from sqlquarry.metadata import read_object
 from sqlquarry.quantization import quiet_transformers
+from sqlquarry.training.gguf_file import check_gguf
 from sqlquarry.training.s3_base import download_base
 from sqlquarry.training.shape import weight_files
 
@@ -70,16 +71,24 @@ def check_base_model(directory: Path) -> dict[str, Any]:
         missing.append("*.safetensors")
     if missing:
         raise UnsupportedModelError(f"base model {directory} lacks {', '.join(missing)}: save it with save_pretrained")
-    config: dict[str, Any] = json.loads((directory / "config.json").read_text())
-    weight_files(directory)
-    architecture = (config.get("architectures") or ["(none)"])[0]
+    try:
+        config = read_object(directory / "config.json")
+    except (OSError, MetadataError) as error:
+        raise UnsupportedModelError(f"base model {directory}: {error}. Download the base again.") from error
+    if lost := [path.name for path in weight_files(directory) if not path.is_file()]:
+        raise UnsupportedModelError(
+            f"base model {directory} lacks {lost[0]} ({len(lost)} such in all). Download the base again."
+        )
+    names = config.get("architectures")
+    architecture = str(names[0]) if isinstance(names, list) and names else "(none)"
     if architecture not in ARCHITECTURES:
         raise UnsupportedModelError(
             f"base model {directory} is a {architecture}, which Bedrock cannot import after training. "
             f"Choose one of: {', '.join(ARCHITECTURES)}."
         )
     if "quantization_config" in config:
-        method = config["quantization_config"].get("quant_method", "unknown")
+        settings = config["quantization_config"]
+        method = settings.get("quant_method", "unknown") if isinstance(settings, dict) else "unknown"
         raise UnsupportedModelError(
             f"base model {directory} is already quantised ({method}); QLoRA quantises it itself and merges into full "
             "weights. Use the original bf16 or fp16 checkpoint."
@@ -113,13 +122,19 @@ def _converted(gguf: Path, cache: Path) -> Path:
     """The GGUF's weights as bf16 safetensors in a directory named by content, made once."""
     target = cache / f"{gguf.stem}-{sha256_file(gguf)[:16]}"
     if not target.is_dir():
+        check_gguf(gguf)
         cache.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(dir=cache, prefix=f".{gguf.stem}-"))
         try:
-            # transformers also reads what lies beside a GGUF: tokenizer, template, adapter, code.
+            # transformers also reads what is beside a GGUF: tokenizer, template, adapter, code.
             with quiet_transformers(), tempfile.TemporaryDirectory() as alone:
                 (Path(alone) / gguf.name).symlink_to(gguf.resolve())
                 _convert(Path(alone) / gguf.name, draft)
+        except Exception as error:  # whatever transformers and gguf find wrong with the file's content
+            raise UnsupportedModelError(
+                f"{gguf} cannot be converted ({type(error).__name__}: {error}). Use the model's safetensors instead."
+            ) from error
+        else:
             os.replace(draft, target)  # noqa: PTH105 - Path.replace reads worse with two directories
         finally:
             shutil.rmtree(draft, ignore_errors=True)
@@ -131,7 +146,7 @@ def _convert(gguf: Path, target: Path) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     known = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
-    require_no_refusals({"config.json": json.loads(known.to_json_string(use_diff=False))}, gguf)
+    require_no_refusals({"config.json": known.to_dict()}, gguf)
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
     source = AutoModelForCausalLM.from_pretrained(
         gguf.parent, gguf_file=gguf.name, dtype=torch.float32, trust_remote_code=False

@@ -115,8 +115,8 @@ class Checkpoints:
         for step, name in reversed(self._steps()):
             with tempfile.TemporaryDirectory() as folder:
                 path = self._store.fetch(name, Path(folder))
-                if sha256_file(path)[:16] == _fields(name)[1]:
-                    return _read(path, step)
+                if sha256_file(path)[:16] == _fields(name)[1] and (snapshot := _read(path, step)):
+                    return snapshot
             logger.warning("the checkpoint %s in %s is damaged; taking the one before", name, self.place)
         return None
 
@@ -150,11 +150,13 @@ def _fields(name: str) -> tuple[int, str]:
     return int(match[1]), match[2]
 
 
-def _read(path: Path, step: int) -> Snapshot:
-    from safetensors import safe_open
+def _read(path: Path, step: int) -> Snapshot | None:
+    """The content of a checkpoint; None if it is not safetensors, whatever its name promises."""
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(path, "pt") as file:
+    with contextlib.suppress(SafetensorError), safe_open(path, "pt") as file:
         return Snapshot(step, {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {})  # noqa: SIM118 - it is no dict
+    return None
 
 
 class _Folder:

@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 from sqlquarry import errors
 from sqlquarry.artifacts import Record, write_json
 from sqlquarry.errors import SQLQuarryError, TrainingError
+from sqlquarry.metadata import parse_json
 
 if TYPE_CHECKING:
     from sqlquarry.training.trainer import QLoRAFSDPTrainer
@@ -126,7 +127,7 @@ def _relay(stream: IO[bytes], found: dict[str, str]) -> None:
 def _failure(folder: Path, said: Mapping[str, str], status: int) -> SQLQuarryError:
     """The first error of ours, else what ended a process, else the first of all: the others' are of a lost peer."""
     files = sorted(folder.glob("failure-*.json"), key=lambda path: path.stat().st_mtime_ns)
-    found = [json.loads(path.read_text()) for path in files]
+    found = [parse_json(path.read_bytes(), path.name, lenient=True) for path in files]
     for one in found:
         kind = getattr(errors, one["class"], None)
         if isinstance(kind, type) and issubclass(kind, SQLQuarryError):

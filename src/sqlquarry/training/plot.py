@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from sqlquarry.artifacts import write_atomically
+from sqlquarry.metadata import parse_json
 
 _WIDTH, _LEFT, _RIGHT = 760, 62, 742
 _LOSS_TOP, _LOSS_BOTTOM = 58, 300
@@ -41,7 +41,8 @@ def write_loss_plot(log: Path, target: Path) -> None:
 
     The loss has a logarithmic axis where it falls by more than four times.
     """
-    entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = log.read_text(encoding="utf-8").splitlines()
+    entries = [parse_json(line, log.name, lenient=True) for line in lines if line.strip()]
     if entries:
         write_atomically(target, loss_plot(entries).encode())
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from sqlquarry.artifacts import write_atomically
+from sqlquarry.metadata import parse_json
 from sqlquarry.training.speed import PaceMeter
 
 
@@ -66,5 +68,13 @@ class StepLog:
     def _drop_from(self, step: int) -> None:
         if self._path.exists():
             lines = self._path.read_text().splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] < step]
+            kept = [line for line in lines if line.endswith("\n") and _step(line) < step]
             write_atomically(self._path, "".join(kept).encode())
+
+
+def _step(line: str) -> float:
+    """The step of a line of the log; a line that cannot be read counts as later than any."""
+    try:
+        return float(parse_json(line, "training_log.jsonl", lenient=True)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from sqlquarry.artifacts import write_json
-from sqlquarry.errors import UnsupportedModelError
+from sqlquarry.errors import MetadataError, UnsupportedModelError
 from sqlquarry.extras import require
+from sqlquarry.metadata import file_name, read_object
 
 _RECEIVED = ".received.json"  # what has come whole: file name -> the object's ETag
 _AT_ONCE = 4
@@ -42,12 +42,12 @@ def download_base(uri: str, cache: Path, patterns: tuple[str, ...]) -> Path:
         wanted = {
             name: entry
             for name, entry in _listing(client, bucket, prefix).items()
-            if any(fnmatch(name, pattern) for pattern in patterns)
+            if any(fnmatch(name, pattern) for pattern in patterns) and file_name(name, uri)
         }
         if not wanted:
             raise UnsupportedModelError(f"there is no base model directly below {uri}: check bucket and prefix")
         _fetch(client, bucket, prefix, wanted, target)
-    except (BotoCoreError, ClientError, OSError) as error:
+    except (BotoCoreError, ClientError, OSError, MetadataError) as error:
         raise UnsupportedModelError(
             f"the base model {uri} could not be brought here: {error}. Check that the role may list and read it, "
             f"and that {cache} has room; the same call goes on with the files that are missing."
@@ -64,7 +64,7 @@ def _listing(client: Any, bucket: str, prefix: str) -> dict[str, dict[str, Any]]
 def _fetch(client: Any, bucket: str, prefix: str, wanted: dict[str, dict[str, Any]], target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     note = target / _RECEIVED
-    received: dict[str, str] = json.loads(note.read_text()) if note.is_file() else {}
+    received: dict[str, str] = read_object(note) if note.is_file() else {}
 
     def is_here(name: str, entry: dict[str, Any]) -> bool:
         path = target / name

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-import json
-import struct
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from sqlquarry.errors import UnsupportedModelError
+from sqlquarry.metadata import read_bytes, read_object
+from sqlquarry.safetensors_header import INDEX, parse_index, read_header
 
-_HEADER_LENGTH_BYTES = 8  # https://huggingface.co/docs/safetensors, "Format"
+# Several times those of any published model; work grows with them, so that a size without a limit is work without one.
+_LARGEST = {
+    "hidden_size": 2**20,
+    "intermediate_size": 2**22,
+    "moe_intermediate_size": 2**22,
+    "num_attention_heads": 2**16,
+    "num_key_value_heads": 2**16,
+    "num_hidden_layers": 10_000,
+    "head_dim": 2**16,
+    "vocab_size": 2**26,
+    "num_local_experts": 2**16,
+    "num_experts": 2**16,
+    "num_experts_per_tok": 2**16,
+}
 
 
 @dataclass(frozen=True)
@@ -64,10 +78,11 @@ class ModelShape:
             UnsupportedModelError: a file is not what it should be.
         """
         try:
-            config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-            tensors = {name: entry for path in weight_files(directory) for name, entry in _header(path)}
-            return cls.of(config, {name: (entry["dtype"], tuple(entry["shape"])) for name, entry in tensors.items()})
-        except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+            config = read_object(directory / "config.json")
+            headers = [read_header(path) for path in weight_files(directory)]
+            tensors = {name: (one.dtype, one.shape) for header in headers for name, one in header.tensors.items()}
+            return cls.of(config, tensors)
+        except (OSError, ValueError) as error:
             raise UnsupportedModelError(
                 f"the sizes of the base model in {directory} cannot be read ({type(error).__name__}: {error}). "
                 "It needs config.json and whole safetensors."
@@ -75,16 +90,20 @@ class ModelShape:
 
     @classmethod
     def of(cls, config: Mapping[str, Any], tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> ModelShape:
-        """The shape from config.json's fields and each tensor's dtype and shape."""
+        """The shape from config.json's fields and each tensor's dtype and shape.
+
+        Raises:
+            UnsupportedModelError: a size is missing, or is not a whole number in the range of such models.
+        """
         tied = bool(config.get("tie_word_embeddings"))
         linears: dict[str, tuple[int, int]] = {}
         experts = other = 0
         with_experts = set()
         for name, (_, sizes) in tensors.items():
             module = name.removesuffix(".weight")
-            parameters = 1
-            for size in sizes:
-                parameters *= size
+            if not _are_sizes(sizes):
+                raise UnsupportedModelError(f"tensor {name:.200} has the shape {sizes!r:.200}. Get the base again.")
+            parameters = math.prod(sizes)
             if ".experts." in name:
                 experts += parameters
                 with_experts.add(name.partition(".experts.")[0])
@@ -92,23 +111,28 @@ class ModelShape:
                 linears[module] = (sizes[0], sizes[1])
             elif not (tied and module == "lm_head"):  # some checkpoints hold the tied head a second time
                 other += parameters
-        hidden, heads = int(config["hidden_size"]), int(config["num_attention_heads"])
-        head = int(config.get("head_dim") or hidden // heads)
-        count = int(config.get("num_local_experts") or config.get("num_experts") or 0)
-        active = int(config.get("num_experts_per_tok") or 0) if count else 0
-        mlp = int(config.get("moe_intermediate_size") or config["intermediate_size"]) if count else 0
+        hidden, heads = _size(config, "hidden_size"), _size(config, "num_attention_heads")
+        head = _optional_size(config, "head_dim") or hidden // heads
+        count = _optional_size(config, "num_local_experts") or _optional_size(config, "num_experts") or 0
+        active = (_optional_size(config, "num_experts_per_tok") or 0) if count else 0
+        mlp = (_optional_size(config, "moe_intermediate_size") or _size(config, "intermediate_size")) if count else 0
+        if not head or active > count:
+            raise UnsupportedModelError(
+                f"config.json describes {heads} heads for a hidden_size of {hidden}, and {active} of {count} experts. "
+                "Get the base model's config.json again."
+            )
         return cls(
             linears=linears,
             expert_parameters=experts,
             active_expert_share=active / count if count else 0.0,
             other_parameters=other,
-            layers=int(config["num_hidden_layers"]),
+            layers=_size(config, "num_hidden_layers"),
             hidden=hidden,
             attention=heads * head,
-            key_value=int(config.get("num_key_value_heads") or heads) * head,
+            key_value=(_optional_size(config, "num_key_value_heads") or heads) * head,
             head=head,
-            mlp=mlp * active if count else int(config["intermediate_size"]),
-            vocabulary=int(config["vocab_size"]),
+            mlp=mlp * active if count else _size(config, "intermediate_size"),
+            vocabulary=_size(config, "vocab_size"),
             tied=tied,
             dtypes=frozenset(dtype for dtype, _ in tensors.values()),
             experts=count,
@@ -171,14 +195,14 @@ def weight_files(directory: Path) -> list[Path]:
     Raises:
         UnsupportedModelError: the index cannot be read, or lists others beside the one.
     """
-    single, index = directory / "model.safetensors", directory / "model.safetensors.index.json"
+    single, index = directory / "model.safetensors", directory / INDEX
     if not index.is_file():
         return [single]
     try:
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        names = set(parse_index(read_bytes(index)).values())
+    except (OSError, ValueError) as error:
         raise UnsupportedModelError(
-            f"{index} is no index of weights ({type(error).__name__}: {error}). Download the base again."
+            f"{index} is not an index of weights ({error}). Download the base again."
         ) from error
     if single.is_file() and names != {single.name}:
         raise UnsupportedModelError(
@@ -188,10 +212,25 @@ def weight_files(directory: Path) -> list[Path]:
     return [directory / name for name in sorted(names)]
 
 
-def _header(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(_HEADER_LENGTH_BYTES))
-        if length > path.stat().st_size:
-            raise ValueError(f"{path.name} is no safetensors file")
-        header: dict[str, dict[str, Any]] = json.loads(file.read(length))
-    yield from ((name, entry) for name, entry in header.items() if name != "__metadata__")
+def _size(config: Mapping[str, Any], key: str) -> int:
+    """A size of config.json.
+
+    Raises:
+        UnsupportedModelError: it is missing, or is not a whole number in the range of such models.
+    """
+    value, largest = config.get(key), _LARGEST[key]
+    if type(value) is not int or not 1 <= value <= largest:
+        raise UnsupportedModelError(
+            f"{key} in config.json is {value!r:.80}, but must be a whole number from 1 to {largest:,}. "
+            "Get the base model's config.json again."
+        )
+    return value
+
+
+def _optional_size(config: Mapping[str, Any], key: str) -> int | None:
+    # Configurations write a size that does not apply as null or 0.
+    return None if config.get(key) is None or config[key] == 0 else _size(config, key)
+
+
+def _are_sizes(values: Sequence[Any]) -> bool:
+    return all(type(value) is int and 0 <= value < 2**63 for value in values)

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from sqlquarry.artifacts import MANIFEST, AdapterCheckpoint, Record, base_digest, write_json, write_manifest
-from sqlquarry.errors import DeviceError, RecordError, TrainingError
+from sqlquarry.errors import DeviceError, MetadataError, RecordError, TrainingError
 from sqlquarry.extras import require
 from sqlquarry.inference import pick_device
+from sqlquarry.metadata import read_object
 from sqlquarry.prompt import Encoded, PromptFormatter
 from sqlquarry.quantization import quiet_transformers
 from sqlquarry.training.base_model import resolve_base_model
@@ -372,7 +373,11 @@ def _finished(output: Path, identity: dict[str, Any]) -> bool:
         return True
     marker = output / _MARKER
     if marker.is_file():
-        if differing := _differing(json.loads(marker.read_text() or "{}"), identity):
+        try:
+            there = read_object(marker, lenient=True) if marker.stat().st_size else {}
+        except (OSError, MetadataError) as error:
+            raise TrainingError(f"{marker} cannot be read ({error}). Choose another output_dir.") from error
+        if differing := _differing(there, identity):
             raise TrainingError(
                 f"{output} holds an unfinished run that differs in {differing}, so it cannot be gone on with. "
                 "Choose another output_dir, or delete it."

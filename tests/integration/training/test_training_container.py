@@ -123,7 +123,7 @@ def test_sigterm_leaves_a_checkpoint_and_the_next_start_goes_on(
     ("damage", "reason"),
     [
         ({"config": {"epochs": -1}}, "ConfigError: TrainingConfig: epochs is -1"),
-        ({"config": {"epoch": 1}}, "config.epoch is no field of TrainingConfig"),
+        ({"config": {"epoch": 1}}, "config.epoch is not a field of TrainingConfig"),
         ({"base_model": "/nowhere"}, "UnsupportedModelError: base model '/nowhere'"),
     ],
 )

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sqlquarry.bedrock.preflight import preflight, repair, reshard, tensors
-from sqlquarry.bedrock.weights import INDEX, read_header
 from sqlquarry.errors import BedrockError, ConfigError
+from sqlquarry.safetensors_header import INDEX, read_header
 
 ONE = "model.safetensors"
 
@@ -29,7 +29,7 @@ def _weights(directory: Path) -> dict[str, bytes]:
     found = {}
     for path in directory.glob("*.safetensors"):
         content = path.read_bytes()
-        for name, tensor in read_header(path).items():
+        for name, tensor in read_header(path).tensors.items():
             found[name] = content[tensor.start : tensor.end]
     return found
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import gzip
 import json
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sqlquarry import Record, Records, load_records
+from sqlquarry.data import formats
 from sqlquarry.errors import ConfigError, DataError, RecordError
 
 ROW = {"question": "How many users?", "schema": "CREATE TABLE users (id)", "sql": "SELECT COUNT(*) FROM users"}
@@ -285,3 +288,64 @@ def test_alternatives_come_back_from_json_lines_and_csv(tmp_path):
         )
         with pytest.raises(RecordError, match="alternatives"):
             load_records(tmp_path / "bad.jsonl")
+
+
+def test_a_line_that_fills_the_memory_is_refused_before_it_does(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.jsonl.gz"
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(json.dumps(ROW).encode() + b'\n{"question": "')
+        for _ in range(1100):
+            file.write(b"x" * 2**18)
+        file.write(b'"}\n')
+    tracemalloc.start()
+    with pytest.raises(RecordError, match=r"line 2.*longer than"):
+        load_records(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2.5 * formats.MAX_LINE_BYTES
+    assert load_records(path, limit=1) == Records([dataclasses.replace(RECORD, id="bomb:1")])
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".ndjson", ".csv", ".json", ".jsonl.gz"])
+def test_long_lines_are_named_in_every_format_of_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    monkeypatch.setattr(formats, "MAX_LINE_BYTES", 200)
+    path = tmp_path / f"records{suffix}"
+    text = "question,schema,sql\n" if suffix == ".csv" else json.dumps(ROW) + "\n"
+    content = (text + "x" * 201 + "\n" + text).encode()
+    path.write_bytes(gzip.compress(content) if suffix.endswith(".gz") else content)
+    with pytest.raises(RecordError, match=r"line 2.*longer than 200 bytes"):
+        load_records(path)
+
+
+def test_what_must_be_read_whole_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "MAX_WHOLE_BYTES", 300)
+    path = tmp_path / "records.json"
+    path.write_text(json.dumps([ROW]))
+    assert load_records(path)[0].sql == ROW["sql"]
+    path.write_text(json.dumps([ROW] * 4))
+    with pytest.raises(DataError, match="JSON Lines"):
+        load_records(path)
+    path.write_text("\n".join([json.dumps(ROW)] * 4))  # JSON Lines under another name
+    assert len(load_records(path)) == 4
+
+
+def test_a_file_that_unpacks_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "_MAX_UNPACKED_BYTES", 0)
+    path = tmp_path / "records.jsonl.gz"
+    path.write_bytes(gzip.compress(b"\n".join([json.dumps(ROW).encode()] * 50_000)))
+    with pytest.raises(DataError, match="unpacks to more than"):
+        load_records(path)
+    path.write_bytes(gzip.compress(json.dumps(ROW).encode()))
+    assert len(load_records(path)) == 1
+
+
+@pytest.mark.parametrize("deep", ["[" * 100_000, "[" * 500 + "]" * 500, '{"a":' * 500 + "1" + "}" * 500])
+@pytest.mark.parametrize("suffix", [".jsonl", ".json"])
+def test_deep_rows_are_bad_rows(tmp_path: Path, deep: str, suffix: str) -> None:
+    path = tmp_path / f"records{suffix}"
+    row = f'{{"question": "q", "schema": "s", "sql": {deep}}}'
+    path.write_text(f"[{row}]" if suffix == ".json" else f"{json.dumps(ROW)}\n{row}")
+    with pytest.raises(RecordError, match="nested deeper"):
+        load_records(path)

@@ -13,7 +13,10 @@ CONFIG = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "max_pos
 
 
 def safetensors(path, names, dtype="BF16"):
-    header = {name: {"dtype": dtype, "shape": [1], "data_offsets": [2 * i, 2 * i + 2]} for i, name in enumerate(names)}
+    shape = [2] if dtype == "U8" else [1]
+    header = {
+        name: {"dtype": dtype, "shape": shape, "data_offsets": [2 * i, 2 * i + 2]} for i, name in enumerate(names)
+    }
     raw = json.dumps({"__metadata__": {"format": "pt"}} | header).encode()
     path.write_bytes(struct.pack("<Q", len(raw)) + raw + bytes(2 * len(names)))
 
@@ -81,7 +84,7 @@ def shard_then(change):
         (without("tokenizer.json"), "could not find the expected file tokenizer.json"),
         (without("model.safetensors"), "could not find the expected file model.safetensors"),
         (lambda model: (model / "config.json").write_text("{"), "config.json is not valid JSON"),
-        (lambda model: (model / "config.json").write_text("[]"), "config.json holds a list"),
+        (lambda model: (model / "config.json").write_text("[]"), "config.json holds a JSON list"),
         (edit("config.json", architectures=["GemmaForCausalLM"]), "unsupported model architecture GemmaForCausalLM"),
         (edit("config.json", architectures=None), "unsupported model architecture none"),
         (edit("config.json", quantization_config={"load_in_4bit": True}), "quantized weights cannot be imported"),

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from sqlquarry.errors import MergeError, UnsupportedAdapterError, UnusedTensorsError
 from sqlquarry.merging.adapter import LoraAdapter
 from sqlquarry.merging.plan import MergePlan, plan_merge
+from sqlquarry.merging.refusals import refuse_malformed
 from sqlquarry.merging.tensorfile import TensorFile
 
 PLAIN = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "init_lora_weights": True}
@@ -126,3 +127,27 @@ def test_tensors_without_a_place_are_refused(
 def test_a_magnitude_without_factors_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MergeError, match=r"lora_magnitude_vector but no lora_A for model\.norm"):
         plan(tmp_path, lora_tensors() | {"base_model.model.model.norm.lora_magnitude_vector": torch.ones(64)})
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        *({"lora_alpha": value} for value in ("8", None, [8], True)),
+        *({"alpha_pattern": value} for value in (["q_proj"], {"q_proj": "8"}, {"(": 8}, {"a{99999999999}": 8}, "x")),
+        # Each takes longer than anybody waits on a name of 60 characters.
+        *({"alpha_pattern": {value: 8}} for value in ("(.*)*x", "(a|a|.)+x", ".*.*.*.*.*x", "(?:.+){9}x", "q" * 501)),
+        *({"target_parameters": value} for value in ("x", {"a": 1}, 3)),
+        *({"trainable_token_indices": value} for value in (["1"], {"embed_tokens": 3}, [1.0], [True], 3)),
+    ],
+)
+def test_values_that_a_merge_cannot_compute_with_are_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(MergeError, match=next(iter(fields))):
+        refuse_malformed({"peft_type": "LORA"} | fields)
+
+
+def test_values_of_peft_are_accepted() -> None:
+    patterns = {"q_proj": 16, r"^model\.layers\.[0-3]\.self_attn": 4.5, ".*mlp.*": 8, "model.layers.(0|1).x": 1}
+    fields = {"lora_alpha": 16.5, "alpha_pattern": patterns, "target_parameters": ["experts.gate_up_proj"]}
+    refuse_malformed({"peft_type": "LORA"})
+    refuse_malformed(fields | {"trainable_token_indices": [1, 2]})
+    refuse_malformed(fields | {"trainable_token_indices": {"embed_tokens": [0]}, "alpha_pattern": None})

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import struct
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +64,22 @@ def llama(config: dict[str, Any]) -> ModelShape:
 
 def save_headers(directory: Path, config: dict[str, Any]) -> Path:
     """A base model of headers only: config.json and a safetensors file whose data nobody reads."""
-    header = {name: {"dtype": dtype, "shape": shape} for name, (dtype, shape) in llama_tensors(config).items()}
-    text = json.dumps(header | {"__metadata__": {"format": "pt"}}).encode()
-    (directory / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text)
+    write_holes(directory / "model.safetensors", {name: shape for name, (_, shape) in llama_tensors(config).items()})
     (directory / "config.json").write_text(json.dumps(config))
     return directory
+
+
+def write_holes(path: Path, shapes: Mapping[str, Sequence[int]]) -> None:
+    """A whole safetensors file of bfloat16, whose data takes no room on the disk."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, shape in shapes.items():
+        start, end = end, end + 2 * math.prod(shape)
+        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.truncate(8 + len(text) + end)
 
 
 def plan(
@@ -427,8 +440,7 @@ def test_what_has_experts_is_forecast_as_it_runs_uncompiled(tmp_path: Path) -> N
         for expert in range(4)
         for matrix in ("w1", "w2", "w3")
     }
-    header = json.dumps({name: {"dtype": "BF16", "shape": shape} for name, shape in tensors.items()}).encode()
-    (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    write_holes(tmp_path / "model.safetensors", tensors)
     (tmp_path / "config.json").write_text(json.dumps(TINY | {"num_local_experts": 4, "num_experts_per_tok": 2}))
     tokenizer = tiny_tokenizer()
     formatter = PromptFormatter().bind(tokenizer)

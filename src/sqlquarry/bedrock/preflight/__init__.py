@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sqlquarry.artifacts import MANIFEST, MergedModel
+from sqlquarry.artifacts import MANIFEST, Manifest, MergedModel
 from sqlquarry.bedrock.dialect import export_files
 from sqlquarry.bedrock.preflight import config, tensors, tokenizer
 from sqlquarry.bedrock.preflight.account import attempt, check_account, check_bucket
@@ -21,6 +21,7 @@ from sqlquarry.bedrock.preflight.repairs import Repair, repair
 from sqlquarry.bedrock.preflight.request import Request, check_request, names_a_bucket
 from sqlquarry.bedrock.preflight.source import LocalSource, S3Source, Source
 from sqlquarry.errors import ArtifactError, PreflightError, SQLQuarryError
+from sqlquarry.metadata import check_size
 from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
 
 __all__ = ["Finding", "PreflightReport", "Repair", "preflight", "repair"]
@@ -196,8 +197,6 @@ def _trained_with(merged: MergedModel, formatter: PromptFormatter) -> Iterator[F
 
 def _upload_finished(source: Source) -> Iterator[Finding]:
     """A prefix that this library uploaded has its manifest, and all that the manifest names."""
-    import json
-
     fix = "Run import_model again: it goes on where it stopped"
     if MANIFEST not in source.sizes:
         if PROMPT_FILE in source.sizes:
@@ -205,7 +204,8 @@ def _upload_finished(source: Source) -> Iterator[Finding]:
             yield error("unfinished", MANIFEST, message, "A job would read a part of the model", fix)
         return
     try:
-        entries = json.loads(source.read(MANIFEST))["files"]
+        check_size(MANIFEST, source.sizes[MANIFEST])
+        entries = Manifest.parse(source.read(MANIFEST), MANIFEST).files
         wrong = [name for name, entry in entries.items() if source.sizes.get(name) != entry["bytes"]]
     except (OSError, *_MALFORMED) as problem:
         yield error("manifest", MANIFEST, f"it cannot be read ({problem})", "It says what belongs to the model", fix)

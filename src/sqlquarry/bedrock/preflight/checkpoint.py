@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,8 +11,10 @@ from sqlquarry.bedrock.chat_template import TEMPLATE_FILES, templates
 from sqlquarry.bedrock.dialect import OPTIONAL_FILES, JsonObject
 from sqlquarry.bedrock.preflight.findings import Finding, error
 from sqlquarry.bedrock.preflight.source import Source
-from sqlquarry.bedrock.weights import INDEX, Tensor, Weights, parse_index, parse_shard
+from sqlquarry.bedrock.weights import Weights
+from sqlquarry.metadata import check_size, parse_object
 from sqlquarry.prompt import PromptFormatter
+from sqlquarry.safetensors_header import INDEX, Tensor, parse_header, parse_index
 
 _REQUIRED = ("config.json", "tokenizer_config.json", "tokenizer.json")
 _PROCESSORS = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
@@ -95,7 +96,7 @@ def read_files(
             return rewritten[name]
         if rewritten and name in TEMPLATE_FILES:
             return None
-        return source.read(name) if name in source.sizes else None
+        return _small(source, name) if name in source.sizes else None
 
     names = [*_REQUIRED, *(name for name in _OTHERS if name in source.sizes or name in rewritten)]
     with ThreadPoolExecutor(_READERS) as pool:
@@ -106,11 +107,7 @@ def read_files(
             if raw is None:
                 findings.append(_missing(name, source.sizes))
                 continue
-            loaded = json.loads(raw)
-            if not isinstance(loaded, dict):
-                findings.append(_unreadable(name, f"it holds a JSON {type(loaded).__name__}, not an object"))
-                continue
-            files[name] = loaded
+            files[name] = parse_object(raw, name)
         except (OSError, ValueError) as problem:
             findings.append(_unreadable(name, str(problem)))
     try:
@@ -138,21 +135,27 @@ def read_weights(source: Source) -> tuple[Weights | None, list[Finding]]:
     findings: list[Finding] = []
     with ThreadPoolExecutor(_READERS) as pool:
         futures = {
-            name: pool.submit(parse_shard, name, source.sizes[name], partial(source.read, name)) for name in names
+            name: pool.submit(parse_header, name, source.sizes[name], partial(source.read, name)) for name in names
         }
     shards: dict[str, Mapping[str, Tensor]] = {}
     for name, future in futures.items():
         try:
-            shards[name] = future.result()
+            shards[name] = future.result().tensors
         except (OSError, ValueError) as problem:
             findings.append(_bad_weights(name, str(problem)))
     index = None
     if INDEX in source.sizes:
         try:
-            index = parse_index(source.read(INDEX))
+            index = parse_index(_small(source, INDEX))
         except (OSError, ValueError) as problem:
             findings.append(_bad_weights(INDEX, str(problem)))
     return None if findings else Weights(shards, {name: source.sizes[name] for name in names}, index), findings
+
+
+def _small(source: Source, name: str) -> bytes:
+    """The content of a metadata file, whose size is looked at first."""
+    check_size(name, source.sizes[name])
+    return source.read(name)
 
 
 def _missing(name: str, sizes: Mapping[str, int]) -> Finding:

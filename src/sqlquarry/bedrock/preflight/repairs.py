@@ -15,8 +15,9 @@ from sqlquarry.bedrock.preflight.checkpoint import read_files, read_weights
 from sqlquarry.bedrock.preflight.reshard import SHARD_BYTES, Plan, plan, replaced_leftovers, write_index, write_shards
 from sqlquarry.bedrock.preflight.source import LocalSource
 from sqlquarry.bedrock.preflight.tensors import duplicates, stored_dtype
-from sqlquarry.bedrock.weights import INDEX, ONE_SHARD, Weights
+from sqlquarry.bedrock.weights import ONE_SHARD, Weights
 from sqlquarry.errors import BedrockError, ConfigError
+from sqlquarry.safetensors_header import INDEX
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,13 @@ def repair(
     if weights is None or unreadable:
         problems = "\n".join(f"- {finding}" for finding in (*unreadable, *bad_weights))
         raise BedrockError(f"{directory} cannot be repaired before its files can be read:\n{problems}")
-    metadata = _metadata(directory, weights)
+    try:
+        metadata = _metadata(directory, weights)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise BedrockError(
+            f"{directory} cannot be repaired: its metadata is not that of a model ({type(error).__name__}: {error}). "
+            "Restore the base model's files."
+        ) from error
     division = plan(weights, max_shard_bytes)
     if output is None:
         return _apply(directory, directory, metadata, weights, division)

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sqlquarry.artifacts import write_json
-from sqlquarry.bedrock.weights import INDEX, Tensor, Weights
+from sqlquarry.bedrock.weights import Weights
 from sqlquarry.errors import BedrockError
+from sqlquarry.metadata import read_object
+from sqlquarry.safetensors_header import INDEX, Tensor
 
 SHARD_BYTES = 5 * 10**9  # what transformers 4 calls "5GB", its default
 _BLOCK_BYTES = 16 * 2**20
@@ -88,8 +90,10 @@ def replaced_leftovers(directory: Path, weights: Weights) -> list[str]:
     """Files that a killed `write_shards` had still to remove."""
     if weights.index is None:
         return []
-    names = json.loads((directory / INDEX).read_bytes()).get("metadata", {}).get(_REPLACED, [])
-    return [name for name in names if name in weights.shards and name not in weights.index.values()]
+    metadata = read_object(directory / INDEX).get("metadata")
+    names = metadata.get(_REPLACED) if isinstance(metadata, dict) else None
+    replaced = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+    return [name for name in replaced if name in weights.shards and name not in weights.index.values()]
 
 
 def write_index(weights: Weights, directory: Path) -> None:

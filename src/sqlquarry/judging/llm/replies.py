@@ -28,7 +28,7 @@ def read_json(text: str, rubric: Rubric) -> Opinion | None:
     """The opinion in a reply that is one JSON object of the rubric's schema and nothing else; None where it is not."""
     try:
         content = json.loads(text, object_pairs_hook=_unique)
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError):  # the length of a reply is bounded by the tokens asked for
         return None
     if not isinstance(content, dict) or content.keys() != rubric.schema["properties"].keys():
         return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,12 +12,14 @@ from typing import TYPE_CHECKING, Any, Self
 from sqlquarry.artifacts import Judgement, Record, write_json
 from sqlquarry.errors import JudgingError, SQLQuarryError
 from sqlquarry.judging.statistics import Estimate, PairedComparison, clustered_estimate, estimate
+from sqlquarry.metadata import parse_json
 
 if TYPE_CHECKING:  # these modules import this one
     from sqlquarry.judging.calibration import Calibration
     from sqlquarry.judging.report.analysis import Disagreement, SliceChange
 
 REPORT_VERSION = 2
+_MAX_VALUES = 100_000_000  # those of a million judged records, each with its details
 _READABLE_VERSIONS = (1, REPORT_VERSION)  # 1 is the same without `about` and alternative gold queries
 
 
@@ -208,7 +209,8 @@ class Report:
             JudgingError: the file is missing or not such a report.
         """
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            # Data of the user's own, which may be large, but is bounded in depth as anything that is read.
+            content = parse_json(Path(path).read_bytes(), str(path), lenient=True, max_values=_MAX_VALUES)
             version, graders = content["version"], tuple(content["graders"])
             entries = tuple(map(_entry, content["entries"]))
             about = dict(content.get("about", {}))

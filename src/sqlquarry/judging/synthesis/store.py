@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlquarry.judging.synthesis.search import Suite
+from sqlquarry.metadata import read_object
 
 _MANIFEST = "suite.json"
 
@@ -73,8 +74,8 @@ def save(folder: Path, suite: Suite | str) -> StoredSuite:
 
 def load(folder: Path) -> StoredSuite | None:
     """The suite that was saved there; None where there is none, or a file is not what the manifest says."""
-    with suppress(FileNotFoundError, ValueError):
-        content = json.loads((folder / _MANIFEST).read_text("utf-8"))
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        content = read_object(folder / _MANIFEST, lenient=True)
         suite = _stored(folder, content)
         digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in suite.paths]
         if suite.quarantined or digests == content["databases"]:
