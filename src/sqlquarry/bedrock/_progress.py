@@ -8,7 +8,7 @@ def progress(*columns: ProgressColumn, show: bool = True) -> Progress:
     """A rich progress display: description, bar, `columns`, elapsed time."""
     console = Console(stderr=True)
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         *columns,
         TimeElapsedColumn(),

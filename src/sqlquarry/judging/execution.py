@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -19,6 +18,7 @@ from sqlquarry.judging.databases import DatabaseSource, NamedDatabases
 from sqlquarry.judging.engines import engine_of
 from sqlquarry.judging.ordering import is_ordered, tied_places, with_order_keys
 from sqlquarry.judging.sandbox import Failure, Limits, Rows, Sandbox
+from sqlquarry.judging.storable import storable
 
 _SHOWN_ROWS = 10
 _SHOWN_CHARACTERS = 200
@@ -236,12 +236,10 @@ def _shown(result: Rows | Failure) -> dict[str, Any]:
     if isinstance(result, Failure):
         return {"error": result.kind, "message": result.message}
     rows = [[_shown_cell(cell) for cell in row] for row in result.rows[:_SHOWN_ROWS]]
-    return {"columns": list(result.columns), "rows": rows, "count": len(result.rows)}
+    return {"columns": [_shown_cell(name) for name in result.columns], "rows": rows, "count": len(result.rows)}
 
 
 def _shown_cell(cell: Any) -> Any:
-    if isinstance(cell, bytes):
-        cell = f"X'{cell[:_SHOWN_CHARACTERS].hex()}'"
-    if isinstance(cell, str) and len(cell) > _SHOWN_CHARACTERS:
-        return cell[:_SHOWN_CHARACTERS] + "…"
-    return str(cell) if isinstance(cell, float) and not math.isfinite(cell) else cell
+    if isinstance(cell, str | bytes) and len(cell) > _SHOWN_CHARACTERS:
+        return storable(cell[:_SHOWN_CHARACTERS]) + "…"
+    return storable(cell)

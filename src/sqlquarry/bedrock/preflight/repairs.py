@@ -17,6 +17,7 @@ from sqlquarry.bedrock.preflight.source import LocalSource
 from sqlquarry.bedrock.preflight.tensors import duplicates, stored_dtype
 from sqlquarry.bedrock.weights import INDEX, ONE_SHARD, Weights
 from sqlquarry.errors import BedrockError, ConfigError
+from sqlquarry.text import visible
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Repair:
     message: str
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.message}"
+        return visible(f"{self.where}: {self.message}")
 
 
 def repair(

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from typing import NamedTuple
 
 from sqlquarry.artifacts import Record
 from sqlquarry.judging.llm.rubric import NO_MISTAKE, Rubric
+from sqlquarry.text import visible
 
-# Unicode categories that show nothing, or change the direction of what is shown; tab and line feed are meant.
-_INVISIBLE = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
 _RUNS_COMMENTS = frozenset({"mysql", "doris", "singlestore", "starrocks"})
 
 
@@ -36,7 +34,7 @@ def question(record: Record, candidate: str, *, candidate_first: bool = False) -
     queries = [("reference", without_comments(gold, record.dialect)) for gold in record.golds]
     shown = ("candidate", without_comments(candidate, record.dialect))
     parts += [shown, *queries] if candidate_first else [*queries, shown]
-    parts = [(name, _visible(text).strip()) for name, text in parts]
+    parts = [(name, visible(text).strip()) for name, text in parts]
     code = hashlib.sha256("\0".join(f"{name}\0{text}" for name, text in parts).encode()).hexdigest()[:12]
     return Question("\n\n".join(f"<{name}-{code}>\n{text}\n</{name}-{code}>" for name, text in parts), code)
 
@@ -86,12 +84,3 @@ def without_comments(sql: str, dialect: str) -> str:
         kept, end = kept + text[token.start : token.end + 1], token.end + 1
     rest = text[end:]
     return (kept + rest if dialect in _RUNS_COMMENTS and "/*!" in rest else kept).strip()
-
-
-def _visible(text: str) -> str:
-    return "".join(
-        character
-        if character in "\t\n" or unicodedata.category(character) not in _INVISIBLE
-        else f"\\u{{{ord(character):x}}}"
-        for character in text.replace("\r\n", "\n")
-    )
