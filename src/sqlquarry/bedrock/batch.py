@@ -16,7 +16,6 @@ from sqlquarry.bedrock._progress import progress
 from sqlquarry.bedrock.failures import explained
 from sqlquarry.bedrock.waiting import Patience, Waiter
 from sqlquarry.errors import BedrockError, ConfigError
-from sqlquarry.text import visible
 
 Answer = TypeVar("Answer")
 
@@ -91,8 +90,9 @@ class Batches:
         places = [place for place, answer in enumerate(answers) if answer is None]
         try:
             with progress(MofNCompleteColumn(), show=self.show_progress) as bar:
-                label = visible(f"generate with {self.label}", one_line=True)
-                task = bar.add_task(label, total=len(requests), completed=len(requests) - len(places))
+                task = bar.add_task(
+                    f"generate with {self.label}", total=len(requests), completed=len(requests) - len(places)
+                )
                 for turn, answer in parallel(ask, [requests[place] for place in places], self.concurrency):
                     answers[places[turn]] = answer
                     bar.advance(task)

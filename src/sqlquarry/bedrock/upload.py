@@ -18,7 +18,6 @@ from sqlquarry.bedrock.failures import explained
 from sqlquarry.bedrock.prefix import Prefix
 from sqlquarry.bedrock.transfer import PART_BYTES, REQUESTS_IN_FLIGHT, Outgoing, Transfer
 from sqlquarry.errors import BedrockError
-from sqlquarry.text import visible
 
 
 def upload(
@@ -74,7 +73,7 @@ def upload(
         weights = [file for file in files if file.key.endswith(".safetensors")]
         total = sum(file.size for file in files)
         with progress(DownloadColumn(), TransferSpeedColumn(), show=show_progress) as bar:
-            task = bar.add_task(visible(f"upload to {s3_uri}", one_line=True), total=total)
+            task = bar.add_task(f"upload to {s3_uri}", total=total)
             transfer = Transfer(
                 s3,
                 prefix.bucket,

@@ -9,7 +9,6 @@ from sqlquarry.bedrock.preflight import PreflightReport
 from sqlquarry.bedrock.preflight.__main__ import show
 from sqlquarry.bedrock.preflight.findings import error
 from sqlquarry.bedrock.preflight.repairs import Repair
-from sqlquarry.text import visible
 
 NAME = "[red]a[/red][link=http://x]b\x1b[2J\x9b1m\u202ec"
 
@@ -23,7 +22,7 @@ def test_a_bar_shows_its_name_as_it_is(monkeypatch) -> None:
     console, text = console_and_text()
     monkeypatch.setattr(_progress, "Console", lambda **_: console)
     with _progress.progress() as bar:
-        bar.add_task(visible(f"upload to {NAME}", one_line=True), total=1)
+        bar.add_task(f"upload to {NAME}", total=1)
     assert r"upload to [red]a[/red][link=http://x]b\u{1b}[2J\u{9b}1m\u{202e}c" in text.getvalue()
 
 
