@@ -49,9 +49,9 @@ class ExecutionGrader:
     whatever the record's is, unless the source of the databases translates it.
 
     Databases are opened read-only, in processes of their own that can be killed; only one statement that reads is run.
-    These processes end with the judge. Of its environment they see locale, time zone, folders of libraries and temporary
-    files, and for a server what its client reads, such as PGPASSWORD and HOME; no keys of clouds, no tokens. Nothing is
-    written beside an SQLite file: if its logs cannot be read in place, a private copy is read.
+    These processes end with the judge. Of its environment they see locale, time zone, folders of libraries and of
+    temporary files, and for a server what its client reads, such as PGPASSWORD and HOME, but no keys of clouds and no
+    tokens. Nothing is written beside an SQLite file: if its logs cannot be read in place, a private copy is read.
     Gold results are kept and used again. It may be used from several threads.
 
     Args:
