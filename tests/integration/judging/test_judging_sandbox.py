@@ -17,7 +17,6 @@ import pytest
 from sqlquarry.judging.engines import POSTGRESQL, SQLITE, engine_of, sqlite_copy
 from sqlquarry.judging.sandbox import Failure, Limits, Rows, Sandbox, _environment
 
-linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 FOR_EVER = "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT count(*) FROM r"
 JUDGE = """
 import sys, threading
@@ -54,7 +53,6 @@ def stopped_within(pid: int, seconds: float) -> bool:
     return not is_running(pid)
 
 
-@linux
 @pytest.mark.parametrize(
     ("suffix", "heavy"),
     [
@@ -84,7 +82,6 @@ def test_a_child_ends_soon_after_a_judge_that_was_killed_in_the_middle_of_a_quer
             os.kill(child, signal.SIGKILL)
 
 
-@linux
 def test_a_child_outlives_the_thread_that_started_it(sandbox, tmp_path) -> None:
     path = tmp_path / "a.sqlite"
     sqlite3.connect(path).close()
@@ -97,7 +94,6 @@ def test_a_child_outlives_the_thread_that_started_it(sandbox, tmp_path) -> None:
     assert child_of(sandbox) == child
 
 
-@linux
 def test_a_child_inherits_neither_secrets_nor_open_files(sandbox, tmp_path, monkeypatch) -> None:
     for name in ("AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "PGPASSWORD", "GITHUB_TOKEN", "PYTHONPATH", "HOME", "LD_PRELOAD"):
         monkeypatch.setenv(name, "hush")
@@ -135,7 +131,6 @@ def test_the_clients_of_servers_get_their_own_settings_only(monkeypatch) -> None
     assert asked & set(_environment(engine_of("oracle://host/db"))) == {"HOME", "TNS_ADMIN"}
 
 
-@linux
 def test_cpu_time_is_bounded_for_each_query_and_not_for_the_process(tmp_path) -> None:
     box = Sandbox(Limits(time_limit_s=0.5))
     path = tmp_path / "a.sqlite"
