@@ -29,10 +29,13 @@
     │   └── JudgeFailedError          an LLM judge failed again and again; what it finished is kept
     └── EmulatorError                 the local AWS could not start, or moto changed underneath it
 
-Messages say what happened, with which value, and what to do next.
+Messages say what happened, with which value, and what to do next. They may quote records, SQL, file names and messages
+of servers, so `str(error)` shows what a terminal would obey as visible text; `args` keep it as it came.
 """
 
 from typing import Any
+
+from sqlquarry.text import visible
 
 __all__ = [
     "ArtifactError",
@@ -67,7 +70,10 @@ __all__ = [
 
 
 class SQLQuarryError(Exception):
-    """Base of every error in this library."""
+    """Base of every error in this library; its text is safe to print."""
+
+    def __str__(self) -> str:
+        return visible(super().__str__())
 
 
 class MissingExtraError(SQLQuarryError, ImportError):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -23,8 +22,9 @@ from sqlquarry.bedrock.prefix import split_uri
 from sqlquarry.errors import BedrockError, ConfigError, GenerationError, MetadataError
 from sqlquarry.metadata import parse_object
 from sqlquarry.prompt import PromptFormatter
+from sqlquarry.text import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 _INVOCATION_TYPE = {"converse": "Converse", "claude": "InvokeModel"}
 _DONE = ("Completed", "PartiallyCompleted")
 _OVER = ("Failed", "Stopped", "Expired")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
-import logging
 import re
 import time
 import warnings
@@ -22,8 +21,9 @@ from sqlquarry.bedrock.responses import Piece, parse_answer, parse_chunk
 from sqlquarry.bedrock.waiting import Patience, Waiter
 from sqlquarry.errors import ConfigError, GenerationError
 from sqlquarry.prompt import PromptFormatter
+from sqlquarry.text import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 _ARN = re.compile(r"arn:aws(?:-[^:]+)?:bedrock:([a-z0-9-]{1,20}):[0-9]{12}:imported-model/[a-z0-9]{12}")
 _READ_TIMEOUT_S = 300  # botocore's 60 s end before a busy model has answered
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args
@@ -18,8 +17,9 @@ from sqlquarry.bedrock.waiting import Patience, Waiter
 from sqlquarry.errors import BedrockError, ConfigError, GenerationError, MetadataError
 from sqlquarry.metadata import parse_object
 from sqlquarry.prompt import PromptFormatter
+from sqlquarry.text import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 _READ_TIMEOUT_S = 300  # long answers of large models take more than botocore's 60 s
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
-import logging
 import re
 import tempfile
 import time
@@ -35,8 +34,9 @@ from sqlquarry.bedrock.upload import discard_unfinished, upload
 from sqlquarry.errors import BedrockError, ConfigError, CorruptArtifactError, PromptMismatchError
 from sqlquarry.metadata import read_object
 from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
+from sqlquarry.text import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 _ROLE_ARN = re.compile(r"arn:aws(-[^:]+)?:iam::([0-9]{12})?:role/.+")
 _JOB_NAME_CHARACTERS = 63

@@ -6,7 +6,6 @@ stops a job.
 
 from __future__ import annotations
 
-import logging
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,8 +26,9 @@ from sqlquarry.bedrock.failures import (
     says,
 )
 from sqlquarry.errors import BedrockError, ImportJobError, ImportTimeoutError
+from sqlquarry.text import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 MANIFEST_TAG = "sqlquarry:manifest"
 PROMPT_TAG = "sqlquarry:prompt"

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import re
 import time
 from collections.abc import Callable
@@ -19,8 +18,9 @@ from typing import Any, NamedTuple
 from sqlquarry.bedrock._aws import aws_client
 from sqlquarry.bedrock.failures import error_code, explained
 from sqlquarry.errors import BedrockError, ConfigError
+from sqlquarry.text import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 _DESCRIPTION = "Amazon Bedrock reads models for Custom Model Import (SQLQuarry)"
 _ROLE_NAME = re.compile(r"[\w+=,.@-]{1,64}", re.ASCII)

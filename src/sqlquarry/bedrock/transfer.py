@@ -13,7 +13,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import logging
 import threading
 import time
 import zlib
@@ -26,8 +25,9 @@ from typing import Any, TypeVar
 from sqlquarry.bedrock._parallel import parallel
 from sqlquarry.bedrock.failures import error_code, explained, is_transient
 from sqlquarry.errors import CorruptArtifactError
+from sqlquarry.text import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 Answer = TypeVar("Answer")
 
 PART_BYTES = 16 * 2**20

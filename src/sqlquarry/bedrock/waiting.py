@@ -7,7 +7,6 @@ Source: "Invoke your imported model", docs.aws.amazon.com/bedrock/latest/usergui
 
 from __future__ import annotations
 
-import logging
 import random
 import threading
 from collections.abc import Callable
@@ -18,8 +17,9 @@ from typing import TypeVar
 from sqlquarry.bedrock.failures import error_code
 from sqlquarry.bedrock.inflight import InFlight
 from sqlquarry.errors import ModelNotReadyError
+from sqlquarry.text import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 Answer = TypeVar("Answer")
 
 _THROTTLED = ("ThrottlingException", "ServiceUnavailableException")

@@ -11,6 +11,7 @@ import signal
 from collections.abc import Sequence
 
 from sqlquarry.emulator.local import LocalAWS
+from sqlquarry.text import visible
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -27,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with LocalAWS(port=options.port, import_seconds=options.import_seconds, cold_seconds=options.cold_seconds) as aws:
         said = {"endpoint": aws.endpoint_url, "role": aws.role_arn, "bucket": aws.bucket, "region": aws.region}
         lines = [json.dumps(said)] if options.json else [f"{name:9} {value}" for name, value in said.items()]
-        print("\n".join(lines), flush=True)
+        print(visible("\n".join(lines)), flush=True)
         signal.sigwait(ends)
 
 

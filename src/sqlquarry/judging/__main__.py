@@ -13,6 +13,7 @@ from pathlib import Path
 from sqlquarry.errors import SQLQuarryError
 from sqlquarry.judging.report import Report
 from sqlquarry.judging.report.checks import checks, write_junit
+from sqlquarry.text import visible
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,7 +41,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.junit:
         write_junit(options.junit, made)
     failures = [f"FAILED {check.group} {check.name}: {check.failure}" for check in made if check.failure is not None]
-    sys.stdout.write("\n".join([*lines, *failures]) + "\n")
+    sys.stdout.write(visible("\n".join([*lines, *failures])) + "\n")
     return 1 if failures else 0
 
 

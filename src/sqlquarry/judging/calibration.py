@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sqlquarry.errors import JudgingError
 from sqlquarry.extras import require
 from sqlquarry.judging.statistics import Estimate, estimate
+from sqlquarry.text import visible
 
 if TYPE_CHECKING:
     from sqlquarry.judging.report import Report
@@ -47,7 +48,7 @@ class Calibration:
     note: str = ""
 
     def __str__(self) -> str:
-        return (
+        return visible(
             f"{self.judge} against {self.reference} on {self.n} records: agreement {self.agreement:.1%}, kappa "
             f"{self.kappa:.2f}, sensitivity {self.sensitivity}, specificity {self.specificity}; corrected accuracy: "
             f"{self.note or self.corrected}"

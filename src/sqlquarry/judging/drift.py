@@ -10,6 +10,7 @@ from sqlquarry.errors import JudgingError
 from sqlquarry.judging.report.analysis import compare, require_same_records
 from sqlquarry.judging.report.model import Report
 from sqlquarry.judging.statistics import Estimate, PairedComparison, holm, p_text
+from sqlquarry.text import visible
 
 _LEVEL = 0.05
 
@@ -66,7 +67,7 @@ class Drift(NamedTuple):
                 f"{step.after:<{width}}  {found.after.value:8.1%}  {100 * found.difference:+6.1f}  {interval}  "
                 f"{found.fixed:>6}  {found.broken:>6}  {step.other_text:>10}  {p_text(step.adjusted_p)}"
             )
-        return "\n".join([*lines, f"{self.first} to {self.steps[-1].after}: {self.whole}", self.verdict])
+        return visible("\n".join([*lines, f"{self.first} to {self.steps[-1].after}: {self.whole}", self.verdict]))
 
     @property
     def verdict(self) -> str:

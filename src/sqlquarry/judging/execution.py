@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -19,6 +18,7 @@ from sqlquarry.judging.databases import DatabaseSource, NamedDatabases
 from sqlquarry.judging.engines import engine_of
 from sqlquarry.judging.ordering import is_ordered, tied_places, with_order_keys
 from sqlquarry.judging.sandbox import Failure, Limits, Rows, Sandbox
+from sqlquarry.judging.storable import storable
 
 _SHOWN_ROWS = 10
 _SHOWN_CHARACTERS = 200
@@ -49,6 +49,9 @@ class ExecutionGrader:
     whatever the record's is, unless the source of the databases translates it.
 
     Databases are opened read-only, in processes of their own that can be killed; only one statement that reads is run.
+    These processes end with the judge. Of its environment they see locale, time zone, folders of libraries and of
+    temporary files, and for a server what its client reads, such as PGPASSWORD and HOME, but no keys of clouds and no
+    tokens. Nothing is written beside an SQLite file: if its logs cannot be read in place, a private copy is read.
     Gold results are kept and used again. It may be used from several threads.
 
     Args:
@@ -236,12 +239,10 @@ def _shown(result: Rows | Failure) -> dict[str, Any]:
     if isinstance(result, Failure):
         return {"error": result.kind, "message": result.message}
     rows = [[_shown_cell(cell) for cell in row] for row in result.rows[:_SHOWN_ROWS]]
-    return {"columns": list(result.columns), "rows": rows, "count": len(result.rows)}
+    return {"columns": [_shown_cell(name) for name in result.columns], "rows": rows, "count": len(result.rows)}
 
 
 def _shown_cell(cell: Any) -> Any:
-    if isinstance(cell, bytes):
-        cell = f"X'{cell[:_SHOWN_CHARACTERS].hex()}'"
-    if isinstance(cell, str) and len(cell) > _SHOWN_CHARACTERS:
-        return cell[:_SHOWN_CHARACTERS] + "…"
-    return str(cell) if isinstance(cell, float) and not math.isfinite(cell) else cell
+    if isinstance(cell, str | bytes) and len(cell) > _SHOWN_CHARACTERS:
+        return storable(cell[:_SHOWN_CHARACTERS]) + "…"
+    return storable(cell)

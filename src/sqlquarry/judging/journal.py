@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlquarry.errors import JudgingError
+from sqlquarry.judging.storable import storable
 from sqlquarry.metadata import parse_json
 
 # Part of every key: a release that judges differently raises it, and older verdicts are made anew.
@@ -54,8 +55,8 @@ class Journal:
         return self._values.get(key)
 
     def add(self, key: str, value: Mapping[str, Any]) -> None:
-        """Keep `value` (ready for JSON) for this and later runs; it is with the operating system on return."""
-        line = json.dumps({"key": key, "value": value}).encode() + b"\n"
+        """Keep `value` for this and later runs, as `storable` writes it; it is with the operating system on return."""
+        line = json.dumps({"key": key, "value": storable(value)}, allow_nan=False).encode() + b"\n"
         with self._lock:
             self._values[key] = json.loads(line)["value"]
             self._file.write(line)

@@ -231,7 +231,10 @@ def _answered(generator: TextGenerator, records: Sequence[Record], journal: Jour
         raise
     known = [journal.get(key) for key in keys]
     return [
-        Generation(**value | {"logprobs": value["logprobs"] and tuple(value["logprobs"])}) for value in known if value
+        # An infinite one is text in the journal.
+        Generation(**value | {"logprobs": value["logprobs"] and tuple(map(float, value["logprobs"]))})
+        for value in known
+        if value
     ]
 
 

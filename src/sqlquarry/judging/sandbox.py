@@ -11,19 +11,24 @@ import contextlib
 import marshal
 import math
 import os
+import re
 import select
+import shlex
+import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from sqlquarry.errors import ConfigError, JudgingError
 from sqlquarry.extras import require
 from sqlquarry.judging import sandbox_child
-from sqlquarry.judging.engines import Engine, engine_of, file_of
+from sqlquarry.judging.engines import SQLITE_COPY, Engine, engine_of, file_of
 
 FailureKind = Literal[
     "syntax", "no_such_column", "no_such_table", "timeout", "too_many_rows", "forbidden", "unavailable", "other"
@@ -31,6 +36,10 @@ FailureKind = Literal[
 _GRACE_S = 0.5  # from the time limit to the kill: the engine gets the chance to stop by itself
 _BLOCK_BYTES = 1 << 20
 _ADDRESS_SPACE_BYTES = 3 << 30  # of a child, besides what its queries may use
+_COPYING_S = 600.0
+_LONGEST_MESSAGE = 1000  # characters; engines quote the query
+# What a child inherits: how text is coded, where libraries and temporary files are, the zone of SQLite's "localtime".
+_ENVIRONMENT = r"LANG|LC_\w+|TZ|TMPDIR|SQLITE_TMPDIR|(DY)?LD_LIBRARY_PATH"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +87,15 @@ class Limits:
 class Sandbox:
     """Child processes that run queries: as many as are asked for at the same time, kept for the next queries.
 
-    It may be used from several threads.
+    They end with this process, whatever ends it, and inherit none of its secrets. It may be used from several threads.
     """
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self._idle: dict[Engine, list[_Child]] = {}
+        self._copying = threading.Lock()
+        self._copies: dict[Path, tuple[sandbox_child.State, Path | Failure]] = {}
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def run(self, database: Path | str, sql: str) -> Rows | Failure:
         """Run one statement and fetch its rows; nothing is ever written, and every trouble with it is a `Failure`.
@@ -96,7 +108,15 @@ class Sandbox:
             JudgingError: the child process does not start, or the URL cannot be read.
             MissingExtraError: the database's engine is not installed.
         """
-        engine = engine_of(database)
+        engine, path = engine_of(database), file_of(database)
+        outcome = self._run(engine, str(path or database), sql)
+        if outcome is None and path is not None:
+            copy = self._copy_of(path)
+            outcome = copy if isinstance(copy, Failure) else self._run(engine, str(copy), sql)
+        return outcome or Failure("unavailable", "the database changes while it is read")
+
+    def _run(self, engine: Engine, database: str, sql: str) -> Rows | Failure | None:
+        """None for an SQLite database that cannot be read in place without writing."""
         idle = self._idle.setdefault(engine, [])
         child = None
         while child is None or not child.alive:
@@ -104,16 +124,42 @@ class Sandbox:
                 child = idle.pop()
             except IndexError:
                 child = _Child(engine, self.limits)
-        outcome = child.run(str(file_of(database) or database), sql, self.limits)
+        outcome = child.run(database, sql, self.limits)
         if child.alive:
             idle.append(child)
         return outcome
+
+    def _copy_of(self, path: Path) -> Path | Failure:
+        """A private copy of an SQLite database with the content of its logs, made once for each state of its files."""
+        with self._copying:
+            state = sandbox_child.state(os.path.realpath(path))
+            known, copy = self._copies.get(path, (None, None))
+            if copy is not None and known == state:
+                return copy
+            if isinstance(copy, Path):
+                copy.unlink(missing_ok=True)
+            try:
+                self._folder = self._folder or tempfile.TemporaryDirectory(prefix="sqlquarry-")
+            except OSError as error:
+                return Failure("unavailable", f"{path.name} can only be read in a copy: {error}. Set TMPDIR.")
+            target = Path(self._folder.name) / f"{len(self._copies)}-{time.monotonic_ns()}.sqlite"
+            child = _Child(SQLITE_COPY, self.limits)
+            made = child.run(os.path.realpath(path), str(target), replace(self.limits, time_limit_s=_COPYING_S))
+            child.end()
+            new: Path | Failure = target
+            if isinstance(made, Failure):
+                new = Failure("unavailable", f"{path.name} can only be read in a copy: {made.message}")
+            self._copies[path] = (state, new)
+            return new
 
     def close(self) -> None:
         """End the child processes."""
         for children in self._idle.values():
             while children:
                 children.pop().end()
+        if self._folder:
+            self._folder.cleanup()
+        self._copies, self._folder = {}, None
 
 
 class _Child:
@@ -125,11 +171,13 @@ class _Child:
         self.engine = engine
         # SQLite's needs no installed package, and starts in a third of the time without them.
         arguments = [engine.module, *sys.path] if engine.module else []
+        command = [
+            *(sys.executable, "-I", "-S", sandbox_child.__file__, str(os.getpid())),
+            *(str(_ADDRESS_SPACE_BYTES + limits.memory_bytes_limit), *arguments),
+        ]
         self.process = subprocess.Popen(  # noqa: S603 - our own script
-            [
-                *(sys.executable, "-I", "-S", sandbox_child.__file__),
-                *(str(_ADDRESS_SPACE_BYTES + limits.memory_bytes_limit), *arguments),
-            ],
+            command,
+            env=_environment(engine),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is for the judge, who then ends the child
@@ -140,14 +188,14 @@ class _Child:
             self.process.wait()
             raise JudgingError(
                 f"the process for {engine.name} queries does not start (exit status {self.process.returncode}). "
-                f"Its message stands above; try: {sys.executable} {sandbox_child.__file__} {limits.memory_bytes_limit}"
+                f"Its message is above. To repeat it: {shlex.join(command)}"
             )
 
     @property
     def alive(self) -> bool:
         return self.process.poll() is None
 
-    def run(self, database: str, sql: str, limits: Limits) -> Rows | Failure:
+    def run(self, database: str, sql: str, limits: Limits) -> Rows | Failure | None:
         process = self.process
         assert process.stdin is not None  # noqa: S101 - it is a pipe
         assert process.stdout is not None  # noqa: S101 - it is a pipe
@@ -162,6 +210,8 @@ class _Child:
             return Failure("timeout", f"killed after {limits.time_limit_s:g} s")
         except (BrokenPipeError, EOFError):
             self.end()
+            if process.returncode == -signal.SIGXCPU:
+                return Failure("timeout", f"ended after {limits.time_limit_s:g} s of CPU time")
             return Failure(
                 "other", f"the query ended its {self.engine.name} process (exit status {process.returncode})"
             )
@@ -169,8 +219,16 @@ class _Child:
             # Also after Ctrl-C: an answer that is still to come must not be taken for the next query's.
             if answer is None:
                 self.end()
+        if answer == sandbox_child.UNSETTLED:
+            return None
         outcome, first, second = answer
-        return Rows(first, second) if outcome == "rows" else Failure(first, second)
+        return Rows(first, second) if outcome == "rows" else Failure(first, second[:_LONGEST_MESSAGE])
+
+
+def _environment(engine: Engine) -> dict[str, str]:
+    """What a child of this engine may know: no keys of clouds, no tokens."""
+    allowed = re.compile(f"{_ENVIRONMENT}|{engine.environment}")
+    return {name: value for name, value in os.environ.items() if allowed.fullmatch(name)}
 
 
 def _read(pipe: int, size: int, deadline: float) -> bytes:

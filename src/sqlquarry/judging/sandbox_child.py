@@ -3,13 +3,17 @@
 It runs them on SQLite files, unless it is told the module of another engine and the folders to import it from. It reads
 requests from standard input and writes answers to standard output: 8 bytes of length, big-endian, then a marshalled
 value. The first answer, READY, comes without a request, so that starting takes none of a query's time. A request is
-(path or URL, sql, limits by name); an answer is ("rows", columns, rows) or ("failure", kind, message).
+(path or URL, sql, limits by name). An answer is ("rows", columns, rows), ("failure", kind, message), or UNSETTLED for
+an SQLite database that can only be read in a copy. The process ends with the judge, whose process id it is given.
 """
 
 from __future__ import annotations
 
+import _thread  # `threading` would take a tenth of the time in which this process starts
 import contextlib
 import marshal
+import math
+import os
 import sqlite3
 import sys
 import time
@@ -21,6 +25,9 @@ from typing import IO, Any
 
 Answer = tuple[str, Any, Any]
 READY = "ready"
+LOGS = ("-wal", "-journal")  # the files beside an SQLite database that hold a part of its content
+State = tuple[tuple[int, int, int] | None, ...]
+UNSETTLED: Answer = ("unsettled", "", "")
 
 # https://sqlite.org/c3ref/c_alter_table.html: the actions of a query that only reads.
 _READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
@@ -43,11 +50,18 @@ _KINDS = (
     ("incomplete input", "syntax"),
 )
 _UNREADABLE = {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_BUSY}
+# A log that only a process that may write can bring in order.
+# SQLITE_READONLY_RECOVERY, _ROLLBACK, _CANTINIT and _DIRECTORY: https://sqlite.org/rescode.html
+_NEEDS_WRITING = {264, 776, 1288, 1544}
+_ATTEMPTS = 3  # at a database that changes while it is read
+_WATCH_S = 0.5
+_CPU_GRACE_S = 2
 _STEPS_BETWEEN_CHECKS = 10_000  # SQLite instructions; usually well under a millisecond
 
 
-def main(address_space_bytes: str, module: str = "", *folders: str) -> None:
-    """Answer requests until standard input ends."""
+def main(judge: str, address_space_bytes: str, module: str = "", *folders: str) -> None:
+    """Answer requests until standard input or the process `judge` ends."""
+    _thread.start_new_thread(_end_with, (int(judge),))
     _limit_process(int(address_space_bytes))
     run = run_query
     if module:
@@ -55,6 +69,7 @@ def main(address_space_bytes: str, module: str = "", *folders: str) -> None:
         run = import_module(module).run_query
     send(sys.stdout.buffer, READY)
     while (request := receive(sys.stdin.buffer)) is not None:
+        _limit_cpu(request[2]["time_limit_s"])
         send(sys.stdout.buffer, run(*request))
 
 
@@ -72,6 +87,27 @@ def receive(pipe: IO[bytes]) -> Any:
     return marshal.loads(content) if length and len(content) == length else None  # noqa: S302 - our own two processes
 
 
+def _end_with(judge: int) -> None:
+    """End this process soon after the judge, also in the middle of a query; engines run without Python's lock.
+
+    Linux could send a signal (PR_SET_PDEATHSIG), but does so when the *thread* ends that started this process, and a
+    judge's threads come and go.
+    """
+    while os.getppid() == judge:
+        time.sleep(_WATCH_S)
+    os._exit(1)
+
+
+def _limit_cpu(time_limit_s: float) -> None:
+    """Bound the CPU time of the next query, if neither its engine nor the judge stops it."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
+        soft = math.ceil(time.process_time() + time_limit_s) + _CPU_GRACE_S
+        resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
+
+
 def _limit_process(address_space_bytes: int) -> None:
     """Bound memory and temporary files (sorting spills to unlinked ones) where the system can."""
     with contextlib.suppress(ImportError, ValueError, OSError):
@@ -83,15 +119,26 @@ def _limit_process(address_space_bytes: int) -> None:
             (resource.RLIMIT_CORE, 0),
         ):
             hard = resource.getrlimit(name)[1]
-            value = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-            resource.setrlimit(name, (value, value))
+            resource.setrlimit(name, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
 def run_query(database: str, sql: str, limits: Mapping[str, Any]) -> Answer:
-    """Run one statement and fetch its rows; every trouble is a failure."""
-    guard = _Guard(limits)
+    """Run one statement and fetch its rows; every trouble is a failure, and nothing is written beside the database."""
+    guard, path = _Guard(limits), os.path.realpath(database)
+    for _ in range(_ATTEMPTS):
+        before = state(path)
+        uri = _read_only_uri(path, before)
+        answer = _answer(uri, sql, guard) if uri else UNSETTLED
+        # A reader that took locks was not disturbed, unless the writer ended before it had them.
+        is_locked = uri is not None and "immutable" not in uri
+        if state(path) == before or (is_locked and answer[1] != "unavailable"):
+            return answer
+    return "failure", "unavailable", "another process writes to the database while it is read. Judge on a backup of it."
+
+
+def _answer(uri: str, sql: str, guard: _Guard) -> Answer:
     try:
-        with closing(sqlite3.connect(_read_only_uri(Path(database)), uri=True, isolation_level=None)) as connection:
+        with closing(sqlite3.connect(uri, guard.wait_s, uri=True, isolation_level=None)) as connection:
             guard.protect(connection)
             return guard.fetch(connection.execute(sql))
     # Python reports a second statement as a Warning, which is no Error; a query may hold a lone surrogate or NUL.
@@ -99,17 +146,42 @@ def run_query(database: str, sql: str, limits: Mapping[str, Any]) -> Answer:
         return guard.explain(error)
 
 
-def _read_only_uri(database: Path) -> str:
-    # immutable: no lock and no -shm file beside the database. It would hide what a write-ahead log still holds.
-    log = database.with_name(database.name + "-wal")
-    pending = log.is_file() and log.stat().st_size > 0
-    return f"{database.resolve().as_uri()}?mode=ro" + ("" if pending else "&immutable=1")
+def state(path: str) -> State:
+    """Inode, size and time of change of the database, its write-ahead log and its rollback journal."""
+    states: list[tuple[int, int, int] | None] = []
+    for end in ("", *LOGS):
+        try:
+            found = os.stat(path + end)  # noqa: PTH116 - a Path takes longer than the call
+        except OSError:
+            states.append(None)
+        else:
+            states.append((found.st_ino, found.st_size, found.st_mtime_ns))
+    return tuple(states)
+
+
+def _read_only_uri(path: str, files: State) -> str | None:
+    """How to open the database so that no file beside it is made or changed; None if that takes a copy.
+
+    ``immutable`` takes no lock and makes no -shm file, but would hide what a log still holds. ``readonly_shm`` reads a
+    write-ahead log and takes locks, but needs a writer's -shm file. A database in rollback mode needs no such file.
+    """
+    pending, journal = (found is not None and found[1] > 0 for found in files[1:])
+    if (pending and not Path(path + "-shm").exists()) or (journal and not pending and _is_in_wal_mode(path)):
+        return None
+    options = "&readonly_shm=1" if pending else "" if journal else "&immutable=1"
+    return f"{Path(path).as_uri()}?mode=ro{options}"
+
+
+def _is_in_wal_mode(path: str) -> bool:
+    with Path(path).open("rb") as file:
+        return file.read(20)[18:] != b"\x01\x01"  # https://sqlite.org/fileformat.html, 1.3.3
 
 
 class _Guard:
     def __init__(self, limits: Mapping[str, Any]) -> None:
         self.limits = limits
         self.deadline: float = time.monotonic() + limits["time_limit_s"]
+        self.wait_s: float = limits["time_limit_s"] / 4  # for a writer's lock; the query has the rest
         self.denied: str | None = None
 
     def protect(self, connection: sqlite3.Connection) -> None:
@@ -163,6 +235,8 @@ class _Guard:
         if self.denied:
             return "failure", "forbidden", f"{self.denied} is not allowed: judging only reads"
         code = getattr(error, "sqlite_errorcode", None)
+        if code in _NEEDS_WRITING:
+            return UNSETTLED
         if code == sqlite3.SQLITE_INTERRUPT:
             return self._timeout()
         if code in _UNREADABLE:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlquarry.artifacts import write_atomically
+from sqlquarry.text import as_markdown, visible
 
 CARD = "README.md"
 
@@ -106,7 +107,7 @@ def model_card(provenance: Mapping[str, Any], licence: Licence | None, scores: M
         "in `prompt.json` and no other: load both together (`sqlquarry.LocalModel.from_adapter`), or merge them."
     )
     sections = [
-        f"# Text-to-SQL adapter for {hub_id or Path(name).name}",
+        f"# Text-to-SQL adapter for {hub_id or as_markdown(Path(name).name)}",
         about,
         "![Training loss](loss.svg)",
         "## Data\n\n" + _table(_data_rows(provenance)),
@@ -149,5 +150,11 @@ def _run_rows(run: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _table(rows: Mapping[str, Any]) -> str:
-    lines = [f"| {key} | {str(value).replace('|', chr(92) + '|')} |" for key, value in rows.items()]
+    lines = [f"| {_cell(key)} | {_cell(value)} |" for key, value in rows.items()]
     return "\n".join(["| | |", "|---|---|", *lines])
+
+
+def _cell(value: Any) -> str:
+    """A code span as it is, any other text without what Markdown would read as its own."""
+    text = visible(str(value), one_line=True)
+    return text.replace("|", "\\|") if re.fullmatch("`[^`]*`", text) else as_markdown(text)

@@ -7,7 +7,6 @@ has to be kept, and the file fits any number of processes.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import re
 import shutil
@@ -21,11 +20,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sqlquarry.artifacts import sha256_file
 from sqlquarry.errors import TrainingError
 from sqlquarry.extras import require
+from sqlquarry.text import visible_logger
 
 if TYPE_CHECKING:
     import torch
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 # The name holds the SHA-256 of the content: a file that was cut or damaged betrays itself.
 _NAME = re.compile(r"step-(\d{8})-([0-9a-f]{16})\.safetensors")
 

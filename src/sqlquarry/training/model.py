@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from sqlquarry.quantization import QuantizationRecipe, compute_dtype, hold_dequantized, load_causal_lm, recorded
+from sqlquarry.text import visible_logger
 from sqlquarry.training.config import TrainingConfig
 from sqlquarry.training.decoder import run_gathered_weights, run_layers, run_lora_directly
 from sqlquarry.training.hollow import HollowBase
 from sqlquarry.training.sharding import shard_base
 from sqlquarry.training.world import World
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 
 def load_trainable(base: Path, config: TrainingConfig, world: World) -> tuple[Any, QuantizationRecipe | None]:

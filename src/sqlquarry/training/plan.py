@@ -13,6 +13,7 @@ from typing import Any
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, RecordError
 from sqlquarry.prompt import IGNORED_LABEL, Encoded, PromptFormatter
+from sqlquarry.text import visible
 from sqlquarry.training.config import TrainingConfig, learning_rate_for
 from sqlquarry.training.fit import fitted
 from sqlquarry.training.hardware import A10G, GPU, GPUS, PRICE_NOTE, gpu_named, instance_named
@@ -124,7 +125,8 @@ class TrainingPlan:
             lines.append(
                 ("too long", f"{len(self.over_length):,}", f"left out here; the longest is {name}: {tokens:,} tokens")
             )
-        return "\n".join(f"{label:<9} {value:>22}  {note}".rstrip() for label, value, note in lines)
+        shown = (f"{label:<9} {value:>22}  {note}".rstrip() for label, value, note in lines)
+        return "\n".join(visible(line, one_line=True) for line in shown)
 
     def compare(self, run: Mapping[str, Any]) -> str:
         """Forecast beside actual, for the figures that a run has.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
@@ -11,8 +10,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from sqlquarry.errors import ConfigError, MissingExtraError, TrainingError
+from sqlquarry.text import visible_logger
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 
 # Name of transformers' integration -> the packages of which one must be there.
 _PACKAGES = {"tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",), "mlflow": ("mlflow",)}

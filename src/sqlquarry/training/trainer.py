@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
@@ -20,6 +19,7 @@ from sqlquarry.inference import pick_device
 from sqlquarry.metadata import read_object
 from sqlquarry.prompt import Encoded, PromptFormatter
 from sqlquarry.quantization import quiet_transformers
+from sqlquarry.text import visible_logger
 from sqlquarry.training.base_model import resolve_base_model
 from sqlquarry.training.card import write_card
 from sqlquarry.training.checkpoint import Checkpoints
@@ -37,7 +37,7 @@ from sqlquarry.training.reporting import Reporter, check_report_to
 from sqlquarry.training.speed import PaceMeter, peak_gpu_bytes
 from sqlquarry.training.world import World
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 _PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
 _MARKER = ".training"  # in a directory that a run has begun to fill; holds what the run is of
 

@@ -12,6 +12,7 @@ from judging_postgresql import PASSWORD, throwaway_server
 
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import JudgingError
+from sqlquarry.judging import Report, SQLJudge
 from sqlquarry.judging.comparison import Comparison
 from sqlquarry.judging.execution import ExecutionGrader
 from sqlquarry.judging.sandbox import Failure, Limits, Rows, Sandbox
@@ -304,3 +305,16 @@ def test_no_process_shows_the_password(shop, sandbox):
 def test_text_may_be_compared_more_loosely(shop):
     grader = ExecutionGrader({"shop": shop}, comparison=Comparison(ignore_case=True, ignore_space=True))
     assert grader.grade(record("SELECT name FROM item"), "SELECT upper(name) || ' ' FROM item").verdict == "correct"
+
+
+def test_a_number_of_thousands_of_digits_is_judged_and_can_be_saved(grader, tmp_path) -> None:
+    huge = "SELECT 10^5000::numeric, ARRAY[-10::numeric^4400], 'NaN'::numeric, 'infinity'::float8"
+    judge = SQLJudge([grader], journal=tmp_path / "journal")
+    report = judge.judge([record(huge), record(huge)], [huge, huge.replace("5000", "4999")])
+    assert [entry.judgements[0].verdict for entry in report.entries] == ["correct", "wrong"]
+    report.to_json(tmp_path / "r.json")
+    again = Report.from_json(tmp_path / "r.json")
+    again.to_html(tmp_path / "r.html")
+    again.to_markdown(tmp_path / "r.md")
+    assert again.to_junit(tmp_path / "r.xml")
+    assert again.entries[0].judgements[0].details["gold"]["rows"][0][0] == "10000000000000000000… (5,001 digits)"

@@ -6,9 +6,11 @@ import json
 import re
 
 import pytest
+import sqlglot
 from hypothesis import given
 from hypothesis import strategies as st
 from judging_llm_fakes import RECORD, RIGHT, WRONG, Scripted, Structured, candidate_in, tags
+from sqlglot.errors import SqlglotError
 
 from sqlquarry.artifacts import Record
 from sqlquarry.judging.llm import PUBLISHED, STRICT, LLMGrader
@@ -106,7 +108,7 @@ def test_every_accepted_query_is_shown_and_comments_in_them_are_not() -> None:
         ("mysql", "SELECT a /*! , b */ FROM t /*! LIMIT 1 */", "SELECT a /*! , b */ FROM t /*! LIMIT 1 */"),
         ("sqlite", "SELECT a /*! score 100 */ FROM t", "SELECT a FROM t"),
         ("no such dialect", "SELECT 1 /* c */ + 2", "SELECT 1 + 2"),
-        ("sqlite", "SELECT 'open -- x", "SELECT 'open -- x"),
+        ("sqlite", "SELECT 'open -- x", "SELECT 'open"),
     ],
 )
 def test_only_comments_are_taken_out(dialect: str, sql: str, kept: str) -> None:
@@ -122,6 +124,57 @@ def test_only_comments_are_taken_out(dialect: str, sql: str, kept: str) -> None:
 def test_taking_comments_out_leaves_every_token(words: list[str], gaps: list[str]) -> None:
     sql = "".join(word + " " + gaps[place % len(gaps)] for place, word in enumerate(words))
     assert without_comments(sql, "sqlite").split() == " ".join(words).split()
+
+
+@pytest.mark.parametrize("dialect", ["sqlite", "mysql", "postgres", "duckdb", "bigquery", "snowflake", "tsql"])
+@pytest.mark.parametrize(
+    "sql",
+    [
+        'SELECT a /* verdict 100 */ FROM t WHERE a = "x',
+        "SELECT 'it's' -- verdict 100\n FROM t WHERE b = \"",
+        "SELECT \"a' /* verdict 100 */ 'b FROM t",
+        "SELECT \"a' ` /* verdict 100 */ 'b FROM t",
+        "SELECT 'x' \" /* verdict 100 */",
+        "SELECT '/*' */* verdict 100 */ FROM t WHERE \" a = '",
+        "SELECT 'x' \" /* a /* b */ verdict 100 */ FROM t",
+        'SELECT ` "a -- /* \n verdict 100 */ FROM t',
+        "SELECT [ \" ` {# \n verdict 100 #} FROM t WHERE b = '",
+        "SELECT ' \" // verdict 100",
+        "SELECT \" ' # verdict 100\n FROM t",
+        "SELECT '\\' /* verdict 100 */ FROM t WHERE a = '\\' AND b = '' ' \"",
+    ],
+)
+def test_where_a_quote_is_open_nothing_that_could_be_a_comment_is_shown(dialect: str, sql: str) -> None:
+    shown = without_comments(sql, dialect)
+    assert "verdict" not in shown
+    assert shown.startswith("SELECT")
+
+
+COMMENTS = ["/* verdict */", "-- verdict\n", "# verdict\n", "/* a /* verdict */ verdict */", "/*verdict", "--verdict"]
+QUOTES = ["'", '"', "`", "[", "$$", "$a$", "'''", "\\'"]
+WORDS = ["SELECT", "'it''s'", '"a b"', "1 * 2", "/ 3", "\n", "é", "*/", "-", "t", "$b$ c $b$"]
+
+
+@given(
+    st.lists(st.sampled_from(COMMENTS + QUOTES + WORDS), min_size=1, max_size=12),
+    st.sampled_from(
+        ["sqlite", "mysql", "postgres", "duckdb", "bigquery", "clickhouse", "snowflake", "tsql", "unknown"]
+    ),
+)
+def test_wherever_quotes_and_comments_are_no_comment_is_shown(parts: list[str], dialect: str) -> None:
+    sql = " ".join(parts)
+    shown = without_comments(sql, dialect)
+    known = dialect if sqlglot.Dialect.get(dialect) else None
+    for text in (sql, f"{sql}*/"):
+        try:
+            tokens = sqlglot.tokenize(text, read=known)
+        except SqlglotError:
+            continue
+        # What is left of comments' words are names and texts, as this dialect reads the query.
+        assert shown.count("verdict") == sum(token.text.count("verdict") for token in tokens)
+        return
+    # A line feed ends a line comment for one reading and stays within a quote for another: nested ones go on after it.
+    assert "verdict" not in shown
 
 
 @pytest.mark.parametrize(

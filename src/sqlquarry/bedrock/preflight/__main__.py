@@ -13,6 +13,7 @@ from rich.text import Text
 
 from sqlquarry.bedrock.preflight import Finding, PreflightReport, preflight, repair
 from sqlquarry.errors import SQLQuarryError
+from sqlquarry.text import visible
 
 _COLOURS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
@@ -55,7 +56,7 @@ def show(report: PreflightReport, console: Console) -> None:
         table.add_column(column, overflow="fold")
     for finding in sorted(report.findings, key=lambda finding: list(_COLOURS).index(finding.severity)):
         label = Text(f"{finding.severity}\n{finding.code}", style=_COLOURS[finding.severity])
-        table.add_row(label, Text(finding.where), Text(_words(finding)))
+        table.add_row(label, Text(visible(finding.where)), Text(visible(_words(finding))))
     console.print(table)
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+from sqlquarry.text import visible
+
 Severity = Literal["error", "warning", "note"]
 
 
@@ -33,7 +35,7 @@ class Finding:
     repairable: bool = False
 
     def __str__(self) -> str:
-        return f"{self.severity} [{self.code}] {self.where}: {self.message}. {self.why}. {self.fix}."
+        return visible(f"{self.severity} [{self.code}] {self.where}: {self.message}. {self.why}. {self.fix}.")
 
 
 error = partial(Finding, "error")

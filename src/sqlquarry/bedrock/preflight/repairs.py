@@ -18,6 +18,7 @@ from sqlquarry.bedrock.preflight.tensors import duplicates, stored_dtype
 from sqlquarry.bedrock.weights import ONE_SHARD, Weights
 from sqlquarry.errors import BedrockError, ConfigError
 from sqlquarry.safetensors_header import INDEX
+from sqlquarry.text import visible
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Repair:
     message: str
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.message}"
+        return visible(f"{self.where}: {self.message}")
 
 
 def repair(

@@ -21,17 +21,26 @@ class Engine(NamedTuple):
         dialect: of the SQL it runs, by sqlglot's name.
         module: the engine; None is SQLite's, which needs the standard library only.
         extra: what must be installed for it.
+        environment: a regular expression of the environment variables that its driver may read.
     """
 
     name: str
     dialect: str
     module: str | None = None
     extra: str | None = None
+    environment: str = ""
 
 
 SQLITE = Engine("SQLite", "sqlite")
 DUCKDB = Engine("DuckDB", "duckdb", f"{__name__}.duckdb", "duckdb")
-POSTGRESQL = Engine("PostgreSQL", "postgres", f"{__name__}.postgresql", "postgres")
+SQLITE_COPY = Engine("SQLite", "sqlite", f"{__name__}.sqlite_copy")
+# How users give credentials, certificates and settings to libpq and other clients outside of the URL, such as ~/.pgpass
+# (https://www.postgresql.org/docs/current/libpq-envars.html). Keys of clouds are left out.
+_SERVER_ENVIRONMENT = r"HOME|SSL_CERT_(FILE|DIR)|KRB5\w*"
+_CLIENT_ENVIRONMENT = rf"{_SERVER_ENVIRONMENT}|ORACLE_HOME|TNS_ADMIN|NLS_LANG|ODBCINI|ODBCSYSINI|ODBCINSTINI"
+POSTGRESQL = Engine(
+    "PostgreSQL", "postgres", f"{__name__}.postgresql", "postgres", rf"{_SERVER_ENVIRONMENT}|PG(?!P_)\w+"
+)
 # SQLAlchemy's name -> sqlglot's, where they differ.
 _DIALECTS = {"mariadb": "mysql", "mssql": "tsql", "awsathena": "athena"}
 
@@ -69,7 +78,7 @@ def engine_of(database: Path | str) -> Engine:
         raise JudgingError(f"a {scheme}:// URL cannot be read. Write / # ? @ in user and password as %2F %23 %3F %40.")
     if backend in ("postgresql", "postgres"):
         return POSTGRESQL
-    return Engine(backend, _DIALECTS.get(backend, backend), f"{__name__}.sqlalchemy", "judge")
+    return Engine(backend, _DIALECTS.get(backend, backend), f"{__name__}.sqlalchemy", "judge", _CLIENT_ENVIRONMENT)
 
 
 def _backend(scheme: str) -> str:

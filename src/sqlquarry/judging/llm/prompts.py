@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from typing import NamedTuple
 
 from sqlquarry.artifacts import Record
 from sqlquarry.judging.llm.rubric import NO_MISTAKE, Rubric
+from sqlquarry.text import visible
 
-# Unicode categories that show nothing, or change the direction of what is shown; tab and line feed are meant.
-_INVISIBLE = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
 _RUNS_COMMENTS = frozenset({"mysql", "doris", "singlestore", "starrocks"})
 
 
@@ -36,7 +34,7 @@ def question(record: Record, candidate: str, *, candidate_first: bool = False) -
     queries = [("reference", without_comments(gold, record.dialect)) for gold in record.golds]
     shown = ("candidate", without_comments(candidate, record.dialect))
     parts += [shown, *queries] if candidate_first else [*queries, shown]
-    parts = [(name, _visible(text).strip()) for name, text in parts]
+    parts = [(name, visible(text).strip()) for name, text in parts]
     code = hashlib.sha256("\0".join(f"{name}\0{text}" for name, text in parts).encode()).hexdigest()[:12]
     return Question("\n\n".join(f"<{name}-{code}>\n{text}\n</{name}-{code}>" for name, text in parts), code)
 
@@ -57,8 +55,8 @@ def tag_instructions(rubric: Rubric, code: str) -> str:
 def without_comments(sql: str, dialect: str) -> str:
     """The query without comments and hints, which cannot change its rows, but could talk to a judge.
 
-    MySQL runs what stands in ``/*! … */``, so that stays. Where sqlglot finds no tokens (a quote is not closed), the
-    text is left as it is.
+    MySQL runs the content of ``/*! … */``, so that is kept. If sqlglot finds no tokens, because a quote is not closed,
+    it is unknown what is quoted: all that could be a comment is left out, also within quotes.
     """
     import sqlglot
     from sqlglot.errors import SqlglotError
@@ -72,7 +70,7 @@ def without_comments(sql: str, dialect: str) -> str:
         except SqlglotError:
             continue
     else:
-        return sql
+        return _without_possible_comments(sql)
     kept, end, hint_end = "", 0, 0
     for token in tokens:
         if token.token_type.name == "HINT":
@@ -88,10 +86,43 @@ def without_comments(sql: str, dialect: str) -> str:
     return (kept + rest if dialect in _RUNS_COMMENTS and "/*!" in rest else kept).strip()
 
 
-def _visible(text: str) -> str:
-    return "".join(
-        character
-        if character in "\t\n" or unicodedata.category(character) not in _INVISIBLE
-        else f"\\u{{{ord(character):x}}}"
-        for character in text.replace("\r\n", "\n")
-    )
+def _without_possible_comments(sql: str) -> str:
+    """The text without all that is a comment in some dialect and under some reading of its quotes.
+
+    A comment begins at each sign of a beginning, whatever comes before it. It may hold others, and it ends with
+    the text if nothing else ends it.
+    """
+    ends = _nested_ends(sql)
+    kept: list[str] = []
+    left_out_to = 0
+    for place, character in enumerate(sql):
+        if sql.startswith("/*", place):
+            left_out_to = max(left_out_to, ends[place + 2])
+        elif sql.startswith("{#", place):
+            left_out_to = max(left_out_to, _end_of("#}", sql, place))
+        elif sql.startswith(("--", "#", "//"), place):
+            left_out_to = max(left_out_to, _end_of("\n", sql, place))
+        if place >= left_out_to:
+            kept.append(character)
+        elif kept[-1:] != [" "]:
+            kept.append(" ")
+    return "".join(kept).strip()
+
+
+def _nested_ends(sql: str) -> list[int]:
+    """For each place within a comment that may hold others, where this comment ends."""
+    ends = [len(sql)] * (len(sql) + 1)
+    for place in range(len(sql) - 1, -1, -1):
+        if sql.startswith("*/", place):
+            ends[place] = place + 2
+        elif sql.startswith("/*", place):
+            ends[place] = ends[ends[place + 2]]
+        else:
+            ends[place] = ends[place + 1]
+    return ends
+
+
+def _end_of(sign: str, sql: str, place: int) -> int:
+    """Where the next `sign` ends, or the text."""
+    found = sql.find(sign, place)
+    return len(sql) if found < 0 else found + len(sign)

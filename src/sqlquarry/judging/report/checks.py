@@ -19,6 +19,7 @@ from sqlquarry.errors import JudgingError
 from sqlquarry.judging.report import analysis
 from sqlquarry.judging.report.model import Report
 from sqlquarry.judging.statistics import p_text
+from sqlquarry.text import visible
 
 _LEVEL = 0.05
 _EXAMPLES = 20
@@ -85,12 +86,13 @@ def write_junit(path: str | Path, made: list[Check]) -> None:
     root = ET.Element("testsuites", _totals(made))
     for group in dict.fromkeys(check.group for check in made):
         members = [check for check in made if check.group == group]
-        suite = ET.SubElement(root, "testsuite", {"name": _xml(group)} | _totals(members))
+        suite = ET.SubElement(root, "testsuite", {"name": visible(group)} | _totals(members))
         for check in members:
-            case = ET.SubElement(suite, "testcase", classname=f"sqlquarry.{_xml(check.group)}", name=_xml(check.name))
+            classname = f"sqlquarry.{visible(check.group)}"
+            case = ET.SubElement(suite, "testcase", classname=classname, name=visible(check.name))
             if check.failure is not None:
-                ET.SubElement(case, "failure", message=_xml(check.failure)).text = _xml(check.text)
-            ET.SubElement(case, "system-out").text = _xml(check.text)
+                ET.SubElement(case, "failure", message=visible(check.failure)).text = visible(check.text)
+            ET.SubElement(case, "system-out").text = visible(check.text)
     ET.indent(root)
     write_atomically(Path(path), ET.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n")
 
@@ -110,13 +112,3 @@ def _against(report: Report, baseline: Report) -> Check:
 def _totals(made: list[Check]) -> dict[str, str]:
     failures = sum(check.failure is not None for check in made)
     return {"tests": str(len(made)), "failures": str(failures), "errors": "0"}
-
-
-def _xml(text: str) -> str:
-    """The text without the characters that XML 1.0 cannot hold."""
-    return "".join(
-        sign
-        if sign in "\t\n" or " " <= sign <= "\ud7ff" or "\ue000" <= sign <= "\ufffd" or sign > "\uffff"
-        else "\ufffd"
-        for sign in text
-    )

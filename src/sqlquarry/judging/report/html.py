@@ -22,6 +22,8 @@ from sqlquarry.judging.report import analysis
 from sqlquarry.judging.report.model import Entry, Report
 from sqlquarry.judging.report.sql_pieces import Piece, diffed, pieces
 from sqlquarry.judging.statistics import p_text
+from sqlquarry.judging.storable import storable
+from sqlquarry.text import visible
 
 _HERE = Path(__file__).parent
 _PAGE_BYTES = 1_000_000
@@ -57,7 +59,11 @@ def write_html(
     analysis.require_same_records(reports)
     names, main = list(reports), list(reports.values())[-1]
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: visible(value) if type(value) is str else value,  # Markup is ours, and stays
     )
     environment.filters |= {"percent": _percent, "points": _points, "p_text": p_text}
     script = (_HERE / "page.js").read_text(encoding="utf-8")
@@ -74,7 +80,7 @@ def write_html(
         "mistakes": _mistake_counts(mistakes),
         "agreements": analysis.agreements(main),
         "calibrations": [h for h in (analysis.headline(main, grader) for grader in main.graders) if h.calibration],
-        "about": [(name, json.dumps(r.about, indent=2, ensure_ascii=False)) for name, r in reports.items() if r.about],
+        "about": [(name, _indented(report.about)) for name, report in reports.items() if report.about],
         "style": (_HERE / "page.css").read_text(encoding="utf-8"),
         "script": script,
         # Only our own script may run, whatever a prediction holds: a second wall behind the escaping.
@@ -82,7 +88,7 @@ def write_html(
     }
     template = environment.from_string((_HERE / "page.html.j2").read_text(encoding="utf-8"))
     for rows in _SHOWN_ROWS:
-        data = _compressed(_data(reports, mistakes, slices, rows))
+        data = _compressed(storable(_data(reports, mistakes, slices, rows), text=visible))
         page = template.render(**shown, data=data).encode("utf-8", errors="backslashreplace")
         if len(page) < _PAGE_BYTES:
             break
@@ -210,9 +216,13 @@ def _cell(value: Any) -> Any:
 
 
 def _compressed(data: Mapping[str, Any]) -> str:
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     # No time stamp: the same report gives the same bytes. Half of an emoji becomes its JSON escape.
     return base64.b64encode(gzip.compress(text.encode("utf-8", "backslashreplace"), mtime=0)).decode()
+
+
+def _indented(about: Mapping[str, Any]) -> str:
+    return json.dumps(storable(about), indent=2, ensure_ascii=False)
 
 
 def _percent(share: float) -> str:

@@ -10,13 +10,12 @@ from sqlquarry.artifacts import write_atomically
 from sqlquarry.judging.report import analysis
 from sqlquarry.judging.report.model import Report
 from sqlquarry.judging.statistics import Estimate, p_text
+from sqlquarry.text import as_markdown, visible
 
 _SLICES = 5
 _SMALLEST_SLICE = 10  # records; the interval of fewer spans half the scale
 _EXAMPLES = 5
 _LONGEST_SQL = 1000
-# What Markdown, HTML or GitHub (mentions, references) would read as its own.
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$&@])")
 
 
 def write_markdown(
@@ -31,9 +30,9 @@ def write_markdown(
     """
     if baseline is not None:
         analysis.require_same_records({"baseline": baseline, "this model": report})
-    blocks = [f"## {_escaped(title)}", _headline(report, baseline)]
+    blocks = [f"## {as_markdown(title)}", _headline(report, baseline)]
     if report.about.get("stopped"):
-        stopped, left = _escaped(str(report.about["stopped"])), report.about.get("left", 0)
+        stopped, left = as_markdown(str(report.about["stopped"])), as_markdown(str(report.about.get("left", 0)))
         blocks.append(f"**Incomplete:** {stopped}; {left} records are not judged.")
     blocks += [*_slices(report, baseline), *_examples(report, baseline)]
     write_atomically(Path(path), ("\n\n".join(blocks) + "\n").encode("utf-8", "backslashreplace"))
@@ -44,7 +43,7 @@ def _headline(report: Report, baseline: Report | None) -> str:
     notes = []
     for grader in report.graders:
         head = analysis.headline(report, grader)
-        cells = [_escaped(head.label), _share(head.estimate), _interval(head.estimate), _counts(head.estimate)]
+        cells = [as_markdown(head.label), _share(head.estimate), _interval(head.estimate), _counts(head.estimate)]
         if baseline is not None:
             found = report.compare(baseline, grader=grader)
             cells += [
@@ -54,14 +53,14 @@ def _headline(report: Report, baseline: Report | None) -> str:
                 p_text(found.p_value).removeprefix("p = "),
             ]
         rows.append(cells)
-        notes += [f"{_escaped(head.label)}: {_escaped(head.note)}."] if head.note else []
+        notes += [f"{as_markdown(head.label)}: {as_markdown(head.note)}."] if head.note else []
     columns = ["grader", "accuracy", "95 % interval", "judged"]
     columns += ["baseline", "points (95 % interval)", "fixed / broken", "p"] if baseline is not None else []
     if baseline is not None:
         detectable = report.compare(baseline).detectable
         notes.append(
             "Paired, by the graders' own verdicts on the same records: bootstrap interval, exact McNemar test. For "
-            f"{_escaped(report.graders[0])}, true differences from {100 * detectable:.1f} points on would be found "
+            f"{as_markdown(report.graders[0])}, true differences from {100 * detectable:.1f} points on would be found "
             "with 80 % power."
         )
     return "\n\n".join([_table(columns, rows), *notes])
@@ -73,7 +72,7 @@ def _slices(report: Report, baseline: Report | None) -> Iterator[str]:
         losses = [c for c in changes if c.comparison.difference < 0]
         rows = [
             [
-                _escaped(f"{c.name}: {c.bucket}"),
+                as_markdown(f"{c.name}: {c.bucket}"),
                 str(c.comparison.before.n),
                 _share(c.comparison.before),
                 _share(c.comparison.after),
@@ -92,7 +91,7 @@ def _slices(report: Report, baseline: Report | None) -> Iterator[str]:
         yield "### Worst slices"
         yield _table(
             ["slice", "accuracy", "95 % interval", "judged"],
-            [[_escaped(name), _share(share), _interval(share), _counts(share)] for name, share in worst],
+            [[as_markdown(name), _share(share), _interval(share), _counts(share)] for name, share in worst],
         )
 
 
@@ -109,7 +108,7 @@ def _examples(report: Report, baseline: Report | None) -> Iterator[str]:
     for i in places[:_EXAMPLES]:
         entry = report.entries[i]
         reason = entry.judgements[0].reason
-        yield f"**{i + 1}. {_escaped(entry.record.question)}**" + (f" {_escaped(reason)}" if reason else "")
+        yield f"**{i + 1}. {as_markdown(entry.record.question)}**" + (f" {as_markdown(reason)}" if reason else "")
         yield _code([f"-- gold\n{_cut(entry.record.sql or '')}", f"-- predicted\n{_cut(entry.sql or '-- no SQL')}"])
     yield "</details>"
 
@@ -121,17 +120,13 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _code(parts: Sequence[str]) -> str:
     """A code block whose fence is longer than any run of backticks in it."""
-    text = "\n\n".join(parts)
+    text = visible("\n\n".join(parts))
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence}sql\n{text}\n{fence}"
 
 
 def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST_SQL else text[:_LONGEST_SQL] + " …"
-
-
-def _escaped(text: str) -> str:
-    return _SPECIAL.sub(r"\\\1", " ".join(text.split())).replace("\\@", "@\u200b")
 
 
 def _share(share: Estimate) -> str:

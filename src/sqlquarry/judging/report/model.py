@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Self
 from sqlquarry.artifacts import Judgement, Record, write_json
 from sqlquarry.errors import JudgingError, SQLQuarryError
 from sqlquarry.judging.statistics import Estimate, PairedComparison, clustered_estimate, estimate
+from sqlquarry.judging.storable import storable
 from sqlquarry.metadata import parse_json
+from sqlquarry.text import visible
 
 if TYPE_CHECKING:  # these modules import this one
     from sqlquarry.judging.calibration import Calibration
@@ -195,11 +196,11 @@ class Report:
             if judgement.verdict == "unjudged"
         )
         lines += [f"unjudged by {reason} ({count})" for reason, count in reasons.most_common(5)]
-        return "\n".join(lines)
+        return "\n".join(visible(line, one_line=True) for line in lines)
 
     def to_json(self, path: str | Path) -> None:
-        """Write the report, atomically; `from_json` reads it back."""
-        write_json(Path(path), {"version": REPORT_VERSION, **dataclasses.asdict(self)})
+        """Write the report, atomically; `from_json` reads it back. Values that JSON cannot hold are written as text."""
+        write_json(Path(path), {"version": REPORT_VERSION, **storable(self)})
 
     @classmethod
     def from_json(cls, path: str | Path) -> Self:

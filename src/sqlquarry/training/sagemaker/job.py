@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -11,11 +10,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlquarry.errors import TrainingError, TrainingInterruptedError
+from sqlquarry.text import visible_logger
 from sqlquarry.training.sagemaker.failures import error_code, explained, job_advice
 from sqlquarry.training.sagemaker.logs import Display, LogFollower
 from sqlquarry.training.sagemaker.metrics import Progress
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 _ENDED = ("Completed", "Failed", "Stopped", "Deleting")
 
 

@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -15,6 +14,7 @@ from typing import Any, Literal, get_args
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, TrainingError
 from sqlquarry.extras import require
+from sqlquarry.text import visible_logger
 from sqlquarry.training.guards import check_run
 from sqlquarry.training.hardware import INSTANCES
 from sqlquarry.training.reporting import check_report_to
@@ -26,7 +26,7 @@ from sqlquarry.training.sagemaker.request import environment_problems, training_
 from sqlquarry.training.sagemaker.staging import Channel, upload
 from sqlquarry.training.trainer import QLoRAFSDPTrainer
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 _BUCKET = re.compile(r"[a-z0-9][-.a-z0-9]{1,61}[a-z0-9]")
 _GPU = ("ml.g", "ml.p")
 _ATTEMPTS = 99

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
 
+from sqlquarry.text import visible, visible_logger
 from sqlquarry.training.sagemaker.failures import error_code
 from sqlquarry.training.sagemaker.metrics import Progress
 
-logger = logging.getLogger(__name__)
+logger = visible_logger(__name__)
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
 
 
@@ -75,14 +75,14 @@ class Display:
         from rich.progress import Progress as Bar
 
         self._bar = Bar(
-            TextColumn(job),
+            TextColumn("{task.fields[job]}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             TimeRemainingColumn(),
             console=Console(file=sys.stderr, soft_wrap=True),
         )
-        self._task = self._bar.add_task("", total=None)
+        self._task = self._bar.add_task("", total=None, job=visible(job, one_line=True))
         self._state = ""
 
     def __enter__(self) -> Self:
@@ -98,7 +98,7 @@ class Display:
         """The job's secondary status; shown when it changes."""
         if state != self._state:
             self._state = state
-            self._bar.update(self._task, description=state)
+            self._bar.update(self._task, description=visible(state, one_line=True))
             self._print(f"[{state}]")
 
     def line(self, line: str) -> Progress | None:
@@ -113,4 +113,6 @@ class Display:
         return progress
 
     def _print(self, line: str) -> None:
-        self._bar.console.print(line, markup=False, highlight=False)
+        # A bar that a program drew itself begins its next state with a carriage return.
+        shown = visible(line.replace("\r", "\n"))
+        self._bar.console.print(shown, markup=False, emoji=False, highlight=False)

@@ -1,0 +1,68 @@
+"""Bring values into a form that JSON holds and a reader can see, so that what was judged can always be saved."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+# Beyond it many readers of JSON lose digits, browsers among them (RFC 8259, section 6).
+_LARGEST_INTEGER = 2**53 - 1
+_WHOLE_BITS = 400  # an integer of up to 120 digits is written whole, a larger one as its first digits and their number
+_SHOWN_DIGITS = 20
+_DEPTH = 20
+
+
+def storable(value: Any, *, text: Callable[[str], str] = str, depth: int = _DEPTH) -> Any:
+    """Return `value` as JSON values: None, bool, int, finite float, str, list and dict with text keys.
+
+    Large integers, NaN and infinities become text, bytes are written as SQL does (``X'00ff'``), data classes become
+    objects. Anything else becomes its `str`. What is nested more than `depth` levels deep becomes "…".
+
+    Args:
+        value: anything.
+        text: applied to every text, keys included.
+        depth: levels of lists and objects.
+    """
+    if isinstance(value, str):
+        return text(value)
+    if value is None or isinstance(value, bool | int | float | bytes):
+        return _scalar(value)
+    if depth == 0:
+        return "…"
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {text(_text(key)): storable(item, text=text, depth=depth - 1) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [storable(item, text=text, depth=depth - 1) for item in value]
+    return text(_text(value))
+
+
+def _scalar(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return f"X'{value.hex()}'"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return _integer(value)
+    return value if value is None or math.isfinite(value) else str(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, int):
+        return str(_integer(value))
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001 - an object that cannot be shown must not lose the run
+        return f"<{type(value).__name__}>"
+
+
+def _integer(value: int) -> int | str:
+    if abs(value) <= _LARGEST_INTEGER:
+        return int(value)
+    if value.bit_length() <= _WHOLE_BITS:
+        return str(int(value))
+    # Python refuses to write more than 4,300 digits, because its time grows with the square of their number.
+    dropped = int(value.bit_length() * math.log10(2)) - _SHOWN_DIGITS
+    first = str(abs(value) // 10**dropped)
+    return f"{'-' if value < 0 else ''}{first[:_SHOWN_DIGITS]}… ({dropped + len(first):,} digits)"

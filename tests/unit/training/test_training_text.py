@@ -1,0 +1,44 @@
+"""What SageMaker, a base model or a configuration says is shown as it is, in the terminal and in the model card."""
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from sqlquarry.training.card import model_card
+from sqlquarry.training.sagemaker.logs import Display
+
+NAME = "[red]a[/red]b\x1b[2J\x9b1m\u202ec :bomb:"
+SHOWN = r"[red]a[/red]b\u{1b}[2J\u{9b}1m\u{202e}c :bomb:"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_log_is_shown_as_it_is(monkeypatch, terminal: bool) -> None:
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=terminal, width=400, color_system=None)
+    monkeypatch.setattr("rich.console.Console", lambda **_: console)
+    with Display(NAME) as display:
+        display.state(NAME)
+        display.line(f"{NAME}\r 50 %\r100 %")
+    shown = text.getvalue()
+    assert shown.count(SHOWN) >= (4 if terminal else 2)
+    assert f"{SHOWN}\n 50 %\n100 %" in shown
+    assert "\x9b" not in shown
+    assert "\u202e" not in shown
+
+
+def test_a_model_card_shows_names_and_nothing_else() -> None:
+    hostile = "<img src=x> [l](http://x) | `b` \x1b[2J\u202e"
+    run = dict.fromkeys(("records", "tokens_per_epoch", "rows", "steps", "seconds", "tokens_per_second"), 1)
+    provenance = {
+        "run": run | {"training_loss": 1.0, "learning_rate": 1e-4, "device": hostile},
+        "config": {"rank": 8, "note": hostile},
+        "base_model": {"name": f"/models/{hostile}", "sha256": "0"},
+        "data_sha256": "0",
+        "prompt_fingerprint": "0",
+        "versions": {hostile: hostile},
+    }
+    card = model_card(provenance, None, {hostile: hostile})
+    assert not re.search(r"(?<!\\)<img|(?<!\\)\]\(http|http://|\x1b|\u202e", card)
+    assert r"\<img src=x\> \[l\](http&#58;//x) \| \`b\` \\u\{1b\}\[2J\\u\{202e\}" in card
