@@ -136,7 +136,7 @@ def parse(raw: bytes | str) -> tuple[Shape, str | list[dict[str, Any]], Decoding
     """
     try:
         body = json.loads(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _invalid(f"the body is not valid JSON ({error})") from error
     if not isinstance(body, dict):
         raise _invalid("the body must be a JSON object")
