@@ -18,6 +18,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from functools import cache, partial
+from http.client import HTTP_PORT
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -66,10 +67,13 @@ RELIES_ON = (
     ("moto.s3.models", "FakeMultipart.complete", "joining an upload's parts as files"),
     ("moto.s3.models", "FakeMultipart.set_part", "receiving a part as a file"),
     ("moto.settings", "S3_UPLOAD_PART_MIN_SIZE", "joining an upload's parts"),
-    ("moto.iam.models", "iam_backends", "looking at roles"),
+    (
+        "moto.iam.models",
+        "iam_backends",
+        "looking at roles; keys that CreateAccessKey made: users and their access_keys",
+    ),
     ("moto.iam.models", "IAMBackend.get_role_by_arn", "looking at roles: assume_role_policy_document"),
     ("moto.sts.models", "sts_backends", "keys that AssumeRole made: assumed_roles"),
-    ("moto.iam.models", "IAMBackend.get_all_access_keys_for_all_users", "keys that CreateAccessKey made"),
 )
 # They take the place of moto's own methods of these names (tags of customization jobs, InvokeModel's empty answer).
 CONTROL_OPERATIONS = (
@@ -152,7 +156,7 @@ def make_server(listener: socket.socket, faults: Faults, *, account: str, key: A
     application = gate(application, faults, partial(bucket_region, account=account))
     application = guard(
         application,
-        hosts=[f"{host}:{port}", f"localhost:{port}"],
+        hosts=[name if port == HTTP_PORT else f"{name}:{port}" for name in (host, "localhost")],
         find_key=lambda name: key if name == key.id else _made_key(name, account),
         account=account,
     )
@@ -174,12 +178,13 @@ def _made_key(name: str, account: str) -> AccessKey | None:
     from moto.iam.models import iam_backends
     from moto.sts.models import sts_backends
 
-    for role in sts_backends[account]["aws"].assumed_roles:
+    for role in list(sts_backends[account]["aws"].assumed_roles):
         if role.access_key_id == name:
             return AccessKey(name, role.secret_access_key, role.session_token)
-    for made in iam_backends[account]["aws"].get_all_access_keys_for_all_users():
-        if made.access_key_id == name and made.status == "Active":
-            return AccessKey(name, made.secret_access_key)
+    for user in list(iam_backends[account]["aws"].users.values()):
+        for made in list(user.access_keys):
+            if made.access_key_id == name and made.status == "Active":
+                return AccessKey(name, made.secret_access_key)
     return None
 
 

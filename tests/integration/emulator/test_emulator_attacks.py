@@ -10,6 +10,8 @@ from datetime import UTC, datetime, timedelta
 
 import botocore.auth
 import pytest
+from botocore.awsrequest import AWSRequest
+from botocore.config import Config
 from botocore.credentials import Credentials
 from emulator_account import Account, Parrot, send, signed
 from emulator_training import Jobs
@@ -163,12 +165,19 @@ def test_a_signed_upload_with_garbage_in_its_chunks(aws):
     assert "Contents" not in aws.session().client("s3").list_objects_v2(Bucket=aws.bucket, Prefix="chunks")
 
 
-def signed_unhashed(aws, target):
-    from botocore.awsrequest import AWSRequest
-    from botocore.config import Config
+@pytest.mark.parametrize("body", [b"", b"zz\r\n", b"5;chunk-signature=x\r\nab", b"5\r\nabcde", b"\xff" * 9])
+def test_a_signed_upload_that_says_it_is_encoded_in_chunks_and_is_not(aws, body):
+    target = f"/{aws.bucket}/encoded"
+    headers = signed_unhashed(aws, target, checksum={"request_algorithm": {"in": "trailer"}})
+    assert headers["X-Amz-Content-SHA256"] == "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
+    assert send(aws, "PUT", target, body=body, headers=headers)[0] < 500
+    aws.session().client("s3").delete_object(Bucket=aws.bucket, Key="encoded")
 
+
+def signed_unhashed(aws, target, **context):
     environment = aws.environment()
     request = AWSRequest("PUT", aws.endpoint_url + target)
+    request.context |= context
     request.context["client_config"] = Config(s3={"payload_signing_enabled": False})
     key = Credentials(environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"])
     botocore.auth.S3SigV4Auth(key, "s3", aws.region).add_auth(request)

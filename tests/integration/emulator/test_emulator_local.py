@@ -334,6 +334,20 @@ def test_the_serve_entry_runs_until_interrupted_and_cleans_up(storage, entry, nu
     assert list(storage.iterdir()) == []
 
 
+@pytest.mark.parametrize("length", [b"", b"Content-Length: 9\r\n\r\nhalf"])
+def test_a_client_that_stops_in_the_middle_is_not_waited_for(start, monkeypatch, length):
+    monkeypatch.setattr("sqlquarry.emulator.moto_bedrock._CLIENT_TIMEOUT_S", 0.3)
+    account = start()
+    made = signed(account.aws, "POST", "/", service="sagemaker", body=b"half-sent")
+    head = b"".join(f"{name}: {value}\r\n".encode() for name, value in made.items() if name != "Content-Length")
+    port = port_of(account.aws.endpoint_url)
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n" % port + head + length)
+        answer = connection.makefile("rb").read()  # until the emulator closes it
+    assert (b"RequestTimeoutException" in answer) == bool(length)
+    assert account.s3.list_buckets()["Buckets"]
+
+
 def test_importing_the_emulator_loads_nothing_heavy():
     code = "import sys, sqlquarry.emulator; print([m for m in ('torch', 'moto', 'boto3', 'flask') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
