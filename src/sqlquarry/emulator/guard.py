@@ -1,7 +1,7 @@
-"""What every request meets first: only signed ones pass, none of a web page, and malformed ones get an error.
+"""The guard in front of every service: only signed requests pass, none of a web page, and malformed ones get an error.
 
-Training jobs run code of whoever may create them, so nothing that a browser sends on behalf of a page may reach the
-emulator, nor what another user of this machine sends. It has no pages of its own.
+Whoever may create a training job runs code on this machine. So nothing that a browser sends for a page may reach the
+emulator, and nothing that another user of the machine sends. It has no pages of its own.
 """
 
 from __future__ import annotations
@@ -54,8 +54,9 @@ def guard(
             signature = read_signature(environ, find_key, now())
             body = _admit(environ, signature)
             environ["HTTP_X_MOTO_ACCOUNT_ID"] = account
-            # moto finds the service of a request by this header; without it, it would guess by path and body.
-            environ.setdefault("HTTP_AUTHORIZATION", _scope(signature))
+            if signature.presigned:
+                # moto finds the service of a request by this header; without it, it would guess by path and body.
+                environ["HTTP_AUTHORIZATION"] = _scope(signature)
             try:
                 content = answered.content_of(application)
             except (ConnectionError, MemoryError):
@@ -165,12 +166,12 @@ class _Body(io.RawIOBase):
 
 
 def _check_sender(environ: WSGIEnvironment, served: frozenset[str]) -> None:
-    """Refuse what a browser sends, and names that were made to lead here."""
+    """Refuse what a browser sends for a page, and names that somebody else made lead here."""
     if "HTTP_ORIGIN" in environ or any(name.startswith("HTTP_SEC_FETCH_") for name in environ):
-        raise RequestRefusedError("denied", "This emulator answers no web page.")
+        raise RequestRefusedError("denied", "This emulator does not answer web pages.")
     if environ.get("HTTP_HOST", "").lower() not in served:
         raise RequestRefusedError(
-            "denied", f"This emulator is called {' or '.join(sorted(served))} only. S3 wants path-style URLs."
+            "denied", f"This emulator answers only to {' and '.join(sorted(served))}. Address S3 buckets by path."
         )
     target = environ["RAW_URI"]
     if not (target.startswith("/") and target.isascii()) or "#" in target:
@@ -180,7 +181,7 @@ def _check_sender(environ: WSGIEnvironment, served: frozenset[str]) -> None:
 
 
 def _admit(environ: WSGIEnvironment, signature: Signature) -> _Body:
-    """Verify the signature, and put a checked body in the request's place of its own."""
+    """Verify the signature, and replace the body with one that is checked while it is read."""
     length = _content_length(environ)
     named = environ.get("HTTP_X_AMZ_CONTENT_SHA256", "")
     sha256 = named if _SHA256.fullmatch(named) else None
@@ -243,7 +244,7 @@ def _scope(signature: Signature) -> str:
 
 
 def _misread(error: Exception) -> RequestRefusedError:
-    """What moto raises of a request whose shape it takes for granted; it says so by any exception."""
+    """Turn an exception of moto, which takes the shape of a request for granted, into an error of the client."""
     if isinstance(error, RequestRefusedError):
         return error
     if isinstance(error, NotImplementedError):

@@ -18,6 +18,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from functools import cache, partial
+from hmac import compare_digest
 from http.client import HTTP_PORT
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -157,7 +158,7 @@ def make_server(listener: socket.socket, faults: Faults, *, account: str, key: A
     application = guard(
         application,
         hosts=[name if port == HTTP_PORT else f"{name}:{port}" for name in (host, "localhost")],
-        find_key=lambda name: key if name == key.id else _made_key(name, account),
+        find_key=lambda name: key if compare_digest(name.encode(), key.id.encode()) else _made_key(name, account),
         account=account,
     )
     handler = type(

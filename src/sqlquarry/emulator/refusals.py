@@ -1,4 +1,4 @@
-"""How a request is refused before any service sees it: codes and formats of the AWS service that it is meant for.
+"""Errors for requests that reach no service, in the codes and format of the service that they are meant for.
 
 Codes: "Error responses" (Amazon S3 API reference), "Common errors" (API references of IAM and Bedrock).
 """

@@ -1,4 +1,4 @@
-"""Whether a request is signed with a key of this emulator: Signature Version 4, and Version 2 in S3's presigned URLs.
+"""Verification of signatures: Version 4, and Version 2 in S3's presigned URLs.
 
 Sources: "AWS Signature Version 4 for API requests" (IAM user guide); "Authenticating Requests (AWS Signature Version
 4)" and "Signing and authenticating REST requests" (Amazon S3). botocore presigns for S3 by Version 2 unless told
@@ -117,7 +117,7 @@ def read_signature(environ: WSGIEnvironment, find_key: Callable[[str], AccessKey
     else:
         raise RequestRefusedError(
             "unsigned",
-            "The request is not signed. Sign it with the access key that this emulator printed at its start.",
+            "The request is not signed. Sign it with the access key that this emulator made when it started.",
         )
     if "host" not in signature.headers:
         raise RequestRefusedError("incomplete", "SignedHeaders must include host.")
@@ -194,7 +194,7 @@ def _key(name: str, find_key: Callable[[str], AccessKey | None], token: str | No
     key = find_key(name)
     if key is None:
         raise RequestRefusedError(
-            "key", "The access key of the request is not one of this emulator, which makes new ones each time."
+            "key", "The access key of the request is not known. This emulator makes a new one each time it starts."
         )
     if not hmac.compare_digest((key.token or "").encode(), (token or "").encode()):
         raise RequestRefusedError("token", "The security token of the request is not that of its access key.")

@@ -276,11 +276,12 @@ def test_the_published_presigned_url_is_good_for_its_day():
     )
 
 
-def test_a_request_to_moto_is_marked_as_what_it_was_signed_for():
+@pytest.mark.parametrize("headers", [{}, {"Authorization": ""}])
+def test_a_request_to_moto_is_marked_as_what_it_was_signed_for(headers):
     request = AWSRequest("PUT", f"http://{HOST}/us_east/Action=AssumeRoleWithSAML")
     S3SigV4QueryAuth(Credentials(KEY.id, KEY.secret), "s3", "us-east-1", expires=60).add_auth(request)
     stub = Stub()
-    environ = environ_of("PUT", request.url.removeprefix(f"http://{HOST}"), body=b"Action=AssumeRoleWithSAML")
+    environ = environ_of("PUT", request.url.removeprefix(f"http://{HOST}"), headers, b"Action=AssumeRoleWithSAML")
     assert answer(environ, stub)[0] == 200
     assert "/us-east-1/s3/aws4_request" in stub.seen[0]["HTTP_AUTHORIZATION"]
 
