@@ -42,10 +42,26 @@ class ApiError(Exception):
         self.message = message
 
 
+def check_types(operation: str, parameters: Any, *, service: str) -> None:
+    """Check that required members are there and that all have the types of botocore's service model.
+
+    botocore does so itself before it sends; other clients may not.
+
+    Raises:
+        ApiError: ValidationException that names every wrong member.
+    """
+    from botocore.validate import ParamValidator
+
+    shape = _input_shape(service, operation)
+    report = ParamValidator().validate(parameters, shape) if shape else None
+    if report and report.has_errors():
+        raise ApiError("ValidationException", report.generate_report())
+
+
 def validate(operation: str, parameters: Any, *, service: str = "bedrock") -> None:
     """Check parameters of an operation against botocore's service model, as the service does.
 
-    botocore itself checks types and required members before it sends; patterns and sizes only the service knows.
+    Types are checked already (`check_types`); patterns and sizes only the service knows.
 
     Raises:
         ApiError: ValidationException that names every member out of bounds.

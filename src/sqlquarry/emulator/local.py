@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import secrets
 import socket
 import threading
 import time
@@ -11,10 +12,11 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from sqlquarry.emulator.engine import CompletionModel, EnginePool, LoadModel
 from sqlquarry.emulator.faults import Clock, Fault, Faults, all_faults
+from sqlquarry.emulator.signature import AccessKey
 from sqlquarry.emulator.storage import temporary_storage
 from sqlquarry.errors import ConfigError, EmulatorError
 from sqlquarry.extras import require
@@ -24,9 +26,8 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 REGION = "us-east-1"
-BUCKET = "sqlquarry-emulator"
-ROLE = "sqlquarry-model-import"
 
+_Value = TypeVar("_Value")
 # moto's state belongs to the process, so there can be one emulator in it.
 _one_per_process = threading.Lock()
 
@@ -37,8 +38,10 @@ class LocalAWS:
         with LocalAWS() as aws:
             importer = BedrockImporter(aws.role_arn, session=aws.session())
 
-    The server listens on 127.0.0.1 only. State is empty at the start and gone at the end; as moto keeps it per process,
-    `mock_aws` cannot be in use beside it. Not emulated: permissions, costs, Converse.
+    The server listens on 127.0.0.1 only, and answers only requests that are signed with the random key of this start,
+    which `session` and `environment` hold: no web page and no other user of the machine gets in. State is empty at the
+    start and gone at the end; as moto keeps it per process, `mock_aws` cannot be in use beside it. Not emulated:
+    permissions, costs, Converse.
 
     Args:
         faults: what goes wrong on purpose from the start (see `sqlquarry.emulator.faults`); `faults.add` adds more.
@@ -93,7 +96,8 @@ class LocalAWS:
             raise ConfigError("LocalAWS: " + "; ".join(bad))
         require("emulator", "LocalAWS")
         self.region = REGION
-        self.bucket = BUCKET
+        # Names that nobody can guess, so no program reaches a bucket or role by habit.
+        self.bucket, self._role_name = (f"sqlquarry-{use}-{secrets.token_hex(8)}" for use in ("emulator", "import"))
         self.faults = Faults(clock)
         self._first_faults = all_faults(faults)
         self._imports_options: dict[str, Any] = {
@@ -108,6 +112,7 @@ class LocalAWS:
         self._load_model = load_model or (lambda directory: _load_local_model(directory, max_batch))
         self._endpoint_url: str | None = None
         self._role_arn: str | None = None
+        self._key: AccessKey | None = None
         self._teardown = ExitStack()
 
     def __enter__(self) -> Self:
@@ -134,11 +139,13 @@ class LocalAWS:
 
     def close(self) -> None:
         """Stop the server, unload the models and remove every trace; further calls do nothing."""
-        self._endpoint_url = self._role_arn = None
+        self._endpoint_url = self._role_arn = self._key = None
         self._teardown.close()
 
     def reset(self) -> None:
-        """Back to an empty account with its role and bucket, without faults; a client does it at /moto-api/reset.
+        """Return to an empty account with its role and bucket, without faults; its key stays.
+
+        A client in another process does it by a signed POST to /moto-api/reset.
 
         Raises:
             EmulatorError: it is not running.
@@ -174,19 +181,28 @@ class LocalAWS:
         """
         from sqlquarry.emulator.session import loopback_session
 
-        return loopback_session(self.endpoint_url, self.region)
+        return loopback_session(self.endpoint_url, self.region, self._running(self._key))
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment variables that lead AWS clients of another process here; the secret key is in them.
+
+        Raises:
+            EmulatorError: it is not running.
+        """
+        from sqlquarry.emulator.session import environment
+
+        return environment(self.endpoint_url, self.region, self._running(self._key))
 
     def _start(self) -> None:
         from sqlquarry.emulator import moto_bedrock, moto_s3
         from sqlquarry.emulator.account import Account
         from sqlquarry.emulator.imports import ModelImports
         from sqlquarry.emulator.runtime import Runtime
-        from sqlquarry.emulator.session import environment
         from sqlquarry.emulator.training_jobs import TrainingJobs
 
         moto_bedrock.check_moto()
         moto_bedrock.reset_moto()
-        account = moto_bedrock.account_id()
+        account = moto_bedrock.choose_account()
         self._teardown.callback(moto_bedrock.reset_moto)
         storage = self._teardown.enter_context(temporary_storage())
         pool = EnginePool(self._load_model, **self._pool_limits)
@@ -194,7 +210,7 @@ class LocalAWS:
         imports = ModelImports(
             storage=storage,
             fetch=partial(moto_s3.fetch_objects, account=account, region=self.region),
-            role_trusts_bedrock=partial(moto_bedrock.role_trusts, "bedrock.amazonaws.com"),
+            role_trusts_bedrock=partial(moto_bedrock.role_trusts, "bedrock.amazonaws.com", account=account),
             on_delete=pool.discard,
             arn_prefix=f"arn:aws:bedrock:{self.region}:{account}",
             faults=self.faults,
@@ -204,8 +220,8 @@ class LocalAWS:
         training = TrainingJobs(
             storage=storage,
             session=self.session,
-            aws=lambda: environment(self.endpoint_url, self.region),
-            role_is_trusted=partial(moto_bedrock.role_trusts, "sagemaker.amazonaws.com"),
+            aws=self.environment,
+            role_is_trusted=partial(moto_bedrock.role_trusts, "sagemaker.amazonaws.com", account=account),
             arn_prefix=f"arn:aws:sagemaker:{self.region}:{account}",
             region=self.region,
             faults=self.faults,
@@ -216,7 +232,7 @@ class LocalAWS:
             self.faults.clear()
             imports.reset()
             training.reset()
-            self._role_arn = _create_role(iam, account)
+            self._role_arn = _create_role(iam, self._role_name, self.bucket, account)
             s3.create_bucket(Bucket=self.bucket)
 
         self._teardown.callback(moto_s3.install())
@@ -231,14 +247,15 @@ class LocalAWS:
                 on_reset=furnish,
             )
         )
-        self._endpoint_url = self._serve()
+        self._key = AccessKey.random()
+        self._endpoint_url = self._serve(account, self._key)
         self._teardown.callback(training.close)
         session = self.session()
         iam, s3 = session.client("iam"), session.client("s3")
         furnish()
         self.faults.add(*self._first_faults)
 
-    def _serve(self) -> str:
+    def _serve(self, account: str, key: AccessKey) -> str:
         from sqlquarry.emulator import moto_bedrock
 
         try:
@@ -250,7 +267,7 @@ class LocalAWS:
         requests_log = logging.getLogger("werkzeug")
         self._teardown.callback(requests_log.setLevel, requests_log.level)
         requests_log.setLevel(logging.WARNING)
-        server = moto_bedrock.make_server(listener, self.faults)
+        server = moto_bedrock.make_server(listener, self.faults, account=account, key=key)
         thread = threading.Thread(
             target=server.serve_forever, kwargs={"poll_interval": 0.02}, name="local-aws", daemon=True
         )
@@ -259,7 +276,7 @@ class LocalAWS:
         self._teardown.callback(server.shutdown)
         return f"http://{HOST}:{listener.getsockname()[1]}"
 
-    def _running(self, value: str | None) -> str:
+    def _running(self, value: _Value | None) -> _Value:
         if value is None:
             raise EmulatorError("this LocalAWS is not running. Use it as a context manager: with LocalAWS() as aws: …")
         return value
@@ -271,7 +288,7 @@ def _load_local_model(directory: Path, max_batch: int) -> CompletionModel:
     return LocalModel(directory, batch_size=max_batch)
 
 
-def _create_role(iam: Any, account: str) -> str:
+def _create_role(iam: Any, name: str, bucket: str, account: str) -> str:
     """The service role of "Create a service role for model import" (Bedrock user guide), for training jobs too."""
     trust = {
         "Version": "2012-10-17",
@@ -290,10 +307,10 @@ def _create_role(iam: Any, account: str) -> str:
             {
                 "Effect": "Allow",
                 "Action": ["s3:GetObject", "s3:PutObject", "s3:ListBucket"],
-                "Resource": [f"arn:aws:s3:::{BUCKET}", f"arn:aws:s3:::{BUCKET}/*"],
+                "Resource": [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"],
             }
         ],
     }
-    role = iam.create_role(RoleName=ROLE, AssumeRolePolicyDocument=json.dumps(trust))
-    iam.put_role_policy(RoleName=ROLE, PolicyName="read-models", PolicyDocument=json.dumps(access))
+    role = iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust))
+    iam.put_role_policy(RoleName=name, PolicyName="read-models", PolicyDocument=json.dumps(access))
     return str(role["Role"]["Arn"])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import socket
 import warnings
 from collections.abc import Callable
@@ -17,26 +18,31 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from functools import cache, partial
+from hmac import compare_digest
+from http.client import HTTP_PORT
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sqlquarry.emulator.api import COMMON_STATUSES, QUERY_WORDS, STREAM_ERROR, ApiError, Parameters
+from sqlquarry.emulator.api import COMMON_STATUSES, QUERY_WORDS, STREAM_ERROR, ApiError, Parameters, check_types
 from sqlquarry.emulator.faults import AnswerReset, Faults
 from sqlquarry.emulator.gate import CUT_AFTER, gate
+from sqlquarry.emulator.guard import guard
 from sqlquarry.emulator.moto_s3 import bucket_region, receive_parts
+from sqlquarry.emulator.signature import AccessKey
 from sqlquarry.errors import EmulatorError
 
 if TYPE_CHECKING:
     from werkzeug.serving import BaseWSGIServer
 
 TESTED_VERSIONS = r"5\.2\.\d+"
+_CLIENT_TIMEOUT_S = 60.0
 
 # Module, what is used of it, and what for.
 RELIES_ON = (
     ("moto.server", "DomainDispatcherApplication", "the server: which service a request is for"),
     ("moto.server", "create_backend_app", "the server: an application per service"),
     ("moto.server", "MotoRequestHandler", "the server: header names of S3's metadata"),
-    ("werkzeug.serving", "WSGIRequestHandler.make_environ", "faults: werkzeug.socket, the connection of a request"),
+    ("werkzeug.serving", "WSGIRequestHandler.make_environ", "faults: werkzeug.socket; the guard: RAW_URI, as it came"),
     ("moto.moto_api._internal.models", "moto_api_backend.reset", "clearing moto's process-global state"),
     ("moto.moto_api._internal.models", "MotoAPIBackend.reset", "clearing ours where a client asks moto to reset"),
     ("moto.core.responses", "ActionResult", "answers, written by botocore's output shape"),
@@ -62,8 +68,13 @@ RELIES_ON = (
     ("moto.s3.models", "FakeMultipart.complete", "joining an upload's parts as files"),
     ("moto.s3.models", "FakeMultipart.set_part", "receiving a part as a file"),
     ("moto.settings", "S3_UPLOAD_PART_MIN_SIZE", "joining an upload's parts"),
-    ("moto.iam.models", "iam_backends", "looking at roles"),
+    (
+        "moto.iam.models",
+        "iam_backends",
+        "looking at roles; keys that CreateAccessKey made: users and their access_keys",
+    ),
     ("moto.iam.models", "IAMBackend.get_role_by_arn", "looking at roles: assume_role_policy_document"),
+    ("moto.sts.models", "sts_backends", "keys that AssumeRole made: assumed_roles"),
 )
 # They take the place of moto's own methods of these names (tags of customization jobs, InvokeModel's empty answer).
 CONTROL_OPERATIONS = (
@@ -129,18 +140,53 @@ def _exists(module: str, path: str) -> bool:
     return True
 
 
-def make_server(listener: socket.socket, faults: Faults) -> BaseWSGIServer:
-    """The server of moto on a socket that listens already; its own start would hang where the port is taken."""
+def make_server(listener: socket.socket, faults: Faults, *, account: str, key: AccessKey) -> BaseWSGIServer:
+    """Make the server of moto on a socket that listens already; its own start would hang where the port is taken.
+
+    Args:
+        listener: the socket.
+        faults: what goes wrong on purpose.
+        account: to which every request belongs.
+        key: what requests must be signed with; those that moto's IAM and STS make later are taken too.
+    """
     from moto.server import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
     from werkzeug import serving
 
     host, port = listener.getsockname()
-    account = account_id()
     application = receive_parts(DomainDispatcherApplication(create_backend_app), account)
     application = gate(application, faults, partial(bucket_region, account=account))
-    return serving.make_server(
-        host, port, application, threaded=True, request_handler=MotoRequestHandler, fd=listener.fileno()
+    application = guard(
+        application,
+        hosts=[name if port == HTTP_PORT else f"{name}:{port}" for name in (host, "localhost")],
+        find_key=lambda name: key if compare_digest(name.encode(), key.id.encode()) else _made_key(name, account),
+        account=account,
     )
+    handler = type(
+        "Handler",
+        (MotoRequestHandler,),
+        {
+            "timeout": _CLIENT_TIMEOUT_S,  # a client that sends half a request is not waited for
+            # Of requests that are not HTTP, which http.server answers itself.
+            "error_content_type": "application/xml",
+            "error_message_format": "<Error><Code>%(code)d</Code><Message>%(message)s</Message></Error>",
+        },
+    )
+    return serving.make_server(host, port, application, threaded=True, request_handler=handler, fd=listener.fileno())
+
+
+def _made_key(name: str, account: str) -> AccessKey | None:
+    """A key that CreateAccessKey or AssumeRole of the emulated services has made."""
+    from moto.iam.models import iam_backends
+    from moto.sts.models import sts_backends
+
+    for role in list(sts_backends[account]["aws"].assumed_roles):
+        if role.access_key_id == name:
+            return AccessKey(name, role.secret_access_key, role.session_token)
+    for user in list(iam_backends[account]["aws"].users.values()):
+        for made in list(user.access_keys):
+            if made.access_key_id == name and made.status == "Active":
+                return AccessKey(name, made.secret_access_key)
+    return None
 
 
 def reset_moto() -> None:
@@ -150,23 +196,21 @@ def reset_moto() -> None:
     moto_api_backend.reset()
 
 
-def role_trusts(service: str, arn: str) -> bool:
+def role_trusts(service: str, arn: str, *, account: str) -> bool:
     """Whether a role of this ARN exists in emulated IAM and lets a service ("bedrock.amazonaws.com") assume it."""
     from moto.iam.exceptions import NotFoundException
     from moto.iam.models import iam_backends
 
     try:
-        role = iam_backends[account_id()]["aws"].get_role_by_arn(arn)
+        role = iam_backends[account]["aws"].get_role_by_arn(arn)
     except NotFoundException:
         return False
     return service in role.assume_role_policy_document
 
 
-def account_id() -> str:
-    """The account that every request in this process belongs to."""
-    from moto.core import DEFAULT_ACCOUNT_ID
-
-    return str(os.environ.get("MOTO_ACCOUNT_ID", DEFAULT_ACCOUNT_ID))
+def choose_account() -> str:
+    """Choose the account that every request of this process belongs to: a random one, unless moto is told which."""
+    return os.environ.get("MOTO_ACCOUNT_ID") or str(secrets.randbelow(9 * 10**11) + 10**11)
 
 
 def install(
@@ -264,7 +308,7 @@ def _refusal() -> Any:
 
     # Of a module outside moto on purpose: for an exception of its own, moto looks for the error's shape in the AWS
     # service that it takes the package's name for.
-    return type("Refusal", (ServiceException,), {"__module__": __name__})
+    return type("RequestRefusedError", (ServiceException,), {"__module__": __name__})
 
 
 def _operation(handle: Callable[[Parameters], dict[str, Any]], region: str | None) -> Callable[[Any], Any]:
@@ -282,6 +326,7 @@ def _operation(handle: Callable[[Parameters], dict[str, Any]], region: str | Non
             for name, value in response.params.items()
         }
         try:
+            check_types(response._get_action(), parameters, service=response.boto3_service_name)  # noqa: SLF001 - likewise
             answer = handle(parameters)
         except ApiError as error:
             raise _refusal()(error.code, error.message) from error

@@ -1,17 +1,21 @@
 """Serve the emulator until interrupted: ``python -m sqlquarry.emulator.serve --port 5000``.
 
-For tests of other programs and in other languages: it prints where everything is, then waits.
+For tests of other programs and in other languages: it prints where everything is and the key to it, then waits. As text
+it is a shell script that sets the environment: whoever reads it has the key.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import signal
 from collections.abc import Sequence
 
 from sqlquarry.emulator.local import LocalAWS
-from sqlquarry.text import visible
+
+# AWS SDKs would take these before, or together with, the access key.
+_OTHER_CREDENTIALS = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_BEARER_TOKEN_BEDROCK")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -26,10 +30,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ends = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)
     with LocalAWS(port=options.port, import_seconds=options.import_seconds, cold_seconds=options.cold_seconds) as aws:
-        said = {"endpoint": aws.endpoint_url, "role": aws.role_arn, "bucket": aws.bucket, "region": aws.region}
-        lines = [json.dumps(said)] if options.json else [f"{name:9} {value}" for name, value in said.items()]
-        print(visible("\n".join(lines)), flush=True)
+        print(_as_json(aws) if options.json else _as_shell_script(aws), flush=True)
         signal.sigwait(ends)
+
+
+def _as_json(aws: LocalAWS) -> str:
+    where = {"endpoint": aws.endpoint_url, "role": aws.role_arn, "bucket": aws.bucket, "region": aws.region}
+    return json.dumps(where | {"environment": aws.environment()})
+
+
+def _as_shell_script(aws: LocalAWS) -> str:
+    """Lines for a POSIX shell; what the user's own profile would add goes first."""
+    names = aws.environment() | {"SQLQUARRY_EMULATOR_ROLE": aws.role_arn, "SQLQUARRY_EMULATOR_BUCKET": aws.bucket}
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in names.items()]
+    return "\n".join([f"unset {' '.join(_OTHER_CREDENTIALS)}", *lines])
 
 
 if __name__ == "__main__":

@@ -11,11 +11,12 @@ import botocore.session
 from botocore.config import Config
 from botocore.loaders import Loader
 
+from sqlquarry.emulator.signature import AccessKey
 from sqlquarry.errors import EmulatorError
 
 
-def loopback_session(endpoint_url: str, region: str) -> boto3.Session:
-    """A session whose every client and resource goes to `endpoint_url`, with dummy credentials.
+def loopback_session(endpoint_url: str, region: str, key: AccessKey) -> boto3.Session:
+    """Make a session whose every client and resource goes to `endpoint_url`, and signs with `key`.
 
     It reads no profile, configuration file or token of the user's, uses no proxy, and refuses to make a client for
     another endpoint (`EmulatorError`).
@@ -50,21 +51,22 @@ def loopback_session(endpoint_url: str, region: str) -> boto3.Session:
     # Here all ways meet: Session.client passes keywords to this method, and Session.resource calls Session.client.
     core.create_client = create_loopback_client
     return boto3.Session(
-        aws_access_key_id="emulator",
-        aws_secret_access_key="emulator",  # noqa: S106 - a dummy
+        aws_access_key_id=key.id,
+        aws_secret_access_key=key.secret,
+        aws_session_token=key.token,
         region_name=region,
         botocore_session=core,
     )
 
 
-def environment(endpoint_url: str, region: str) -> dict[str, str]:
-    """The same for another process: environment variables that lead any AWS SDK to `endpoint_url` and nowhere else."""
+def environment(endpoint_url: str, region: str, key: AccessKey) -> dict[str, str]:
+    """Return environment variables that lead any AWS SDK of another process to `endpoint_url` and nowhere else."""
     return {
         "AWS_ENDPOINT_URL": endpoint_url,
         "AWS_REGION": region,
         "AWS_DEFAULT_REGION": region,
-        "AWS_ACCESS_KEY_ID": "emulator",
-        "AWS_SECRET_ACCESS_KEY": "emulator",
+        "AWS_ACCESS_KEY_ID": key.id,
+        "AWS_SECRET_ACCESS_KEY": key.secret,
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "AWS_EC2_METADATA_DISABLED": "true",

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ class Cluster:
     parameters: Parameters
     hosts: tuple[str, ...]
     port: int
-    aws: Mapping[str, str]
+    aws: Mapping[str, str] = field(repr=False)
 
 
 class Container:

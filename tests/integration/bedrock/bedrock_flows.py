@@ -16,9 +16,11 @@ import pytest
 from sqlquarry.artifacts import Generation, MergedModel
 from sqlquarry.bedrock import BedrockImporter, ImportedModel
 from sqlquarry.emulator import LocalAWS, ManualClock, moto_bedrock
+from sqlquarry.emulator.signature import AccessKey
 from sqlquarry.errors import BedrockError
 
 # AWS's own examples, but for the token, which is as long as a real one must be to be noticed.
+# The key of these emulators: id, secret and session token.
 SECRETS = ("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "IQoJb3JpZ2luX2VjEXAMPLETOKEN")
 QUESTIONS = ["SELECT 1", "SELECT 2", "SELECT 3"]
 
@@ -89,6 +91,7 @@ def flow(merged: MergedModel, **options: Any) -> Iterator[Flow]:
     timing = {"clock": clock, "sleep": clock.advance, "import_polls": 0, "import_seconds": 600, "cold_calls": 0}
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(moto_bedrock, "gate", counting)
+        patched.setattr(AccessKey, "random", lambda: AccessKey(*SECRETS))
         with LocalAWS(load_model=Echo, **timing | options) as aws:
             yield Flow(aws, clock, merged, stored)
 

@@ -240,7 +240,6 @@ def three_models(way: Flow, _: Path) -> None:
         way.importer.import_model(way.uri, name)
 
 
-ROLE = "arn:aws:iam::123456789012:role"
 REFUSED: dict[str, tuple[Callable[[Flow, Path], None], dict[str, str], str]] = {
     "shard-truncated": (truncated, {}, r"\[weights\] model\.safetensors"),
     "index-names-missing-shard": (without_a_shard, {}, r"\[shard-missing\].*model-00002-of-00002\.safetensors"),
@@ -248,8 +247,8 @@ REFUSED: dict[str, tuple[Callable[[Flow, Path], None], dict[str, str], str]] = {
     "name-with-a-dot": (no_change, {"name": "no.dots"}, r"\[model-name\].*'no\.dots'"),
     "bucket-in-another-region": (far_bucket, {"s3_uri": "s3://far/flow/"}, r"\[bucket-region\].*eu-west-1.*us-east-1"),
     "no-such-bucket": (no_change, {"s3_uri": "s3://nowhere/flow/"}, r"\[bucket\] nowhere: there is no such bucket"),
-    "no-such-role": (no_change, {"role": f"{ROLE}/nobody"}, r"\[role\] .*nobody: there is no such role"),
-    "role-without-trust": (untrusting, {"role": f"{ROLE}/untrusting"}, r"\[role-trust\].*does not allow bedrock"),
+    "no-such-role": (no_change, {"role": "nobody"}, r"\[role\] .*nobody: there is no such role"),
+    "role-without-trust": (untrusting, {"role": "untrusting"}, r"\[role-trust\].*does not allow bedrock"),
     "three-models": (three_models, {"name": "fourth"}, r"\[model-quota\].*3 imported models of 3.*L-45B04988"),
 }
 
@@ -264,7 +263,8 @@ def test_what_would_fail_late_is_refused_before_anything_is_sent(
     there = dict(way.stored)
     importer = way.importer
     if "role" in options:
-        importer = BedrockImporter(options["role"], session=way.session, show_progress=False)
+        role = f"{way.aws.role_arn.rpartition('/')[0]}/{options['role']}"
+        importer = BedrockImporter(role, session=way.session, show_progress=False)
     asked = {"name": "flow", "s3_uri": way.uri} | {key: value for key, value in options.items() if key != "role"}
     with pytest.raises(PreflightError, match=says) as caught:
         importer.import_model(copy, **asked)

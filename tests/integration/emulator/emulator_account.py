@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import shutil
 import struct
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
 import pytest
+from botocore.auth import S3SigV4Auth, SigV4Auth
+from botocore.awsrequest import AWSRequest
 from botocore.config import Config
+from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
 from sqlquarry.artifacts import Generation
@@ -132,6 +136,24 @@ class Account:
             call(**parameters)
         answer = caught.value.response
         return answer["Error"]["Code"], answer["Error"]["Message"], answer["ResponseMetadata"]["HTTPStatusCode"]
+
+
+def signed(aws, method, target, *, service, body=b"", headers=(), key=None):
+    """Headers of a request to an emulator, signed by botocore as no client of a service would."""
+    environment = aws.environment()
+    key = key or Credentials(environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"])
+    request = AWSRequest(method, aws.endpoint_url + target, headers=dict(headers), data=body)
+    (S3SigV4Auth if service == "s3" else SigV4Auth)(key, service, aws.region).add_auth(request)
+    return dict(request.headers)
+
+
+def send(aws, method, target, *, body=b"", headers=()):
+    """Status, headers and body of the answer to a request as it is given: nothing is added but Host and a length."""
+    connection = http.client.HTTPConnection(aws.endpoint_url.removeprefix("http://"), timeout=30)
+    with closing(connection):
+        connection.request(method, target, body=body, headers=dict(headers))
+        answer = connection.getresponse()
+        return answer.status, dict(answer.headers), answer.read()
 
 
 @contextmanager

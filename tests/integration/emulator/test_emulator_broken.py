@@ -244,7 +244,7 @@ def test_quotas_identity_and_simulated_policies(account):
     assert len(quotas.list_service_quotas(ServiceCode="bedrock")["Quotas"]) == 2
     for unknown in ({"ServiceCode": "bedrock", "QuotaCode": "L-0"}, {"ServiceCode": "s3", "QuotaCode": "L-45B04988"}):
         assert account.error(quotas.get_service_quota, **unknown)[0] == "NoSuchResourceException"
-    assert session.client("sts").get_caller_identity()["Account"] == "123456789012"
+    assert session.client("sts").get_caller_identity()["Account"] == account.aws.role_arn.split(":")[4]
     account.aws.faults.add(AccessDenied(operation="GetObject"))
     results = iam.simulate_principal_policy(
         PolicySourceArn=account.aws.role_arn, ActionNames=["s3:GetObject", "s3:ListBucket"], ResourceArns=["*"]

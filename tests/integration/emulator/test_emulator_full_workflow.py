@@ -29,7 +29,7 @@ def test_the_published_workflow_runs_on_loopback(tmp_path, capsys, monkeypatch):
     said = capsys.readouterr().out
     stages = re.findall(r"^ *\d+ s  (training job|import job|InvokeModel|judged)", said, re.MULTILINE)
     assert stages == ["training job", "import job", "InvokeModel", "judged"]
-    assert re.search(r"s3://sqlquarry-emulator/sqlquarry/jobs/sqlquarry-\w{12}/output/model/merged", said)
+    assert re.search(r"s3://sqlquarry-emulator-\w{16}/sqlquarry/jobs/sqlquarry-\w{12}/output/model/merged", said)
     assert re.search(r"^execution .* 6 +0$", said, re.MULTILINE), said  # every answer was judged
     assert "tuned" in (tmp_path / "report.html").read_text()
 

@@ -10,12 +10,11 @@ import socket
 import subprocess
 import sys
 import threading
-import urllib.request
 from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError
-from emulator_account import Account, Parrot, clocked, emulators, sketch
+from emulator_account import Account, Parrot, clocked, emulators, send, signed, sketch
 
 from sqlquarry.emulator import LocalAWS
 from sqlquarry.emulator.faults import ExpiredToken, JobHangs, ModelDeleted, NoText
@@ -161,9 +160,8 @@ def test_a_reset_clears_everything_and_furnishes_the_account_again(exported):
         assert account.ask(model, prompt="SELECT", max_tokens=1)
         account.aws.faults.add(JobHangs(), ExpiredToken(operation="Get*"), NoText())
         job = account.create("third")
-        role, url = account.aws.role_arn, account.aws.endpoint_url
-        reset = urllib.request.Request(f"{url}/moto-api/reset", method="POST")
-        assert urllib.request.urlopen(reset).status == 200
+        role, where = account.aws.role_arn, ("POST", "/moto-api/reset")
+        assert send(account.aws, *where, headers=signed(account.aws, *where, service="moto"))[0] == 200
         assert account.aws.faults.pending() == []
         assert account.bedrock.list_model_import_jobs()["modelImportJobSummaries"] == []
         assert account.bedrock.list_imported_models()["modelSummaries"] == []
@@ -319,17 +317,35 @@ def test_the_serve_entry_runs_until_interrupted_and_cleans_up(storage, entry, nu
         try:
             if "--json" in entry:
                 said = json.loads(server.stdout.readline())
+                assert list(said) == ["endpoint", "role", "bucket", "region", "environment"]
+                variables = said["environment"]
             else:
-                said = dict(server.stdout.readline().split() for _ in range(4))
-            assert list(said) == ["endpoint", "role", "bucket", "region"]
-            socket.create_connection(("127.0.0.1", port_of(said["endpoint"])), timeout=5).close()
-            assert said["role"].startswith("arn:aws:iam::")
+                lines = [next(server.stdout) for _ in range(11)]
+                assert lines[0] == "unset AWS_PROFILE AWS_SESSION_TOKEN AWS_BEARER_TOKEN_BEDROCK\n"
+                variables = dict(re.fullmatch(r"export (\w+)=(\S+)\n", line).groups() for line in lines[1:])
+                assert variables["SQLQUARRY_EMULATOR_ROLE"].startswith("arn:aws:iam::")
+            assert {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"} <= variables.keys()
+            socket.create_connection(("127.0.0.1", port_of(variables["AWS_ENDPOINT_URL"])), timeout=5).close()
             assert len(list(storage.iterdir())) == 1
             server.send_signal(number)
             assert server.wait(20) == 0
         finally:
             server.kill()
     assert list(storage.iterdir()) == []
+
+
+@pytest.mark.parametrize("length", [b"", b"Content-Length: 9\r\n\r\nhalf"])
+def test_a_client_that_stops_in_the_middle_is_not_waited_for(start, monkeypatch, length):
+    monkeypatch.setattr("sqlquarry.emulator.moto_bedrock._CLIENT_TIMEOUT_S", 0.3)
+    account = start()
+    made = signed(account.aws, "POST", "/", service="sagemaker", body=b"half-sent")
+    head = b"".join(f"{name}: {value}\r\n".encode() for name, value in made.items() if name != "Content-Length")
+    port = port_of(account.aws.endpoint_url)
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n" % port + head + length)
+        answer = connection.makefile("rb").read()  # until the emulator closes it
+    assert (b"RequestTimeoutException" in answer) == bool(length)
+    assert account.s3.list_buckets()["Buckets"]
 
 
 def test_importing_the_emulator_loads_nothing_heavy():

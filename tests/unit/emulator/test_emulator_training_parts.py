@@ -15,6 +15,7 @@ from botocore.exceptions import EndpointConnectionError
 
 from sqlquarry.emulator.api import ApiError, validate
 from sqlquarry.emulator.session import environment, loopback_session
+from sqlquarry.emulator.signature import AccessKey
 from sqlquarry.emulator.training_container import Cluster, Container
 from sqlquarry.emulator.training_files import CheckpointSync, S3Files
 from sqlquarry.emulator.training_job import TrainingJob
@@ -22,7 +23,8 @@ from sqlquarry.emulator.training_request import refuse
 from sqlquarry.emulator.training_run import _reserved_port
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
-AWS = environment("http://127.0.0.1:1", "us-east-1")
+KEY = AccessKey("AKIAEXAMPLE", "a-secret")
+AWS = environment("http://127.0.0.1:1", "us-east-1", KEY)
 
 
 class FakeS3:
@@ -104,7 +106,7 @@ def test_a_file_that_goes_away_while_it_is_copied_is_passed_over(tmp_path):
 def test_a_file_may_also_go_away_after_boto3_has_its_size(tmp_path):
     # boto3 opens a file when it sends it, and reports one that is gone by then as a stream that cannot be rewound.
     nowhere = "http://127.0.0.1:1"
-    client = loopback_session(nowhere, "us-east-1").client("s3", config=Config(retries={"total_max_attempts": 2}))
+    client = loopback_session(nowhere, "us-east-1", KEY).client("s3", config=Config(retries={"total_max_attempts": 2}))
     sync = CheckpointSync(S3Files(client), tmp_path, "s3://b/run")
     (tmp_path / "moved").write_text("x")
     client.meta.events.register("before-send.s3.PutObject", lambda **_: (tmp_path / "moved").unlink(missing_ok=True))
@@ -255,7 +257,7 @@ def test_an_instance_that_never_started_can_be_killed(tmp_path):
 
 def test_an_environment_for_another_process_leads_nowhere_else(monkeypatch):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a-real-key")
-    shown = environment("http://127.0.0.1:5", "us-east-1")
+    shown = environment("http://127.0.0.1:5", "us-east-1", KEY)
     assert "a-real-key" not in shown.values()
     assert shown["AWS_ENDPOINT_URL"] == "http://127.0.0.1:5"
     assert {"AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_EC2_METADATA_DISABLED"} <= shown.keys()

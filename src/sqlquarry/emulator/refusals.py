@@ -1,0 +1,94 @@
+"""Errors for requests that reach no service, in the codes and format of the service that they are meant for.
+
+Codes: "Error responses" (Amazon S3 API reference), "Common errors" (API references of IAM and Bedrock).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
+from xml.sax.saxutils import escape
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+
+class _Words(NamedTuple):
+    status: str
+    s3: str
+    query: str  # the query protocol: IAM and STS
+    json: str
+
+
+_WORDS = {
+    "denied": _Words("403 Forbidden", "AccessDenied", "AccessDenied", "AccessDeniedException"),
+    "unsigned": _Words(
+        "403 Forbidden", "AccessDenied", "MissingAuthenticationToken", "MissingAuthenticationTokenException"
+    ),
+    "incomplete": _Words(
+        "403 Forbidden", "AuthorizationHeaderMalformed", "IncompleteSignature", "IncompleteSignatureException"
+    ),
+    "key": _Words("403 Forbidden", "InvalidAccessKeyId", "InvalidClientTokenId", "UnrecognizedClientException"),
+    "token": _Words("403 Forbidden", "InvalidToken", "InvalidClientTokenId", "UnrecognizedClientException"),
+    "signature": _Words("403 Forbidden", "SignatureDoesNotMatch", "SignatureDoesNotMatch", "InvalidSignatureException"),
+    "time": _Words("403 Forbidden", "RequestTimeTooSkewed", "SignatureDoesNotMatch", "InvalidSignatureException"),
+    "expired": _Words("403 Forbidden", "AccessDenied", "SignatureDoesNotMatch", "InvalidSignatureException"),
+    "payload": _Words(
+        "400 Bad Request", "XAmzContentSHA256Mismatch", "SignatureDoesNotMatch", "InvalidSignatureException"
+    ),
+    "body": _Words("400 Bad Request", "IncompleteBody", "MalformedInput", "SerializationException"),
+    "timeout": _Words("400 Bad Request", "RequestTimeout", "RequestTimeout", "RequestTimeoutException"),
+    "size": _Words(
+        "413 Request Entity Too Large", "EntityTooLarge", "RequestEntityTooLarge", "RequestEntityTooLargeException"
+    ),
+    "malformed": _Words("400 Bad Request", "InvalidRequest", "MalformedInput", "SerializationException"),
+    "operation": _Words("400 Bad Request", "NotImplemented", "InvalidAction", "UnknownOperationException"),
+}
+_SCOPE = re.compile(r"Credential=[^/,\s]+/\d+/[^/,\s]*/(?P<service>[^/,\s]+)/aws4_request")
+
+
+class RequestRefusedError(Exception):
+    """A request that is answered with an error and reaches no service.
+
+    Args:
+        kind: a key of the table of codes above.
+        message: what is wrong, for the client.
+        status: the HTTP status; None takes that of the kind.
+    """
+
+    def __init__(self, kind: str, message: str, *, status: str | None = None) -> None:
+        super().__init__(message)
+        self.words = _WORDS[kind]
+        self.message = message
+        self.status = status or self.words.status
+
+
+def answer(refusal: RequestRefusedError, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """Answer a request with an error, in the protocol of the service that it is meant for."""
+    protocol = _protocol(environ)
+    code, message = getattr(refusal.words, protocol), refusal.message
+    fields = []
+    if protocol == "json":
+        fields += [("Content-Type", "application/x-amz-json-1.1"), ("x-amzn-ErrorType", code)]
+        body = json.dumps({"__type": code, "message": message})
+    else:
+        fields += [("Content-Type", "application/xml")]
+        body = f"<Code>{escape(code)}</Code><Message>{escape(message)}</Message>"
+        body = f"<Error>{body}</Error>" if protocol == "s3" else f"<Error><Type>Sender</Type>{body}</Error>"
+        body = body if protocol == "s3" else f"<ErrorResponse>{body}</ErrorResponse>"
+    content = body.encode("utf-8", "backslashreplace")
+    start_response(refusal.status, [*fields, ("Content-Length", str(len(content)))])
+    return [] if environ["REQUEST_METHOD"] == "HEAD" else [content]
+
+
+def _protocol(environ: WSGIEnvironment) -> str:
+    scope = _SCOPE.search(environ.get("HTTP_AUTHORIZATION", ""))
+    service = scope["service"] if scope else None
+    if service == "s3":
+        return "s3"
+    content_type = environ.get("CONTENT_TYPE", "").lower()
+    if service in ("iam", "sts") or content_type.startswith("application/x-www-form-urlencoded"):
+        return "query"
+    return "json" if service or "json" in content_type or "HTTP_X_AMZ_TARGET" in environ else "s3"
