@@ -36,6 +36,7 @@ from sqlquarry.artifacts import (
     write_atomically,
     write_json,
 )
+from sqlquarry.aws import aws_client
 from sqlquarry.bedrock.export import Export
 from sqlquarry.data import load_records
 from sqlquarry.errors import (
@@ -197,11 +198,10 @@ def _provide_secrets() -> None:
 
 def _secret(name: str, arn: str) -> str:
     """The value of a variable."""
-    import boto3
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
-        client: Any = boto3.session.Session().client("secretsmanager", region_name=arn.split(":")[3])
+        client = aws_client("secretsmanager", region=arn.split(":")[3])
         secret = str(client.get_secret_value(SecretId=arn)["SecretString"]).strip()
     except (BotoCoreError, ClientError) as error:
         advice = "The job's role needs secretsmanager:GetSecretValue on it, and kms:Decrypt on its key."

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from sqlquarry.emulator.api import COMMON_STATUSES, QUERY_WORDS, STREAM_ERROR, ApiError, Parameters
 from sqlquarry.emulator.faults import AnswerReset, Faults
 from sqlquarry.emulator.gate import CUT_AFTER, gate
-from sqlquarry.emulator.moto_s3 import bucket_region, receive_parts
+from sqlquarry.emulator.moto_s3 import bucket_owner, bucket_region, receive_parts
 from sqlquarry.errors import EmulatorError
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ RELIES_ON = (
     ("moto.servicequotas.responses", "ServiceQuotasResponse", "the class that receives service-quotas operations"),
     ("moto.s3.models", "s3_backends", "reading and writing objects"),
     ("moto.s3.models", "S3Backend.get_bucket", "reading objects"),
+    ("moto.s3.models", "s3_backends.bucket_accounts", "whose a bucket is"),
     (
         "moto.s3.models",
         "FakeKey.value",
@@ -137,7 +138,7 @@ def make_server(listener: socket.socket, faults: Faults) -> BaseWSGIServer:
     host, port = listener.getsockname()
     account = account_id()
     application = receive_parts(DomainDispatcherApplication(create_backend_app), account)
-    application = gate(application, faults, partial(bucket_region, account=account))
+    application = gate(application, faults, partial(bucket_region, account=account), bucket_owner)
     return serving.make_server(
         host, port, application, threaded=True, request_handler=MotoRequestHandler, fd=listener.fileno()
     )

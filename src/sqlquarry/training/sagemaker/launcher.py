@@ -13,6 +13,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal, get_args
 
 from sqlquarry.artifacts import Record
+from sqlquarry.aws import aws_client
 from sqlquarry.errors import ConfigError, TrainingError
 from sqlquarry.extras import require
 from sqlquarry.training.guards import check_run
@@ -326,18 +327,8 @@ class SageMakerLauncher:
         return f"{prefix}/" if prefix else ""
 
     def _client(self, service: str) -> Any:
-        import boto3
-        from botocore.config import Config
-        from botocore.exceptions import NoRegionError
-
-        config = Config(retries={"mode": "standard", "total_max_attempts": 8})  # a job is watched for hours
-        try:
-            session: Any = self.session or boto3.session.Session()
-            return session.client(service, region_name=self.region, endpoint_url=self.endpoint_url, config=config)
-        except NoRegionError as error:
-            raise ConfigError(
-                "no AWS region is known: pass region='us-east-1', a session with a region, or set AWS_DEFAULT_REGION"
-            ) from error
+        # A job is watched for hours.
+        return aws_client(service, self.session, self.endpoint_url, self.region, attempts=8)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlquarry.artifacts import sha256_file
+from sqlquarry.aws import transfer_config
 from sqlquarry.training.sagemaker.failures import error_code, explained
 
 logger = logging.getLogger(__name__)
@@ -61,7 +62,8 @@ def upload(s3: Any, bucket: str, prefix: str, channel: Channel, kms_key_arn: str
                 continue
             logger.info("sending %s (%d bytes) to s3://%s/%s", name, size, bucket, key)
             if isinstance(content, Path):
-                s3.upload_file(str(content), bucket, key, ExtraArgs={"ChecksumAlgorithm": "SHA256", **extra})
+                options = {"ChecksumAlgorithm": "SHA256", **extra}
+                s3.upload_file(str(content), bucket, key, ExtraArgs=options, Config=transfer_config())
             else:
                 s3.put_object(Bucket=bucket, Key=key, Body=content, ChecksumAlgorithm="SHA256", **extra)
         except (BotoCoreError, ClientError, _s3_upload_failed()) as error:
