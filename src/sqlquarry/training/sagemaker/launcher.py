@@ -23,7 +23,7 @@ from sqlquarry.training.sagemaker.failures import error_code, explained, quota_a
 from sqlquarry.training.sagemaker.images import training_image
 from sqlquarry.training.sagemaker.inputs import Base, gather
 from sqlquarry.training.sagemaker.job import TrainingJob
-from sqlquarry.training.sagemaker.request import environment_problems, training_request, violations
+from sqlquarry.training.sagemaker.request import credential_problems, environment_problems, training_request, violations
 from sqlquarry.training.sagemaker.staging import Channel, upload
 from sqlquarry.training.trainer import QLoRAFSDPTrainer
 
@@ -124,6 +124,7 @@ class SageMakerLauncher:
             if not fine
         ]
         bad += environment_problems(self.environment, self.secret_arns)
+        bad += credential_problems({"tags": self.tags})
         if bad:
             raise ConfigError("SageMakerLauncher: " + "; ".join(bad))
 
@@ -237,6 +238,8 @@ class SageMakerLauncher:
             checkpoints=f"{place}checkpoints/{inputs.learnt[:16]}",
             output=f"{place}jobs",
         )
+        if exposed := credential_problems(request):  # before `violations`, which shows values
+            raise ConfigError("SageMakerLauncher: " + "; ".join(exposed))
         content = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
         stem = f"{name or 'sqlquarry'}-{content[:12]}"
         named = {"TrainingJobName": _numbered(stem, _ATTEMPTS), **request}

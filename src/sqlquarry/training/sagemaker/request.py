@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from sqlquarry.credentials import credentials_in, find_credential
 from sqlquarry.training.sagemaker.metrics import METRIC_DEFINITIONS
 
 if TYPE_CHECKING:
@@ -94,6 +95,10 @@ def environment_problems(environment: Mapping[str, object], secret_arns: Mapping
         "environment has {}, which looks like a secret; give its secret's ARN in secret_arns instead": [
             name for name in environment if _SECRET_NAME.search(name)
         ],
+        "environment has {}, whose value holds a credential (not shown); put it into a secret of Secrets Manager and "
+        "give its ARN in secret_arns": [
+            name for name, value in environment.items() if isinstance(value, str) and find_credential(value)
+        ],
         "environment has {}, which is no variable's name": [
             name for name in environment if not _VARIABLE.fullmatch(name)
         ],
@@ -122,6 +127,14 @@ def environment_problems(environment: Mapping[str, object], secret_arns: Mapping
             + (", one of them for secret_arns" if secret_arns else "")
         )
     return problems
+
+
+def credential_problems(request: Mapping[str, Any]) -> list[str]:
+    """Return which parts of a request hold a credential, which everybody could read who may look at the job."""
+    return [
+        f"{place} holds {kind} (not shown); leave it out, or give a variable's secret by its ARN in secret_arns"
+        for place, kind in credentials_in(request)
+    ]
 
 
 def _secrets(secret_arns: Mapping[str, object]) -> dict[str, str]:
