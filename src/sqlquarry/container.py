@@ -50,9 +50,9 @@ from sqlquarry.errors import (
 from sqlquarry.merging import AdapterMerger, Thresholds
 from sqlquarry.training.base_model import resolve_base_model
 from sqlquarry.training.job import run_job
+from sqlquarry.training.sagemaker.bootstrap import PIP, SECRETS, secret_text
 from sqlquarry.training.sagemaker.failures import explained
 from sqlquarry.training.sagemaker.metrics import echoed
-from sqlquarry.training.sagemaker.request import SECRETS
 
 _VERIFIED_RECORDS = 16  # a second each for 8B on a large machine's CPU, and they say a lot (see AdapterMerger.verify)
 
@@ -187,30 +187,26 @@ def _only_file(channel: Path) -> Path:
 
 
 def _provide_secrets() -> None:
-    """Set the variables whose secrets the job names, for this process only.
+    """Set the variables whose secrets the job names, for this process only; those of pip were for the installation.
 
     Raises:
         TrainingError: a secret cannot be read.
     """
     for name, arn in json.loads(os.environ.get(SECRETS, "{}")).items():
-        os.environ[name] = _secret(name, arn)
+        if not name.startswith(PIP):
+            os.environ[name] = _secret(name, arn)
 
 
 def _secret(name: str, arn: str) -> str:
-    """The value of a variable."""
+    """Return the value of a variable."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
         client = aws_client("secretsmanager", region=arn.split(":")[3])
-        secret = str(client.get_secret_value(SecretId=arn)["SecretString"]).strip()
+        return secret_text(client.get_secret_value(SecretId=arn)["SecretString"])
     except (BotoCoreError, ClientError) as error:
         advice = "The job's role needs secretsmanager:GetSecretValue on it, and kms:Decrypt on its key."
         raise explained(error, f"reading {name} from {arn}", advice) from error
-    with contextlib.suppress(ValueError):
-        # The console makes a JSON object of one name and value.
-        found = json.loads(secret)
-        secret = str(next(iter(found.values()))) if isinstance(found, dict) and len(found) == 1 else secret
-    return secret
 
 
 def _leave_failure(root: Path, error: BaseException) -> None:

@@ -70,14 +70,19 @@ def aws_client(
     return client
 
 
-def transfer_config() -> Any:
+def transfer_config(part_bytes: int = 8 * 2**20) -> Any:
     """Return the `Config` of every `upload_file` and `download_file`.
 
     Where the AWS CRT is installed, boto3 may transfer files with a client of its own, which `OwnerRule` cannot reach.
+
+    Args:
+        part_bytes: size of the parts of a file that is not smaller than this; boto3's own default is 8 MiB.
     """
     from boto3.s3.transfer import TransferConfig
 
-    return TransferConfig(preferred_transfer_client="classic")
+    return TransferConfig(
+        multipart_threshold=part_bytes, multipart_chunksize=part_bytes, preferred_transfer_client="classic"
+    )
 
 
 def _account(session: Any, endpoint_url: str | None, region: str | None) -> str:
