@@ -13,25 +13,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+_PATIENCE_S = 120
+
 
 def main() -> int:
     """Audit the environment of this interpreter; return 1 if a package has a known vulnerability."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "audit.json"
-        command = [
-            sys.executable,
-            "-m",
-            "pip_audit",
-            "--skip-editable",
-            "--progress-spinner",
-            "off",
-            "--format",
-            "json",
-        ]
-        ran = subprocess.run([*command, "--output", str(path)], capture_output=True, text=True, check=False)  # noqa: S603 - our own
+        command = [sys.executable, "-m", "pip_audit", "--skip-editable", "--progress-spinner=off", "--format=json"]
+        command.append(f"--output={path}")
+        try:
+            ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_PATIENCE_S)  # noqa: S603 - our own arguments
+            trouble = ran.stderr[-500:]
+        except subprocess.TimeoutExpired:
+            trouble = f"pip-audit had no answer after {_PATIENCE_S} s"
         report = json.loads(path.read_text()) if path.is_file() else {"dependencies": []}
     status, said = verdict(report)
-    sys.stderr.write(f"audit: {said}\n" if report["dependencies"] else f"audit: {said}\n{ran.stderr[-500:]}\n")
+    sys.stderr.write(f"audit: {said}\n" if report["dependencies"] else f"audit: {said}\n{trouble}\n")
     return status
 
 
