@@ -111,9 +111,9 @@ def plain(directory: Path, endpoint: str, contender: str) -> Callable[[], None]:
 
 def ours(directory: Path, endpoint: str) -> Callable[[], None]:
     import boto3
+    from sqlquarry.bedrock._aws import aws_client
 
     from sqlquarry.artifacts import Manifest
-    from sqlquarry.bedrock._aws import aws_client
     from sqlquarry.bedrock.export import Export
     from sqlquarry.bedrock.transfer import CLIENT_OPTIONS
     from sqlquarry.bedrock.upload import upload

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, get_args
 
+from sqlquarry.credentials import credentials_in, redacted
 from sqlquarry.errors import (
     CorruptArtifactError,
     IncompleteArtifactError,
@@ -22,7 +23,9 @@ from sqlquarry.errors import (
     RecordError,
 )
 from sqlquarry.metadata import leads_inside, parse_object, path_inside, read_bytes, relative_name
+from sqlquarry.text import visible_logger
 
+logger = visible_logger(__name__)
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1
 _BLOCK_BYTES = 1 << 20
@@ -261,6 +264,13 @@ def base_digest(directory: Path) -> str:
     return _combined_digest(names, _file_digests(directory, names))
 
 
+def public_provenance(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a provenance as JSON has it, with "***" in the place of credentials, which would travel with the model."""
+    for place, kind in credentials_in(provenance):
+        logger.warning("%s holds %s, which the manifest leaves out", place, kind)
+    return dict(json.loads(json.dumps(redacted(provenance))))
+
+
 def write_manifest(directory: Path, kind: str, provenance: Mapping[str, Any]) -> Manifest:
     """Hash every file below `directory` and write the manifest; from now on the directory counts as finished."""
     names = list(_artifact_files(directory))
@@ -269,7 +279,7 @@ def write_manifest(directory: Path, kind: str, provenance: Mapping[str, Any]) ->
         name: {"sha256": digest, "bytes": (directory / name).stat().st_size}
         for name, digest in zip(names, digests, strict=True)
     }
-    manifest = Manifest(kind, files, json.loads(json.dumps(provenance)))  # equal to what read_manifest returns
+    manifest = Manifest(kind, files, public_provenance(provenance))  # equal to what read_manifest returns
     write_json(directory / MANIFEST, {"version": MANIFEST_VERSION, **dataclasses.asdict(manifest)})
     return manifest
 

@@ -36,6 +36,7 @@ from sqlquarry.artifacts import (
     write_atomically,
     write_json,
 )
+from sqlquarry.aws import aws_client
 from sqlquarry.bedrock.export import Export
 from sqlquarry.data import load_records
 from sqlquarry.errors import (
@@ -47,12 +48,12 @@ from sqlquarry.errors import (
     UnsupportedModelError,
 )
 from sqlquarry.merging import AdapterMerger, Thresholds
-from sqlquarry.metadata import parse_json, parse_object, read_object
+from sqlquarry.metadata import parse_object, read_object
 from sqlquarry.training.base_model import resolve_base_model
 from sqlquarry.training.job import run_job
+from sqlquarry.training.sagemaker.bootstrap import PIP, SECRETS, secret_text
 from sqlquarry.training.sagemaker.failures import explained
 from sqlquarry.training.sagemaker.metrics import echoed
-from sqlquarry.training.sagemaker.request import SECRETS
 
 _VERIFIED_RECORDS = 16  # a second each for 8B on a large machine's CPU, and they say a lot (see AdapterMerger.verify)
 
@@ -187,31 +188,26 @@ def _only_file(channel: Path) -> Path:
 
 
 def _provide_secrets() -> None:
-    """Set the variables whose secrets the job names, for this process only.
+    """Set the variables whose secrets the job names, for this process only; those of pip were for the installation.
 
     Raises:
         TrainingError: a secret cannot be read.
     """
     for name, arn in parse_object(os.environ.get(SECRETS, "{}").encode(), SECRETS).items():
-        os.environ[name] = _secret(name, arn)
+        if not name.startswith(PIP):
+            os.environ[name] = _secret(name, arn)
 
 
 def _secret(name: str, arn: str) -> str:
-    """The value of a variable."""
-    import boto3
+    """Return the value of a variable."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
-        client: Any = boto3.session.Session().client("secretsmanager", region_name=arn.split(":")[3])
-        secret = str(client.get_secret_value(SecretId=arn)["SecretString"]).strip()
+        client = aws_client("secretsmanager", region=arn.split(":")[3])
+        return secret_text(client.get_secret_value(SecretId=arn)["SecretString"])
     except (BotoCoreError, ClientError) as error:
         advice = "The job's role needs secretsmanager:GetSecretValue on it, and kms:Decrypt on its key."
         raise explained(error, f"reading {name} from {arn}", advice) from error
-    with contextlib.suppress(ValueError):
-        # The console makes a JSON object of one name and value.
-        found = parse_json(secret, "the secret", lenient=True)
-        secret = str(next(iter(found.values()))) if isinstance(found, dict) and len(found) == 1 else secret
-    return secret
 
 
 def _leave_failure(root: Path, error: BaseException) -> None:

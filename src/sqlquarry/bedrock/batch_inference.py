@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args
 
 from sqlquarry.artifacts import Generation, Record
-from sqlquarry.bedrock._aws import aws_client
+from sqlquarry.aws import aws_client
 from sqlquarry.bedrock.batch import check_inputs, option_problems
 from sqlquarry.bedrock.conversation import API, Inquiry, Manner, Structure, body, read
 from sqlquarry.bedrock.failures import error_code, explained, is_transient

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlquarry.artifacts import Generation, Record
-from sqlquarry.bedrock._aws import aws_client
+from sqlquarry.aws import aws_client
 from sqlquarry.bedrock.batch import Batches, check_inputs, option_problems, warn_of_truncation
 from sqlquarry.bedrock.cost import Meter, PriceTable, Usage
 from sqlquarry.bedrock.failures import explained

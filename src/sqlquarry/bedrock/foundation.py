@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args
 
 from sqlquarry.artifacts import Generation, Record
-from sqlquarry.bedrock._aws import aws_client
+from sqlquarry.aws import aws_client
 from sqlquarry.bedrock.batch import Batches, check_inputs, option_problems, warn_of_truncation
 from sqlquarry.bedrock.conversation import API, NEEDS_PROFILE, Inquiry, Manner, body, read
 from sqlquarry.bedrock.waiting import Patience, Waiter

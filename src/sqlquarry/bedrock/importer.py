@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlquarry.artifacts import MANIFEST, MergedModel
-from sqlquarry.bedrock._aws import aws_client
+from sqlquarry.aws import aws_client, aws_session
 from sqlquarry.bedrock.client import ImportedModel
 from sqlquarry.bedrock.cost import PriceTable
 from sqlquarry.bedrock.export import Export
@@ -255,11 +255,7 @@ class BedrockImporter:
 
     @functools.cached_property
     def _given_session(self) -> Any:
-        if self._session is not None:
-            return self._session
-        import boto3
-
-        return boto3.session.Session()
+        return self._session if self._session is not None else aws_session()
 
     @functools.cached_property
     def _s3(self) -> Any:

@@ -25,6 +25,7 @@ from sqlquarry.bedrock.failures import (
     job_advice,
     says,
 )
+from sqlquarry.credentials import credentials_in
 from sqlquarry.errors import BedrockError, ImportJobError, ImportTimeoutError
 from sqlquarry.text import visible_logger
 
@@ -72,8 +73,12 @@ def problems(
     tags: Mapping[str, str] | None, kms_key_id: str | None, vpc_config: Mapping[str, Sequence[str]] | None
 ) -> list[str]:
     """What the service would refuse of these (its API model's limits), in words; [] where all is well."""
-    bad = []
-    for key, value in (tags or {}).items():
+    exposed = dict(credentials_in(tags or {}, "tags"))
+    bad = [
+        f"{place} holds {kind} (not shown), and everybody may read tags; leave it out"
+        for place, kind in exposed.items()
+    ]
+    for key, value in () if exposed else (tags or {}).items():
         if not (1 <= len(key) <= 128 and len(value) <= 256 and _TAG_TEXT.fullmatch(key) and _TAG_TEXT.fullmatch(value)):
             bad.append(
                 f"tag {key!r}={value!r} must be 1-128 and 0-256 letters, digits, spaces or any of . _ : / = + @ -"

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from sqlquarry.bedrock._aws import aws_client
+from sqlquarry.aws import aws_client
 from sqlquarry.bedrock.failures import error_code, explained
 from sqlquarry.errors import BedrockError, ConfigError
 from sqlquarry.text import visible_logger

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sqlquarry.artifacts import Record
+from sqlquarry.aws import aws_client, transfer_config
 from sqlquarry.data.formats import FORMATS, Row, file_format, file_rows
 from sqlquarry.data.records import Records
 from sqlquarry.data.shapes import KNOWN_SHAPES, record_from_row
@@ -96,14 +97,13 @@ def _downloaded(uri: str) -> Iterator[Path]:
         raise DataError(f"{uri} is not of the form s3://bucket/key")
     _known_format(uri)
     require("aws", f"reading {uri}")
-    import boto3
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
 
     with tempfile.TemporaryDirectory(prefix="sqlquarry-") as directory:
         path = Path(directory) / PurePosixPath(key).name
         try:
-            boto3.client("s3").download_file(bucket, key, str(path))
+            aws_client("s3").download_file(bucket, key, str(path), Config=transfer_config())
         except (Boto3Error, BotoCoreError, ClientError) as error:
             raise DataError(
                 f"{uri} cannot be read: {error}. Check bucket, key and region, and that the credentials allow "

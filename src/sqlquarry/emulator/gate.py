@@ -1,4 +1,4 @@
-"""What requests meet before moto: broken connections, and for S3 refusals and buckets of another region.
+"""What requests meet before moto: broken connections, and for S3 refusals, and buckets of another region or owner.
 
 Names, codes and redirects: Amazon S3 API reference ("Error responses"). All that is left passes on unchanged.
 """
@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
 from typing import IO, TYPE_CHECKING, NamedTuple, NoReturn
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote
 from xml.sax.saxutils import escape
 
 from sqlquarry.emulator.api import S3_WORDS
@@ -55,13 +55,19 @@ class _S3Request(NamedTuple):
     region: str  # for which it is signed
 
 
-def gate(application: WSGIApplication, faults: Faults, bucket_region: Callable[[str], str | None]) -> WSGIApplication:
+def gate(
+    application: WSGIApplication,
+    faults: Faults,
+    bucket_region: Callable[[str], str | None],
+    bucket_owner: Callable[[str], str | None],
+) -> WSGIApplication:
     """`application`, behind the faults.
 
     Args:
         application: what answers.
         faults: what goes wrong.
         bucket_region: where a bucket is; None where there is none of this name.
+        bucket_owner: the account that owns a bucket; None if there is no bucket of this name.
     """
 
     def respond(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -75,6 +81,8 @@ def gate(application: WSGIApplication, faults: Faults, bucket_region: Callable[[
             region = bucket_region(request.bucket)
             if region not in (None, request.region):
                 return _redirect(environ, start_response, str(region))
+            if _expects_another_owner(environ, request.bucket, bucket_owner):
+                return _error(environ, start_response, "AccessDenied", "Access Denied", status=403)
             if cut := faults.take(AnswerReset, lambda fault: _concerns(fault, request)):
                 environ[CUT_AFTER] = cut.after_bytes
         answer = application(environ, start_response)
@@ -97,6 +105,15 @@ def _s3_request(environ: WSGIEnvironment) -> _S3Request | None:
         if of == method and has_key == bool(key) and (not needs or needs in query)
     )
     return _S3Request(next(fitting, method) if bucket else "ListBuckets", bucket, key, signed["region"])
+
+
+def _expects_another_owner(environ: WSGIEnvironment, bucket: str, owner: Callable[[str], str | None]) -> bool:
+    """Whether the owner of the bucket, or of a copy's source, differs from the one that the request names."""
+    source = unquote(environ.get("HTTP_X_AMZ_COPY_SOURCE", "")).lstrip("/").partition("/")[0]
+    query = parse_qs(environ["QUERY_STRING"])  # a presigned URL names it there
+    expected = environ.get("HTTP_X_AMZ_EXPECTED_BUCKET_OWNER") or "".join(query.get("x-amz-expected-bucket-owner", []))
+    named = ((bucket, expected), (source, environ.get("HTTP_X_AMZ_SOURCE_EXPECTED_BUCKET_OWNER")))
+    return any(wanted and owner(name) not in (None, wanted) for name, wanted in named)
 
 
 def _concerns(fault: AnswerReset, request: _S3Request) -> bool:

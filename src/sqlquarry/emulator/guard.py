@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import logging
 import re
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from sqlquarry.emulator.refusals import RequestRefusedError, answer
 from sqlquarry.emulator.signature import UNSIGNED_PAYLOAD, AccessKey, Signature, read_signature
+from sqlquarry.text import visible_logger
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -25,7 +25,7 @@ MAX_UPLOAD_BYTES = 5 << 30  # of one PutObject or UploadPart ("Amazon S3 multipa
 MAX_BODY_BYTES = 25_000_000  # of all else: the longest `body` of InvokeModel (Bedrock API reference)
 _BLOCK_BYTES = 1 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_log = logging.getLogger(__name__)
+_log = visible_logger(__name__)
 
 
 def guard(

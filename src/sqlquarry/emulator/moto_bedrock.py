@@ -27,7 +27,7 @@ from sqlquarry.emulator.api import COMMON_STATUSES, QUERY_WORDS, STREAM_ERROR, A
 from sqlquarry.emulator.faults import AnswerReset, Faults
 from sqlquarry.emulator.gate import CUT_AFTER, gate
 from sqlquarry.emulator.guard import guard
-from sqlquarry.emulator.moto_s3 import bucket_region, receive_parts
+from sqlquarry.emulator.moto_s3 import bucket_owner, bucket_region, receive_parts
 from sqlquarry.emulator.signature import AccessKey
 from sqlquarry.errors import EmulatorError
 
@@ -59,6 +59,7 @@ RELIES_ON = (
     ("moto.servicequotas.responses", "ServiceQuotasResponse", "the class that receives service-quotas operations"),
     ("moto.s3.models", "s3_backends", "reading and writing objects"),
     ("moto.s3.models", "S3Backend.get_bucket", "reading objects"),
+    ("moto.s3.models", "s3_backends.bucket_accounts", "whose a bucket is"),
     (
         "moto.s3.models",
         "FakeKey.value",
@@ -154,7 +155,7 @@ def make_server(listener: socket.socket, faults: Faults, *, account: str, key: A
 
     host, port = listener.getsockname()
     application = receive_parts(DomainDispatcherApplication(create_backend_app), account)
-    application = gate(application, faults, partial(bucket_region, account=account))
+    application = gate(application, faults, partial(bucket_region, account=account), bucket_owner)
     application = guard(
         application,
         hosts=[name if port == HTTP_PORT else f"{name}:{port}" for name in (host, "localhost")],

@@ -57,6 +57,14 @@ def bucket_region(name: str, account: str) -> str | None:
     return str(bucket.region_name) if bucket else None
 
 
+def bucket_owner(name: str) -> str | None:
+    """Return the account that owns a bucket, or None if there is no bucket of this name."""
+    from moto.s3.models import s3_backends
+
+    owner = s3_backends.bucket_accounts.get(name)  # partition and account
+    return str(owner[1]) if owner else None
+
+
 def install() -> Callable[[], None]:
     """Let moto take an open file as an object's value, and give one where it completes an upload; returns the undo."""
     from moto.s3.models import FakeKey, FakeMultipart

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlquarry.artifacts import MANIFEST, MANIFEST_VERSION, Manifest, MergedModel
+from sqlquarry.artifacts import MANIFEST, MANIFEST_VERSION, Manifest, MergedModel, public_provenance
 from sqlquarry.errors import MergeError, MetadataError
 from sqlquarry.merging.base import SINGLE, BaseCheckpoint
 from sqlquarry.merging.rows import TensorRows
@@ -271,7 +271,7 @@ class Output:
         files = self._files | {
             shard.name: {"sha256": self.done[shard.name].sha256, "bytes": shard.nbytes} for shard in shards
         }
-        manifest = Manifest(MergedModel.kind, dict(sorted(files.items())), json.loads(json.dumps(provenance)))
+        manifest = Manifest(MergedModel.kind, dict(sorted(files.items())), public_provenance(provenance))
         self.storage.write(MANIFEST, _json({"version": MANIFEST_VERSION, **dataclasses.asdict(manifest)}))
         self.storage.delete(_STATE)
         return MergedModel(Path(self.location), manifest)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from sqlquarry.aws import aws_client
 from sqlquarry.errors import MergeError
 from sqlquarry.merging.storage import AGAIN, Sink
 from sqlquarry.metadata import check_size
@@ -74,11 +75,7 @@ class S3Prefix:
     @classmethod
     def open(cls, location: str, session: Any, endpoint_url: str | None) -> S3Prefix:
         """The prefix ``s3://bucket/prefix``, with a client of the session."""
-        import boto3
-        from botocore.config import Config
-
-        config = Config(retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=10, read_timeout=60)
-        client = (session or boto3.session.Session()).client("s3", endpoint_url=endpoint_url, config=config)
+        client = aws_client("s3", session, endpoint_url, attempts=4, connect_timeout=10, read_timeout=60)
         bucket, _, prefix = location.removeprefix("s3://").partition("/")
         return cls(client, bucket, f"{prefix.strip('/')}/" if prefix.strip("/") else "", PART_BYTES)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlquarry.artifacts import write_atomically
+from sqlquarry.credentials import redacted
 from sqlquarry.text import as_markdown, visible
 
 CARD = "README.md"
@@ -79,7 +80,9 @@ def write_card(
         base: the base model's directory, for its licence.
         scores: what was measured -> value in words ("execution accuracy" -> "81.2 % (78.0 to 84.1, n = 629)").
     """
-    write_atomically(directory / CARD, model_card(provenance, base_licence(base), scores or {}).encode())
+    write_atomically(
+        directory / CARD, model_card(redacted(provenance), base_licence(base), redacted(scores or {})).encode()
+    )
 
 
 def model_card(provenance: Mapping[str, Any], licence: Licence | None, scores: Mapping[str, str]) -> str:

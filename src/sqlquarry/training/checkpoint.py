@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlquarry.artifacts import sha256_file
+from sqlquarry.aws import aws_client, transfer_config
 from sqlquarry.errors import TrainingError
-from sqlquarry.extras import require
 from sqlquarry.text import visible_logger
 
 if TYPE_CHECKING:
@@ -186,12 +186,9 @@ class _Folder:
 
 class _Prefix:
     def __init__(self, uri: str) -> None:
-        require("aws", "checkpoints on S3")
-        import boto3
-
         self._bucket, _, prefix = uri.removeprefix("s3://").partition("/")
         self._prefix = prefix.rstrip("/") + "/" if prefix else ""
-        self._client: Any = boto3.client("s3")
+        self._client: Any = aws_client("s3")
 
     def workspace(self) -> None:
         return None
@@ -201,11 +198,11 @@ class _Prefix:
         return [entry["Key"].removeprefix(self._prefix) for page in pages for entry in page.get("Contents", ())]
 
     def fetch(self, name: str, folder: Path) -> Path:
-        self._client.download_file(self._bucket, self._prefix + name, str(folder / name))
+        self._client.download_file(self._bucket, self._prefix + name, str(folder / name), Config=transfer_config())
         return folder / name
 
     def put(self, path: Path, name: str) -> None:
-        self._client.upload_file(str(path), self._bucket, self._prefix + name)
+        self._client.upload_file(str(path), self._bucket, self._prefix + name, Config=transfer_config())
 
     def delete(self, name: str) -> None:
         self._client.delete_object(Bucket=self._bucket, Key=self._prefix + name)

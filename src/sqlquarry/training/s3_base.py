@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sqlquarry.artifacts import write_json
+from sqlquarry.aws import aws_client, transfer_config
 from sqlquarry.errors import MetadataError, UnsupportedModelError
-from sqlquarry.extras import require
 from sqlquarry.metadata import file_name, read_object
 
 _RECEIVED = ".received.json"  # what has come whole: file name -> the object's ETag
@@ -28,8 +28,6 @@ def download_base(uri: str, cache: Path, patterns: tuple[str, ...]) -> Path:
     Raises:
         UnsupportedModelError: nothing lies there, or S3 does not give it; a second call goes on.
     """
-    require("aws", "a base model on S3")
-    import boto3
     from botocore.exceptions import BotoCoreError, ClientError
 
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
@@ -38,7 +36,7 @@ def download_base(uri: str, cache: Path, patterns: tuple[str, ...]) -> Path:
         cache / f"{prefix.rstrip('/').rpartition('/')[2] or bucket}-{hashlib.sha256(uri.encode()).hexdigest()[:16]}"
     )
     try:
-        client = boto3.client("s3")
+        client = aws_client("s3")
         wanted = {
             name: entry
             for name, entry in _listing(client, bucket, prefix).items()
@@ -75,7 +73,10 @@ def _fetch(client: Any, bucket: str, prefix: str, wanted: dict[str, dict[str, An
         stale.unlink()  # of an earlier model at the same place
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         # boto3 writes beside the target and renames, so a file under its own name is whole.
-        fetched = pool.map(lambda name: client.download_file(bucket, prefix + name, str(target / name)), missing)
+        config = transfer_config()
+        fetched = pool.map(
+            lambda name: client.download_file(bucket, prefix + name, str(target / name), Config=config), missing
+        )
         for name, _ in zip(missing, fetched, strict=True):
             received[name] = wanted[name]["ETag"]
             write_json(note, received)

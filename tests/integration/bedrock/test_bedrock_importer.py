@@ -108,7 +108,7 @@ def test_upload_job_and_model(world: World) -> None:
     assert "runs/one/manifest.json" in world.aws.objects()
     # Both are tried again by us, with waits of our own.
     attempts = {service: config.retries["total_max_attempts"] for service, config in world.aws.configs.items()}
-    assert attempts == {"bedrock": 2, "s3": 3, "bedrock-runtime": 2}
+    assert attempts == {"bedrock": 2, "s3": 3, "sts": 2, "bedrock-runtime": 2}
     assert world.aws.configs["s3"].max_pool_connections >= REQUESTS_IN_FLIGHT
 
 

@@ -164,8 +164,8 @@ def test_variables_come_from_their_secrets(monkeypatch: pytest.MonkeyPatch, stor
     asked: list[dict[str, Any]] = []
 
     class Secrets:
-        def client(self, service: str, **options: str) -> Secrets:
-            asked.append({"service": service, **options})
+        def client(self, service: str, *, region_name: str, **_: Any) -> Secrets:
+            asked.append({"service": service, "region_name": region_name})
             return self
 
         def get_secret_value(self, SecretId: str) -> dict[str, str]:  # noqa: N803 - the API's name
@@ -174,8 +174,10 @@ def test_variables_come_from_their_secrets(monkeypatch: pytest.MonkeyPatch, stor
     monkeypatch.setattr(boto3.session, "Session", Secrets)
     for name in arns:
         monkeypatch.setenv(name, "")
-    monkeypatch.setenv("SQLQUARRY_SECRET_ARNS", json.dumps(arns))
+    index = {"PIP_INDEX_URL": "arn:aws:secretsmanager:eu-west-1:123456789012:secret:index-AbCdEf"}
+    monkeypatch.setenv("SQLQUARRY_SECRET_ARNS", json.dumps(arns | index))
     container._provide_secrets()
+    assert "PIP_INDEX_URL" not in os.environ  # it was for the installation
     assert (os.environ["HF_TOKEN"], os.environ["WANDB_API_KEY"]) == ("hf_token", "key")
     assert asked == [
         {"service": "secretsmanager", "region_name": "eu-west-1"},

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
+from botocore.hooks import HierarchicalEmitter
 
 from sqlquarry.bedrock.preflight.account import check_account
 from sqlquarry.bedrock.preflight.request import Request
@@ -59,6 +61,7 @@ class FakeSession:
     """Stands for a boto3 session, its clients and their paginators."""
 
     region_name = "us-east-1"
+    meta = SimpleNamespace(events=HierarchicalEmitter())
 
     def __init__(self, **answers: Any) -> None:
         self.answers, self.calls = GOOD | answers, list[tuple[str, dict[str, Any]]]()

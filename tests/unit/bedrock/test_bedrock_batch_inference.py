@@ -6,11 +6,13 @@ import io
 import json
 import random
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from bedrock_runtime_fakes import FakeTime, refusal
 from bedrock_shapes import check_request
+from botocore.hooks import HierarchicalEmitter
 
 from sqlquarry.artifacts import Generation
 from sqlquarry.bedrock.batch_inference import BatchFoundationModel
@@ -34,6 +36,8 @@ def shout(line: dict[str, Any]) -> dict[str, Any]:
 
 class FakeAWS:
     """Bedrock's batch jobs and their bucket; a job goes one status further each time somebody looks."""
+
+    meta = SimpleNamespace(events=HierarchicalEmitter())
 
     def __init__(self, answer: Callable[[dict[str, Any]], dict[str, Any]] = shout, *, end: str = "Completed") -> None:
         self.answer, self.end = answer, end

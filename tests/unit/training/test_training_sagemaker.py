@@ -37,10 +37,9 @@ def test_every_option_has_its_place_in_a_request_that_the_service_model_accepts(
     ).dry_run(TRAINER, RECORDS, RECORDS, name="wiki")
 
     assert violations(request, account.meta.service_model) == []
-    assert request["AlgorithmSpecification"]["ContainerEntrypoint"] == [
-        "python3",
-        "/opt/ml/input/data/code/bootstrap.py",
-    ]
+    entrypoint = request["AlgorithmSpecification"]["ContainerEntrypoint"]
+    assert (entrypoint[0], entrypoint[-2]) == ("python3", "/opt/ml/input/data/code/bootstrap.py")
+    assert request["AlgorithmSpecification"]["ContainerArguments"][-2:] == ["install", "train"]
     assert request["OutputDataConfig"] == {
         "S3OutputPath": "s3://models/sqlquarry/jobs",
         "CompressionType": "NONE",

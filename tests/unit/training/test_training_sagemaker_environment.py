@@ -128,6 +128,40 @@ def test_a_report_with_all_it_needs_is_pinned_whatever_this_machine_s_own_settin
     monkeypatch.setenv("WANDB_LOG_MODEL", "end")
     account = Account()
     trainer = QLoRAFSDPTrainer("a/b", config=TrainingConfig(report_to=(report_to,)))
-    launcher(account, **options).launch(trainer, RECORDS, wait=False)
+    launcher(account, requirements="without-hashes", **options).launch(trainer, RECORDS, wait=False)
     (pinned,) = (body for key, body in account.objects.items() if key.endswith("/requirements.txt"))
     assert f"{report_to}==".encode() in pinned
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("https://user:hunter2hunter2@index.example/simple", "hunter2"),
+        ("AKIAIOSFODNN7EXAMPLE", "AKIA"),
+        ("hf_" + "aB3" * 12, "aB3"),
+        ("postgresql://u:hunter2hunter2@db/x", "hunter2"),
+        ("https://store.example/x?sig=hunter2hunter2", "hunter2"),
+    ],
+)
+def test_a_credential_in_a_value_or_tag_is_refused_without_being_shown(value: str, shown: str) -> None:
+    for options, named in (
+        ({"environment": {"SETTING": value}}, "'SETTING'"),
+        ({"tags": {"note": value}}, "tags.note"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            launcher(**options)
+        assert named in str(caught.value)
+        assert "secret_arns" in str(caught.value)
+        assert shown not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "options", [{"image": "user:pw@https://u:hunter2hunter2@registry/x"}, {"prefix": "hf_" + "aB3" * 12}]
+)
+def test_a_credential_anywhere_in_the_request_is_refused_before_anything_is_sent(options: dict[str, Any]) -> None:
+    account = Account()
+    with pytest.raises(ConfigError, match="not shown") as caught:
+        launcher(account, **options).launch(TRAINER, RECORDS)
+    assert "hunter2" not in str(caught.value)
+    assert "aB3" not in str(caught.value)
+    assert account.objects == {}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import functools
+import hashlib
 from typing import Any
 
 import boto3
@@ -80,10 +82,11 @@ class Account:
             raise refusal("404", "Not Found", "HeadBucket")
         return {"BucketRegion": self.bucket_region}
 
-    def head_object(self, *, Key: str, **_: str) -> dict[str, int]:  # noqa: N803 - the API's name
+    def head_object(self, *, Key: str, **_: str) -> dict[str, Any]:  # noqa: N803 - the API's name
         if Key not in self.objects:
             raise refusal("404", "Not Found", "HeadObject")
-        return {"ContentLength": len(self.objects[Key])}
+        checksum = base64.b64encode(hashlib.sha256(self.objects[Key]).digest()).decode()
+        return {"ContentLength": len(self.objects[Key]), "ChecksumSHA256": checksum}
 
     def put_object(self, *, Key: str, Body: bytes, **options: Any) -> None:  # noqa: N803 - the API's names
         self.puts.append({"Key": Key, **options})

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from sqlquarry.aws import aws_session
 from sqlquarry.bedrock.preflight import Finding, PreflightReport, preflight, repair
 from sqlquarry.errors import SQLQuarryError
 from sqlquarry.text import visible
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options.output or options.source,
             options.name,
             region=options.region,
-            session=_session(options.region) if options.account or options.role else None,
+            session=aws_session(options.region) if options.account or options.role else None,
             endpoint_url=options.endpoint_url,
             role_arn=options.role,
             kms_key_id=options.kms_key,
@@ -63,15 +63,6 @@ def show(report: PreflightReport, console: Console) -> None:
 def _words(finding: Finding) -> str:
     mend = " (--fix does it)" if finding.repairable and finding.severity != "note" else ""
     return f"{finding.message}.\n{finding.why}.\n→ {finding.fix}{mend}."
-
-
-def _session(region: str | None) -> Any:
-    from sqlquarry import extras
-
-    extras.require("aws", "preflight of an account")
-    import boto3
-
-    return boto3.session.Session(region_name=region)
 
 
 def _parser() -> argparse.ArgumentParser:

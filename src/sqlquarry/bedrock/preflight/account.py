@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from sqlquarry.bedrock._aws import aws_client
+from sqlquarry.aws import aws_client
 from sqlquarry.bedrock.failures import error_code
 from sqlquarry.bedrock.prefix import split_uri
 from sqlquarry.bedrock.preflight.findings import Finding, error, note, warning

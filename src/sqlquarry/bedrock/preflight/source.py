@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from sqlquarry.bedrock._aws import aws_client
+from sqlquarry.aws import aws_client
 from sqlquarry.bedrock.failures import error_code, explained
 from sqlquarry.bedrock.prefix import split_uri
 from sqlquarry.errors import BedrockError, ConfigError

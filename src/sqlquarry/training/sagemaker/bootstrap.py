@@ -1,7 +1,11 @@
-"""The job's first program: installs what the `code` channel brings, then runs the training on all of its GPUs.
+"""The job's first program: verifies the inputs, installs what the `code` channel brings, and runs the training.
 
-It lies in that channel as a file and runs before the library is there, so it uses the standard library alone:
-``python3 /opt/ml/input/data/code/bootstrap.py install train``, each word one step.
+It is a file in that channel and runs before the library is installed, so it uses the standard library alone (and the
+image's boto3 if pip needs a secret). Its arguments are the digests of the channels and then the steps::
+
+    code=<SHA-256> job=<SHA-256> train=<SHA-256> install train
+
+The digests are in the job's request, so who can write to the bucket, but cannot start jobs, cannot change what runs.
 
 Source of the layout: "How Amazon SageMaker AI provides training information",
 docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo-running-container.html. The SM_* variables come
@@ -11,36 +15,116 @@ from AWS's toolkit, whose place this entry point takes; they count where they ar
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 ROOT = Path(os.environ.get("SQLQUARRY_ML_ROOT", "/opt/ml"))  # only the emulator sets the variable
 CODE = ROOT / "input" / "data" / "code"
 PORT = 7777  # of torchrun's meeting place on the first host
+SECRETS = "SQLQUARRY_SECRET_ARNS"  # holds JSON: variable -> ARN of the secret with its value
+PIP = "PIP_"  # begins pip's own variables; their secrets are for the installation alone
+
+
+def digest(files: Mapping[str, str]) -> str:
+    """Return the SHA-256 (hex) over a channel's file names and the SHA-256 of each."""
+    return hashlib.sha256("".join(f"{name} {files[name]}\n" for name in sorted(files)).encode()).hexdigest()
+
+
+def verify(expected: Mapping[str, str]) -> None:
+    """Compare every file of each channel with the digest in the job's request, and end the job at a difference.
+
+    A file more, less or renamed is a difference as well.
+    """
+    for channel, wanted in expected.items():
+        folder = ROOT / "input" / "data" / channel
+        paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        names = [path.relative_to(folder).as_posix() for path in paths]
+        with ThreadPoolExecutor() as pool:
+            found = dict(zip(names, pool.map(_sha256, paths), strict=True))
+        # A line break in a name could make two files look like one.
+        if any("\n" in name for name in names) or digest(found) != wanted:
+            _fail(
+                f"the files of the channel {channel} are not those that the launcher sent (SHA-256 {digest(found)}, "
+                f"expected {wanted}): {', '.join(names)[:300]}. Somebody changed them on S3, so nothing was run. Find "
+                "out who can write to the bucket, then launch again: the launcher sends what differs."
+            )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def install() -> None:
-    """Install the pinned packages, then the wheel on top of them; in the emulator both are there already."""
+    """Install the locked packages, each file by its SHA-256, then the wheel on top of them.
+
+    In the emulator both are installed already.
+    """
+    _install("--require-hashes")
+
+
+def install_without_hashes() -> None:
+    """Install the pinned packages as the package index has them now; the user asked for it."""
+    _install()
+
+
+def _install(*options: str) -> None:
     if "SQLQUARRY_ML_ROOT" in os.environ:
         print("emulated: the library and its packages are those of the emulator", flush=True)
         return
-    pip = [sys.executable, "-m", "pip", "install", "--no-cache-dir", "--disable-pip-version-check"]
-    os.environ["PIP_BREAK_SYSTEM_PACKAGES"] = "1"  # the container is ours alone; a pip that does not know it goes on
-    for what in (["-r", str(CODE / "requirements.txt")], ["--no-deps", *map(str, CODE.glob("*.whl"))]):
-        ended = subprocess.run([*pip, *what], check=False)  # noqa: S603 - our own arguments
+    pip = [sys.executable, "-m", "pip", "install", "--no-cache-dir", "--disable-pip-version-check", "--no-input"]
+    # The container is ours alone; a pip that does not know the first variable ignores it. The secrets are in no later
+    # program's environment, and in no arguments, which logs show.
+    environment = {**os.environ, "PIP_BREAK_SYSTEM_PACKAGES": "1", **_pip_secrets()}
+    wheel = ["--no-deps", "--no-index", *map(str, CODE.glob("*.whl"))]
+    for more, what in ((options, ["-r", str(CODE / "requirements.txt")]), ((), wheel)):
+        ended = subprocess.run([*pip, *more, *what], check=False, env=environment)  # noqa: S603 - our own arguments
         if ended.returncode:
-            failure = (
+            _fail(
                 f"pip install {' '.join(what)} ended with status {ended.returncode}; the log says why. In a VPC, the "
                 "subnets need a way to a package index (a NAT gateway)."
             )
-            _leave_failure(failure)
-            sys.exit(failure)
+
+
+def _pip_secrets() -> dict[str, str]:
+    """Return pip's variables whose values are secrets, such as PIP_INDEX_URL with the password of a private index."""
+    arns = {name: arn for name, arn in json.loads(os.environ.get(SECRETS, "{}")).items() if name.startswith(PIP)}
+    if not arns:
+        return {}
+    try:
+        import boto3
+        from botocore.exceptions import BotoCoreError, ClientError
+    except ImportError:
+        _fail(f"the image has no boto3, which reads {', '.join(arns)} for pip: take an image that has it")
+    values = {}
+    for name, arn in arns.items():
+        try:
+            client = boto3.session.Session().client("secretsmanager", region_name=arn.split(":")[3])
+            values[name] = secret_text(client.get_secret_value(SecretId=arn)["SecretString"])
+        except (BotoCoreError, ClientError) as error:
+            _fail(
+                f"reading {name} from {arn} failed: {error}. The job's role needs secretsmanager:GetSecretValue on it, "
+                "and kms:Decrypt on its key."
+            )
+    return values
+
+
+def secret_text(stored: str) -> str:
+    """Return the value of a secret; of a JSON object of one name and value, as the console makes it, that value."""
+    with contextlib.suppress(ValueError):
+        found = json.loads(stored)
+        if isinstance(found, dict) and len(found) == 1:
+            return str(next(iter(found.values())))
+    return stored.strip()
 
 
 def train() -> None:
@@ -94,6 +178,11 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in chosen.items() if name not in os.environ}
 
 
+def _fail(reason: str) -> NoReturn:
+    _leave_failure(reason)
+    sys.exit(reason)
+
+
 def _leave_failure(reason: str) -> None:
     """What the service shows as the reason, unless the program that failed has left its own."""
     (ROOT / "output").mkdir(parents=True, exist_ok=True)
@@ -111,6 +200,7 @@ def resources() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    steps = {"install": install, "train": train}
-    for step in sys.argv[1:]:
+    verify(dict(word.split("=", 1) for word in sys.argv[1:] if "=" in word))
+    steps = {"install": install, "install-without-hashes": install_without_hashes, "train": train}
+    for step in (word for word in sys.argv[1:] if "=" not in word):
         steps[step]()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
+from sqlquarry.credentials import redacted
 from sqlquarry.errors import TrainingError
 
 _RENEW = "Renew the credentials (aws sso login, or a new session). A job that runs goes on: launcher.attach(name)."
@@ -131,7 +132,7 @@ def explained(error: Exception, doing: str, advice: str | None = None) -> Traini
     text, code = str(error).lower(), error_code(error)
     if advice is None:
         advice = next((known.advice for known in _ERRORS if known.code == code and known.fragment in text), "")
-    said = re.sub(r"The (?:Canonical String|String-to-Sign)\b.*", "", str(error), flags=re.DOTALL).strip()
+    said = redacted(re.sub(r"The (?:Canonical String|String-to-Sign)\b.*", "", str(error), flags=re.DOTALL).strip())
     error.args = (said,)
     return TrainingError(f"{doing} failed: {said.rstrip('.')}. {advice}".rstrip())
 

@@ -39,14 +39,19 @@ class Inputs:
 
 
 def gather(
-    trainer: QLoRAFSDPTrainer, train: Sequence[Record], evaluation: Sequence[Record] | None, merge: Base | None
+    trainer: QLoRAFSDPTrainer,
+    train: Sequence[Record],
+    evaluation: Sequence[Record] | None,
+    merge: Base | None,
+    *,
+    requirements: str | Path,
 ) -> Inputs:
     """The channels `train`, `evaluation` (optional), `model` (a base model that is no hub id), `job` and `code`.
 
     Raises:
         RecordError: there are no records, or some without SQL.
         UnsupportedModelError: the base model cannot be used.
-        ConfigError: packages cannot be pinned (see `packaging`).
+        ConfigError: packages cannot be pinned or verified (see `packaging`).
     """
     channels = [Channel("train", {"train.jsonl": _lines(train, "train")})]
     if evaluation:
@@ -72,14 +77,19 @@ def gather(
         Channel(
             "code",
             {
-                "bootstrap.py": Path(bootstrap.__file__).read_bytes(),
-                "requirements.txt": packaging.requirements(trainer.config.report_to).encode(),
+                "bootstrap.py": bootstrap_source(),
+                "requirements.txt": packaging.job_requirements(requirements, trainer.config.report_to).encode(),
                 wheel: content,
             },
         )
     )
     learnt = [base, formatter.fingerprint, channels[0].digest, trainer.config.identity]
     return Inputs(channels, places, hashlib.sha256(_json(learnt)).hexdigest())
+
+
+def bootstrap_source() -> bytes:
+    """Return the first program of the job."""
+    return Path(bootstrap.__file__).read_bytes()
 
 
 def _lines(records: Sequence[Record], what: str) -> bytes:

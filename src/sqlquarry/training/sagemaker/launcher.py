@@ -9,9 +9,11 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from sqlquarry.artifacts import Record
+from sqlquarry.aws import aws_client
 from sqlquarry.errors import ConfigError, TrainingError
 from sqlquarry.extras import require
 from sqlquarry.text import visible_logger
@@ -20,9 +22,9 @@ from sqlquarry.training.hardware import INSTANCES
 from sqlquarry.training.reporting import check_report_to
 from sqlquarry.training.sagemaker.failures import error_code, explained, quota_advice
 from sqlquarry.training.sagemaker.images import training_image
-from sqlquarry.training.sagemaker.inputs import Base, gather
+from sqlquarry.training.sagemaker.inputs import Base, bootstrap_source, gather
 from sqlquarry.training.sagemaker.job import TrainingJob
-from sqlquarry.training.sagemaker.request import environment_problems, training_request, violations
+from sqlquarry.training.sagemaker.request import credential_problems, environment_problems, training_request, violations
 from sqlquarry.training.sagemaker.staging import Channel, upload
 from sqlquarry.training.trainer import QLoRAFSDPTrainer
 
@@ -62,7 +64,11 @@ class SageMakerLauncher:
         environment: settings of the job's process, such as WANDB_PROJECT or MLFLOW_TRACKING_URI; no secrets, which
             everybody could read who may look at the job.
         secret_arns: environment variable -> ARN of the Secrets Manager secret that holds its value, such as HF_TOKEN
-            (gated models) or WANDB_API_KEY; the job is told the ARNs, never the values.
+            (gated models) or WANDB_API_KEY; the job is told the ARNs, never the values. Variables of pip, such as
+            PIP_INDEX_URL with a private index and its password, are for the installation alone (the image needs boto3).
+        requirements: what the job installs below this library. "locked" installs the versions that this release was
+            tested with, each file by its SHA-256; a path is a requirements file of your own with ``==`` and ``--hash``
+            for everything; "without-hashes" pins the versions installed here, and trusts the package index.
         usd_per_hour: instance type -> US dollars per hour, for `TrainingJob.cost_usd`; others as in `hardware`, whose
             prices are of us-east-1 and for orientation.
         poll_interval_s: seconds between two looks at a job that runs.
@@ -93,6 +99,7 @@ class SageMakerLauncher:
     tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
     secret_arns: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
+    requirements: str | Path = "locked"
     usd_per_hour: Mapping[str, float] = dataclasses.field(default_factory=dict)
     poll_interval_s: float = 15.0
 
@@ -123,6 +130,7 @@ class SageMakerLauncher:
             if not fine
         ]
         bad += environment_problems(self.environment, self.secret_arns)
+        bad += credential_problems({"tags": self.tags})
         if bad:
             raise ConfigError("SageMakerLauncher: " + "; ".join(bad))
 
@@ -215,7 +223,7 @@ class SageMakerLauncher:
         if bad:
             raise ConfigError("SageMakerLauncher: " + "; ".join(bad))
         check_report_to(trainer.config.report_to, self.environment)
-        inputs = gather(trainer, train, evaluation, merge)
+        inputs = gather(trainer, train, evaluation, merge, requirements=self.requirements)
         if self.instance_type in INSTANCES and any(channel.name == "model" for channel in inputs.channels):
             # The job would find the same, on machines that are paid for; of a base elsewhere nothing is read here.
             forecast = trainer.plan(train, instance_type=self.instance_type, instances=self.instance_count)
@@ -233,9 +241,13 @@ class SageMakerLauncher:
             self,
             image,
             channels={**{channel.name: place + channel.key for channel in inputs.channels}, **inputs.places},
+            digests={channel.name: channel.digest for channel in inputs.channels},
+            bootstrap_sha256=hashlib.sha256(bootstrap_source()).hexdigest(),
             checkpoints=f"{place}checkpoints/{inputs.learnt[:16]}",
             output=f"{place}jobs",
         )
+        if exposed := credential_problems(request):  # before `violations`, which shows values
+            raise ConfigError("SageMakerLauncher: " + "; ".join(exposed))
         content = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
         stem = f"{name or 'sqlquarry'}-{content[:12]}"
         named = {"TrainingJobName": _numbered(stem, _ATTEMPTS), **request}
@@ -326,18 +338,8 @@ class SageMakerLauncher:
         return f"{prefix}/" if prefix else ""
 
     def _client(self, service: str) -> Any:
-        import boto3
-        from botocore.config import Config
-        from botocore.exceptions import NoRegionError
-
-        config = Config(retries={"mode": "standard", "total_max_attempts": 8})  # a job is watched for hours
-        try:
-            session: Any = self.session or boto3.session.Session()
-            return session.client(service, region_name=self.region, endpoint_url=self.endpoint_url, config=config)
-        except NoRegionError as error:
-            raise ConfigError(
-                "no AWS region is known: pass region='us-east-1', a session with a region, or set AWS_DEFAULT_REGION"
-            ) from error
+        # A job is watched for hours.
+        return aws_client(service, self.session, self.endpoint_url, self.region, attempts=8)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,8 @@
-"""What the job installs: this very library as a wheel, and every package it needs at the version that is here."""
+"""What the job installs: this very library as a wheel, and below it packages that are locked by their SHA-256.
+
+``locks/`` holds requirements files with the hash of every file, transitive dependencies included, for any Python and
+platform that the images have; ``make lock`` writes them. torch is the image's own.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +10,25 @@ import base64
 import contextlib
 import hashlib
 import io
+import re
 import zipfile
 from collections.abc import Sequence
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
 import sqlquarry
+from sqlquarry.credentials import find_credential
 from sqlquarry.errors import ConfigError
 
 _NAME = "sqlquarry"
 _EXTRAS = ("train", "merge", "aws")  # what the container does
+_HASHES = r"(\s+--hash=sha256:[0-9a-f]{64})+"
+_HASHED_LINE = re.compile(
+    rf"\s*(#.*|[A-Za-z0-9][\w.-]*(\[[\w,.\s-]+\])?\s*==\s*[\w.+!-]+\s*(;[^#]*?)?{_HASHES}\s*(#.*)?)$"
+)
 _INSTEAD = {"mlflow": "mlflow-skinny", "tensorboard": "tensorboardX"}  # bring what a report needs, too
 _OF_THE_IMAGE = "torch"  # built for the image's CUDA, and with all that it brings
+LOCKED, WITHOUT_HASHES = "locked", "without-hashes"
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # a zip file's first day: the same files make the same wheel
 
 
@@ -47,6 +58,58 @@ def wheel() -> tuple[str, bytes]:
         for name, content in files.items():
             archive.writestr(zipfile.ZipInfo(name, _LONG_AGO), content, zipfile.ZIP_DEFLATED)
     return f"{_NAME}-{installed.version}-py3-none-any.whl", packed.getvalue()
+
+
+def job_requirements(choice: str | Path, reporters: Sequence[str] = ()) -> str:
+    """Return the requirements file that the job installs, by `SageMakerLauncher.requirements`.
+
+    Args:
+        choice: "locked", "without-hashes", or the path of a requirements file.
+        reporters: `TrainingConfig.report_to`.
+
+    Raises:
+        ConfigError: a package has no lock or hash, the file cannot be read or holds a credential; or as `requirements`.
+    """
+    if choice == WITHOUT_HASHES:
+        return requirements(reporters)
+    if choice == LOCKED:
+        return _locked((reporters,) if isinstance(reporters, str) else reporters)
+    path = Path(choice)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"requirements is {str(choice)!r}, but must be {LOCKED!r}, {WITHOUT_HASHES!r} or a requirements file, and "
+            f"reading that file failed: {error}"
+        ) from error
+    if kind := find_credential(text):
+        raise ConfigError(
+            f"{path} holds {kind} (not shown), and everybody could read it who may read the bucket. Take it out; give "
+            "pip's secrets by their ARNs: secret_arns={'PIP_INDEX_URL': …}"
+        )
+    lines = text.replace("\\\n", " ").splitlines()
+    unpinned = [line.split()[0] for line in lines if line.strip() and not _HASHED_LINE.match(line)]
+    if unpinned or not any(line.strip() and not line.lstrip().startswith("#") for line in lines):
+        raise ConfigError(
+            f"{path} must hold only lines name==version --hash=sha256:…, for transitive dependencies too (uv pip "
+            f"compile --generate-hashes writes them), but it has {', '.join(unpinned[:5]) or 'none'}. To trust the "
+            f"package index instead, say requirements={WITHOUT_HASHES!r}"
+        )
+    return text
+
+
+def _locked(reporters: Sequence[str]) -> str:
+    """Return the lock of the library and those of the reporters; a package with its hashes is one entry."""
+    folder = Path(__file__).parent / "locks"
+    unknown = [name for name in reporters if not (folder / f"{name}.txt").is_file()]
+    if unknown:
+        raise ConfigError(
+            f"report_to names {', '.join(unknown)}, which this release has not locked. Give a requirements file with "
+            f"hashes, or say requirements={WITHOUT_HASHES!r}"
+        )
+    locks = [(folder / f"{name}.txt").read_text(encoding="utf-8") for name in ("job", *reporters)]
+    entries = dict.fromkeys(entry for lock in locks for entry in re.split(r"\n(?=[a-z0-9])", lock.strip()))
+    return "".join(f"{entry}\n" for entry in entries)
 
 
 def requirements(reporters: Sequence[str] = ()) -> str:

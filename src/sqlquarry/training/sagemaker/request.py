@@ -10,14 +10,23 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from sqlquarry.credentials import credentials_in, find_credential
+from sqlquarry.training.sagemaker.bootstrap import SECRETS
 from sqlquarry.training.sagemaker.metrics import METRIC_DEFINITIONS
+from sqlquarry.training.sagemaker.packaging import WITHOUT_HASHES
 
 if TYPE_CHECKING:
     from sqlquarry.training.sagemaker.launcher import SageMakerLauncher
 
-SECRETS = "SQLQUARRY_SECRET_ARNS"  # holds JSON: variable -> ARN of the secret with its value
 CHECKPOINTS = "/opt/ml/checkpoints"
-_ENTRYPOINT = ["python3", "/opt/ml/input/data/code/bootstrap.py"]
+_BOOTSTRAP = "/opt/ml/input/data/code/bootstrap.py"
+# Runs the very bytes that it has compared with the digest in the request; an argument has at most 256 characters. -P
+# keeps the working directory, where somebody might put a json.py, off the path.
+_RUN_VERIFIED = (
+    "import hashlib,sys;p,h=sys.argv[1:3];b=open(p,'rb').read();m=p+' was changed on S3';"
+    "hashlib.sha256(b).hexdigest()==h or (open('/opt/ml/output/failure','w').write(m),sys.exit(m));"
+    "del sys.argv[1:3];exec(compile(b,p,'exec'))"
+)
 # Of a job's environment, by botocore's model.
 _VARIABLE = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]{0,511}")
 _LONGEST_VALUE, _MOST_VARIABLES = 512, 100
@@ -27,7 +36,14 @@ _SECRET_ARN = re.compile(r"arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:\d{12}:secre
 
 
 def training_request(
-    launcher: SageMakerLauncher, image: str, *, channels: Mapping[str, str], checkpoints: str, output: str
+    launcher: SageMakerLauncher,
+    image: str,
+    *,
+    channels: Mapping[str, str],
+    digests: Mapping[str, str],
+    bootstrap_sha256: str,
+    checkpoints: str,
+    output: str,
 ) -> dict[str, Any]:
     """The request but for the job's name.
 
@@ -35,6 +51,8 @@ def training_request(
         launcher: holds role, machines, limits and network.
         image: URI of the container.
         channels: name -> ``s3://`` prefix of every input.
+        digests: name -> `Channel.digest` of the inputs that the launcher sends; the job verifies them.
+        bootstrap_sha256: SHA-256 (hex) of the first program.
         checkpoints: ``s3://`` prefix that SageMaker copies the checkpoints to and from.
         output: ``s3://`` prefix below which it makes a folder for the job.
     """
@@ -45,8 +63,12 @@ def training_request(
         "AlgorithmSpecification": {
             "TrainingImage": image,
             "TrainingInputMode": "File",
-            "ContainerEntrypoint": _ENTRYPOINT,
-            "ContainerArguments": ["install", "train"],
+            "ContainerEntrypoint": ["python3", "-P", "-c", _RUN_VERIFIED, _BOOTSTRAP, bootstrap_sha256],
+            "ContainerArguments": [
+                *(f"{name}={digest}" for name, digest in digests.items()),
+                "install-without-hashes" if launcher.requirements == WITHOUT_HASHES else "install",
+                "train",
+            ],
             "MetricDefinitions": METRIC_DEFINITIONS,
         },
         "RoleArn": launcher.role_arn,
@@ -94,6 +116,10 @@ def environment_problems(environment: Mapping[str, object], secret_arns: Mapping
         "environment has {}, which looks like a secret; give its secret's ARN in secret_arns instead": [
             name for name in environment if _SECRET_NAME.search(name)
         ],
+        "environment has {}, whose value holds a credential (not shown); put it into a secret of Secrets Manager and "
+        "give its ARN in secret_arns": [
+            name for name, value in environment.items() if isinstance(value, str) and find_credential(value)
+        ],
         "environment has {}, which is no variable's name": [
             name for name in environment if not _VARIABLE.fullmatch(name)
         ],
@@ -122,6 +148,14 @@ def environment_problems(environment: Mapping[str, object], secret_arns: Mapping
             + (", one of them for secret_arns" if secret_arns else "")
         )
     return problems
+
+
+def credential_problems(request: Mapping[str, Any]) -> list[str]:
+    """Return which parts of a request hold a credential, which everybody could read who may look at the job."""
+    return [
+        f"{place} holds {kind} (not shown); leave it out, or give a variable's secret by its ARN in secret_arns"
+        for place, kind in credentials_in(request)
+    ]
 
 
 def _secrets(secret_arns: Mapping[str, object]) -> dict[str, str]:

@@ -1,0 +1,110 @@
+"""Whose buckets we talk to: S3 refuses a request if another account than the one it names owns the bucket.
+
+A bucket's name is free again once the bucket is deleted, and anybody may take it. Without this check, weights and
+records would then go to that account, and its objects would be read as ours.
+
+Source: "Verifying bucket ownership with bucket owner condition",
+docs.aws.amazon.com/AmazonS3/latest/userguide/bucket-owner-condition.html
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from sqlquarry.errors import ConfigError
+
+_ACCOUNT = re.compile(r"[0-9]{12}")
+_BUCKET = re.compile(r"[\w.:-]+(/[\w.:-]+)*")  # a name, or the ARN of an access point
+_CONTEXT = "sqlquarry.owners"
+_by_session: WeakKeyDictionary[Any, dict[str, str | None]] = WeakKeyDictionary()
+_by_default: dict[str, str | None] = {}
+
+
+def expect_bucket_owners(owners: Mapping[str, str | None], *, session: Any = None) -> None:
+    """State who owns the buckets that do not belong to the session's own account.
+
+    Every S3 request names the account that must own the bucket, and S3 refuses it if another account does. By default
+    that is the account of the credentials. State shared and public buckets before you use them::
+
+        expect_bucket_owners({"shared-models": "210987654321", "public-data": None})
+
+    Args:
+        owners: bucket -> the 12 digits of the account that owns it; None does not check this bucket.
+        session: the boto3 session whose requests this concerns; None concerns those with the default credentials.
+
+    Raises:
+        ConfigError: a key is not a bucket's name, or an owner is not an account's number.
+    """
+    bad = [f"{bucket!r} is not the name of a bucket" for bucket in owners if not _BUCKET.fullmatch(bucket)]
+    bad += [
+        f"the owner of {bucket!r} is {owner!r}, but must be the 12 digits of an account, or None"
+        for bucket, owner in owners.items()
+        if owner is not None and not (isinstance(owner, str) and _ACCOUNT.fullmatch(owner))
+    ]
+    if bad:
+        raise ConfigError("expect_bucket_owners: " + "; ".join(bad))
+    stated_owners(session).update(owners)
+
+
+def stated_owners(session: Any) -> dict[str, str | None]:
+    """Return what `expect_bucket_owners` was told for a session, also what it will be told later."""
+    return _by_default if session is None else _by_session.setdefault(session, {})
+
+
+class OwnerRule:
+    """Adds the expected owner to the requests of S3 clients, and says what a refusal may mean.
+
+    Args:
+        owners: bucket -> account that owns it; None if it is not to be checked.
+        account: returns the owner of all other buckets.
+    """
+
+    def __init__(self, owners: Mapping[str, str | None], account: Callable[[], str]) -> None:
+        self._owners, self._account = owners, account
+
+    def apply_to(self, client: Any) -> None:
+        """Let a client call this rule before it builds a request, and after an answer."""
+        client.meta.events.register("before-parameter-build.s3", self._add_owners)
+        client.meta.events.register("after-call.s3", self._explain_refusal)
+
+    def _add_owners(self, params: dict[str, Any], model: Any, context: dict[str, Any], **_: Any) -> None:
+        """Set ExpectedBucketOwner, and for a copy ExpectedSourceBucketOwner, unless the caller has set it."""
+        members = model.input_shape.members if model.input_shape else {}
+        source = params.get("CopySource", "")
+        source_bucket = source.get("Bucket") if isinstance(source, Mapping) else source.lstrip("/").partition("/")[0]
+        buckets = {"ExpectedBucketOwner": params.get("Bucket"), "ExpectedSourceBucketOwner": source_bucket}
+        for name, bucket in buckets.items():
+            if name in members and bucket and name not in params and (owner := self._owner(bucket)):
+                params[name] = owner
+        context[_CONTEXT] = {bucket: params[name] for name, bucket in buckets.items() if bucket and name in params}
+
+    def _owner(self, bucket: str) -> str | None:
+        if bucket in self._owners:
+            return self._owners[bucket]
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            return self._account()
+        except (BotoCoreError, ClientError) as error:
+            said = (
+                f"{error} (sts:GetCallerIdentity was asked, because a request to bucket {bucket} names the account "
+                "that must own it; sqlquarry.aws.expect_bucket_owners states the owner without asking)"
+            )
+            error.args = (said,)
+            raise
+
+    def _explain_refusal(self, parsed: dict[str, Any], context: dict[str, Any], http_response: Any, **_: Any) -> None:
+        """Add to a 403 which owner was expected, because S3 says "Access Denied" to a missing permission as well."""
+        owners, refusal = context.get(_CONTEXT), parsed.get("Error", {})
+        if http_response.status_code != 403 or not owners or refusal.get("Code") not in ("AccessDenied", "403"):
+            return
+        whose = " or ".join(f"bucket {bucket} is not owned by account {owner}" for bucket, owner in owners.items())
+        example = ", ".join(f"{bucket!r}: '<account>'" for bucket in owners)
+        refusal["Message"] = (
+            f"{str(refusal.get('Message', 'Access Denied')).rstrip('.')}. Either a permission is missing, or {whose}. "
+            "In the second case somebody else may have taken the name, so use another bucket; or, if it is meant to be "
+            f"another account's, state that: sqlquarry.aws.expect_bucket_owners({{{example}}})"
+        )

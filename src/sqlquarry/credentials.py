@@ -1,0 +1,92 @@
+"""Finds credentials in text that others will read: settings of a job, tags, requirements, manifests.
+
+Only what can be told from its form is found. A password that looks like a word, or a key that is 40 hexadecimal digits
+like a SHA-1, is not.
+
+Sources of the forms: "Supported secret scanning patterns", docs.github.com/code-security/secret-scanning/introduction;
+"IAM identifiers", docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html; RFC 3986, 3.2.1 (user
+information of a URL); RFC 7519 (JWT); RFC 7468 (PEM).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import unquote
+
+_WORD = r"(?<![A-Za-z0-9])"  # begins a token, also after "_", as in a variable's name
+# A value that stands for a credential that is elsewhere: ***, ${NAME}, $NAME, <name>, {name}, an ARN, or a literal.
+_PLACEHOLDER = r"(?!\*+(?:[@\s\"'&;,]|$)|\$|<|\{|arn:|(?:none|null|true|false)\b)"
+_NAMES = (
+    r"password|passwd|passphrase|pwd|(?:client|shared)[_-]?secret|secret|(?:aws[_-]?)?secret[_-]?(?:access[_-]?)?key"
+    r"|api[_-]?key|access[_-]?key|account[_-]?key|shared[_-]?access[_-]?(?:key|signature)|private[_-]?key"
+    r"|(?:auth|access|api|bearer|refresh|session|security|id)[_-]?token"
+)
+_KINDS: Mapping[str, re.Pattern[str]] = {
+    kind: re.compile(pattern)
+    for kind, pattern in {
+        "a private key": r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----(?:[\s\S]*-----END [A-Z0-9 ]+-----)?",
+        # A name alone before "@" is a credential in http(s) only; ssh://git@host and mysql://root@host are none.
+        "a URL with user information": r"(?i)(?<=://)(?:"
+        rf"(?<=http://)[^\s/?#@:]+:?@|(?<=https://)[^\s/?#@:]+:?@|[^\s/?#@:]*:{_PLACEHOLDER}[^\s/?#@]+@)",
+        "a signed URL": r"(?i)[?&](?:x-amz-(?:signature|credential|security-token)|x-goog-signature|sig|signature|token"
+        rf"|{_NAMES})={_PLACEHOLDER}[^&\s\"']{{6,}}",
+        "an AWS access key id": r"(?<![A-Za-z0-9/+])(?:AKIA|ASIA|ABIA)[A-Z0-9]{16}(?![A-Za-z0-9/+])",
+        "a Hugging Face token": rf"{_WORD}(?:hf|api_org)_[A-Za-z0-9]{{16,}}",
+        "a GitHub token": rf"{_WORD}(?:gh[pousr]_[A-Za-z0-9]{{16,}}|github_pat_[A-Za-z0-9_]{{20,}})",
+        "a GitLab token": rf"{_WORD}gl(?:pat|dt|rt|cbt|ptt|ft|soat)-[\w-]{{16,}}",
+        "a Slack token": rf"{_WORD}(?:xox[a-z]-[A-Za-z0-9-]{{10,}}|xapp-\d-[A-Za-z0-9-]{{10,}})",
+        "a Slack webhook": r"hooks\.slack\.com/(?:services|workflows)/[\w/]{16,}",
+        "an API key": rf"{_WORD}(?:(?:sk|pk|rk)[-_](?=[\w-]*\d)(?=[\w-]*[A-Za-z])[\w-]{{16,}}|AIza[\w-]{{35}}"
+        r"|ya29\.[\w-]{20,}|GOCSPX-[\w-]{20,}|wandb_v\d_\w{16,}|dapi[0-9a-f]{32}|nvapi-[\w-]{20,}"
+        r"|npm_[A-Za-z0-9]{30,}|pypi-[\w-]{40,}|do[opr]_v1_[0-9a-f]{32,}|SG\.[\w-]{16,}\.[\w-]{16,}|sntrys_[\w+/=-]{20,})",
+        "a JSON Web Token": rf"{_WORD}eyJ[\w-]{{8,}}\.[\w-]{{8,}}(?:\.[\w-]*){{1,3}}",
+        "an authorization header": r"(?i)\b(?:bearer|basic)\s+(?=[\w.~+/=-]*\d)[\w.~+/=-]{16,}",
+        "a password or key by its name": rf"(?i)(?<![A-Za-z0-9:])(?:{_NAMES})[\"']?\s*[=:]\s*[\"']?{_PLACEHOLDER}(?!/)"
+        r"[^\s\"',;&}\]]{6,}",
+    }.items()
+}
+
+
+def find_credential(text: str) -> str | None:
+    """Return what kind of credential a text holds, never its value; None if it holds none that can be told."""
+    return next(
+        (kind for kind, pattern in _KINDS.items() for form in (text, unquote(text)) if pattern.search(form)), None
+    )
+
+
+def credentials_in(value: object, place: str = "") -> Iterator[tuple[str, str]]:
+    """Yield place and kind of every credential in a value as JSON has it, such as ("Tags[0].Value", "a GitHub token").
+
+    Args:
+        value: mappings, lists and text, nested.
+        place: the name of the value.
+    """
+    if isinstance(value, str):
+        if kind := find_credential(value):
+            yield place, kind
+    elif isinstance(value, Mapping):
+        for name, inner in value.items():
+            # A key that is a credential must not be shown as a place.
+            shown = "(a name)" if (kind := find_credential(str(name))) else str(name)
+            if kind:
+                yield f"{place}.{shown}".lstrip("."), kind
+            yield from credentials_in(inner, f"{place}.{shown}".lstrip("."))
+    elif isinstance(value, list | tuple):
+        for number, inner in enumerate(value):
+            yield from credentials_in(inner, f"{place}[{number}]")
+
+
+def redacted(value: Any) -> Any:
+    """Return the same value with "***" in the place of every credential in its texts."""
+    if isinstance(value, str):
+        for pattern in _KINDS.values():
+            value = pattern.sub("***", value)
+        # What shows only once percent signs are resolved cannot be cut out of the text.
+        return "***" if find_credential(value) else value
+    if isinstance(value, Mapping):
+        return {name: redacted(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [redacted(inner) for inner in value]
+    return value

@@ -1,0 +1,211 @@
+"""Every S3 request names the owner of its bucket, and no module makes a client that could forget it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import boto3
+import pytest
+from botocore.awsrequest import AWSResponse
+from botocore.exceptions import ClientError, EndpointConnectionError
+from hypothesis import given
+from hypothesis import strategies as st
+
+import sqlquarry
+from sqlquarry.aws import aws_client, expect_bucket_owners, transfer_config
+from sqlquarry.errors import ConfigError
+
+OURS, THEIRS = "123456789012", "210987654321"
+EXPECTED = "x-amz-expected-bucket-owner"
+PACKAGE = Path(sqlquarry.__file__).parent
+
+
+class Session:
+    """A boto3 session of one account, which counts how often it is asked for its account."""
+
+    region_name = "us-east-1"
+
+    def __init__(self, failing: Exception | None = None) -> None:
+        self.real = boto3.session.Session("AKIDEXAMPLE", "secret", region_name=self.region_name)
+        self.failing, self.asked = failing, list[dict[str, Any]]()
+
+    def client(self, service: str, **options: Any) -> Any:
+        if service != "sts":
+            return self.real.client(service, **options)
+        self.asked.append(options)
+
+        def get_caller_identity() -> dict[str, str]:
+            if self.failing:
+                raise self.failing
+            return {"Account": OURS}
+
+        return SimpleNamespace(get_caller_identity=get_caller_identity)
+
+
+def sent_by(client: Any, *, status: int = 200, body: bytes = b"<a/>") -> list[Any]:
+    """The requests that the client sends from now on; each is answered with `status`."""
+    requests: list[Any] = []
+
+    def answer(request: Any, **_: Any) -> AWSResponse:
+        requests.append(request)
+        return AWSResponse(request.url, status, {}, SimpleNamespace(stream=lambda: iter([body]), read=lambda *_: body))
+
+    client.meta.events.register("before-send.s3", answer)
+    return requests
+
+
+_VALUES = {"integer": 1, "long": 1, "boolean": True, "timestamp": 0, "map": {}, "blob": b"x"}
+
+
+def example(shape: Any, name: str = "") -> Any:
+    """The smallest value of a botocore shape."""
+    if name in ("Bucket", "CopySource"):
+        return {"Bucket": "models", "CopySource": "source/key"}[name]
+    if shape.type_name == "structure":
+        members = shape.required_members or list(shape.members)[: getattr(shape, "is_tagged_union", False)]
+        return {key: example(shape.members[key], key) for key in members}
+    if shape.type_name == "list":
+        return [example(shape.member)]
+    if shape.type_name == "string":
+        return shape.enum[0] if shape.enum else "x" * shape.metadata.get("min", 1)
+    return _VALUES[shape.type_name]
+
+
+def operations() -> list[str]:
+    model = boto3.session.Session("x", "x", region_name="us-east-1").client("s3").meta.service_model
+    shapes = {name: model.operation_model(name).input_shape for name in model.operation_names}
+    return sorted(name for name, shape in shapes.items() if shape and "ExpectedBucketOwner" in shape.members)
+
+
+@pytest.fixture(scope="module")
+def client() -> Any:
+    return aws_client("s3", Session())
+
+
+@pytest.mark.parametrize("operation", operations())
+def test_every_s3_operation_names_the_owner(client: Any, operation: str) -> None:
+    shape = client.meta.service_model.operation_model(operation).input_shape
+    requests = sent_by(client)
+    client._make_api_call(operation, example(shape))
+    assert requests[0].headers[EXPECTED] == OURS.encode()
+    if "ExpectedSourceBucketOwner" in shape.members:
+        assert requests[0].headers["x-amz-source-expected-bucket-owner"] == OURS.encode()
+
+
+def test_transfers_pages_and_presigned_urls_name_it_too(client: Any, tmp_path: Path) -> None:
+    path = tmp_path / "weights"
+    path.write_bytes(b"w")
+    requests = sent_by(client)
+    client.upload_file(str(path), "models", "key", Config=transfer_config())
+    list(client.get_paginator("list_parts").paginate(Bucket="models", Key="key", UploadId="1"))
+    assert [request.headers[EXPECTED] for request in requests] == [OURS.encode()] * 2
+    assert f"{EXPECTED}={OURS}" in client.generate_presigned_url("get_object", {"Bucket": "models", "Key": "key"})
+
+
+def test_the_account_is_asked_for_once_in_a_session() -> None:
+    session = Session()
+    for _ in range(2):
+        client = aws_client("s3", session)
+        sent_by(client)
+        client.head_bucket(Bucket="models")
+        client.head_object(Bucket="models", Key="key")
+    assert len(session.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("endpoint_url", "asked"),
+    [
+        ("http://127.0.0.1:1", "http://127.0.0.1:1"),  # an emulator answers for every service
+        ("https://bucket.vpce-1.s3.us-east-1.vpce.amazonaws.com", None),  # S3 only
+        ("https://amazonaws.com.example.org", "https://amazonaws.com.example.org"),
+        (None, None),
+    ],
+)
+def test_sts_is_asked_where_it_answers(endpoint_url: str | None, asked: str | None) -> None:
+    session = Session()
+    client = aws_client("s3", session, endpoint_url)
+    sent_by(client)
+    client.head_bucket(Bucket="models")
+    assert session.asked[0]["endpoint_url"] == asked
+
+
+def test_a_stated_owner_takes_the_place_of_the_account() -> None:
+    session = Session(failing=AssertionError("not asked"))
+    client = aws_client("s3", session)
+    requests = sent_by(client)
+    expect_bucket_owners({"shared": THEIRS, "public": None}, session=session)
+    client.head_bucket(Bucket="shared")
+    client.head_bucket(Bucket="public")
+    client.copy_object(Bucket="shared", Key="b", CopySource={"Bucket": "public", "Key": "a"})
+    owners = [request.headers.get(EXPECTED) for request in requests]
+    assert owners == [THEIRS.encode(), None, THEIRS.encode()]
+    assert "x-amz-source-expected-bucket-owner" not in requests[2].headers
+
+
+def test_what_is_stated_for_one_session_leaves_the_others_alone() -> None:
+    mine, other = Session(), Session()
+    expect_bucket_owners({"shared": THEIRS}, session=mine)
+    client = aws_client("s3", other)
+    requests = sent_by(client)
+    client.head_bucket(Bucket="shared")
+    assert requests[0].headers[EXPECTED] == OURS.encode()
+
+
+def test_the_caller_s_own_parameter_stays(client: Any) -> None:
+    requests = sent_by(client)
+    client.head_bucket(Bucket="models", ExpectedBucketOwner=THEIRS)
+    assert requests[0].headers[EXPECTED] == THEIRS.encode()
+
+
+@pytest.mark.parametrize("owner", ["1", "12345678901a", "any", 123456789012, ""])
+def test_an_owner_that_is_no_account_is_refused(owner: Any) -> None:
+    with pytest.raises(ConfigError, match="shared"):
+        expect_bucket_owners({"shared": owner}, session=Session())
+
+
+@given(bucket=st.sampled_from(["", "s3://shared", "s3://shared/prefix", "shared/"]))
+def test_a_uri_in_the_place_of_a_bucket_is_refused(bucket: str) -> None:
+    with pytest.raises(ConfigError):
+        expect_bucket_owners({bucket: THEIRS}, session=Session())
+
+
+def test_a_refusal_names_bucket_account_and_the_way_out() -> None:
+    client = aws_client("s3", Session())
+    sent_by(client, status=403, body=b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>")
+    with pytest.raises(ClientError) as caught:
+        client.get_object(Bucket="models", Key="key")
+    for words in ("bucket models is not owned by account 123456789012", "expect_bucket_owners({'models'"):
+        assert words in str(caught.value)
+
+
+def test_credentials_whose_account_is_not_known_send_nothing() -> None:
+    client = aws_client("s3", Session(failing=EndpointConnectionError(endpoint_url="https://sts")))
+    requests = sent_by(client)
+    with pytest.raises(EndpointConnectionError, match="expect_bucket_owners"):
+        client.put_object(Bucket="models", Key="key", Body=b"weights")
+    assert requests == []
+
+
+def calls(*, of: set[str]) -> Iterator[tuple[str, ast.Call]]:
+    """Method calls in the package; the emulator is AWS itself, and `bootstrap` runs before the library is there."""
+    for path in PACKAGE.rglob("*.py"):
+        name = path.relative_to(PACKAGE).as_posix()
+        if name.startswith(("emulator/", "aws/")) or name == "training/sagemaker/bootstrap.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in of:
+                yield f"{name}:{node.lineno}", node
+
+
+def test_only_aws_makes_sessions_and_clients() -> None:
+    assert [place for place, _ in calls(of={"client", "resource", "create_client", "Session"})] == []
+
+
+def test_every_transfer_is_made_by_the_client_itself() -> None:
+    transfers = list(calls(of={"upload_file", "download_file", "upload_fileobj", "download_fileobj"}))
+    assert len(transfers) >= 4
+    assert [place for place, call in transfers if "Config" not in {word.arg for word in call.keywords}] == []

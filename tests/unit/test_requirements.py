@@ -1,0 +1,99 @@
+"""The locks: every file of every package has its hash, and development, jobs and pyproject.toml agree."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[2]
+JOB_LOCKS = ROOT / "src/sqlquarry/training/sagemaker/locks"
+LOCKS = sorted([*(ROOT / "requirements").glob("*.txt"), *JOB_LOCKS.glob("*.txt")])
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def entries(*locks: Path) -> list[tuple[Requirement, list[str]]]:
+    found = []
+    for lock in locks:
+        text = re.sub(r"^#.*\n", "", lock.read_text(), flags=re.MULTILINE)
+        for entry in re.split(r"\n(?=[a-z0-9])", text.strip()):
+            line, *hashes = re.split(r"\s*\\?\n\s*", entry.replace(" \\", ""))
+            found.append((Requirement(line), hashes))
+    return found
+
+
+def versions(python: str, *locks: Path) -> dict[str, str]:
+    """Name -> version of what pip installs of locks on Linux."""
+    environment = default_environment() | {
+        "python_version": python,
+        "python_full_version": f"{python}.5",
+        "platform_machine": "x86_64",
+    }
+    return {
+        canonicalize_name(one.name): str(one.specifier).removeprefix("==")
+        for one, _ in entries(*locks)
+        if one.marker is None or one.marker.evaluate({**environment, "extra": ""})
+    }
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
+def test_every_package_has_one_version_and_its_hashes(lock: Path) -> None:
+    for one, hashes in entries(lock):
+        assert re.fullmatch(r"==[\w.+!]+", str(one.specifier)), one
+        assert hashes, one
+        assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", hashed) for hashed in hashes), one
+        assert one.url is None
+    assert "://" not in lock.read_text()
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])
+def test_the_locks_hold_what_pyproject_asks_for(python: str) -> None:
+    torch = ROOT / "requirements/torch.txt"
+    dev = versions(python, ROOT / "requirements/dev.txt", ROOT / "requirements/torch-needs.txt", torch)
+    job = versions(python, JOB_LOCKS / "job.txt")
+    extras = PROJECT["optional-dependencies"]
+    for lock, names in ((dev, list(extras)), (job | {"torch": dev["torch"]}, ["train", "merge", "aws"])):
+        for needed in map(Requirement, [*PROJECT["dependencies"], *(line for name in names for line in extras[name])]):
+            if needed.name != "sqlquarry":
+                assert needed.specifier.contains(lock[canonicalize_name(needed.name)], prereleases=True), needed
+
+
+@pytest.mark.parametrize("lock", sorted(JOB_LOCKS.glob("*.txt")), ids=lambda lock: lock.name)
+def test_jobs_get_the_versions_that_the_tests_run_with(lock: Path) -> None:
+    for python in ("3.11", "3.12", "3.13"):
+        dev = versions(python, ROOT / "requirements/dev.txt", ROOT / "requirements/torch-needs.txt")
+        assert versions(python, lock).items() <= dev.items()
+        assert "torch" not in versions(python, lock)
+
+
+def package(name: str, *vulnerabilities: str) -> dict[str, Any]:
+    found = [{"id": one, "fix_versions": ["2"]} for one in vulnerabilities]
+    return {"name": name, "version": "1", "vulns": found}
+
+
+SKIPPED = {"name": "x", "skip_reason": "not found"}
+
+
+@pytest.mark.parametrize(
+    ("packages", "status", "said"),
+    [
+        ([package("a"), package("b", "CVE-1")], 1, "b 1: CVE-1"),
+        ([SKIPPED, package("b", "CVE-1")], 1, "CVE-1"),
+        ([package("a"), SKIPPED], 0, "1 could not be asked"),
+        ([package("a")], 0, "no known vulnerability in 1"),
+        ([SKIPPED], 0, "SKIPPED"),
+        ([], 0, "SKIPPED"),
+    ],
+)
+def test_an_audit_without_answers_is_not_a_clean_one(packages: list[Any], status: int, said: str) -> None:
+    verdict = runpy.run_path(str(ROOT / "requirements/audit.py"))["verdict"]
+    found = verdict({"dependencies": packages})
+    assert found[0] == status
+    assert said in found[1]
