@@ -14,13 +14,14 @@ here, and what the user names. All other functions are refused. Their bodies are
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import errors, pq
 
+from sqlquarry.errors import JudgingError
 from sqlquarry.judging.engines.answers import forbidden
 from sqlquarry.judging.sandbox_child import Answer
 
@@ -36,8 +37,8 @@ _HARMLESS_VOLATILE = (
     "pg_table_size,pg_relation_size,pg_indexes_size,pg_total_relation_size,pg_database_size,"
     "pg_lock_status,pg_sequence_last_value,pg_partition_tree,pg_partition_ancestors"
 )
-# Read and tested in the versions of PostgreSQL 15. Their functions in SQL are not included: the names in such bodies
-# are looked up on the search path of the caller.
+# Read and tested in the versions of PostgreSQL 15. Their functions in SQL are not included, because the names in such
+# bodies are looked up on the search path of the caller; but earth() is a constant, which checks of a domain call.
 _HARMLESS_EXTENSIONS = (
     "btree_gin,btree_gist,citext,cube,earthdistance,fuzzystrmatch,hstore,intarray,ltree,"
     "pg_trgm,pgcrypto,seg,unaccent,uuid-ossp"
@@ -52,8 +53,8 @@ _REFUSED_BUILT_IN = f"""
         OR proname ~ '_to_xml|^fmgr_|^pg_input_|^txid_current$|^pg_current_xact_id$|^satisfies_hash_partition$'
         OR proargtypes[0] = 'cstring'::regtype AND proargtypes[1] = 'oid'::regtype)
 """
-# Given the OIDs in a tree, of whatever kind: names of functions that are not known to be harmless, and further trees
-# that the query may evaluate. What the server calls without a trace in the tree counts too, unless it is in C, which
+# Given the OIDs in a tree, of whatever kind: names of functions that are not known to be harmless, and trees of virtual
+# columns, which only the planner adds. What the server calls without a trace in the tree counts too, unless it is in C, which
 # only a superuser can add: casts to JSON (by to_json and the like), support of operator classes, foreign tables.
 _PREPARE_CALLS = f"""
     PREPARE calls (oid[]) AS
@@ -84,28 +85,38 @@ _PREPARE_CALLS = f"""
         WHERE p.oid >= {_FIRST_USER_OID}
         AND NOT (implied AND lanname IN ('c', 'internal'))
         AND NOT (lanname = 'internal' AND prosrc ~ '^(multi)?range_constructor[0-3]$')
-        AND NOT (lanname = 'c' AND (provolatile <> 'v' OR proname = ANY ('{{{_HARMLESS_VOLATILE}}}')) AND EXISTS (
+        AND NOT ((lanname = 'c' OR proname = 'earth') AND (provolatile <> 'v' OR proname = ANY ('{{{_HARMLESS_VOLATILE}}}')) AND EXISTS (
             SELECT FROM pg_depend d JOIN pg_extension e ON e.oid = refobjid
             WHERE classid = 'pg_proc'::regclass AND objid = p.oid AND deptype = 'e'
             AND refclassid = 'pg_extension'::regclass AND extname = ANY ('{{{_HARMLESS_EXTENSIONS}}}')))
-    UNION ALL SELECT NULL, tree::text FROM part CROSS JOIN LATERAL (
-        SELECT conbin FROM pg_constraint WHERE contypid = part.oid
-        UNION ALL SELECT adbin FROM pg_attrdef JOIN pg_attribute ON attrelid = adrelid AND attnum = adnum
-            WHERE adrelid = part.oid AND attgenerated = 'v'
-    ) AS next (tree)
+    UNION ALL SELECT NULL, adbin::text FROM part JOIN pg_attrdef ON adrelid = part.oid
+        JOIN pg_attribute ON attrelid = adrelid AND attnum = adnum AND attgenerated = 'v'
+"""
+# To read a literal of an array, row or range, as in '{1}'::my_domain[], the server runs the checks of domains and the
+# comparisons of ranges, already while it prepares a query. So these are looked at before anything is prepared: trees of
+# all checks, and OIDs of functions in the form of a tree.
+_LITERAL_CALLS = """
+    SELECT conbin::text FROM pg_constraint WHERE contypid <> 0
+    UNION ALL SELECT ':funcid ' || p.oid FROM pg_range JOIN pg_opclass o ON o.oid = rngsubopc
+        JOIN pg_amproc ON amprocfamily = opcfamily JOIN pg_proc p ON p.oid = amproc
+        JOIN pg_language l ON l.oid = prolang WHERE lanname NOT IN ('c', 'internal')
 """
 _NUMBERS = re.compile(r":(\w+)\s+(?:\(o([\d\s]+)\)|(\d+))")
 # Fields of a tree that hold other numbers than OIDs of what is called; what is not listed here is taken for one.
 _OTHER_FIELDS = re.compile(r"typmod$|location$|len$|^(var|res)no|attno|frameOptions|checkAsUser|requiredPerms")
 _SELECT = "({QUERY :commandType 1 "
 _CHANGES = re.compile(r":hasModifyingCTE\s+true")
+_PROBE_MILLISECONDS = 5000
 _MESSAGE = "rewritten parse tree:"
 _BEGIN = (
     b"BEGIN READ ONLY; SELECT pg_catalog.pg_current_snapshot(), "
     b"pg_catalog.set_config('statement_timeout', '%d', true), "
     b"pg_catalog.set_config('debug_print_rewritten', 'on', true)"
 )
+_SHOW = b"SET LOCAL debug_print_rewritten TO on"
 _HIDE = b"SET LOCAL debug_print_rewritten TO off"
+# Without other schemas on the path, in which the operators of the question could be replaced.
+_ASK = "SET LOCAL search_path TO pg_catalog; {}; SET LOCAL search_path TO DEFAULT"
 
 
 class CallCheck:
@@ -117,6 +128,7 @@ class CallCheck:
 
     Raises:
         psycopg.Error: the server lacks one of the catalogues, as those before PostgreSQL 14 do.
+        JudgingError: the server sends no trees, as some that only speak PostgreSQL's protocol do.
     """
 
     def __init__(self, connection: psycopg.Connection[Any], allowed: Sequence[str]) -> None:
@@ -126,11 +138,19 @@ class CallCheck:
         # OIDs that lead to nothing unknown, as long as no transaction changes anything on the server.
         self._harmless = set[int]()
         self._snapshot: bytes | None = None
+        self._refused_literals: Answer | None = None
         connection.execute("SET client_min_messages TO log; SET debug_pretty_print TO off")
         connection.execute("SET plan_cache_mode TO force_generic_plan")
         self._refused: Mapping[int, str] = dict(connection.execute(_REFUSED_BUILT_IN))
         connection.execute(_PREPARE_CALLS)
         connection.add_notice_handler(self._keep_tree)
+        self.refuse("SELECT 1", _PROBE_MILLISECONDS)
+        if not (self._trees or self._refused_literals):
+            raise JudgingError(
+                "this server does not show what a query calls (debug_print_rewritten), so no generated SQL is run "
+                "there. Judge on a PostgreSQL server."
+            )
+        connection.execute("ROLLBACK")
 
     def refuse(self, query: str, milliseconds: int) -> Answer | None:
         """Start a READ ONLY transaction and prepare a query in it; why it may not run there, None if it may.
@@ -145,7 +165,12 @@ class CallCheck:
         pgconn = self._connection.pgconn
         snapshot = succeeded(pgconn.exec_(_BEGIN % milliseconds)).get_value(0, 0)
         if snapshot != self._snapshot:
+            succeeded(pgconn.exec_(_HIDE))
             self._snapshot, self._harmless = snapshot, set()
+            self._refused_literals = self._refuse_calls([tree for (tree,) in self._ask(_LITERAL_CALLS)])
+            succeeded(pgconn.exec_(_SHOW))
+        if self._refused_literals:
+            return self._refused_literals
         self._trees.clear()
         prepared = pgconn.prepare(b"", query.encode())
         if b"multiple commands" in (prepared.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b""):
@@ -167,19 +192,16 @@ class CallCheck:
             if refused := self._refused.keys() & found:
                 return forbidden(f"function {self._refused[min(refused)]}, which may do more than read,")
             asked = {oid for oid in found if oid >= _FIRST_USER_OID} - self._harmless
-            rows = self._ask(asked) if asked else []
+            oids = ",".join(map(str, asked))
+            rows = self._ask(f"EXECUTE calls('{{{oids}}}')") if asked else []
             if unknown := sorted({name for name, _ in rows if name and not self._allows(name)}):
                 return unknown_functions(unknown)
             trees = [tree for _, tree in rows if tree]
         self._harmless |= seen
         return None
 
-    def _ask(self, oids: Iterable[int]) -> list[tuple[str | None, str | None]]:
-        # Without other schemas on the path, in which the operators of the question could be replaced.
-        cursor = self._connection.execute(
-            b"SET LOCAL search_path TO pg_catalog; EXECUTE calls('{%s}'); SET LOCAL search_path TO DEFAULT"
-            % ",".join(map(str, oids)).encode()
-        )
+    def _ask(self, question: str) -> list[Any]:
+        cursor = self._connection.execute(_ASK.format(question).encode())
         cursor.nextset()
         return cursor.fetchall()
 
