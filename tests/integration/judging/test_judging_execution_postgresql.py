@@ -192,6 +192,9 @@ def test_the_server_stops_what_the_client_gave_up(shop):
         ("/* nothing */ ;", "syntax"),
         ("SELECT nope(1)", "other"),
         ("SELECT 1 / 0", "other"),
+        ("SELECT $1", "other"),
+        ("SELECT 1\0", "syntax"),
+        ("SELECT * FROM item a FULL JOIN item b ON a.id < b.id", "other"),
     ],
 )
 def test_failures_have_kinds(shop, sandbox, sql, kind):

@@ -176,7 +176,8 @@ def _milliseconds(deadline: float) -> int:
 def _explained(connection: psycopg.Connection[Any], url: str, error: Exception, limits: Mapping[str, Any]) -> Answer:
     if not isinstance(error, psycopg.Error) or error.sqlstate is None:
         return unavailable(url, error) if connection.closed else ("failure", "other", _message(error))
-    if connection.closed or error.sqlstate.startswith(("08", "57P")):
+    unreachable = error.sqlstate.startswith(("08", "57P")) and error.sqlstate != "08P01"  # SELECT $1
+    if connection.closed or unreachable:
         return unavailable(url, error)
     kind = _KINDS.get(error.sqlstate, "other")
     return timeout(limits) if kind == "timeout" else ("failure", kind, _message(error))

@@ -22,7 +22,7 @@ import psycopg
 from psycopg import errors, pq
 
 from sqlquarry.errors import JudgingError
-from sqlquarry.judging.engines.answers import forbidden
+from sqlquarry.judging.engines.answers import forbidden, unknown_functions
 from sqlquarry.judging.sandbox_child import Answer
 
 if TYPE_CHECKING:
@@ -48,14 +48,16 @@ _HARMLESS_EXTENSIONS = (
 # No query can call those that take an internal value or return a trigger or handler.
 _REFUSED_BUILT_IN = f"""
     SELECT p.oid::int8, proname FROM pg_proc p JOIN pg_type t ON t.oid = prorettype
-    WHERE p.oid < {_FIRST_USER_OID} AND typname !~ '(trigger|handler)$' AND 'internal'::regtype <> ALL (proargtypes)
+    WHERE p.oid < {_FIRST_USER_OID}
+    AND typname !~ '(trigger|handler)$' AND 'internal'::regtype <> ALL (proargtypes)
     AND (provolatile = 'v' AND proname <> ALL ('{{{_HARMLESS_VOLATILE}}}')
         OR proname ~ '_to_xml|^fmgr_|^pg_input_|^txid_current$|^pg_current_xact_id$|^satisfies_hash_partition$'
         OR proargtypes[0] = 'cstring'::regtype AND proargtypes[1] = 'oid'::regtype)
 """
-# Given the OIDs in a tree, of whatever kind: names of functions that are not known to be harmless, and trees of virtual
-# columns, which only the planner adds. What the server calls without a trace in the tree counts too, unless it is in C, which
-# only a superuser can add: casts to JSON (by to_json and the like), support of operator classes, foreign tables.
+# Given the OIDs in a tree, of whatever kind: names of functions that are not known to be harmless, and trees of
+# virtual columns, which only the planner adds. What the server calls without a trace in the tree counts too: handlers
+# of foreign tables and, unless they are in C, which only a superuser can add, casts to JSON (for to_json and the like)
+# and support functions of operator classes.
 _PREPARE_CALLS = f"""
     PREPARE calls (oid[]) AS
     WITH RECURSIVE part (oid) AS (
@@ -85,7 +87,8 @@ _PREPARE_CALLS = f"""
         WHERE p.oid >= {_FIRST_USER_OID}
         AND NOT (implied AND lanname IN ('c', 'internal'))
         AND NOT (lanname = 'internal' AND prosrc ~ '^(multi)?range_constructor[0-3]$')
-        AND NOT ((lanname = 'c' OR proname = 'earth') AND (provolatile <> 'v' OR proname = ANY ('{{{_HARMLESS_VOLATILE}}}')) AND EXISTS (
+        AND NOT ((lanname = 'c' OR proname = 'earth')
+            AND (provolatile <> 'v' OR proname = ANY ('{{{_HARMLESS_VOLATILE}}}')) AND EXISTS (
             SELECT FROM pg_depend d JOIN pg_extension e ON e.oid = refobjid
             WHERE classid = 'pg_proc'::regclass AND objid = p.oid AND deptype = 'e'
             AND refclassid = 'pg_extension'::regclass AND extname = ANY ('{{{_HARMLESS_EXTENSIONS}}}')))
@@ -106,6 +109,7 @@ _NUMBERS = re.compile(r":(\w+)\s+(?:\(o([\d\s]+)\)|(\d+))")
 _OTHER_FIELDS = re.compile(r"typmod$|location$|len$|^(var|res)no|attno|frameOptions|checkAsUser|requiredPerms")
 _SELECT = "({QUERY :commandType 1 "
 _CHANGES = re.compile(r":hasModifyingCTE\s+true")
+_MOST_CHARACTERS = 100_000  # trees are a hundred times as long, and the server may log them
 _PROBE_MILLISECONDS = 5000
 _MESSAGE = "rewritten parse tree:"
 _BEGIN = (
@@ -162,6 +166,10 @@ class CallCheck:
         Raises:
             psycopg.Error: the query cannot be prepared.
         """
+        if len(query) > _MOST_CHARACTERS:
+            return "failure", "other", f"a query of more than {_MOST_CHARACTERS:,} characters"
+        if "\0" in query:  # libpq would send what is before it
+            return "failure", "syntax", "a NUL character"
         pgconn = self._connection.pgconn
         snapshot = succeeded(pgconn.exec_(_BEGIN % milliseconds)).get_value(0, 0)
         if snapshot != self._snapshot:
@@ -222,13 +230,6 @@ def succeeded(result: PGresult) -> PGresult:
     if result.status not in (pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK):
         raise errors.error_from_result(result)
     return result
-
-
-def unknown_functions(names: Sequence[str]) -> Answer:
-    """The query calls functions of which it is not known whether they only read: it is not to blame for that."""
-    names = list(names)
-    message = f"{', '.join(names)} is not known to only read, so the query is not run. If it only reads, pass "
-    return "failure", "unknown_function", f"{message}allow_functions={names!r}."
 
 
 def _oids(tree: str) -> set[int]:
