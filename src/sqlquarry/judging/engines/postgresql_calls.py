@@ -165,11 +165,12 @@ class CallCheck:
 
         Raises:
             psycopg.Error: the query cannot be prepared.
+            ValueError: its text cannot be sent.
         """
         if len(query) > _MOST_CHARACTERS:
             return "failure", "other", f"a query of more than {_MOST_CHARACTERS:,} characters"
         if "\0" in query:  # libpq would send what is before it
-            return "failure", "syntax", "a NUL character"
+            raise ValueError("the query has a NUL character")
         pgconn = self._connection.pgconn
         snapshot = succeeded(pgconn.exec_(_BEGIN % milliseconds)).get_value(0, 0)
         if snapshot != self._snapshot:
