@@ -41,6 +41,15 @@ _SETTINGS = {
 # https://dev.mysql.com/doc/refman/8.4/en/comments.html, optimizer-hints.html: a hint can lift the time limit.
 _OBEYED_COMMENT = re.compile(r"/\*(M?!|\+)")
 _SEQUENCES = {"nextval", "currval", "prevval"}  # of Oracle and others, written as columns: sequence.NEXTVAL
+# T-SQL needs nothing between statements: what sqlglot takes for an alias, as in SELECT a FROM t EXEC ('…'), starts the
+# next one. https://learn.microsoft.com/en-us/sql/t-sql/language-elements/reserved-keywords-transact-sql
+_STATEMENT_WORDS = """
+    add alter backup begin break bulk checkpoint close commit continue create dbcc deallocate declare delete deny drop
+    dump exec execute exit fetch goto grant if insert kill load merge open print raiserror readtext reconfigure
+    restore return revert revoke rollback save set setuser shutdown throw truncate update updatetext use waitfor while
+    writetext
+"""
+_STATEMENTS = frozenset(_STATEMENT_WORDS.split())
 # Errors differ between drivers; these words stand in the ones of the usual servers.
 _KINDS = (
     ("unknown column", "no_such_column"),
@@ -93,6 +102,7 @@ def _unchecked(url: str) -> Answer:
 
 
 def _refused(sql: str, dialect: str, allowed: Sequence[str] = ()) -> Answer | None:
+    import sqlglot
     from sqlglot import expressions as exp
 
     if _OBEYED_COMMENT.search(sql):
@@ -104,6 +114,10 @@ def _refused(sql: str, dialect: str, allowed: Sequence[str] = ()) -> Answer | No
         return forbidden("more than one statement" if len(trees) > 1 else "a statement that does more than read")
     if unwanted := next(filter(None, map(_unwanted, trees[0].walk())), None):
         return forbidden(unwanted)
+    if dialect == "tsql" or sqlglot.Dialect.get(dialect) is None:
+        names = {node.name.lower() for node in trees[0].find_all(exp.Identifier) if not node.quoted}
+        if names & _STATEMENTS:
+            return forbidden(f"{min(names & _STATEMENTS)} without quotes, which may start another statement,")
     functions = [node for node in trees[0].walk() if isinstance(node, exp.Func)]
     unknown = {name for node in functions for name in _unknown_name(node, dialect) if not _allows(allowed, name)}
     return unknown_functions(sorted(unknown)) if unknown else None
@@ -116,8 +130,9 @@ def _unwanted(node: Any) -> str | None:
     changes = exp.DML | exp.Into | exp.Lock | exp.Command | exp.DDL | exp.Hint | exp.QueryTransform
     if isinstance(node, changes) and not isinstance(node, exp.Query):
         return f"{node.key} in a query"
-    if node.args.get("settings"):
-        return "SETTINGS"
+    locks = isinstance(node, exp.WithTableHint) and "LOCK" in node.sql().upper().replace("NOLOCK", "")
+    if locks or node.args.get("settings"):
+        return "a lock or setting"
     if isinstance(node, exp.PropertyEQ) and isinstance(node.this, exp.Parameter):
         return "setting a variable"
     if isinstance(node, exp.Column) and node.table and node.name.lower() in _SEQUENCES:
