@@ -186,7 +186,7 @@ def _explained(connection: psycopg.Connection[Any], url: str, error: Exception, 
 def _rolled_back(url: str) -> None:
     connection = _open[url].connection
     try:
-        connection.pgconn.exec_(b"ROLLBACK")
+        succeeded(connection.pgconn.exec_(b"ROLLBACK"))
     except psycopg.Error:
         connection.close()
     if connection.closed:

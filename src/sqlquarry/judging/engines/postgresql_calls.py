@@ -174,10 +174,11 @@ class CallCheck:
         pgconn = self._connection.pgconn
         snapshot = succeeded(pgconn.exec_(_BEGIN % milliseconds)).get_value(0, 0)
         if snapshot != self._snapshot:
+            self._snapshot, self._harmless = None, set()  # also if the next lines fail
             succeeded(pgconn.exec_(_HIDE))
-            self._snapshot, self._harmless = snapshot, set()
             self._refused_literals = self._refuse_calls([tree for (tree,) in self._ask(_LITERAL_CALLS)])
             succeeded(pgconn.exec_(_SHOW))
+            self._snapshot = snapshot
         if self._refused_literals:
             return self._refused_literals
         self._trees.clear()
