@@ -9,9 +9,6 @@ CREATE SEQUENCE counter;
 CREATE FUNCTION trap() RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
     PERFORM pg_advisory_lock(7);
-    IF (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
-        COPY (SELECT 1) TO '{folder}/trapped';
-    END IF;
     RETURN 1;
 END $$;
 CREATE FUNCTION trap(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT trap() + $1';
