@@ -28,7 +28,7 @@ from psycopg.types.bool import BoolLoader
 
 from sqlquarry.errors import JudgingError
 from sqlquarry.judging.engines.answers import fetched, shown_url, timeout, unavailable
-from sqlquarry.judging.engines.postgresql_calls import CallCheck, succeeded
+from sqlquarry.judging.engines.postgresql_calls import CallCheck, in_one_trip, succeeded
 from sqlquarry.judging.sandbox_child import Answer
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ _OPEN_SERVERS = 4  # connections are dear to the server, which has 100 by defaul
 _CONNECT_TIMEOUT_S = 5
 # A batch is in memory before its bytes are counted, so the first ones are small.
 _FIRST_BATCH_ROWS, _LARGEST_BATCH_ROWS = 64, 2048
+_FETCH = b"FETCH FORWARD %d FROM answer"
 # Rights with which a wrongly allowed function could reach beyond the database: the server's files and programs, other
 # sessions, replication, or a role that may do so. Rights to read more (pg_monitor, BYPASSRLS) or to write tables, which
 # READ ONLY stops, are not among them. https://www.postgresql.org/docs/current/predefined-roles.html
@@ -146,14 +147,14 @@ def _check_account(connection: psycopg.Connection[Any], url: str) -> None:
 
 
 def _run(connection: psycopg.Connection[Any], query: str, limits: Mapping[str, Any], deadline: float) -> Answer:
-    succeeded(connection.pgconn.exec_params(b"DECLARE answer NO SCROLL CURSOR FOR " + query.encode(), None))
-    first = _fetch(connection, _FIRST_BATCH_ROWS)
+    pgconn = connection.pgconn
+    declare, fetch = b"DECLARE answer NO SCROLL CURSOR FOR " + query.encode(), _FETCH % _FIRST_BATCH_ROWS
+    results = in_one_trip(
+        pgconn, lambda: pgconn.send_query_params(declare, None), lambda: pgconn.send_query_params(fetch, None)
+    )
+    *_, first = map(succeeded, results)
     columns = [(first.fname(i) or b"").decode() for i in range(first.nfields)]
     return fetched(columns, _batches(connection, first, deadline), limits, deadline)
-
-
-def _fetch(connection: psycopg.Connection[Any], rows: int) -> PGresult:
-    return succeeded(connection.pgconn.exec_(b"FETCH FORWARD %d FROM answer" % rows))
 
 
 def _batches(connection: psycopg.Connection[Any], result: PGresult, deadline: float) -> Iterator[list[Any]]:
@@ -166,7 +167,7 @@ def _batches(connection: psycopg.Connection[Any], result: PGresult, deadline: fl
             return
         size = min(2 * size, _LARGEST_BATCH_ROWS)
         succeeded(connection.pgconn.exec_(b"SET LOCAL statement_timeout TO %d" % _milliseconds(deadline)))
-        result = _fetch(connection, size)
+        result = succeeded(connection.pgconn.exec_(_FETCH % size))
 
 
 def _milliseconds(deadline: float) -> int:

@@ -14,7 +14,7 @@ here, and what the user names. All other functions are refused. Their bodies are
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from sqlquarry.judging.engines.answers import forbidden, unknown_functions
 from sqlquarry.judging.sandbox_child import Answer
 
 if TYPE_CHECKING:
-    from psycopg.pq.abc import PGresult
+    from psycopg.pq.abc import PGconn, PGresult
 
 # https://www.postgresql.org/docs/current/system-catalog-initial-data.html: smaller OIDs are the server's own objects,
 # and no two of these share one.
@@ -182,12 +182,15 @@ class CallCheck:
         if self._refused_literals:
             return self._refused_literals
         self._trees.clear()
-        prepared = pgconn.prepare(b"", query.encode())
+        text = query.encode()
+        prepared, *hidden = in_one_trip(
+            pgconn, lambda: pgconn.send_prepare(b"", text), lambda: pgconn.send_query_params(_HIDE, None)
+        )
         if b"multiple commands" in (prepared.error_field(pq.DiagnosticField.MESSAGE_PRIMARY) or b""):
             return "failure", "forbidden", "more than one statement"
-        succeeded(prepared)
-        trees = tuple(self._trees)
-        succeeded(pgconn.exec_(_HIDE))
+        for result in (prepared, *hidden):
+            succeeded(result)
+        trees = self._trees[:-1]  # without that of _HIDE
         if not trees:
             return "failure", "syntax", "no statement"
         if any(not tree.startswith(_SELECT) or _CHANGES.search(tree) for tree in trees):
@@ -221,6 +224,29 @@ class CallCheck:
     def _keep_tree(self, message: errors.Diagnostic) -> None:
         if message.message_primary == _MESSAGE:
             self._trees.append(message.message_detail or "")
+
+
+def in_one_trip(pgconn: PGconn, *sends: Callable[[], None]) -> list[PGresult]:
+    """Send statements together and return their results; those after one that failed are not run.
+
+    Raises:
+        psycopg.OperationalError: the connection broke before any result.
+    """
+    pgconn.enter_pipeline_mode()
+    for send in sends:
+        send()
+    pgconn.pipeline_sync()
+    results: list[PGresult] = []
+    while pgconn.status == pq.ConnStatus.OK:
+        result = pgconn.get_result()
+        if result is not None and result.status == pq.ExecStatus.PIPELINE_SYNC:
+            pgconn.exit_pipeline_mode()
+            break
+        if result is not None:
+            results.append(result)
+    if not results:
+        raise psycopg.OperationalError("the connection is lost")
+    return results
 
 
 def succeeded(result: PGresult) -> PGresult:
