@@ -17,7 +17,7 @@ from sqlquarry.judging.comparison import STRICT, Comparison, results_equal, rows
 from sqlquarry.judging.databases import DatabaseSource, NamedDatabases
 from sqlquarry.judging.engines import engine_of
 from sqlquarry.judging.ordering import is_ordered, tied_places, with_order_keys
-from sqlquarry.judging.sandbox import Failure, Limits, Rows, Sandbox
+from sqlquarry.judging.sandbox import Failure, Limits, Permissions, Rows, Sandbox
 from sqlquarry.judging.storable import storable
 
 _SHOWN_ROWS = 10
@@ -44,9 +44,10 @@ class ExecutionGrader:
 
     Where a record has several golds, one and the same of them must agree on all databases; golds that fail on one do
     not count. A record without gold or database, or of which no gold runs, is unjudged, and so is one whose server
-    cannot be reached. A prediction that fails, for whatever reason, is wrong: a gold ran under the same limits. So is
-    one with another number of columns, also where both results are empty. SQL is run in the database's dialect,
-    whatever the record's is, unless the source of the databases translates it.
+    cannot be reached, or whose prediction calls a function that is not known to only read (see `allow_functions`). A
+    prediction that fails for any other reason is wrong: a gold ran under the same limits. So is one with another number
+    of columns, also where both results are empty. SQL is run in the database's dialect, whatever the record's is,
+    unless the source of the databases translates it.
 
     Databases are opened read-only, in processes of their own that can be killed; only one statement that reads is run.
     These processes end with the judge. Of its environment they see locale, time zone, folders of libraries and of
@@ -64,11 +65,16 @@ class ExecutionGrader:
         result_bytes_limit: bytes per result.
         value_bytes_limit: bytes per value.
         memory_bytes_limit: bytes that a query may use in DuckDB.
+        allow_functions: functions that only read, of a database or an extension, as ``schema.name`` on PostgreSQL and
+            ``name`` on other servers. ``*`` and ``?`` stand for any characters.
+        allow_privileged_accounts: use accounts that may do more than read on PostgreSQL: superusers and the like.
+        allow_unchecked_servers: use servers other than PostgreSQL, which do not say themselves what a query does. Give
+            them an account that can only read.
         name: the grader's name in reports.
 
     Raises:
         JudgingError: the directory, or files of the mapping, do not exist.
-        ConfigError: a limit is not a positive, finite number.
+        ConfigError: a limit is not a positive, finite number, or `allow_functions` is not a list of names.
         MissingExtraError: the extra `judge` is not installed.
     """
 
@@ -82,6 +88,9 @@ class ExecutionGrader:
         result_bytes_limit: int = 100_000_000,
         value_bytes_limit: int = 1_000_000,
         memory_bytes_limit: int = 1_000_000_000,
+        allow_functions: Sequence[str] = (),
+        allow_privileged_accounts: bool = False,
+        allow_unchecked_servers: bool = False,
         name: str = "execution",
     ) -> None:
         require("judge", "ExecutionGrader")
@@ -94,7 +103,12 @@ class ExecutionGrader:
             value_bytes_limit=value_bytes_limit,
             memory_bytes_limit=memory_bytes_limit,
         )
-        self._sandbox = Sandbox(limits)
+        permissions = Permissions(
+            allow_functions=allow_functions,
+            allow_privileged_accounts=allow_privileged_accounts,
+            allow_unchecked_servers=allow_unchecked_servers,
+        )
+        self._sandbox = Sandbox(limits, permissions)
         self._source: DatabaseSource = (
             NamedDatabases(databases) if isinstance(databases, Mapping | str | Path) else databases
         )
@@ -130,7 +144,8 @@ class ExecutionGrader:
         """A text that changes with the databases and every option; None where a change of the data cannot be seen."""
         content = getattr(self._source, "fingerprint", None)
         databases = content(record) if content else None
-        return None if databases is None else f"{databases} {asdict(self.comparison)} {asdict(self._sandbox.limits)}"
+        options = (self.comparison, self._sandbox.limits, self._sandbox.permissions)
+        return None if databases is None else " ".join([databases, *(str(asdict(option)) for option in options)])
 
     def _grade(
         self, databases: Sequence[Path | str], golds: Sequence[str], predicted_sql: str, details: dict[str, Any]
@@ -192,6 +207,8 @@ class ExecutionGrader:
         return _Gold(result, True, cache(places))
 
     def _verdict(self, gold: _Gold, predicted: Rows | Failure) -> tuple[Verdict, str]:
+        if isinstance(predicted, Failure) and predicted.kind == "unknown_function":
+            return "unjudged", predicted.message
         if isinstance(predicted, Failure):
             return "wrong", f"the query fails: {predicted.message}"
         expected = gold.result

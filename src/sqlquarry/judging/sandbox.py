@@ -21,6 +21,7 @@ import tempfile
 import threading
 import time
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +32,15 @@ from sqlquarry.judging import sandbox_child
 from sqlquarry.judging.engines import SQLITE_COPY, Engine, engine_of, file_of
 
 FailureKind = Literal[
-    "syntax", "no_such_column", "no_such_table", "timeout", "too_many_rows", "forbidden", "unavailable", "other"
+    "syntax",
+    "no_such_column",
+    "no_such_table",
+    "timeout",
+    "too_many_rows",
+    "forbidden",
+    "unknown_function",
+    "unavailable",
+    "other",
 ]
 _GRACE_S = 0.5  # from the time limit to the kill: the engine gets the chance to stop by itself
 _BLOCK_BYTES = 1 << 20
@@ -52,7 +61,7 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a query returned nothing; where the database is "unavailable", the query is not to blame."""
+    """Why a query returned nothing; if "unavailable" or "unknown_function", the query is not to blame."""
 
     kind: FailureKind
     message: str
@@ -84,14 +93,41 @@ class Limits:
             raise ConfigError(f"limits must be above 0 and finite, but {', '.join(bad)}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Permissions:
+    """What a user allows on servers; nothing by default.
+
+    Args:
+        allow_functions: functions that only read, of a database or an extension, as ``schema.name`` on PostgreSQL and
+            ``name`` on other servers. ``*`` and ``?`` stand for any characters.
+        allow_privileged_accounts: use accounts that may do more than read on PostgreSQL: superusers and the like.
+        allow_unchecked_servers: use servers other than PostgreSQL, which do not say themselves what a query does. Give
+            them an account that can only read.
+
+    Raises:
+        ConfigError: `allow_functions` is not a list of names.
+    """
+
+    allow_functions: Sequence[str] = ()
+    allow_privileged_accounts: bool = False
+    allow_unchecked_servers: bool = False
+
+    def __post_init__(self) -> None:
+        names = self.allow_functions
+        if isinstance(names, str) or not all(isinstance(name, str) and name for name in names):
+            raise ConfigError(f"allow_functions must be a list of names, but is {names!r}")
+        object.__setattr__(self, "allow_functions", tuple(names))
+
+
 class Sandbox:
     """Child processes that run queries: as many as are asked for at the same time, kept for the next queries.
 
     They end with this process, whatever ends it, and inherit none of its secrets. It may be used from several threads.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, permissions: Permissions = Permissions()) -> None:
         self.limits = limits
+        self.permissions = permissions
         self._idle: dict[Engine, list[_Child]] = {}
         self._copying = threading.Lock()
         self._copies: dict[Path, tuple[sandbox_child.State, Path | Failure]] = {}
@@ -124,7 +160,7 @@ class Sandbox:
                 child = idle.pop()
             except IndexError:
                 child = _Child(engine, self.limits)
-        outcome = child.run(database, sql, self.limits)
+        outcome = child.run(database, sql, self.limits, self.permissions)
         if child.alive:
             idle.append(child)
         return outcome
@@ -144,7 +180,8 @@ class Sandbox:
                 return Failure("unavailable", f"{path.name} can only be read in a copy: {error}. Set TMPDIR.")
             target = Path(self._folder.name) / f"{len(self._copies)}-{time.monotonic_ns()}.sqlite"
             child = _Child(SQLITE_COPY, self.limits)
-            made = child.run(os.path.realpath(path), str(target), replace(self.limits, time_limit_s=_COPYING_S))
+            limits = replace(self.limits, time_limit_s=_COPYING_S)
+            made = child.run(os.path.realpath(path), str(target), limits, self.permissions)
             child.end()
             new: Path | Failure = target
             if isinstance(made, Failure):
@@ -195,14 +232,14 @@ class _Child:
     def alive(self) -> bool:
         return self.process.poll() is None
 
-    def run(self, database: str, sql: str, limits: Limits) -> Rows | Failure | None:
+    def run(self, database: str, sql: str, limits: Limits, permissions: Permissions) -> Rows | Failure | None:
         process = self.process
         assert process.stdin is not None  # noqa: S101 - it is a pipe
         assert process.stdout is not None  # noqa: S101 - it is a pipe
         deadline = time.monotonic() + limits.time_limit_s + _GRACE_S
         answer = None
         try:
-            sandbox_child.send(process.stdin, (database, sql, vars(limits)))
+            sandbox_child.send(process.stdin, (database, sql, vars(limits) | vars(permissions)))
             content = _read(process.stdout.fileno(), 8, deadline)
             content = _read(process.stdout.fileno(), int.from_bytes(content, "big"), deadline)
             answer = marshal.loads(content)  # noqa: S302 - our own two processes

@@ -15,9 +15,10 @@ from sqlquarry.errors import JudgingError
 from sqlquarry.judging import Report, SQLJudge
 from sqlquarry.judging.comparison import Comparison
 from sqlquarry.judging.execution import ExecutionGrader
-from sqlquarry.judging.sandbox import Failure, Limits, Rows, Sandbox
+from sqlquarry.judging.sandbox import Failure, Limits, Permissions, Rows, Sandbox
 
 TIME_LIMIT_S = 0.5
+AS_SUPERUSER = Permissions(allow_privileged_accounts=True, allow_functions=["public.dearest"])
 COUNT_FOR_EVER = "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r)"
 SETUP = """
     CREATE TABLE item (id INTEGER PRIMARY KEY, name TEXT, price NUMERIC(8, 2), made DATE, tags TEXT[], more JSONB);
@@ -52,14 +53,14 @@ def shop(server):
 
 @pytest.fixture(scope="module")
 def sandbox():
-    box = Sandbox(Limits())
+    box = Sandbox(Limits(), AS_SUPERUSER)
     yield box
     box.close()
 
 
 @pytest.fixture(scope="module")
 def grader(shop):
-    return ExecutionGrader({"shop": shop})
+    return ExecutionGrader({"shop": shop}, allow_privileged_accounts=True)
 
 
 def record(sql: str, database: str | None = "shop", **fields) -> Record:
@@ -116,7 +117,7 @@ HOSTILE = [
     ("SELECT set_config('statement_timeout', '0', false)", "forbidden"),
     ("SELECT nextval('counter')", "forbidden"),
     ("SELECT setval('counter', 99)", "forbidden"),
-    ("SELECT bump()", "forbidden"),
+    ("SELECT bump()", "unknown_function"),
     ("SELECT pg_sleep(1000)", "forbidden"),
     ("SELECT pg_read_file('/etc/passwd')", "forbidden"),
     ("SELECT PG_READ_FILE /* ( */ ('/etc/passwd')", "forbidden"),
@@ -125,13 +126,13 @@ HOSTILE = [
     ("SELECT U&\"\\0070g_read_file\"('/etc/passwd')", "forbidden"),
     ("SELECT u&\"!0070g_read_file\" UESCAPE '!' ('/etc/passwd')", "forbidden"),
     ("SELECT $$'$$, pg_read_file('/etc/passwd')", "forbidden"),
-    ("SELECT $a$x$a$pg_read_file('/etc/passwd')", "forbidden"),
-    ("SELECT odd$name()", "forbidden"),
+    ("SELECT $a$x$a$pg_read_file('/etc/passwd')", "syntax"),
+    ("SELECT odd$name()", "unknown_function"),
     ("SELECT * FROM pg_ls_dir('/')", "forbidden"),
     ("SELECT lo_import('/etc/passwd')", "forbidden"),
     ("SELECT lo_create(0)", "forbidden"),
     ("SELECT lo_export(1, '{folder}/lo')", "forbidden"),
-    ("SELECT * FROM dblink('dbname=shop', 'DROP TABLE item') AS t (a text)", "forbidden"),
+    ("SELECT * FROM dblink('dbname=shop', 'DROP TABLE item') AS t (a text)", "unknown_function"),
     ("SELECT query_to_xml('SELECT bump()', true, true, '')", "forbidden"),
     ("SELECT pg_terminate_backend(pid) FROM pg_stat_activity", "forbidden"),
     ("SELECT pg_reload_conf()", "forbidden"),
@@ -153,7 +154,7 @@ HOSTILE = [
 
 
 def test_hostile_queries_change_nothing_and_end_in_time(shop, tmp_path):
-    sandbox = Sandbox(Limits(time_limit_s=TIME_LIMIT_S))
+    sandbox = Sandbox(Limits(time_limit_s=TIME_LIMIT_S), AS_SUPERUSER)
     tmp_path.chmod(0o777)
     before = content(shop)
     for sql, kinds in HOSTILE:
@@ -171,7 +172,7 @@ def test_hostile_queries_change_nothing_and_end_in_time(shop, tmp_path):
 
 
 def test_the_server_stops_what_the_client_gave_up(shop):
-    sandbox = Sandbox(Limits(time_limit_s=TIME_LIMIT_S))
+    sandbox = Sandbox(Limits(time_limit_s=TIME_LIMIT_S), AS_SUPERUSER)
     assert sandbox.run(shop, "SELECT count(*) FROM item a, item b, item c, item d").kind == "timeout"
     with psycopg.connect(shop) as admin:
         active = (
@@ -192,6 +193,9 @@ def test_the_server_stops_what_the_client_gave_up(shop):
         ("/* nothing */ ;", "syntax"),
         ("SELECT nope(1)", "other"),
         ("SELECT 1 / 0", "other"),
+        ("SELECT $1", "other"),
+        ("SELECT 1\0", "other"),
+        ("SELECT * FROM item a FULL JOIN item b ON a.id < b.id", "other"),
     ],
 )
 def test_failures_have_kinds(shop, sandbox, sql, kind):
@@ -261,13 +265,18 @@ def test_verdicts(grader, gold, predicted, verdict):
 
 
 def test_the_name_of_the_database_may_stand_in_the_url(server):
-    grader = ExecutionGrader(server.replace("postgresql://", "postgresql+psycopg://") + "/{database}")
+    grader = ExecutionGrader(
+        server.replace("postgresql://", "postgresql+psycopg://") + "/{database}", allow_privileged_accounts=True
+    )
     right, wrong = "SELECT count(*) FROM item WHERE price > 900", "SELECT count(*) FROM item WHERE price > 901"
     assert grader.grade(record(right, "shop"), wrong).verdict == "correct"
     assert grader.grade(record(right, "other"), wrong).verdict == "wrong"
     for bad in ("../shop", None):
         assert grader.grade(record(right, bad), right).verdict == "unjudged"
-    assert ExecutionGrader(f"{server}/other").grade(record(right, None), wrong).verdict == "wrong"
+    assert (
+        ExecutionGrader(f"{server}/other", allow_privileged_accounts=True).grade(record(right, None), wrong).verdict
+        == "wrong"
+    )
 
 
 def test_several_threads_ask_at_the_same_time(shop, sandbox):
@@ -303,7 +312,11 @@ def test_no_process_shows_the_password(shop, sandbox):
 
 
 def test_text_may_be_compared_more_loosely(shop):
-    grader = ExecutionGrader({"shop": shop}, comparison=Comparison(ignore_case=True, ignore_space=True))
+    grader = ExecutionGrader(
+        {"shop": shop},
+        comparison=Comparison(ignore_case=True, ignore_space=True),
+        allow_privileged_accounts=True,
+    )
     assert grader.grade(record("SELECT name FROM item"), "SELECT upper(name) || ' ' FROM item").verdict == "correct"
 
 

@@ -10,14 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from sqlquarry.artifacts import Record
 from sqlquarry.errors import JudgingError
 from sqlquarry.judging.engines import engine_of, file_of
 from sqlquarry.judging.engines.answers import fetched, plain, shown_url, without_secrets
 from sqlquarry.judging.engines.sqlalchemy import _refused, run_query
-from sqlquarry.judging.sandbox import Limits
+from sqlquarry.judging.execution import ExecutionGrader
+from sqlquarry.judging.sandbox import Limits, Permissions
 
 LIMITS = Limits(row_limit=10, value_bytes_limit=100, result_bytes_limit=1000)
-LIMITS_BY_NAME = {name: getattr(LIMITS, name) for name in vars(LIMITS)}
+LIMITS_BY_NAME = vars(LIMITS) | vars(Permissions(allow_unchecked_servers=True))
 
 
 @pytest.mark.parametrize(
@@ -132,20 +134,127 @@ REFUSED = [
 def test_what_may_do_more_than_read_is_refused(sql):
     refused = _refused(sql, "mysql")
     assert refused is not None
-    assert refused[1] in ("forbidden", "syntax")
+    assert refused[1] in ("forbidden", "syntax", "unknown_function")
 
 
 @pytest.mark.parametrize(
-    "sql",
+    ("dialect", "sql"),
     [
-        "SELECT a FROM t",
-        "(SELECT 1) UNION SELECT 2",
-        "WITH a AS (SELECT 1 AS x) SELECT x FROM a",
-        "SELECT 'DROP TABLE t'",
+        ("mysql", "SELECT SOURCE_POS_WAIT('a', 1)"),
+        ("mysql", "SELECT RELEASE_ALL_LOCKS()"),
+        ("mysql", "SELECT LAST_INSERT_ID(5)"),
+        ("mysql", "SELECT sys.ps_kill(1)"),
+        ("mysql", "SELECT `sleep`(9)"),
+        ("mysql", "SELECT @a := 1"),
+        ("mysql", "SELECT /*+ SET_VAR(max_execution_time = 0) */ a FROM t"),
+        ("mysql", "SELECT a FROM t LOCK IN SHARE MODE"),
+        ("mysql", "SELECT NEXT VALUE FOR s"),
+        ("mysql", "SELECT a FROM t WHERE EXISTS (SELECT 1 FROM u WHERE SLEEP(9) = b)"),
+        ("mysql", "WITH a AS (SELECT GET_LOCK('x', 1) AS b) SELECT 1"),
+        ("redshift", "SELECT pg_terminate_backend(1)"),
+        ("redshift", "SELECT pg_sleep(9)"),
+        ("redshift", "SELECT pg_catalog.pg_cancel_backend(1)"),
+        ("oracle", "SELECT utl_http.request('http://x') FROM dual"),
+        ("oracle", "SELECT dbms_pipe.receive_message('a', 9) FROM dual"),
+        ("oracle", "SELECT my_package.lower('a') FROM dual"),
+        ("oracle", "SELECT httpuritype('http://x').getclob() FROM dual"),
+        ("oracle", "SELECT s.NEXTVAL FROM dual"),
+        ("oracle", "SELECT a FROM t@other"),
+        ("oracle", "SELECT a FROM t FOR UPDATE"),
+        ("tsql", "SELECT NEXT VALUE FOR dbo.s"),
+        ("tsql", "SELECT * FROM OPENQUERY(s, 'DROP TABLE t')"),
+        ("tsql", "SELECT * FROM OPENDATASOURCE('x', 'y').a.b.c"),
+        ("tsql", "SELECT * FROM other.shop.dbo.t"),
+        ("tsql", "SELECT * FROM sys.fn_xe_file_target_read_file('c:\\a', NULL, NULL, NULL)"),
+        ("tsql", "SELECT dbo.len(a) FROM t"),
+        ("tsql", "SELECT a INTO u FROM t"),
+        ("tsql", "EXEC xp_cmdshell 'dir'"),
+        ("tsql", "WAITFOR DELAY '0:0:9'"),
+        ("tsql", "SELECT a FROM t EXEC('DROP TABLE t')"),
+        ("tsql", "SELECT a FROM t EXECUTE (b)"),
+        ("tsql", "SELECT 1 SHUTDOWN"),
+        ("tsql", "SELECT a FROM t COMMIT"),
+        ("tsql", "SELECT 1 DROP TABLE t"),
+        ("tsql", "SELECT a FROM t WITH (TABLOCKX)"),
+        ("snowflake", "SELECT SYSTEM$WAIT(9)"),
+        ("snowflake", "SELECT system$cancel_query('a')"),
+        ("snowflake", "SELECT $1 FROM @stage/a"),
+        ("snowflake", "SELECT * FROM TABLE(my_function(1))"),
+        ("snowflake", "SELECT s.nextval"),
+        ("snowflake", "SELECT SNOWFLAKE.CORTEX.COMPLETE('a', 'b')"),
+        ("snowflake", "CALL p()"),
+        ("clickhouse", "SELECT * FROM url('http://x', CSV, 'a Int8')"),
+        ("clickhouse", "SELECT * FROM file('/etc/passwd')"),
+        ("clickhouse", "SELECT * FROM executable('x.sh', CSV, 'a Int8')"),
+        ("clickhouse", "SELECT * FROM remote('h', db, t)"),
+        ("clickhouse", "SELECT * FROM s3('https://x')"),
+        ("clickhouse", "SELECT sleep(3)"),
+        ("clickhouse", "SELECT a FROM t SETTINGS max_execution_time = 0"),
+        ("clickhouse", "SELECT a FROM t INTO OUTFILE 'x'"),
+        ("trino", "SELECT * FROM TABLE(mysql.system.query(query => 'DROP TABLE t'))"),
+        ("trino", "CALL system.runtime.kill_query('a')"),
+        ("athena", "USING EXTERNAL FUNCTION f(x INT) RETURNS INT LAMBDA 'y' SELECT f(1)"),
+        ("athena", "UNLOAD (SELECT 1) TO 's3://x'"),
+        ("bigquery", "SELECT * FROM EXTERNAL_QUERY('c', 'DROP TABLE t')"),
+        ("bigquery", "SELECT * FROM ML.PREDICT(MODEL m, TABLE t)"),
+        ("bigquery", "SELECT NET.HOST('x')"),
+        ("databricks", "SELECT * FROM parquet.`s3://x/y`"),
+        ("databricks", "SELECT ai_query('m', 'p')"),
+        ("spark", "SELECT TRANSFORM(a) USING 'cat' FROM t"),
+        ("spark", "SELECT java_method('java.lang.System', 'exit', 1)"),
+        ("hive", "SELECT reflect('java.lang.System', 'exit', 1)"),
+        ("duckdb", "SELECT * FROM read_csv('/etc/passwd')"),
+        ("nobody_knows", "SELECT my_function(1)"),
+        ("nobody_knows", "SELECT '\\'' , f(), '"),
     ],
 )
-def test_what_only_reads_is_not_refused(sql):
-    assert _refused(sql, "mysql") is None
+def test_what_may_reach_outside_is_refused_in_all_dialects(dialect, sql):
+    refused = _refused(sql, dialect)
+    assert refused is not None
+    assert refused[1] in ("forbidden", "syntax", "unknown_function")
+
+
+@pytest.mark.parametrize(
+    ("dialect", "sql"),
+    [
+        ("mysql", "SELECT a FROM t"),
+        ("mysql", "(SELECT 1) UNION SELECT 2"),
+        ("mysql", "WITH a AS (SELECT 1 AS x) SELECT x FROM a"),
+        ("mysql", "SELECT 'DROP TABLE t', 'sleep(1)' AS sleep"),
+        ("mysql", "SELECT YEAR(d), DATE_FORMAT(d, '%Y'), IFNULL(a, 1), GROUP_CONCAT(a), FIND_IN_SET('a', b) FROM t"),
+        ("mysql", "SELECT rank() OVER (ORDER BY a), JSON_EXTRACT(j, '$.a'), a DIV 2, CONCAT(a, b), COUNT(*) FROM t"),
+        ("mysql", "VALUES ROW(1, 2)"),
+        ("tsql", "SELECT TOP 5 DATEADD(day, 1, d), ISNULL(a, 1), GETDATE(), LEN(a), PATINDEX('%a%', b) FROM dbo.t"),
+        ("tsql", "SELECT [open], [close] FROM t WITH (NOLOCK)"),
+        ("tsql", "SELECT [a], STRING_AGG(b, ',') FROM shop.dbo.t CROSS APPLY STRING_SPLIT(c, ',') GROUP BY [a]"),
+        ("oracle", "SELECT NVL(a, 1), TO_CHAR(d, 'YYYY'), TRUNC(d), DECODE(a, 1, 2), SYSDATE FROM t WHERE ROWNUM < 3"),
+        ("redshift", "SELECT NVL(a, 1), DATEADD(day, 1, d), LISTAGG(a, ','), JSON_EXTRACT_PATH_TEXT(j, 'a') FROM s.t"),
+        ("snowflake", "SELECT IFF(a > 1, 1, 2), OBJECT_CONSTRUCT('a', 1) FROM t QUALIFY RANK() OVER (ORDER BY b) = 1"),
+        ("snowflake", "SELECT f.value FROM t, LATERAL FLATTEN(input => t.a) f"),
+        ("clickhouse", "SELECT sumIf(a, b), quantile(0.5)(a), uniqExact(a), toYear(d), arrayJoin(x) FROM t FINAL"),
+        ("trino", "SELECT date_diff('day', a, b), element_at(m, 'a'), from_unixtime(a) FROM t CROSS JOIN UNNEST(x)"),
+        ("bigquery", "SELECT SAFE_DIVIDE(a, b), FORMAT_DATE('%Y', d), ARRAY_AGG(a) FROM `p-x.d.t`, UNNEST(b) AS c"),
+        ("nobody_knows", "SELECT sum(a), upper(b), CASE WHEN a > 1 THEN 2 END FROM t GROUP BY b"),
+    ],
+)  # fmt: skip
+def test_what_only_reads_is_not_refused(dialect, sql):
+    assert _refused(sql, dialect) is None
+
+
+def test_the_user_may_name_further_functions():
+    sql = "SELECT tax(a), shop.net(a) FROM t"
+    assert _refused(sql, "mysql")[1] == "unknown_function"
+    assert _refused(sql, "mysql", ["TAX"])[1] == "unknown_function"
+    assert _refused(sql, "mysql", ["tax", "shop.*"]) is None
+
+
+def test_a_server_that_is_not_checked_must_be_allowed(url):
+    refused = run_query(url, "SELECT 1", vars(LIMITS) | vars(Permissions()))
+    assert refused[1] == "unavailable"
+    grader = ExecutionGrader({"shop": "mysql+nodriver://u:hush@localhost:1/d"})
+    judgement = grader.grade(Record("q", "CREATE TABLE t (a)", "SELECT 1", "shop"), "SELECT 1")
+    assert judgement.verdict == "unjudged"
+    assert "hush" not in judgement.reason
 
 
 @pytest.fixture

@@ -103,6 +103,13 @@ def forbidden(what: str) -> Answer:
     return "failure", "forbidden", f"{what} is not allowed: judging only reads"
 
 
+def unknown_functions(names: Sequence[str]) -> Answer:
+    """The query calls functions of which it is not known whether they only read: it is not to blame for that."""
+    names = list(names)
+    message = f"{', '.join(names)} is not known to only read, so the query is not run. If it only reads, pass "
+    return "failure", "unknown_function", f"{message}allow_functions={names!r}."
+
+
 def unavailable(url: str, error: Exception) -> Answer:
     """The server cannot be reached: no query is to blame."""
     return "failure", "unavailable", f"{shown_url(url)} does not answer: {without_secrets(error, url)}"

@@ -6,8 +6,8 @@ statement only; in a READ ONLY transaction that is rolled back (https://www.post
 sql-set-transaction.html, protocol-flow.html).
 
 What a read-only transaction still allows is done by functions: reading the server's files, ending other sessions, large
-objects, dblink. They are VOLATILE in its catalogue, and no query may hold the name of one, besides a few that are
-harmless. The name alone is looked for, also in literals: a call can be written ``('/etc/passwd'::text).pg_read_file``.
+objects, dblink. `postgresql_calls` finds and refuses them before the query runs. Accounts that could do the worst of it
+are refused at once.
 """
 
 from __future__ import annotations
@@ -18,31 +18,37 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
 from psycopg import errors
-from psycopg.adapt import AdaptersMap, Loader
-from psycopg.pq import DiagnosticField, ExecStatus
+from psycopg.adapt import AdaptersMap, Loader, Transformer
 from psycopg.types import numeric, string
 from psycopg.types.bool import BoolLoader
 
-from sqlquarry.judging.engines.answers import fetched, forbidden, timeout, unavailable
+from sqlquarry.errors import JudgingError
+from sqlquarry.judging.engines.answers import fetched, shown_url, timeout, unavailable
+from sqlquarry.judging.engines.postgresql_calls import CallCheck, in_one_trip, succeeded
 from sqlquarry.judging.sandbox_child import Answer
+
+if TYPE_CHECKING:
+    from psycopg.pq.abc import PGresult
 
 _OPEN_SERVERS = 4  # connections are dear to the server, which has 100 by default
 _CONNECT_TIMEOUT_S = 5
 # A batch is in memory before its bytes are counted, so the first ones are small.
 _FIRST_BATCH_ROWS, _LARGEST_BATCH_ROWS = 64, 2048
-_HARMLESS = {"random", "setseed", "clock_timestamp", "timeofday", "gen_random_uuid", "uuid_generate_v4"}
-# Without the $ that names may have, too: $a$text$a$name is a literal and a name.
-_WORD = re.compile(r"[^\W\d]\w*")
-_NOTHING = re.compile(r"--[^\n]*|/\*.*?\*/|[\s;]", re.DOTALL)
-_ESCAPED_NAME = re.compile(r'u&"', re.IGNORECASE)
-# Functions that return triggers and handlers are the server's own to call.
-_VOLATILE = """
-    SELECT DISTINCT lower(proname::text) FROM pg_catalog.pg_proc JOIN pg_catalog.pg_type t ON t.oid = prorettype
-    WHERE provolatile = 'v' AND typname !~ '(trigger|handler)$'
+_FETCH = b"FETCH FORWARD %d FROM answer"
+# Rights with which a wrongly allowed function could reach beyond the database: the server's files and programs, other
+# sessions, replication, or a role that may do so. Rights to read more (pg_monitor, BYPASSRLS) or to write tables, which
+# READ ONLY stops, are not among them. https://www.postgresql.org/docs/current/predefined-roles.html
+_RIGHTS = """
+    SELECT DISTINCT CASE WHEN rolsuper THEN 'SUPERUSER' WHEN rolcreaterole THEN 'CREATEROLE'
+        WHEN rolreplication THEN 'REPLICATION' ELSE rolname END
+    FROM pg_roles WHERE (pg_has_role(session_user, oid, 'MEMBER') OR pg_has_role(oid, 'MEMBER'))
+        AND (rolsuper OR rolcreaterole OR rolreplication OR rolname IN (
+            'pg_read_server_files', 'pg_write_server_files', 'pg_execute_server_program', 'pg_signal_backend'))
+    ORDER BY 1
 """
 _SETTINGS = {
     "default_transaction_read_only": "on",
@@ -67,7 +73,7 @@ _KINDS = {
 
 class _Server(NamedTuple):
     connection: psycopg.Connection[Any]
-    volatile: frozenset[str]  # names of functions
+    calls: CallCheck
 
 
 _open: OrderedDict[str, _Server] = OrderedDict()
@@ -85,28 +91,18 @@ def run_query(database: str, query: str, limits: Mapping[str, Any]) -> Answer:
 
 def _answered(url: str, query: str, limits: Mapping[str, Any], deadline: float) -> Answer:
     try:
-        server = _server(url, limits)
+        connection, calls = _server(url, limits)
+    except JudgingError as error:
+        return "failure", "unavailable", str(error)
     except (psycopg.Error, ValueError) as error:
         return unavailable(url, error)
-    if refused := _refused(query, server.volatile):
-        return refused
     try:
-        return _run(server.connection, query, limits, deadline)
+        return calls.refuse(query, _milliseconds(deadline)) or _run(connection, query, limits, deadline)
     # NUL and what is not Unicode are a ValueError or psycopg's DataError.
     except (psycopg.Error, ValueError, MemoryError) as error:
-        return _explained(server.connection, url, query, error, limits)
+        return _explained(connection, url, error, limits)
     finally:
         _rolled_back(url)
-
-
-def _refused(query: str, volatile: frozenset[str]) -> Answer | None:
-    if not _NOTHING.sub("", query):
-        return "failure", "syntax", "no statement"
-    if _ESCAPED_NAME.search(query):  # it could spell any function
-        return forbidden('a name written as U&"…"')
-    text = query.lower()
-    named = volatile.intersection(_WORD.findall(text)).union(name for name in volatile if "$" in name and name in text)
-    return forbidden(f"function {min(named)}, which may do more than read,") if named else None
 
 
 def _server(url: str, limits: Mapping[str, Any]) -> _Server:
@@ -118,73 +114,80 @@ def _server(url: str, limits: Mapping[str, Any]) -> _Server:
         connection = psycopg.connect(
             uri, connect_timeout=_CONNECT_TIMEOUT_S, autocommit=True, context=_plain_adapters(), prepare_threshold=None
         )
-        connection.execute("; ".join(f"SET {name} TO '{value}'" for name, value in _SETTINGS.items()).encode())
-        with contextlib.suppress(errors.InsufficientPrivilege):  # a superuser's setting
-            connection.execute(f"SET temp_file_limit TO {limits['memory_bytes_limit'] // 1024}".encode())  # kB
-        volatile = frozenset(name for (name,) in connection.execute(_VOLATILE)) - _HARMLESS
-        connection.autocommit = False
-        connection.read_only = True
-        _open[url] = _Server(connection, volatile)
+        try:
+            _open[url] = _Server(connection, _set_up(connection, url, limits))
+        except BaseException:
+            connection.close()
+            raise
     _open.move_to_end(url)
     return _open[url]
 
 
+def _set_up(connection: psycopg.Connection[Any], url: str, limits: Mapping[str, Any]) -> CallCheck:
+    connection.execute("SET search_path TO pg_catalog")  # nobody's own functions and operators, until it is reset
+    if not limits["allow_privileged_accounts"]:
+        _check_account(connection, url)
+    connection.execute("; ".join(f"SET {name} TO '{value}'" for name, value in _SETTINGS.items()).encode())
+    for setting in (f"temp_file_limit TO {limits['memory_bytes_limit'] // 1024}", "log_min_messages TO fatal"):  # kB
+        with contextlib.suppress(errors.InsufficientPrivilege):  # settings of superusers, who may grant them
+            connection.execute(f"SET {setting}".encode())
+    calls = CallCheck(connection, limits["allow_functions"])
+    connection.execute("RESET search_path")
+    return calls
+
+
+def _check_account(connection: psycopg.Connection[Any], url: str) -> None:
+    rights = [right for (right,) in connection.execute(_RIGHTS)]
+    if rights:
+        raise JudgingError(
+            f"the account for {shown_url(url)} may do more than read ({', '.join(rights)}), so no generated SQL is run "
+            "with it. Use an account that can only read: CREATE ROLE sql_judge LOGIN PASSWORD '…' IN ROLE "
+            "pg_read_all_data. Or accept the risk with allow_privileged_accounts=True."
+        )
+
+
 def _run(connection: psycopg.Connection[Any], query: str, limits: Mapping[str, Any], deadline: float) -> Answer:
-    _bound_time(connection, deadline)
-    # The cursor of a name is the server's; psycopg declares it in the extended protocol.
-    with connection.cursor(name="answer", scrollable=False) as cursor:
-        cursor.execute(query.encode())
-        columns = [column.name for column in cursor.description or ()]
-        return fetched(columns, _batches(cursor, deadline), limits, deadline)
+    pgconn = connection.pgconn
+    declare, fetch = b"DECLARE answer NO SCROLL CURSOR FOR " + query.encode(), _FETCH % _FIRST_BATCH_ROWS
+    results = in_one_trip(
+        pgconn, lambda: pgconn.send_query_params(declare, None), lambda: pgconn.send_query_params(fetch, None)
+    )
+    *_, first = map(succeeded, results)
+    columns = [(first.fname(i) or b"").decode() for i in range(first.nfields)]
+    return fetched(columns, _batches(connection, first, deadline), limits, deadline)
 
 
-def _bound_time(connection: psycopg.Connection[Any], deadline: float) -> None:
-    milliseconds = max(1, int(1000 * (deadline - time.monotonic())))
-    connection.execute(f"SET LOCAL statement_timeout TO {milliseconds}".encode())
-
-
-def _batches(cursor: psycopg.ServerCursor[Any], deadline: float) -> Iterator[list[Any]]:
+def _batches(connection: psycopg.Connection[Any], result: PGresult, deadline: float) -> Iterator[list[Any]]:
+    transformer = Transformer(connection)
     size = _FIRST_BATCH_ROWS
-    while rows := cursor.fetchmany(size):
-        yield rows
-        if len(rows) < size:
+    while result.ntuples:
+        transformer.set_pgresult(result)
+        yield transformer.load_rows(0, result.ntuples, tuple)
+        if result.ntuples < size:
             return
         size = min(2 * size, _LARGEST_BATCH_ROWS)
-        _bound_time(cursor.connection, deadline)
+        succeeded(connection.pgconn.exec_(b"SET LOCAL statement_timeout TO %d" % _milliseconds(deadline)))
+        result = succeeded(connection.pgconn.exec_(_FETCH % size))
 
 
-def _explained(
-    connection: psycopg.Connection[Any], url: str, query: str, error: Exception, limits: Mapping[str, Any]
-) -> Answer:
+def _milliseconds(deadline: float) -> int:
+    return max(1, int(1000 * (deadline - time.monotonic())))
+
+
+def _explained(connection: psycopg.Connection[Any], url: str, error: Exception, limits: Mapping[str, Any]) -> Answer:
     if not isinstance(error, psycopg.Error) or error.sqlstate is None:
         return unavailable(url, error) if connection.closed else ("failure", "other", _message(error))
-    if connection.closed or error.sqlstate.startswith(("08", "57P")):
+    unreachable = error.sqlstate.startswith(("08", "57P")) and error.sqlstate != "08P01"  # SELECT $1
+    if connection.closed or unreachable:
         return unavailable(url, error)
     kind = _KINDS.get(error.sqlstate, "other")
-    if kind == "timeout":
-        return timeout(limits)
-    if kind == "syntax" or isinstance(error, errors.InvalidCursorDefinition | errors.FeatureNotSupported):
-        return _not_a_cursor(connection, query)
-    return "failure", kind, _message(error)
-
-
-def _not_a_cursor(connection: psycopg.Connection[Any], query: str) -> Answer:
-    """What cannot be declared as a cursor is parsed by itself, but never run: is it no SQL, or does it not read?"""
-    connection.rollback()
-    result = connection.pgconn.prepare(b"", query.encode())
-    if result.status == ExecStatus.COMMAND_OK:
-        return forbidden("a statement that does more than read")
-    message = (result.error_field(DiagnosticField.MESSAGE_PRIMARY) or b"").decode(errors="replace")
-    if "multiple commands" in message:
-        return "failure", "forbidden", "more than one statement"
-    state = (result.error_field(DiagnosticField.SQLSTATE) or b"").decode()
-    return "failure", _KINDS.get(state, "other"), message
+    return timeout(limits) if kind == "timeout" else ("failure", kind, _message(error))
 
 
 def _rolled_back(url: str) -> None:
     connection = _open[url].connection
     try:
-        connection.rollback()
+        succeeded(connection.pgconn.exec_(b"ROLLBACK"))
     except psycopg.Error:
         connection.close()
     if connection.closed:
@@ -208,7 +211,6 @@ class _JSONLoader(Loader):
 def _plain_adapters() -> AdaptersMap:
     """Numbers, booleans, bytes and JSON are read; all else stays the server's text, which no Python type cuts short."""
     adapters = AdaptersMap(types=psycopg.adapters.types)
-    adapters.register_dumper(int, numeric.IntDumper)  # of psycopg's own FETCH
     adapters.register_loader(0, string.TextLoader)
     for name in ("int2", "int4", "int8"):
         adapters.register_loader(name, numeric.IntLoader)

@@ -1,8 +1,11 @@
 """Run queries on any other server that SQLAlchemy reaches (MySQL, MariaDB, …); imported in a child of `sandbox` only.
 
-Unlike PostgreSQL these servers are not asked what a query does: sqlglot reads it, and anything but one SELECT without
-known side effects is refused. The transaction is read-only where the server has such a thing, and always rolled back.
-A query that is out of time ends with its child; most servers notice that and stop. Use an account that may only read.
+Unlike PostgreSQL these servers are not asked what a query does, so the user must allow them, and should give them an
+account that can only read. sqlglot reads the query: it must be one SELECT, set operation or VALUES, and each of its
+functions must be listed in `pure_functions` or named by the user. What looks like a column or a table cannot be
+checked: in Oracle a column may be a function without arguments, and any table may be a view. The transaction is
+read-only where the server has such a thing, and always rolled back. A query that is out of time ends with its child;
+most servers notice that and stop.
 """
 
 from __future__ import annotations
@@ -10,14 +13,24 @@ from __future__ import annotations
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import sqlalchemy
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from sqlquarry.judging.engines import engine_of
-from sqlquarry.judging.engines.answers import BATCH_ROWS, fetched, forbidden, unavailable, without_secrets
+from sqlquarry.judging.engines.answers import (
+    BATCH_ROWS,
+    fetched,
+    forbidden,
+    shown_url,
+    unavailable,
+    unknown_functions,
+    without_secrets,
+)
+from sqlquarry.judging.engines.pure_functions import PURE_NAMES, PURE_TYPES
 from sqlquarry.judging.sandbox_child import Answer
 
 _OPEN_SERVERS = 4
@@ -25,12 +38,18 @@ _SETTINGS = {
     "mysql": ("SET SESSION TRANSACTION READ ONLY", "SET SESSION max_execution_time = {milliseconds}"),
     "mariadb": ("SET SESSION TRANSACTION READ ONLY", "SET SESSION max_statement_time = {seconds}"),
 }
-_HIDDEN_SQL = re.compile(r"/\*M?!")  # https://dev.mysql.com/doc/refman/8.4/en/comments.html
-# Functions that read files, run programs, reach other servers, take locks or wait.
-_FORBIDDEN_FUNCTIONS = {
-    "benchmark", "get_lock", "load_file", "master_pos_wait", "nextval", "opendatasource", "openquery", "openrowset",
-    "setval", "sleep", "sys_eval", "sys_exec", "xp_cmdshell", "xp_dirtree",
-}  # fmt: skip
+# https://dev.mysql.com/doc/refman/8.4/en/comments.html, optimizer-hints.html: a hint can lift the time limit.
+_OBEYED_COMMENT = re.compile(r"/\*(M?!|\+)")
+_SEQUENCES = {"nextval", "currval", "prevval"}  # of Oracle and others, written as columns: sequence.NEXTVAL
+# T-SQL needs nothing between statements: what sqlglot takes for an alias, as in SELECT a FROM t EXEC ('…'), starts the
+# next one. https://learn.microsoft.com/en-us/sql/t-sql/language-elements/reserved-keywords-transact-sql
+_STATEMENT_WORDS = """
+    add alter backup begin break bulk checkpoint close commit continue create dbcc deallocate declare delete deny drop
+    dump exec execute exit fetch goto grant if insert kill load merge open print raiserror readtext reconfigure
+    restore return revert revoke rollback save set setuser shutdown throw truncate update updatetext use waitfor while
+    writetext
+"""
+_STATEMENTS = frozenset(_STATEMENT_WORDS.split())
 # Errors differ between drivers; these words stand in the ones of the usual servers.
 _KINDS = (
     ("unknown column", "no_such_column"),
@@ -52,7 +71,8 @@ _open: OrderedDict[str, sqlalchemy.Connection] = OrderedDict()
 def run_query(database: str, sql: str, limits: Mapping[str, Any]) -> Answer:
     """Run one statement and fetch its rows; every trouble is a failure."""
     deadline = time.monotonic() + limits["time_limit_s"]
-    if refused := _refused(sql, engine_of(database).dialect):
+    unchecked = None if limits["allow_unchecked_servers"] else _unchecked(database)
+    if refused := unchecked or _refused(sql, engine_of(database).dialect, limits["allow_functions"]):
         return refused
     try:
         connection = _connection(database, limits["time_limit_s"])
@@ -73,23 +93,74 @@ def run_query(database: str, sql: str, limits: Mapping[str, Any]) -> Answer:
         _rolled_back(database)
 
 
-def _refused(sql: str, dialect: str) -> Answer | None:
+def _unchecked(url: str) -> Answer:
+    message = (
+        f"{engine_of(url).name} servers do not say what a query does, so no generated SQL is run on {shown_url(url)}. "
+        "If your account there can only read, pass allow_unchecked_servers=True."
+    )
+    return "failure", "unavailable", message
+
+
+def _refused(sql: str, dialect: str, allowed: Sequence[str] = ()) -> Answer | None:
+    import sqlglot
     from sqlglot import expressions as exp
 
-    if _HIDDEN_SQL.search(sql):
-        return forbidden("a comment that some servers execute")
+    if _OBEYED_COMMENT.search(sql):
+        return forbidden("a comment that some servers obey")
     trees = _parsed(sql, dialect)
     if not trees:
         return "failure", "syntax", "sqlglot reads no statement in it, so it is not run"
-    if len(trees) > 1 or not isinstance(trees[0], exp.Query):
+    if len(trees) > 1 or not isinstance(trees[0], exp.Query | exp.Values):
         return forbidden("more than one statement" if len(trees) > 1 else "a statement that does more than read")
-    for node in trees[0].walk():
-        if isinstance(node, exp.DML | exp.Into | exp.Lock | exp.Command | exp.DDL) and not isinstance(node, exp.Query):
-            return forbidden(f"{node.key} in a query")
-        name = node.name if isinstance(node, exp.Anonymous) else node.key
-        if isinstance(node, exp.Func) and name.lower() in _FORBIDDEN_FUNCTIONS:
-            return forbidden(f"function {name.lower()}")
+    if unwanted := next(filter(None, map(_unwanted, trees[0].walk())), None):
+        return forbidden(unwanted)
+    if dialect == "tsql" or sqlglot.Dialect.get(dialect) is None:
+        names = {node.name.lower() for node in trees[0].find_all(exp.Identifier) if not node.quoted}
+        if names & _STATEMENTS:
+            return forbidden(f"{min(names & _STATEMENTS)} without quotes, which may start another statement,")
+    functions = [node for node in trees[0].walk() if isinstance(node, exp.Func)]
+    unknown = {name for node in functions for name in _unknown_name(node, dialect) if not _allows(allowed, name)}
+    return unknown_functions(sorted(unknown)) if unknown else None
+
+
+def _unwanted(node: Any) -> str | None:
+    """What a part of a query does beyond reading tables, apart from functions."""
+    from sqlglot import expressions as exp
+
+    changes = exp.DML | exp.Into | exp.Lock | exp.Command | exp.DDL | exp.Hint | exp.QueryTransform
+    if isinstance(node, changes) and not isinstance(node, exp.Query):
+        return f"{node.key} in a query"
+    locks = isinstance(node, exp.WithTableHint) and "LOCK" in node.sql().upper().replace("NOLOCK", "")
+    if locks or node.args.get("settings"):
+        return "a lock or setting"
+    if isinstance(node, exp.PropertyEQ) and isinstance(node.this, exp.Parameter):
+        return "setting a variable"
+    if isinstance(node, exp.Column) and node.table and node.name.lower() in _SEQUENCES:
+        return f"{node.name.lower()} of a sequence"
+    if isinstance(node, exp.Table) and not isinstance(node.this, exp.Func):
+        # Files, stages and tables of other servers: @stage, parquet.`s3://…`, t@link, server.database.schema.t
+        plain = isinstance(node.this, exp.Identifier) and not set("@/:") & set(node.name)
+        return None if plain else "a table outside of the database"
     return None
+
+
+def _unknown_name(node: Any, dialect: str) -> list[str]:
+    """The name of a function that is not known to only compute; with what qualifies it, which no known one needs."""
+    from sqlglot import expressions as exp
+
+    name = (node.name if isinstance(node, exp.Anonymous) else node.sql_name()).lower()
+    parent = node.parent
+    if isinstance(parent, exp.Dot) and parent.expression is node:
+        return [f"{parent.this.sql()}.{name}".lower()]
+    if isinstance(parent, exp.Table) and parent.db:
+        return [f"{parent.db}.{name}".lower()]
+    if isinstance(node, exp.Anonymous):
+        return [] if name in PURE_NAMES.get(dialect, ()) else [name]
+    return [] if type(node).__name__ in PURE_TYPES else [name]
+
+
+def _allows(allowed: Sequence[str], name: str) -> bool:
+    return any(fnmatchcase(name, pattern.lower()) for pattern in allowed)
 
 
 def _parsed(sql: str, dialect: str) -> list[Any] | None:
@@ -97,6 +168,8 @@ def _parsed(sql: str, dialect: str) -> list[Any] | None:
     from sqlglot.errors import SqlglotError
 
     known = sqlglot.Dialect.get(dialect) is not None
+    if not known and "\\" in sql:  # it may hide where a text ends
+        return None
     try:
         return [tree for tree in sqlglot.parse(sql, read=dialect if known else None) if tree is not None]
     except (SqlglotError, RecursionError, ValueError):
