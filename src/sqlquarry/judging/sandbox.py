@@ -17,6 +17,7 @@ import sys
 import time
 import weakref
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,7 +36,7 @@ _ADDRESS_SPACE_BYTES = 3 << 30  # of a child, besides what its queries may use
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What a query returned: column names, and rows x columns of int, float, str, bytes or None."""
+    """What a query returned: column names, and rows x columns of int, float, Decimal, str, bytes or None."""
 
     columns: tuple[str, ...]
     rows: list[tuple[Any, ...]]
@@ -170,7 +171,16 @@ class _Child:
             if answer is None:
                 self.end()
         outcome, first, second = answer
-        return Rows(first, second) if outcome == "rows" else Failure(first, second)
+        if outcome != "rows":
+            return Failure(first, second)
+        return Rows(first, list(map(_exact, second)) if self.engine.module else second)
+
+
+def _exact(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The row with its exact numbers as Decimal."""
+    if not any(type(cell) is tuple for cell in row):
+        return row
+    return tuple(Decimal(cell[1]) if type(cell) is tuple else cell for cell in row)
 
 
 def _read(pipe: int, size: int, deadline: float) -> bytes:

@@ -21,6 +21,7 @@ from typing import IO, Any
 
 Answer = tuple[str, Any, Any]
 READY = "ready"
+EXACT = "exact"  # before the digits of a number that is exact and not whole, which marshal cannot hold
 
 # https://sqlite.org/c3ref/c_alter_table.html: the actions of a query that only reads.
 _READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
