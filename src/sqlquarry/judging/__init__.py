@@ -1,7 +1,8 @@
 """SQL pairs -> Report: is a predicted query right, how often, and how sure is that?"""
 
 from sqlquarry.judging.calibration import Calibration, calibrate
-from sqlquarry.judging.comparison import Comparison, results_equal
+from sqlquarry.judging.cells import Comparison
+from sqlquarry.judging.comparison import results_equal
 from sqlquarry.judging.databases import DatabaseSource
 from sqlquarry.judging.equivalence import EquivalenceGrader
 from sqlquarry.judging.exact import ExactGrader

@@ -3,32 +3,59 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
-from functools import cache, lru_cache
+from dataclasses import asdict, replace
+from decimal import Decimal
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from sqlquarry.artifacts import Judgement, Record, Verdict
 from sqlquarry.errors import JudgingError
 from sqlquarry.extras import require
-from sqlquarry.judging.comparison import STRICT, Comparison, results_equal, rows_match
+from sqlquarry.judging.cells import STRICT, Comparison
+from sqlquarry.judging.comparison import choice_matches, columns_by_name, rows_match
 from sqlquarry.judging.databases import DatabaseSource, NamedDatabases
 from sqlquarry.judging.engines import engine_of
-from sqlquarry.judging.ordering import is_ordered, tied_places, with_order_keys
+from sqlquarry.judging.ordering import cut_of, is_ordered, key_columns, tied, tied_places, with_order_keys
+from sqlquarry.judging.quoting import quoted_columns, with_brackets
 from sqlquarry.judging.sandbox import Failure, Limits, Permissions, Rows, Sandbox
 from sqlquarry.judging.storable import storable
 
 _SHOWN_ROWS = 10
 _SHOWN_CHARACTERS = 200
 _CACHED_GOLDS = 2048
+_ROUNDED_DECIMALS = 6
+
+
+Names = tuple[Sequence[str], Sequence[str]]  # of the gold's and the prediction's columns
+
+
+class _Choice(NamedTuple):
+    """The rows that a LIMIT could have kept, each with its place, and the places of those it kept."""
+
+    candidates: list[tuple[int, tuple[Any, ...]]]
+    places: list[int]
 
 
 class _Gold(NamedTuple):
+    """What a gold query returned on one database, and what may take another query to know.
+
+    Args:
+        result: its rows.
+        ordered: it has a top-level ORDER BY.
+        places: of each row; rows that tie in ORDER BY share one. None if it cannot be told which tie.
+        choice: among which rows its LIMIT chose; None if it had no choice.
+        note: what a reader should know of the gold, or "".
+    """
+
     result: Rows
     ordered: bool
-    places: Callable[[], Sequence[int]]  # of each row; rows that tie in ORDER BY share one. It may take a query.
+    places: Callable[[], Sequence[int] | None]
+    choice: Callable[[], _Choice | None]
+    note: str = ""
 
 
 class _UnavailableError(Exception):
@@ -38,9 +65,10 @@ class _UnavailableError(Exception):
 class ExecutionGrader:
     """Correct if the prediction returns the same rows as a gold query on every database of the record.
 
-    Rows are compared with `results_equal`. Their order counts only if the gold SQL has a top-level ORDER BY, and rows
-    that tie in its keys may then come in any order; where the keys cannot be told (set operations, DISTINCT with
-    LIMIT) ties must come as in the gold result. Which of several tied rows a LIMIT keeps is not forgiven.
+    Rows are compared with `results_equal`; if both queries name their columns the same, by these names. The order of
+    rows counts only if the gold SQL has a top-level ORDER BY, and rows that tie in its keys may then come in any order.
+    If the database cannot say which rows tie, other orders are unjudged. Where the gold's LIMIT cuts through rows that
+    tie, any choice of them is right.
 
     Where a record has several golds, one and the same of them must agree on all databases; golds that fail on one do
     not count. A record without gold or database, or of which no gold runs, is unjudged, and so is one whose server
@@ -164,6 +192,7 @@ class ExecutionGrader:
         if not predicted_sql:
             details |= _shown_gold(results[agreeing[0]][0])
             return "wrong", "no SQL in the answer"
+        remarks: dict[int, list[str]] = {i: [gold.note for gold in found] for i, found in results.items()}
         undecided: tuple[Verdict, str] | None = None  # a gold that cannot be compared may be the one that agrees
         for place, database in enumerate(databases):
             predicted = self._run(database, predicted_sql)
@@ -178,9 +207,12 @@ class ExecutionGrader:
                     details["told_apart_by"] = place
                 return undecided or verdicts[agreeing[0]]
             agreeing = left
+            for i in agreeing:
+                remarks[i].append(verdicts[i][1])
         if len(golds) > 1:
             details["accepted_gold"] = agreeing[0]
-        return "correct", _agreement([gold.result for gold in results[agreeing[0]]])
+        said = dict.fromkeys(filter(None, remarks[agreeing[0]]))
+        return "correct", "; ".join((_agreement([gold.result for gold in results[agreeing[0]]]), *said))
 
     def _run(self, database: Path | str, sql: str) -> Rows | Failure:
         result = self._sandbox.run(database, sql)
@@ -192,19 +224,53 @@ class ExecutionGrader:
         result = self._run(database, sql)
         if isinstance(result, Failure):
             return result
-        dialect = engine_of(database).dialect
-        if not is_ordered(sql, dialect):
-            return _Gold(result, False, lambda: [0] * len(result.rows))
+        engine = engine_of(database)
+        note = self._text_for_a_column(database, sql) if engine.dialect == "sqlite" and '"' in sql else ""
+        if not is_ordered(sql, engine.dialect):
+            return _Gold(result, False, lambda: [0] * len(result.rows), lambda: None, note)
+        places = cache(partial(self._places, database, sql, result, engine.dialect))
+        choice = cache(partial(self._choice_at_limit, database, sql, result, engine.dialect))
+        return _Gold(result, True, places, choice, note)
 
-        def places() -> Sequence[int]:
-            keyed = with_order_keys(sql, dialect)
-            with_keys = self._run(database, keyed.sql) if keyed else None
-            # Another number of rows: the keys changed what is distinct. A failure: a key that is no expression.
-            if keyed and isinstance(with_keys, Rows) and len(with_keys.rows) == len(result.rows):
-                return tied_places(with_keys.rows, keyed.keys)
-            return range(len(result.rows))
+    def _places(self, database: Path | str, sql: str, result: Rows, dialect: str) -> list[int] | None:
+        """The place of each row; rows that tie share one. None if that cannot be told."""
+        keyed = with_order_keys(sql, dialect)
+        ranked = self._run(database, keyed.sql) if keyed else None
+        # The rank may have changed the rows (a LIMIT kept others that tie), or not be one that the database knows.
+        if keyed and isinstance(ranked, Rows):
+            places = tied_places(ranked.rows, keyed.keys)
+            if Counter(row[: -keyed.keys] for row in ranked.rows) == Counter(result.rows):
+                return places
+        columns = key_columns(sql, result.columns, dialect)
+        return tied([[row[i] for i in columns] for row in result.rows]) if columns is not None else None
 
-        return _Gold(result, True, cache(places))
+    def _choice_at_limit(self, database: Path | str, sql: str, result: Rows, dialect: str) -> _Choice | None:
+        """Among which rows the LIMIT chose; None if the last one that it kept does not tie with one that it left."""
+        cut = cut_of(sql, dialect)
+        if cut is None or len(result.rows) != cut.limit or not result.rows:
+            return None
+        keyed = with_order_keys(cut.sql, dialect)
+        whole = self._run(database, keyed.sql if keyed else cut.sql)
+        if isinstance(whole, Failure):
+            return None
+        if keyed:
+            places, rows = tied_places(whole.rows, keyed.keys), [row[: -keyed.keys] for row in whole.rows]
+        else:
+            columns = key_columns(sql, result.columns, dialect)
+            if columns is None:
+                return None
+            places, rows = tied([[row[i] for i in columns] for row in whole.rows]), whole.rows
+        kept = places[cut.offset : cut.offset + cut.limit]
+        found = [(place, row) for place, row in zip(places, rows, strict=True) if kept[0] <= place <= kept[-1]]
+        return _Choice(found, kept) if len(found) > len(kept) == len(result.rows) else None
+
+    def _text_for_a_column(self, database: Path | str, sql: str) -> str:
+        """A note on double-quoted names that SQLite takes for text, where text makes no sense: AVG("totl")."""
+        for name in quoted_columns(sql):
+            tried = self._run(database, with_brackets(sql, name))
+            if isinstance(tried, Failure) and tried.kind == "no_such_column":
+                return f'the gold SQL uses "{name}" as text: there is no such column'
+        return ""
 
     def _verdict(self, gold: _Gold, predicted: Rows | Failure) -> tuple[Verdict, str]:
         if isinstance(predicted, Failure) and predicted.kind == "unknown_function":
@@ -215,24 +281,61 @@ class ExecutionGrader:
         missing = len(expected.columns) - len(predicted.columns)
         if missing > 0 or (missing < 0 and not self.comparison.extra_columns):
             return "wrong", f"{_count(predicted.columns, 'column')} instead of {len(expected.columns)}"
-        if expected.rows == predicted.rows:  # most right answers; which rows tie need not be asked
-            return "correct", ""
+        names = (expected.columns, predicted.columns)
+        if expected.rows == predicted.rows and columns_by_name(*names) in (None, [*range(len(expected.columns))]):
+            return "correct", ""  # most right answers; which rows tie need not be asked
         try:
-            same = rows_match(expected.rows, predicted.rows, gold.places(), self.comparison)
+            return self._compared(gold, predicted, names)
         except JudgingError as error:
             return "unjudged", str(error)
-        return ("correct", "") if same else ("wrong", self._difference(gold, expected, predicted))
+
+    def _compared(self, gold: _Gold, predicted: Rows, names: Names) -> tuple[Verdict, str]:
+        expected = gold.result
+        places = gold.places()
+        strict = places if places is not None else range(len(expected.rows))
+        if rows_match(expected.rows, predicted.rows, strict, self.comparison, names):
+            return "correct", ""
+        if places is None and rows_match(
+            expected.rows, predicted.rows, [0] * len(expected.rows), self.comparison, names
+        ):
+            return "unjudged", "the same rows in another order, and the gold SQL does not show which of them tie"
+        choice = gold.choice() if len(expected.rows) == len(predicted.rows) else None
+        if choice and choice_matches(choice.candidates, choice.places, predicted.rows, self.comparison, names):
+            return "correct", f"another choice of {len(choice.candidates):,} rows that tie at the gold's LIMIT"
+        return "wrong", self._difference(gold, expected, predicted)
 
     def _difference(self, gold: _Gold, expected: Rows, predicted: Rows) -> str:
         if len(expected.rows) != len(predicted.rows):
             return f"{_count(predicted.rows, 'row')} instead of {len(expected.rows):,}"
+        names = (expected.columns, predicted.columns)
+        any_order = [0] * len(expected.rows)
         with contextlib.suppress(JudgingError):  # too hard to say: then it is not said
-            if gold.ordered and results_equal(expected.rows, predicted.rows, ordered=False, comparison=self.comparison):
+            if gold.ordered and rows_match(expected.rows, predicted.rows, any_order, self.comparison, names):
                 return "the right rows in another order than ORDER BY asks for"
+            places = gold.places() or any_order
+            if rows_match(expected.rows, predicted.rows, places, self.comparison):
+                return "the right values under each other's column names"
+            if digits := _decimals(expected.rows):
+                rounded = replace(self.comparison, decimals=digits)
+                if rows_match(expected.rows, predicted.rows, places, rounded, names):
+                    return f"equal after rounding to {digits} digit{'' if digits == 1 else 's'}"
         if len(expected.rows) == 1:
             return "another row"
         common = sum((Counter(expected.rows) & Counter(predicted.rows)).values())
         return f"{len(expected.rows) - common:,} of {len(expected.rows):,} rows differ"
+
+
+def _decimals(rows: Sequence[Sequence[Any]]) -> int | None:
+    """The number of decimals to which a result looks rounded, at most 6; None if it does not."""
+    most = 0
+    for row in rows:
+        for cell in row:
+            if isinstance(cell, float | Decimal) and math.isfinite(cell):
+                exponent = Decimal(str(cell)).normalize().as_tuple().exponent
+                most = max(most, -exponent if isinstance(exponent, int) else 0)
+                if most > _ROUNDED_DECIMALS:
+                    return None
+    return most or None
 
 
 def _agreement(results: Sequence[Rows]) -> str:

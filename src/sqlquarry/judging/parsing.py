@@ -47,11 +47,15 @@ class Token(NamedTuple):
         kind: "NUMBER", "STRING" and the like, or "word" for everything else.
         text: as written; `!=` is `<>` and `==` is `=`.
         any_case: upper and lower case mean the same by SQL's grammar: keywords and functions, but not names.
+        start: where it begins in the text, its quote mark included.
+        end: where the text after it begins.
     """
 
     kind: str
     text: str
     any_case: bool
+    start: int = 0
+    end: int = 0
 
     def same_as(self, other: Token) -> bool:
         """Whether both are the same but for the case of keywords and the quoting of names."""
@@ -82,6 +86,8 @@ def tokens(sql: str, dialect: str) -> list[Token] | None:
             kind=name if name == "NUMBER" or name.endswith("STRING") else "word",
             text=_ONE_OPERATOR.get(token.text, token.text),
             any_case=after == "L_PAREN" if name == "VAR" else name != "IDENTIFIER" and not name.endswith("STRING"),
+            start=token.start,
+            end=token.end + 1,
         )
         for token, name, after in zip(found, types, [*types[1:], ""], strict=True)
     ]

@@ -23,6 +23,7 @@ import time
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -53,7 +54,7 @@ _ENVIRONMENT = r"LANG|LC_\w+|TZ|TMPDIR|SQLITE_TMPDIR|(DY)?LD_LIBRARY_PATH"
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What a query returned: column names, and rows x columns of int, float, str, bytes or None."""
+    """What a query returned: column names, and rows x columns of int, float, Decimal, str, bytes or None."""
 
     columns: tuple[str, ...]
     rows: list[tuple[Any, ...]]
@@ -259,13 +260,22 @@ class _Child:
         if answer == sandbox_child.UNSETTLED:
             return None
         outcome, first, second = answer
-        return Rows(first, second) if outcome == "rows" else Failure(first, second[:_LONGEST_MESSAGE])
+        if outcome != "rows":
+            return Failure(first, second[:_LONGEST_MESSAGE])
+        return Rows(first, list(map(_exact, second)) if self.engine.module else second)
 
 
 def _environment(engine: Engine) -> dict[str, str]:
     """What a child of this engine may know: no keys of clouds, no tokens."""
     allowed = re.compile(f"{_ENVIRONMENT}|{engine.environment}")
     return {name: value for name, value in os.environ.items() if allowed.fullmatch(name)}
+
+
+def _exact(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The row with its exact numbers as Decimal."""
+    if not any(type(cell) is tuple for cell in row):
+        return row
+    return tuple(Decimal(cell[1]) if type(cell) is tuple else cell for cell in row)
 
 
 def _read(pipe: int, size: int, deadline: float) -> bytes:

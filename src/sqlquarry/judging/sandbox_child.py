@@ -28,6 +28,7 @@ READY = "ready"
 LOGS = ("-wal", "-journal")  # the files beside an SQLite database that hold a part of its content
 State = tuple[tuple[int, int, int] | None, ...]
 UNSETTLED: Answer = ("unsettled", "", "")
+EXACT = "exact"  # before the digits of a number that is exact and not whole, which marshal cannot hold
 
 # https://sqlite.org/c3ref/c_alter_table.html: the actions of a query that only reads.
 _READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}

@@ -17,7 +17,7 @@ import pytest
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, JudgingError
 from sqlquarry.judging import ExecutionGrader
-from sqlquarry.judging.comparison import Comparison
+from sqlquarry.judging.cells import Comparison
 from sqlquarry.judging.sandbox import Failure, Limits, Rows, Sandbox
 
 TIME_LIMIT_S = 0.3  # for what must be stopped; all else has the default
@@ -228,8 +228,30 @@ def test_verdicts(grader, gold, predicted, verdict, reason):
             "correct",
         ),
         ("SELECT DISTINCT price FROM item ORDER BY price", "SELECT price FROM item GROUP BY 1 ORDER BY 1", "correct"),
-        # Keys of a set operation cannot be added, so the order must be the gold's.
         ("SELECT 2 AS a UNION SELECT 1 ORDER BY a", "SELECT 1 UNION SELECT 2 ORDER BY 1 DESC", "wrong"),
+        # Keys are found among the columns of a result, also behind a star and of a set operation.
+        (
+            "SELECT id, price FROM item WHERE id < 9 UNION SELECT id, price FROM item WHERE id > 990 ORDER BY price",
+            "SELECT id, price FROM item WHERE id < 9 OR id > 990 ORDER BY price, id DESC",
+            "correct",
+        ),
+        ("SELECT * FROM item ORDER BY 3", "SELECT * FROM item ORDER BY price, id DESC", "correct"),
+        ("SELECT * FROM item ORDER BY 3", "SELECT * FROM item ORDER BY price DESC", "wrong"),
+        ("SELECT *, id % 2 AS odd FROM item ORDER BY odd", "SELECT *, id % 2 FROM item ORDER BY 4, id DESC", "correct"),
+        # Only the database knows that these keys tie: a collation, and a cast whose spelling matters.
+        (
+            "SELECT id FROM item ORDER BY upper(name) < 'J' COLLATE NOCASE",
+            "SELECT id FROM item ORDER BY id DESC",
+            "correct",
+        ),
+        (
+            "SELECT id FROM item ORDER BY CAST(price AS DATE)",
+            "SELECT id FROM item ORDER BY CAST(price AS DATE), id DESC",
+            "correct",
+        ),
+        ("SELECT id FROM item ORDER BY CAST(price AS DATE)", "SELECT id FROM item ORDER BY -price", "wrong"),
+        # Neither columns nor ranks show the keys of DISTINCT.
+        ("SELECT DISTINCT price FROM item ORDER BY name", "SELECT DISTINCT price FROM item ORDER BY price", "unjudged"),
         # An ORDER BY that is not at the top says nothing about the result's order.
         ("SELECT id FROM (SELECT id FROM item ORDER BY id)", "SELECT id FROM item ORDER BY id DESC", "correct"),
     ],
@@ -238,18 +260,99 @@ def test_ties_in_order_by_may_come_in_any_order(grader, gold, predicted, verdict
     assert grader.grade(record(gold), predicted).verdict == verdict
 
 
+@pytest.mark.parametrize(
+    ("gold", "predicted", "verdict"),
+    [
+        # 333 or 334 items have each of the three prices 0.1, 1.1 and 2.1.
+        ("SELECT id FROM item ORDER BY price LIMIT 1", "SELECT max(id) FROM item WHERE price < 1", "correct"),
+        ("SELECT id FROM item ORDER BY price LIMIT 1", "SELECT max(id) FROM item WHERE price > 1", "wrong"),
+        (
+            "SELECT id FROM item ORDER BY price DESC LIMIT 3",
+            "SELECT id FROM item WHERE price > 2 ORDER BY 1 DESC LIMIT 3",
+            "correct",
+        ),
+        ("SELECT id FROM item ORDER BY price DESC LIMIT 3", "SELECT id FROM item WHERE price > 2 LIMIT 2", "wrong"),
+        ("SELECT id FROM item ORDER BY price LIMIT 2", "SELECT 999 UNION ALL SELECT 999", "wrong"),  # one row twice
+        (
+            "SELECT id FROM item ORDER BY price LIMIT 1 OFFSET 900",
+            "SELECT min(id) FROM item WHERE price > 2",
+            "correct",
+        ),
+        (
+            "SELECT name, price FROM item ORDER BY price LIMIT 1 OFFSET 5",
+            "SELECT price, name FROM item WHERE price < 1 ORDER BY id DESC LIMIT 1",
+            "correct",
+        ),
+        (
+            "SELECT id, price FROM item ORDER BY 2, id LIMIT 1",
+            "SELECT max(id), price FROM item WHERE price < 1",
+            "wrong",
+        ),
+        # All 334 of 1.1 must be there, and those of 0.1 that the LIMIT reaches back to.
+        (
+            "SELECT id FROM item ORDER BY price DESC LIMIT 700",
+            "SELECT id FROM item ORDER BY price DESC, id DESC LIMIT 700",
+            "correct",
+        ),
+        ("SELECT id FROM item ORDER BY price DESC LIMIT 700", "SELECT id FROM item ORDER BY price LIMIT 700", "wrong"),
+    ],
+)
+def test_any_choice_of_rows_that_tie_at_a_limit_is_right(grader, gold, predicted, verdict):
+    judgement = grader.grade(record(gold), predicted)
+    assert judgement.verdict == verdict
+    assert ("rows that tie" in judgement.reason) is (verdict == "correct")
+
+
+@pytest.mark.parametrize(
+    ("gold", "predicted", "verdict", "reason"),
+    [
+        (
+            "SELECT min(id) AS low, max(id) AS high FROM item",
+            "SELECT max(id) AS low, min(id) AS high FROM item",
+            "wrong",
+            "each other's",
+        ),
+        (
+            "SELECT min(id) AS low, max(id) AS high FROM item",
+            "SELECT max(id) AS high, min(id) AS low FROM item",
+            "correct",
+            "",
+        ),
+        ("SELECT min(id) AS low, max(id) AS high FROM item", "SELECT max(id), min(id) FROM item", "correct", ""),
+        (
+            "SELECT round(avg(id) / 9, 2) FROM item",
+            "SELECT avg(id) / 9 FROM item",
+            "wrong",
+            "equal after rounding to 2 digits",
+        ),
+        ("SELECT round(avg(id) / 7, 3) FROM item", "SELECT avg(id) / 8 FROM item", "wrong", "another row"),
+        ('SELECT AVG("pricee") FROM item', 'SELECT AVG("pricee") FROM item', "correct", '"pricee" as text'),
+        ('SELECT id FROM item WHERE "pricee" > 1', "SELECT id FROM item", "correct", '"pricee" as text'),
+        ('SELECT id FROM item WHERE name = "item 3"', "SELECT 3", "correct", "same 1 row"),
+    ],
+)
+def test_reasons_say_what_a_reader_would_miss(grader, gold, predicted, verdict, reason):
+    judgement = grader.grade(record(gold), predicted)
+    assert judgement.verdict == verdict
+    assert reason in judgement.reason
+    assert ("as text" in judgement.reason) is ("pricee" in gold)
+
+
 def test_order_is_seen_whatever_dialect_the_record_names(grader):
     other = dataclasses.replace(record("SELECT id FROM item ORDER BY id"), dialect="nonesuch")
     assert grader.grade(other, "SELECT id FROM item ORDER BY id DESC").verdict == "wrong"
 
 
 def test_a_comparison_that_is_too_hard_is_unjudged_and_no_reason_hides_a_wrong_one(grader, monkeypatch):
+    verdicts = [False]
+
     def too_hard(*_, **__):
+        if verdicts:
+            return verdicts.pop()
         raise JudgingError("too hard")
 
-    monkeypatch.setattr("sqlquarry.judging.execution.results_equal", too_hard)
-    wrong = grader.grade(record("SELECT id FROM item ORDER BY id"), "SELECT id FROM item ORDER BY id DESC")
     monkeypatch.setattr("sqlquarry.judging.execution.rows_match", too_hard)
+    wrong = grader.grade(record("SELECT id FROM item ORDER BY id"), "SELECT id FROM item ORDER BY id DESC")
     unjudged = grader.grade(record("SELECT id FROM item"), "SELECT id + 1 FROM item")
     assert (wrong.verdict, unjudged.verdict, unjudged.reason) == ("wrong", "unjudged", "too hard")
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+from decimal import Decimal
 from pathlib import Path
 
 import duckdb
@@ -149,7 +150,9 @@ def test_queries_that_only_read_are_run(database, sandbox, sql):
 def test_values_are_plain_and_canonical(database, sandbox):
     values = {
         "true": 1,
-        "1.50::DECIMAL(4, 2)": 1.5,
+        "1.50::DECIMAL(4, 2)": Decimal("1.5"),
+        "TIMESTAMP '2020-02-03'": "2020-02-03",
+        "[1.0, 0.1::DOUBLE + 0.2]": "[1, 0.3]",
         "2::DECIMAL(4, 2)": 2,
         "170141183460469231731687303715884105727::HUGEINT": 2**127 - 1,
         "0.1::DOUBLE + 0.2": 0.1 + 0.2,
@@ -209,3 +212,11 @@ def test_a_missing_package_is_named_with_the_command(database, monkeypatch):
     monkeypatch.setattr("sqlquarry.extras.find_spec", lambda name: None if name == "duckdb" else name)
     with pytest.raises(MissingExtraError, match=r"sqlquarry\[duckdb\]"):
         Sandbox(Limits()).run(database, "SELECT 1")
+
+
+def test_nanoseconds_are_not_lost(database):
+    gold = "SELECT TIMESTAMP_NS '2020-02-03 04:05:06.123456789' AS t, 1 AS t ORDER BY 1"
+    grader = ExecutionGrader({"shop": database})
+    record = Record("q", "s", gold, "shop", dialect="duckdb")
+    assert grader.grade(record, gold.replace(" AS t", "") + ";").verdict == "correct"
+    assert grader.grade(record, gold.replace("789'", "788'")).verdict == "wrong"

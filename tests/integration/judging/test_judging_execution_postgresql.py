@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from pathlib import Path
 
 import psycopg
@@ -13,7 +14,7 @@ from judging_postgresql import PASSWORD, throwaway_server
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import JudgingError
 from sqlquarry.judging import Report, SQLJudge
-from sqlquarry.judging.comparison import Comparison
+from sqlquarry.judging.cells import Comparison
 from sqlquarry.judging.execution import ExecutionGrader
 from sqlquarry.judging.sandbox import Failure, Limits, Permissions, Rows, Sandbox
 
@@ -225,7 +226,7 @@ def test_values_are_plain_and_canonical(shop, sandbox):
     values = {
         "1::int8": 1,
         "TRUE": 1,
-        "1.50::numeric": 1.5,
+        "1.50::numeric": Decimal("1.50"),
         "2.00::numeric": 2,
         "12345678901234567890::numeric": 12345678901234567890,
         "0.1::float8 + 0.2": 0.1 + 0.2,
@@ -234,9 +235,13 @@ def test_values_are_plain_and_canonical(shop, sandbox):
         "DATE 'infinity'": "infinity",
         "TIMESTAMP '2020-02-03 04:05:06.5'": "2020-02-03 04:05:06.5",
         "TIMESTAMPTZ '2020-02-03 04:05:06+02'": "2020-02-03 02:05:06+00",
-        "INTERVAL '1 month 2 days'": "1 mon 2 days",
+        "TIMESTAMP '2020-02-03'": "2020-02-03",
+        "INTERVAL '1 month 2 days'": "P32DT0.000000S",
+        "INTERVAL '-1 day -01:30:00.5'": "P-2DT80999.500000S",
+        "'ab'::char(6)": "ab",
         "ARRAY[1, NULL]": "{1,NULL}",
         """'{"b": 1, "a": [true]}'::json""": '{"a": [true], "b": 1}',
+        "'[1.0, 1.00000000000000000001]'::jsonb": "[1, 1.00000000000000000001]",
         "'00000000-0000-0000-0000-00000000000A'::uuid": "00000000-0000-0000-0000-00000000000a",
         "'\\x00ff'::bytea": b"\x00\xff",
     }
@@ -331,3 +336,27 @@ def test_a_number_of_thousands_of_digits_is_judged_and_can_be_saved(grader, tmp_
     again.to_markdown(tmp_path / "r.md")
     assert again.to_junit(tmp_path / "r.xml")
     assert again.entries[0].judgements[0].details["gold"]["rows"][0][0] == "10000000000000000000… (5,001 digits)"
+
+
+@pytest.mark.parametrize(
+    ("gold", "predicted", "verdict"),
+    [
+        ("INTERVAL '36 hours'", "INTERVAL '1 day 12:00'", "correct"),
+        ("INTERVAL '2 months'", "INTERVAL '59 days'", "wrong"),
+        ("'xy'::char(5)", "'xy'", "correct"),
+        ("DATE '2021-05-06'", "TIMESTAMP '2021-05-06 00:00'", "correct"),
+        ("DATE '2021-05-06'", "TIMESTAMP '2021-05-06 00:00:01'", "wrong"),
+        ("'{\"n\": 2.0}'::jsonb", "'{\"n\": 2}'::json", "correct"),
+        ("'[2.00000000000000000003]'::jsonb", "'[2.0]'::jsonb", "wrong"),
+        ("98765.43::numeric", "98766.53::numeric", "wrong"),
+        ("avg(x)", "sum(x) / count(x)::numeric(30, 6)", "correct"),
+        ("avg(x)", "avg(x)::float8", "correct"),
+        ("sum(x) / 3.0", "sum(x) / 3.0 + 0.000001", "wrong"),
+    ],
+)
+def test_values_are_equal_as_the_server_says(shop, gold, predicted, verdict):
+    source = "(VALUES (1::numeric), (2), (4), (7)) AS v(x)"
+    grouped = "x" in gold
+    query = "SELECT {} FROM " + source if grouped else "SELECT {}"
+    record = Record("q", "s", query.format(gold), "shop", dialect="postgres")
+    assert ExecutionGrader({"shop": shop}).grade(record, query.format(predicted)).verdict == verdict

@@ -4,36 +4,49 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from sqlquarry.judging.sandbox_child import Answer
+from sqlquarry.judging.sandbox_child import EXACT, Answer
 
 BATCH_ROWS = 500
+_LONGEST_WHOLE = 140_000  # digits; PostgreSQL has 131,072 at most
+
+# An exact number that is not whole is (EXACT, digits): `marshal` knows no Decimal.
+Cell = int | float | str | bytes | tuple[str, str] | None
 
 
-def plain(value: Any) -> int | float | str | bytes | None:
+def plain(value: Any) -> Cell:
     """A driver's value as int, float, str, bytes or None, the same for equal values.
 
-    Booleans are 0 and 1. A Decimal is an int where it is whole, whatever its size, else a float. Dates and times are
-    ISO text, with a blank before the time, in UTC where they have a zone; durations are ISO text of days and seconds.
-    Lists, maps and JSON are JSON text with sorted keys. Anything else (UUID, network address) is its text.
+    Booleans are 0 and 1. A Decimal is an int if it is whole, else its digits marked as exact (`sandbox_child.EXACT`).
+    Dates and times are ISO text, with a blank before the time, in UTC if they have a zone. A time without a zone at
+    midnight is its date, for databases call the two equal. Durations are ISO text of days and seconds. Lists, maps and
+    JSON are JSON text with sorted keys, in which equal numbers are written alike. Anything else (UUID, network address)
+    is its text.
     """
     if value is None or type(value) in _PLAIN:
-        cell: int | float | str | bytes | None = value
+        cell: Cell = value
         return cell
     convert = next((convert for kind, convert in _CONVERSIONS.items() if isinstance(value, kind)), str)
     return convert(value)
 
 
-def _number(value: Decimal) -> int | float:
-    return int(value) if value.is_finite() and value == value.to_integral_value() else float(value)
+def _number(value: Decimal) -> Cell:
+    if not value.is_finite():
+        return float(value)
+    # The digits of 1e100000 would take longer than the query.
+    whole = value.adjusted() < _LONGEST_WHOLE and value == value.to_integral_value()
+    return int(value) if whole else (EXACT, str(value))
 
 
 def _moment(value: dt.datetime) -> str:
+    if value.tzinfo is None and value.time() == dt.time():
+        return value.date().isoformat()
     return (value if value.tzinfo is None else value.astimezone(dt.UTC)).isoformat(" ")
 
 
@@ -41,21 +54,36 @@ def _duration(value: dt.timedelta) -> str:
     return f"P{value.days}DT{value.seconds}.{value.microseconds:06}S"
 
 
-def _json(value: Any) -> str:
-    return json.dumps(_jsonable(value), sort_keys=True, ensure_ascii=False)
-
-
-def _jsonable(value: Any) -> Any:
+def json_text(value: Any) -> str:
+    """A list, map or parsed JSON as text that is the same for equal values: sorted keys, one spelling of numbers."""
     if isinstance(value, dict):
-        return {str(plain(key)): _jsonable(item) for key, item in value.items()}
+        items = sorted((str(plain(key)), item) for key, item in value.items())
+        return "{" + ", ".join(f"{_quoted(key)}: {json_text(item)}" for key, item in items) + "}"
     if isinstance(value, list | tuple):
-        return [_jsonable(item) for item in value]
-    value = plain(value)
-    return value.hex() if isinstance(value, bytes) else value
+        return "[" + ", ".join(map(json_text, value)) + "]"
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    if isinstance(value, float | Decimal) and math.isfinite(value):
+        return _digits(value)
+    if isinstance(value, int):
+        return str(value)
+    cell = plain(value)
+    return _quoted(cell.hex() if isinstance(cell, bytes) else str(cell))
+
+
+def _digits(value: float | Decimal) -> str:
+    """A number without exponent and closing zeros; of floats 12 digits, beyond which is the noise of sums."""
+    exact = value if isinstance(value, Decimal) else Decimal(f"{value:.12g}")
+    text = format(exact, "f") if abs(exact.adjusted()) < _LONGEST_WHOLE else str(exact.normalize())
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
 
 
 _PLAIN = {int, float, str, bytes}
-_CONVERSIONS: dict[type, Callable[[Any], int | float | str | bytes]] = {
+_CONVERSIONS: dict[type, Callable[[Any], Cell]] = {
     int: int,  # bool, and what drivers derive from it
     Decimal: _number,
     dt.datetime: _moment,
@@ -64,9 +92,9 @@ _CONVERSIONS: dict[type, Callable[[Any], int | float | str | bytes]] = {
     dt.timedelta: _duration,
     bytearray: bytes,
     memoryview: bytes,
-    list: _json,
-    tuple: _json,
-    dict: _json,
+    list: json_text,
+    tuple: json_text,
+    dict: json_text,
 }
 
 

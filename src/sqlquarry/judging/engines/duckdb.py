@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,8 @@ def run_query(database: str, sql: str, limits: Mapping[str, Any]) -> Answer:
             return refused
         connection.execute(statements[0])
         columns = [column[0] for column in connection.description or ()]
+        if exact := _with_nanoseconds_as_text(sql, connection.description or ()):
+            connection.execute(exact)
         return fetched(columns, _batches(connection), limits, deadline)
     # Text that is not Unicode is a TypeError; a date that Python does not have may be an OverflowError.
     except (duckdb.Error, TypeError, ValueError, OverflowError, MemoryError, RecursionError) as error:
@@ -61,6 +63,17 @@ def _refused(statements: list[duckdb.Statement]) -> Answer | None:
     if statements[0].type != duckdb.StatementType.SELECT:
         return forbidden(f"a statement of type {statements[0].type.name}")
     return None
+
+
+def _with_nanoseconds_as_text(sql: str, description: Sequence[Sequence[Any]]) -> str:
+    """The query with its nanosecond columns as text, for Python has microseconds only; "" if it has no such column."""
+    kinds = [str(column[1]) for column in description]
+    if "TIMESTAMP_NS" not in kinds:
+        return ""
+    columns = [f"CAST(c{i} AS VARCHAR)" if kind == "TIMESTAMP_NS" else f"c{i}" for i, kind in enumerate(kinds)]
+    names = ", ".join(f"c{i}" for i in range(len(kinds)))
+    # The query is one whole statement: it was parsed by itself.
+    return f"SELECT {', '.join(columns)} FROM ({sql.rstrip().rstrip(';')}\n) AS answer({names})"
 
 
 def _connection(path: Path, memory_bytes: int) -> duckdb.DuckDBPyConnection:

@@ -13,11 +13,13 @@ are refused at once.
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import json
 import re
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
@@ -27,7 +29,7 @@ from psycopg.types import numeric, string
 from psycopg.types.bool import BoolLoader
 
 from sqlquarry.errors import JudgingError
-from sqlquarry.judging.engines.answers import fetched, shown_url, timeout, unavailable
+from sqlquarry.judging.engines.answers import fetched, json_text, plain, shown_url, timeout, unavailable
 from sqlquarry.judging.engines.postgresql_calls import CallCheck, in_one_trip, succeeded
 from sqlquarry.judging.sandbox_child import Answer
 
@@ -61,6 +63,10 @@ _SETTINGS = {
     "max_parallel_workers_per_gather": "0",
     "jit": "off",
 }
+_INTERVAL = re.compile(
+    r"(?:(?P<years>-?\d+) years? ?)?(?:(?P<months>-?\d+) mons? ?)?(?:(?P<days>-?\d+) days? ?)?"
+    r"(?:(?P<sign>[-+])?(?P<hours>\d+):(?P<minutes>\d+):(?P<seconds>\d+(?:\.\d+)?))?"
+)
 _KINDS = {
     "42703": "no_such_column",
     "42P01": "no_such_table",
@@ -203,9 +209,37 @@ class _JSONLoader(Loader):
     def load(self, data: Any) -> str:
         text = bytes(data).decode()
         try:
-            return json.dumps(json.loads(text), sort_keys=True, ensure_ascii=False)
-        except (ValueError, RecursionError):
+            return json_text(json.loads(text, parse_float=Decimal))
+        except (ValueError, ArithmeticError, RecursionError):
             return text
+
+
+class _IntervalLoader(Loader):
+    """Intervals as PostgreSQL compares them: a month is 30 days, a day 24 hours (timestamp.c, interval_cmp_value)."""
+
+    def load(self, data: Any) -> str:
+        found = _INTERVAL.fullmatch(bytes(data).decode())
+        if found is None:
+            return bytes(data).decode()
+        part = {name: Decimal(value or 0) for name, value in found.groupdict("0").items() if name != "sign"}
+        days = 360 * part["years"] + 30 * part["months"] + part["days"]
+        seconds = 3600 * part["hours"] + 60 * part["minutes"] + part["seconds"]
+        time_of_day = -seconds if found["sign"] == "-" else seconds
+        return str(plain(dt.timedelta(days=int(days), microseconds=int(1_000_000 * time_of_day))))
+
+
+class _CharLoader(Loader):
+    """CHAR(n), whose closing blanks mean nothing."""
+
+    def load(self, data: Any) -> str:
+        return bytes(data).decode().rstrip(" ")
+
+
+class _TimestampLoader(Loader):
+    """TIMESTAMP, at midnight as its date: the two are equal."""
+
+    def load(self, data: Any) -> str:
+        return bytes(data).decode().removesuffix(" 00:00:00")
 
 
 def _plain_adapters() -> AdaptersMap:
@@ -221,4 +255,7 @@ def _plain_adapters() -> AdaptersMap:
     adapters.register_loader("bytea", string.ByteaLoader)
     for name in ("json", "jsonb"):
         adapters.register_loader(name, _JSONLoader)
+    adapters.register_loader("interval", _IntervalLoader)
+    adapters.register_loader("bpchar", _CharLoader)
+    adapters.register_loader("timestamp", _TimestampLoader)
     return adapters

@@ -1,0 +1,156 @@
+"""When are two cells of a result equal?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+from sqlquarry.errors import ConfigError
+
+_LARGEST_WHOLE_FLOAT = 2**53  # from here on every float is a whole number, so wholeness says nothing
+_LARGEST_FLOAT = 2**1023
+_LONGEST_WHOLE = 140_000  # digits of a decimal that is compared as an int; longer ones stay as they are
+# PostgreSQL rounds quotients of exact numbers to at least 16 significant digits (numeric.c, select_div_scale).
+_QUOTIENT_DIGITS, _QUOTIENT_DECIMALS = 16, 6
+_NOISE = 1e-9  # of a rounded number: 0.125 is a little more or less as a float
+INEXACT = (float, Decimal)
+NUMBERS = (int, float, Decimal)
+_NAN = object()
+
+Row = Sequence[Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """What may differ between two results that count as the same; by default only the order of the columns.
+
+    Args:
+        permute_columns: the predicted columns may come in another order, the same for all rows. Columns are paired by
+            their names where both results have the same names.
+        extra_columns: the prediction may have columns besides the gold's; its rows must still be as many.
+        relative_tolerance: of two numbers of which one is a float, as a share of the larger one; below 0.5.
+        absolute_tolerance: of the same, for rounding noise near 0.
+        decimals: numbers that are not both whole are equal if they are when rounded to this many decimals: for golds
+            that round where the question does not ask for it. None compares as above.
+        ignore_case: text is compared without upper and lower case (Unicode case folding).
+        ignore_space: text is compared without outer white space, and with one blank for each run within.
+
+    Raises:
+        ConfigError: a tolerance is out of range; all bad ones are named.
+    """
+
+    permute_columns: bool = True
+    extra_columns: bool = False
+    relative_tolerance: float = 1e-9
+    absolute_tolerance: float = 1e-12
+    decimals: int | None = None
+    ignore_case: bool = False
+    ignore_space: bool = False
+
+    def __post_init__(self) -> None:
+        bounds = {"relative_tolerance": 0.5, "absolute_tolerance": math.inf}
+        bad = [
+            f"{name} is {getattr(self, name)!r}" for name, top in bounds.items() if not 0 <= getattr(self, name) < top
+        ]
+        if self.decimals is not None and not (isinstance(self.decimals, int) and 0 <= self.decimals <= 15):
+            bad.append(f"decimals is {self.decimals!r}")
+        if bad:
+            raise ConfigError(
+                "tolerances must be at least 0 and finite, the relative one below 0.5, and decimals None or 0 to 15, "
+                f"but {', '.join(bad)}"
+            )
+
+    def same_cell(self, a: Any, b: Any) -> bool:
+        """Whether two normalised cells are equal."""
+        if a == b:
+            return True
+        if not (isinstance(a, INEXACT) or isinstance(b, INEXACT)):
+            return False
+        if not (isinstance(a, NUMBERS) and isinstance(b, NUMBERS)):
+            return False
+        return self._near(a, b)
+
+    def _near(self, a: Any, b: Any) -> bool:
+        """Whether two numbers that are not both whole are equal but for rounding."""
+        if isinstance(a, Decimal) or isinstance(b, Decimal):
+            return self._near_decimal(a, b)
+        whole, other = (a, b) if isinstance(a, int) else (b, a)
+        if isinstance(whole, int) and abs(whole) > _LARGEST_WHOLE_FLOAT:  # the float stands for a whole number, too
+            return abs(whole) < _LARGEST_FLOAT and float(whole) == other
+        if math.isclose(a, b, rel_tol=self.relative_tolerance, abs_tol=self.absolute_tolerance):
+            return True
+        return self.decimals is not None and abs(a - b) <= 0.5 * 10.0**-self.decimals * (1 + _NOISE)
+
+    def _near_decimal(self, a: Any, b: Any) -> bool:
+        if math.isinf(a) or math.isinf(b):
+            return False
+        distance = abs(Fraction(a) - Fraction(b))
+        if self.decimals is not None and distance <= Fraction(1, 2 * 10**self.decimals) * Fraction(1 + _NOISE):
+            return True
+        if isinstance(a, float) or isinstance(b, float):
+            largest = max(abs(Fraction(a)), abs(Fraction(b)))
+            return distance <= max(Fraction(self.relative_tolerance) * largest, Fraction(self.absolute_tolerance))
+        return distance <= max(_quotient_step(a), _quotient_step(b))
+
+    def reach(self, number: Any) -> Any:
+        """How far a number that is equal to this one may be away, at least."""
+        wide = 0.0 if self.decimals is None else 0.51 * 10.0**-self.decimals
+        if isinstance(number, float):
+            return max(self.relative_tolerance * abs(number), self.absolute_tolerance, wide)
+        if isinstance(number, Decimal):
+            return max(_quotient_step(number), Fraction(wide))
+        return 0
+
+    def same_row(self, a: Row, b: Row) -> bool:
+        """Whether two normalised rows are equal, cell by cell."""
+        return all(map(self.same_cell, a, b))
+
+    def normalised(self, rows: Iterable[Row]) -> list[tuple[Any, ...]]:
+        """The rows with one representative for each value and for all text that counts as the same."""
+        plain = [tuple(map(_normalised, row)) for row in rows]
+        if not (self.ignore_case or self.ignore_space):
+            return plain
+        return [tuple(self._text(cell) if isinstance(cell, str) else cell for cell in row) for row in plain]
+
+    def _text(self, text: str) -> str:
+        text = " ".join(text.split()) if self.ignore_space else text
+        return text.casefold() if self.ignore_case else text
+
+
+STRICT = Comparison()
+
+
+def _normalised(value: Any) -> Any:
+    """One representative for values that are the same number: whole numbers as int, every NaN as one object."""
+    if value is None or type(value) in (int, str):  # nearly all cells
+        return value
+    if isinstance(value, float):
+        if math.isnan(value):
+            return _NAN
+        return int(value) if value.is_integer() and abs(value) <= _LARGEST_WHOLE_FLOAT else value
+    if isinstance(value, Decimal):
+        return _normalised_decimal(value)
+    if isinstance(value, bool):
+        return int(value)
+    return bytes(value) if isinstance(value, bytearray | memoryview) else value
+
+
+def _normalised_decimal(value: Decimal) -> Any:
+    """Never a float if it is finite: that would make long keys and amounts equal."""
+    if not value.is_finite():
+        return _NAN if value.is_nan() else float(value)
+    return int(value) if value.adjusted() < _LONGEST_WHOLE and value == value.to_integral_value() else value
+
+
+def _quotient_step(value: Any) -> Fraction:
+    """The last digit of a decimal that may be a rounded quotient; 0 for other numbers."""
+    if not isinstance(value, Decimal):
+        return Fraction(0)
+    _, digits, exponent = value.as_tuple()
+    if not isinstance(exponent, int) or len(digits) < _QUOTIENT_DIGITS or -exponent < _QUOTIENT_DECIMALS:
+        return Fraction(0)
+    return Fraction(1, 10**-exponent)

@@ -1,0 +1,39 @@
+"""SQLite's double quotes: a name if there is such a column, else text, silently (https://sqlite.org/quirks.html#dblquote)."""
+
+from __future__ import annotations
+
+from sqlquarry.judging.parsing import parse, tokens
+
+
+def quoted_columns(sql: str) -> list[str]:
+    """The double-quoted words of an SQLite query that stand where text makes no sense, so that a column must be meant.
+
+    That is as an argument of an aggregate, as a column of the result, as a key of ORDER BY or GROUP BY, and in a
+    comparison with a literal.
+    """
+    from sqlglot import expressions as exp
+
+    tree = parse(sql, "sqlite")
+    found = []
+    for column in tree.find_all(exp.Column) if tree is not None else ():
+        if not column.this.args.get("quoted") or column.table:
+            continue
+        parent = column.parent
+        while isinstance(parent, exp.Paren | exp.Alias | exp.Ordered | exp.Distinct):
+            parent = parent.parent
+        literal = isinstance(parent, exp.Predicate) and any(
+            isinstance(side, exp.Literal) for side in (parent.this, parent.expression)
+        )
+        if literal or isinstance(parent, exp.AggFunc | exp.Select | exp.Order | exp.Group):
+            found.append(column.name)
+    return list(dict.fromkeys(found))
+
+
+def with_brackets(sql: str, name: str) -> str:
+    """The query with this word in brackets instead of double quotes, which SQLite never takes for text."""
+    pieces, end = [], 0
+    for token in tokens(sql, "sqlite") or ():
+        if token.text == name and sql[token.start] == '"':
+            pieces += [sql[end : token.start], f"[{name}]"]
+            end = token.end
+    return "".join((*pieces, sql[end:]))
