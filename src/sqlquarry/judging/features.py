@@ -21,7 +21,7 @@ def features(record: Record) -> dict[str, str]:
     return {**found, "schema size": _schema_size(record.schema, record.dialect)}
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=32_768)
 def query_features(sql: str, dialect: str) -> dict[str, str] | None:
     """The slices that depend on the query alone; None where it cannot be read as a query."""
     from sqlglot import expressions as exp

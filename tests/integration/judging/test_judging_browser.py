@@ -312,7 +312,7 @@ DIFFERENCES = [
     ("SELECT 'open", "SELECT 1", ["'open"], ["1"]),
     ('SELECT "my col", 1.5 FROM t', 'SELECT "my col", 2.5 FROM t', ["1.5"], ["2.5"]),
     ("SELECT 1", "SELECT " + ", ".join(map(str, range(2100))), [], []),
-    ("SELECT größe FROM t", "SELECT grösse FROM t", ["größe"], ["grösse"]),
+    ("SELECT länge FROM t", "SELECT laenge FROM t", ["länge"], ["laenge"]),
 ]
 
 

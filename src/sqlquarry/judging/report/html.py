@@ -1,8 +1,8 @@
 """Write reports as one self-contained page: no network, light and dark, readable on a phone.
 
 Headline, charts and comparison are plain HTML. The records are compressed data. An index holds what the filters need:
-questions, verdicts, error classes and slices. Portions of 500 records hold the rest. The page's script unpacks a portion
-when one of its records is opened or searched, and works out colours and differences in SQL. So 1,000 records stay below
+questions, verdicts, error classes and slices. Portions of 500 records hold the rest. The script unpacks a portion when
+one of its records is opened or searched, and works out colours and differences in SQL. So 1,000 records stay below
 1 MB, and a page of 30,000 opens at once.
 """
 
