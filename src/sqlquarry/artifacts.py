@@ -217,13 +217,18 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file, in a new folder if need be, so that a reader sees all of it or none: write aside, fsync, rename."""
+def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
+    """Write a file, in a new folder if need be, so that a reader sees all of it or none: write aside, fsync, rename.
+
+    Args:
+        path: the file.
+        content: all of it, or parts of it that need never be in memory together.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(content)
+            file.writelines([content] if isinstance(content, bytes) else content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,7 @@ def features(record: Record) -> dict[str, str]:
     return {**found, "schema size": _schema_size(record.schema, record.dialect)}
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=32_768)
 def query_features(sql: str, dialect: str) -> dict[str, str] | None:
     """The slices that depend on the query alone; None where it cannot be read as a query."""
     from sqlglot import expressions as exp
@@ -30,17 +29,32 @@ def query_features(sql: str, dialect: str) -> dict[str, str] | None:
     tree = parse(sql, dialect)
     if not isinstance(tree, exp.Query):
         return None
-    ctes = {cte.alias.lower() for cte in tree.find_all(exp.CTE)}
-    tables = {table.name.lower() for table in tree.find_all(exp.Table)} - ctes
-    aggregates = {node.key for node in tree.find_all(exp.AggFunc)}
-    operations = sorted({node.key for node in tree.find_all(exp.SetOperation)})
+    tables: set[str] = set()
+    ctes: set[str] = set()
+    operations: set[str] = set()
+    joins = aggregates = groups = havings = levels = 0
+    for node in tree.walk():  # once: walking takes as long as parsing
+        if isinstance(node, exp.Column | exp.Identifier | exp.Literal):
+            continue
+        if isinstance(node, exp.Table):
+            tables.add(node.name.lower())
+        elif isinstance(node, exp.CTE):
+            ctes.add(node.alias.lower())
+        elif isinstance(node, exp.SetOperation):
+            operations.add(node.key)
+        elif isinstance(node, exp.Select):
+            levels = max(levels, _nesting(node))
+        joins += isinstance(node, exp.Join)
+        aggregates += isinstance(node, exp.AggFunc)
+        groups += isinstance(node, exp.Group)
+        havings += isinstance(node, exp.Having)
     return {
-        "tables": _up_to(len(tables), 4),
-        "joins": _up_to(sum(1 for _ in tree.find_all(exp.Join)), 3),
+        "tables": _up_to(len(tables - ctes), 4),
+        "joins": _up_to(joins, 3),
         "aggregates": "yes" if aggregates else "none",
-        "grouping": ("HAVING" if tree.find(exp.Having) else "yes") if tree.find(exp.Group) else "none",
-        "nesting": _nesting(tree),
-        "set operations": ", ".join(operations) or "none",
+        "grouping": ("HAVING" if havings else "yes") if groups else "none",
+        "nesting": {0: "none", 1: "1 level"}.get(levels, "2+ levels"),
+        "set operations": ", ".join(sorted(operations)) or "none",
         "hardness": hardness(tree),
     }
 
@@ -49,21 +63,15 @@ def _up_to(count: int, most: int) -> str:
     return str(count) if count < most else f"{most}+"
 
 
-def _nesting(tree: Expr) -> str:
-    """How deep queries stand within queries; the sides of a set operation are on one level."""
+def _nesting(select: Expr) -> int:
+    """In how many other queries a query is nested; the sides of a set operation are on one level."""
     from sqlglot import expressions as exp
 
-    levels = max(
-        sum(isinstance(node, exp.Subquery | exp.CTE | exp.Exists) for node in _path(select))
-        for select in tree.find_all(exp.Select)
-    )
-    return {0: "none", 1: "1 level"}.get(levels, "2+ levels")
-
-
-def _path(node: Expr) -> Iterator[Expr]:
-    while node.parent is not None:
+    levels, node = 0, select.parent
+    while node is not None:
+        levels += isinstance(node, exp.Subquery | exp.CTE | exp.Exists)
         node = node.parent
-        yield node
+    return levels
 
 
 @lru_cache(maxsize=512)

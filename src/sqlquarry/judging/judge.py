@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from sqlquarry.artifacts import Generation, Judgement, Record, TextGenerator
 from sqlquarry.errors import ConfigError, JudgeFailedError, JudgingError, SQLQuarryError
 from sqlquarry.extras import require
-from sqlquarry.judging.extraction import extract_sql
+from sqlquarry.judging.extraction import ANSWER_LIMIT, extract_sql
 from sqlquarry.judging.journal import Journal, content_key
 from sqlquarry.judging.report import Entry, Report
 
@@ -158,7 +158,12 @@ class SQLJudge:
         if len(records) != len(answers):
             raise JudgingError(f"the generator gave {len(answers)} answers to {len(records)} records, not one for each")
         predicted = [extract_sql(answers[i].text, dialect=records[i].dialect) for i in range(len(records))]
-        columns = [_graded(grader, records, predicted, journal, pool) for grader in self.graders]
+        too_long = {
+            i: f"the answer has {len(answer.text):,} characters; at most {ANSWER_LIMIT:,} are read"
+            for i, answer in enumerate(answers)
+            if len(answer.text) > ANSWER_LIMIT
+        }
+        columns = [_graded(grader, records, predicted, too_long, journal=journal, pool=pool) for grader in self.graders]
         return [
             Entry(records[i], answers[i].text, predicted[i], answers[i].stop_reason == "length", judgements)
             for i, judgements in enumerate(zip(*columns, strict=True))
@@ -169,12 +174,18 @@ def _graded(
     grader: Grader,
     records: Sequence[Record],
     predicted: Sequence[str],
+    refused: Mapping[int, str],
+    *,
     journal: Journal | None,
     pool: ThreadPoolExecutor,
 ) -> list[Judgement]:
-    """The verdicts of one grader: those of the journal, then the missing ones, each noted as it comes."""
+    """Return one grader's verdicts: those of the journal, then the missing ones, each noted as it comes.
+
+    `refused` says by place why an answer is not graded at all.
+    """
     keys = [_verdict_key(grader, records[i], predicted[i]) if journal else None for i in range(len(records))]
     found = {i: Judgement(**known) for i, key in enumerate(keys) if journal and key and (known := journal.get(key))}
+    found |= {i: Judgement(grader.name, "unjudged", reason) for i, reason in refused.items()}
     missing = [i for i in range(len(records)) if i not in found]
 
     def note(place: int, judgement: Judgement) -> None:

@@ -2,27 +2,88 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections import OrderedDict
+from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from sqlglot.expressions import Expr
 
 _ONE_OPERATOR = {"!=": "<>", "==": "="}
+_CACHED_CHARACTERS = 200_000  # a tree takes about 300 bytes a character
 
 
-@lru_cache(maxsize=1024)
+class _Parsed(NamedTuple):
+    """The statements of a text, or the place of its first error."""
+
+    statements: tuple[Expr, ...] | None
+    error: int | None
+
+
+class _Cache:
+    """The latest texts that were parsed, as many as have 200,000 characters together."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[str, str], _Parsed] = OrderedDict()
+        self._characters = 0
+        self._lock = Lock()
+
+    def parsed(self, sql: str, dialect: str) -> _Parsed:
+        key = (sql, dialect)
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        found = _parsed(sql, dialect)
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = found
+                self._characters += len(sql)
+            while self._characters > _CACHED_CHARACTERS:
+                (oldest, _), _ = self._kept.popitem(last=False)
+                self._characters -= len(oldest)
+        return found
+
+
+_cache = _Cache()
+
+
 def statements(sql: str, dialect: str) -> tuple[Expr, ...] | None:
-    """Every statement as a syntax tree, or None where sqlglot cannot read one; cached: don't change the trees."""
+    """Return every statement as a syntax tree, or None if sqlglot cannot read one; cached: don't change the trees."""
+    return _cache.parsed(sql, dialect).statements
+
+
+def error_place(sql: str, dialect: str) -> int | None:
+    """Return the offset at which sqlglot stops reading one statement, or None if it reads all of it."""
+    found = _cache.parsed(sql, dialect)
+    if found.statements is not None and len(found.statements) != 1:
+        return len(sql)
+    return found.error
+
+
+def _parsed(sql: str, dialect: str) -> _Parsed:
     import sqlglot
-    from sqlglot.errors import SqlglotError
+    from sqlglot.errors import ParseError, SqlglotError
 
     try:
         found = sqlglot.parse(sql, read=dialect)
+    except ParseError as error:
+        return _Parsed(None, _offset(sql, error.errors[0] if error.errors else {}))
     # ValueError is an unknown dialect, RecursionError a query nested deeper than sqlglot can follow.
     except (SqlglotError, ValueError, RecursionError):
-        return None
-    return tuple(statement for statement in found if statement is not None)
+        return _Parsed(None, len(sql))
+    return _Parsed(tuple(statement for statement in found if statement is not None), None)
+
+
+def _offset(sql: str, error: dict[str, object]) -> int:
+    """The offset of sqlglot's line and column, which name the last character of the token."""
+    line, column = error.get("line"), error.get("col")
+    if not isinstance(line, int) or not isinstance(column, int):
+        return len(sql)
+    start = 0
+    for _ in range(line - 1):
+        start = sql.find("\n", start) + 1
+    return min(len(sql), max(0, start + column - len(str(error.get("highlight") or " "))))
 
 
 def parse(sql: str, dialect: str) -> Expr | None:

@@ -12,6 +12,7 @@ from sqlquarry.extras import require
 
 _RESAMPLES = 2000
 _BCA_LIMIT = 1000
+_PRECISION = 1e-4  # of a detectable difference: a hundredth of a point
 _BATCH = 128  # resamples at a time: 128 × 10,000 records is 10 MB
 
 
@@ -216,7 +217,12 @@ def sign_test(fixed: int, broken: int) -> float:
 
 
 def detectable_difference(n: int, discordant: float, *, power: float = 0.8, confidence: float = 0.95) -> float:
-    """The smallest true difference of two accuracies that McNemar's test finds with this power on `n` records.
+    """The smallest true difference of two accuracies that the exact McNemar test finds with this power on `n` records.
+
+    The number of records on which only one system is right is binomial, and of these the number that favour the better
+    one is binomial, too (Connor 1987, "Sample size for testing differences in proportions for the paired-sample
+    design", Biometrics 43:207-211, before its normal approximation). The power is summed over both, and the difference
+    found by bisection; 1 if no difference is found that often.
 
     Args:
         n: records that both systems answer.
@@ -226,19 +232,40 @@ def detectable_difference(n: int, discordant: float, *, power: float = 0.8, conf
 
     Raises:
         JudgingError: n is negative, or a share is not between 0 and 1.
-
-    Source: Connor 1987, "Sample size for testing differences in proportions for the paired-sample design", Biometrics
-    43:207-211: n = (z_α √ψ + z_β √(ψ − δ²))² / δ², solved for δ.
+        MissingExtraError: the extra `judge` is not installed.
     """
     if n < 0 or not 0 <= discordant <= 1 or not 0.5 <= power < 1 or not 0 < confidence < 1:
         raise JudgingError(f"detectable_difference({n}, {discordant}, {power=}, {confidence=}) is out of range")
-    alpha, beta = _z(confidence), NormalDist().inv_cdf(power)
-    difference = 0.0 if n else 1.0
-    for _ in range(100 if n else 0):  # a difference δ needs a discordant share of δ: converges, as √ψ is concave
-        psi = max(discordant, difference, 1 / n)
-        root = math.sqrt(max(0.0, n + beta * beta - alpha * alpha))
-        difference = min(1.0, math.sqrt(psi) * (alpha * math.sqrt(n) + beta * root) / (n + beta * beta))
-    return difference
+    require("judge", "the detectable difference")
+    low, high = 0.0, 1.0
+    if _mcnemar_power(n, discordant, high, 1 - confidence) < power:
+        return 1.0
+    while high - low > _PRECISION:
+        middle = (low + high) / 2
+        if _mcnemar_power(n, discordant, middle, 1 - confidence) < power:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def _mcnemar_power(n: int, discordant: float, difference: float, level: float) -> float:
+    """The chance that the exact McNemar test finds a true difference."""
+    import numpy as np
+    from scipy import stats
+
+    share = max(discordant, difference)
+    # Nine in ten million draws lie between these.
+    first, last = (int(count) for count in stats.binom.ppf((1e-7, 1 - 1e-7), n, share)) if n and share else (0, 0)
+    changed = np.arange(max(first, 1), max(last, 0) + 1)
+    if not changed.size:
+        return 0.0
+    # The largest smaller count for which twice the tail is at most the level.
+    most = stats.binom.ppf(level / 2, changed, 0.5)
+    most = np.where(2 * stats.binom.cdf(most, changed, 0.5) <= level, most, most - 1)
+    favour = (1 + difference / share) / 2
+    found = stats.binom.cdf(most, changed, favour) + stats.binom.cdf(most, changed, 1 - favour)
+    return float((stats.binom.pmf(changed, n, share) * found).sum())
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -277,6 +277,63 @@ def test_many_records_come_in_portions(browser, tmp_path):
     assert browser.evaluate("document.getElementById('end').hidden") is True
 
 
+def test_only_what_is_looked_at_is_unpacked(browser, tmp_path):
+    entries = system(5).entries * 70
+    Report(("execution", "exact"), entries).to_html(tmp_path / "many.html")
+    source = (tmp_path / "many.html").read_text()
+    assert source.count("<div>H4sI") == 7, "an index and six portions"
+    # A portion that cannot be unpacked is noticed only when it is wanted.
+    start = source.rindex("<div>H4sI")
+    end = source.index("</div>", start)
+    (tmp_path / "broken.html").write_text(source[:start] + "<div>broken" + source[end:])
+    browser.open(tmp_path / "broken.html")
+    assert browser.evaluate(SHOWN) == 100
+    browser.evaluate("document.querySelector('.record').open = true")
+    browser.wait_for("document.querySelector('.record .body') !== null")
+    assert browser.problems == []
+    browser.open(tmp_path / "many.html")
+    browser.evaluate(
+        "{ const c = document.getElementById('search'); c.value = 'since 1993'; c.dispatchEvent(new Event('input')); }"
+    )
+    browser.wait_for("document.getElementById('shown').textContent === '70 of 2800 records'")
+    assert browser.problems == []
+
+
+DIFFERENCES = [
+    # Gold, predicted, what is marked in each.
+    (
+        "SELECT name FROM users WHERE age > 30 ORDER BY name",
+        "select NAME, id from users where age >= 30",
+        [">", "ORDER BY", "name"],
+        [",", "id", ">="],
+    ),
+    ("SELECT 'a'", "SELECT 'A'", ["'a'"], ["'A'"]),
+    ("SELECT a -- why", "SELECT a /* how */", [], []),
+    ("SELECT 'open", "SELECT 1", ["'open"], ["1"]),
+    ('SELECT "my col", 1.5 FROM t', 'SELECT "my col", 2.5 FROM t', ["1.5"], ["2.5"]),
+    ("SELECT 1", "SELECT " + ", ".join(map(str, range(2100))), [], []),
+    ("SELECT länge FROM t", "SELECT laenge FROM t", ["länge"], ["laenge"]),
+]
+
+
+def test_marks_are_the_words_that_differ_and_no_character_is_lost(browser, tmp_path):
+    entries = [
+        Entry(Record("q", "CREATE TABLE t (a)", gold), predicted, predicted, False, (Judgement("execution", "wrong"),))
+        for gold, predicted, *_ in DIFFERENCES
+    ]
+    Report(("execution",), tuple(entries)).to_html(tmp_path / "r.html")
+    browser.open(tmp_path / "r.html")
+    for i, (*queries, in_gold, in_predicted) in enumerate(DIFFERENCES):
+        browser.evaluate(f"document.querySelectorAll('.record')[{i}].open = true")
+        browser.wait_for(f"document.querySelectorAll('.record')[{i}].querySelector('.body') !== null")
+        for side, sql, marked in zip((0, 1), queries, (in_gold, in_predicted), strict=True):
+            pre = f"document.querySelectorAll('.record')[{i}].querySelectorAll('section')[{side}].querySelector('pre')"
+            assert browser.evaluate(f"{pre}.textContent") == sql
+            assert browser.evaluate(f"[...{pre}.querySelectorAll('mark')].map(m => m.textContent)") == marked
+    kinds = "document.querySelectorAll('.record')[4].querySelector('pre').querySelectorAll('.{}')"
+    assert browser.evaluate(f"[...{kinds.format('k')}].map(n => n.textContent)") == ["SELECT", "FROM"]
+
+
 def test_one_system_without_groups(browser, tmp_path):
     system(5).to_html(tmp_path / "one.html")
     browser.open(tmp_path / "one.html")

@@ -11,7 +11,7 @@ from judging_reports import report as made
 import sqlquarry as sq
 from sqlquarry.artifacts import Generation, Judgement, Record
 from sqlquarry.errors import JudgingError
-from sqlquarry.judging import Report
+from sqlquarry.judging import Entry, Report
 from sqlquarry.judging.report.analysis import agreements, headline, slice_places
 
 RECORDS = [Record(f"question {i}", "CREATE TABLE t (a)", f"SELECT {i}", database=f"db{i % 2}") for i in range(6)]
@@ -68,7 +68,38 @@ def test_groups_keep_their_order_and_add_up():
 def test_summary_shows_interval_and_unjudged():
     text = report().summary()
     assert re.search(r"key +80\.0% +37\.6% – +96\.4% +5 +1", text)
-    assert "unjudged by key: no database (1)" in text
+    assert "unjudged by key: no database (1: #5)" in text
+
+
+def test_summary_names_the_records_of_each_reason_and_counts_the_rest():
+    entries = []
+    for reason in range(14):
+        for i in range(20 - reason):
+            record = Record("q", "CREATE TABLE t (a)", "SELECT 1", id=f"{reason}-{i}")
+            entries.append(Entry(record, "", "", False, (Judgement("execution", "unjudged", f"reason {reason}"),)))
+    lines = Report(("execution",), tuple(entries)).summary().splitlines()
+    assert "unjudged by execution: reason 0 (20: 0-0, 0-1, 0-2, 0-3, 0-4, …)" in lines
+    assert "unjudged for 4 other reasons (34)" in lines
+    assert len(lines) == 2 + 10 + 1
+
+
+def test_reports_are_compared_by_a_grader_that_both_have():
+    before, after = made("+---", exact="----"), made("+++-")
+    renamed = Report(("llm",), tuple(entry(i, {"llm": "correct"}) for i in range(4)))
+    turned = Report(
+        ("exact", "execution"),
+        tuple(e.__class__(e.record, e.answer, e.sql, e.truncated, e.judgements[::-1]) for e in before.entries),
+    )
+    assert after.compare(turned).fixed == after.compare(before).fixed == 2
+    assert turned.compare(after).broken == 2
+    with pytest.raises(JudgingError, match="share no grader"):
+        after.compare(renamed)
+
+
+def test_a_large_report_is_written_a_record_at_a_time(tmp_path):
+    some = report()
+    some.to_json(tmp_path / "r.json")
+    assert len((tmp_path / "r.json").read_text().splitlines()) == len(RECORDS) + 2
 
 
 def test_json_round_trip(tmp_path):

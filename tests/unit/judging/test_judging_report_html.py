@@ -21,13 +21,29 @@ def _analysis(monkeypatch):
     stand_in_for_analysis(monkeypatch)
 
 
-def data_of(page: str) -> dict:
-    packed = re.search(r'<div id="data" hidden>([^<]+)</div>', page)[1]
-    return json.loads(gzip.decompress(base64.b64decode(packed)))
+def parts_of(page: str) -> list[dict]:
+    """The index of the records, then their portions."""
+    packed = re.search(r'<div id="data" hidden>(.+?)</div></div>', page)[1]
+    return [
+        json.loads(gzip.decompress(base64.b64decode(part))) for part in re.findall(r"<div>([^<]+)", packed + "</div>")
+    ]
+
+
+def records_of(page: str) -> list[dict]:
+    index, *portions = parts_of(page)
+    records = [
+        record | {"schema": part["schemas"][record["schema"]]} for part in portions for record in part["records"]
+    ]
+    for place, record in enumerate(records):
+        record["question"] = index["questions"][place]
+        record["slices"] = {name: of[place] for name, of in index["slices"].items() if of[place] is not None}
+        for answer, mistakes, verdicts in zip(record["answers"], index["mistakes"], index["verdicts"], strict=True):
+            answer["mistake"], answer["verdicts"] = mistakes[place], "".join(column[place] for column in verdicts)
+    return records
 
 
 def visible(page: str) -> str:
-    return re.sub(r"<style>.*?</style>|<script>.*?</script>|<div id=\"data\".*?</div>", "", page, flags=re.DOTALL)
+    return re.sub(r"<style>.*?</style>|<script>.*?</script>|<div id=\"data\".*?</div></div>", "", page, flags=re.DOTALL)
 
 
 def test_nothing_that_a_model_wrote_can_run(tmp_path):
@@ -43,7 +59,7 @@ def test_nothing_that_a_model_wrote_can_run(tmp_path):
     assert not re.search(r"(?:src|href)=[\"']?(?!data:,)\w+:", page), "the page must not load anything"
     assert "default-src 'none'" in page
     assert "innerHTML" not in page
-    assert data_of(page)["records"][0]["question"] == EVIL
+    assert records_of(page)[0]["question"] == EVIL
 
 
 def test_the_headline_needs_no_script(tmp_path):
@@ -100,19 +116,18 @@ def test_what_the_script_shows_is_all_there(tmp_path):
     unknown = Entry(Record("q", "CREATE TABLE t (a, b)"), "", "", False, (Judgement("execution", "unjudged", "no"),))
     entries = (entry(0, {"execution": "correct"}), dataclasses.replace(changed, record=twice), unknown)
     Report(("execution",), entries).to_html(tmp_path / "r.html", group=lambda record: str(len(record.question)))
-    data = data_of((tmp_path / "r.html").read_text())
-    first, second, third = data["records"]
-    assert len(data["schemas"]) == 1, "equal schemas are stored once"
-    assert "".join(piece[1:] for piece in second["answers"][0]["sql"]) == "SELECT a FROM t WHERE c = 1"
-    assert [piece for piece in second["answers"][0]["sql"] if piece[0].isupper() or piece[0] == "_"] == ["_c"]
-    assert "_b" in second["gold"]
-    assert ["".join(piece[1:] for piece in query) for query in second["alternatives"]] == ["SELECT 7"]
+    page = (tmp_path / "r.html").read_text()
+    first, second, third = records_of(page)
+    assert len(parts_of(page)[1]["schemas"]) == 1, "equal schemas are stored once"
+    assert second["answers"][0]["sql"] == "SELECT a FROM t WHERE c = 1"
+    assert second["alternatives"] == ["SELECT 7"]
+    assert [record["answers"][0]["verdicts"] for record in (first, second, third)] == ["c", "w", "u"]
     assert second["answers"][0]["whole"] == "Here:\nSELECT a"
     assert (second["answers"][0]["cut"], second["answers"][0]["mistake"]) == (True, "truncated")
     assert first["slices"] == {"group": "10", "joins": "1", "database": "db0"}
     assert first["answers"][0]["whole"] == "", "an answer that is the query alone is not shown twice"
     assert first["result"] == {"columns": ["a", "b"], "rows": [[0, None], [2, "x"]], "count": 2}
-    assert (third["gold"], third["answers"][0]["sql"]) == ([], [])
+    assert (third["gold"], third["answers"][0]["sql"]) == ("", "")
 
 
 def test_nothing_judged_shows_no_number(tmp_path):
@@ -134,9 +149,18 @@ def test_a_thousand_records_with_large_results_stay_below_a_megabyte(tmp_path):
         entries.append(dataclasses.replace(item, judgements=(Judgement("execution", "wrong", "other", details),)))
     Report(("execution",), tuple(entries)).to_html(tmp_path / "r.html")
     assert (tmp_path / "r.html").stat().st_size < 1_000_000
-    shown = data_of((tmp_path / "r.html").read_text())["records"][999]["result"]
+    shown = records_of((tmp_path / "r.html").read_text())[999]["result"]
     assert len(shown["rows"]) < 10, "rows were left out"
     assert shown["count"] == 10, "and the page says how many there were"
+
+
+def test_records_are_packed_in_portions_behind_an_index(tmp_path):
+    Report(("execution",), tuple(entry(i, {"execution": "correct"}) for i in range(1201))).to_html(tmp_path / "r.html")
+    index, *portions = parts_of((tmp_path / "r.html").read_text())
+    assert [len(portion["records"]) for portion in portions] == [500, 500, 201]
+    assert index["portion"] == 500
+    assert len(index["questions"]) == 1201
+    assert index["verdicts"] == [["c" * 1201]]
 
 
 def luminance(colour: str) -> float:

@@ -1,5 +1,6 @@
 """Intervals and tests against scipy's."""
 
+import functools
 import math
 import random
 
@@ -134,27 +135,27 @@ def test_comparisons_without_changes_or_records_still_tell_how_sure_they_are():
     assert "+10.0 points" in str(paired_comparison([False] * 2 + [True] * 18, [True] * 20))
 
 
-@pytest.mark.parametrize(("n", "discordant"), [(200, 0.3), (600, 0.2), (2000, 0.1)])
+@pytest.mark.parametrize(("n", "discordant"), [(40, 0.5), (200, 0.3), (629, 0.12), (600, 0.2), (2000, 0.1)])
 def test_the_detectable_difference_is_found_four_times_in_five(n, discordant):
     difference = detectable_difference(n, discordant)
-    power = 0.0
-    for m in range(1, n + 1):  # m records on which only one is right; of these, `fixed` favour the better system
-        chance = stats.binom.pmf(m, n, discordant)
-        if chance > 1e-9:
-            fixed = np.arange(m + 1)
-            found = abs(2 * fixed - m) > 1.96 * math.sqrt(m)  # the test in the normal form that Connor assumes
-            power += chance * stats.binom.pmf(fixed, m, (1 + difference / discordant) / 2)[found].sum()
-    assert power == pytest.approx(0.8, abs=0.02)
+    draw = np.random.default_rng(0)
+    both = (1 - max(discordant, difference)) / 2
+    better, worse = (max(discordant, difference) + difference) / 2, (max(discordant, difference) - difference) / 2
+    p_value = functools.cache(sign_test)
+    counts = draw.multinomial(n, [better, worse, both, both], size=20_000).tolist()
+    found = sum(p_value(fixed, broken) <= 0.05 for fixed, broken, *_ in counts) / len(counts)
+    assert 0.79 < found < 0.825, "the exact test moves in steps, so the power may be a little more than 0.8"
 
 
-@given(st.integers(1, 10_000), st.floats(0, 1))
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 3_000), st.floats(0, 1))
 def test_more_records_detect_less(n, discordant):
     difference = detectable_difference(n, discordant)
     assert 0 < difference <= 1
-    assert detectable_difference(4 * n, discordant) <= difference + 1e-12
-    if 1 / n <= difference <= discordant < 1:  # Connor's own form
+    assert detectable_difference(4 * n, discordant) <= difference + 2e-4
+    if n >= 200 and 0.1 <= discordant <= 0.9:  # Connor's normal form is near it, and a little too hopeful
         needed = (1.959964 * discordant**0.5 + 0.841621 * (discordant - difference**2) ** 0.5) ** 2 / difference**2
-        assert needed == pytest.approx(n, rel=1e-3)
+        assert 0.75 * n < needed < 1.02 * n
 
 
 def test_detectable_difference_refuses_impossible_shares():

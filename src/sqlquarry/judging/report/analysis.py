@@ -167,6 +167,21 @@ def agreements(report: Report) -> list[Agreement]:
     return found
 
 
+def shared_grader(before: Report, after: Report) -> str:
+    """The first grader of `after` that `before` has, too.
+
+    Raises:
+        JudgingError: they share none.
+    """
+    for grader in after.graders:
+        if grader in before.graders:
+            return grader
+    raise JudgingError(
+        f"the reports share no grader: one has {', '.join(before.graders)}, the other {', '.join(after.graders)}. "
+        "Judge both systems with the same grader."
+    )
+
+
 def compare(
     before: Report,
     after: Report,

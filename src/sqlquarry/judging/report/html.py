@@ -1,7 +1,9 @@
 """Write reports as one self-contained page: no network, light and dark, readable on a phone.
 
-Headline, charts and comparison are plain HTML. The records are data, compressed, that the page's script shows as the
-reader asks for them: 1,000 records stay below 1 MB.
+Headline, charts and comparison are plain HTML. The records are compressed data. An index holds what the filters need:
+questions, verdicts, error classes and slices. Portions of 500 records hold the rest. The script unpacks a portion when
+one of its records is opened or searched, and works out colours and differences in SQL. So 1,000 records stay below
+1 MB, and a page of 30,000 opens at once.
 """
 
 from __future__ import annotations
@@ -20,13 +22,13 @@ from sqlquarry.extras import require
 from sqlquarry.judging.drift import drift
 from sqlquarry.judging.report import analysis
 from sqlquarry.judging.report.model import Entry, Report
-from sqlquarry.judging.report.sql_pieces import Piece, diffed, pieces
 from sqlquarry.judging.statistics import p_text
 from sqlquarry.judging.storable import storable
 from sqlquarry.text import visible
 
 _HERE = Path(__file__).parent
-_PAGE_BYTES = 1_000_000
+_PAGE_BYTES, _RECORD_BYTES = 1_000_000, 1_000  # of data: this much for 1,000 records, and this much for each one more
+_PORTION = 500  # records
 _SHOWN_ROWS = (10, 3, 0)  # of each result; fewer where the page would be larger
 _SHOWN_CHARACTERS = 120
 
@@ -87,12 +89,8 @@ def write_html(
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     }
     template = environment.from_string((_HERE / "page.html.j2").read_text(encoding="utf-8"))
-    for rows in _SHOWN_ROWS:
-        data = _compressed(storable(_data(reports, mistakes, slices, rows), text=visible))
-        page = template.render(**shown, data=data).encode("utf-8", errors="backslashreplace")
-        if len(page) < _PAGE_BYTES:
-            break
-    write_atomically(Path(path), page)
+    data = _index(reports, mistakes, slices), *_portions(reports)
+    write_atomically(Path(path), template.render(**shown, data=data).encode("utf-8", errors="backslashreplace"))
 
 
 def _system(name: str, report: Report) -> dict[str, Any]:
@@ -132,64 +130,79 @@ def _mistake_counts(mistakes: Mapping[str, list[str | None]]) -> list[tuple[str,
     return [(name, [count[name] for count in counts]) for name in names]
 
 
-def _data(
-    reports: Mapping[str, Report],
-    mistakes: Mapping[str, list[str | None]],
-    slices: Mapping[str, Mapping[str, Any]],
-    rows: int,
-) -> dict[str, Any]:
-    """What the script shows: one item per record, schemas once each."""
+def _index(
+    reports: Mapping[str, Report], mistakes: Mapping[str, list[str | None]], slices: Mapping[str, Mapping[str, Any]]
+) -> str:
+    """What the page must know of all records before one is opened: one list a property, in the order of the records."""
     first = next(iter(reports.values()))
-    schemas: dict[tuple[str, str], int] = {}
-    labels: list[dict[str, str]] = [{} for _ in first.entries]
+    of_slices: dict[str, list[str | None]] = {name: [None] * len(first.entries) for name in slices}
     for name, buckets in slices.items():
         for bucket, item in buckets.items():
-            for i in item["places"]:
-                labels[i][name] = bucket
+            for place in item["places"]:
+                of_slices[name][place] = bucket
+    return _compressed(
+        {
+            "systems": list(reports),
+            "graders": first.graders,
+            "portion": _PORTION,
+            "questions": [entry.record.question for entry in first.entries],
+            "slices": of_slices,
+            "mistakes": list(mistakes.values()),
+            # The first letters of the verdicts, by system and grader.
+            "verdicts": [
+                ["".join(entry.judgements[i].verdict[0] for entry in report.entries) for i in range(len(first.graders))]
+                for report in reports.values()
+            ],
+        }
+    )
+
+
+def _portions(reports: Mapping[str, Report]) -> list[str]:
+    """The rest of the records, some at a time, with as many rows of results as the page has room for."""
+    count = len(next(iter(reports.values())).entries)
+    limit = max(_PAGE_BYTES, _RECORD_BYTES * count)
+    portions: list[str] = []
+    for rows in _SHOWN_ROWS:
+        portions = []
+        for start in range(0, count, _PORTION):
+            portions.append(_compressed(_portion(reports, slice(start, start + _PORTION), rows)))
+            size = sum(map(len, portions))
+            # A portion tells what all will take.
+            if rows and size * count > limit * min(count, start + _PORTION):
+                break
+        else:
+            break
+    return portions
+
+
+def _portion(reports: Mapping[str, Report], places: slice, rows: int) -> dict[str, Any]:
+    """What is shown of these records when they are opened; schemas once each."""
+    schemas: dict[str, int] = {}
     records = []
-    for i, entry in enumerate(first.entries):
-        record = entry.record
-        answers = [report.entries[i] for report in reports.values()]
-        # Without a gold query there is nothing to differ from.
-        pairs = [diffed(record.sql or answer.sql, answer.sql, record.dialect) for answer in answers]
+    for answers in zip(*(report.entries[places] for report in reports.values()), strict=True):
+        record = answers[0].record
         records.append(
             {
-                "question": record.question,
-                "schema": schemas.setdefault((record.schema, record.dialect), len(schemas)),
-                "gold": _coded(pairs[-1][0]) if record.sql else [],
-                "alternatives": [_coded(pieces(sql, record.dialect)) for sql in record.alternatives],
-                "meta": [text for text in (record.id, "database" not in labels[i] and record.database) if text],
-                "slices": labels[i],
+                "schema": schemas.setdefault(record.schema, len(schemas)),
+                "gold": record.sql or "",
+                "alternatives": record.alternatives,
+                "meta": [text for text in (record.id, record.database) if text],
                 "result": _result(answers[-1].judgements, "gold", rows),
-                "answers": [
-                    _answer(answer, predicted, classes[i], rows)
-                    for answer, (_, predicted), classes in zip(answers, pairs, mistakes.values(), strict=True)
-                ],
+                "answers": [_answer(answer, rows) for answer in answers],
             }
         )
-    return {
-        "systems": list(reports),
-        "graders": first.graders,
-        "schemas": [_coded(pieces(schema, dialect)) for schema, dialect in schemas],
-        "records": records,
-    }
+    return {"schemas": list(schemas), "records": records}
 
 
-def _answer(entry: Entry, predicted: list[Piece], mistake: str | None, rows: int) -> dict[str, Any]:
+def _answer(entry: Entry, rows: int) -> dict[str, Any]:
     return {
-        "sql": _coded(predicted) if entry.sql else [],
+        "sql": entry.sql,
         # Most answers are the query and nothing else.
         "whole": "" if entry.answer.strip().rstrip(";").rstrip() == entry.sql.rstrip(";") else entry.answer,
         "cut": entry.truncated,
-        "mistake": mistake or "",
-        "verdicts": [judgement.verdict for judgement in entry.judgements],
         "reasons": [judgement.reason for judgement in entry.judgements],
         "result": _result(entry.judgements, "predicted", rows),
     }
-
-
-def _coded(found: list[Piece]) -> list[str]:
-    return [piece.coded for piece in found]
 
 
 def _result(judgements: tuple[Judgement, ...], side: str, rows: int) -> dict[str, Any] | None:
@@ -216,9 +229,9 @@ def _cell(value: Any) -> Any:
 
 
 def _compressed(data: Mapping[str, Any]) -> str:
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = json.dumps(storable(data, text=visible), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     # No time stamp: the same report gives the same bytes. Half of an emoji becomes its JSON escape.
-    return base64.b64encode(gzip.compress(text.encode("utf-8", "backslashreplace"), mtime=0)).decode()
+    return base64.b64encode(gzip.compress(text.encode("utf-8", "backslashreplace"), 6, mtime=0)).decode()
 
 
 def _indented(about: Mapping[str, Any]) -> str:

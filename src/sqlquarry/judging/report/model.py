@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from sqlquarry.artifacts import Judgement, Record, write_json
+from sqlquarry.artifacts import Judgement, Record, write_atomically
 from sqlquarry.errors import JudgingError, SQLQuarryError
 from sqlquarry.judging.statistics import Estimate, PairedComparison, clustered_estimate, estimate
 from sqlquarry.judging.storable import storable
@@ -21,6 +22,7 @@ if TYPE_CHECKING:  # these modules import this one
 
 REPORT_VERSION = 2
 _MAX_VALUES = 100_000_000  # those of a million judged records, each with its details
+_SHOWN_REASONS, _SHOWN_NAMES = 10, 5  # in a summary
 _READABLE_VERSIONS = (1, REPORT_VERSION)  # 1 is the same without `about` and alternative gold queries
 
 
@@ -146,15 +148,15 @@ class Report:
 
         Args:
             other: the report of the system to compare with, on the same records.
-            grader: whose verdicts; None is the first grader.
+            grader: whose verdicts; None is the first grader of this report that the other one has, too.
             cluster_by: as in `accuracy`; for the interval of the difference.
 
         Raises:
             JudgingError: the reports are not of the same records, or one has no such grader.
         """
-        from sqlquarry.judging.report.analysis import compare
+        from sqlquarry.judging.report.analysis import compare, shared_grader
 
-        return compare(other, self, grader=grader or self.graders[0], cluster_by=cluster_by)
+        return compare(other, self, grader=grader or shared_grader(other, self), cluster_by=cluster_by)
 
     def compare_slices(
         self,
@@ -168,9 +170,9 @@ class Report:
         Raises:
             JudgingError: the reports are not of the same records, or one has no such grader.
         """
-        from sqlquarry.judging.report.analysis import compare_slices
+        from sqlquarry.judging.report.analysis import compare_slices, shared_grader
 
-        return compare_slices(other, self, by, grader=grader or self.graders[0])
+        return compare_slices(other, self, by, grader=grader or shared_grader(other, self))
 
     def summary(self) -> str:
         """A plain-text table: one line per grader, then why records are unjudged."""
@@ -189,18 +191,36 @@ class Report:
             lines.append(f"answers cut at the token limit: {truncated}")
         if self.about.get("stopped"):
             lines.append(f"stopped: {self.about['stopped']}; {self.about.get('left', 0)} records are not judged")
-        reasons = Counter(
-            f"{judgement.grader}: {judgement.reason}"
-            for entry in self.entries
-            for judgement in entry.judgements
-            if judgement.verdict == "unjudged"
-        )
-        lines += [f"unjudged by {reason} ({count})" for reason, count in reasons.most_common(5)]
-        return "\n".join(visible(line, one_line=True) for line in lines)
+        return "\n".join(visible(line, one_line=True) for line in (*lines, *self._unjudged_lines()))
+
+    def _unjudged_lines(self) -> Iterator[str]:
+        """Why records are unjudged: the most common reasons with some of their records, then the number of others."""
+        records: dict[str, list[str]] = {}
+        for i, entry in enumerate(self.entries, start=1):
+            for judgement in entry.judgements:
+                if judgement.verdict == "unjudged":
+                    name = entry.record.id or f"#{i}"
+                    records.setdefault(f"{judgement.grader}: {judgement.reason}", []).append(name)
+        by_count = sorted(records.items(), key=lambda item: -len(item[1]))
+        for reason, names in by_count[:_SHOWN_REASONS]:
+            shown = ", ".join(names[:_SHOWN_NAMES]) + (", …" if len(names) > _SHOWN_NAMES else "")
+            yield f"unjudged by {reason} ({len(names)}: {shown})"
+        if others := by_count[_SHOWN_REASONS:]:
+            yield f"unjudged for {len(others)} other reasons ({sum(len(names) for _, names in others)})"
 
     def to_json(self, path: str | Path) -> None:
-        """Write the report, atomically; `from_json` reads it back. Values that JSON cannot hold are written as text."""
-        write_json(Path(path), {"version": REPORT_VERSION, **storable(self)})
+        """Write the report, atomically, one line for each record; `from_json` reads it back.
+
+        Values that JSON cannot hold are written as text.
+        """
+        write_atomically(Path(path), self._lines())
+
+    def _lines(self) -> Iterator[bytes]:
+        head = {"version": REPORT_VERSION, "graders": self.graders, "about": self.about}
+        yield _json(head)[:-1] + b', "entries": ['
+        for i, entry in enumerate(self.entries):
+            yield (b",\n" if i else b"\n") + _json(entry)
+        yield b"\n]}\n"
 
     @classmethod
     def from_json(cls, path: str | Path) -> Self:
@@ -288,6 +308,11 @@ class Report:
         if grader not in self.graders:
             raise JudgingError(f"this report has no grader {grader!r}, only {', '.join(self.graders)}")
         return self.graders.index(grader)
+
+
+def _json(content: Any) -> bytes:
+    # What UTF-8 cannot hold (half of an emoji, cut at a token limit) becomes the JSON escape of the same form.
+    return json.dumps(storable(content), ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace")
 
 
 def _entry(content: Mapping[str, Any]) -> Entry:

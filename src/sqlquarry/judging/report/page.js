@@ -1,6 +1,6 @@
 "use strict";
 (async () => {
-  const AT_ONCE = 100;
+  const AT_ONCE = 100, READ_AT_ONCE = 5;
   const MARKS = { correct: "✓", wrong: "✗", unjudged: "?" };
   const $ = (id) => document.getElementById(id);
   const chips = [...document.querySelectorAll("[data-verdict]")];
@@ -13,21 +13,65 @@
     return node;
   }
 
-  async function unpack() {
-    const bytes = Uint8Array.from(atob($("data").textContent), (sign) => sign.charCodeAt(0));
+  async function unpack(packed) {
+    const bytes = Uint8Array.from(atob(packed.textContent), (sign) => sign.charCodeAt(0));
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
     return JSON.parse(await new Response(stream).text());
   }
 
-  // A piece is its kind and its text; the kind is in upper case, or "_", where the other query differs.
-  function sql(pieces, className) {
-    const box = make("pre", className);
-    for (const piece of pieces) {
-      const kind = piece[0], text = piece.slice(1);
-      const changed = kind === "_" || (kind >= "A" && kind <= "Z");
-      const plain = kind === " " || kind === "_";
+  // Comments, strings, quoted names, numbers, words, white space, signs: as every dialect writes them.
+  const TOKEN = new RegExp([
+    "(?<c>--[^\\n]*|/\\*[^]*?(?:\\*/|$))", "(?<s>'(?:[^']|'')*(?:'|$))", "(?<q>\"[^\"]*(?:\"|$)|`[^`]*(?:`|$))",
+    "(?<n>\\b\\d[\\w.]*)", "(?<w>(?:ORDER|GROUP|PARTITION)\\s+BY\\b|[\\p{L}_][\\p{L}\\p{N}_$]*)",
+    "(?<b>\\s+)", "[<>=!|:]+", "[^]"].join("|"), "giu");
+  const KEYWORDS = new Set(`ADD ALL ALTER AND AS ASC BETWEEN BY CASE CHECK COLLATE CREATE CROSS DEFAULT DELETE DESC DISTINCT
+    DROP ELSE END ESCAPE EXCEPT EXISTS FALSE FETCH FILTER FOR FOREIGN FROM FULL GLOB GROUP HAVING ILIKE IN INNER INSERT
+    INTERSECT INTERVAL INTO IS JOIN KEY LATERAL LEFT LIKE LIMIT NATURAL NOT NULL NULLS OFFSET ON OR ORDER OUTER OVER
+    PARTITION PRIMARY QUALIFY RECURSIVE REFERENCES RIGHT ROWS SELECT SET TABLE THEN TRUE UNION UNIQUE UPDATE USING VALUES
+    VIEW WHEN WHERE WINDOW WITH`.split(/\s+/));
+  const LONGEST_DIFFERENCE = 2000; // tokens; comparing takes their product
+
+  function tokens(text) {
+    const found = [...text.matchAll(TOKEN)].map((match) => {
+      const kind = Object.keys(match.groups).find((name) => match.groups[name] !== undefined) ?? "";
+      return { text: match[0], kind, key: kind === "s" ? match[0] : match[0].toUpperCase().replace(/\s+/g, " ") };
+    });
+    found.forEach((token, i) => {
+      if (token.kind === "q") token.kind = "";
+      if (token.kind !== "w") return;
+      token.kind = KEYWORDS.has(token.key.split(" ")[0]) ? "k" : found[i + 1]?.text === "(" ? "f" : "";
+    });
+    return found;
+  }
+
+  // Mark in both queries what the other one lacks (the longest common subsequence stays unmarked).
+  function difference(first, second) {
+    const counts = (token) => token.kind !== "b" && token.kind !== "c";
+    let a = first.filter(counts), b = second.filter(counts);
+    if (Math.max(a.length, b.length) > LONGEST_DIFFERENCE) return;
+    while (a.length && b.length && a[0].key === b[0].key) { a.shift(); b.shift(); }
+    while (a.length && b.length && a.at(-1).key === b.at(-1).key) { a.pop(); b.pop(); }
+    const width = b.length + 1;
+    const longest = new Uint16Array((a.length + 1) * width);
+    for (let i = a.length - 1; i >= 0; i--) {
+      for (let j = b.length - 1; j >= 0; j--) {
+        longest[i * width + j] = a[i].key === b[j].key ? longest[(i + 1) * width + j + 1] + 1
+          : Math.max(longest[(i + 1) * width + j], longest[i * width + j + 1]);
+      }
+    }
+    for (let i = 0, j = 0; i < a.length || j < b.length;) {
+      if (i < a.length && j < b.length && a[i].key === b[j].key) { i++; j++; }
+      else if (j >= b.length || (i < a.length && longest[(i + 1) * width + j] >= longest[i * width + j + 1])) a[i++].changed = true;
+      else b[j++].changed = true;
+    }
+  }
+
+  function sql(found) {
+    const box = make("pre");
+    for (const { text, kind, changed } of found) {
+      const plain = !kind || kind === "b";
       if (!changed && plain) box.append(text);
-      else box.append(make(changed ? "mark" : "span", plain ? "" : kind.toLowerCase(), text));
+      else box.append(make(changed ? "mark" : "span", plain ? "" : kind, text));
     }
     return box;
   }
@@ -54,44 +98,66 @@
       make("p", "note", shown < outcome.count ? `${shown ? `first ${shown} of ` : ""}${count}` : count));
   }
 
-  function body(record) {
+  function body(place, record, schemas) {
     const last = record.answers.at(-1);
-    const slices = Object.entries(record.slices).map(([name, bucket]) => `${name}: ${bucket}`);
-    const gold = make("section", "gold", make("h4", "", "Gold"),
-      record.gold.length ? sql(record.gold) : make("p", "note", "no gold SQL"),
-      ...record.alternatives.map((pieces) => make("div", "", make("p", "note", "also accepted"), sql(pieces))),
+    const slices = Object.entries(index.slices).filter(([, buckets]) => buckets[place] !== null)
+      .map(([name, buckets]) => `${name}: ${buckets[place]}`);
+    const gold = tokens(record.gold);
+    const predicted = record.answers.map((answer) => tokens(answer.sql));
+    // Without a gold query there is nothing to differ from.
+    if (record.gold) predicted.forEach((found, i) => difference(i < predicted.length - 1 ? tokens(record.gold) : gold, found));
+    const reference = make("section", "gold", make("h4", "", "Gold"),
+      record.gold ? sql(gold) : make("p", "note", "no gold SQL"),
+      ...record.alternatives.map((text) => make("div", "", make("p", "note", "also accepted"), sql(tokens(text)))),
       result(record.result, last.result),
-      make("p", "note", [...record.meta, ...slices].join(" · ")),
-      folded("schema", sql(data.schemas[record.schema])));
-    const answers = record.answers.map((answer, i) => make("section", "", make("h4", "", data.systems[i]),
-      answer.sql.length ? sql(answer.sql) : make("p", "note", "no SQL in the answer"),
-      ...answer.verdicts.map((verdict, g) => make("p", "", badge(verdict, data.graders[g]), " ", answer.reasons[g])),
-      answer.mistake && make("p", "note", `error class: ${answer.mistake}`),
+      make("p", "note", [...record.meta.filter((text) => !slices.includes(`database: ${text}`)), ...slices].join(" · ")),
+      folded("schema", sql(tokens(schemas[record.schema]))));
+    const answers = record.answers.map((answer, i) => make("section", "", make("h4", "", index.systems[i]),
+      answer.sql ? sql(predicted[i]) : make("p", "note", "no SQL in the answer"),
+      ...index.graders.map((name, g) => make("p", "", badge(verdict(place, i, g), name), " ", answer.reasons[g])),
+      index.mistakes[i][place] && make("p", "note", `error class: ${index.mistakes[i][place]}`),
       answer.cut ? make("p", "", make("span", "verdict cut", "cut at the token limit")) : null,
       answer.reasons.some((reason) => answer.result?.error && reason.includes(answer.result.message))
         ? null : result(answer.result, record.result),
       answer.whole && folded("whole answer", make("pre", "", answer.whole))));
-    return make("div", "body", gold, ...answers);
+    return make("div", "body", reference, ...answers);
   }
 
-  function row(record, place) {
-    const badges = record.answers.map((answer, i) => {
-      const verdict = answer.verdicts[grader()];
-      return badge(verdict, data.systems.length > 1 ? data.systems[i] : verdict);
-    });
-    const mistake = record.answers[system()].mistake;
+  function row(place) {
+    const badges = index.systems.map((name, i) =>
+      badge(verdict(place, i, grader()), index.systems.length > 1 ? name : verdict(place, i, grader())));
+    const mistake = index.mistakes[system()][place];
     const item = make("details", "record", make("summary", "", make("span", "place", String(place + 1)),
-      make("span", "question", record.question), mistake && make("span", "tag", mistake), ...badges));
-    item.addEventListener("toggle", () => item.childElementCount > 1 || item.append(body(record)));
+      make("span", "question", index.questions[place]), mistake && make("span", "tag", mistake), ...badges));
+    item.addEventListener("toggle", async () => {
+      const { records, schemas } = await portion(Math.floor(place / index.portion));
+      if (item.childElementCount === 1) item.append(body(place, records[place % index.portion], schemas));
+    });
     return item;
   }
 
+  // A portion of the records is unpacked once, when one of them is looked at.
+  const unpacked = [];
+  const portion = (number) => (unpacked[number] ??= unpack(packed[number + 1]));
+
   const system = () => Number($("system").value);
   const grader = () => Number($("grader").value);
-  const plain = (pieces) => pieces.map((piece) => piece.slice(1)).join("");
-  const text = (record) => (record.text ??= [record.question, plain(record.gold), ...record.meta,
-    ...record.alternatives.map(plain), ...record.answers.flatMap((a) => [plain(a.sql), a.whole, ...a.reasons, a.mistake]),
-  ].join("\n").toLowerCase());
+  const VERDICTS = { c: "correct", w: "wrong", u: "unjudged" };
+  const verdict = (place, i, g) => VERDICTS[index.verdicts[i][g][place]];
+
+  // What a search looks at, by place; empty until something is searched.
+  const texts = [];
+  async function read() {
+    for (let number = 0; number < packed.length - 1; number++) {
+      if (texts[number * index.portion] !== undefined) continue;
+      (await portion(number)).records.forEach((record, i) => {
+        const place = number * index.portion + i;
+        texts[place] = [index.questions[place], record.gold, ...record.meta, ...record.alternatives,
+          ...index.mistakes.map((found) => found[place]), ...record.answers.flatMap((a) => [a.sql, a.whole, ...a.reasons]),
+        ].join("\n").toLowerCase();
+      });
+    }
+  }
 
   const has = {
     all: () => true,
@@ -99,32 +165,39 @@
     broken: ([first, , last]) => first === "correct" && last === "wrong",
     disagree: (_, verdicts) => verdicts.includes("correct") && verdicts.includes("wrong"),
   };
-  function matches(record, verdict) {
-    const of = (answer) => answer.verdicts[grader()];
-    const own = of(record.answers[system()]);
-    const test = has[verdict] ?? (() => own === verdict);
-    return test([of(record.answers[0]), own, of(record.answers.at(-1))], record.answers[system()].verdicts);
+  function matches(place, wanted) {
+    const of = (i) => verdict(place, i, grader());
+    const test = has[wanted] ?? (() => of(system()) === wanted);
+    return test([of(0), of(system()), of(index.systems.length - 1)], index.graders.map((_, g) => verdict(place, system(), g)));
   }
 
   let wanted = "all";
   let found = [];
-  let data;
+  let index;
+  let searches = 0;
+
+  async function search() {
+    const mine = ++searches;
+    if ($("search").value.trim() && texts.length < index.questions.length) {
+      $("shown").textContent = "reading the records …";
+      await read();
+    }
+    if (mine === searches) filter();
+  }
 
   function filter() {
     const words = $("search").value.toLowerCase().split(/\s+/).filter(Boolean);
     const slice = $("slice").value, mistake = $("mistake").value;
-    const rest = data.records.map((_, place) => place).filter((place) => {
-      const record = data.records[place];
-      return (!slice || Object.entries(record.slices).some(([name, bucket]) => `${name}: ${bucket}` === slice)) &&
-        (!mistake || record.answers[system()].mistake === mistake) && words.every((word) => text(record).includes(word));
-    });
-    found = rest.filter((place) => matches(data.records[place], wanted));
+    const rest = index.questions.map((_, place) => place).filter((place) =>
+      (!slice || Object.entries(index.slices).some(([name, buckets]) => `${name}: ${buckets[place]}` === slice)) &&
+      (!mistake || index.mistakes[system()][place] === mistake) && words.every((word) => texts[place].includes(word)));
+    found = rest.filter((place) => matches(place, wanted));
     for (const chip of chips) {
       const verdict = chip.dataset.verdict;
       chip.setAttribute("aria-pressed", String(verdict === wanted));
-      chip.querySelector("small").textContent = rest.filter((place) => matches(data.records[place], verdict)).length;
+      chip.querySelector("small").textContent = rest.filter((place) => matches(place, verdict)).length;
     }
-    $("shown").textContent = `${found.length} of ${data.records.length} records`;
+    $("shown").textContent = `${found.length} of ${index.questions.length} records`;
     $("nothing").hidden = found.length > 0;
     $("clear").hidden = wanted === "all" && !slice && !mistake && !words.length;
     $("list").replaceChildren();
@@ -133,7 +206,7 @@
 
   function more() {
     const shown = $("list").childElementCount;
-    $("list").append(...found.slice(shown, shown + AT_ONCE).map((place) => row(data.records[place], place)));
+    $("list").append(...found.slice(shown, shown + AT_ONCE).map(row));
     $("end").hidden = $("list").childElementCount >= found.length;
   }
 
@@ -141,11 +214,13 @@
     const [name, ...value] = change.split("=");
     if (name === "verdict") wanted = value[0];
     else $(name).value = value.join("=");
-    filter();
+    search();
   }
 
+  const packed = [...$("data").children];
   try {
-    data = await unpack();
+    index = await unpack(packed[0]);
+    if (packed.length <= READ_AT_ONCE) await read();
   } catch (error) {
     $("nothing").textContent = `This browser cannot show the records (${error.message}). Use one of 2023 or newer.`;
     $("nothing").hidden = false;
@@ -157,7 +232,7 @@
       if (!$("tools").contains(button)) $("records").scrollIntoView({ behavior: "smooth" });
     });
   }
-  for (const id of ["search", "slice", "mistake", "system", "grader"]) $(id).addEventListener("input", filter);
+  for (const id of ["search", "slice", "mistake", "system", "grader"]) $(id).addEventListener("input", search);
   $("more").addEventListener("click", more);
   $("clear").addEventListener("click", () => {
     for (const id of ["search", "slice", "mistake"]) $(id).value = "";

@@ -1,0 +1,256 @@
+"""What models really return around SQL: every wrapping, then random ones."""
+
+import time
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from sqlquarry import Record
+from sqlquarry.judging import ExactGrader, SQLJudge, extract_sql
+from sqlquarry.judging.extraction import ANSWER_LIMIT
+
+QUERY = "SELECT city FROM shops WHERE rent > 900"
+
+PROSE = [
+    "In this query, shops are filtered by rent.",
+    "As you can see, only one column is needed.",
+    "Using the rent column, we keep the dear ones.",
+    "When run, this gives the cities",
+    "With this you get the cities",
+    "On execution it returns three rows.",
+    "And that is it!",
+    "(This assumes that rent is a number)",
+    "From the table shops we take cities.",
+    "Where rent is unknown, the shop is left out.",
+    "Set the limit as you need it.",
+    "Or, if you prefer, use a view.",
+    "Not all shops are returned.",
+    "Order does not matter here.",
+    "Join is not needed here",
+    "Having run it, you see cities.",
+    "Let me know if you need more.",
+    "Note: rent is per month",
+    "Explanation:\nrents above 900",
+    "### Why\nrents",
+    "Human: and the names?",
+    "| city |\n|------|\n| Graz |",
+    "- It keeps dear shops",
+    "* The filter is on rent",
+    "1. It reads shops",
+    "It doesn't use an index",
+    "In SQL, text is put between '.",
+    "This selects `city` from `shops` where rent > 900.",
+    "Die Abfrage liefert alle teuren Läden.",
+    "Cette requête renvoie les villes.",
+    "这个查询返回城市。",
+    "Done!",
+]
+
+
+@pytest.mark.parametrize("prose", PROSE)
+@pytest.mark.parametrize("between", ["\n", "\n\n", ";\n", ". "])
+def test_prose_after_the_query_is_cut_off(prose, between):
+    if between == ". " and not prose[0].isalpha():
+        between = ".\n"
+    assert extract_sql(QUERY + between + prose) == QUERY
+    assert extract_sql(f"The answer is:\n{QUERY}{between}{prose}") == QUERY
+
+
+WRAPPED = [
+    "The answer is {}.",
+    "You can use {} to get them.",
+    "Run {}!",
+    "**{}**",
+    "**Answer:** **{}**",
+    "I would use “{}” here.",
+    "The query ({}) works.",
+    "(Query: {})",
+    "SQL: {}",
+    "> {}",
+    "1) {}",
+    "sql\n{}",
+    "SQLQuery: {}\nSQLResult: [('Graz',)]\nAnswer: Graz",
+    "The query (see below):\n\n    {}\n\nworks.",
+    "<sql>{}</sql>",
+    "<answer>\n```sql\n{}\n```\n</answer>",
+    "<SQL_Query>{}</SQL_Query> as asked",
+    "{}</answer>",
+    "{}\n</s>",
+    "<thinking>\nSELECT city FROM malls? I don't think so.\n</thinking>\n{}",
+    "<reasoning>rent is a number</reasoning>{}",
+    "Perhaps SELECT 1, but no.</thinking>\n{}",
+    "<|channel|>analysis<|message|>SELECT 1<|end|><|start|>assistant<|channel|>final<|message|>{}<|return|>",
+    "First:\n```sql\nSELECT town FROM shops\n```\nThat column is wrong. The corrected query:\n```sql\n{}\n```",
+    "Step 1:\n```sql\nSELECT * FROM shops\n```\nStep 2, the final query:\n```sql\n{}\n```",
+    "```sql\n{}\n```\nAlternatively:\n```sql\nSELECT DISTINCT city FROM shops\n```",
+    "```\n{}\n```\nResult:\n```\nGraz\n```",
+    "```text\nSELECT is the keyword\n```\n```sql\n{}\n```",
+    '```python\ncursor.execute("{}")\n```',
+    "~~~sql\n{}\n~~~",
+    '{{"explanation": "SELECT rows where rent is high", "sql": "{}"}}',
+    'Here it is:\n{{"sql": "{}", "confidence": 0.9}}\nBye',
+    '[{{"sql": "{}"}}]',
+    '{{"name": "run", "arguments": {{"query": "{}"}}}}',
+    '{{"tool": "run", "arguments": "{{\\"query\\": \\"{}\\"}}"}}',
+    '{{"sql": "{}',
+    "```sql\nCREATE TABLE shops (city TEXT, rent INT)\n```\n{}",
+    "PRAGMA table_info(shops);\n{}",
+    "CREATE TABLE shops (city, rent);\nINSERT INTO shops VALUES ('Graz', 1);\n{};",
+]
+
+
+@pytest.mark.parametrize("wrapping", WRAPPED)
+def test_the_query_is_found_in(wrapping):
+    assert extract_sql(wrapping.format(QUERY)) == QUERY
+
+
+def test_json_strings_are_decoded():
+    found = extract_sql('Sure: {"sql": "SELECT \\"city\\"\\nFROM shops WHERE name = \'\\u00d6l\'"}')
+    assert found == "SELECT \"city\"\nFROM shops WHERE name = 'Öl'"
+
+
+@pytest.mark.parametrize(
+    ("dialect", "sql"),
+    [
+        ("postgres", "SELECT $$a;b$$ AS x"),
+        ("postgres", "SELECT $body$ it's; $$ $body$ AS x"),
+        ("postgres", r"SELECT E'it\'s; ok' AS x"),
+        ("postgres", "TABLE item"),
+        ("duckdb", "FROM shops WHERE rent > 1"),
+        ("duckdb", "FROM shops SELECT city"),
+        ("tsql", "SELECT [a;b] FROM t"),
+        ("mysql", "SELECT a # no; \nFROM t"),
+        ("mysql", r"SELECT 'it\'s; ok' FROM t"),
+        ("bigquery", r'SELECT "say \";\"" FROM t'),
+        ("snowflake", "SELECT a // no; really\nFROM t"),
+        ("sqlite", "SELECT a FROM t WHERE b = '</think>'"),
+        ("sqlite", "SELECT a FROM t WHERE b = 'AT&amp;T'"),
+        ("unheard_of", "SELECT a FROM t WHERE b = 'x;y'"),
+    ],
+)
+def test_strings_and_short_forms_are_those_of_the_dialect(dialect, sql):
+    assert extract_sql(f"{sql}; -- and more", dialect=dialect) == sql
+    assert extract_sql(f"```sql\n{sql};\n```", dialect=dialect) == sql
+
+
+def test_entities_of_a_web_page_are_decoded():
+    escaped = "SELECT a FROM t WHERE b &gt; 5 AND c = &#39;x&#39;; done"
+    assert extract_sql(escaped) == "SELECT a FROM t WHERE b > 5 AND c = 'x'"
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "SELECT a FROM t\nWHRE b = 1",
+        "SELECT a FROM t\nWHERE b = = 1",
+        "SELECT a FROM t\nORDR BY name DESC",
+        "SELECT a FROM t WHERE c = 'x'\nODER BY a",
+        "SELECT a FROM t WHERE b IN (1, 2))",
+        "SELECT a FROM t GROUP BY b HAVING",
+        "SELECT a FROM t\nJOIN u ON",
+        "SELECT a FROM t WHERE b = 1 LIMIT",
+        "SELECT a FROM t\nGROUP BY a b c",
+        "SELECT a FROM t\nAND b = 1",
+        "SELECT a FROM t LEFT JION u ON t.a = u.b",
+        "SELECT a FROM t WHERE a is the 3",
+        "SELECT a FROM t\nUNION\nSELCT b FROM u",
+    ],
+)
+def test_broken_clauses_are_not_mistaken_for_prose(broken):
+    assert extract_sql(broken) == broken
+
+
+def test_a_change_before_a_query_is_not_passed_over():
+    assert extract_sql("DROP TABLE shops; SELECT city FROM shops") == "DROP TABLE shops"
+    assert extract_sql("```sql\nDELETE FROM shops\n```\n") == "DELETE FROM shops"
+
+
+_SQL = st.sampled_from(
+    [
+        QUERY,
+        "SELECT COUNT(*), MAX(rent) FROM shops GROUP BY city HAVING COUNT(*) > 2 ORDER BY 2 DESC LIMIT 3",
+        "WITH c AS (SELECT city FROM shops)\nSELECT city FROM c",
+        "SELECT a.city FROM shops AS a JOIN malls AS b ON a.id = b.shop_id WHERE b.name LIKE 'The %'",
+        "SELECT city FROM shops WHERE name = 'it''s; In this query'",
+        "select city from shops where rent between 1 and 2",
+    ]
+)
+_BEFORE = st.sampled_from(
+    ["", "Sure!\n\n", "Here is the query:\n", "### Query\n", "To get the cities, run this:\n\n", "1. "]
+)
+_AFTER = st.sampled_from(["", "\n\n" + PROSE[0], "\n" + PROSE[6], ";\n" + PROSE[16], "\n\n### Notes\n* none"])
+_AROUND = st.sampled_from(["{}", "```sql\n{};\n```", "<sql>{}</sql>", "[SQL] {} [/SQL]", "```\n{}\n```", "{};"])
+_THOUGHTS = st.sampled_from(["", "<think>SELECT 1; isn't it?</think>\n", "<thinking>\nhm\n</thinking>\n\n"])
+
+
+@given(_THOUGHTS, _BEFORE, _AROUND, _SQL, _AFTER)
+def test_random_wrappers_give_the_query_back(thoughts, before, around, sql, after):
+    assert extract_sql(thoughts + before + around.format(sql) + after) == sql
+
+
+_PIECES = st.sampled_from(
+    [
+        "SELECT ",
+        "a ",
+        "FROM t ",
+        "(",
+        ")",
+        "'",
+        '"',
+        "`",
+        "[",
+        "]",
+        "{",
+        '{"sql": "',
+        "```",
+        "```sql\n",
+        "<sql>",
+        "</sql>",
+        "<think>",
+        "</think>",
+        "\n",
+        "\n\n",
+        ";",
+        "--",
+        "/*",
+        "*/",
+        "WITH x AS (",
+        "JOIN t ON ",
+        "This is. ",
+        "&gt;",
+        "$$",
+        "E'",
+        "\\",
+        "<|",
+        "**",
+    ]
+)
+
+
+@settings(deadline=None)
+@given(st.lists(_PIECES, max_size=6), st.integers(1, 3000), st.sampled_from(["sqlite", "postgres", "mysql", "duckdb"]))
+@example(["SELECT a FROM (t", " x`"], 20_000, "sqlite")
+@example(["x JOIN t ON t.a = t.b AND (\n"], 2_300, "sqlite")
+@example(["WITH ["], 10_000, "sqlite")
+@example(["[1,"], 20_000, "duckdb")
+def test_looping_answers_cost_time_in_proportion(pieces, times, dialect):
+    loop = "".join(pieces)
+    text = ("SELECT a FROM t WHERE " + loop * times)[:64_000]
+    for answer in (text, "Use `" + text, loop * times):
+        started = time.process_time()
+        extract_sql(answer[:64_000], dialect=dialect)
+        # 50 ms on an idle core. Being quadratic costs 5 to 1,000 times that.
+        assert time.process_time() - started < 1
+
+
+def test_an_answer_without_end_is_unjudged():
+    records = [
+        Record("q", "CREATE TABLE t (a)", "SELECT a FROM t", id="endless"),
+        Record("q", "CREATE TABLE t (a)", "SELECT a FROM t"),
+    ]
+    report = SQLJudge([ExactGrader()]).judge(records, ["SELECT a FROM t " + "x" * ANSWER_LIMIT, "SELECT a FROM t"])
+    endless, fine = (entry.judgements[0] for entry in report.entries)
+    assert endless.verdict == "unjudged"
+    assert "200,016 characters" in endless.reason
+    assert fine.verdict == "correct"
