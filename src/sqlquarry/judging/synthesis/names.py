@@ -55,6 +55,35 @@ def read_query(sql: str, schema: Schema) -> tuple[Expr, Names] | None:
     return tree, names
 
 
+def is_aggregate(node: Expr) -> bool:
+    """Whether it reduces a group to one value; SUM(x) OVER (…) gives a value to each row instead."""
+    from sqlglot import expressions as exp
+
+    if not isinstance(node, exp.AggFunc):
+        return False
+    outer: Expr = node
+    while isinstance(outer.parent, exp.Filter | exp.WithinGroup | exp.IgnoreNulls | exp.RespectNulls):
+        outer = outer.parent
+    return not (isinstance(outer.parent, exp.Window) and outer.arg_key == "this")
+
+
+def aggregates(node: Expr) -> list[Expr]:
+    """Return the aggregates in an expression that are not window functions."""
+    from sqlglot import expressions as exp
+
+    return [item for item in node.find_all(exp.AggFunc) if is_aggregate(item)]
+
+
+def _aggregate_around(column: Column) -> Expr | None:
+    """Return the innermost aggregate or SELECT that a column is in."""
+    from sqlglot import expressions as exp
+
+    node = column.find_ancestor(exp.AggFunc, exp.Select)
+    while node is not None and not isinstance(node, exp.Select) and not is_aggregate(node):
+        node = node.find_ancestor(exp.AggFunc, exp.Select)
+    return node
+
+
 class Names:
     """Resolves columns of one query against a schema."""
 
@@ -98,7 +127,7 @@ class Names:
         from sqlglot import expressions as exp
 
         group, order = select.args.get("group"), select.args.get("order")
-        if group is None and not any(item.find(exp.AggFunc) for item in select.selects):
+        if group is None and not any(aggregates(item) for item in select.selects):
             return []
         keys = {
             self.place(column) for key in (group.expressions if group else ()) for column in key.find_all(exp.Column)
@@ -107,7 +136,7 @@ class Names:
             column
             for item in (*select.selects, *(order.expressions if order else ()))
             for column in item.find_all(exp.Column)
-            if column.find_ancestor(exp.AggFunc, exp.Select) is select and self.place(column) not in {None, *keys}
+            if _aggregate_around(column) is select and self.place(column) not in {None, *keys}
         ]
 
     @staticmethod

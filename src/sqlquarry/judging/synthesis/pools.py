@@ -3,42 +3,140 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from typing import cast
 
+from sqlquarry.judging.synthesis.dates import (
+    PartCondition,
+    close_moments,
+    compares,
+    default_form,
+    like,
+    meets_part,
+    moments,
+    read_date,
+)
 from sqlquarry.judging.synthesis.hints import Hints
 from sqlquarry.judging.synthesis.names import Place, Value
 from sqlquarry.judging.synthesis.schema import Column, Kind
 
 _ANY_VALUES = 60  # distinct values of a column without conditions
+_ODD_VALUES = 12  # of them that come in an unexpected form
 _LONGEST_TEXT = 500
 _LARGEST_NUMBER = 10**15  # ten times as much still fits SQLite's integers, and a float holds every whole number
-_EPOCH = datetime(2001, 2, 3, 10, 20, 30)
+_SEPARATED = re.compile(r"-?\d{1,3}(,\d{3})+(\.\d+)?")  # 41,402
+_FRACTIONS = (0.0, 0.5, 0.3125, 0.875)  # exact in binary, so that sums do not depend on their order
+# What a word of a column's name promises of its numbers, unless the queries compare it with others.
+_RANGES = (("age", 18, 100), ("year", 1950, 2030), ("month", 1, 12), ("percent", 0, 100), ("percentage", 0, 100))
+_DATE_KINDS = ("date", "time", "datetime")
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Values of one domain, without repetitions: `hits` meet a condition, `near` miss one closely."""
+    """Values of one domain, without repetitions.
+
+    Args:
+        hits: they meet a condition; those that meet most come first.
+        near: they miss one closely.
+        others: any more.
+        odd: the type allows them, but people would not expect them: negative numbers, outer blanks, another case.
+    """
 
     hits: tuple[Value, ...]
     near: tuple[Value, ...]
     others: tuple[Value, ...]
+    odd: tuple[Value, ...] = ()
 
 
-def pool_of(place: Place, column: Column, hints: Hints, number: int) -> Pool:
-    """The pool of a column; `number` keeps the other values of different columns apart."""
-    conditions = [(sign, value) for sign, value in hints.of_domain(place) if _is_storable(value)]
-    kind = column.kind
-    values = [value for _, value in conditions]
-    numeric = hints.is_numeric(place) or kind in ("integer", "real")
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """The column that a pool is made for, and what the queries ask of it."""
+
+    column: Column
+    conditions: list[tuple[str, Value]]
+    parts: list[PartCondition]
+    number: int
+    count: int
+    numeric: bool
+    signed: bool
+    fractional: bool
+    padded: bool
+
+    @property
+    def values(self) -> list[Value]:
+        return [value for _, value in self.conditions]
+
+
+def pool_of(place: Place, column: Column, hints: Hints, number: int, count: int = _ANY_VALUES) -> Pool:
+    """The pool of a column, of `count` other values; `number` keeps those of different columns apart."""
+    wanted = _Wanted(
+        column,
+        conditions=[(sign, value) for sign, value in hints.of_domain(place) if _is_storable(value)],
+        parts=hints.parts_of(place),
+        number=number,
+        count=count,
+        numeric=hints.marks(hints.numeric, place),
+        signed=hints.marks(hints.signed, place),
+        fractional=hints.marks(hints.fractional, place),
+        padded=hints.marks(hints.padded, place),
+    )
+    kind, asked = column.kind, hints.date_kind(place)
+    if kind in _DATE_KINDS or (kind == "text" and asked and not wanted.numeric):
+        kind = cast("Kind", "datetime" if asked == "datetime" and kind != "time" else asked or kind)
+        if kind in _DATE_KINDS and not any(isinstance(value, int | float) for value in wanted.values):
+            return _dates(wanted, kind)
+    if kind in ("text", "integer", "real") and _are_separated(wanted.values):
+        return _separated(column, [(sign, _with_commas(value)) for sign, value in wanted.conditions], count)
+    return _plain(wanted, kind)
+
+
+def _plain(wanted: _Wanted, kind: Kind) -> Pool:
+    """Numbers or text."""
+    values = wanted.values
+    numeric = wanted.numeric or kind in ("integer", "real")
     if kind == "text" and values and all(_reads_as_number(value) for value in values):
         numeric = True
-    stay = _Admission(column, values if numeric and kind == "text" else None)
-    hits = [hit for sign, value in conditions for hit in _hits(sign, value, kind, numeric)]
-    near = [miss for sign, value in conditions for miss in _misses(sign, value, kind, numeric)]
+    stay = _Admission(wanted.column, values if numeric and kind == "text" else None)
+    hits = [hit for sign, value in wanted.conditions for hit in _hits(sign, value, kind, numeric)]
+    near = [miss for sign, value in wanted.conditions for miss in _misses(sign, value, kind, numeric)]
+    others = _others(wanted, kind, numeric)
     # A right value of one condition is a near miss of another on the same column.
-    return Pool(stay.admit(hits), stay.admit(near), stay.admit(_others(column, kind, numeric, values, number)))
+    found = [stay.admit(group) for group in (hits, near, others, _odd(kind, numeric, values, others))]
+    expected = _Expected(wanted)
+    usual = [tuple(value for value in group if expected.holds(value)) for group in found]
+    strange = tuple(value for group in found for value in group if not expected.holds(value))
+    best = sorted(usual[0], key=lambda value: -_met(value, wanted.conditions, kind, numeric))
+    return Pool(tuple(best), usual[1], (*usual[2], *usual[3]), strange)
+
+
+class _Expected:
+    """Tells values that people would expect in a column from those that only its type allows."""
+
+    def __init__(self, wanted: _Wanted) -> None:
+        column, values = wanted.column, wanted.values
+        words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", column.name).lower())
+        self.ranges = [(low, high) for word, low, high in _RANGES if word in words]
+        self.literals = set(values)
+        numbers = [number for value in values if (number := _as_number(value)) is not None]
+        if any(not low <= number <= high for low, high in self.ranges for number in numbers):
+            self.ranges = []
+        self.signed, self.padded = wanted.signed, wanted.padded
+        self.cased = {value.lower() for value in values if isinstance(value, str)}
+
+    def holds(self, value: Value) -> bool:
+        if value in self.literals:
+            return True
+        if isinstance(value, str):
+            if value != value.strip():
+                return self.padded
+            if value.lower() in self.cased:
+                return False
+        number = _as_number(value)
+        if number is None:
+            return True
+        return (self.signed or number >= 0) and all(low <= number <= high for low, high in self.ranges)
 
 
 class _Admission:
@@ -99,11 +197,80 @@ def _reads_as_number(value: Value) -> bool:
     return _as_number(value) is not None
 
 
-def _moment(value: Value) -> datetime | None:
-    if isinstance(value, str) and len(value) >= 10:
-        with suppress(ValueError):
-            return datetime.fromisoformat(value)
-    return None
+def _is_separated(value: Value) -> bool:
+    return isinstance(value, str) and _SEPARATED.fullmatch(value) is not None
+
+
+def _are_separated(values: list[Value]) -> bool:
+    """Whether some literals have commas, and the others are the same numbers without them."""
+    numbers = {float(str(value).replace(",", "")) for value in values if _is_separated(value)}
+    return bool(numbers) and all(_is_separated(value) or _as_number(value) in numbers for value in values)
+
+
+def _with_commas(value: Value) -> str:
+    return str(value) if _is_separated(value) else f"{_as_number(value):,}"
+
+
+def _met(value: Value, conditions: Iterable[tuple[str, Value]], kind: Kind, numeric: bool) -> int:
+    """How many conditions a value meets, as SQLite compares it."""
+    as_text = kind == "text" or not numeric
+    return sum(
+        compares(str(value), sign, str(other)) if as_text or sign == "like" else _holds(value, sign, other)
+        for sign, other in conditions
+    )
+
+
+def _dates(wanted: _Wanted, kind: Kind) -> Pool:
+    """Valid dates only, written as the literals write them."""
+    conditions, parts, count = wanted.conditions, wanted.parts, wanted.count
+    literals = [value for sign, value in conditions if sign != "like" and isinstance(value, str)]
+    forms = [found[1] for value in literals if (found := read_date(value))]
+    # SQLite's functions read ISO dates only, and a year alone or a pattern is compared with those.
+    form = forms[0] if forms and not parts else default_form(kind)
+    if form.pattern == "%Y-%m-%d" and kind == "datetime":
+        form = default_form(kind)
+    proposed = [*close_moments(conditions, parts, wanted.number), *moments(wanted.number, count)]
+    met: dict[str, bool] = {}
+    for moment in proposed:
+        text = form.text(moment)
+        if _fits_length(text, wanted.column):
+            by_text = any(compares(text, sign, str(value)) for sign, value in conditions)
+            met.setdefault(text, by_text or any(meets_part(moment, part) for part in parts))
+    far = {form.text(moment) for moment in proposed[-count:]}
+    equal = [value for sign, value in conditions if sign in ("=", "<=", ">=") and isinstance(value, str)]
+    known = [value for value in equal if len(value) > 4 and _fits_length(value, wanted.column)]
+    if kind == "datetime" and forms:
+        known = [value for value in known if len(value) > 10]
+    if not conditions and not parts:
+        return Pool((), (), tuple(met))
+    hits = dict.fromkeys([*known, *(text for text, is_met in met.items() if is_met)])
+    close = [text for text, is_met in met.items() if not is_met and text not in far]
+    return Pool(tuple(hits), tuple(close), tuple(text for text in met if text in far and text not in hits))
+
+
+def _fits_length(value: str, column: Column) -> bool:
+    return column.length is None or len(value) <= column.length
+
+
+def _separated(column: Column, conditions: list[tuple[str, str]], count: int) -> Pool:
+    """Numbers like 41,402, which are text in SQLite whatever the column's type: those that sort alike as numbers."""
+    literals = [value for _, value in conditions]
+    known = [(text, float(text.replace(",", ""))) for text in literals]
+    low, high = int(min(number for _, number in known)), int(max(number for _, number in known))
+    steps = [0, 1, -1, 2, -2, 500, -500, 1111, -1111, 5003, -5003, *range(10_007, 2 * count * 1_009, 2_018)]
+    proposed = [
+        f"{middle + step:,}" for step in steps for middle in (low, high, (low + high) // 2) if middle + step >= 1_000
+    ]
+    fitting = [
+        text
+        for text in dict.fromkeys([*literals, *proposed])
+        if _fits_length(text, column)
+        and all((text < other) == (float(text.replace(",", "")) < value) for other, value in known)
+    ]
+    met = {text: sum(compares(text, sign, value) for sign, value in conditions) for text in fitting}
+    hits = sorted((text for text in fitting if met[text]), key=lambda text: -met[text])
+    misses = [text for text in fitting if not met[text]]
+    return Pool(tuple(hits[:12]), tuple(misses[:12]), tuple((*hits[12:], *misses[12:])[:count]))
 
 
 def _hits(sign: str, value: Value, kind: Kind, numeric: bool) -> list[Value]:
@@ -119,7 +286,8 @@ def _hits(sign: str, value: Value, kind: Kind, numeric: bool) -> list[Value]:
 def _misses(sign: str, value: Value, kind: Kind, numeric: bool) -> list[Value]:
     if sign == "like":
         bare = str(value).strip("%")
-        return [bare, f"x{bare}", f"{bare}x", bare.swapcase(), bare[:-1]]
+        near = [bare, f"x{bare}", f"{bare}x", bare.swapcase(), bare[:-1]]
+        return [text for text in near if text or not like("", str(value))]
     others = [other for other in _neighbours(value, kind, numeric) if not _holds(other, sign, value)]
     return [value, *others] if sign in ("<>", "<", ">") else others
 
@@ -142,10 +310,6 @@ def _neighbours(value: Value, kind: Kind, numeric: bool) -> list[Value]:
             close += [number + 0.5, number - 0.5]
         close = [other for other in close if other >= 0 or number <= 0] + [0]
         return [other for other in close if other != number]
-    if moment := _moment(value):
-        with suppress(OverflowError):  # the first or last year there is
-            days = [moment + timedelta(days=days) for days in (1, -1, 40, -40, 400)]
-            return [day.isoformat(sep=" ")[: len(str(value))] for day in days]
     text = str(value)
     if text.isdigit() and kind in ("date", "datetime"):
         return [item for year in (int(text) + 1, int(text) - 1) for item in _in_kind(str(year), kind)]
@@ -154,28 +318,43 @@ def _neighbours(value: Value, kind: Kind, numeric: bool) -> list[Value]:
 
 def _holds(other: Value, sign: str, value: Value) -> bool:
     a, b = _as_number(other), _as_number(value)
-    if a is None or b is None:
-        x, y = str(other), str(value)
-        return {"<": x < y, "<=": x <= y, ">": x > y, ">=": x >= y, "=": x == y, "<>": x != y}[sign]
-    return {"<": a < b, "<=": a <= b, ">": a > b, ">=": a >= b, "=": a == b, "<>": a != b}[sign]
+    return compares(str(other), sign, str(value)) if a is None or b is None else compares(a, sign, b)
 
 
-def _others(column: Column, kind: Kind, numeric: bool, values: list[Value], number: int) -> list[Value]:
+def _others(wanted: _Wanted, kind: Kind, numeric: bool) -> list[Value]:
     """Values without any meaning to the queries, different from column to column."""
-    count = range(_ANY_VALUES)
+    column, values, number, count = wanted.column, wanted.values, wanted.number, range(wanted.count)
     if kind == "boolean":
         return [] if any(isinstance(value, str) for value in values) else [0, 1]
+    known = [value for value in map(_as_number, values) if value is not None]
     if kind == "integer" or numeric:
-        known = [value for value in map(_as_number, values) if value is not None]
         start = int(max(known)) + 3 if known else 11 + 7 * number
-        return [start + i if kind == "integer" or numeric else start + i + 0.5 for i in count]
+        if not known:
+            words = column.name.lower()
+            start = next((low for word, low, high in _RANGES if word in words and high - low >= _ANY_VALUES), start)
+        fractions = _FRACTIONS if kind == "real" or (wanted.fractional and kind == "text") else (0,)
+        return [start + i + fractions[i % len(fractions)] for i in count]
     if kind == "real":
-        return [10 + 7 * number + i + 0.5 * (i % 2) for i in count]
-    if kind in ("date", "datetime", "time"):
-        moments = [_EPOCH + timedelta(days=37 * number + 11 * i, minutes=13 * i) for i in count]
-        part = {"date": slice(10), "time": slice(11, None), "datetime": slice(None)}[kind]
-        return [moment.isoformat(sep=" ")[part] for moment in moments]
+        return [10 + 7 * number + i + _FRACTIONS[i % len(_FRACTIONS)] for i in count]
+    if kind in _DATE_KINDS:
+        form = default_form(kind)
+        return [form.text(moment) for moment in moments(number, wanted.count)]
     word = "".join(sign for sign in column.name.lower() if sign.isalnum()) or "v"
     if column.length is not None and column.length < len(word) + 2:
         word = ""
     return [f"{chr(97 + i % 26)}{word}{i // 26 or ''}" for i in count]
+
+
+def _odd(kind: Kind, numeric: bool, values: list[Value], others: list[Value]) -> list[Value]:
+    """Values in a form that people would not expect: signs, fractions where there are none, blanks, cases."""
+    sample: list[Value] = [*values[:_ODD_VALUES], *others[: _ODD_VALUES // 2]]
+    if kind != "boolean" and (kind in ("integer", "real") or numeric):
+        numbers = [number for value in sample if (number := _as_number(value))]
+        odd: list[Value] = [-number for number in numbers]
+        if kind == "real":
+            odd += [-number - fraction for number in numbers for fraction in (0.5, 0.3125)]
+        return odd
+    if kind == "text":
+        texts = [value for value in sample if isinstance(value, str) and value]
+        return [form for text in texts for form in (f" {text}", f"{text} ", text.swapcase())]
+    return []
