@@ -12,9 +12,10 @@ from typing import Any
 from sqlquarry.errors import JudgingError
 from sqlquarry.judging.comparison import rows_match
 from sqlquarry.judging.ordering import is_ordered, tied_places, with_order_keys
-from sqlquarry.judging.synthesis.candidates import Cell, Rows
+from sqlquarry.judging.synthesis.candidates import Rows
 from sqlquarry.judging.synthesis.determinacy import cuts_of, other_choices
 from sqlquarry.judging.synthesis.schema import Schema, Table, quoted
+from sqlquarry.judging.synthesis.tables import Cell
 
 _STEPS_BETWEEN_CHECKS = 10_000  # SQLite instructions
 _MOST_CHECKS = 100  # a million instructions: 10 to 30 ms, and the same on every machine

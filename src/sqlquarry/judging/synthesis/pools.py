@@ -22,7 +22,6 @@ from sqlquarry.judging.synthesis.hints import Hints
 from sqlquarry.judging.synthesis.names import Place, Value
 from sqlquarry.judging.synthesis.schema import Column, Kind
 
-_ANY_VALUES = 60  # distinct values of a column without conditions
 _ODD_VALUES = 12  # of them that come in an unexpected form
 _LONGEST_TEXT = 500
 _LARGEST_NUMBER = 10**15  # ten times as much still fits SQLite's integers, and a float holds every whole number
@@ -63,14 +62,24 @@ class _Wanted:
     signed: bool
     fractional: bool
     padded: bool
+    gold_values: list[Value]  # what the golds compare the column with
 
     @property
     def values(self) -> list[Value]:
         return [value for _, value in self.conditions]
 
 
-def pool_of(place: Place, column: Column, hints: Hints, number: int, count: int = _ANY_VALUES) -> Pool:
-    """The pool of a column, of `count` other values; `number` keeps those of different columns apart."""
+def pool_of(place: Place, column: Column, hints: Hints, expected: Hints, *, number: int, count: int) -> Pool:
+    """The pool of a column.
+
+    Args:
+        place: of the column.
+        column: its type.
+        hints: what all queries compare it with.
+        expected: what the golds say of its form: whether it is negative, rounded, trimmed.
+        number: keeps the other values of different columns apart.
+        count: how many other values.
+    """
     wanted = _Wanted(
         column,
         conditions=[(sign, value) for sign, value in hints.of_domain(place) if _is_storable(value)],
@@ -78,9 +87,10 @@ def pool_of(place: Place, column: Column, hints: Hints, number: int, count: int 
         number=number,
         count=count,
         numeric=hints.marks(hints.numeric, place),
-        signed=hints.marks(hints.signed, place),
+        signed=expected.marks(expected.signed, place),
         fractional=hints.marks(hints.fractional, place),
-        padded=hints.marks(hints.padded, place),
+        padded=expected.marks(expected.padded, place),
+        gold_values=[value for _, value in expected.of_domain(place)],
     )
     kind, asked = column.kind, hints.date_kind(place)
     if kind in _DATE_KINDS or (kind == "text" and asked and not wanted.numeric):
@@ -106,27 +116,37 @@ def _plain(wanted: _Wanted, kind: Kind) -> Pool:
     found = [stay.admit(group) for group in (hits, near, others, _odd(kind, numeric, values, others))]
     expected = _Expected(wanted)
     usual = [tuple(value for value in group if expected.holds(value)) for group in found]
-    strange = tuple(value for group in found for value in group if not expected.holds(value))
+    # Text in an odd form is expected only where blanks are: a number may be negative for all that its literals say.
+    usual[3] = tuple(value for value in usual[3] if not isinstance(value, str) or value != value.strip())
+    strange = [value for i, group in enumerate(found) for value in group if value not in usual[i]]
+    strange.sort(key=lambda value: not (isinstance(value, str) and value.strip() in values))  # the literals in blanks
+    in_blanks = [value for value in usual[3] if isinstance(value, str) and value.strip() in values]
     best = sorted(usual[0], key=lambda value: -_met(value, wanted.conditions, kind, numeric))
-    return Pool(tuple(best), usual[1], (*usual[2], *usual[3]), strange)
+    return Pool(tuple(best), (*in_blanks, *usual[1]), (*usual[2], *usual[3]), tuple(strange))
+
+
+def _ranges(wanted: _Wanted) -> list[tuple[int, int]]:
+    """What the column's name promises of its numbers, unless the queries compare it with others."""
+    words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", wanted.column.name).lower())
+    ranges = [(low, high) for word, low, high in _RANGES if word in words]
+    numbers = [number for value in wanted.values if (number := _as_number(value)) is not None]
+    return [] if any(not low <= number <= high for low, high in ranges for number in numbers) else ranges
 
 
 class _Expected:
     """Tells values that people would expect in a column from those that only its type allows."""
 
     def __init__(self, wanted: _Wanted) -> None:
-        column, values = wanted.column, wanted.values
-        words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", column.name).lower())
-        self.ranges = [(low, high) for word, low, high in _RANGES if word in words]
-        self.literals = set(values)
-        numbers = [number for value in values if (number := _as_number(value)) is not None]
-        if any(not low <= number <= high for low, high in self.ranges for number in numbers):
-            self.ranges = []
+        self.ranges = _ranges(wanted)
+        self.golds = set(wanted.gold_values)
+        self.others = set(wanted.values) - self.golds
         self.signed, self.padded = wanted.signed, wanted.padded
-        self.cased = {value.lower() for value in values if isinstance(value, str)}
+        self.cased = {value.lower() for value in (*wanted.gold_values, *wanted.values) if isinstance(value, str)}
+        self.gold_cased = {value.lower() for value in self.golds if isinstance(value, str)}
 
     def holds(self, value: Value) -> bool:
-        if value in self.literals:
+        # A prediction may ask for 'peru' where the gold asks for 'Peru'; nobody expects both in one column.
+        if value in self.golds or (value in self.others and str(value).strip().lower() not in self.gold_cased):
             return True
         if isinstance(value, str):
             if value != value.strip():
@@ -329,13 +349,11 @@ def _others(wanted: _Wanted, kind: Kind, numeric: bool) -> list[Value]:
     known = [value for value in map(_as_number, values) if value is not None]
     if kind == "integer" or numeric:
         start = int(max(known)) + 3 if known else 11 + 7 * number
-        if not known:
-            words = column.name.lower()
-            start = next((low for word, low, high in _RANGES if word in words and high - low >= _ANY_VALUES), start)
+        if ranges := _ranges(wanted):
+            low, high = ranges[0]
+            return [low + i for i in range(min(wanted.count, high - low + 1))]
         fractions = _FRACTIONS if kind == "real" or (wanted.fractional and kind == "text") else (0,)
         return [start + i + fractions[i % len(fractions)] for i in count]
-    if kind == "real":
-        return [10 + 7 * number + i + _FRACTIONS[i % len(_FRACTIONS)] for i in count]
     if kind in _DATE_KINDS:
         form = default_form(kind)
         return [form.text(moment) for moment in moments(number, wanted.count)]

@@ -22,7 +22,7 @@ from sqlquarry.judging.synthesis.schema import Schema
 
 _MOST_PLAUSIBLE = 16  # candidates that people would not be surprised by
 _MOST_LEGAL = 30  # candidates of the other kind
-_MOST_RIVALS = 5  # of each kind, on which the golds have one right answer
+_MOST_RIVALS = 6  # of each kind, on which the golds have one right answer
 _PATIENCE = 6, 12  # candidates in a row, of each kind, that kill nothing
 # Suites that tell fewer of the mutants from the gold say too little; see docs/judging.md for how it was chosen.
 _LEAST_KILLED = 0.5
