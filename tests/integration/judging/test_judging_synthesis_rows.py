@@ -20,6 +20,10 @@ RUN = """
 CREATE TABLE run (id INTEGER PRIMARY KEY, team TEXT, runner TEXT, points INTEGER, day DATE);
 CREATE TABLE jump (id INTEGER PRIMARY KEY, team TEXT, points INTEGER);
 """
+DUMP = """
+CREATE TABLE sqlite_sequence(name, seq); CREATE TABLE IF NOT EXISTS sqlite_stat1(tbl, idx, stat);
+CREATE TABLE "pet" (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT);
+"""
 BIG = 'SELECT venue FROM game WHERE crowd > "38,250"'
 BUSY = "SELECT member_id FROM loan GROUP BY member_id HAVING COUNT(*) > 70"
 JOINED = "SELECT m.name FROM member AS m JOIN loan AS l ON m.member_id = l.member_id GROUP BY m.member_id"
@@ -121,8 +125,7 @@ RIGHT = [
     (
         LOAN,
         f"{JOINED} HAVING COUNT(*) > 55",
-        "SELECT name FROM member "
-        "WHERE member_id IN (SELECT member_id FROM loan GROUP BY member_id HAVING COUNT(*) > 55)",
+        f"SELECT name FROM member WHERE member_id IN ({BUSY.replace('70', '55')})",
     ),
     (GAME, BIG, "SELECT venue FROM game WHERE CAST(REPLACE(crowd, ',', '') AS INTEGER) > 38250"),
     (RUN, RANKED, "SELECT r.runner, RANK() OVER (ORDER BY r.points DESC) AS place FROM run r"),
@@ -143,8 +146,7 @@ RIGHT = [
         "SELECT runner FROM run WHERE day BETWEEN '2022-01-01' AND '2022-12-31'",
     ),
     (
-        "CREATE TABLE sqlite_sequence(name, seq); CREATE TABLE IF NOT EXISTS sqlite_stat1(tbl, idx, stat);"
-        'CREATE TABLE "pet" (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT)',
+        DUMP,
         "SELECT name FROM pet",
         "SELECT p.name FROM pet p",
     ),
@@ -200,6 +202,7 @@ CREATE TABLE maker (maker_id INTEGER PRIMARY KEY, name TEXT, country TEXT);
 CREATE TABLE model (model_id INTEGER PRIMARY KEY, maker_id INTEGER, year INTEGER);
 """
 BY_ID = "SELECT k.name FROM maker k JOIN model d ON k.maker_id = d.maker_id GROUP BY k.maker_id HAVING COUNT(*) > 1"
+OF_EACH = "JOIN model d ON k.maker_id = d.maker_id GROUP BY k.maker_id"
 ONLY_IMPLAUSIBLE = [
     (BY_ID, BY_ID.replace("BY k.maker_id", "BY k.name")),  # two makers of one name
     ("SELECT COUNT(*) FROM model", "SELECT COUNT(*) FROM model m JOIN maker k ON m.maker_id = k.maker_id"),  # orphans
@@ -214,8 +217,8 @@ ALSO_PLAUSIBLE = [
     ("SELECT COUNT(country) FROM maker", "SELECT COUNT(*) FROM maker"),  # whoever counts a column expects gaps
     ("SELECT name FROM maker WHERE country IS NULL", "SELECT name FROM maker WHERE country = ''"),
     (
-        "SELECT k.name, COUNT(d.model_id) FROM maker k LEFT JOIN model d ON k.maker_id = d.maker_id GROUP BY k.maker_id",
-        "SELECT k.name, COUNT(d.model_id) FROM maker k JOIN model d ON k.maker_id = d.maker_id GROUP BY k.maker_id",
+        f"SELECT k.name, COUNT(d.model_id) FROM maker k LEFT {OF_EACH}",
+        f"SELECT k.name, COUNT(d.model_id) FROM maker k {OF_EACH}",
     ),
 ]
 

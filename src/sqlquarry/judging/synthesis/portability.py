@@ -44,6 +44,17 @@ _ALIAS_IN_HAVING = ("mysql", "duckdb", "snowflake", "bigquery", "databricks", "s
 _ALIAS_IN_WHERE = ("duckdb", "snowflake", "clickhouse", "databricks")
 _TWO_EQUAL_SIGNS = ("duckdb", "clickhouse", "spark", "databricks", "hive")
 _LIMIT_WITH_COMMA = ("mysql", "clickhouse", "doris", "starrocks")
+_LIKE_MYSQL = ("mysql", "doris", "starrocks")
+_WITHOUT_POSTGRES_SIGNS = (*_LIKE_MYSQL, "tsql", "oracle", "bigquery", "presto", "trino", "athena", "hive")
+# Words that sqlglot reads in every dialect, with those that refuse them.
+_REFUSED_WORDS = {
+    "::": _WITHOUT_POSTGRES_SIGNS,
+    "ilike": _WITHOUT_POSTGRES_SIGNS,
+    "filter": (*_LIKE_MYSQL, "tsql", "oracle", "bigquery", "snowflake", "redshift", "hive"),
+    "full": _LIKE_MYSQL,
+    "nulls": (*_LIKE_MYSQL, "tsql"),
+    "limit": ("tsql", "oracle"),
+}
 _FOLDS_TO_LOWER = ("postgres", "redshift", "materialize", "risingwave")
 # All else is refused by name: the shape of a query, its literals, comparisons, functions of the lists above.
 _PLAIN_NODES = _words_of(
@@ -100,6 +111,8 @@ def _words(sql: str, tree: Expr, dialect: str) -> Iterator[str]:
     known = _COMMON_FUNCTIONS | _MORE_FUNCTIONS.get(dialect, frozenset())
     for token, after in zip(tokens, [*tokens[1:], None], strict=True):
         word = token.text.lower()
+        if dialect in _REFUSED_WORDS.get(word, ()) and token.token_type.name not in ("IDENTIFIER", "STRING"):
+            yield f"{dialect} refuses {token.text.upper()}"
         if word == "==" and dialect not in _TWO_EQUAL_SIGNS:
             yield f"{dialect} refuses =="
         is_call = after is not None and after.token_type.name == "L_PAREN" and word.isidentifier()
