@@ -199,6 +199,14 @@ def _compare(left: Expr, sign: str, right: Expr, names: Names, hints: Hints) -> 
         return
     places = list(_places(left, names))
     for place in places:
+        declared = names.schema.tables[place[0]].column(place[1])
+        if (
+            declared
+            and declared.kind in _DATE_KINDS
+            and not isinstance(left, exp.Column)
+            and not isinstance(value, str)
+        ):
+            continue  # a number that a date was turned into says nothing about the date
         hints.conditions.setdefault(place, {})[sign, value] = None
         if not isinstance(value, str):
             hints.numeric.add(place)

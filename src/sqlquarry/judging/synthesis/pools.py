@@ -95,7 +95,7 @@ def pool_of(place: Place, column: Column, hints: Hints, expected: Hints, *, numb
     kind, asked = column.kind, hints.date_kind(place)
     if kind in _DATE_KINDS or (kind == "text" and asked and not wanted.numeric):
         kind = cast("Kind", "datetime" if asked == "datetime" and kind != "time" else asked or kind)
-        if kind in _DATE_KINDS and not any(isinstance(value, int | float) for value in wanted.values):
+        if kind in _DATE_KINDS:
             return _dates(wanted, kind)
     if kind in ("text", "integer", "real") and _are_separated(wanted.values):
         return _separated(column, [(sign, _with_commas(value)) for sign, value in wanted.conditions], count)
@@ -257,13 +257,14 @@ def _dates(wanted: _Wanted, kind: Kind) -> Pool:
             by_text = any(compares(text, sign, str(value)) for sign, value in conditions)
             met.setdefault(text, by_text or any(meets_part(moment, part) for part in parts))
     far = {form.text(moment) for moment in proposed[-count:]}
-    equal = [value for sign, value in conditions if sign in ("=", "<=", ">=") and isinstance(value, str)]
-    known = [value for value in equal if len(value) > 4 and _fits_length(value, wanted.column)]
+    # What a query says that the column is equal to is taken at its word: a year alone, or text that is no date.
+    known = [value for sign, value in conditions if sign == "=" and _fits_length(str(value), wanted.column)]
+    known += [value for sign, value in conditions if sign in ("<=", ">=") and read_date(value) is not None]
     if kind == "datetime" and forms:
-        known = [value for value in known if len(value) > 10]
+        known = [value for value in known if len(str(value)) > 10]
     if not conditions and not parts:
         return Pool((), (), tuple(met))
-    hits = dict.fromkeys([*known, *(text for text, is_met in met.items() if is_met)])
+    hits: dict[Value, None] = dict.fromkeys([*known, *(text for text, is_met in met.items() if is_met)])
     close = [text for text, is_met in met.items() if not is_met and text not in far]
     return Pool(tuple(hits), tuple(close), tuple(text for text in met if text in far and text not in hits))
 
