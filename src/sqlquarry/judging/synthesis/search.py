@@ -115,10 +115,11 @@ def rivals(schema: Schema, golds: Sequence[str], predicted_sql: str, *, seed: st
     with closing(Laboratory(schema)) as laboratory:
         wanted = [gold_of(sql, schema) for sql in _running(laboratory, golds)]
         left = {True: _MOST_RIVALS, False: _MOST_RIVALS}
+        needed = candidates.needed_tables([*golds, predicted_sql])
         for plausible, number in _numbers():
             if not left[plausible]:
                 continue
-            laboratory.fill(candidates.make(number, plausible=plausible))
+            laboratory.fill(candidates.make(number, plausible=plausible, only=needed))
             if (expected := _determined(laboratory, wanted)) is not None:
                 left[plausible] -= 1
                 yield Rival(laboratory.packed(), expected, plausible)
