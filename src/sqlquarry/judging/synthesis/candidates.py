@@ -12,7 +12,15 @@ from sqlquarry.judging.synthesis.names import Place, Value
 from sqlquarry.judging.synthesis.plausibility import expected_schema
 from sqlquarry.judging.synthesis.schema import Schema, Table
 from sqlquarry.judging.synthesis.styles import LEGAL, PLAUSIBLE, Style
-from sqlquarry.judging.synthesis.tables import MOST_ROWS, Cell, Ground, Pools, TableMaker, some_values
+from sqlquarry.judging.synthesis.tables import (
+    MOST_CROWDED_ROWS,
+    MOST_ROWS,
+    Cell,
+    Ground,
+    Pools,
+    TableMaker,
+    some_values,
+)
 
 Rows = Mapping[str, Sequence[tuple[Cell, ...]]]  # by lower-case table name
 
@@ -39,7 +47,8 @@ class Candidates:
         limits = [count for count in hints.counts if 0 < count <= _MOST_CROWD]
         # A table's rows must outnumber a limit.
         least_rows = max((min(3 * count, count + MOST_ROWS // 3) for count in limits), default=0)
-        self.pools = Pools(schema, hints, gold_hints, max(MOST_ROWS, least_rows, self.largest + MOST_ROWS // 3))
+        crowded = min(MOST_CROWDED_ROWS, 2 * self.largest)  # three groups and some rows more
+        self.pools = Pools(schema, hints, gold_hints, max(MOST_ROWS, least_rows, crowded + MOST_ROWS // 2))
         self.ground = Ground(
             schema,
             hints,

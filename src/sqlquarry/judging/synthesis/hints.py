@@ -198,6 +198,9 @@ def _compare(left: Expr, sign: str, right: Expr, names: Names, hints: Hints) -> 
             hints.parts.setdefault(place, {})[PartCondition(part, sign, value)] = None
         return
     places = list(_places(left, names))
+    if left.find(exp.Count) and isinstance(value, int):
+        hints.counts.add(value)
+        return
     for place in places:
         declared = names.schema.tables[place[0]].column(place[1])
         if (
@@ -214,8 +217,7 @@ def _compare(left: Expr, sign: str, right: Expr, names: Names, hints: Hints) -> 
                 hints.signed.add(place)
         elif sign != "like" and (date := read_date(value)):
             hints.dates[place] = _kind_of_part(date[1].pattern, hints.dates.get(place))
-    counted = left.find(exp.Count)
-    if isinstance(value, int) and (counted or not places):
+    if isinstance(value, int) and not places:
         hints.counts.add(value)
 
 

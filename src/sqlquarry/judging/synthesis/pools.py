@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import cast
 
 from sqlquarry.judging.synthesis.dates import (
@@ -111,9 +112,12 @@ def _plain(wanted: _Wanted, kind: Kind) -> Pool:
     stay = _Admission(wanted.column, values if numeric and kind == "text" else None)
     hits = [hit for sign, value in wanted.conditions for hit in _hits(sign, value, kind, numeric)]
     near = [miss for sign, value in wanted.conditions for miss in _misses(sign, value, kind, numeric)]
+    if numeric:
+        between = _between(values, kind)
+        hits += [value for value in between if _met(value, wanted.conditions, kind, numeric)]
     others = _others(wanted, kind, numeric)
     # A right value of one condition is a near miss of another on the same column.
-    found = [stay.admit(group) for group in (hits, near, others, _odd(kind, numeric, values, others))]
+    found = [stay.admit(group) for group in (hits, near, others, _odd(wanted, kind, numeric, others))]
     expected = _Expected(wanted)
     usual = [tuple(value for value in group if expected.holds(value)) for group in found]
     # Text in an odd form is expected only where blanks are: a number may be negative for all that its literals say.
@@ -279,7 +283,8 @@ def _separated(column: Column, conditions: list[tuple[str, str]], count: int) ->
     known = [(text, float(text.replace(",", ""))) for text in literals]
     low, high = int(min(number for _, number in known)), int(max(number for _, number in known))
     steps = [0, 1, -1, 2, -2, 500, -500, 1111, -1111, 5003, -5003, *range(10_007, 2 * count * 1_009, 2_018)]
-    proposed = [
+    proposed = [f"{number:,}" for number in (1, low // 1_000, high // 1_000)]
+    proposed += [
         f"{middle + step:,}" for step in steps for middle in (low, high, (low + high) // 2) if middle + step >= 1_000
     ]
     fitting = [
@@ -337,6 +342,19 @@ def _neighbours(value: Value, kind: Kind, numeric: bool) -> list[Value]:
     return [text.swapcase(), f"{text}x", text[:-1], f"x{text}", f"{text} {text}"]
 
 
+def _between(values: list[Value], kind: Kind) -> list[Value]:
+    """The middle between neighbouring literals, which a range of them needs."""
+    numbers = sorted({number for value in values if (number := _as_number(value)) is not None})
+    found: list[Value] = []
+    for low, high in pairwise(numbers):
+        middle = (low + high) / 2
+        if kind == "integer" or isinstance(low, int) or isinstance(high, int):
+            middle = low + (high - low) // 2
+        if low < middle < high:
+            found.append(middle)
+    return found
+
+
 def _holds(other: Value, sign: str, value: Value) -> bool:
     a, b = _as_number(other), _as_number(value)
     return compares(str(other), sign, str(value)) if a is None or b is None else compares(a, sign, b)
@@ -361,19 +379,19 @@ def _others(wanted: _Wanted, kind: Kind, numeric: bool) -> list[Value]:
     word = "".join(sign for sign in column.name.lower() if sign.isalnum()) or "v"
     if column.length is not None and column.length < len(word) + 2:
         word = ""
-    return [f"{chr(97 + i % 26)}{word}{i // 26 or ''}" for i in count]
+    return [f"{chr(65 + i % 26)}{word}{i // 26 or ''}" for i in count]  # neither LOWER nor UPPER leaves it alone
 
 
-def _odd(kind: Kind, numeric: bool, values: list[Value], others: list[Value]) -> list[Value]:
+def _odd(wanted: _Wanted, kind: Kind, numeric: bool, others: list[Value]) -> list[Value]:
     """Values in a form that people would not expect: signs, fractions where there are none, blanks, cases."""
-    sample: list[Value] = [*values[:_ODD_VALUES], *others[: _ODD_VALUES // 2]]
+    literals = wanted.values[:_ODD_VALUES]
     if kind != "boolean" and (kind in ("integer", "real") or numeric):
+        sample = [*literals, *others[: len(others) // 2 if wanted.signed else _ODD_VALUES // 2]]
         numbers = [number for value in sample if (number := _as_number(value))]
-        odd: list[Value] = [-number for number in numbers]
-        if kind == "real":
-            odd += [-number - fraction for number in numbers for fraction in (0.5, 0.3125)]
-        return odd
+        fractions = (0.5, 0.3125) if kind == "real" else ()
+        return [*(-number for number in numbers), *(-number - part for number in numbers[:6] for part in fractions)]
     if kind == "text":
+        sample = [*literals, *others[:2]]  # few, so that both forms of one value occur
         texts = [value for value in sample if isinstance(value, str) and value]
-        return [form for text in texts for form in (f" {text}", f"{text} ", text.swapcase())]
+        return [form for text in texts for form in (text.swapcase(), f" {text}", f"{text} ")]
     return []

@@ -15,7 +15,7 @@ from sqlquarry.judging.synthesis.styles import Style
 Cell = Value | None
 
 MOST_ROWS = 60
-_MOST_CROWDED_ROWS = 420
+MOST_CROWDED_ROWS = 420
 _MOST_PLANNED_ROWS = 24
 
 
@@ -104,6 +104,11 @@ class TableMaker:
             keys[domain] if domain in keys else some_values(pool, style.values, random)
             for domain, pool in zip(domains, self.pools, strict=True)
         ]
+        if style.odd:  # the values in their usual form, beside which the odd ones show
+            self.others = [
+                [*others, *pool.others[:2]] if pool.odd else others
+                for others, pool in zip(self.others, self.pools, strict=True)
+            ]
         self.crowds = [crowd for crowd in ground.crowds if style.crowded and self.name in crowd.tables]
         self.domains, self.crowd_domain = domains, ground.hints.domain
         self.count = 0 if self._is_empty(ground) else self._drawn_count(ground.least_rows)
@@ -167,7 +172,22 @@ class TableMaker:
                 self._refer(row, rows, hit=hit)
             self._depend(row, rows)
             rows.append(row)
+        if self.style.odd:
+            rows += self._twins(rows)
         return [tuple(None if i in self.blank else cell for i, cell in enumerate(row)) for row in rows]
+
+    def _twins(self, rows: Sequence[list[Cell]]) -> Iterator[list[Cell]]:
+        """Rows that differ from another in the case or the blanks of one text, which some functions do away with."""
+        for i, column in enumerate(self.table.columns):
+            base = self.random.choice(rows)
+            value = base[i]
+            spelled = any(isinstance(odd, str) for odd in self.pools[i].odd)
+            if isinstance(value, str) and spelled and not column.unique and not self.is_key[i]:
+                for form in (value.swapcase(), self.random.choice((f" {value}", f"{value} "))):
+                    row = self._variant(base)
+                    row[i] = form
+                    if column.length is None or len(form) <= column.length:
+                        yield row
 
     def _crowd(self, rows: list[list[Cell]]) -> None:
         """Add groups of one row more, as many, and one row less than a count that the queries ask for."""
@@ -179,18 +199,38 @@ class TableMaker:
             if not shared and not links and any(domain in wanted for domain in self.domains):
                 continue  # a table whose key is the group: each group has one row of it
             for group, size in enumerate((crowd.size + 1, crowd.size, crowd.size - 1)):
-                if len(rows) + size > _MOST_CROWDED_ROWS:
+                if len(rows) + size > MOST_CROWDED_ROWS:
                     break
                 values = {i: self._group_value(i, group) for i in shared}
-                for _ in range(size):
-                    row = self._new(hit=True)
+                for number, row in enumerate(self._members(size, values)):
                     self._refer(row, rows, hit=True)
+                    self._spread(row, number)
                     for i, value in values.items():
                         row[i] = value
                     for key in links:
                         self._take_parent(row, key, group)
                     self._depend(row, rows)
                     rows.append(row)
+
+    def _members(self, size: int, shared: Collection[int]) -> Iterator[list[Cell]]:
+        """Rows of a group that meet the conditions, and two more that miss one, which must not be counted."""
+        for _ in range(size):
+            yield self._new(hit=True)
+        missing = [
+            i
+            for i, column in enumerate(self.table.columns)
+            if self.pools[i].hits and self.pools[i].near and i not in shared and not column.unique
+        ]
+        for i in missing[:2]:
+            row = self._new(hit=True)
+            row[i] = self.pools[i].near[0]
+            yield row
+
+    def _spread(self, row: list[Cell], number: int) -> None:
+        """Give columns without conditions another value in each row, so that COUNT(DISTINCT …) is as large as COUNT."""
+        for i, column in enumerate(self.table.columns):
+            if self.others[i] and not column.unique and not self.pools[i].hits and not self.is_key[i]:
+                row[i] = self.others[i][number % len(self.others[i])]
 
     def _group_value(self, i: int, group: int) -> Cell:
         choices = (*self.pools[i].hits, *self.others[i])
