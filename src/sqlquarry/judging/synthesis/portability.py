@@ -7,10 +7,11 @@ what is known to be the same passes; the reason names the first thing that is no
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from sqlquarry.judging.parsing import parse
 from sqlquarry.judging.synthesis.names import Names, aggregates, literal_value
 from sqlquarry.judging.synthesis.schema import Schema
 
@@ -88,15 +89,18 @@ _EXTRACTED = ("YEAR", "MONTH", "DAY", "HOUR", "MINUTE")
 _NUMBERS = ("integer", "real")
 
 
-def foreign_construct(sql: str, tree: Expr, dialect: str, schema: Schema) -> str | None:
-    """Say what in the query cannot be judged, as part of a sentence; None if all of it can."""
+def foreign_construct(sql: str, tree: Expr, dialect: str, schema: Schema, golds: Sequence[str]) -> str | None:
+    """Say what in the query cannot be judged, as part of a sentence; None if all of it can.
+
+    Capital letters in names count only if the golds mind them: else the schema's text was quoted by some tool.
+    """
     names = Names(schema)
     reasons = chain(
         _words(sql, tree, dialect),
         _nodes(tree, dialect),
         _clauses(tree, names, dialect),
         _types(tree, names, dialect),
-        _folded_names(tree, schema) if dialect in _FOLDS_TO_LOWER else (),
+        _folded_names(tree, schema) if dialect in _FOLDS_TO_LOWER and _mind_capitals(golds, dialect, schema) else (),
     )
     return next(reasons, None)
 
@@ -266,6 +270,11 @@ def _cast(node: Expr, names: Names, dialect: str) -> Iterator[str]:
         or to.this not in (*exp.DataType.NUMERIC_TYPES, *exp.DataType.TEXT_TYPES, *exp.DataType.TEMPORAL_TYPES)
     ):
         yield f"{shown}, which is not supported on made databases"
+
+
+def _mind_capitals(golds: Sequence[str], dialect: str, schema: Schema) -> bool:
+    trees = [tree for gold in golds if (tree := parse(gold, dialect))]
+    return not any(reason for tree in trees for reason in _folded_names(tree, schema))
 
 
 def _folded_names(tree: Expr, schema: Schema) -> Iterator[str]:

@@ -126,7 +126,7 @@ class SynthesizedDatabases:
         """
         if record.dialect == "sqlite":
             return sql
-        text = in_sqlite(sql, record.dialect, read_schema(record.schema, record.dialect))
+        text = in_sqlite(sql, record.dialect, read_schema(record.schema, record.dialect), record.golds)
         outcome = self._sandbox.run(self._usable_suite(record).paths[0], text)
         if parse(sql, record.dialect) is None:
             if isinstance(outcome, Rows):
@@ -196,7 +196,7 @@ class SynthesizedDatabases:
         """A database on which the prediction runs and matches none of the golds; None if none was found."""
         schema, golds = _in_sqlite(record)
         try:
-            sql = in_sqlite(predicted_sql, record.dialect, schema)
+            sql = in_sqlite(predicted_sql, record.dialect, schema, record.golds)
         except JudgingError:
             return None
         tree = parse(sql, "sqlite")
@@ -229,4 +229,4 @@ class SynthesizedDatabases:
 
 def _in_sqlite(record: Record) -> tuple[Schema, list[str]]:
     schema = read_schema(record.schema, record.dialect)
-    return schema, [in_sqlite(sql, record.dialect, schema) for sql in record.golds]
+    return schema, [in_sqlite(sql, record.dialect, schema, record.golds) for sql in record.golds]

@@ -191,6 +191,7 @@ class TableMaker:
 
     def _crowd(self, rows: list[list[Cell]]) -> None:
         """Add groups of one row more, as many, and one row less than a count that the queries ask for."""
+        group = -1  # each of another value, also those of different counts
         for crowd in self.crowds:
             wanted = {self.crowd_domain(key) for key in crowd.keys}
             mine = [i for i, domain in enumerate(self.domains) if domain in wanted or self.is_key[i]]
@@ -198,9 +199,10 @@ class TableMaker:
             links = [key for key in self.table.foreign_keys if key.table in crowd.tables and key.table != self.name]
             if not shared and not links and any(domain in wanted for domain in self.domains):
                 continue  # a table whose key is the group: each group has one row of it
-            for group, size in enumerate((crowd.size + 1, crowd.size, crowd.size - 1)):
+            for size in (crowd.size + 1, crowd.size, crowd.size - 1):
                 if len(rows) + size > MOST_CROWDED_ROWS:
                     break
+                group += 1
                 values = {i: self._group_value(i, group) for i in shared}
                 for number, row in enumerate(self._members(size, values)):
                     self._refer(row, rows, hit=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,8 @@ _CONCAT_SKIPS_NULL = ("postgres", "duckdb", "tsql")
 _PARTS = {"YEAR": "%Y", "MONTH": "%m", "DAY": "%d", "HOUR": "%H", "MINUTE": "%M"}
 
 
-def in_sqlite(sql: str, dialect: str, schema: Schema) -> str:
-    """The query in SQLite's dialect; as it is if it is not SQL of its own dialect.
+def in_sqlite(sql: str, dialect: str, schema: Schema, golds: Sequence[str]) -> str:
+    """The query, one of the golds or a prediction, in SQLite's dialect; as it is if it is not SQL of its own dialect.
 
     Names are written in backticks where they are quoted, since SQLite takes "abc" for text if there is no such column.
 
@@ -39,7 +40,7 @@ def in_sqlite(sql: str, dialect: str, schema: Schema) -> str:
     parsed = parse(sql, dialect)
     if parsed is None:
         return sql
-    if construct := foreign_construct(sql, parsed, dialect, schema):
+    if construct := foreign_construct(sql, parsed, dialect, schema, golds):
         raise cannot_be_said(sql, dialect, construct)
     tree = _rewritten(parsed.copy(), dialect, Names(schema))
     try:
