@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ from sqlquarry.judging.synthesis.schema import Schema
 
 _MOST_PLAUSIBLE = 16  # candidates that people would not be surprised by
 _MOST_LEGAL = 30  # candidates of the other kind
-_MOST_RIVALS = 6  # of each kind, on which the golds have one right answer
+_MOST_RIVALS = 4, 8  # of each kind, on which the golds have one right answer
 _PATIENCE = 6, 12  # candidates in a row, of each kind, that kill nothing
 # Suites that tell fewer of the mutants from the gold say too little; see docs/judging.md for how it was chosen.
 _LEAST_KILLED = 0.5
@@ -114,7 +114,7 @@ def rivals(schema: Schema, golds: Sequence[str], predicted_sql: str, *, seed: st
     candidates = Candidates(schema, hints, seed, gold_hints=gather(golds, schema))
     with closing(Laboratory(schema)) as laboratory:
         wanted = [gold_of(sql, schema) for sql in _running(laboratory, golds)]
-        left = {True: _MOST_RIVALS, False: _MOST_RIVALS}
+        left = dict(zip((True, False), _MOST_RIVALS, strict=True))
         needed = candidates.needed_tables([*golds, predicted_sql])
         for plausible, number in _numbers():
             if not left[plausible]:
@@ -209,7 +209,7 @@ def _search(
     idle = {True: 0, False: 0}
     needed = candidates.needed_tables([*(gold.sql for gold in golds), *(text for _, text in goals)])
     for plausible, number in _numbers():
-        if chosen and idle[plausible] > _PATIENCE[not plausible]:
+        if chosen and idle[plausible] > _PATIENCE[not plausible] and not _telling(alive):
             continue
         rows = candidates.make(number, plausible=plausible, only=needed)
         laboratory.fill(rows)
@@ -254,5 +254,5 @@ def _fewest(kills: Sequence[set[Variant]], plausible: Sequence[bool], most: int)
     return kept or [0]
 
 
-def _telling(kills: set[Variant]) -> int:
-    return sum(text is _TELLING for _, text in kills)
+def _telling(goals: Iterable[Variant]) -> int:
+    return sum(text is _TELLING for _, text in goals)
