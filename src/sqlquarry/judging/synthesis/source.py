@@ -60,8 +60,12 @@ class SynthesizedDatabases:
     the schema's types, PRIMARY KEY, UNIQUE, NOT NULL, FOREIGN KEY and CHECK, and give every gold query one right
     answer, whatever order the rows are stored in.
 
-    A prediction that passes is right on every database tried, which is evidence, not proof: see `kill_rate`. Strict as
-    SQL is, it tells apart what only differs on NULLs, repeated rows or empty tables, where the schema allows those.
+    A prediction that passes is right on every database tried, which is evidence, not proof: see `kill_rate`. A record
+    is quarantined, and so unjudged, if a verdict would say little: its gold returns nothing on any database, or its
+    suite tells less than half of the mutants from the gold.
+
+    Plausible databases come first. A prediction that only rows like two customers of one name or NULL in a key tell
+    from the gold is wrong, as SQL is strict, but `caveat` says so, and the judgement's details have it.
 
     Files are made once per schema, gold queries and settings, and are the same on every machine as long as the time
     budget does not end the search. It may be used from several threads.
