@@ -15,6 +15,9 @@ LIKE, START = "SELECT name FROM buyer WHERE city LIKE 'L%'", "SELECT LEFT(name, 
 SINCE = "SELECT name FROM buyer WHERE joined >= DATE '2020-03-01'"
 COUNTED = "SELECT city, COUNT(*) AS n FROM buyer GROUP BY city HAVING COUNT(*) > 1"
 JOINED = "SELECT city, STRING_AGG(name, ',') FROM buyer GROUP BY city"
+YEARS = "SELECT EXTRACT(YEAR FROM joined), COUNT(*) FROM buyer GROUP BY 1"
+ACTIVE = "SELECT city, COUNT(*) FILTER (WHERE active) FROM buyer GROUP BY city"
+MOST = "SELECT name, (SELECT MAX(spent) FROM buyer) FROM buyer"
 TWICE = "SELECT orders * 2 AS twice FROM buyer WHERE orders * 2 > 9"
 TOWN = "SELECT name FROM buyer WHERE city = 'Lund'"
 
@@ -34,6 +37,9 @@ def grade():
         (LIKE, LIKE.replace("'L", "'l"), "wrong"),
         (LIKE.replace("L%", "L_n[d]%"), "SELECT b.name FROM buyer b WHERE b.city LIKE 'L_n[d]%'", "correct"),
         (LIKE.replace("LIKE", "ILIKE"), "SELECT name FROM buyer WHERE LOWER(city) LIKE 'l%'", "correct"),
+        (YEARS, YEARS.replace(")", ") AS y", 1).replace("BY 1", "BY y"), "correct"),
+        (ACTIVE, ACTIVE.replace("COUNT(*) FILTER (WHERE active)", "COUNT(CASE WHEN active THEN 1 END)"), "correct"),
+        (MOST, MOST.replace("MAX", "MIN"), "wrong"),
         (TOWN, 'SELECT "name" FROM "buyer" WHERE "city" = \'Lund\'', "correct"),
         (TOWN, "SELECT name FROM buyer WHERE city = 'lund'", "wrong"),
         ("SELECT name FROM buyer WHERE active", "SELECT name FROM buyer WHERE active = TRUE", "correct"),
@@ -70,6 +76,10 @@ def test_what_sqlite_can_say_is_judged(grade, gold, predicted, verdict):
         ("SELECT GREATEST(orders, id) FROM buyer", "SELECT MAX(orders, id) FROM buyer"),
         ("SELECT name FROM buyer WHERE \"Rank\" > 3", "SELECT name FROM buyer WHERE Rank > 3"),
         ("SELECT DISTINCT city FROM buyer", "SELECT DISTINCT city FROM buyer ORDER BY name"),
+        ("SELECT CAST(orders AS TEXT) FROM buyer", "SELECT CAST(orders AS STRING) FROM buyer"),
+        ("SELECT CAST(orders AS DOUBLE PRECISION) FROM buyer", "SELECT CAST(orders AS DOUBLE) FROM buyer"),
+        ("SELECT spent / NULLIF(orders, 0) FROM buyer", "SELECT spent / orders FROM buyer"),
+        (TOWN, TOWN.replace("name", "name,")),
         (TOWN, "SELECT name FROM buyer WHERE city == 'Lund'"),
         (TOWN, "SELECT name FROM buyer WHERE `city` = 'Lund'"),
     ],

@@ -286,8 +286,7 @@ def _gather_crowds(select: Select, names: Names, hints: Hints) -> None:
     }
     if not counts:
         return
-    group = select.args.get("group")
-    keys = {place for key in (group.expressions if group else ()) for place in _places(key, names)}
+    keys = {place for key in names.group_keys(select) for place in _places(key, names)}
     where = select.args.get("where")
     tables = {table.name.lower() for table in select.find_all(exp.Table)} & set(names.schema.tables)
     for equal in where.find_all(exp.EQ) if where and not keys else ():  # the key of a correlated subquery
@@ -360,8 +359,7 @@ def _places(node: Expr, names: Names) -> Iterator[Place]:
 
 def _depend(select: Select, names: Names, hints: Hints) -> None:
     """Note the columns that GROUP BY leaves bare: the query has one answer only if they depend on the group."""
-    group = select.args.get("group")
-    keys = {place for key in (group.expressions if group else ()) for place in _places(key, names)}
+    keys = {place for key in names.group_keys(select) for place in _places(key, names)}
     domains = {hints.domain(key) for key in keys}
     bare: dict[str, set[str]] = {}
     for column in names.bare_columns(select):

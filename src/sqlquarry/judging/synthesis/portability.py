@@ -16,7 +16,7 @@ from sqlquarry.judging.synthesis.names import Names, aggregates, literal_value
 from sqlquarry.judging.synthesis.schema import Schema
 
 if TYPE_CHECKING:
-    from sqlglot.expressions import Expr, Select
+    from sqlglot.expressions import Expr
 
 
 def _words_of(text: str) -> frozenset[str]:
@@ -29,8 +29,8 @@ _COMMON_FUNCTIONS = _words_of(
     "row_number rank dense_rank lag lead first_value last_value ntile exists"
 )
 _MORE_FUNCTIONS: Mapping[str, frozenset[str]] = {
-    "postgres": _words_of("concat left right position strpos string_agg greatest least extract date_part"),
-    "duckdb": _words_of("concat left right ifnull strpos string_agg extract year month day"),
+    "postgres": _words_of("concat left right position strpos string_agg greatest least extract date_part date"),
+    "duckdb": _words_of("concat left right ifnull strpos string_agg extract year month day date"),
     "mysql": _words_of(
         "concat left right locate ifnull if year month day dayofmonth extract group_concat ucase lcase date"
     ),
@@ -44,6 +44,9 @@ _NO_FUNCTIONS = _words_of(
 _ALIAS_IN_HAVING = ("mysql", "duckdb", "snowflake", "bigquery", "databricks", "spark", "hive", "clickhouse")
 _ALIAS_IN_WHERE = ("duckdb", "snowflake", "clickhouse", "databricks")
 _TWO_EQUAL_SIGNS = ("duckdb", "clickhouse", "spark", "databricks", "hive")
+_AFTER_LISTS = ("from", "where", "group", "order", "having", "limit", ")")
+_TRAILING_COMMAS = ("duckdb", "bigquery", "snowflake", "databricks", "clickhouse")
+_DIVIDES_BY_ZERO = ("mysql", "doris", "starrocks", "duckdb", "clickhouse", "hive", "spark")  # without an error
 _LIMIT_WITH_COMMA = ("mysql", "clickhouse", "doris", "starrocks")
 _LIKE_MYSQL = ("mysql", "doris", "starrocks")
 _WITHOUT_POSTGRES_SIGNS = (*_LIKE_MYSQL, "tsql", "oracle", "bigquery", "presto", "trino", "athena", "hive")
@@ -55,6 +58,11 @@ _REFUSED_WORDS = {
     "full": _LIKE_MYSQL,
     "nulls": (*_LIKE_MYSQL, "tsql"),
     "limit": ("tsql", "oracle"),
+}
+# Types that sqlglot reads in a CAST of every dialect.
+_REFUSED_TYPES = {
+    "postgres": _words_of("string tinyint mediumint datetime nvarchar clob blob number unsigned signed int64 float64"),
+    "mysql": _words_of("string int integer bigint smallint tinyint text varchar boolean bool numeric real timestamp"),
 }
 _FOLDS_TO_LOWER = ("postgres", "redshift", "materialize", "risingwave")
 # All else is refused by name: the shape of a query, its literals, comparisons, functions of the lists above.
@@ -100,6 +108,7 @@ def foreign_construct(sql: str, tree: Expr, dialect: str, schema: Schema, golds:
         _nodes(tree, dialect),
         _clauses(tree, names, dialect),
         _types(tree, names, dialect),
+        _divisions(tree, golds, dialect) if dialect not in _DIVIDES_BY_ZERO else (),
         _folded_names(tree, schema) if dialect in _FOLDS_TO_LOWER and _mind_capitals(golds, dialect, schema) else (),
     )
     return next(reasons, None)
@@ -110,20 +119,24 @@ def _words(sql: str, tree: Expr, dialect: str) -> Iterator[str]:
     import sqlglot
     from sqlglot import expressions as exp
 
+    quoted = ("IDENTIFIER", "STRING", "NATIONAL_STRING", "RAW_STRING")
     tokens = sqlglot.tokenize(sql, read=dialect)
+    words = ["''" if token.token_type.name in quoted else token.text.lower() for token in tokens]
     own = {node.alias_or_name.lower() for node in tree.find_all(exp.CTE, exp.TableAlias, exp.Table)}
-    known = _COMMON_FUNCTIONS | _MORE_FUNCTIONS.get(dialect, frozenset())
-    for token, after in zip(tokens, [*tokens[1:], None], strict=True):
-        word = token.text.lower()
-        if dialect in _REFUSED_WORDS.get(word, ()) and token.token_type.name not in ("IDENTIFIER", "STRING"):
-            yield f"{dialect} refuses {token.text.upper()}"
-        if word == "==" and dialect not in _TWO_EQUAL_SIGNS:
-            yield f"{dialect} refuses =="
-        is_call = after is not None and after.token_type.name == "L_PAREN" and word.isidentifier()
-        if is_call and token.token_type.name != "IDENTIFIER" and word not in known | _NO_FUNCTIONS | own:
-            yield f"the function {token.text.upper()} is not supported on made databases"
-    if dialect not in _LIMIT_WITH_COMMA and re.search(r"\blimit\s+\d+\s*,", sql, re.IGNORECASE):
-        yield f"{dialect} refuses LIMIT with a comma"
+    known = _COMMON_FUNCTIONS | _MORE_FUNCTIONS.get(dialect, frozenset()) | _NO_FUNCTIONS | own
+    casts = tree.find(exp.Cast) is not None
+    for before, word, after, later in zip(["", *words], words, [*words[1:], ""], [*words[2:], "", ""], strict=False):
+        if dialect in _REFUSED_WORDS.get(word, ()) or (word == "==" and dialect not in _TWO_EQUAL_SIGNS):
+            yield f"{dialect} refuses {word.upper()}"
+        if word == "," and after in _AFTER_LISTS and dialect not in _TRAILING_COMMAS:
+            yield f"{dialect} refuses a comma before {after.upper()}"
+        if word == "limit" and later == "," and dialect not in _LIMIT_WITH_COMMA:
+            yield f"{dialect} refuses LIMIT with a comma"
+        if after == "(" and word.isidentifier() and word not in known:
+            yield f"the function {word.upper()} is not supported on made databases"
+        is_double = dialect == "postgres" and word == "double" and after != "precision"
+        if casts and before in ("as", "::") and (word in _REFUSED_TYPES.get(dialect, ()) or is_double):
+            yield f"{dialect} refuses the type {word.upper()} in a CAST"
 
 
 def _nodes(tree: Expr, dialect: str) -> Iterator[str]:
@@ -163,7 +176,9 @@ def _clauses(tree: Expr, names: Names, dialect: str) -> Iterator[str]:
                 mine = column.find_ancestor(exp.Select) is select
                 if mine and not column.table and column.name.lower() in aliases and names.place(column) is None:
                     yield f"{dialect} refuses the alias {column.name} in {clause.upper()}"
-        keys = {place for key in _group_keys(select) for c in key.find_all(exp.Column) if (place := names.place(c))}
+        keys = {
+            place for key in names.group_keys(select) for c in key.find_all(exp.Column) if (place := names.place(c))
+        }
         for column in names.bare_columns(select):
             place = names.place(column)
             if place and not any(_is_primary_key(names.schema, key) for key in keys if key[0] == place[0]):
@@ -177,17 +192,6 @@ def _clauses(tree: Expr, names: Names, dialect: str) -> Iterator[str]:
                 key = term.this
                 if not isinstance(key, exp.Literal) and not {key.sql().lower(), key.name.lower()} & shown:
                     yield f"{dialect} refuses DISTINCT with ORDER BY {key.sql(dialect)}, which is not selected"
-
-
-def _group_keys(select: Select) -> list[Expr]:
-    """The keys of GROUP BY; a number stands for a column of the result, which then is no bare one."""
-    group = select.args.get("group")
-    found: list[Expr] = []
-    for key in group.expressions if group else ():
-        place = literal_value(key)
-        known = isinstance(place, int) and 1 <= place <= len(select.selects)
-        found.append(select.selects[place - 1] if known and isinstance(place, int) else key)
-    return found
 
 
 def _is_primary_key(schema: Schema, place: tuple[str, str]) -> bool:
@@ -270,6 +274,18 @@ def _cast(node: Expr, names: Names, dialect: str) -> Iterator[str]:
         or to.this not in (*exp.DataType.NUMERIC_TYPES, *exp.DataType.TEXT_TYPES, *exp.DataType.TEMPORAL_TYPES)
     ):
         yield f"{shown}, which is not supported on made databases"
+
+
+def _divisions(tree: Expr, golds: Sequence[str], dialect: str) -> Iterator[str]:
+    """Divisions by a column, which fail on 0 where SQLite says NULL, unless the golds divide so, too."""
+    from sqlglot import expressions as exp
+
+    def unguarded(query: Expr) -> list[Expr]:
+        return [node for node in query.find_all(exp.Div, exp.Mod) if isinstance(node.expression, exp.Column)]
+
+    known = any(unguarded(gold) for sql in golds if (gold := parse(sql, dialect)))
+    for node in unguarded(tree) if not known else ():
+        yield f"{node.sql(dialect)} fails where it divides by 0"
 
 
 def _mind_capitals(golds: Sequence[str], dialect: str, schema: Schema) -> bool:
