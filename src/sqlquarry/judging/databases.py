@@ -19,7 +19,8 @@ class DatabaseSource(Protocol):
     """Anything that knows where a record's queries run.
 
     Optional: ``details(record)``, a mapping ready for JSON that is shown with each judgement; ``fingerprint(record)``,
-    a text that changes with what the databases hold, without which verdicts are not reused.
+    a text that changes with what the databases hold, without which verdicts are not reused; ``caveat(database)``, what
+    a reader should know of a verdict "wrong" that rests on this database's rows, or None.
     """
 
     def databases_for(self, record: Record, predicted_sql: str) -> Sequence[Path | str]:

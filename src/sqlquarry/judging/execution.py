@@ -205,7 +205,7 @@ class ExecutionGrader:
             if not left:
                 if len(databases) > 1:
                     details["told_apart_by"] = place
-                return undecided or verdicts[agreeing[0]]
+                return undecided or self._with_caveat(database, predicted, verdicts[agreeing[0]], details)
             agreeing = left
             for i in agreeing:
                 remarks[i].append(verdicts[i][1])
@@ -213,6 +213,18 @@ class ExecutionGrader:
             details["accepted_gold"] = agreeing[0]
         said = dict.fromkeys(filter(None, remarks[agreeing[0]]))
         return "correct", "; ".join((_agreement([gold.result for gold in results[agreeing[0]]]), *said))
+
+    def _with_caveat(
+        self, database: Path | str, predicted: Rows | Failure, verdict: tuple[Verdict, str], details: dict[str, Any]
+    ) -> tuple[Verdict, str]:
+        """Add what the source knows of a database on which rows decided."""
+        extra = getattr(self._source, "caveat", None)
+        decided_by_rows = isinstance(predicted, Rows) and len(predicted.columns) == len(details["gold"]["columns"])
+        caveat = extra(database) if extra and decided_by_rows else None
+        if caveat is None:
+            return verdict
+        details["caveat"] = caveat
+        return verdict[0], f"{verdict[1]} ({caveat})"
 
     def _run(self, database: Path | str, sql: str) -> Rows | Failure:
         result = self._sandbox.run(database, sql)

@@ -179,8 +179,19 @@ def test_a_query_with_several_right_answers_is_noticed(sql, determined):
     assert laboratory.is_determined(gold, expected) is determined
 
 
-def test_nothing_to_choose_has_no_variants():
-    assert other_choices("SELECT name FROM customer WHERE id = 1", read_schema(SHOP, "sqlite")) == []
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT name FROM customer WHERE id = 1",
+        "SELECT name, (SELECT COUNT(*) FROM purchase WHERE customer_id = customer.id) FROM customer",
+        "SELECT price, SUM(price) OVER (ORDER BY id) FROM purchase",
+        "SELECT UPPER(city), COUNT(*) FROM customer GROUP BY 1",
+        "SELECT UPPER(city) AS town, COUNT(*) FROM customer GROUP BY town",
+        "SELECT status, COUNT(*) FILTER (WHERE price > 3) FROM purchase GROUP BY status",
+    ],
+)
+def test_nothing_to_choose_has_no_variants(sql):
+    assert other_choices(sql, read_schema(SHOP, "sqlite")) == []
 
 
 QUERIES = [

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlquarry.judging.ordering import KeyedQuery, with_order_keys
 from sqlquarry.judging.parsing import parse
-from sqlquarry.judging.synthesis.names import Names, literal_value, read_query
+from sqlquarry.judging.synthesis.names import Names, aggregates, literal_value, read_query
 from sqlquarry.judging.synthesis.schema import Schema
 
 if TYPE_CHECKING:
-    from sqlglot.expressions import Expr
+    from sqlglot.expressions import Expr, Select
 
 
 def other_choices(sql: str, schema: Schema) -> list[str]:
@@ -29,7 +29,7 @@ def other_choices(sql: str, schema: Schema) -> list[str]:
 
 
 class Cut(NamedTuple):
-    """A top-level ORDER BY with a LIMIT: the query without the limit, and between which rows it cuts."""
+    """An ORDER BY with a LIMIT: the query without the limit, and between which rows it cuts."""
 
     keyed: KeyedQuery
     places: tuple[int, ...]
@@ -40,12 +40,17 @@ class Cut(NamedTuple):
         return any(0 < place < len(keys) and keys[place - 1] == keys[place] for place in self.places)
 
 
-def cut_of(sql: str) -> Cut | None:
-    """The cut of an SQLite query; None where it has none, or not a simple one."""
+def cuts_of(sql: str) -> list[Cut]:
+    """The simple cuts of an SQLite query and of its subqueries; a correlated one will not run by itself."""
     from sqlglot import expressions as exp
 
     tree = parse(sql, "sqlite")
-    if not isinstance(tree, exp.Select) or not tree.args.get("limit") or not tree.args.get("order"):
+    selects = list(tree.find_all(exp.Select)) if tree and "limit" in sql.lower() else []
+    return [cut for select in selects if (cut := _cut_of(select))]
+
+
+def _cut_of(tree: Select) -> Cut | None:
+    if not tree.args.get("limit") or not tree.args.get("order"):
         return None
     offset = literal_value(tree.args["offset"].expression) if tree.args.get("offset") else 0
     limit = literal_value(tree.args["limit"].expression)
@@ -71,9 +76,10 @@ def _chosen(tree: Expr, names: Names, *, largest: bool) -> str:
             query.set("order", exp.Order(expressions=[*(order.expressions if order else ()), *ties]))
     aggregate = exp.Max if largest else exp.Min
     for select in list(tree.find_all(exp.Select)):
-        extremes = list(select.find_all(exp.Max, exp.Min))
+        reducing = aggregates(select)
+        extremes = [node for node in reducing if isinstance(node, exp.Max | exp.Min)]
         # Beside a single MAX or MIN, SQLite takes bare columns from that row (https://sqlite.org/lang_select.html).
-        if len(extremes) == 1 and len(list(select.find_all(exp.AggFunc))) == 1:
+        if len(extremes) == 1 and len(reducing) == 1:
             continue
         for column in names.bare_columns(select):
             column.replace(aggregate(this=column.copy()))

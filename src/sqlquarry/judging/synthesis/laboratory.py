@@ -12,9 +12,10 @@ from typing import Any
 from sqlquarry.errors import JudgingError
 from sqlquarry.judging.comparison import rows_match
 from sqlquarry.judging.ordering import is_ordered, tied_places, with_order_keys
-from sqlquarry.judging.synthesis.candidates import Cell, Rows
-from sqlquarry.judging.synthesis.determinacy import cut_of, other_choices
+from sqlquarry.judging.synthesis.candidates import Rows
+from sqlquarry.judging.synthesis.determinacy import cuts_of, other_choices
 from sqlquarry.judging.synthesis.schema import Schema, Table, quoted
+from sqlquarry.judging.synthesis.tables import Cell
 
 _STEPS_BETWEEN_CHECKS = 10_000  # SQLite instructions
 _MOST_CHECKS = 100  # a million instructions: 10 to 30 ms, and the same on every machine
@@ -46,6 +47,11 @@ class Expected:
         except JudgingError:
             return True
 
+    @property
+    def is_telling(self) -> bool:
+        """Whether there is a value that is neither NULL, 0 nor empty, which no query returns by finding nothing."""
+        return any(cell not in (None, 0, "", b"") for row in self.result.rows for cell in row)
+
 
 class Gold:
     """A gold query, and what is asked of it on every database; see `gold_of`."""
@@ -55,7 +61,7 @@ class Gold:
         self.ordered = is_ordered(sql, "sqlite")
         self.keyed = with_order_keys(sql, "sqlite") if self.ordered else None
         self.other_choices = other_choices(sql, schema)
-        self.cut = cut_of(sql)
+        self.cuts = cuts_of(sql)
 
 
 @lru_cache(maxsize=1024)
@@ -127,8 +133,9 @@ class Laboratory:
 
     def is_determined(self, gold: Gold, expected: Expected) -> bool:
         """Whether the gold's answer is the only right one: the same in reverse and for every choice that it leaves."""
-        if gold.cut and (whole := self.run(gold.cut.keyed.sql)) and gold.cut.parts_a_tie(whole.rows):
-            return False
+        for cut in gold.cuts:
+            if (whole := self.run(cut.keyed.sql)) and cut.parts_a_tie(whole.rows):
+                return False
         for choice in gold.other_choices:
             other = self.run(choice)
             if other is not None and not expected.matches(other.width, other.rows):

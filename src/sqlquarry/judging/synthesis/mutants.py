@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlquarry.judging.synthesis.names import Names, literal_value
+from sqlquarry.judging.synthesis.names import Names, aggregates, literal_value
 
 if TYPE_CHECKING:
     from sqlglot.expressions import (
@@ -22,10 +22,13 @@ if TYPE_CHECKING:
         Ordered,
         Select,
         SetOperation,
+        Table,
+        Window,
     )
 
 _MOST_MUTANTS = 120
 _OTHER_COLUMNS = 3  # columns tried in the place of one
+_OTHER_TABLES = 3  # tables tried in the place of one
 
 
 class _Edit(NamedTuple):
@@ -40,7 +43,7 @@ class _Setting(NamedTuple):
 
     node: Expr
     key: str
-    value: Expr | bool | str | None
+    value: Expr | Sequence[Expr] | bool | str | None
 
 
 def mutants(tree: Expr, names: Names) -> list[str]:
@@ -85,6 +88,9 @@ def _edits(tree: Expr, names: Names) -> Iterator[_Edit | _Setting]:
         (exp.Ordered, _order_edits),
         (exp.Join, _join_edits),
         (exp.Limit, _limit_edits),
+        (exp.Window, _window_edits),
+        (exp.Func, _function_edits),
+        (exp.Table, _table_edits),
         (exp.Select, _select_edits),
         (exp.SetOperation, _set_edits),
     )
@@ -123,7 +129,7 @@ def _negations(node: Expr, _: Names) -> Iterator[_Edit | _Setting]:
 
     if isinstance(node, exp.Like):
         yield _Setting(node, "negate", not node.args.get("negate"))
-    elif isinstance(node, exp.In | exp.Between | exp.Exists | exp.Is):
+    elif isinstance(node, exp.In | exp.Between | exp.Exists | exp.Is | exp.Glob):
         if isinstance(node.parent, exp.Not):
             yield _Edit(node.parent, node.copy())
         else:
@@ -170,9 +176,10 @@ def _literal_edits(node: Literal, _: Names) -> Iterator[_Edit | _Setting]:
     if isinstance(node.parent, exp.Limit | exp.Offset) or value is None:
         return
     if isinstance(value, str):
-        others = {value[:-1], value.swapcase()} if not isinstance(node.parent, exp.Like) else set()
-        if isinstance(node.parent, exp.Like):
-            others = {value.strip("%"), value.lstrip("%"), value.rstrip("%")}
+        others = {value[:-1], value.swapcase()} if not isinstance(node.parent, exp.Like | exp.Glob) else set()
+        if isinstance(node.parent, exp.Like | exp.Glob):
+            any_text = "*" if isinstance(node.parent, exp.Glob) else "%"
+            others = {value.strip(any_text), value.lstrip(any_text), value.rstrip(any_text)}
         for text in sorted(others - {value}):
             yield _Edit(node, exp.Literal.string(text))
     else:
@@ -233,7 +240,7 @@ def _has_no_repetitions(node: Select) -> bool:
         return True
     group = node.args.get("group")
     if group is None:
-        return bool(node.selects) and all(item.find(exp.AggFunc) for item in node.selects)
+        return bool(node.selects) and all(aggregates(item) for item in node.selects)
     return all(key in node.selects for key in group.expressions)
 
 
@@ -244,12 +251,83 @@ def _join_edits(node: Join, _: Names) -> Iterator[_Edit | _Setting]:
         yield _Setting(node, "on", None)
 
 
+def _window_edits(node: Window, _: Names) -> Iterator[_Edit | _Setting]:
+    """Another ranking, the other direction in time, and each part of OVER left out."""
+    from sqlglot import expressions as exp
+
+    function = node.this
+    swaps: Mapping[type[Expr], type[Expr]] = {exp.Lag: exp.Lead, exp.Lead: exp.Lag}
+    ranks = (exp.Rank, exp.DenseRank, exp.RowNumber)
+    if isinstance(function, ranks):
+        for rank in ranks:
+            if not isinstance(function, rank):
+                yield _Edit(function, rank())
+        yield _Edit(node, exp.Literal.number(1))
+    elif other := swaps.get(type(function)):
+        yield _Edit(function, other(**{key: _copied(value) for key, value in function.args.items()}))
+    elif isinstance(function, exp.FirstValue | exp.LastValue):
+        ends = {exp.FirstValue: exp.LastValue, exp.LastValue: exp.FirstValue}
+        yield _Edit(function, ends[type(function)](this=function.this.copy()))
+    keys = node.args.get("partition_by") or []
+    for i in range(len(keys)):
+        yield _Setting(node, "partition_by", [*keys[:i], *keys[i + 1 :]])
+    for clause in ("order", "spec"):
+        if node.args.get(clause):
+            yield _Setting(node, clause, None)
+    if isinstance(function, exp.Sum | exp.Avg | exp.Count | exp.Min | exp.Max | exp.LastValue) and node.args.get(
+        "order"
+    ):
+        frames = (("UNBOUNDED", "PRECEDING", "CURRENT ROW", None), ("UNBOUNDED", "PRECEDING", "UNBOUNDED", "FOLLOWING"))
+        for start, start_side, end, end_side in frames:
+            frame = exp.WindowSpec(kind="ROWS", start=start, start_side=start_side, end=end, end_side=end_side)
+            if frame != node.args.get("spec"):
+                yield _Setting(node, "spec", frame)
+
+
+def _copied(value: Any) -> Any:
+    from sqlglot import expressions as exp
+
+    return value.copy() if isinstance(value, exp.Expr) else value
+
+
+def _function_edits(node: Expr, _: Names) -> Iterator[_Edit | _Setting]:
+    """A function left out that only shows on some values: signs, fractions, blanks, cases."""
+    from sqlglot import expressions as exp
+
+    if isinstance(node, exp.Abs | exp.Round | exp.Trim | exp.Lower | exp.Upper):
+        yield _Edit(node, node.this.copy())
+    if isinstance(node, exp.Round) and not node.args.get("decimals"):
+        yield _Edit(node, exp.cast(node.this.copy(), "INT"))
+    if isinstance(node, exp.Round) and isinstance(digits := literal_value(node.args.get("decimals")), int):
+        yield _Setting(node, "decimals", exp.Literal.number(digits + 1))
+
+
+def _table_edits(node: Table, names: Names) -> Iterator[_Edit | _Setting]:
+    """Put another table that has all the columns which the query takes from this one in its place."""
+    from sqlglot import expressions as exp
+
+    select = node.find_ancestor(exp.Select)
+    if select is None or node.name.lower() not in names.schema.tables:
+        return
+    places = {names.place(column) for column in select.find_all(exp.Column)}
+    used = {place[1] for place in places if place and place[0] == node.name.lower()}
+    others = [
+        table
+        for name, table in names.schema.tables.items()
+        if name != node.name.lower() and all(table.column(column) for column in used)
+    ]
+    for table in others[:_OTHER_TABLES]:
+        # The alias is the old name, so that qualified columns still find it.
+        alias = exp.TableAlias(this=exp.to_identifier(node.alias_or_name, quoted=True))
+        yield _Edit(node, exp.Table(this=exp.to_identifier(table.name, quoted=True), alias=alias))
+
+
 def _set_edits(node: SetOperation, _: Names) -> Iterator[_Edit | _Setting]:
     from sqlglot import expressions as exp
 
     for other in (exp.Union, exp.Intersect, exp.Except):
         if not isinstance(node, other):
-            same = {key: value.copy() if isinstance(value, exp.Expr) else value for key, value in node.args.items()}
+            same = {key: _copied(value) for key, value in node.args.items()}
             yield _Edit(node, other(**same | {"distinct": True}))
     if isinstance(node, exp.Union):
         yield _Setting(node, "distinct", not node.args.get("distinct"))

@@ -55,6 +55,39 @@ def read_query(sql: str, schema: Schema) -> tuple[Expr, Names] | None:
     return tree, names
 
 
+def is_aggregate(node: Expr) -> bool:
+    """Whether it reduces a group to one value; SUM(x) OVER (…) gives a value to each row instead."""
+    from sqlglot import expressions as exp
+
+    if not isinstance(node, exp.AggFunc):
+        return False
+    outer: Expr = node
+    while isinstance(outer.parent, exp.Filter | exp.WithinGroup | exp.IgnoreNulls | exp.RespectNulls):
+        outer = outer.parent
+    return not (isinstance(outer.parent, exp.Window) and outer.arg_key == "this")
+
+
+def aggregates(node: Expr) -> list[Expr]:
+    """Return the aggregates in an expression, or in a SELECT, but for window functions and those of subqueries."""
+    from sqlglot import expressions as exp
+
+    owner = node if isinstance(node, exp.Select) else node.find_ancestor(exp.Select)
+    found = (item for item in node.find_all(exp.AggFunc) if is_aggregate(item))
+    return [item for item in found if item.find_ancestor(exp.Select) is owner]
+
+
+def _aggregate_around(column: Column) -> Expr | None:
+    """Return the innermost aggregate or SELECT that a column is in."""
+    from sqlglot import expressions as exp
+
+    node = column.find_ancestor(exp.AggFunc, exp.Filter, exp.Select)
+    while node is not None and not isinstance(node, exp.Select):
+        if is_aggregate(node.this if isinstance(node, exp.Filter) else node):
+            break
+        node = node.find_ancestor(exp.AggFunc, exp.Filter, exp.Select)
+    return node
+
+
 class Names:
     """Resolves columns of one query against a schema."""
 
@@ -93,21 +126,36 @@ class Names:
                 return [exp.column(column.name, table=alias, quoted=True) for column in columns]
         return []
 
+    def group_keys(self, select: Select) -> list[Expr]:
+        """What a SELECT is grouped by; a number or an alias stands for a column of the result."""
+        from sqlglot import expressions as exp
+
+        group = select.args.get("group")
+        aliases = {item.alias.lower(): item.this for item in select.selects if isinstance(item, exp.Alias)}
+        found: list[Expr] = []
+        for key in group.expressions if group else ():
+            place = literal_value(key)
+            if isinstance(place, int) and 1 <= place <= len(select.selects):
+                found.append(select.selects[place - 1].unalias())
+            elif isinstance(key, exp.Column) and not key.table and self.place(key) is None:
+                found.append(aliases.get(key.name.lower(), key))
+            else:
+                found.append(key)
+        return found
+
     def bare_columns(self, select: Select) -> list[Column]:
         """Columns that a grouped SELECT returns or sorts by, though they are neither grouped by nor aggregated."""
         from sqlglot import expressions as exp
 
-        group, order = select.args.get("group"), select.args.get("order")
-        if group is None and not any(item.find(exp.AggFunc) for item in select.selects):
+        order = select.args.get("order")
+        if select.args.get("group") is None and not any(aggregates(item) for item in select.selects):
             return []
-        keys = {
-            self.place(column) for key in (group.expressions if group else ()) for column in key.find_all(exp.Column)
-        }
+        keys = {self.place(column) for key in self.group_keys(select) for column in key.find_all(exp.Column)}
         return [
             column
             for item in (*select.selects, *(order.expressions if order else ()))
             for column in item.find_all(exp.Column)
-            if column.find_ancestor(exp.AggFunc, exp.Select) is select and self.place(column) not in {None, *keys}
+            if _aggregate_around(column) is select and self.place(column) not in {None, *keys}
         ]
 
     @staticmethod

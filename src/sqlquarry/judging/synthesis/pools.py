@@ -3,42 +3,164 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import cast
 
+from sqlquarry.judging.synthesis.dates import (
+    PartCondition,
+    close_moments,
+    compares,
+    default_form,
+    like,
+    meets_part,
+    moments,
+    read_date,
+)
 from sqlquarry.judging.synthesis.hints import Hints
 from sqlquarry.judging.synthesis.names import Place, Value
 from sqlquarry.judging.synthesis.schema import Column, Kind
 
-_ANY_VALUES = 60  # distinct values of a column without conditions
+_ODD_VALUES = 12  # of them that come in an unexpected form
 _LONGEST_TEXT = 500
 _LARGEST_NUMBER = 10**15  # ten times as much still fits SQLite's integers, and a float holds every whole number
-_EPOCH = datetime(2001, 2, 3, 10, 20, 30)
+_SEPARATED = re.compile(r"-?\d{1,3}(,\d{3})+(\.\d+)?")  # 41,402
+_FRACTIONS = (0.0, 0.5, 0.3125, 0.875)  # exact in binary, so that sums do not depend on their order
+# What a word of a column's name promises of its numbers, unless the queries compare it with others.
+_RANGES = (("age", 18, 100), ("year", 1950, 2030), ("month", 1, 12), ("percent", 0, 100), ("percentage", 0, 100))
+_DATE_KINDS = ("date", "time", "datetime")
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """Values of one domain, without repetitions: `hits` meet a condition, `near` miss one closely."""
+    """Values of one domain, without repetitions.
+
+    Args:
+        hits: they meet a condition; those that meet most come first.
+        near: they miss one closely.
+        others: any more.
+        odd: the type allows them, but people would not expect them: negative numbers, outer blanks, another case.
+    """
 
     hits: tuple[Value, ...]
     near: tuple[Value, ...]
     others: tuple[Value, ...]
+    odd: tuple[Value, ...] = ()
 
 
-def pool_of(place: Place, column: Column, hints: Hints, number: int) -> Pool:
-    """The pool of a column; `number` keeps the other values of different columns apart."""
-    conditions = [(sign, value) for sign, value in hints.of_domain(place) if _is_storable(value)]
-    kind = column.kind
-    values = [value for _, value in conditions]
-    numeric = hints.is_numeric(place) or kind in ("integer", "real")
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """The column that a pool is made for, and what the queries ask of it."""
+
+    column: Column
+    conditions: list[tuple[str, Value]]
+    parts: list[PartCondition]
+    number: int
+    count: int
+    numeric: bool
+    signed: bool
+    fractional: bool
+    padded: bool
+    gold_values: list[Value]  # what the golds compare the column with
+
+    @property
+    def values(self) -> list[Value]:
+        return [value for _, value in self.conditions]
+
+
+def pool_of(place: Place, column: Column, hints: Hints, expected: Hints, *, number: int, count: int) -> Pool:
+    """The pool of a column.
+
+    Args:
+        place: of the column.
+        column: its type.
+        hints: what all queries compare it with.
+        expected: what the golds say of its form: whether it is negative, rounded, trimmed.
+        number: keeps the other values of different columns apart.
+        count: how many other values.
+    """
+    wanted = _Wanted(
+        column,
+        conditions=[(sign, value) for sign, value in hints.of_domain(place) if _is_storable(value)],
+        parts=hints.parts_of(place),
+        number=number,
+        count=count,
+        numeric=hints.marks(hints.numeric, place),
+        signed=expected.marks(expected.signed, place),
+        fractional=hints.marks(hints.fractional, place),
+        padded=expected.marks(expected.padded, place),
+        gold_values=[value for _, value in expected.of_domain(place)],
+    )
+    kind, asked = column.kind, hints.date_kind(place)
+    if kind in _DATE_KINDS or (kind == "text" and asked and not wanted.numeric):
+        kind = cast("Kind", "datetime" if asked == "datetime" and kind != "time" else asked or kind)
+        if kind in _DATE_KINDS:
+            return _dates(wanted, kind)
+    if kind in ("text", "integer", "real") and _are_separated(wanted.values):
+        return _separated(column, [(sign, _with_commas(value)) for sign, value in wanted.conditions], count)
+    return _plain(wanted, kind)
+
+
+def _plain(wanted: _Wanted, kind: Kind) -> Pool:
+    """Numbers or text."""
+    values = wanted.values
+    numeric = wanted.numeric or kind in ("integer", "real")
     if kind == "text" and values and all(_reads_as_number(value) for value in values):
         numeric = True
-    stay = _Admission(column, values if numeric and kind == "text" else None)
-    hits = [hit for sign, value in conditions for hit in _hits(sign, value, kind, numeric)]
-    near = [miss for sign, value in conditions for miss in _misses(sign, value, kind, numeric)]
+    stay = _Admission(wanted.column, values if numeric and kind == "text" else None)
+    hits = [hit for sign, value in wanted.conditions for hit in _hits(sign, value, kind, numeric)]
+    near = [miss for sign, value in wanted.conditions for miss in _misses(sign, value, kind, numeric)]
+    if numeric:
+        between = _between(values, kind)
+        hits += [value for value in between if _met(value, wanted.conditions, kind, numeric)]
+    others = _others(wanted, kind, numeric)
     # A right value of one condition is a near miss of another on the same column.
-    return Pool(stay.admit(hits), stay.admit(near), stay.admit(_others(column, kind, numeric, values, number)))
+    found = [stay.admit(group) for group in (hits, near, others, _odd(wanted, kind, numeric, others))]
+    expected = _Expected(wanted)
+    usual = [tuple(value for value in group if expected.holds(value)) for group in found]
+    # Text in an odd form is expected only where blanks are: a number may be negative for all that its literals say.
+    usual[3] = tuple(value for value in usual[3] if not isinstance(value, str) or value != value.strip())
+    strange = [value for i, group in enumerate(found) for value in group if value not in usual[i]]
+    strange.sort(key=lambda value: not (isinstance(value, str) and value.strip() in values))  # the literals in blanks
+    in_blanks = [value for value in usual[3] if isinstance(value, str) and value.strip() in values]
+    best = sorted(usual[0], key=lambda value: -_met(value, wanted.conditions, kind, numeric))
+    return Pool(tuple(best), (*in_blanks, *usual[1]), (*usual[2], *usual[3]), tuple(strange))
+
+
+def _ranges(wanted: _Wanted) -> list[tuple[int, int]]:
+    """What the column's name promises of its numbers, unless the queries compare it with others."""
+    words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", wanted.column.name).lower())
+    ranges = [(low, high) for word, low, high in _RANGES if word in words]
+    numbers = [number for value in wanted.values if (number := _as_number(value)) is not None]
+    return [] if any(not low <= number <= high for low, high in ranges for number in numbers) else ranges
+
+
+class _Expected:
+    """Tells values that people would expect in a column from those that only its type allows."""
+
+    def __init__(self, wanted: _Wanted) -> None:
+        self.ranges = _ranges(wanted)
+        self.golds = set(wanted.gold_values)
+        self.others = set(wanted.values) - self.golds
+        self.signed, self.padded = wanted.signed, wanted.padded
+        self.cased = {value.lower() for value in (*wanted.gold_values, *wanted.values) if isinstance(value, str)}
+        self.gold_cased = {value.lower() for value in self.golds if isinstance(value, str)}
+
+    def holds(self, value: Value) -> bool:
+        # A prediction may ask for 'peru' where the gold asks for 'Peru'; nobody expects both in one column.
+        if value in self.golds or (value in self.others and str(value).strip().lower() not in self.gold_cased):
+            return True
+        if isinstance(value, str):
+            if value != value.strip():
+                return self.padded
+            if value.lower() in self.cased:
+                return False
+        number = _as_number(value)
+        if number is None:
+            return True
+        return (self.signed or number >= 0) and all(low <= number <= high for low, high in self.ranges)
 
 
 class _Admission:
@@ -99,11 +221,82 @@ def _reads_as_number(value: Value) -> bool:
     return _as_number(value) is not None
 
 
-def _moment(value: Value) -> datetime | None:
-    if isinstance(value, str) and len(value) >= 10:
-        with suppress(ValueError):
-            return datetime.fromisoformat(value)
-    return None
+def _is_separated(value: Value) -> bool:
+    return isinstance(value, str) and _SEPARATED.fullmatch(value) is not None
+
+
+def _are_separated(values: list[Value]) -> bool:
+    """Whether some literals have commas, and the others are the same numbers without them."""
+    numbers = {float(str(value).replace(",", "")) for value in values if _is_separated(value)}
+    return bool(numbers) and all(_is_separated(value) or _as_number(value) in numbers for value in values)
+
+
+def _with_commas(value: Value) -> str:
+    return str(value) if _is_separated(value) else f"{_as_number(value):,}"
+
+
+def _met(value: Value, conditions: Iterable[tuple[str, Value]], kind: Kind, numeric: bool) -> int:
+    """How many conditions a value meets, as SQLite compares it."""
+    as_text = kind == "text" or not numeric
+    return sum(
+        compares(str(value), sign, str(other)) if as_text or sign == "like" else _holds(value, sign, other)
+        for sign, other in conditions
+    )
+
+
+def _dates(wanted: _Wanted, kind: Kind) -> Pool:
+    """Valid dates only, written as the literals write them."""
+    conditions, parts, count = wanted.conditions, wanted.parts, wanted.count
+    literals = [value for sign, value in conditions if sign != "like" and isinstance(value, str)]
+    forms = [found[1] for value in literals if (found := read_date(value))]
+    # SQLite's functions read ISO dates only, and a year alone or a pattern is compared with those.
+    form = forms[0] if forms and not parts else default_form(kind)
+    if form.pattern == "%Y-%m-%d" and kind == "datetime":
+        form = default_form(kind)
+    proposed = [*close_moments(conditions, parts, wanted.number), *moments(wanted.number, count)]
+    met: dict[str, bool] = {}
+    for moment in proposed:
+        text = form.text(moment)
+        if _fits_length(text, wanted.column):
+            by_text = any(compares(text, sign, str(value)) for sign, value in conditions)
+            met.setdefault(text, by_text or any(meets_part(moment, part) for part in parts))
+    far = {form.text(moment) for moment in proposed[-count:]}
+    # What a query says that the column is equal to is taken at its word: a year alone, or text that is no date.
+    known = [value for sign, value in conditions if sign == "=" and _fits_length(str(value), wanted.column)]
+    known += [value for sign, value in conditions if sign in ("<=", ">=") and read_date(value) is not None]
+    if kind == "datetime" and forms:
+        known = [value for value in known if len(str(value)) > 10]
+    if not conditions and not parts:
+        return Pool((), (), tuple(met))
+    hits: dict[Value, None] = dict.fromkeys([*known, *(text for text, is_met in met.items() if is_met)])
+    close = [text for text, is_met in met.items() if not is_met and text not in far]
+    return Pool(tuple(hits), tuple(close), tuple(text for text in met if text in far and text not in hits))
+
+
+def _fits_length(value: str, column: Column) -> bool:
+    return column.length is None or len(value) <= column.length
+
+
+def _separated(column: Column, conditions: list[tuple[str, str]], count: int) -> Pool:
+    """Numbers like 41,402, which are text in SQLite whatever the column's type: those that sort alike as numbers."""
+    literals = [value for _, value in conditions]
+    known = [(text, float(text.replace(",", ""))) for text in literals]
+    low, high = int(min(number for _, number in known)), int(max(number for _, number in known))
+    steps = [0, 1, -1, 2, -2, 500, -500, 1111, -1111, 5003, -5003, *range(10_007, 2 * count * 1_009, 2_018)]
+    proposed = [f"{number:,}" for number in (1, low // 1_000, high // 1_000)]
+    proposed += [
+        f"{middle + step:,}" for step in steps for middle in (low, high, (low + high) // 2) if middle + step >= 1_000
+    ]
+    fitting = [
+        text
+        for text in dict.fromkeys([*literals, *proposed])
+        if _fits_length(text, column)
+        and all((text < other) == (float(text.replace(",", "")) < value) for other, value in known)
+    ]
+    met = {text: sum(compares(text, sign, value) for sign, value in conditions) for text in fitting}
+    hits = sorted((text for text in fitting if met[text]), key=lambda text: -met[text])
+    misses = [text for text in fitting if not met[text]]
+    return Pool(tuple(hits[:12]), tuple(misses[:12]), tuple((*hits[12:], *misses[12:])[:count]))
 
 
 def _hits(sign: str, value: Value, kind: Kind, numeric: bool) -> list[Value]:
@@ -119,7 +312,8 @@ def _hits(sign: str, value: Value, kind: Kind, numeric: bool) -> list[Value]:
 def _misses(sign: str, value: Value, kind: Kind, numeric: bool) -> list[Value]:
     if sign == "like":
         bare = str(value).strip("%")
-        return [bare, f"x{bare}", f"{bare}x", bare.swapcase(), bare[:-1]]
+        near = [bare, f"x{bare}", f"{bare}x", bare.swapcase(), bare[:-1]]
+        return [text for text in near if text or not like("", str(value))]
     others = [other for other in _neighbours(value, kind, numeric) if not _holds(other, sign, value)]
     return [value, *others] if sign in ("<>", "<", ">") else others
 
@@ -142,40 +336,62 @@ def _neighbours(value: Value, kind: Kind, numeric: bool) -> list[Value]:
             close += [number + 0.5, number - 0.5]
         close = [other for other in close if other >= 0 or number <= 0] + [0]
         return [other for other in close if other != number]
-    if moment := _moment(value):
-        with suppress(OverflowError):  # the first or last year there is
-            days = [moment + timedelta(days=days) for days in (1, -1, 40, -40, 400)]
-            return [day.isoformat(sep=" ")[: len(str(value))] for day in days]
     text = str(value)
     if text.isdigit() and kind in ("date", "datetime"):
         return [item for year in (int(text) + 1, int(text) - 1) for item in _in_kind(str(year), kind)]
     return [text.swapcase(), f"{text}x", text[:-1], f"x{text}", f"{text} {text}"]
 
 
+def _between(values: list[Value], kind: Kind) -> list[Value]:
+    """The middle between neighbouring literals, which a range of them needs."""
+    numbers = sorted({number for value in values if (number := _as_number(value)) is not None})
+    found: list[Value] = []
+    for low, high in pairwise(numbers):
+        middle = (low + high) / 2
+        if kind == "integer" or isinstance(low, int) or isinstance(high, int):
+            middle = low + (high - low) // 2
+        if low < middle < high:
+            found.append(middle)
+    return found
+
+
 def _holds(other: Value, sign: str, value: Value) -> bool:
     a, b = _as_number(other), _as_number(value)
-    if a is None or b is None:
-        x, y = str(other), str(value)
-        return {"<": x < y, "<=": x <= y, ">": x > y, ">=": x >= y, "=": x == y, "<>": x != y}[sign]
-    return {"<": a < b, "<=": a <= b, ">": a > b, ">=": a >= b, "=": a == b, "<>": a != b}[sign]
+    return compares(str(other), sign, str(value)) if a is None or b is None else compares(a, sign, b)
 
 
-def _others(column: Column, kind: Kind, numeric: bool, values: list[Value], number: int) -> list[Value]:
+def _others(wanted: _Wanted, kind: Kind, numeric: bool) -> list[Value]:
     """Values without any meaning to the queries, different from column to column."""
-    count = range(_ANY_VALUES)
+    column, values, number, count = wanted.column, wanted.values, wanted.number, range(wanted.count)
     if kind == "boolean":
         return [] if any(isinstance(value, str) for value in values) else [0, 1]
+    known = [value for value in map(_as_number, values) if value is not None]
     if kind == "integer" or numeric:
-        known = [value for value in map(_as_number, values) if value is not None]
         start = int(max(known)) + 3 if known else 11 + 7 * number
-        return [start + i if kind == "integer" or numeric else start + i + 0.5 for i in count]
-    if kind == "real":
-        return [10 + 7 * number + i + 0.5 * (i % 2) for i in count]
-    if kind in ("date", "datetime", "time"):
-        moments = [_EPOCH + timedelta(days=37 * number + 11 * i, minutes=13 * i) for i in count]
-        part = {"date": slice(10), "time": slice(11, None), "datetime": slice(None)}[kind]
-        return [moment.isoformat(sep=" ")[part] for moment in moments]
+        if ranges := _ranges(wanted):
+            low, high = ranges[0]
+            return [low + i for i in range(min(wanted.count, high - low + 1))]
+        fractions = _FRACTIONS if kind == "real" or (wanted.fractional and kind == "text") else (0,)
+        return [start + i + fractions[i % len(fractions)] for i in count]
+    if kind in _DATE_KINDS:
+        form = default_form(kind)
+        return [form.text(moment) for moment in moments(number, wanted.count)]
     word = "".join(sign for sign in column.name.lower() if sign.isalnum()) or "v"
     if column.length is not None and column.length < len(word) + 2:
         word = ""
-    return [f"{chr(97 + i % 26)}{word}{i // 26 or ''}" for i in count]
+    return [f"{chr(65 + i % 26)}{word}{i // 26 or ''}" for i in count]  # neither LOWER nor UPPER leaves it alone
+
+
+def _odd(wanted: _Wanted, kind: Kind, numeric: bool, others: list[Value]) -> list[Value]:
+    """Values in a form that people would not expect: signs, fractions where there are none, blanks, cases."""
+    literals = wanted.values[:_ODD_VALUES]
+    if kind != "boolean" and (kind in ("integer", "real") or numeric):
+        sample = [*literals, *others[: len(others) // 2 if wanted.signed else _ODD_VALUES // 2]]
+        numbers = [number for value in sample if (number := _as_number(value))]
+        fractions = (0.5, 0.3125) if kind == "real" else ()
+        return [*(-number for number in numbers), *(-number - part for number in numbers[:6] for part in fractions)]
+    if kind == "text":
+        sample = [*literals, *others[:2]]  # few, so that both forms of one value occur
+        texts = [value for value in sample if isinstance(value, str) and value]
+        return [form for text in texts for form in (text.swapcase(), f" {text}", f"{text} ")]
+    return []

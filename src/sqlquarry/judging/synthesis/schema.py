@@ -12,9 +12,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from sqlquarry.errors import JudgingError
+
+if TYPE_CHECKING:
+    from sqlglot.expressions import Expr
 
 Kind = Literal["integer", "real", "text", "date", "time", "datetime", "boolean"]
 
@@ -31,10 +34,14 @@ _KINDS = (
     ("DATETIME|TIMESTAMP", "datetime"),
     ("DATE", "date"),
     ("^TIME", "time"),
-    ("INT|^YEAR", "integer"),
+    ("INT|^YEAR|SERIAL", "integer"),
     ("CHAR|CLOB|TEXT", "text"),
     ("REAL|FLOA|DOUB|DEC|NUM|MONEY", "real"),
 )
+# The tables that SQLite keeps for itself, which a dump of a schema with AUTOINCREMENT or ANALYZE lists.
+_INTERNAL = re.compile(r"\s*CREATE\s+TABLE\s+(IF\s+NOT\s+EXISTS\s+)?[\"'`\[]?sqlite_", re.IGNORECASE)
+# Where 'rome' = 'Rome', unless a column says otherwise.
+CASELESS_DIALECTS = ("mysql", "tsql", "doris", "starrocks")
 _OTHER_DIALECTS = ("mysql", "postgres", "tsql")
 
 
@@ -47,6 +54,7 @@ class Column:
     required: bool
     unique: bool
     length: int | None  # characters, of VARCHAR(n)
+    in_key: bool = False  # part of the primary key
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +109,14 @@ def read_schema(text: str, dialect: str) -> Schema:
         ddl = [
             line
             for statement in _statements(text)
-            if _DECLARES.match(statement)
+            if _DECLARES.match(statement) and not _INTERNAL.match(statement)
             for line in _declare(connection, statement, dialect)
         ]
         names = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         tables = {name.lower(): _table(connection, name) for name in names if not name.startswith("sqlite_")}
     if not tables:
         raise JudgingError(f"the schema declares no table: {text[:80]!r}")
-    return Schema(tuple(ddl), _parents_first(tables))
+    return Schema(tuple(ddl), parents_first(tables))
 
 
 def _statements(text: str) -> Iterator[str]:
@@ -159,16 +167,22 @@ def _more_columns(connection: sqlite3.Connection, statement: str) -> list[str]:
 
 
 def _rewritings(statement: str, dialect: str) -> Iterator[str]:
-    """The text itself, then what sqlglot makes of it, then bare columns with every name quoted."""
-    if dialect == "sqlite":
+    """The text itself, then what sqlglot makes of it, then bare columns with every name quoted.
+
+    The text comes first since sqlglot makes INTEGER of BOOLEAN; last, if text columns need a collation.
+    """
+    if dialect not in CASELESS_DIALECTS:
         yield statement
     import sqlglot
     from sqlglot.errors import SqlglotError
 
     for read in dict.fromkeys((dialect, *_OTHER_DIALECTS)):
         with suppress(SqlglotError, ValueError, RecursionError):
-            yield from sqlglot.transpile(statement, read=read, write="sqlite")
-    if dialect != "sqlite":
+            tree = sqlglot.parse_one(statement, read=read)
+            if read in CASELESS_DIALECTS and read == dialect:
+                _ignore_case(tree)
+            yield tree.sql(dialect="sqlite")
+    if dialect in CASELESS_DIALECTS:
         yield statement
     if found := _CREATE_TABLE.match(statement):
         columns: dict[str, str] = {}
@@ -179,6 +193,16 @@ def _rewritings(statement: str, dialect: str) -> Iterator[str]:
         name = _name_and_rest(found[1])
         for listed in (columns.values(), [re.sub(r"(\" \w*).*", r"\1", column) for column in columns.values()]):
             yield f"CREATE TABLE {quoted(name[0] if name else found[1])} ({', '.join(listed)})"
+
+
+def _ignore_case(tree: Expr) -> None:
+    """Let text columns compare as in a dialect that ignores case."""
+    from sqlglot import expressions as exp
+
+    for column in tree.find_all(exp.ColumnDef):
+        if isinstance(column.kind, exp.DataType) and column.kind.this in exp.DataType.TEXT_TYPES:
+            collation = exp.CollateColumnConstraint(this=exp.var("NOCASE"))
+            column.append("constraints", exp.ColumnConstraint(kind=collation))
 
 
 def _split(body: str) -> Iterator[str]:
@@ -219,7 +243,7 @@ def _table(connection: sqlite3.Connection, name: str) -> Table:
             unique.add(indexed[0])
     # A primary key is never NULL in SQL; that SQLite lets it be is a bug it keeps (https://sqlite.org/quirks.html).
     columns = tuple(
-        Column(column, kind_of(declared), bool(required or place), column in unique, _length(declared))
+        Column(column, kind_of(declared), bool(required or place), column in unique, _length(declared), bool(place))
         for _, column, declared, required, _, place in info
     )
     links: dict[int, list[tuple[str, str, str | None]]] = {}
@@ -243,11 +267,12 @@ def kind_of(declared: str) -> Kind:
 
 
 def _length(declared: str) -> int | None:
-    found = re.search(r"CHAR\w*\s*\(\s*(\d+)", declared, re.IGNORECASE)
+    found = re.search(r"(?:CHAR|TEXT)\w*\s*\(\s*(\d+)", declared, re.IGNORECASE)
     return int(found[1]) if found else None
 
 
-def _parents_first(tables: Mapping[str, Table]) -> dict[str, Table]:
+def parents_first(tables: Mapping[str, Table]) -> dict[str, Table]:
+    """Return the tables, each after those that its foreign keys need where possible."""
     ordered: dict[str, Table] = {}
     waiting = dict(tables)
     while waiting:

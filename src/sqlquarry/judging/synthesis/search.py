@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -20,17 +20,25 @@ from sqlquarry.judging.synthesis.mutants import mutants
 from sqlquarry.judging.synthesis.names import read_query
 from sqlquarry.judging.synthesis.schema import Schema
 
-_MOST_CANDIDATES = 40
-_PATIENCE = 12  # candidates in a row that kill nothing
+_MOST_PLAUSIBLE = 16  # candidates that people would not be surprised by
+_MOST_LEGAL = 30  # candidates of the other kind
+_MOST_RIVALS = 4, 8  # of each kind, on which the golds have one right answer
+_PATIENCE = 6, 12  # candidates in a row, of each kind, that kill nothing
+# Suites that tell fewer of the mutants from the gold say too little; see docs/judging.md for how it was chosen.
+_LEAST_KILLED = 0.5
+_TELLING = "-- the gold returns something"  # stands for a mutant that returns nothing, in the searches below
+
+Variant = tuple[int, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """SQLite files, by content, with what they achieve."""
+    """SQLite files, by content, with what they achieve; the first `plausible` of them would surprise nobody."""
 
     files: tuple[bytes, ...]
     killed: int
     survivors: tuple[str, ...]
+    plausible: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +47,22 @@ class Rival:
 
     file: bytes
     expected: list[Expected]
+    plausible: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """A candidate that kills something new."""
+
+    number: int
+    plausible: bool
+    rows: Rows  # of the tables that matter
 
 
 def make_suite(schema: Schema, golds: Sequence[str], *, most: int, seed: str, deadline: float) -> Suite:
     """Databases on which every gold runs and has one right answer, and which tell it from its mutants.
+
+    Plausible databases come first; others are added for what those cannot tell apart.
 
     Args:
         schema: the tables.
@@ -52,39 +72,63 @@ def make_suite(schema: Schema, golds: Sequence[str], *, most: int, seed: str, de
         deadline: by `time.monotonic`; at least one candidate is tried.
 
     Raises:
-        JudgingError: a gold does not run on the schema, or none of the candidates gives it one right answer.
+        JudgingError: a gold does not run on the schema; none of the candidates gives it one right answer, or a value
+            that is neither NULL, 0 nor empty; or too few mutants are told from it.
     """
     with closing(Laboratory(schema)) as laboratory:
         golds = _running(laboratory, golds)
         wanted = [gold_of(sql, schema) for sql in golds]
         variants = [(i, text) for i, sql in enumerate(golds) for text in _running_mutants(laboratory, sql)]
         candidates = Candidates(schema, gather(golds, schema), seed)
-        chosen, alive = _search(laboratory, candidates, wanted, variants, deadline)
+        goals = [*((i, _TELLING) for i in range(len(golds))), *variants]
+        chosen, alive = _search(laboratory, candidates, wanted, goals, deadline)
         if not chosen:
             raise JudgingError(
                 "the gold query has no single right answer on any database tried: its rows depend on the "
                 "order in which they are stored (LIMIT without a full ORDER BY, or a bare column beside GROUP BY)"
             )
-        kills = _all_kills(laboratory, chosen, wanted, [variant for variant in variants if variant not in alive])
-        kept = _fewest(kills, most)
-        killed = set[tuple[int, str]]().union(*(kills[i] for i in kept))
+        if silent := [golds[i] for i, text in alive if text is _TELLING]:
+            raise JudgingError(
+                "the gold query returns nothing but NULL, 0 or empty text on every database tried, "
+                f"so that a query which returns nothing would pass: {silent[0][:80]!r}"
+            )
+        kills = _all_kills(laboratory, chosen, wanted, [goal for goal in goals if goal not in alive])
+        kept = _fewest(kills, [choice.plausible for choice in chosen], most)
+        killed = set[Variant]().union(*(kills[i] for i in kept)) - {(i, _TELLING) for i in range(len(golds))}
+        if len(killed) < _LEAST_KILLED * len(variants):
+            raise JudgingError(
+                f"the databases tell only {len(killed)} of {len(variants)} wrong variants of the gold query from it, "
+                f"which is less than {_LEAST_KILLED:.0%}, so that many a wrong query would pass"
+            )
         files = []
         for i in kept:
-            laboratory.fill(chosen[i])
+            laboratory.fill(candidates.make(chosen[i].number, plausible=chosen[i].plausible))
             files.append(laboratory.packed())
     survivors = tuple(text for variant in variants if variant not in killed for text in (variant[1],))
-    return Suite(tuple(files), len(killed), survivors)
+    return Suite(tuple(files), len(killed), survivors, sum(chosen[i].plausible for i in kept))
 
 
 def rivals(schema: Schema, golds: Sequence[str], predicted_sql: str, *, seed: str) -> Iterator[Rival]:
-    """Databases made for one prediction, which is read but not run."""
-    candidates = Candidates(schema, gather([*golds, predicted_sql], schema), seed)
+    """Databases made for one prediction, which is read but not run; plausible ones first."""
+    hints = gather([*golds, predicted_sql], schema)
+    candidates = Candidates(schema, hints, seed, gold_hints=gather(golds, schema))
     with closing(Laboratory(schema)) as laboratory:
         wanted = [gold_of(sql, schema) for sql in _running(laboratory, golds)]
-        for number in range(_MOST_CANDIDATES):
-            laboratory.fill(candidates.make(number))
+        left = dict(zip((True, False), _MOST_RIVALS, strict=True))
+        needed = candidates.needed_tables([*golds, predicted_sql])
+        for plausible, number in _numbers():
+            if not left[plausible]:
+                continue
+            laboratory.fill(candidates.make(number, plausible=plausible, only=needed))
             if (expected := _determined(laboratory, wanted)) is not None:
-                yield Rival(laboratory.packed(), expected)
+                left[plausible] -= 1
+                yield Rival(laboratory.packed(), expected, plausible)
+
+
+def _numbers() -> Iterator[tuple[bool, int]]:
+    """Which candidates are tried, in this order."""
+    yield from ((True, number) for number in range(_MOST_PLAUSIBLE))
+    yield from ((False, number) for number in range(_MOST_LEGAL))
 
 
 def _running(laboratory: Laboratory, golds: Sequence[str]) -> list[str]:
@@ -138,12 +182,14 @@ def _determined(laboratory: Laboratory, golds: Sequence[Gold]) -> list[Expected]
     return results
 
 
-def _kills(
-    laboratory: Laboratory, expected: Sequence[Expected], variants: Sequence[tuple[int, str]]
-) -> set[tuple[int, str]]:
+def _kills(laboratory: Laboratory, expected: Sequence[Expected], goals: Sequence[Variant]) -> set[Variant]:
     """The mutants that return something else; one that takes too long here has returned nothing, and is not counted."""
     killed = set()
-    for i, text in variants:
+    for i, text in goals:
+        if text is _TELLING:
+            if expected[i].is_telling:
+                killed.add((i, text))
+            continue
         result = laboratory.run(text)
         if result is not None and not expected[i].matches(result.width, result.rows):
             killed.add((i, text))
@@ -154,46 +200,59 @@ def _search(
     laboratory: Laboratory,
     candidates: Candidates,
     golds: Sequence[Gold],
-    variants: Sequence[tuple[int, str]],
+    goals: Sequence[Variant],
     deadline: float,
-) -> tuple[list[Rows], set[tuple[int, str]]]:
-    """Candidates that kill something new, and the mutants that none of them kills."""
-    alive = dict.fromkeys(variants)
-    chosen: list[Rows] = []
-    idle = 0
-    for number in range(_MOST_CANDIDATES):
-        rows = candidates.make(number)
+) -> tuple[list[_Choice], set[Variant]]:
+    """Candidates that kill something new, and what none of them kills."""
+    alive = dict.fromkeys(goals)
+    chosen: list[_Choice] = []
+    idle = {True: 0, False: 0}
+    needed = candidates.needed_tables([*(gold.sql for gold in golds), *(text for _, text in goals)])
+    for plausible, number in _numbers():
+        if chosen and idle[plausible] > _PATIENCE[not plausible] and not _telling(alive):
+            continue
+        rows = candidates.make(number, plausible=plausible, only=needed)
         laboratory.fill(rows)
         expected = _determined(laboratory, golds)
         killed = _kills(laboratory, expected, list(alive)) if expected else set()
         if expected and (killed or not chosen):
-            chosen.append(rows)
-            idle = 0
-        idle += not killed
-        for variant in killed:
-            del alive[variant]
-        if chosen and (not alive or idle > _PATIENCE or time.monotonic() > deadline):
+            chosen.append(_Choice(number, plausible, rows))
+        idle[plausible] = 0 if killed else idle[plausible] + 1
+        for goal in killed:
+            del alive[goal]
+        if chosen and (not alive or time.monotonic() > deadline):
             break
     return chosen, set(alive)
 
 
 def _all_kills(
-    laboratory: Laboratory, chosen: Sequence[Rows], golds: Sequence[Gold], variants: Sequence[tuple[int, str]]
-) -> list[set[tuple[int, str]]]:
+    laboratory: Laboratory, chosen: Sequence[_Choice], golds: Sequence[Gold], goals: Sequence[Variant]
+) -> list[set[Variant]]:
     kills = []
-    for rows in chosen:
-        laboratory.fill(rows)
+    for choice in chosen:
+        laboratory.fill(choice.rows)
         expected = _determined(laboratory, golds)
-        kills.append(_kills(laboratory, expected, variants) if expected else set())
+        kills.append(_kills(laboratory, expected, goals) if expected else set())
     return kills
 
 
-def _fewest(kills: Sequence[set[tuple[int, str]]], most: int) -> list[int]:
-    """Greedy set cover: always the database that kills most of what is left (Chvátal 1979)."""
+def _fewest(kills: Sequence[set[Variant]], plausible: Sequence[bool], most: int) -> list[int]:
+    """Greedy set cover: always the database that kills most of what is left (Chvátal 1979), plausible ones first.
+
+    The first is one on which the golds return something, of those the one that kills most.
+    """
     kept: list[int] = []
-    left = set[tuple[int, str]]().union(*kills)
-    while len(kept) < most and (left or not kept):
-        best = max(range(len(kills)), key=lambda i: len(kills[i] & left))
-        kept.append(best)
-        left -= kills[best]
-    return kept
+    left = set[Variant]().union(*kills)
+    for kind in (True, False):
+        places = [i for i in range(len(kills)) if plausible[i] is kind]
+        within = left & set[Variant]().union(*(kills[i] for i in places))
+        while len(kept) < most and places and (within or not (kept or kind)):
+            best = max(places, key=lambda i: (_telling(kills[i] & left), len(kills[i] & left)))
+            kept.append(best)
+            left -= kills[best]
+            within -= kills[best]
+    return kept or [0]
+
+
+def _telling(goals: Iterable[Variant]) -> int:
+    return sum(text is _TELLING for _, text in goals)

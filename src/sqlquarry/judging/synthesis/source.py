@@ -21,14 +21,13 @@ from sqlquarry.judging.parsing import parse
 from sqlquarry.judging.sandbox import Failure, Limits, Rows, Sandbox
 from sqlquarry.judging.synthesis.schema import Schema, read_schema
 from sqlquarry.judging.synthesis.search import Rival, Suite, make_suite, rivals
-from sqlquarry.judging.synthesis.store import KillRate, StoredSuite, load, put, save
+from sqlquarry.judging.synthesis.store import VERSION, KillRate, StoredSuite, file_name, is_plausible, load, put, save
 from sqlquarry.judging.synthesis.translation import cannot_be_said, in_sqlite
 
-_VERSION = 1  # raised whenever the same inputs give other rows
-_MOST_RIVALS = 8
 _SHOWN_SURVIVORS = 5
 # A prediction that needs more than this on databases of a few dozen rows is left to the grader's own limits.
 _RIVAL_LIMITS = Limits(time_limit_s=0.5, row_limit=10_000, result_bytes_limit=10_000_000)
+IMPLAUSIBLE = "told apart only by rows that the schema allows but people would not expect"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +60,12 @@ class SynthesizedDatabases:
     the schema's types, PRIMARY KEY, UNIQUE, NOT NULL, FOREIGN KEY and CHECK, and give every gold query one right
     answer, whatever order the rows are stored in.
 
-    A prediction that passes is right on every database tried, which is evidence, not proof: see `kill_rate`. Strict as
-    SQL is, it tells apart what only differs on NULLs, repeated rows or empty tables, where the schema allows those.
+    A prediction that passes is right on every database tried, which is evidence, not proof: see `kill_rate`. A record
+    is quarantined, and so unjudged, if a verdict would say little: its gold returns nothing on any database, or its
+    suite tells less than half of the mutants from the gold.
+
+    Plausible databases come first. A prediction that only rows like two customers of one name or NULL in a key tell
+    from the gold is wrong, as SQL is strict, but `caveat` says so, and the judgement's details have it.
 
     Files are made once per schema, gold queries and settings, and are the same on every machine as long as the time
     budget does not end the search. It may be used from several threads.
@@ -112,20 +115,27 @@ class SynthesizedDatabases:
         """
         suite = self._usable_suite(record)
         rival = self._rival(record, predicted_sql)
-        return (*suite.paths, rival) if rival else suite.paths
+        return sorted((*suite.paths, *([rival] if rival else ())), key=lambda path: not is_plausible(path))
+
+    def caveat(self, database: Path | str) -> str | None:
+        """What to know of a verdict that rests on one of these databases; None if its rows would surprise nobody."""
+        return None if is_plausible(Path(database)) else IMPLAUSIBLE
 
     def translate(self, sql: str, record: Record) -> str:
-        """The query as SQLite's; as it is where the record's dialect is SQLite, or the query is none of its dialect.
+        """The query as SQLite's; as it is if the record's dialect is SQLite, or if neither dialect reads it.
 
         Raises:
-            JudgingError: the record is quarantined, sqlglot does not know its dialect, or SQLite cannot say the query.
+            JudgingError: the record is quarantined, sqlglot does not know its dialect, or the query uses what the
+                dialect refuses, or SQLite lacks or takes to mean something else.
         """
         if record.dialect == "sqlite":
             return sql
-        text = in_sqlite(sql, record.dialect)
+        text = in_sqlite(sql, record.dialect, read_schema(record.schema, record.dialect), record.golds)
         outcome = self._sandbox.run(self._usable_suite(record).paths[0], text)
-        refused = isinstance(outcome, Failure) and (outcome.kind == "syntax" or "no such function" in outcome.message)
-        if isinstance(outcome, Failure) and refused and parse(sql, record.dialect) is not None:
+        if parse(sql, record.dialect) is None:
+            if isinstance(outcome, Rows):
+                raise cannot_be_said(sql, record.dialect, f"sqlglot does not read it as {record.dialect}")
+        elif isinstance(outcome, Failure) and (outcome.kind == "syntax" or "no such function" in outcome.message):
             raise cannot_be_said(sql, record.dialect, outcome.message)
         return text
 
@@ -148,7 +158,7 @@ class SynthesizedDatabases:
 
     def fingerprint(self, record: Record) -> str:
         """A text that changes with what the record's databases hold."""
-        settings = [_VERSION, self.seed, self.databases_per_record, self.time_budget_s]
+        settings = [VERSION, self.seed, self.databases_per_record, self.time_budget_s]
         content = json.dumps([*settings, record.dialect, record.schema, record.golds])
         return hashlib.sha256(content.encode()).hexdigest()
 
@@ -190,7 +200,7 @@ class SynthesizedDatabases:
         """A database on which the prediction runs and matches none of the golds; None if none was found."""
         schema, golds = _in_sqlite(record)
         try:
-            sql = in_sqlite(predicted_sql, record.dialect)
+            sql = in_sqlite(predicted_sql, record.dialect, schema, record.golds)
         except JudgingError:
             return None
         tree = parse(sql, "sqlite")
@@ -198,13 +208,13 @@ class SynthesizedDatabases:
             return None
         digest = hashlib.sha256(f"{self.fingerprint(record)} {sql}".encode("utf-8", "backslashreplace")).hexdigest()
         deadline = time.monotonic() + self.time_budget_s
-        for number, rival in enumerate(rivals(schema, golds, sql, seed=digest)):
-            told_apart = self._tells_apart(rival, sql, f"{digest}-{number}-{threading.get_native_id()}.sqlite")
+        for rival in rivals(schema, golds, sql, seed=digest):
+            told_apart = self._tells_apart(rival, sql, f"{digest}-{threading.get_native_id()}.sqlite")
             if told_apart:
-                path = self.directory / "rivals" / digest[:2] / f"{digest}.sqlite"
+                path = self.directory / "rivals" / digest[:2] / file_name(digest, plausible=rival.plausible)
                 put(path, rival.file)
                 return path
-            if told_apart is None or number + 1 == _MOST_RIVALS or time.monotonic() > deadline:
+            if told_apart is None or time.monotonic() > deadline:
                 break
         return None
 
@@ -222,4 +232,5 @@ class SynthesizedDatabases:
 
 
 def _in_sqlite(record: Record) -> tuple[Schema, list[str]]:
-    return read_schema(record.schema, record.dialect), [in_sqlite(sql, record.dialect) for sql in record.golds]
+    schema = read_schema(record.schema, record.dialect)
+    return schema, [in_sqlite(sql, record.dialect, schema, record.golds) for sql in record.golds]

@@ -14,6 +14,8 @@ from sqlquarry.judging.synthesis.search import Suite
 from sqlquarry.metadata import read_object
 
 _MANIFEST = "suite.json"
+_PLAUSIBLE, _LEGAL = ".plausible.sqlite", ".legal.sqlite"
+VERSION = 2  # raised whenever the same inputs give other rows, or a suite is stored in another way
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,20 +64,28 @@ def put(path: Path, content: bytes) -> None:
 
 def save(folder: Path, suite: Suite | str) -> StoredSuite:
     """Write a suite, or the reason why there is none; the manifest with the files' digests comes last."""
-    content: dict[str, Any] = {"quarantined": suite}
+    content: dict[str, Any] = {"version": VERSION, "quarantined": suite}
     if isinstance(suite, Suite):
-        for i, file in enumerate(suite.files):
-            put(folder / f"{i}.sqlite", file)
         digests = [hashlib.sha256(file).hexdigest() for file in suite.files]
-        content = {"databases": digests, "killed": suite.killed, "survivors": suite.survivors}
+        content = {
+            "version": VERSION,
+            "databases": digests,
+            "plausible": suite.plausible,
+            "killed": suite.killed,
+            "survivors": suite.survivors,
+        }
+        for path, file in zip(_stored(folder, content).paths, suite.files, strict=True):
+            put(path, file)
     put(folder / _MANIFEST, (json.dumps(content, indent=2) + "\n").encode())
     return _stored(folder, content)
 
 
 def load(folder: Path) -> StoredSuite | None:
-    """The suite that was saved there; None where there is none, or a file is not what the manifest says."""
+    """The suite that was saved there; None if there is none, it has another version, or a file has changed."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         content = read_object(folder / _MANIFEST, lenient=True)
+        if content.get("version") != VERSION:
+            return None
         suite = _stored(folder, content)
         digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in suite.paths]
         if suite.quarantined or digests == content["databases"]:
@@ -88,4 +98,15 @@ def _stored(folder: Path, content: dict[str, Any]) -> StoredSuite:
         return StoredSuite((), KillRate(0, 0, ()), content["quarantined"])
     survivors = tuple(content["survivors"])
     rate = KillRate(content["killed"], content["killed"] + len(survivors), survivors)
-    return StoredSuite(tuple(folder / f"{i}.sqlite" for i in range(len(content["databases"]))), rate)
+    names = (file_name(str(i), plausible=i < content["plausible"]) for i in range(len(content["databases"])))
+    return StoredSuite(tuple(folder / name for name in names), rate)
+
+
+def file_name(stem: str, *, plausible: bool) -> str:
+    """The name of a database's file, which says what rows to expect in it."""
+    return f"{stem}{_PLAUSIBLE if plausible else _LEGAL}"
+
+
+def is_plausible(path: Path) -> bool:
+    """Whether the rows in a database that was made here would surprise nobody."""
+    return not path.name.endswith(_LEGAL)

@@ -1,30 +1,132 @@
-"""Queries of other dialects as SQLite says them."""
+"""Queries of other dialects as SQLite says them, where it means the same."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING
+
 from sqlquarry.errors import JudgingError
+from sqlquarry.judging.parsing import parse
+from sqlquarry.judging.synthesis.names import Names, literal_value
+from sqlquarry.judging.synthesis.portability import foreign_construct
+from sqlquarry.judging.synthesis.schema import CASELESS_DIALECTS, Schema
+
+if TYPE_CHECKING:
+    from sqlglot.dialects import SQLite
+    from sqlglot.expressions import Expr
+
+_ROUNDING_DIALECTS = ("postgres", "mysql", "duckdb")  # CAST(2.5 AS INTEGER) is 3 there, and 2 in SQLite
+_CONCAT_SKIPS_NULL = ("postgres", "duckdb", "tsql")
+_PARTS = {"YEAR": "%Y", "MONTH": "%m", "DAY": "%d", "HOUR": "%H", "MINUTE": "%M"}
 
 
-def in_sqlite(sql: str, dialect: str) -> str:
-    """The query in SQLite's dialect; as it is where it is no SQL of its own dialect, which SQLite will refuse too.
+def in_sqlite(sql: str, dialect: str, schema: Schema, golds: Sequence[str]) -> str:
+    """The query, one of the golds or a prediction, in SQLite's dialect; as it is if it is not SQL of its own dialect.
+
+    Names are written in backticks where they are quoted, since SQLite takes "abc" for text if there is no such column.
 
     Raises:
-        JudgingError: sqlglot does not know the dialect, or knows that SQLite has no such thing.
+        JudgingError: sqlglot does not know the dialect; or the query uses something that the dialect refuses, that
+            SQLite lacks, or that means something else there. The message names it.
     """
     if dialect == "sqlite":
         return sql
     import sqlglot
-    from sqlglot.errors import ErrorLevel, SqlglotError, UnsupportedError
+    from sqlglot.errors import ErrorLevel, UnsupportedError
 
-    try:
-        return ";\n".join(sqlglot.transpile(sql, read=dialect, write="sqlite", unsupported_level=ErrorLevel.RAISE))
-    # ValueError is an unknown dialect, RecursionError a query nested deeper than sqlglot can follow.
-    except (UnsupportedError, ValueError, RecursionError) as error:
-        raise cannot_be_said(sql, dialect, str(error).partition("\n")[0] or type(error).__name__) from error
-    except SqlglotError:
+    if sqlglot.Dialect.get(dialect) is None:
+        raise JudgingError(f"made databases know no dialect {dialect!r}: give one that sqlglot reads")
+    parsed = parse(sql, dialect)
+    if parsed is None:
         return sql
+    if construct := foreign_construct(sql, parsed, dialect, schema, golds):
+        raise cannot_be_said(sql, dialect, construct)
+    tree = _rewritten(parsed.copy(), dialect, Names(schema))
+    try:
+        return tree.sql(dialect=_with_backticks(), unsupported_level=ErrorLevel.RAISE)
+    except (UnsupportedError, RecursionError) as error:
+        raise cannot_be_said(sql, dialect, str(error).partition("\n")[0] or type(error).__name__) from error
 
 
 def cannot_be_said(sql: str, dialect: str, reason: str) -> JudgingError:
     """The error for a query that may well be right where it comes from."""
-    return JudgingError(f"the {dialect} query cannot be said in SQLite ({reason}): {sql[:80]!r}")
+    return JudgingError(
+        f"the {dialect} query cannot be judged on made databases, which are SQLite's: {reason}: {sql[:80]!r}"
+    )
+
+
+@cache
+def _with_backticks() -> type[SQLite]:
+    from sqlglot.dialects import SQLite
+
+    class SQLiteInBackticks(SQLite):  # type: ignore[misc]  # sqlglot's dialects are untyped
+        class Tokenizer(SQLite.Tokenizer):  # type: ignore[misc]  # the same
+            IDENTIFIERS = ["`"]  # noqa: RUF012 - sqlglot's own way to declare it
+
+    return SQLiteInBackticks
+
+
+def _rewritten(tree: Expr, dialect: str, names: Names) -> Expr:
+    """Say in SQLite's terms what sqlglot leaves as it is."""
+    from sqlglot import expressions as exp
+
+    for node in list(tree.walk(bfs=False))[::-1]:  # inner ones first
+        new: Expr | None = None
+        if isinstance(node, exp.Like) and dialect not in CASELESS_DIALECTS:
+            new = _as_glob(node)
+        elif (
+            isinstance(node, exp.Cast) and dialect in _ROUNDING_DIALECTS and node.to.this in exp.DataType.INTEGER_TYPES
+        ):
+            if not _is_whole(node.this, names):
+                new = exp.cast(exp.Round(this=node.this.copy()), "INT")
+        elif isinstance(node, exp.Left):
+            new = exp.Substring(this=node.this.copy(), start=exp.Literal.number(1), length=node.expression.copy())
+        elif isinstance(node, exp.Right):
+            new = exp.Substring(this=node.this.copy(), start=exp.Neg(this=node.expression.copy()))
+        elif isinstance(node, exp.Concat) and dialect in _CONCAT_SKIPS_NULL:
+            new = exp.Paren(this=_joined([_or_empty(part) for part in node.expressions]))
+        elif isinstance(node, exp.Extract | exp.Year | exp.Month | exp.Day | exp.DayOfMonth):
+            part = node.this.name.upper() if isinstance(node, exp.Extract) else type(node).__name__.upper()
+            day = node.expression if isinstance(node, exp.Extract) else node.this
+            shown = exp.func("STRFTIME", exp.Literal.string(_PARTS[part.removesuffix("OFMONTH")]), day.copy())
+            new = exp.cast(shown, "INT")
+        if new is not None:
+            if node is tree:
+                return new
+            node.replace(new)
+    return tree
+
+
+def _as_glob(node: Expr) -> Expr:
+    """LIKE that minds the case of letters, which GLOB does in SQLite."""
+    from sqlglot import expressions as exp
+
+    signs = {"%": "*", "_": "?", "*": "[*]", "?": "[?]", "[": "[[]"}
+    pattern = "".join(signs.get(sign, sign) for sign in str(literal_value(node.expression)))
+    glob = exp.Glob(this=node.this.copy(), expression=exp.Literal.string(pattern))
+    return exp.Not(this=glob) if node.args.get("negate") else glob
+
+
+def _is_whole(node: Expr, names: Names) -> bool:
+    from sqlglot import expressions as exp
+
+    if isinstance(node, exp.Column) and (place := names.place(node)):
+        column = names.schema.tables[place[0]].column(place[1])
+        return column is not None and column.kind == "integer"
+    return isinstance(node, exp.Count) or isinstance(literal_value(node), int)
+
+
+def _or_empty(node: Expr) -> Expr:
+    from sqlglot import expressions as exp
+
+    return exp.Coalesce(this=node.copy(), expressions=[exp.Literal.string("")])
+
+
+def _joined(parts: list[Expr]) -> Expr:
+    from sqlglot import expressions as exp
+
+    whole = parts[0]
+    for part in parts[1:]:
+        whole = exp.DPipe(this=whole, expression=part, safe=True)
+    return whole

@@ -1,0 +1,309 @@
+"""What a query of another dialect uses that made databases, which are SQLite's, cannot judge.
+
+Two kinds: what the dialect refuses though SQLite does not, and what SQLite lacks or takes to mean something else. Only
+what is known to be the same passes; the reason names the first thing that is not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from sqlquarry.judging.parsing import parse
+from sqlquarry.judging.synthesis.names import Names, aggregates, literal_value
+from sqlquarry.judging.synthesis.schema import Schema
+
+if TYPE_CHECKING:
+    from sqlglot.expressions import Expr
+
+
+def _words_of(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# Functions that both have, under the same name, and that answer alike on the rows that are made.
+_COMMON_FUNCTIONS = _words_of(
+    "count sum avg min max coalesce nullif abs round upper lower length trim ltrim rtrim substring substr replace cast "
+    "row_number rank dense_rank lag lead first_value last_value ntile exists"
+)
+_MORE_FUNCTIONS: Mapping[str, frozenset[str]] = {
+    "postgres": _words_of("concat left right position strpos string_agg greatest least extract date_part date"),
+    "duckdb": _words_of("concat left right ifnull strpos string_agg extract year month day date"),
+    "mysql": _words_of(
+        "concat left right locate ifnull if year month day dayofmonth extract group_concat ucase lcase date"
+    ),
+}
+# Words before a bracket that call nothing.
+_NO_FUNCTIONS = _words_of(
+    "select from where and or not in as on over using values join by having when then else union all except intersect "
+    "case between like ilike is distinct filter any some with recursive exists lateral limit offset partition order "
+    "interval group set null varchar char character numeric decimal text bpchar float nvarchar end"
+)
+_ALIAS_IN_HAVING = ("mysql", "duckdb", "snowflake", "bigquery", "databricks", "spark", "hive", "clickhouse")
+_ALIAS_IN_WHERE = ("duckdb", "snowflake", "clickhouse", "databricks")
+_TWO_EQUAL_SIGNS = ("duckdb", "clickhouse", "spark", "databricks", "hive")
+_AFTER_LISTS = ("from", "where", "group", "order", "having", "limit", ")")
+_TRAILING_COMMAS = ("duckdb", "bigquery", "snowflake", "databricks", "clickhouse")
+_DIVIDES_BY_ZERO = ("mysql", "doris", "starrocks", "duckdb", "clickhouse", "hive", "spark")  # without an error
+_LIMIT_WITH_COMMA = ("mysql", "clickhouse", "doris", "starrocks")
+_LIKE_MYSQL = ("mysql", "doris", "starrocks")
+_WITHOUT_POSTGRES_SIGNS = (*_LIKE_MYSQL, "tsql", "oracle", "bigquery", "presto", "trino", "athena", "hive")
+# Words that sqlglot reads in every dialect, with those that refuse them.
+_REFUSED_WORDS = {
+    "::": _WITHOUT_POSTGRES_SIGNS,
+    "ilike": _WITHOUT_POSTGRES_SIGNS,
+    "filter": (*_LIKE_MYSQL, "tsql", "oracle", "bigquery", "snowflake", "redshift", "hive"),
+    "full": _LIKE_MYSQL,
+    "nulls": (*_LIKE_MYSQL, "tsql"),
+    "limit": ("tsql", "oracle"),
+}
+# Types that sqlglot reads in a CAST of every dialect.
+_REFUSED_TYPES = {
+    "postgres": _words_of("string tinyint mediumint datetime nvarchar clob blob number unsigned signed int64 float64"),
+    "mysql": _words_of("string int integer bigint smallint tinyint text varchar boolean bool numeric real timestamp"),
+}
+_FOLDS_TO_LOWER = ("postgres", "redshift", "materialize", "risingwave")
+# All else is refused by name: the shape of a query, its literals, comparisons, functions of the lists above.
+_PLAIN_NODES = _words_of(
+    "Select From Join Where Group Having Order Ordered Limit Offset Fetch LimitOptions Distinct Subquery With CTE "
+    "Union Except Intersect Table TableAlias Alias Column Identifier Star Literal Null Boolean Paren Tuple Var "
+    "DataType DataTypeParam EQ NEQ GT GTE LT LTE Is In Between Like ILike Not And Or Add Sub Mul Div Mod Neg DPipe "
+    "Case If Exists NullSafeEQ NullSafeNEQ Cast Count Sum Avg Min Max Coalesce Nullif Abs Round Upper Lower Length "
+    "Trim Substring Replace Concat Left Right StrPosition GroupConcat Greatest Least Extract Year Month Day "
+    "DayOfMonth Date Window WindowSpec Filter RowNumber Rank DenseRank Lag Lead FirstValue LastValue Ntile "
+    "TsOrDsToDate IntDiv"
+)
+_NAMES_OF_NODES = {
+    "RegexpLike": "a regular expression (~)",
+    "RegexpILike": "a regular expression (~*)",
+    "SimilarTo": "SIMILAR TO",
+    "TimestampTrunc": "DATE_TRUNC",
+    "DateTrunc": "DATE_TRUNC",
+    "Any": "ANY",
+    "All": "ALL",
+    "Interval": "INTERVAL",
+    "AtTimeZone": "AT TIME ZONE",
+    "Array": "ARRAY",
+    "Bracket": "a subscript",
+    "CurrentDate": "CURRENT_DATE",
+    "CurrentTimestamp": "CURRENT_TIMESTAMP",
+    "GroupingSets": "GROUPING SETS",
+    "TableSample": "TABLESAMPLE",
+    "WithinGroup": "WITHIN GROUP",
+}
+_EXTRACTED = ("YEAR", "MONTH", "DAY", "HOUR", "MINUTE")
+_NUMBERS = ("integer", "real")
+
+
+def foreign_construct(sql: str, tree: Expr, dialect: str, schema: Schema, golds: Sequence[str]) -> str | None:
+    """Say what in the query cannot be judged, as part of a sentence; None if all of it can.
+
+    Capital letters in names count only if the golds mind them: else the schema's text was quoted by some tool.
+    """
+    names = Names(schema)
+    reasons = chain(
+        _words(sql, tree, dialect),
+        _nodes(tree, dialect),
+        _clauses(tree, names, dialect),
+        _types(tree, names, dialect),
+        _divisions(tree, golds, dialect) if dialect not in _DIVIDES_BY_ZERO else (),
+        _folded_names(tree, schema) if dialect in _FOLDS_TO_LOWER and _mind_capitals(golds, dialect, schema) else (),
+    )
+    return next(reasons, None)
+
+
+def _words(sql: str, tree: Expr, dialect: str) -> Iterator[str]:
+    """What only the text shows, since sqlglot reads more than the dialect does."""
+    import sqlglot
+    from sqlglot import expressions as exp
+
+    quoted = ("IDENTIFIER", "STRING", "NATIONAL_STRING", "RAW_STRING")
+    tokens = sqlglot.tokenize(sql, read=dialect)
+    words = ["''" if token.token_type.name in quoted else token.text.lower() for token in tokens]
+    own = {node.alias_or_name.lower() for node in tree.find_all(exp.CTE, exp.TableAlias, exp.Table)}
+    known = _COMMON_FUNCTIONS | _MORE_FUNCTIONS.get(dialect, frozenset()) | _NO_FUNCTIONS | own
+    casts = tree.find(exp.Cast) is not None
+    for before, word, after, later in zip(["", *words], words, [*words[1:], ""], [*words[2:], "", ""], strict=False):
+        if dialect in _REFUSED_WORDS.get(word, ()) or (word == "==" and dialect not in _TWO_EQUAL_SIGNS):
+            yield f"{dialect} refuses {word.upper()}"
+        if word == "," and after in _AFTER_LISTS and dialect not in _TRAILING_COMMAS:
+            yield f"{dialect} refuses a comma before {after.upper()}"
+        if word == "limit" and later == "," and dialect not in _LIMIT_WITH_COMMA:
+            yield f"{dialect} refuses LIMIT with a comma"
+        if after == "(" and word.isidentifier() and word not in known:
+            yield f"the function {word.upper()} is not supported on made databases"
+        is_double = dialect == "postgres" and word == "double" and after != "precision"
+        if casts and before in ("as", "::") and (word in _REFUSED_TYPES.get(dialect, ()) or is_double):
+            yield f"{dialect} refuses the type {word.upper()} in a CAST"
+
+
+def _nodes(tree: Expr, dialect: str) -> Iterator[str]:
+    from sqlglot import expressions as exp
+
+    for node in tree.walk():
+        kind = type(node).__name__
+        if kind not in _PLAIN_NODES:
+            shown = _NAMES_OF_NODES.get(kind) or (node.sql_name() if isinstance(node, exp.Func) else node.sql(dialect))
+            yield f"{shown[:60]} is not supported on made databases"
+        elif isinstance(node, exp.Extract) and node.this.name.upper() not in _EXTRACTED:
+            yield f"EXTRACT of {node.this.name.upper()} is not supported on made databases"
+        elif isinstance(node, exp.Like | exp.ILike) and not isinstance(literal_value(node.expression), str):
+            yield "LIKE with a pattern that is not a text literal is not supported on made databases"
+        elif isinstance(node, exp.Like) and "\\" in str(literal_value(node.expression)):
+            yield "LIKE with a backslash is not supported on made databases"
+        elif isinstance(node, exp.Left | exp.Right) and not isinstance(literal_value(node.expression), int):
+            yield f"{kind.upper()} with a length that is not a number is not supported on made databases"
+        elif isinstance(node, exp.Max | exp.Min) and node.expressions:
+            yield f"{dialect} refuses {kind.upper()} of several values"
+        elif isinstance(node, exp.Distinct) and node.args.get("on"):
+            yield "DISTINCT ON is not supported on made databases"
+        elif isinstance(node, exp.Group) and any(node.args.get(key) for key in ("rollup", "cube", "grouping_sets")):
+            yield "GROUPING SETS, ROLLUP and CUBE are not supported on made databases"
+
+
+def _clauses(tree: Expr, names: Names, dialect: str) -> Iterator[str]:
+    """Names that SQLite finds, or choices that it makes, where others do not."""
+    from sqlglot import expressions as exp
+
+    for select in tree.find_all(exp.Select):
+        aliases = {item.alias.lower() for item in select.selects if isinstance(item, exp.Alias)}
+        for clause, allowed in (("having", _ALIAS_IN_HAVING), ("where", _ALIAS_IN_WHERE)):
+            if dialect in allowed or not select.args.get(clause):
+                continue
+            for column in select.args[clause].find_all(exp.Column):
+                mine = column.find_ancestor(exp.Select) is select
+                if mine and not column.table and column.name.lower() in aliases and names.place(column) is None:
+                    yield f"{dialect} refuses the alias {column.name} in {clause.upper()}"
+        keys = {
+            place for key in names.group_keys(select) for c in key.find_all(exp.Column) if (place := names.place(c))
+        }
+        for column in names.bare_columns(select):
+            place = names.place(column)
+            if place and not any(_is_primary_key(names.schema, key) for key in keys if key[0] == place[0]):
+                yield f"{dialect} refuses the column {column.name}, which is neither grouped by nor aggregated"
+        if select.args.get("having") and not select.args.get("group") and not any(map(aggregates, select.selects)):
+            yield f"{dialect} refuses HAVING without GROUP BY"
+        if dialect == "postgres" and select.args.get("distinct") and select.args.get("order"):
+            shown = {item.unalias().sql().lower() for item in select.selects} | aliases
+            shown |= {item.alias_or_name.lower() for item in select.selects}
+            for term in select.args["order"].expressions:
+                key = term.this
+                if not isinstance(key, exp.Literal) and not {key.sql().lower(), key.name.lower()} & shown:
+                    yield f"{dialect} refuses DISTINCT with ORDER BY {key.sql(dialect)}, which is not selected"
+
+
+def _is_primary_key(schema: Schema, place: tuple[str, str]) -> bool:
+    column = schema.tables[place[0]].column(place[1])
+    return column is not None and column.unique and column.required
+
+
+def _types(tree: Expr, names: Names, dialect: str) -> Iterator[str]:
+    """Types that the dialect does not compare, or compares in another way than SQLite."""
+    from sqlglot import expressions as exp
+
+    compared = (exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE)
+    for node in tree.walk():
+        if isinstance(node, compared):
+            yield from _mismatch(node.this, node.expression, names, dialect)
+            yield from _mismatch(node.expression, node.this, names, dialect)
+        elif isinstance(node, exp.In | exp.Between):
+            for item in (*node.expressions, node.args.get("low"), node.args.get("high")):
+                yield from _mismatch(node.this, item, names, dialect)
+        elif isinstance(
+            node, exp.Sum | exp.Avg | exp.Abs | exp.Round | exp.Add | exp.Sub | exp.Mul | exp.Div | exp.Mod
+        ):
+            for operand in (node.this, node.args.get("expression")):
+                if operand is not None and _kind(operand, names) in ("text", "boolean"):
+                    yield f"{operand.sql(dialect)}, which is not a number, is reckoned with"
+        elif isinstance(node, exp.Like | exp.ILike) and _kind(node.this, names) not in (None, "text"):
+            yield f"LIKE on {node.this.sql(dialect)}, which is not text"
+        elif isinstance(node, exp.Cast):
+            yield from _cast(node, names, dialect)
+        elif isinstance(node, exp.Where | exp.Having | exp.And | exp.Or | exp.Not) and dialect != "mysql":
+            for operand in (node.this, node.args.get("expression")):
+                number = isinstance(operand, exp.Literal) or (operand and _kind(operand, names) in (*_NUMBERS, "text"))
+                if number and operand is not None:
+                    yield f"{dialect} refuses {operand.sql(dialect)} as a condition"
+
+
+def _kind(node: Expr, names: Names) -> str | None:
+    """The kind of a column, where the node is one."""
+    from sqlglot import expressions as exp
+
+    if not isinstance(node, exp.Column) or (place := names.place(node)) is None:
+        return None
+    column = names.schema.tables[place[0]].column(place[1])
+    return column.kind if column else None
+
+
+def _mismatch(column: Expr, other: Expr | None, names: Names, dialect: str) -> Iterator[str]:
+    """A column and a literal of types that the dialect does not compare as SQLite does."""
+    kind, value = _kind(column, names), literal_value(other)
+    if other is None or kind is None or value is None:
+        return
+    shown = f"{column.sql(dialect)} is compared with {other.sql(dialect)}"
+    if type(other).__name__ == "Boolean":
+        if kind not in ("boolean", *_NUMBERS) or (kind in _NUMBERS and dialect != "mysql"):
+            yield f"{shown}, another type"
+    elif isinstance(value, str):
+        if kind in _NUMBERS and not re.fullmatch(r"\s*[-+]?\d+(\.\d+)?\s*", value):
+            yield f"{shown}, another type"
+    elif kind == "text" or (kind not in _NUMBERS and not (kind == "boolean" and dialect in ("mysql", "duckdb"))):
+        yield f"{shown}, another type"
+
+
+def _cast(node: Expr, names: Names, dialect: str) -> Iterator[str]:
+    from sqlglot import expressions as exp
+
+    to = node.args["to"]
+    source, literal = _kind(node.this, names), literal_value(node.this)
+    shown = node.sql(dialect)
+    if to.this in exp.DataType.NUMERIC_TYPES and (source == "text" or isinstance(literal, str)):
+        yield f"{shown}, which fails on text that is not a number"
+    elif to.this in exp.DataType.TEXT_TYPES and (
+        (source not in ("text", "integer") and literal is None) or to.expressions
+    ):
+        yield f"{shown}, which writes values in another way"
+    elif to.this in exp.DataType.REAL_TYPES and to.expressions and literal is None:
+        yield f"{shown}, which rounds"
+    elif (
+        (to.this in exp.DataType.TEMPORAL_TYPES and source not in ("date", "datetime") and not isinstance(literal, str))
+        or to.this == exp.DataType.Type.BOOLEAN
+        or to.this not in (*exp.DataType.NUMERIC_TYPES, *exp.DataType.TEXT_TYPES, *exp.DataType.TEMPORAL_TYPES)
+    ):
+        yield f"{shown}, which is not supported on made databases"
+
+
+def _divisions(tree: Expr, golds: Sequence[str], dialect: str) -> Iterator[str]:
+    """Divisions by a column, which fail on 0 where SQLite says NULL, unless the golds divide so, too."""
+    from sqlglot import expressions as exp
+
+    def unguarded(query: Expr) -> list[Expr]:
+        return [node for node in query.find_all(exp.Div, exp.Mod) if isinstance(node.expression, exp.Column)]
+
+    known = any(unguarded(gold) for sql in golds if (gold := parse(sql, dialect)))
+    for node in unguarded(tree) if not known else ():
+        yield f"{node.sql(dialect)} fails where it divides by 0"
+
+
+def _mind_capitals(golds: Sequence[str], dialect: str, schema: Schema) -> bool:
+    trees = [tree for gold in golds if (tree := parse(gold, dialect))]
+    return not any(reason for tree in trees for reason in _folded_names(tree, schema))
+
+
+def _folded_names(tree: Expr, schema: Schema) -> Iterator[str]:
+    """Names that differ in case from what is stored, which SQLite does not mind: abc is not "Abc" in PostgreSQL."""
+    from sqlglot import expressions as exp
+
+    quoted = {name for statement in schema.ddl for name in re.findall(r'"([^"]+)"', statement)}
+    written = [table.name for table in schema.tables.values()]
+    written += [column.name for table in schema.tables.values() for column in table.columns]
+    stored = {name if name in quoted else name.lower() for name in written}
+    known = {name.lower() for name in stored}
+    aliases = {alias.alias for alias in tree.find_all(exp.Alias, exp.TableAlias, exp.CTE)}
+    for node in tree.find_all(exp.Identifier):
+        name = node.name if node.args.get("quoted") else node.name.lower()
+        if name.lower() in known and name not in stored and name.lower() not in {alias.lower() for alias in aliases}:
+            yield f"there is no {node.sql('postgres')}, whose name has other capital letters"

@@ -1,0 +1,344 @@
+"""The rows of one table of a candidate database."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from sqlquarry.judging.synthesis.hints import Crowd, Hints
+from sqlquarry.judging.synthesis.names import Place, Value
+from sqlquarry.judging.synthesis.pools import Pool, pool_of
+from sqlquarry.judging.synthesis.schema import Column, ForeignKey, Schema, Table
+from sqlquarry.judging.synthesis.styles import Style
+
+Cell = Value | None
+
+MOST_ROWS = 60
+MOST_CROWDED_ROWS = 420
+_MOST_PLANNED_ROWS = 24
+
+
+class Pools(dict[Place, Pool]):
+    """The pool of each column, made when it is first asked for; columns of one domain share it."""
+
+    def __init__(self, schema: Schema, hints: Hints, gold_hints: Hints, count: int) -> None:
+        super().__init__()
+        self.schema, self.hints, self.gold_hints, self.count = schema, hints, gold_hints, count
+        self.domains: dict[Place, Place] = {}
+        self.leaders: dict[Place, tuple[int, Place]] = {}  # of each domain: its number, and its first column
+        for name, table in schema.tables.items():
+            for column in table.columns:
+                place = (name, column.name.lower())
+                self.domains[place] = domain = hints.domain(place)
+                self.leaders.setdefault(domain, (len(self.leaders), place))
+
+    def __missing__(self, place: Place) -> Pool:
+        number, first = self.leaders[self.domains[place]]
+        if first != place:
+            self[place] = self[first]
+        else:
+            column = self.schema.tables[place[0]].column(place[1])
+            assert column is not None  # noqa: S101 - it is one of the schema's
+            self[place] = pool_of(place, column, self.hints, self.gold_hints, number=number, count=self.count)
+        return self[place]
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What the tables of all candidates have in common.
+
+    Args:
+        schema: the tables as the DDL declares them.
+        hints: what the queries ask.
+        pools: the values of each column.
+        crowds: groups that are to be large.
+        least_rows: rows of every table that has more than one.
+        children: tables that refer to others.
+    """
+
+    schema: Schema
+    hints: Hints
+    pools: Pools
+    crowds: Sequence[Crowd]
+    least_rows: int
+    children: Collection[str]
+
+
+def some_values(pool: Pool, count: int, random: Random) -> Sequence[Value]:
+    """Choose up to `count` of a pool's other values, in its order."""
+    chosen = random.sample(range(len(pool.others)), min(count, len(pool.others)))
+    return [pool.others[i] for i in sorted(chosen)]
+
+
+class TableMaker:
+    """Makes the rows of one table.
+
+    Args:
+        ground: what all candidates share.
+        table: the constraints to keep, which may be stricter than the DDL's.
+        style: of the candidate.
+        random: where every choice comes from.
+        keys: the few values of columns that are joined, by domain.
+        made: the rows of the tables made before, by name.
+    """
+
+    def __init__(
+        self,
+        ground: Ground,
+        table: Table,
+        style: Style,
+        random: Random,
+        keys: Mapping[Place, Sequence[Value]],
+        *,
+        made: Mapping[str, list[tuple[Cell, ...]]],
+    ) -> None:
+        self.table, self.style, self.random, self.made = table, style, random, made
+        self.schema = ground.schema
+        self.name = table.name.lower()
+        self.names = [column.name.lower() for column in table.columns]
+        self.pools = [ground.pools[self.name, name] for name in self.names]
+        domains = [ground.pools.domains[self.name, name] for name in self.names]
+        self.is_key = [domain in keys for domain in domains]
+        self.others = [
+            keys[domain] if domain in keys else some_values(pool, style.values, random)
+            for domain, pool in zip(domains, self.pools, strict=True)
+        ]
+        if style.odd:  # the values in their usual form, beside which the odd ones show
+            self.others = [
+                [*others, *pool.others[:2]] if pool.odd else others
+                for others, pool in zip(self.others, self.pools, strict=True)
+            ]
+        self.crowds = [crowd for crowd in ground.crowds if style.crowded and self.name in crowd.tables]
+        self.domains, self.crowd_domain = domains, ground.hints.domain
+        self.count = 0 if self._is_empty(ground) else self._drawn_count(ground.least_rows)
+        self.blank = {
+            i
+            for i, column in enumerate(table.columns)
+            if not column.required and not column.unique and random.random() < style.blank
+        }
+        linked = {column.lower() for key in table.foreign_keys for column in key.columns}
+        self.alike = [
+            (i, j)
+            for j, domain in enumerate(domains)
+            for i in range(len(domains))
+            if i != j and domains[i] == domain and not table.columns[j].unique and self.names[j] not in linked
+        ]
+        self.dependencies = [
+            ([self.names.index(key) for key in keys], [self.names.index(column) for column in columns])
+            for owner, keys, columns in ground.hints.dependents
+            if owner == self.name
+        ]
+        self.fresh = {i: iter(self._in_any_order(i)) for i, column in enumerate(table.columns) if column.unique}
+
+    def _is_empty(self, ground: Ground) -> bool:
+        if self.style.empty == "children":
+            return self.name in ground.children or not ground.children
+        return self.style.empty == "any" and self.random.random() < 0.5
+
+    def _drawn_count(self, least: int) -> int:
+        """How many rows to make: another number for each table."""
+        style, random = self.style, self.random
+        if style.rows == 1:
+            return 1
+        children = style.rows // 3 if self.table.foreign_keys else 0
+        drawn = max(2, round((style.rows + children) * random.choice((0.5, 0.8, 1.0, 1.3, 1.7))))
+        return min(max(drawn, least), max(MOST_ROWS, least))
+
+    def _in_any_order(self, i: int) -> list[Value]:
+        """Each value once, for a unique column; hits and those that other tables know come first."""
+        pool = self.pools[i]
+        first = [*pool.hits, *self.others[i]] if self.is_key[i] else list(pool.hits)
+        odd = pool.odd if self.style.odd else ()
+        rest = [value for value in (*pool.near, *pool.others, *odd) if value not in first]
+        self.random.shuffle(rest)
+        return [*first, *rest]
+
+    def make(self) -> list[tuple[Cell, ...]]:
+        """Make rows that meet the queries' conditions, rows that just miss them, large groups, and others."""
+        rows: list[list[Cell]] = []
+        if not self.count:
+            return []
+        for row in self._planned():
+            self._refer(row, rows, hit=True)
+            self._depend(row, rows)
+            rows.append(row)
+        self._crowd(rows)
+        while len(rows) < self.count:
+            base = self.random.choice(rows) if rows and self.random.random() < 0.35 else None
+            hit = self.random.random() < self.style.hits
+            row = self._variant(base) if base else self._new(hit=hit)
+            if base is None or self.random.random() < 0.5 or any(column.unique for column in self.table.columns):
+                self._refer(row, rows, hit=hit)
+            self._depend(row, rows)
+            rows.append(row)
+        if self.style.odd:
+            rows += self._twins(rows)
+        return [tuple(None if i in self.blank else cell for i, cell in enumerate(row)) for row in rows]
+
+    def _twins(self, rows: Sequence[list[Cell]]) -> Iterator[list[Cell]]:
+        """Rows that differ from another in the case or the blanks of one text, which some functions do away with."""
+        for i, column in enumerate(self.table.columns):
+            base = self.random.choice(rows)
+            value = base[i]
+            spelled = any(isinstance(odd, str) for odd in self.pools[i].odd)
+            if isinstance(value, str) and spelled and not column.unique and not self.is_key[i]:
+                for form in (value.swapcase(), self.random.choice((f" {value}", f"{value} "))):
+                    row = self._variant(base)
+                    row[i] = form
+                    if column.length is None or len(form) <= column.length:
+                        yield row
+
+    def _crowd(self, rows: list[list[Cell]]) -> None:
+        """Add groups of one row more, as many, and one row less than a count that the queries ask for."""
+        group = -1  # each of another value, also those of different counts
+        for crowd in self.crowds:
+            wanted = {self.crowd_domain(key) for key in crowd.keys}
+            mine = [i for i, domain in enumerate(self.domains) if domain in wanted or self.is_key[i]]
+            shared = [i for i in mine if not self.table.columns[i].unique]
+            links = [key for key in self.table.foreign_keys if key.table in crowd.tables and key.table != self.name]
+            if not shared and not links and any(domain in wanted for domain in self.domains):
+                continue  # a table whose key is the group: each group has one row of it
+            for size in (crowd.size + 1, crowd.size, crowd.size - 1):
+                if len(rows) + size > MOST_CROWDED_ROWS:
+                    break
+                group += 1
+                values = {i: self._group_value(i, group) for i in shared}
+                for number, row in enumerate(self._members(size, values)):
+                    self._refer(row, rows, hit=True)
+                    self._spread(row, number)
+                    for i, value in values.items():
+                        row[i] = value
+                    for key in links:
+                        self._take_parent(row, key, group)
+                    self._depend(row, rows)
+                    rows.append(row)
+
+    def _members(self, size: int, shared: Collection[int]) -> Iterator[list[Cell]]:
+        """Rows of a group that meet the conditions, and two more that miss one, which must not be counted."""
+        for _ in range(size):
+            yield self._new(hit=True)
+        missing = [
+            i
+            for i, column in enumerate(self.table.columns)
+            if self.pools[i].hits and self.pools[i].near and i not in shared and not column.unique
+        ]
+        for i in missing[:2]:
+            row = self._new(hit=True)
+            row[i] = self.pools[i].near[0]
+            yield row
+
+    def _spread(self, row: list[Cell], number: int) -> None:
+        """Give columns without conditions another value in each row, so that COUNT(DISTINCT …) is as large as COUNT."""
+        for i, column in enumerate(self.table.columns):
+            if self.others[i] and not column.unique and not self.pools[i].hits and not self.is_key[i]:
+                row[i] = self.others[i][number % len(self.others[i])]
+
+    def _group_value(self, i: int, group: int) -> Cell:
+        choices = (*self.pools[i].hits, *self.others[i])
+        return choices[group % len(choices)] if choices else None
+
+    def _take_parent(self, row: list[Cell], key: ForeignKey, group: int) -> None:
+        parents, parent = self.made.get(key.table), self.schema.tables.get(key.table)
+        if parents and parent and all(parent.column(target) for target in key.targets):
+            names = [column.name.lower() for column in parent.columns]
+            for column, target in zip(key.columns, key.targets, strict=True):
+                row[self.names.index(column.lower())] = parents[group % len(parents)][names.index(target.lower())]
+
+    def _planned(self) -> Iterator[list[Cell]]:
+        """Rows that meet every condition, then rows that differ from such a one in the value of one column."""
+        conditioned = [i for i, pool in enumerate(self.pools) if pool.hits or pool.near]
+        if not conditioned or self.style.hits < 0.4:
+            return
+        first = self._new(hit=True)
+        for i in conditioned:
+            if self.pools[i].hits and not self.table.columns[i].unique:
+                first[i] = self.pools[i].hits[0]  # it meets as many of the column's conditions as any
+        yield first
+        for _ in range(2):
+            yield self._new(hit=True)
+        changes = [
+            (i, rank, value)
+            for i in conditioned
+            for rank, value in enumerate((*self.pools[i].near, *self.pools[i].hits))
+        ]
+        if self.style.odd:
+            changes += [(i, rank, value) for i in conditioned for rank, value in enumerate(self.pools[i].odd[:8])]
+        self.random.shuffle(changes)
+        changes.sort(key=lambda change: change[1] > 2)  # the closest misses of each column are never left out
+        for i, _, value in changes[: _MOST_PLANNED_ROWS // 2]:
+            if not self.table.columns[i].unique:
+                for end in (-1, 1):
+                    row = self._new(hit=True, end=end)
+                    row[i] = value
+                    yield row
+
+    def _new(self, *, hit: bool, end: int = 0) -> list[Cell]:
+        """A row that meets a condition on each column, or one of values chosen column by column.
+
+        With `end`, its other values are among the smallest (-1) or largest (1), so that MIN and MAX show a row that
+        just misses its conditions; rows that meet them have those in the middle.
+        """
+        row = [self._cell(i, column, hit=hit) for i, column in enumerate(self.table.columns)]
+        for i, (pool, others) in enumerate(zip(self.pools, self.others, strict=True)):
+            third = 0 if self.is_key[i] else len(others) // 3
+            usual = row[i] is not None and row[i] not in pool.odd
+            if hit and third and not pool.hits and usual and not self.table.columns[i].unique:
+                row[i] = self.random.choice((others[third:-third], others[-third:], others[:third])[end])
+        for i, j in self.alike:  # columns of one row that are compared meet often
+            if hit and self.random.random() < 0.6:
+                row[j] = row[i]
+        return row
+
+    def _variant(self, base: list[Cell]) -> list[Cell]:
+        """A row like another but for one column or none: what tells neighbouring conditions, and DISTINCT, apart."""
+        row = list(base)
+        changed = self.random.randrange(len(row) + 1)
+        for i, column in enumerate(self.table.columns):
+            if i == changed or column.unique:
+                row[i] = self._cell(i, column, hit=False)
+        return row
+
+    def _cell(self, i: int, column: Column, *, hit: bool) -> Cell:
+        pool, random = self.pools[i], self.random
+        if column.unique:
+            return next(self.fresh[i], None)
+        if not column.required and random.random() < self.style.nulls and not (hit and pool.hits):
+            return None
+        if pool.odd and self.style.odd and random.random() < self.style.odd:
+            return random.choice(pool.odd)
+        if hit and pool.hits:
+            best = len(pool.hits) if random.random() < 0.5 else -(-len(pool.hits) // 3)
+            return random.choice(pool.hits[:best])
+        if hit and self.is_key[i] and self.others[i] and random.random() < 0.6:
+            return self.others[i][0]
+        choices = [values for values in (pool.hits, pool.near, self.others[i]) if values]
+        return random.choice(random.choice(choices)) if choices else None
+
+    def _refer(self, row: list[Cell], rows: Sequence[list[Cell]], *, hit: bool) -> None:
+        """Take foreign keys from rows that exist, the first ones more often: some parents have many children."""
+        for key in self.table.foreign_keys:
+            parent = self.schema.tables.get(key.table)
+            parents = [*rows, row] if key.table == self.name else self.made.get(key.table)
+            if parent is None or not parents or any(parent.column(target) is None for target in key.targets):
+                continue
+            mine = [self.names.index(column.lower()) for column in key.columns]
+            parent_names = [column.name.lower() for column in parent.columns]
+            theirs = [parent_names.index(target.lower()) for target in key.targets]
+            optional = not any(self.table.columns[i].required for i in mine)
+            if optional and self.random.random() < max(0.05, self.style.nulls):
+                row[mine[0]] = None
+                continue
+            few = parents[:3] if hit and self.random.random() < 0.6 else parents
+            chosen = few[int(len(few) * self.random.random() ** 1.5)]
+            for i, j in zip(mine, theirs, strict=True):
+                row[i] = chosen[j]
+
+    def _depend(self, row: list[Cell], rows: list[list[Cell]]) -> None:
+        for keys, columns in self.dependencies:
+            for other in rows:
+                if all(row[i] == other[i] for i in keys):
+                    for i in columns:
+                        if not self.table.columns[i].unique:
+                            row[i] = other[i]
+                    break
