@@ -46,12 +46,14 @@ class Block:
         leaves: its sources, in the order of FROM.
         conditions: of WHERE, and of ON where all joins are inner ones.
         outer_joins: one item per source where some join is not inner: its side and its own conditions; else empty.
+        merged: the outputs of derived tables that are part of this block, used or not.
     """
 
     scope: Scope
     leaves: list[Leaf] = field(default_factory=list)
     conditions: list[Condition] = field(default_factory=list)
     outer_joins: list[tuple[str, list[Condition]]] = field(default_factory=list)
+    merged: list[Expression] = field(default_factory=list)
 
 
 Derive = Callable[["Expr", Scope | None, Mapping[str, Cte]], tuple[Form, tuple[str, ...]]]
@@ -137,6 +139,7 @@ class BlockBuilder:
             outputs = dict(zip(names, (target for _, target in targets), strict=False))
             block.leaves += inner.leaves
             block.conditions += inner.conditions
+            block.merged += [*inner.merged, *(target for _, target in targets if isinstance(target, Expression))]
         else:
             form, own_names = self.derive(query, block.scope.outer, cte.ctes)
             names = cte.columns or own_names
@@ -208,6 +211,8 @@ def output_name(output: Expr, place: int, fold: Callable[[Expr], str]) -> str:
     """The name that an output has for the query around it; a number, which none can name, where it has no name."""
     if output.key == "alias":
         return fold(output.args["alias"])
+    while output.key == "paren":
+        output = output.this
     return fold(output.this) if output.key == "column" else f"#{place}"
 
 

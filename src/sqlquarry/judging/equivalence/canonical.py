@@ -193,6 +193,8 @@ class _Canonicaliser(ExpressionForms):
             where = self.conditions(block)
             if self.aliases_used and self.dialect != "sqlite":
                 raise UndecidedError("an output's alias in WHERE")
+            for output in block.merged:  # an unknown name is an error even if nothing uses the output
+                self.target(output)
             joins = tuple(
                 (side, many("and", [self.truth(*one) for one in on], self.keep_plan)) for side, on in block.outer_joins
             )

@@ -231,6 +231,8 @@ class ExpressionForms:
         if target is not None:
             return target
         if self.dialect == "sqlite" and tree.this.args.get("quoted") and self.schema.tables:
+            if any(output.startswith("#") for outputs in scope.output_names() for output in outputs):
+                raise UndecidedError(f"{name!r} in quotes, which may name an output such as max(a)")
             if self.quoted_text:
                 return None
             raise UndecidedError(f"an unknown name in quotes, {name!r}")

@@ -12,15 +12,14 @@ from sqlquarry.extras import require
 from sqlquarry.judging.equivalence.canonical import Query, canonical
 from sqlquarry.judging.equivalence.difference import certain_difference
 from sqlquarry.judging.equivalence.expressions import UNSTEADY
+from sqlquarry.judging.equivalence.refusals import invented_tables, is_certain, misread, refusal
 from sqlquarry.judging.equivalence.schema import Schema, read_schema
 from sqlquarry.judging.equivalence.scopes import NoSuchNameError, OrderMattersError, UndecidedError
 from sqlquarry.judging.ordering import with_order_keys
-from sqlquarry.judging.parsing import parse
+from sqlquarry.judging.parsing import parse, tokens
 
 Answer = Literal["equivalent", "different", "unknown"]
 _VERDICTS: dict[Answer, Verdict] = {"equivalent": "correct", "different": "wrong", "unknown": "unjudged"}
-# A name that the schema lacks is an error there; elsewhere it may be a system column, or a whole row.
-_STRICT_NAMES = {"sqlite", "mysql"}
 # SQLite's other quotes, in which an unknown name is an error.
 _OTHER_QUOTES = re.compile(r"[`\[]")
 _UNARY_PLUS = re.compile(
@@ -88,8 +87,24 @@ def equivalence(gold: str, predicted: str, schema: str, dialect: str = "sqlite")
     tables = read_schema(schema, dialect)
     if dialect == "sqlite" and tables.says("COLLATE"):
         return Finding("unknown", "the schema has collations, which say what is equal")
+    invented = invented_tables(gold, predicted) if dialect == "sqlite" and not tables.tables else ()
+    if refused := refusal(gold, tables, dialect, invented):
+        return Finding("unknown", f"the database may refuse the gold SQL: {refused}")
+    if refused := refusal(predicted, tables, dialect, invented):
+        certain = dialect == "sqlite" and is_certain(refused, tables)
+        return Finding("different" if certain else "unknown", f"the database refuses the prediction: {refused}")
     if _same_text(gold, predicted, dialect):
         return Finding("equivalent", "the same text")
+    found = _compared(gold, predicted, tables, dialect)
+    if found.answer == "equivalent":
+        for name, sql in (("gold SQL", gold), ("prediction", predicted)):
+            if replaced := misread(sql, dialect):
+                return Finding("unknown", f"the {name} has {replaced}")
+    return found
+
+
+def _compared(gold: str, predicted: str, tables: Schema, dialect: str) -> Finding:
+    """Compare two queries that the database accepts, by their canonical forms."""
     mine, keep_plan = _meaning(gold, tables, dialect, keep_plan=False), False
     theirs = _meaning(predicted, tables, dialect, keep_plan=False)
     # How judging breaks ties of ORDER BY: it must be able to add the keys to the outputs.
@@ -100,15 +115,33 @@ def equivalence(gold: str, predicted: str, schema: str, dialect: str = "sqlite")
         theirs = _meaning(predicted, tables, dialect, keep_plan=True)
     if not isinstance(mine, Query):
         return Finding("unknown", f"the gold SQL has {mine}")
-    if isinstance(theirs, NoSuchNameError) and dialect in _STRICT_NAMES and tables.tables:
+    if isinstance(theirs, NoSuchNameError) and dialect == "mysql" and tables.tables and tables.complete:
         return Finding("different", f"the prediction has {theirs} in its schema")
     if not isinstance(theirs, Query):
         return Finding("unknown", f"the prediction has {theirs}")
     if mine.body == theirs.body and mine.order == (theirs.order if keep_plan else theirs.order[: len(mine.order)]):
+        if keep_plan and _plan_words(gold, dialect) != _plan_words(predicted, dialect):
+            return Finding("unknown", "NOT or CROSS JOIN in other places, which may change the order of rows")
         return Finding("equivalent", "the same canonical form")
     if reason := certain_difference(mine, theirs, tables):
         return Finding("different", reason)
     return Finding("unknown", "another ORDER BY" if mine.body == theirs.body else "another form, which proves nothing")
+
+
+def _plan_words(sql: str, dialect: str) -> list[str]:
+    """What sqlglot's tree does not keep, but SQLite's plan depends on.
+
+    One tree stands for `a IS NOT NULL` and `NOT a IS NULL`, one for a comma and for CROSS JOIN, which SQLite never
+    reorders: https://sqlite.org/optoverview.html#manual_control_of_query_plans_using_cross_join.
+    """
+    words = [token.text.upper() for token in tokens(sql, dialect) or ()]
+    crossed = [",", "CROSS"] if any(word.startswith("CROSS") for word in words) else []
+    around = zip(["", *words], words, [*words[1:], ""], strict=False)
+    return [
+        "IS NOT" if before == "IS" or after == "NULL" or word == "NOTNULL" else word.partition(" ")[0]
+        for before, word, after in around
+        if word.partition(" ")[0] in ("NOT", "NOTNULL", *crossed)
+    ]
 
 
 def _same_text(gold: str, predicted: str, dialect: str) -> bool:
@@ -125,6 +158,8 @@ def _meaning(sql: str, schema: Schema, dialect: str, *, keep_plan: bool) -> Quer
     tree = parse(sql, dialect)
     if tree is None:
         return UndecidedError("a text that cannot be read as one statement")
+    if dialect == "sqlite" and '"' in sql and not schema.tables:
+        return UndecidedError("double quotes, which are for names and text, and a schema that cannot be read")
     if dialect == "sqlite" and _UNARY_PLUS.search(sql):
         return UndecidedError("a unary plus, which changes how SQLite compares")
     try:

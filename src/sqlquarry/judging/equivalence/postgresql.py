@@ -1,0 +1,237 @@
+"""What PostgreSQL certainly accepts, by types: https://www.postgresql.org/docs/current/typeconv.html.
+
+sqlglot reads more than PostgreSQL runs: other databases' functions, comparisons between types, aliases in HAVING,
+columns that GROUP BY leaves out. Only what is listed here passes, so a query may be refused that PostgreSQL would run.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from sqlquarry.judging.equivalence.schema import Schema
+
+if TYPE_CHECKING:
+    from sqlglot.expressions import Expr
+
+_FAMILIES = {
+    "number": {"INT", "BIGINT", "SMALLINT", "DECIMAL", "DOUBLE", "FLOAT"},
+    "text": {"TEXT", "VARCHAR", "CHAR"},
+    "date": {"DATE"},
+    "timestamp": {"TIMESTAMP", "TIMESTAMPTZ"},
+    "truth": {"BOOLEAN"},
+    "null": {"NULL"},
+    "uuid": {"UUID"},
+}
+_FAMILY_OF = {kind: family for family, kinds in _FAMILIES.items() for kind in kinds}
+_COMPARISONS = {"eq", "neq", "lt", "lte", "gt", "gte", "like", "ilike", "between", "in", "nullsafeeq", "nullsafeneq"}
+_STRUCTURE = {
+    "select", "from", "table", "tablealias", "join", "where", "group", "having", "order", "ordered", "limit", "offset",
+    "alias", "identifier", "column", "star", "literal", "null", "boolean", "paren", "subquery", "exists", "distinct",
+    "with", "cte", "union", "except", "intersect", "neg", "cast", "datatype", "datatypeparam", "case", "if",
+}  # fmt: skip
+# Functions and operators -> the families that each operand may have.
+_OPERANDS = {
+    **dict.fromkeys(("add", "sub", "mul", "div", "sum", "avg", "abs", "neg"), {"number"}),
+    **dict.fromkeys(("lower", "upper", "length", "dpipe", "like", "ilike"), {"text"}),
+    **dict.fromkeys(("and", "or", "not"), {"truth"}),
+    **dict.fromkeys(("min", "max"), {"number", "text", "date", "timestamp"}),
+}
+_ISO = re.compile(r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|1\d|2[0-8])([ T]([01]\d|2[0-3]):[0-5]\d(:[0-5]\d)?)?")
+
+
+def typed_refusal(tree: Expr, schema: Schema) -> str | None:
+    """Say what PostgreSQL may refuse; None if the query is certainly accepted (without a schema: as far as names go)."""
+    from sqlglot.errors import SqlglotError
+    from sqlglot.optimizer.annotate_types import annotate_types
+    from sqlglot.optimizer.qualify import qualify
+
+    if reason := _syntax(tree):
+        return reason
+    if not schema.tables:
+        return None
+    mapping = _mapping(schema)
+    try:
+        found = qualify(
+            tree.copy(), schema=mapping, dialect="postgres", expand_alias_refs=False, quote_identifiers=False
+        )
+        found = annotate_types(found, schema=mapping, dialect="postgres")
+    except (SqlglotError, RecursionError, KeyError, ValueError) as error:
+        return str(error).partition(". Line")[0]
+    return next((reason for node in found.walk() if (reason := _node(node))), None)
+
+
+@lru_cache(maxsize=64)
+def _mapping(schema: Schema) -> Any:
+    from sqlglot.schema import MappingSchema
+
+    tables = {
+        f'"{table}"': {f'"{name}"': column.declared or "UNKNOWN" for name, column in columns.items()}
+        for table, columns in schema.tables.items()
+    }
+    return MappingSchema(tables, dialect="postgres")
+
+
+def _syntax(tree: Expr) -> str | None:
+    """What needs no types: names of outputs where PostgreSQL knows columns only, and rows that are not in a group."""
+    from sqlglot import expressions as exp
+
+    if reason := unnamed_derived(tree):
+        return reason
+    for part in tree.find_all(exp.Limit, exp.Offset):
+        if not isinstance(part.expression, exp.Literal) or not part.expression.name.isdigit():
+            return "LIMIT or OFFSET with another value than a whole number"
+    for select in tree.find_all(exp.Select):
+        columns = {column.name.lower() for column in select.selects if isinstance(column, exp.Column)}
+        aliases = {output.alias.lower() for output in select.selects if isinstance(output, exp.Alias)} - columns
+        for clause in (select.args.get("having"), select.args.get("where")):
+            for column in clause.find_all(exp.Column) if clause is not None else ():
+                if not column.table and column.name.lower() in aliases:
+                    return f"the output {column.name} in WHERE or HAVING, which may be no column"
+        if reason := _grouping(select):
+            return reason
+    return None
+
+
+def unnamed_derived(tree: Expr) -> str | None:
+    """Say that a query in FROM has no alias, which MySQL and PostgreSQL up to 15 insist on."""
+    from sqlglot import expressions as exp
+
+    for node in tree.find_all(exp.Subquery):
+        if isinstance(node.parent, exp.From | exp.Join) and not node.alias:
+            return "a query in FROM without an alias"
+    return None
+
+
+def _grouping(select: Any) -> str | None:
+    from sqlglot import expressions as exp
+
+    order = select.args.get("order")
+    terms = [term.this for term in order.expressions] if order is not None else []
+    outputs = [output.unalias() for output in select.selects]
+    named = {output.alias.lower() for output in select.selects if output.alias}
+    if select.args.get("distinct") and any(
+        term not in outputs and not (isinstance(term, exp.Column) and term.name.lower() in named)
+        and not (isinstance(term, exp.Literal) and term.name.isdigit())
+        for term in terms
+    ):  # fmt: skip
+        return "SELECT DISTINCT with an ORDER BY key that is not selected"
+    group, having = select.args.get("group"), select.args.get("having")
+    keys = [
+        outputs[int(key.name) - 1] if isinstance(key, exp.Literal) and key.name.isdigit() and int(key.name) <= len(outputs)
+        else next((output.unalias() for output in select.selects if isinstance(key, exp.Column) and output.alias == key.name), key)
+        for key in (group.expressions if group is not None else ())
+    ]  # fmt: skip
+    parts = [*outputs, *([having.this] if having is not None else []), *terms]
+    if group is None and having is None and not any(_aggregates(part, select) for part in parts):
+        return None
+    for part in parts:
+        for column in part.find_all(exp.Column):
+            if column.parent_select is not select or (column in terms and column.name.lower() in named):
+                continue
+            if not _is_within(column, keys, part):
+                return f"the column {column.name}, which GROUP BY leaves out"
+    return None
+
+
+def _aggregates(part: Expr, select: Expr) -> bool:
+    from sqlglot import expressions as exp
+
+    return any(node.parent_select is select for node in part.find_all(exp.AggFunc))
+
+
+def _is_within(column: Expr, keys: list[Expr], part: Expr) -> bool:
+    """Whether a column is a key, part of one, or in an aggregate."""
+    from sqlglot import expressions as exp
+
+    node: Expr | None = column
+    while node is not None:
+        if isinstance(node, exp.AggFunc) or any(_same_column(node, key) for key in keys):
+            return True
+        if node is part:
+            return False
+        node = node.parent
+    return False
+
+
+def _same_column(node: Expr, key: Expr) -> bool:
+    from sqlglot import expressions as exp
+
+    if isinstance(node, exp.Column) and isinstance(key, exp.Column):
+        tables = {node.table.lower(), key.table.lower()} - {""}
+        return node.name.lower() == key.name.lower() and len(tables) <= 1
+    return node == key
+
+
+def _node(node: Expr) -> str | None:  # noqa: PLR0911 - one per kind
+    kind = node.key
+    if kind in ("eq", "neq", "lt", "lte", "gt", "gte", "nullsafeeq", "nullsafeneq", "between", "in"):
+        return _compared(node)
+    if kind in ("where", "having") and _family(node.this) != "truth":
+        return f"a condition of type {node.this.type}"
+    if kind == "join" and node.args.get("on") is not None and _family(node.args["on"]) != "truth":
+        return "a join on another value than a truth"
+    if kind in _OPERANDS:
+        operands = [part for name, part in node.args.items() if name in ("this", "expression") and hasattr(part, "key")]
+        for operand in operands:
+            inner = operand.expressions[0] if operand.key == "distinct" else operand
+            if _family(inner) not in _OPERANDS[kind] or node.args.get("expressions"):
+                return f"{kind} of a value of type {inner.type}"
+        return None
+    if kind == "coalesce":
+        return _alike(node, [node.this, *node.expressions])
+    if kind in ("union", "except", "intersect"):
+        pairs = zip(node.this.selects, node.expression.selects, strict=False)
+        if len(node.this.selects) != len(node.expression.selects):
+            return "a set operation on queries whose columns do not match"
+        return next((reason for pair in pairs if (reason := _alike(node, list(pair)))), None)
+    if kind == "case":
+        branches = [branch.args["true"] for branch in node.args.get("ifs") or ()]
+        return _alike(node, [*branches, *([node.args["default"]] if node.args.get("default") is not None else [])])
+    if kind == "cast":
+        known = _family(node) not in (None, "truth", "uuid") and _family(node.this) is not None
+        return None if known else f"a cast to {node.args['to']}"
+    if kind == "is":
+        return None if node.expression.key == "null" else "IS with another value than NULL"
+    if kind == "count" or kind in _STRUCTURE:
+        return None
+    return f"{kind}, which is not in the list of what PostgreSQL accepts"
+
+
+def _compared(node: Expr) -> str | None:
+    sides: list[Expr] = [node.this]
+    if node.key == "between":
+        sides += [node.args["low"], node.args["high"]]
+    elif node.key == "in":
+        query = node.args.get("query")
+        sides += [*node.expressions, *(query.this.selects if query is not None and query.key == "subquery" else ())]
+        if query is not None and len(sides) != 2 + len(node.expressions):
+            return "IN of a query with several columns"
+    else:
+        sides.append(node.expression)
+    return _alike(node, sides)
+
+
+def _alike(node: Expr, sides: list[Expr]) -> str | None:
+    families = {_family(side) for side in sides} - {"null"}
+    literals = [side for side in sides if side.key == "literal" and side.args.get("is_string")]
+    if len(families) == 2 and families in ({"date", "text"}, {"timestamp", "text"}):
+        others = [side for side in sides if _family(side) == "text" and side not in literals]
+        if not others and all(_ISO.fullmatch(literal.name) for literal in literals):
+            return None
+    if len(families) <= 1 and None not in families or families == {"date", "timestamp"}:
+        return None
+    return f"{node.key} of different types: {', '.join(sorted(str(side.type) for side in sides))}"
+
+
+def _family(node: Expr) -> str | None:
+    if node.key in ("paren", "alias", "distinct") and getattr(node, "this", None) is not None:
+        return _family(node.this)
+    if node.key in ("exists", "in", "between", "is", "like", "ilike", "not", "and", "or", *_COMPARISONS):
+        return "truth"
+    if node.key == "subquery":
+        selects = node.this.selects if hasattr(node.this, "selects") else []
+        return _family(selects[0]) if len(selects) == 1 else None
+    kind = getattr(node.type, "this", None)
+    return _FAMILY_OF.get(getattr(kind, "name", ""))
