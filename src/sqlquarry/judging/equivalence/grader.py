@@ -10,6 +10,7 @@ from sqlquarry.artifacts import Judgement, Record, Verdict
 from sqlquarry.errors import JudgingError
 from sqlquarry.extras import require
 from sqlquarry.judging.equivalence.canonical import Query, canonical
+from sqlquarry.judging.equivalence.counterexamples import counterexample
 from sqlquarry.judging.equivalence.difference import certain_difference
 from sqlquarry.judging.equivalence.expressions import UNSTEADY
 from sqlquarry.judging.equivalence.refusals import invented_tables, is_certain, misread, refusal
@@ -100,6 +101,8 @@ def equivalence(gold: str, predicted: str, schema: str, dialect: str = "sqlite")
         for name, sql in (("gold SQL", gold), ("prediction", predicted)):
             if replaced := misread(sql, dialect):
                 return Finding("unknown", f"the {name} has {replaced}")
+    if found.answer == "unknown" and dialect == "sqlite" and (reason := counterexample(gold, predicted, tables)):
+        return Finding("different", reason)
     return found
 
 

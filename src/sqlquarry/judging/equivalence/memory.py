@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from threading import Lock
+from threading import RLock
 from typing import Any
 
 Row = tuple[Any, ...]
@@ -36,7 +36,7 @@ class MemoryDatabase:
     """
 
     def __init__(self, ddl: Sequence[str]) -> None:
-        self._lock = Lock()
+        self._lock = RLock()
         self._connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         for statement in ddl:
             self._connection.execute(statement)
@@ -57,19 +57,27 @@ class MemoryDatabase:
                 return str(error)
         return None
 
-    def fill(self, rows: Mapping[str, Sequence[Row]], columns: Mapping[str, Sequence[str]]) -> None:
-        """Replace all rows; those that a constraint of the schema forbids are left out."""
+    @contextmanager
+    def filled(self, rows: Mapping[str, Sequence[Row]], columns: Mapping[str, Sequence[str]]) -> Iterator[None]:
+        """Hold these rows only, and let no other thread change them meanwhile.
+
+        Rows that a constraint of the schema forbids are left out.
+        """
         execute = self._connection.execute
         with self._lock:
             execute("BEGIN")
-            for table, content in rows.items():
-                execute(f"DELETE FROM {quoted(table)}")
-                names = ", ".join(map(quoted, columns[table]))
-                insert = f"INSERT OR IGNORE INTO {quoted(table)} ({names}) VALUES ({', '.join('?' * len(columns[table]))})"
-                for row in content:
-                    with suppress(sqlite3.Error):  # a type that SQLite insists on
-                        execute(insert, row)
-            execute("COMMIT")
+            try:
+                for table, content in rows.items():
+                    execute(f"DELETE FROM {quoted(table)}")
+                    names = ", ".join(map(quoted, columns[table]))
+                    places = ", ".join("?" * len(columns[table]))
+                    insert = f"INSERT OR IGNORE INTO {quoted(table)} ({names}) VALUES ({places})"
+                    for row in content:
+                        with suppress(sqlite3.Error):  # a type that SQLite insists on
+                            execute(insert, row)
+                yield
+            finally:
+                execute("ROLLBACK")
 
     def run(self, sql: str, *, reverse: bool = False) -> list[Row] | None:
         """The rows of an untrusted query; None if it fails, takes too long or calls a function that is not bounded.
@@ -80,7 +88,7 @@ class MemoryDatabase:
         """
         with self._lock:
             self._connection.execute(f"PRAGMA reverse_unordered_selects = {int(reverse)}")
-            with self._guarded({*_READING}, _BOUNDED_FUNCTIONS):
+            with self._guarded(_READING, _BOUNDED_FUNCTIONS):
                 try:
                     cursor = self._connection.execute(sql)
                     rows = cursor.fetchmany(_MOST_ROWS + 1)
