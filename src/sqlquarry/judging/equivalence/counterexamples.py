@@ -63,7 +63,9 @@ def counterexample(gold: str, predicted: str, schema: Schema) -> str | None:
                 return None
         told += 1
         sizes = ", ".join(f"{len(content)} in {table}" for table, content in rows.items())
-        description = f"other rows on {told} made databases, such as {len(second)} instead of {len(first)} for rows: {sizes}"
+        description = (
+            f"other rows on {told} made databases, such as {len(second)} instead of {len(first)} for rows: {sizes}"
+        )
     return description if told >= _FEWEST else None
 
 

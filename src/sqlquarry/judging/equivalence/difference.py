@@ -104,7 +104,9 @@ def _can_hold(column: Column | None, literal: Form, schema: Schema) -> bool:
     if column is None:
         return False
     if literal[0] == "text":
-        declared = re.fullmatch(r"(?:TEXT|CLOB|N?(?:VAR)?CHAR(?:ACTER)?(?: VARYING)?)(?:\((\d+)\))?", column.declared, re.I)
+        declared = re.fullmatch(
+            r"(?:TEXT|CLOB|N?(?:VAR)?CHAR(?:ACTER)?(?: VARYING)?)(?:\((\d+)\))?", column.declared, re.IGNORECASE
+        )
         fits = declared is not None and (schema.ddl or len(literal[1]) <= int(declared[1] or len(literal[1])))
         return bool(column.affinity == "TEXT" and literal[1].isascii() and fits)
     if schema.ddl:  # SQLite's numbers have one range

@@ -13,37 +13,33 @@ if TYPE_CHECKING:
 
 # DuckDB computes constants while it prepares a query, and cannot be interrupted then: `'x' || repeat('x', 1000000000)`.
 _BOUNDED = {
-    "abs", "avg", "case", "cast", "coalesce", "count", "if", "exists", "length", "lower", "max", "min", "nullif", "round",
-    "substring", "sum", "trim", "upper", "and", "or", "xor", "extract", "currentdate", "tsordstodate",
+    "abs", "avg", "case", "cast", "coalesce", "count", "if", "exists", "length", "lower", "max", "min", "nullif",
+    "round", "substring", "sum", "trim", "upper", "and", "or", "xor", "extract", "currentdate", "tsordstodate",
 }  # fmt: skip
 _lock = Lock()
 
 
 def duckdb_refusal(sql: str, tree: Expr, schema: Schema) -> str | None:
-    """Say why DuckDB does not accept the query; None if it does, is not installed, or there is no schema that it can read."""
+    """Say why DuckDB does not accept the query; None if it does, or cannot be asked: not installed, another schema."""
     from sqlglot import expressions as exp
 
-    for function in tree.find_all(exp.Func):
-        if function.key not in _BOUNDED:
-            return f"the function {function.sql_name()}, which is not tried"
-    for part in tree.find_all(exp.Limit, exp.Offset):
-        if not isinstance(part.expression, exp.Literal):
-            return "LIMIT with another value than a number"
-    if not schema.tables:
-        return None
-    connection = _connection(schema)
+    if other := [function.sql_name() for function in tree.find_all(exp.Func) if function.key not in _BOUNDED]:
+        return f"the function {other[0]}, which is not tried"
+    if any(not isinstance(part.expression, exp.Literal) for part in tree.find_all(exp.Limit, exp.Offset)):
+        return "LIMIT with another value than a number"
+    connection = _connection(schema) if schema.tables else None
     if connection is None:
         return None
     import duckdb
 
-    with _lock:
-        try:
+    try:
+        with _lock:
             found = connection.extract_statements(sql)
             if len(found) != 1 or found[0].type != duckdb.StatementType.SELECT:
                 return "another statement than one SELECT"
             connection.execute(f"PREPARE query AS {sql}")
-        except (duckdb.Error, ValueError, TypeError) as error:
-            return (str(error).strip() or type(error).__name__).splitlines()[0]
+    except (duckdb.Error, ValueError, TypeError) as error:
+        return (str(error).strip() or type(error).__name__).splitlines()[0]
     return None
 
 

@@ -22,9 +22,9 @@ _MOST_PATTERN_BYTES = 100  # of LIKE and GLOB, whose time grows with pattern tim
 _READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ}
 # Functions that are the same on every run, and whose result is at most as long as their arguments.
 _BOUNDED_FUNCTIONS = {
-    "abs", "avg", "coalesce", "count", "date", "datetime", "ifnull", "iif", "instr", "julianday", "length", "like",
-    "lower", "ltrim", "max", "min", "nullif", "round", "rtrim", "sign", "strftime", "substr", "substring", "sum", "time",
-    "total", "trim", "typeof", "upper",
+    *("abs", "avg", "coalesce", "count", "date", "datetime", "ifnull", "iif", "instr", "julianday", "length", "like"),
+    *("lower", "ltrim", "max", "min", "nullif", "round", "rtrim", "sign", "strftime", "substr", "substring", "sum"),
+    *("time", "total", "trim", "typeof", "upper"),
 }  # fmt: skip
 
 
@@ -49,7 +49,7 @@ class MemoryDatabase:
             self._connection.setlimit(limit, value)
 
     def refusal(self, sql: str) -> str | None:
-        """Why SQLite does not accept the query, in its own words; None if it does. EXPLAIN compiles, and runs nothing."""
+        """Why SQLite does not accept the query, in its own words; None if it does. Nothing runs: EXPLAIN compiles."""
         with self._lock, self._guarded({*_READING, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}, None):
             try:
                 self._connection.execute(f"EXPLAIN {sql}").close()

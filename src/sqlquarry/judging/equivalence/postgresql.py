@@ -31,18 +31,19 @@ _STRUCTURE = {
     "alias", "identifier", "column", "star", "literal", "null", "boolean", "paren", "subquery", "exists", "distinct",
     "with", "cte", "union", "except", "intersect", "neg", "cast", "datatype", "datatypeparam", "case", "if",
 }  # fmt: skip
+_NUMBERS, _TEXTS, _TRUTHS = frozenset({"number"}), frozenset({"text"}), frozenset({"truth"})
 # Functions and operators -> the families that each operand may have.
-_OPERANDS = {
-    **dict.fromkeys(("add", "sub", "mul", "div", "sum", "avg", "abs", "neg"), {"number"}),
-    **dict.fromkeys(("lower", "upper", "length", "dpipe", "like", "ilike"), {"text"}),
-    **dict.fromkeys(("and", "or", "not"), {"truth"}),
-    **dict.fromkeys(("min", "max"), {"number", "text", "date", "timestamp"}),
+_OPERANDS: dict[str, frozenset[str]] = {
+    **dict.fromkeys(("add", "sub", "mul", "div", "sum", "avg", "abs", "neg"), _NUMBERS),
+    **dict.fromkeys(("lower", "upper", "length", "dpipe", "like", "ilike"), _TEXTS),
+    **dict.fromkeys(("and", "or", "not"), _TRUTHS),
+    **dict.fromkeys(("min", "max"), _NUMBERS | _TEXTS | {"date", "timestamp"}),
 }
 _ISO = re.compile(r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|1\d|2[0-8])([ T]([01]\d|2[0-3]):[0-5]\d(:[0-5]\d)?)?")
 
 
 def typed_refusal(tree: Expr, schema: Schema) -> str | None:
-    """Say what PostgreSQL may refuse; None if the query is certainly accepted (without a schema: as far as names go)."""
+    """Say what PostgreSQL may refuse; None if it certainly accepts the query (without a schema, its syntax)."""
     from sqlglot.errors import SqlglotError
     from sqlglot.optimizer.annotate_types import annotate_types
     from sqlglot.optimizer.qualify import qualify
@@ -66,7 +67,7 @@ def typed_refusal(tree: Expr, schema: Schema) -> str | None:
 def _mapping(schema: Schema) -> Any:
     from sqlglot.schema import MappingSchema
 
-    tables = {
+    tables: dict[str, object] = {
         f'"{table}"': {f'"{name}"': column.declared or "UNKNOWN" for name, column in columns.items()}
         for table, columns in schema.tables.items()
     }
@@ -118,11 +119,7 @@ def _grouping(select: Any) -> str | None:
     ):  # fmt: skip
         return "SELECT DISTINCT with an ORDER BY key that is not selected"
     group, having = select.args.get("group"), select.args.get("having")
-    keys = [
-        outputs[int(key.name) - 1] if isinstance(key, exp.Literal) and key.name.isdigit() and int(key.name) <= len(outputs)
-        else next((output.unalias() for output in select.selects if isinstance(key, exp.Column) and output.alias == key.name), key)
-        for key in (group.expressions if group is not None else ())
-    ]  # fmt: skip
+    keys = [_key(key, select) for key in (group.expressions if group is not None else ())]
     parts = [*outputs, *([having.this] if having is not None else []), *terms]
     if group is None and having is None and not any(_aggregates(part, select) for part in parts):
         return None
@@ -133,6 +130,17 @@ def _grouping(select: Any) -> str | None:
             if not _is_within(column, keys, part):
                 return f"the column {column.name}, which GROUP BY leaves out"
     return None
+
+
+def _key(key: Expr, select: Any) -> Expr:
+    """What a key of GROUP BY means: an output by its number or alias, or itself."""
+    from sqlglot import expressions as exp
+
+    if isinstance(key, exp.Literal) and key.name.isdigit() and 0 < int(key.name) <= len(select.selects):
+        key = select.selects[int(key.name) - 1].unalias()
+    elif isinstance(key, exp.Column):
+        key = next((output.unalias() for output in select.selects if output.alias == key.name), key)
+    return key
 
 
 def _aggregates(part: Expr, select: Expr) -> bool:
@@ -164,7 +172,7 @@ def _same_column(node: Expr, key: Expr) -> bool:
     return node == key
 
 
-def _node(node: Expr) -> str | None:  # noqa: PLR0911 - one per kind
+def _node(node: Expr) -> str | None:  # noqa: PLR0911, PLR0912 - one per kind
     kind = node.key
     if kind in ("eq", "neq", "lt", "lte", "gt", "gte", "nullsafeeq", "nullsafeneq", "between", "in"):
         return _compared(node)
@@ -220,7 +228,7 @@ def _alike(node: Expr, sides: list[Expr]) -> str | None:
         others = [side for side in sides if _family(side) == "text" and side not in literals]
         if not others and all(_ISO.fullmatch(literal.name) for literal in literals):
             return None
-    if len(families) <= 1 and None not in families or families == {"date", "timestamp"}:
+    if (len(families) <= 1 and None not in families) or families == {"date", "timestamp"}:
         return None
     return f"{node.key} of different types: {', '.join(sorted(str(side.type) for side in sides))}"
 

@@ -20,12 +20,13 @@ _MOST_EXPANDED = 2_000
 _DOUBLE_EQUALS = {"sqlite", "duckdb", "spark", "databricks", "hive"}
 _SURE = ("no such column", "no such table", "ambiguous column name")
 # Words that sqlglot adds, drops or respells without a change of meaning, in every dialect.
-_HARMLESS = {"AS", "ASC", "INNER", "OUTER", "NULLS", "FIRST", "LAST", "(", ")", ";", "<>", "!=", "ALL", "FROM DUAL"}
+_HARMLESS = {"AS", "ASC", "INNER", "OUTER", "NULLS", "FIRST", "LAST", "(", ")", ";", "<>", "!=", "ALL"}
 _HARMLESS_IN = {
     # Types of one affinity, and functions that SQLite has under two names.
     "sqlite": {
         *("INT", "INTEGER", "BIGINT", "SMALLINT", "TINYINT", "REAL", "FLOAT", "DOUBLE", "TEXT", "VARCHAR", "CHAR"),
-        *("NUMERIC", "DECIMAL", "SUBSTR", "SUBSTRING", "IFNULL", "COALESCE", "==", "=", "ISNULL", "IS", "NULL", ",", "OFFSET"),
+        *("NUMERIC", "DECIMAL", "SUBSTR", "SUBSTRING", "IFNULL", "COALESCE", "==", "=", "ISNULL", "IS", "NULL"),
+        *(",", "OFFSET"),  # LIMIT 1, 2
     },
     "postgres": {"INT", "INTEGER", "INT4", "::", "CAST", "SUBSTR", "SUBSTRING", "FOR", ",", "FROM"},
     "duckdb": {"INT", "INTEGER", "::", "CAST", "TEXT", "VARCHAR", "STRING"},
@@ -74,7 +75,7 @@ def is_certain(refused: str, schema: Schema) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def misread(sql: str, dialect: str) -> str | None:
+def misread(sql: str, dialect: str) -> str | None:  # noqa: PLR0911 - one per reason
     """Say which words sqlglot has replaced by others, so that the database may read the query otherwise."""
     if not dialect:
         return None

@@ -106,7 +106,9 @@ def _by_sqlite(text: str) -> Schema | None:
             for statement in ddl:
                 connection.execute(statement)
             connection.set_authorizer(None)
-            kinds = connection.execute("SELECT name, type FROM sqlite_master WHERE name NOT LIKE 'sqlite^_%' ESCAPE '^'")
+            kinds = connection.execute(
+                "SELECT name, type FROM sqlite_master WHERE name NOT LIKE 'sqlite^_%' ESCAPE '^'"
+            )
             names = dict(kinds.fetchall())
             tables = {
                 name.lower(): _sqlite_columns(connection, name) for name, kind in names.items() if kind == "table"
@@ -142,8 +144,7 @@ def _is_skipped(statement: str) -> bool:
         start = start.partition("\n")[2].lstrip()
     upper = start.upper()
     # AUTOINCREMENT makes sqlite_sequence by itself; a dump may name it all the same.
-    own = upper.startswith("CREATE TABLE SQLITE_") or upper.startswith('CREATE TABLE "SQLITE_')
-    return own or upper.startswith(_SKIPPED)
+    return upper.startswith((*_SKIPPED, "CREATE TABLE SQLITE_", 'CREATE TABLE "SQLITE_'))
 
 
 def _sqlite_columns(connection: sqlite3.Connection, table: str) -> dict[str, Column]:
