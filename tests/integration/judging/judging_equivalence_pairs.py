@@ -126,7 +126,7 @@ def query(tables, choose, depth=0):
         own = [f"{alias}.{name}" for name in tables[table]]
         join = choose.choice((",", "JOIN", "JOIN", "LEFT JOIN", "CROSS JOIN")) if place else ""
         on = (
-            f"{choose.choice(columns)} = {choose.choice(own)}"
+            f"{choose.choice(columns)} = {choose.choice((own[0], choose.choice(own)))}"
             if place and join.endswith("N") and "CROSS" not in join
             else ""
         )
@@ -137,7 +137,8 @@ def query(tables, choose, depth=0):
     where = tuple(condition(columns, tables, choose, depth) for _ in range(choose.choice((0, 1, 1, 2))))
     if any(source.join in (",", "CROSS JOIN") for source in sources) and choose.random() < 0.8:
         where += (f"{columns[0]} = {columns[-1]}",)
-    outputs = tuple(choose.choice(columns) for _ in range(choose.choice((1, 1, 2))))
+    shown = columns if choose.random() < 0.5 else columns[: len(tables[sources[0].table])]
+    outputs = tuple(choose.choice(shown) for _ in range(choose.choice((1, 1, 2))))
     select = Select(outputs, tuple(sources), where, columns={"all": columns})
     kind = choose.random()
     if kind < 0.2:
@@ -198,6 +199,7 @@ def condition(columns, tables, choose, depth):
     inner = query(tables, choose, 1)
     inner = replace(inner, outputs=inner.outputs[:1], order=(), limit="", having="", group=())
     link = f"{inner.sources[0].alias}.id = {column}"
+    limited = replace(inner, order=(choose.choice(inner.columns["all"]),), limit="1")
     exists = replace(inner, outputs=("1",), where=(*inner.where, link))
     return choose.choice(
         (
@@ -205,6 +207,7 @@ def condition(columns, tables, choose, depth):
             f"{column} NOT IN ({inner.sql()})",
             f"EXISTS ({exists.sql()})",
             f"NOT EXISTS ({exists.sql()})",
+            f"{column} = ({limited.sql()})",
             f"{column} = ({replace(inner, outputs=(f'max({inner.sources[0].alias}.id)',)).sql()})",
         )
     )
@@ -213,7 +216,9 @@ def condition(columns, tables, choose, depth):
 def rewritten(select, choose):  # noqa: PLR0911 - one per rewriting
     """The query written in another way, which should mean the same."""
     sources = list(select.sources)
-    change = choose.randrange(9)
+    change = choose.randrange(11)
+    if change >= 9:
+        return semijoined(select, choose, exists=change == 9)
     if change == 0 and len(select.where) > 1:
         return replace(select, where=select.where[::-1])
     if change == 1 and not any("LEFT" in source.join for source in sources):  # JOIN … ON as comma and WHERE
@@ -248,6 +253,22 @@ def rewritten(select, choose):  # noqa: PLR0911 - one per rewriting
     if change == 7 and "count(*)" in select.outputs:
         return replace(select, outputs=tuple("count(1)" if text == "count(*)" else text for text in select.outputs))
     return replace(select, where=tuple(f"({text})" for text in select.where))
+
+
+def semijoined(select, choose, exists):
+    """The last table in a subquery, which is right for DISTINCT or a key, and often wrong else."""
+    *first, last = select.sources
+    rest = " ".join((*select.outputs, *select.where, *select.group, *select.order, select.having))
+    if len(first) != 1 or last.join != "JOIN" or f"{last.alias}." in rest or select.other or select.limit:
+        return select
+    left, right = last.on.split(" = ")
+    found = f"{left} IN (SELECT {right} FROM {last.table} AS {last.alias})"
+    if exists:
+        found = f"EXISTS (SELECT 1 FROM {last.table} AS {last.alias} WHERE {last.on})"
+    elif choose.random() < 0.3:
+        found = found.replace("SELECT", "SELECT DISTINCT")
+    distinct = select.distinct or choose.random() < 0.2
+    return replace(select, sources=tuple(first), where=(found, *select.where), distinct=distinct)
 
 
 def texts(sql, choose):

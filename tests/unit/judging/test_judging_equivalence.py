@@ -174,7 +174,7 @@ def test_all_pairs_of_many_queries_against_databases():
     answers = {query: [rows_of(file, query) for file in files] for query in queries}
     found = Counter()
     for gold, predicted in itertools.product(queries[::4], queries[1::4]):
-        answer = equivalence(gold, predicted, SCHEMA).answer
+        answer = equivalence(gold, predicted, SCHEMA, counterexamples=False).answer
         found[answer] += 1
         same = (results_equal(x, y, ordered=False) for x, y in zip(answers[gold], answers[predicted], strict=True))
         assert answer == "unknown" or all(same) == (answer == "equivalent"), (gold, predicted, answer)

@@ -13,6 +13,7 @@ from sqlquarry.judging.equivalence.canonical import Query, canonical
 from sqlquarry.judging.equivalence.counterexamples import counterexample
 from sqlquarry.judging.equivalence.difference import certain_difference
 from sqlquarry.judging.equivalence.expressions import UNSTEADY
+from sqlquarry.judging.equivalence.forms import walk
 from sqlquarry.judging.equivalence.refusals import invented_tables, is_certain, misread, refusal
 from sqlquarry.judging.equivalence.schema import Schema, read_schema
 from sqlquarry.judging.equivalence.scopes import NoSuchNameError, OrderMattersError, UndecidedError
@@ -41,20 +42,23 @@ class EquivalenceGrader:
 
     Both queries are brought to a canonical form: names are resolved against the record's CREATE TABLE text, aliases,
     the order of inner joins and of conditions and the spelling of comparisons no longer show, and simple derived tables
-    are merged. Rows are the same as in `results_equal`: the order of columns and their names mean nothing. Different
-    is said only where a database that tells the two apart is known by construction; everything else is unjudged.
+    are merged. Rows are the same as in `results_equal`: the order of columns and their names mean nothing. A query that
+    the database would refuse is never equivalent. Different is said only if a database is known that tells the two
+    apart: by construction, or for SQLite because all databases of plausible made rows do. Everything else is unjudged.
 
     Args:
         use_schema: resolve names against the record's schema; without it, only queries on one table are compared.
+        counterexamples: run SQLite queries that nothing else decides on small made databases in memory, where they
+            can only read and soon stop. False runs nothing.
         name: the grader's name in reports.
 
     Raises:
         MissingExtraError: the extra `judge` is not installed.
     """
 
-    def __init__(self, *, use_schema: bool = True, name: str = "equivalence") -> None:
+    def __init__(self, *, use_schema: bool = True, counterexamples: bool = True, name: str = "equivalence") -> None:
         require("judge", "EquivalenceGrader")
-        self.use_schema, self.name = use_schema, name
+        self.use_schema, self.counterexamples, self.name = use_schema, counterexamples, name
 
     def grade(self, record: Record, predicted_sql: str) -> Judgement:
         """Compare with each accepted query; correct if equivalent to one, wrong if different from all."""
@@ -63,13 +67,18 @@ class EquivalenceGrader:
         if not predicted_sql:
             return Judgement(self.name, "wrong", "no SQL in the answer")
         schema = record.schema if self.use_schema else ""
-        findings = [equivalence(gold, predicted_sql, schema, record.dialect) for gold in record.golds]
+        findings = [
+            equivalence(gold, predicted_sql, schema, record.dialect, counterexamples=self.counterexamples)
+            for gold in record.golds
+        ]
         found = next((one for one in findings if one.answer == "equivalent"), None)
         found = found or next((one for one in findings if one.answer == "unknown"), findings[0])
         return Judgement(self.name, _VERDICTS[found.answer], found.reason, {"answer": found.answer})
 
 
-def equivalence(gold: str, predicted: str, schema: str, dialect: str = "sqlite") -> Finding:  # noqa: PLR0911 - by case
+def equivalence(  # noqa: PLR0911 - by case
+    gold: str, predicted: str, schema: str, dialect: str = "sqlite", *, counterexamples: bool = True
+) -> Finding:
     """Compare two queries.
 
     Args:
@@ -77,6 +86,7 @@ def equivalence(gold: str, predicted: str, schema: str, dialect: str = "sqlite")
         predicted: the other one.
         schema: CREATE TABLE text; "" where it is not known.
         dialect: the SQL dialect, by sqlglot's name.
+        counterexamples: run both on small made databases if nothing else decides; SQLite only.
 
     Raises:
         JudgingError: sqlglot knows no such dialect.
@@ -101,8 +111,9 @@ def equivalence(gold: str, predicted: str, schema: str, dialect: str = "sqlite")
         for name, sql in (("gold SQL", gold), ("prediction", predicted)):
             if replaced := misread(sql, dialect):
                 return Finding("unknown", f"the {name} has {replaced}")
-    if found.answer == "unknown" and dialect == "sqlite" and (reason := counterexample(gold, predicted, tables)):
-        return Finding("different", reason)
+    if counterexamples and found.answer == "unknown" and dialect == "sqlite":
+        reason = counterexample(gold, predicted, tables)
+        return Finding("different", reason) if reason else found
     return found
 
 
@@ -123,7 +134,8 @@ def _compared(gold: str, predicted: str, tables: Schema, dialect: str) -> Findin
     if not isinstance(theirs, Query):
         return Finding("unknown", f"the prediction has {theirs}")
     if mine.body == theirs.body and mine.order == (theirs.order if keep_plan else theirs.order[: len(mine.order)]):
-        if keep_plan and _plan_words(gold, dialect) != _plan_words(predicted, dialect):
+        planned = keep_plan or any(form[0] == "planned" for form in walk(mine.body))
+        if planned and _plan_words(gold, dialect) != _plan_words(predicted, dialect):
             return Finding("unknown", "NOT or CROSS JOIN in other places, which may change the order of rows")
         return Finding("equivalent", "the same canonical form")
     if reason := certain_difference(mine, theirs, tables):
