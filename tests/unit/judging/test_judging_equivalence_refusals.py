@@ -208,6 +208,10 @@ def test_literals_of_text_and_numbers_make_a_difference():
         ("SELECT q.a FROM (SELECT a, zz FROM t) AS q", "SELECT a FROM t"),
         ("SELECT b FROM t WHERE b REGEXP 'x'", "SELECT t.b FROM t WHERE b REGEXP 'x'"),
         ("SELECT a FROM t LIMIT -1", "SELECT t.a FROM t LIMIT -1"),
+        ("SELECT a FROM t WHERE max(a) > 1", "SELECT t.a FROM t WHERE 1 < max(a)"),
+        ("SELECT max(sum(a)) FROM t", "SELECT max(sum(t.a)) FROM t"),
+        ("SELECT max(a) FROM t GROUP BY 1", "SELECT max(t.a) FROM t GROUP BY 1"),
+        ("SELECT max(a) FROM t GROUP BY 'x'", "SELECT max(t.a) FROM t GROUP BY 'x'"),
     ],
 )
 def test_what_postgresql_may_refuse_is_never_equivalent(gold, predicted):

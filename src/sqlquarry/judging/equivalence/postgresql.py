@@ -83,6 +83,8 @@ def _syntax(tree: Expr) -> str | None:
     for part in tree.find_all(exp.Limit, exp.Offset):
         if not isinstance(part.expression, exp.Literal) or not part.expression.name.isdigit():
             return "LIMIT or OFFSET with another value than a whole number"
+    if reason := aggregates_elsewhere(tree):
+        return reason
     for select in tree.find_all(exp.Select):
         columns = {column.name.lower() for column in select.selects if isinstance(column, exp.Column)}
         aliases = {output.alias.lower() for output in select.selects if isinstance(output, exp.Alias)} - columns
@@ -92,6 +94,17 @@ def _syntax(tree: Expr) -> str | None:
                     return f"the output {column.name} in WHERE or HAVING, which may be no column"
         if reason := _grouping(select):
             return reason
+    return None
+
+
+def aggregates_elsewhere(tree: Expr) -> str | None:
+    """Say that an aggregate is in WHERE, ON, GROUP BY or another aggregate, where none is allowed."""
+    from sqlglot import expressions as exp
+
+    for aggregate in tree.find_all(exp.AggFunc):
+        around = aggregate.find_ancestor(exp.AggFunc, exp.Where, exp.Join, exp.Group, exp.Select)
+        if not isinstance(around, exp.Select):
+            return "an aggregate in WHERE, ON, GROUP BY or another aggregate"
     return None
 
 
@@ -121,6 +134,8 @@ def _grouping(select: Any) -> str | None:
     group, having = select.args.get("group"), select.args.get("having")
     keys = [_key(key, select) for key in (group.expressions if group is not None else ())]
     parts = [*outputs, *([having.this] if having is not None else []), *terms]
+    if any(key.find(exp.AggFunc) for key in keys):
+        return "an aggregate as the key of GROUP BY"
     if group is None and having is None and not any(_aggregates(part, select) for part in parts):
         return None
     for part in parts:
@@ -180,6 +195,10 @@ def _node(node: Expr) -> str | None:  # noqa: PLR0911, PLR0912 - one per kind
         return f"a condition of type {node.this.type}"
     if kind == "join" and node.args.get("on") is not None and _family(node.args["on"]) != "truth":
         return "a join on another value than a truth"
+    if kind in ("group", "select"):
+        return _compared_rows(node)
+    if kind == "ordered":
+        return _as_key(node.this)
     if kind in _OPERANDS:
         operands = [part for name, part in node.args.items() if name in ("this", "expression") and hasattr(part, "key")]
         for operand in operands:
@@ -193,7 +212,8 @@ def _node(node: Expr) -> str | None:  # noqa: PLR0911, PLR0912 - one per kind
         pairs = zip(node.this.selects, node.expression.selects, strict=False)
         if len(node.this.selects) != len(node.expression.selects):
             return "a set operation on queries whose columns do not match"
-        return next((reason for pair in pairs if (reason := _alike(node, list(pair)))), None)
+        unknown = next((f"{kind} of {side}" for side in node.this.selects if _family(side) is None), None)
+        return unknown or next((reason for pair in pairs if (reason := _alike(node, list(pair)))), None)
     if kind == "case":
         branches = [branch.args["true"] for branch in node.args.get("ifs") or ()]
         return _alike(node, [*branches, *([node.args["default"]] if node.args.get("default") is not None else [])])
@@ -205,6 +225,25 @@ def _node(node: Expr) -> str | None:  # noqa: PLR0911, PLR0912 - one per kind
     if kind == "count" or kind in _STRUCTURE:
         return None
     return f"{kind}, which is not in the list of what PostgreSQL accepts"
+
+
+def _compared_rows(node: Expr) -> str | None:
+    """GROUP BY and DISTINCT compare their values, which some types (JSON, XML, POINT) do not allow."""
+    if node.key == "group":
+        return next((reason for key in node.expressions if (reason := _as_key(key))), None)
+    if node.args.get("distinct"):
+        return next((f"DISTINCT of {output}" for output in node.expressions if _family(output) is None), None)
+    return None
+
+
+def _as_key(key: Expr) -> str | None:
+    if key.key == "null" or (key.key == "literal" and not key.name.isdigit()):
+        return "a constant as the key of GROUP BY or ORDER BY"
+    number = key.key == "literal"
+    outputs = getattr(key.parent_select, "selects", [])
+    if number and 0 < int(key.name) <= len(outputs):
+        return _as_key(outputs[int(key.name) - 1].unalias()) if outputs[int(key.name) - 1].key != "literal" else None
+    return None if not number and _family(key) is not None else f"the key {key}, whose values may not compare"
 
 
 def _compared(node: Expr) -> str | None:
@@ -238,6 +277,10 @@ def _family(node: Expr) -> str | None:
         return _family(node.this)
     if node.key in ("exists", "in", "between", "is", "like", "ilike", "not", "and", "or", *_COMPARISONS):
         return "truth"
+    if node.key == "column" and not node.args.get("table"):  # an output's alias
+        select = node.parent_select
+        found = [output for output in getattr(select, "selects", []) if output.alias == node.name]
+        return _family(found[0].unalias()) if found and found[0].key == "alias" and found[0].this != node else None
     if node.key == "subquery":
         selects = node.this.selects if hasattr(node.this, "selects") else []
         return _family(selects[0]) if len(selects) == 1 else None

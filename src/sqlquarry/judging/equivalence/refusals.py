@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from sqlquarry.judging.equivalence.memory import MemoryDatabase, quoted
-from sqlquarry.judging.equivalence.postgresql import typed_refusal, unnamed_derived
+from sqlquarry.judging.equivalence.postgresql import aggregates_elsewhere, typed_refusal, unnamed_derived
 from sqlquarry.judging.equivalence.schema import Schema
 from sqlquarry.judging.parsing import parse, tokens
 
@@ -66,7 +66,7 @@ def refusal(sql: str, schema: Schema, dialect: str, invented: tuple[str, ...] = 
         return duckdb_refusal(sql, tree, schema)
     if dialect == "postgres":
         return typed_refusal(tree, schema)
-    return _mysql_refusal(tree) if dialect == "mysql" else None
+    return (aggregates_elsewhere(tree) if dialect else None) or (_mysql_refusal(tree) if dialect == "mysql" else None)
 
 
 def is_certain(refused: str, schema: Schema) -> bool:
