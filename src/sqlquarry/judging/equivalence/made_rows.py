@@ -15,7 +15,7 @@ from sqlquarry.judging.parsing import parse
 Children = Literal["one", "each", "any"]
 Hints = Mapping[str, Sequence[str]]
 
-_NAMES = re.compile(r"name|title|code|email|phone|url", re.IGNORECASE)
+_NAMES = re.compile(r"name|title|description|details|address|line_\d|code|email|phone|url", re.IGNORECASE)
 _NUMBER = re.compile(r"\d{1,9}(\.\d{1,6})?")
 _WORDS = ("oak", "elm", "fir", "ash", "yew")
 _NEAR = 0.5  # share of values that are close to a literal of the queries
@@ -91,29 +91,31 @@ def made_rows(
                 first = choose.sample(values, len(values)) if name in unique or children != "any" else []
                 content.append([*first, *choose.choices(values, k=count)][:count])
             else:
-                content.append(_values(name, column, hints.get(name, ()), choose, count, unique=name in unique))
+                is_name = bool(_NAMES.search(name)) or name in (table, table.removesuffix("s"))
+                literals = [] if name in unique else hints.get(name, ())
+                content.append(_values(column, literals, choose, count, is_key=name in unique, is_name=is_name))
         made[table] = list(zip(*content, strict=True))
     return made
 
 
 def _values(
-    name: str, column: Column, literals: Sequence[str], choose: random.Random, count: int, *, unique: bool
+    column: Column, literals: Sequence[str], choose: random.Random, count: int, *, is_key: bool, is_name: bool
 ) -> list[Any]:
-    is_text, is_name = column.affinity in ("TEXT", "BLOB"), bool(_NAMES.search(name))
-    left = [] if unique else list(literals)
+    is_text = column.affinity in ("TEXT", "BLOB")
+    left = list(literals)
     start = choose.randrange(1, 4)
     values: list[Any] = []
     for place in range(count):
         near = choose.choice(left) if left and choose.random() < _NEAR else None
-        if near is not None and is_name:  # two rows of one name would be unusual
+        if near is not None and is_text and is_name:  # two rows of one name would be unusual
             left.remove(near)
         if is_text and near is not None:
             values.append(near.strip("%").replace("%", " ").replace("_", "a"))  # what LIKE finds
         elif is_text:
-            values.append(f"{_WORDS[(start + place) % 5]}{place}" if unique or is_name else choose.choice(_WORDS))
+            values.append(f"{_WORDS[(start + place) % 5]}{place}" if is_key or is_name else choose.choice(_WORDS))
         elif near is not None and _NUMBER.fullmatch(near):
             number = float(near) + choose.choice((-1, 0, 0, 1))
             values.append(number if column.affinity == "REAL" else int(number))
         else:
-            values.append(start + place if unique else choose.randrange(1, 200))
+            values.append(start + place if is_key else choose.randrange(1, 200))
     return values
