@@ -115,8 +115,9 @@ class BlockBuilder:
             if output.args.get("alias") is not None and output.key == "alias":
                 block.scope.aliases.setdefault(self.fold(output.args["alias"]), output.this)
         if self.merge and not has_outer:
-            block.repeats = not _has_plain_rows(select) or not self._has_keys(select, block)
-            self._merge_subqueries(block, as_set=as_set or not block.repeats or _drops_repetition(select))
+            block.repeats = not (_has_plain_rows(select) and self._has_keys(select, block))
+            if any(condition.tree.key in ("in", "exists") for condition in block.conditions):
+                self._merge_subqueries(block, as_set=as_set or not block.repeats or _drops_repetition(select))
         aliases = [binding.alias for binding in block.scope.bindings]
         if len(set(aliases)) < len(aliases):
             raise UndecidedError("two tables of one FROM have the same name")
@@ -171,6 +172,8 @@ class BlockBuilder:
 
     def _has_keys(self, select: Expr, block: Block) -> bool:
         """Whether each row shows a key of every table, so that no two rows are the same."""
+        if not block.leaves or not all(map(self._keys, block.leaves)):
+            return False
         shown: list[Target | None] = []
         for tree in select.expressions:
             if tree.is_star:
@@ -197,10 +200,10 @@ class BlockBuilder:
                     return False
             return True
 
-        return bool(block.leaves) and all(
-            leaf.form[0] == "table" and any(is_shown_key(leaf, key) for key in self.schema.keys.get(leaf.form[1], ()))
-            for leaf in block.leaves
-        )
+        return all(any(is_shown_key(leaf, key) for key in self._keys(leaf)) for leaf in block.leaves)
+
+    def _keys(self, leaf: Leaf) -> Sequence[frozenset[str]]:
+        return self.schema.keys.get(leaf.form[1], ()) if leaf.form[0] == "table" else ()
 
     def _merge_subqueries(self, block: Block, *, as_set: bool) -> None:
         """Make IN and EXISTS joins: of sets always, else where at most one row can match, because of a key."""
@@ -239,7 +242,7 @@ class BlockBuilder:
         if left is None or right is None or left[0] not in block.leaves or not self.same_type(left, right):
             return None
         one_table = len(inner.scope.bindings) == 1 and inner.scope.bindings[0].leaf is right[0]
-        is_key = right[0].form[0] == "table" and frozenset([right[1]]) in self.schema.keys.get(right[0].form[1], ())
+        is_key = frozenset([right[1]]) in self._keys(right[0])
         if not as_set and not (one_table and is_key):
             return None
         inner.pairs.append((left, right))
