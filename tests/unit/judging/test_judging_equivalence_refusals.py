@@ -279,6 +279,21 @@ def test_other_dialects_know_neither_strange_functions_nor_names(dialect):
         assert equivalence(sql, sql.replace("FROM t", "FROM t AS t"), schema, dialect).answer == "unknown"
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT b, a FROM t GROUP BY b",
+        "SELECT b, count(*) FROM t",
+        "SELECT DISTINCT b FROM t ORDER BY a",
+        "SELECT a FROM t WHERE sum(a) > 1",
+    ],
+)
+@pytest.mark.parametrize("dialect", ["mysql", "snowflake", "tsql", "oracle"])
+def test_other_dialects_refuse_columns_that_group_by_leaves_out(sql, dialect):
+    schema = "CREATE TABLE t (id INT, a INT, b VARCHAR(9))"
+    assert equivalence(sql, sql.replace("FROM t", "FROM t x"), schema, dialect).answer == "unknown"
+
+
 def test_asking_a_database_is_bounded():
     """A WITH clause that doubles 40 times, and joins of unions, which a database would expand while it compiles."""
     doubling = "WITH c0(x) AS (SELECT a FROM t)"

@@ -8,6 +8,7 @@ database holds made rows only and never a file.
 from __future__ import annotations
 
 import sqlite3
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from threading import RLock
@@ -38,6 +39,7 @@ class MemoryDatabase:
     def __init__(self, ddl: Sequence[str]) -> None:
         self._lock = RLock()
         self._connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        weakref.finalize(self, self._connection.close)
         for statement in ddl:
             self._connection.execute(statement)
         for limit, value in (

@@ -7,8 +7,9 @@ from collections import Counter
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from sqlquarry.judging.equivalence.grouping import aggregates_elsewhere, grouping_refusal, unnamed_derived
 from sqlquarry.judging.equivalence.memory import MemoryDatabase, quoted
-from sqlquarry.judging.equivalence.postgresql import aggregates_elsewhere, typed_refusal, unnamed_derived
+from sqlquarry.judging.equivalence.postgresql import typed_refusal
 from sqlquarry.judging.equivalence.schema import Schema
 from sqlquarry.judging.parsing import parse, tokens
 
@@ -67,7 +68,7 @@ def refusal(sql: str, schema: Schema, dialect: str, invented: tuple[str, ...] = 
         return duckdb_refusal(sql, tree, schema)
     if dialect == "postgres":
         return typed_refusal(tree, schema)
-    return (aggregates_elsewhere(tree) if dialect else None) or (_mysql_refusal(tree) if dialect == "mysql" else None)
+    return _refused_elsewhere(tree, dialect) if dialect else None
 
 
 def is_certain(refused: str, schema: Schema) -> bool:
@@ -132,12 +133,16 @@ def _words(sql: str, dialect: str) -> Counter[str]:
     return Counter(token.text.upper() for token in found if token.kind == "word" and token.text)
 
 
-def _mysql_refusal(tree: Expr) -> str | None:
+def _refused_elsewhere(tree: Expr, dialect: str) -> str | None:
+    """What the databases refuse that cannot be asked and have no list of their own."""
     from sqlglot import expressions as exp
 
-    if any(join.args.get("side") == "FULL" for join in tree.find_all(exp.Join)):
+    if dialect == "mysql" and any(join.args.get("side") == "FULL" for join in tree.find_all(exp.Join)):
         return "FULL JOIN"
-    return unnamed_derived(tree)
+    if dialect == "mysql" and (reason := unnamed_derived(tree)):
+        return reason
+    left_out = (grouping_refusal(select, aliases=True) for select in tree.find_all(exp.Select))
+    return aggregates_elsewhere(tree) or next(filter(None, left_out), None)
 
 
 def _anonymous(tree: Expr) -> str | None:
