@@ -46,6 +46,9 @@ CREATE TABLE u (id INT PRIMARY KEY, t_id INT, c VARCHAR(20))"""
         "SELECT q.a FROM (SELECT a, zz FROM t) AS q",
         "WITH q AS (SELECT a, zz FROM t) SELECT a FROM q",
         "SELECT a FROM t LIMIT 1, 2, 3",
+        "SELECT a FROM t LIMIT 'x'",
+        "SELECT a FROM t LIMIT 1.5",
+        "SELECT a FROM t LIMIT 2 OFFSET 'x'",
     ],
 )
 def test_what_sqlite_refuses_is_never_equivalent(sql):

@@ -45,7 +45,7 @@ _OTHER_READING = re.compile(r"->|'\s+'|::")
 
 
 @lru_cache(maxsize=4096)
-def refusal(sql: str, schema: Schema, dialect: str, invented: tuple[str, ...] = ()) -> str | None:
+def refusal(sql: str, schema: Schema, dialect: str, invented: tuple[str, ...] = ()) -> str | None:  # noqa: PLR0911 - by dialect
     """Say why the database would not accept a query, or why sqlglot may have read it otherwise; None if neither.
 
     Args:
@@ -60,6 +60,8 @@ def refusal(sql: str, schema: Schema, dialect: str, invented: tuple[str, ...] = 
     if _EXPANDING.search(sql) and _expanded(tree) > _MOST_EXPANDED:
         return "queries that name each other too often"
     if dialect == "sqlite":
+        if "limit" in sql.lower() and not _has_whole_limits(tree):
+            return "LIMIT or OFFSET with another value than a whole number, which fails when the query runs"
         database = memory_database(schema.ddl or _statements(schema) or invented)
         return database.refusal(sql)
     if dialect == "duckdb":
@@ -131,6 +133,13 @@ def _statements(schema: Schema) -> tuple[str, ...]:
 def _words(sql: str, dialect: str) -> Counter[str]:
     found = tokens(sql, dialect) or []
     return Counter(token.text.upper() for token in found if token.kind == "word" and token.text)
+
+
+def _has_whole_limits(tree: Expr) -> bool:
+    from sqlglot import expressions as exp
+
+    values = [part.expression for part in tree.find_all(exp.Limit, exp.Offset)]
+    return all((value.this if isinstance(value, exp.Neg) else value).is_int for value in values)
 
 
 def _refused_elsewhere(tree: Expr, dialect: str) -> str | None:
