@@ -9,8 +9,9 @@ from sqlquarry.judging.equivalence import EquivalenceGrader
 from sqlquarry.judging.equivalence.grader import equivalence
 from sqlquarry.judging.features import query_features
 
-# Executed on one database with few rows both agree; the human label says that they differ (ORDER BY … DESC, ASC).
-DIFFERENT_ALTHOUGH_EQUAL_ONCE = {2269}
+# Executed on one database with few rows both agree; the human label says that they differ (ORDER BY … DESC and ASC,
+# killed and killed + injured).
+DIFFERENT_ALTHOUGH_EQUAL_ONCE = {354, 2269}
 
 
 def read(path):
@@ -32,8 +33,8 @@ def test_labelled_pairs(shared_data):
     assert refuted == DIFFERENT_ALTHOUGH_EQUAL_ONCE
     assert found[0, "correct"] == 0
     assert found[1, "wrong"] == 0
-    assert found[1, "correct"] >= 145
-    assert found[0, "wrong"] >= 95
+    assert found[1, "correct"] >= 150
+    assert found[0, "wrong"] >= 170
 
 
 def test_pairs_that_are_all_equivalent(shared_data):
@@ -60,7 +61,7 @@ def test_gold_queries_of_one_database_in_pairs(shared_data):
         golds = list(queries[database])
         pairs = [(a, b) for i, a in enumerate(golds) for b in golds[max(0, i - 6) : i + 6] if a != b]
         for gold, predicted in pairs:
-            answer = equivalence(gold, predicted, schemas[database]).answer
+            answer = equivalence(gold, predicted, schemas[database], counterexamples=False).answer
             claims[answer] += 1
             if answer == "equivalent":
                 verdict = execution.grade(Record("q", schemas[database], gold, database), predicted).verdict

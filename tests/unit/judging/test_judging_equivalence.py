@@ -57,6 +57,29 @@ EQUIVALENT = [
     ("SELECT * FROM t", "SELECT id, a, b, n FROM t"),
     ("SELECT a AS n FROM t WHERE n > 3", "SELECT a FROM t WHERE t.n > 3"),  # the column, not the alias
     ("SELECT a AS z FROM t WHERE z > 3", "SELECT a FROM t WHERE a > 3"),  # SQLite: an alias in WHERE
+    ("SELECT DISTINCT id, b FROM t", "SELECT b, id FROM t"),  # no two rows are the same
+    ("SELECT DISTINCT * FROM t", "SELECT * FROM t"),
+    # At most one row of t has this id, so IN repeats no row and drops none that the join keeps.
+    (
+        "SELECT c FROM u WHERE t_id IN (SELECT id FROM t WHERE a > 1)",
+        "SELECT c FROM u JOIN t ON t_id = t.id WHERE a > 1",
+    ),
+    ("SELECT count(*) FROM u WHERE t_id IN (SELECT id FROM t)", "SELECT count(*) FROM t, u WHERE t.id = t_id"),
+    # Of rows that are shown once, it does not matter how many others they match.
+    ("SELECT DISTINCT b FROM t WHERE id IN (SELECT t_id FROM u)", "SELECT DISTINCT b FROM t JOIN u ON t.id = t_id"),
+    ("SELECT b FROM t JOIN u ON t.id = t_id GROUP BY b", "SELECT DISTINCT b FROM t WHERE id IN (SELECT t_id FROM u)"),
+    (
+        "SELECT DISTINCT t.b FROM t WHERE EXISTS (SELECT 1 FROM u WHERE u.t_id = t.id AND c = 'x')",
+        "SELECT DISTINCT t.b FROM u JOIN t ON u.t_id = t.id WHERE u.c = 'x'",
+    ),
+    (
+        "SELECT id, b FROM t WHERE id IN (SELECT t_id FROM u WHERE c = 'x')",
+        "SELECT t.id, b FROM t JOIN u ON t.id = t_id WHERE c = 'x' GROUP BY t.id, b",
+    ),
+    (
+        "SELECT b FROM (SELECT a, b FROM t) AS q WHERE a = (SELECT x FROM u ORDER BY c LIMIT 1)",
+        "SELECT b FROM t WHERE a = (SELECT x FROM u ORDER BY c LIMIT 1)",
+    ),
 ]
 
 DIFFERENT = [
@@ -120,6 +143,21 @@ NOT_EQUIVALENT = [
         "SELECT 1 FROM t WHERE a IN (SELECT id FROM u UNION SELECT c FROM u)",
         "SELECT 1 FROM t WHERE a IN (SELECT c FROM u UNION SELECT id FROM u)",
     ),
+    ("SELECT c FROM u WHERE t_id IN (SELECT n FROM t)", "SELECT c FROM u JOIN t ON t_id = n"),  # n is no key
+    ("SELECT b FROM t WHERE id IN (SELECT t_id FROM u)", "SELECT b FROM t JOIN u ON t.id = t_id"),
+    ("SELECT DISTINCT b FROM t WHERE n NOT IN (SELECT t_id FROM u)", "SELECT DISTINCT b FROM t JOIN u ON n <> t_id"),
+    ("SELECT DISTINCT b FROM t WHERE EXISTS (SELECT max(id) FROM u)", "SELECT DISTINCT b FROM t, u"),
+    ("SELECT count(b) FROM t WHERE id IN (SELECT t_id FROM u)", "SELECT count(b) FROM t JOIN u ON t.id = t_id"),
+    ("SELECT c FROM u WHERE x IN (SELECT id FROM t)", "SELECT c FROM u JOIN t ON x = t.id"),  # other types
+    ("SELECT DISTINCT t.id, c FROM t JOIN u ON t.id = t_id", "SELECT t.id, c FROM t JOIN u ON t.id = t_id"),
+    (
+        "SELECT b FROM t WHERE a = (SELECT x FROM t, u ORDER BY c LIMIT 1)",
+        "SELECT b FROM t WHERE a = (SELECT x FROM u, t ORDER BY c LIMIT 1)",
+    ),
+    (
+        "SELECT a FROM t WHERE a = (SELECT x FROM u LEFT JOIN t USING (id) WHERE b IS NOT NULL LIMIT 1)",
+        "SELECT a FROM t WHERE a = (SELECT x FROM u LEFT JOIN t USING (id) WHERE NOT b IS NULL LIMIT 1)",
+    ),
     ("DELETE FROM t", "DELETE FROM t"),
     ("SELECT `zz` FROM t", 'SELECT "zz" FROM t'),
 ]
@@ -174,7 +212,7 @@ def test_all_pairs_of_many_queries_against_databases():
     answers = {query: [rows_of(file, query) for file in files] for query in queries}
     found = Counter()
     for gold, predicted in itertools.product(queries[::4], queries[1::4]):
-        answer = equivalence(gold, predicted, SCHEMA).answer
+        answer = equivalence(gold, predicted, SCHEMA, counterexamples=False).answer
         found[answer] += 1
         same = (results_equal(x, y, ordered=False) for x, y in zip(answers[gold], answers[predicted], strict=True))
         assert answer == "unknown" or all(same) == (answer == "equivalent"), (gold, predicted, answer)

@@ -1,4 +1,4 @@
-"""Equivalence of queries without running them: equivalent, different, or unknown."""
+"""Equivalence of two queries, without a database: proved, refuted by made rows, or unknown."""
 
 from sqlquarry.judging.equivalence.grader import EquivalenceGrader
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -46,14 +46,22 @@ class Block:
         leaves: its sources, in the order of FROM.
         conditions: of WHERE, and of ON where all joins are inner ones.
         outer_joins: one item per source where some join is not inner: its side and its own conditions; else empty.
+        merged: the outputs of derived tables that are part of this block, used or not.
+        pairs: columns that must be equal because of IN, whose query is part of this block.
+        repeats: whether its rows may be repeated, so that DISTINCT means something; False only where that is certain.
     """
 
     scope: Scope
     leaves: list[Leaf] = field(default_factory=list)
     conditions: list[Condition] = field(default_factory=list)
     outer_joins: list[tuple[str, list[Condition]]] = field(default_factory=list)
+    merged: list[Expression] = field(default_factory=list)
+    pairs: list[tuple[StoredColumn, StoredColumn]] = field(default_factory=list)
+    repeats: bool = True
 
 
+_REJECT_NULL = {"eq", "neq", "lt", "lte", "gt", "gte", "in"}  # conditions that are never true of NULL
+StoredColumn = tuple[Leaf, str]
 Derive = Callable[["Expr", Scope | None, Mapping[str, Cte]], tuple[Form, tuple[str, ...]]]
 
 
@@ -65,13 +73,22 @@ class BlockBuilder:
         fold: an identifier's canonical spelling.
         merge: whether derived tables may be merged into the query around them.
         derive: the form and column names of a derived table that cannot be merged.
+        dialect: the SQL dialect, by sqlglot's name.
     """
 
-    def __init__(self, schema: Schema, fold: Callable[[Expr], str], *, merge: bool, derive: Derive) -> None:
-        self.schema, self.fold, self.merge, self.derive = schema, fold, merge, derive
+    def __init__(
+        self, schema: Schema, fold: Callable[[Expr], str], *, merge: bool, derive: Derive, dialect: str
+    ) -> None:
+        self.schema, self.fold, self.merge, self.derive, self.dialect = schema, fold, merge, derive, dialect
 
-    def build(self, select: Expr, outer: Scope | None, ctes: Mapping[str, Cte]) -> Block:
+    def build(self, select: Expr, outer: Scope | None, ctes: Mapping[str, Cte], *, as_set: bool = False) -> Block:
         """The block of one SELECT.
+
+        Args:
+            select: the SELECT.
+            outer: the names that the query around it sees.
+            ctes: the names of WITH clauses that it sees.
+            as_set: how often a row is repeated does not matter.
 
         Raises:
             UndecidedError: a kind of source or join that is not modelled.
@@ -97,6 +114,10 @@ class BlockBuilder:
         for output in select.expressions:
             if output.args.get("alias") is not None and output.key == "alias":
                 block.scope.aliases.setdefault(self.fold(output.args["alias"]), output.this)
+        if self.merge and not has_outer:
+            block.repeats = not (_has_plain_rows(select) and self._has_keys(select, block))
+            if any(condition.tree.key in ("in", "exists") for condition in block.conditions):
+                self._merge_subqueries(block, as_set=as_set or not block.repeats or _drops_repetition(select))
         aliases = [binding.alias for binding in block.scope.bindings]
         if len(set(aliases)) < len(aliases):
             raise UndecidedError("two tables of one FROM have the same name")
@@ -137,6 +158,8 @@ class BlockBuilder:
             outputs = dict(zip(names, (target for _, target in targets), strict=False))
             block.leaves += inner.leaves
             block.conditions += inner.conditions
+            block.pairs += inner.pairs
+            block.merged += [*inner.merged, *(target for _, target in targets if isinstance(target, Expression))]
         else:
             form, own_names = self.derive(query, block.scope.outer, cte.ctes)
             names = cte.columns or own_names
@@ -146,6 +169,92 @@ class BlockBuilder:
         if len(outputs) < len(names):
             raise UndecidedError("two columns of one derived table have the same name")
         block.scope.bindings.append(Binding(alias, outputs))
+
+    def _has_keys(self, select: Expr, block: Block) -> bool:
+        """Whether each row shows a key of every table, so that no two rows are the same."""
+        if not block.leaves or not all(map(self._keys, block.leaves)):
+            return False
+        shown: list[Target | None] = []
+        for tree in select.expressions:
+            if tree.is_star:
+                shown += [
+                    target
+                    for found in starred(tree, block.scope, self.fold)
+                    for target in (found.outputs or {}).values()
+                ]
+            else:
+                shown.append(stored_column(tree.unalias(), block.scope, self.fold))
+        never_null = [
+            stored_column(side, condition.scope, self.fold)
+            for condition in block.conditions
+            if condition.tree.key in _REJECT_NULL
+            for side in (condition.tree.this, condition.tree.args.get("expression"))
+            if side is not None
+        ]
+
+        def is_shown_key(leaf: Leaf, key: Iterable[str]) -> bool:
+            for name in key:
+                column = (leaf.columns or {}).get(name)
+                filled = (column is not None and column.not_null) or (leaf, name) in never_null
+                if not filled or (leaf, name) not in shown:
+                    return False
+            return True
+
+        return all(any(is_shown_key(leaf, key) for key in self._keys(leaf)) for leaf in block.leaves)
+
+    def _keys(self, leaf: Leaf) -> Sequence[frozenset[str]]:
+        return self.schema.keys.get(leaf.form[1], ()) if leaf.form[0] == "table" else ()
+
+    def _merge_subqueries(self, block: Block, *, as_set: bool) -> None:
+        """Make IN and EXISTS joins: of sets always, else where at most one row can match, because of a key."""
+        kept = []
+        for condition in block.conditions:
+            merged = None
+            if condition.tree.key == "in" and condition.tree.args.get("query") is not None:
+                merged = self._merged_membership(block, condition, as_set=as_set)
+            elif condition.tree.key == "exists" and as_set and _is_simple(condition.tree.this):
+                merged = self._inner(block, condition.tree.this, condition.scope, as_set=True)
+            if merged is None:
+                kept.append(condition)
+                continue
+            block.leaves += merged.leaves
+            kept += merged.conditions
+            block.merged += merged.merged
+            block.pairs += merged.pairs
+        block.conditions = kept
+
+    def _inner(self, block: Block, select: Expr, scope: Scope, *, as_set: bool) -> Block:
+        inner = self.build(select, scope, scope.ctes, as_set=as_set)
+        inner.scope.depth = block.scope.depth
+        return inner
+
+    def _merged_membership(self, block: Block, condition: Condition, *, as_set: bool) -> Block | None:
+        tree, query = condition.tree, condition.tree.args["query"]
+        while query.key == "subquery" and not any(value for name, value in query.args.items() if name != "this"):
+            query = query.this
+        if any(value for name, value in tree.args.items() if name not in ("this", "query")):
+            return None
+        if not _is_simple(query, distinct=True) or len(query.expressions) != 1:
+            return None
+        inner = self._inner(block, query, condition.scope, as_set=as_set)
+        left = stored_column(tree.this, condition.scope, self.fold)
+        right = stored_column(query.expressions[0].unalias(), inner.scope, self.fold)
+        if left is None or right is None or left[0] not in block.leaves or not self.same_type(left, right):
+            return None
+        one_table = len(inner.scope.bindings) == 1 and inner.scope.bindings[0].leaf is right[0]
+        is_key = frozenset([right[1]]) in self._keys(right[0])
+        if not as_set and not (one_table and is_key):
+            return None
+        inner.pairs.append((left, right))
+        return inner
+
+    def same_type(self, first: StoredColumn, second: StoredColumn) -> bool:
+        """Whether equal values of two columns are one value."""
+        columns = [(leaf.columns or {}).get(name) for leaf, name in (first, second)]
+        kinds = [None if column is None else column.affinity for column in columns]
+        # Without a type, 1 = 1.0 but 1 / 2 is not 1.0 / 2. Other databases have collations and padding.
+        typed = kinds[0] not in (None, "BLOB") if self.dialect == "sqlite" else kinds[0] == "INTEGER"
+        return typed and kinds[0] == kinds[1]
 
     def _outputs(self, select: Expr, scope: Scope) -> list[tuple[str, Target]]:
         found: list[tuple[str, Target]] = []
@@ -208,6 +317,8 @@ def output_name(output: Expr, place: int, fold: Callable[[Expr], str]) -> str:
     """The name that an output has for the query around it; a number, which none can name, where it has no name."""
     if output.key == "alias":
         return fold(output.args["alias"])
+    while output.key == "paren":
+        output = output.this
     return fold(output.this) if output.key == "column" else f"#{place}"
 
 
@@ -228,9 +339,46 @@ _SIMPLE_OUTPUT = ("alias", "column", "literal", "null", "paren", "add", "sub", "
 _SIMPLE_SELECT = {"expressions", "from_", "joins", "where", "order"}
 
 
-def _is_simple(query: Expr) -> bool:
+def stored_column(tree: Expr, scope: Scope, fold: Callable[[Expr], str]) -> StoredColumn | None:
+    """The column of a table that an expression is; None if it is anything else, or its name is not certain."""
+    if tree.key != "column" or tree.this.key != "identifier" or tree.args.get("db"):
+        return None
+    name, table = fold(tree.this), tree.args.get("table")
+    try:
+        target = scope.qualified(fold(table), name) if table is not None else scope.unqualified(name, aliases=False)
+    except (UndecidedError, NoSuchNameError):
+        return None
+    if isinstance(target, Expression):
+        return stored_column(target.tree, target.scope, fold)
+    return target
+
+
+def _has_plain_rows(select: Expr) -> bool:
+    """Whether there is one row for each row of the sources."""
+    return not any(
+        select.args.get(name) for name in ("distinct", "group", "having", "order", "limit", "offset")
+    ) and all(node.key in _SIMPLE_OUTPUT for output in select.expressions for node in output.walk())
+
+
+def _drops_repetition(select: Expr) -> bool:
+    """Whether a SELECT shows each row once: DISTINCT, or GROUP BY all outputs."""
+    if any(select.args.get(name) for name in ("having", "limit", "offset")):
+        return False
+    if any(node.key not in _SIMPLE_OUTPUT for output in select.expressions for node in output.walk()):
+        return False
+    if (group := select.args.get("group")) is None:
+        return select.args.get("distinct") is not None and not select.args["distinct"].args.get("on")
+    if any(value for name, value in group.args.items() if name != "expressions"):
+        return False
+    return set(group.expressions) == {output.unalias() for output in select.expressions}
+
+
+def _is_simple(query: Expr, *, distinct: bool = False) -> bool:
     """A SELECT that gives one row for each row of its sources, of outputs that can be computed anywhere."""
-    if query.key != "select" or any(value and name not in _SIMPLE_SELECT for name, value in query.args.items()):
+    parts = {*_SIMPLE_SELECT, "distinct"} if distinct else _SIMPLE_SELECT
+    if query.key != "select" or any(value and name not in parts for name, value in query.args.items()):
+        return False
+    if distinct and query.args.get("distinct") and query.args["distinct"].args.get("on"):
         return False
     if query.args.get("from_") is None or any(join.args.get("side") for join in query.args.get("joins") or ()):
         return False

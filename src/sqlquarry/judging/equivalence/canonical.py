@@ -13,7 +13,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlquarry.judging.equivalence.blocks import Block, BlockBuilder, Cte, output_name, starred
+from sqlquarry.judging.equivalence.blocks import (
+    Block,
+    BlockBuilder,
+    Cte,
+    StoredColumn,
+    output_name,
+    starred,
+)
 from sqlquarry.judging.equivalence.expressions import ExpressionForms
 from sqlquarry.judging.equivalence.forms import TRUE, Form, as_set, has_aggregate, many, walk
 from sqlquarry.judging.equivalence.schema import Schema
@@ -81,10 +88,24 @@ def canonical(tree: Expr, schema: Schema, dialect: str, *, keep_plan: bool, quot
 class _Canonicaliser(ExpressionForms):
     def __init__(self, schema: Schema, dialect: str, *, keep_plan: bool, quoted_text: bool) -> None:
         super().__init__(schema, dialect, keep_plan=keep_plan, quoted_text=quoted_text)
-        self._blocks = BlockBuilder(schema, self.fold, merge=not keep_plan, derive=self._derived)
+        self._blocks = BlockBuilder(schema, self.fold, merge=not keep_plan, derive=self._derived, dialect=dialect)
 
-    def subquery(self, tree: Expr, scope: Scope) -> Select | Form:
-        return self.query(tree, scope, scope.ctes).body
+    def same_type(self, first: StoredColumn, second: StoredColumn) -> bool:
+        return self._blocks.same_type(first, second)
+
+    def subquery(self, tree: Expr, scope: Scope, *, keep_plan: bool = False) -> Select | Form:
+        if not keep_plan or self.keep_plan:
+            try:
+                return self.query(tree, scope, scope.ctes).body
+            except OrderMattersError:
+                if self.keep_plan:
+                    raise
+        # A query in an expression has a plan of its own, so only its own text must keep the order of rows.
+        self.keep_plan, self._blocks.merge = True, False
+        try:
+            return ("planned", self.query(tree, scope, scope.ctes).body)
+        finally:
+            self.keep_plan, self._blocks.merge = False, True
 
     def query(self, tree: Expr, outer: Scope | None, ctes: Mapping[str, Cte], *, top: bool = False) -> Query:
         from sqlglot import expressions as exp
@@ -193,6 +214,8 @@ class _Canonicaliser(ExpressionForms):
             where = self.conditions(block)
             if self.aliases_used and self.dialect != "sqlite":
                 raise UndecidedError("an output's alias in WHERE")
+            for output in block.merged:  # an unknown name is an error even if nothing uses the output
+                self.target(output)
             joins = tuple(
                 (side, many("and", [self.truth(*one) for one in on], self.keep_plan)) for side, on in block.outer_joins
             )
@@ -209,6 +232,7 @@ class _Canonicaliser(ExpressionForms):
             distinct = tree.args.get("distinct") is not None
             if distinct and tree.args["distinct"].args.get("on"):
                 raise UndecidedError("DISTINCT ON")
+            distinct = distinct or not block.repeats
             if not self.keep_plan:
                 distinct, group = _without_repetition(distinct, group, outputs, plain=not aggregates and not having)
                 if distinct and any(key[0] not in outputs for key in order):

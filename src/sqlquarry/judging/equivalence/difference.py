@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import Any
 
 from sqlquarry.judging.equivalence.canonical import Query, Select
 from sqlquarry.judging.equivalence.forms import Form
-from sqlquarry.judging.equivalence.schema import Schema
+from sqlquarry.judging.equivalence.schema import Column, Schema
 
 _COMPARISONS = ("=", "<>", "<", "<=")
 _SIMPLE_AGGREGATES = ("count", "sum", "avg", "min", "max")
@@ -24,6 +25,8 @@ def certain_difference(gold: Query, predicted: Query, schema: Schema) -> str | N
         return None
     if schema.says("CHECK") or schema.says("ENUM") or not (_is_plain(mine) and _is_plain(theirs)):
         return None
+    if any(column.generated for columns in schema.tables.values() for column in columns.values()):
+        return None  # its values cannot be chosen
     if mine.sources != theirs.sources or mine.group != theirs.group:
         return None
     first, second = _conditions(mine, schema), _conditions(theirs, schema)
@@ -83,18 +86,32 @@ def _conditions(select: Select, schema: Schema) -> tuple[Form, frozenset[tuple[F
             return None
     if len({column for column, _, _ in filters}) < len(filters):
         return None
-    if any(
-        literal[0] == "text" and _affinity(column, select, schema) in (None, "INTEGER", "REAL")
-        for column, _, literal in filters
-    ):
-        return None  # no row may hold such a value
+    if not all(_can_hold(_column(column, select, schema), literal, schema) for column, _, literal in filters):
+        return None
     return joins, frozenset(filters)
 
 
-def _affinity(column: Form, select: Select, schema: Schema) -> str | None:
-    (_, place), name = column[1:]
-    known = schema.tables.get(select.sources[place][1], {}).get(name)
-    return None if known is None else known.affinity
+def _column(form: Form, select: Select, schema: Schema) -> Column | None:
+    (_, place), name = form[1:]
+    return schema.tables.get(select.sources[place][1], {}).get(name)
+
+
+def _can_hold(column: Column | None, literal: Form, schema: Schema) -> bool:
+    """Whether a row may certainly hold the literal, and other text or the numbers beside it.
+
+    Literals of dates, times, intervals or JSON may be equal though their text differs, so text needs a text column.
+    """
+    if column is None:
+        return False
+    if literal[0] == "text":
+        declared = re.fullmatch(
+            r"(?:TEXT|CLOB|N?(?:VAR)?CHAR(?:ACTER)?(?: VARYING)?)(?:\((\d+)\))?", column.declared, re.IGNORECASE
+        )
+        fits = declared is not None and (schema.ddl or len(literal[1]) <= int(declared[1] or len(literal[1])))
+        return bool(column.affinity == "TEXT" and literal[1].isascii() and fits)
+    if schema.ddl:  # SQLite's numbers have one range
+        return column.affinity in ("INTEGER", "REAL", "NUMERIC")
+    return column.affinity == "INTEGER" and literal[1].isdigit() and 0 < int(literal[1]) <= 100
 
 
 def _other_filter(mine: frozenset[Any], theirs: frozenset[Any]) -> str | None:
@@ -167,7 +184,8 @@ def _other_outputs(mine: Select, theirs: Select, filtered: set[Form], schema: Sc
         or filtered
     ):
         return None
-    numeric = _affinity(gold[2], mine, schema) in ("INTEGER", "REAL", "NUMERIC")
+    column = _column(gold[2], mine, schema)
+    numeric = column is not None and column.affinity in ("INTEGER", "REAL", "NUMERIC")
     return f"another aggregate: {predicted[1]} instead of {gold[1]}" if numeric else None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from sqlquarry.judging.equivalence.blocks import Block
+from sqlquarry.judging.equivalence.blocks import Block, StoredColumn
 from sqlquarry.judging.equivalence.forms import TRUE, Form, as_set, has_aggregate, many, walk
 from sqlquarry.judging.equivalence.schema import Schema, fold
 from sqlquarry.judging.equivalence.scopes import (
@@ -71,8 +71,12 @@ class ExpressionForms:
         self.same: dict[Form, Form] = {}
         self.depth, self.nullable, self.aliases_used = 0, False, False
 
-    def subquery(self, tree: Expr, scope: Scope) -> Form:
-        """The form of a query within an expression."""
+    def same_type(self, first: StoredColumn, second: StoredColumn) -> bool:
+        """Whether equal values of two columns are one value."""
+        raise NotImplementedError
+
+    def subquery(self, tree: Expr, scope: Scope, *, keep_plan: bool = False) -> Form:
+        """The form of a query within an expression; ("planned", form) where only the same plan gives the same rows."""
         raise NotImplementedError
 
     def fold(self, identifier: Expr) -> str:
@@ -84,15 +88,19 @@ class ExpressionForms:
     def conditions(self, block: Block) -> Form:
         """WHERE and the conditions of inner joins; columns that must be equal become one from here on."""
         classes: dict[Form, set[Form]] = {}
-        rest = []
+        rest, pairs = [], list(block.pairs)
         for condition in block.conditions:
-            pair = (
-                None if self.keep_plan or block.outer_joins else self._joined_columns(condition.tree, condition.scope)
-            )
-            if pair is None or pair[0] == pair[1]:
+            if self.keep_plan or block.outer_joins:
+                pair = None
+            else:
+                pair = self._joined_columns(condition.tree, condition.scope)
+            if pair is None:
                 rest.append(condition)
-                continue
-            members = classes.get(pair[0], {pair[0]}) | classes.get(pair[1], {pair[1]})
+            else:
+                pairs.append(pair)
+        for pair in pairs:
+            one, other = (leaf.column(name) for leaf, name in pair)
+            members = classes.get(one, {one}) | classes.get(other, {other})
             classes |= dict.fromkeys(members, members)
         self.same |= {column: min(members) for column, members in classes.items()}
         joined: list[Form] = [
@@ -100,7 +108,7 @@ class ExpressionForms:
         ]
         return many("and", joined + [self.truth(tree, scope) for tree, scope in rest], self.keep_plan)
 
-    def _joined_columns(self, tree: Expr, scope: Scope) -> tuple[Form, Form] | None:
+    def _joined_columns(self, tree: Expr, scope: Scope) -> tuple[StoredColumn, StoredColumn] | None:
         """Two columns that the condition makes the same: equal, and of one type, so that equal values are one value."""
         if tree.key != "eq" or tree.this.key != "column" or tree.expression.key != "column":
             return None
@@ -111,15 +119,10 @@ class ExpressionForms:
                 target = self._resolve(target.tree, target.scope, aliases=False)
             if not isinstance(target, tuple) or target[0] not in self._leaves_at_depth(target):
                 return None
-            column = (target[0].columns or {}).get(target[1])
-            if column is None:
-                return None
-            found.append((target[0].column(target[1]), column.affinity))
-        # Without a type, 1 = 1.0 but 1 / 2 is not 1.0 / 2. Other databases have collations and padding.
-        typed = found[0][1] != "BLOB" if self.dialect == "sqlite" else found[0][1] == "INTEGER"
-        if found[0][1] != found[1][1] or not typed:
+            found.append(target)
+        if found[0] == found[1] or not self.same_type(found[0], found[1]):
             return None
-        return found[0][0], found[1][0]
+        return found[0], found[1]
 
     def _leaves_at_depth(self, target: tuple[Leaf, str]) -> tuple[Leaf, ...]:
         return (target[0],) if target[0].label[0] == self.depth else ()
@@ -231,6 +234,8 @@ class ExpressionForms:
         if target is not None:
             return target
         if self.dialect == "sqlite" and tree.this.args.get("quoted") and self.schema.tables:
+            if any(output.startswith("#") for outputs in scope.output_names() for output in outputs):
+                raise UndecidedError(f"{name!r} in quotes, which may name an output such as max(a)")
             if self.quoted_text:
                 return None
             raise UndecidedError(f"an unknown name in quotes, {name!r}")
@@ -252,8 +257,8 @@ class ExpressionForms:
         """A query as a value: the first of its rows."""
         rows: Any = self.subquery(tree, scope)
         one_row = rows[0] == "select" and rows.group is None and has_aggregate(rows.outputs)
-        if not one_row and not self.keep_plan:
-            raise OrderMattersError
+        if not one_row and not self.keep_plan and rows[0] != "planned":
+            rows = self.subquery(tree, scope, keep_plan=True)
         return ("scalar", rows)
 
     def _membership(self, tree: Expr, scope: Scope) -> Form:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +85,13 @@ class Scope:
     shared: dict[str, Binding] = field(default_factory=dict)
     aliases: dict[str, Expr] = field(default_factory=dict)
     ctes: Mapping[str, Any] = field(default_factory=dict)
+
+    def output_names(self) -> Iterator[Iterable[str]]:
+        """The names of each source of this query and of those around it."""
+        scope: Scope | None = self
+        while scope is not None:
+            yield from (binding.outputs for binding in scope.bindings if binding.outputs is not None)
+            scope = scope.outer
 
     def qualified(self, alias: str, name: str) -> Target:
         """The column `alias.name`.

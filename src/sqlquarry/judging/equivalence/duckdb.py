@@ -1,0 +1,72 @@
+"""Whether DuckDB accepts a query, asked on an empty database in memory."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from sqlquarry.judging.equivalence.schema import Schema
+
+if TYPE_CHECKING:
+    from sqlglot.expressions import Expr
+
+# DuckDB computes constants while it prepares a query, and cannot be interrupted then: `'x' || repeat('x', 1000000000)`.
+_BOUNDED = {
+    "abs", "avg", "case", "cast", "coalesce", "count", "if", "exists", "length", "lower", "max", "min", "nullif",
+    "round", "substring", "sum", "trim", "upper", "and", "or", "xor", "extract", "currentdate", "tsordstodate",
+}  # fmt: skip
+_lock = Lock()
+
+
+def duckdb_refusal(sql: str, tree: Expr, schema: Schema) -> str | None:
+    """Say why DuckDB does not accept the query; None if it does, or cannot be asked: not installed, another schema."""
+    from sqlglot import expressions as exp
+
+    if other := [function.sql_name() for function in tree.find_all(exp.Func) if function.key not in _BOUNDED]:
+        return f"the function {other[0]}, which is not tried"
+    if any(not isinstance(part.expression, exp.Literal) for part in tree.find_all(exp.Limit, exp.Offset)):
+        return "LIMIT with another value than a number"
+    connection = _connection(schema) if schema.tables else None
+    if connection is None:
+        return None
+    import duckdb
+
+    try:
+        with _lock:
+            found = connection.extract_statements(sql)
+            if len(found) != 1 or found[0].type != duckdb.StatementType.SELECT:
+                return "another statement than one SELECT"
+            connection.execute(f"PREPARE query AS {sql}")
+    except (duckdb.Error, ValueError, TypeError) as error:
+        return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return None
+
+
+@lru_cache(maxsize=16)
+def _connection(schema: Schema) -> Any:
+    try:
+        import duckdb
+    except ImportError:
+        return None
+    connection = duckdb.connect(
+        ":memory:",
+        config={
+            "threads": 1,
+            "memory_limit": "200MB",
+            "enable_external_access": False,
+            "temp_directory": "",
+            "autoload_known_extensions": False,
+            "autoinstall_known_extensions": False,
+            "allow_community_extensions": False,
+            "python_enable_replacements": False,  # a table name must not find a Python variable
+        },
+    )
+    try:
+        for statement in connection.extract_statements(schema.text):
+            if statement.type == duckdb.StatementType.CREATE:
+                connection.execute(statement)
+        connection.execute("SET lock_configuration = true")
+    except duckdb.Error:
+        return None
+    return connection

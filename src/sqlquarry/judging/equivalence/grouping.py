@@ -1,0 +1,105 @@
+"""What nearly every database but SQLite refuses, whatever the types: aggregates and columns in wrong places."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sqlglot.expressions import Expr
+
+
+def aggregates_elsewhere(tree: Expr) -> str | None:
+    """Say that an aggregate is in WHERE, ON, GROUP BY or another aggregate, where none is allowed."""
+    from sqlglot import expressions as exp
+
+    for aggregate in tree.find_all(exp.AggFunc):
+        around = aggregate.find_ancestor(exp.AggFunc, exp.Where, exp.Join, exp.Group, exp.Select)
+        if not isinstance(around, exp.Select):
+            return "an aggregate in WHERE, ON, GROUP BY or another aggregate"
+    return None
+
+
+def unnamed_derived(tree: Expr) -> str | None:
+    """Say that a query in FROM has no alias, which MySQL and PostgreSQL up to 15 insist on."""
+    from sqlglot import expressions as exp
+
+    for node in tree.find_all(exp.Subquery):
+        if isinstance(node.parent, exp.From | exp.Join) and not node.alias:
+            return "a query in FROM without an alias"
+    return None
+
+
+def grouping_refusal(select: Any, *, aliases: bool) -> str | None:
+    """Say which column GROUP BY or DISTINCT leaves out; one that another key determines counts, too.
+
+    Args:
+        select: one SELECT.
+        aliases: expressions in HAVING and ORDER BY may use an output's alias, as in MySQL.
+    """
+    from sqlglot import expressions as exp
+
+    order = select.args.get("order")
+    terms = [term.this for term in order.expressions] if order is not None else []
+    outputs = [output.unalias() for output in select.selects]
+    named = {output.alias.lower() for output in select.selects if output.alias}
+    if select.args.get("distinct") and any(
+        term not in outputs and not (isinstance(term, exp.Column) and term.name.lower() in named)
+        and not (isinstance(term, exp.Literal) and term.name.isdigit())
+        for term in terms
+    ):  # fmt: skip
+        return "SELECT DISTINCT with an ORDER BY key that is not selected"
+    group, having = select.args.get("group"), select.args.get("having")
+    keys = [_key(key, select) for key in (group.expressions if group is not None else ())]
+    parts = [*outputs, *([having.this] if having is not None else []), *terms]
+    if any(key.find(exp.AggFunc) for key in keys):
+        return "an aggregate as the key of GROUP BY"
+    if group is None and having is None and not any(_aggregates(part, select) for part in parts):
+        return None
+    for part in parts:
+        for column in part.find_all(exp.Column):
+            is_alias = not column.table and column.name.lower() in named and (aliases or column in terms)
+            if column.parent_select is not select or (is_alias and part not in outputs):
+                continue
+            if not _is_within(column, keys, part):
+                return f"the column {column.name}, which GROUP BY leaves out"
+    return None
+
+
+def _key(key: Expr, select: Any) -> Expr:
+    """What a key of GROUP BY means: an output by its number or alias, or itself."""
+    from sqlglot import expressions as exp
+
+    if isinstance(key, exp.Literal) and key.name.isdigit() and 0 < int(key.name) <= len(select.selects):
+        key = select.selects[int(key.name) - 1].unalias()
+    elif isinstance(key, exp.Column):
+        key = next((output.unalias() for output in select.selects if output.alias == key.name), key)
+    return key
+
+
+def _aggregates(part: Expr, select: Expr) -> bool:
+    from sqlglot import expressions as exp
+
+    return any(node.parent_select is select for node in part.find_all(exp.AggFunc))
+
+
+def _is_within(column: Expr, keys: list[Expr], part: Expr) -> bool:
+    """Whether a column is a key, part of one, or in an aggregate."""
+    from sqlglot import expressions as exp
+
+    node: Expr | None = column
+    while node is not None:
+        if isinstance(node, exp.AggFunc) or any(_same_column(node, key) for key in keys):
+            return True
+        if node is part:
+            return False
+        node = node.parent
+    return False
+
+
+def _same_column(node: Expr, key: Expr) -> bool:
+    from sqlglot import expressions as exp
+
+    if isinstance(node, exp.Column) and isinstance(key, exp.Column):
+        tables = {node.table.lower(), key.table.lower()} - {""}
+        return node.name.lower() == key.name.lower() and len(tables) <= 1
+    return node == key

@@ -1,0 +1,199 @@
+"""What PostgreSQL certainly accepts, by types: https://www.postgresql.org/docs/current/typeconv.html.
+
+sqlglot reads more than PostgreSQL runs: other databases' functions, comparisons between types, aliases in HAVING,
+columns that GROUP BY leaves out. Only what is listed here passes, so a query may be refused that PostgreSQL would run.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from sqlquarry.judging.equivalence.grouping import aggregates_elsewhere, grouping_refusal, unnamed_derived
+from sqlquarry.judging.equivalence.schema import Schema
+
+if TYPE_CHECKING:
+    from sqlglot.expressions import Expr
+
+_FAMILIES = {
+    "number": {"INT", "BIGINT", "SMALLINT", "DECIMAL", "DOUBLE", "FLOAT"},
+    "text": {"TEXT", "VARCHAR", "CHAR"},
+    "date": {"DATE"},
+    "timestamp": {"TIMESTAMP", "TIMESTAMPTZ"},
+    "truth": {"BOOLEAN"},
+    "null": {"NULL"},
+    "uuid": {"UUID"},
+}
+_FAMILY_OF = {kind: family for family, kinds in _FAMILIES.items() for kind in kinds}
+_COMPARISONS = {"eq", "neq", "lt", "lte", "gt", "gte", "like", "ilike", "between", "in", "nullsafeeq", "nullsafeneq"}
+_STRUCTURE = {
+    "select", "from", "table", "tablealias", "join", "where", "group", "having", "order", "ordered", "limit", "offset",
+    "alias", "identifier", "column", "star", "literal", "null", "boolean", "paren", "subquery", "exists", "distinct",
+    "with", "cte", "union", "except", "intersect", "neg", "cast", "datatype", "datatypeparam", "case", "if",
+}  # fmt: skip
+_NUMBERS, _TEXTS, _TRUTHS = frozenset({"number"}), frozenset({"text"}), frozenset({"truth"})
+# Functions and operators -> the families that each operand may have.
+_OPERANDS: dict[str, frozenset[str]] = {
+    **dict.fromkeys(("add", "sub", "mul", "div", "sum", "avg", "abs", "neg"), _NUMBERS),
+    **dict.fromkeys(("lower", "upper", "length", "dpipe", "like", "ilike"), _TEXTS),
+    **dict.fromkeys(("and", "or", "not"), _TRUTHS),
+    **dict.fromkeys(("min", "max"), _NUMBERS | _TEXTS | {"date", "timestamp"}),
+}
+_ISO = re.compile(r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|1\d|2[0-8])([ T]([01]\d|2[0-3]):[0-5]\d(:[0-5]\d)?)?")
+
+
+def typed_refusal(tree: Expr, schema: Schema) -> str | None:
+    """Say what PostgreSQL may refuse; None if it certainly accepts the query (without a schema, its syntax)."""
+    from sqlglot.errors import SqlglotError
+    from sqlglot.optimizer.annotate_types import annotate_types
+    from sqlglot.optimizer.qualify import qualify
+
+    if reason := _syntax(tree):
+        return reason
+    if not schema.tables:
+        return None
+    mapping = _mapping(schema)
+    try:
+        found = qualify(
+            tree.copy(), schema=mapping, dialect="postgres", expand_alias_refs=False, quote_identifiers=False
+        )
+        found = annotate_types(found, schema=mapping, dialect="postgres")
+    except (SqlglotError, RecursionError, KeyError, ValueError) as error:
+        return str(error).partition(". Line")[0]
+    return next((reason for node in found.walk() if (reason := _node(node))), None)
+
+
+@lru_cache(maxsize=64)
+def _mapping(schema: Schema) -> Any:
+    from sqlglot.schema import MappingSchema
+
+    tables: dict[str, object] = {
+        f'"{table}"': {f'"{name}"': column.declared or "UNKNOWN" for name, column in columns.items()}
+        for table, columns in schema.tables.items()
+    }
+    return MappingSchema(tables, dialect="postgres")
+
+
+def _syntax(tree: Expr) -> str | None:
+    """What needs no types: names of outputs where PostgreSQL knows columns only, and rows that are not in a group."""
+    from sqlglot import expressions as exp
+
+    if reason := unnamed_derived(tree):
+        return reason
+    for part in tree.find_all(exp.Limit, exp.Offset):
+        if not isinstance(part.expression, exp.Literal) or not part.expression.name.isdigit():
+            return "LIMIT or OFFSET with another value than a whole number"
+    if reason := aggregates_elsewhere(tree):
+        return reason
+    for select in tree.find_all(exp.Select):
+        columns = {column.name.lower() for column in select.selects if isinstance(column, exp.Column)}
+        aliases = {output.alias.lower() for output in select.selects if isinstance(output, exp.Alias)} - columns
+        for clause in (select.args.get("having"), select.args.get("where")):
+            for column in clause.find_all(exp.Column) if clause is not None else ():
+                if not column.table and column.name.lower() in aliases:
+                    return f"the output {column.name} in WHERE or HAVING, which may be no column"
+        if reason := grouping_refusal(select, aliases=False):
+            return reason
+    return None
+
+
+def _node(node: Expr) -> str | None:  # noqa: PLR0911, PLR0912 - one per kind
+    kind = node.key
+    if kind in ("eq", "neq", "lt", "lte", "gt", "gte", "nullsafeeq", "nullsafeneq", "between", "in"):
+        return _compared(node)
+    if kind in ("where", "having") and _family(node.this) != "truth":
+        return f"a condition of type {node.this.type}"
+    if kind == "join" and node.args.get("on") is not None and _family(node.args["on"]) != "truth":
+        return "a join on another value than a truth"
+    if kind in ("group", "select"):
+        return _compared_rows(node)
+    if kind == "ordered":
+        return _as_key(node.this)
+    if kind in _OPERANDS:
+        operands = [part for name, part in node.args.items() if name in ("this", "expression") and hasattr(part, "key")]
+        for operand in operands:
+            inner = operand.expressions[0] if operand.key == "distinct" else operand
+            if _family(inner) not in _OPERANDS[kind] or node.args.get("expressions"):
+                return f"{kind} of a value of type {inner.type}"
+        return None
+    if kind == "coalesce":
+        return _alike(node, [node.this, *node.expressions])
+    if kind in ("union", "except", "intersect"):
+        pairs = zip(node.this.selects, node.expression.selects, strict=False)
+        if len(node.this.selects) != len(node.expression.selects):
+            return "a set operation on queries whose columns do not match"
+        unknown = next((f"{kind} of {side}" for side in node.this.selects if _family(side) is None), None)
+        return unknown or next((reason for pair in pairs if (reason := _alike(node, list(pair)))), None)
+    if kind == "case":
+        branches = [branch.args["true"] for branch in node.args.get("ifs") or ()]
+        return _alike(node, [*branches, *([node.args["default"]] if node.args.get("default") is not None else [])])
+    if kind == "cast":
+        known = _family(node) not in (None, "truth", "uuid") and _family(node.this) is not None
+        return None if known else f"a cast to {node.args['to']}"
+    if kind == "is":
+        return None if node.expression.key == "null" else "IS with another value than NULL"
+    if kind == "count" or kind in _STRUCTURE:
+        return None
+    return f"{kind}, which is not in the list of what PostgreSQL accepts"
+
+
+def _compared_rows(node: Expr) -> str | None:
+    """GROUP BY and DISTINCT compare their values, which some types (JSON, XML, POINT) do not allow."""
+    if node.key == "group":
+        return next((reason for key in node.expressions if (reason := _as_key(key))), None)
+    if node.args.get("distinct"):
+        return next((f"DISTINCT of {output}" for output in node.expressions if _family(output) is None), None)
+    return None
+
+
+def _as_key(key: Expr) -> str | None:
+    if key.key == "null" or (key.key == "literal" and not key.name.isdigit()):
+        return "a constant as the key of GROUP BY or ORDER BY"
+    number = key.key == "literal"
+    outputs = getattr(key.parent_select, "selects", [])
+    if number and 0 < int(key.name) <= len(outputs):
+        return _as_key(outputs[int(key.name) - 1].unalias()) if outputs[int(key.name) - 1].key != "literal" else None
+    return None if not number and _family(key) is not None else f"the key {key}, whose values may not compare"
+
+
+def _compared(node: Expr) -> str | None:
+    sides: list[Expr] = [node.this]
+    if node.key == "between":
+        sides += [node.args["low"], node.args["high"]]
+    elif node.key == "in":
+        query = node.args.get("query")
+        sides += [*node.expressions, *(query.this.selects if query is not None and query.key == "subquery" else ())]
+        if query is not None and len(sides) != 2 + len(node.expressions):
+            return "IN of a query with several columns"
+    else:
+        sides.append(node.expression)
+    return _alike(node, sides)
+
+
+def _alike(node: Expr, sides: list[Expr]) -> str | None:
+    families = {_family(side) for side in sides} - {"null"}
+    literals = [side for side in sides if side.key == "literal" and side.args.get("is_string")]
+    if len(families) == 2 and families in ({"date", "text"}, {"timestamp", "text"}):
+        others = [side for side in sides if _family(side) == "text" and side not in literals]
+        if not others and all(_ISO.fullmatch(literal.name) for literal in literals):
+            return None
+    if (len(families) <= 1 and None not in families) or families == {"date", "timestamp"}:
+        return None
+    return f"{node.key} of different types: {', '.join(sorted(str(side.type) for side in sides))}"
+
+
+def _family(node: Expr) -> str | None:
+    if node.key in ("paren", "alias", "distinct") and getattr(node, "this", None) is not None:
+        return _family(node.this)
+    if node.key in ("exists", "in", "between", "is", "like", "ilike", "not", "and", "or", *_COMPARISONS):
+        return "truth"
+    if node.key == "column" and not node.args.get("table"):  # an output's alias
+        select = node.parent_select
+        found = [output for output in getattr(select, "selects", []) if output.alias == node.name]
+        return _family(found[0].unalias()) if found and found[0].key == "alias" and found[0].this != node else None
+    if node.key == "subquery":
+        selects = node.this.selects if hasattr(node.this, "selects") else []
+        return _family(selects[0]) if len(selects) == 1 else None
+    kind = getattr(node.type, "this", None)
+    return _FAMILY_OF.get(getattr(kind, "name", ""))
