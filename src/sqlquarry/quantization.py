@@ -178,8 +178,8 @@ def keep_trainable_on_cpu(model: Any) -> Any:
         crosses = columns > size and columns % size
         if crosses and module.weight.device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX512":
             raise UnsupportedModelError(
-                f"{name} has {columns} columns, which is not a multiple of its 4-bit blocks of {size}. bitsandbytes reads "
-                "such weights wrongly on processors with AVX512. Use a GPU, or set quantization=None."
+                f"{name} has {columns} columns, which is not a multiple of its 4-bit blocks of {size}. bitsandbytes "
+                "reads such weights wrongly on processors with AVX512. Use a GPU, or set quantization=None."
             )
     return model
 

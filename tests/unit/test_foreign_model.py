@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import sqlquarry
 from sqlquarry.errors import UnsupportedModelError
-from sqlquarry.foreign_model import MODEL_TYPES, refusals, refuse_foreign_code
+from sqlquarry.foreign_model import MODEL_TYPES, refusals, refuse_foreign_code, require_no_refusals
 
 LLAMA = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "num_hidden_layers": 126, "vocab_size": 128_256}
 ROOT = Path(__file__).resolve().parents[2]
@@ -159,8 +159,10 @@ def test_deep_and_damaged_files_are_typed_errors(tmp_path):
     deep = {"auto_map": 1}
     for _ in range(400):
         deep = {"x": [deep]}
+    with pytest.raises(UnsupportedModelError, match="auto_map"):  # whoever has read it
+        require_no_refusals({"config.json": {"auto_map": deep}}, tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"auto_map": deep}))
-    with pytest.raises(UnsupportedModelError, match="auto_map"):
+    with pytest.raises(UnsupportedModelError, match="cannot be read"):
         refuse_foreign_code(tmp_path)
 
 

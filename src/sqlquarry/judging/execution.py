@@ -19,7 +19,7 @@ from sqlquarry.judging.cells import STRICT, Comparison
 from sqlquarry.judging.comparison import choice_matches, columns_by_name, rows_match
 from sqlquarry.judging.databases import DatabaseSource, NamedDatabases
 from sqlquarry.judging.engines import engine_of
-from sqlquarry.judging.ordering import cut_of, is_ordered, key_columns, tied, tied_places, with_order_keys
+from sqlquarry.judging.ordering import is_ordered, key_columns, limit_of, tied, tied_places, with_order_keys
 from sqlquarry.judging.quoting import quoted_columns, with_brackets
 from sqlquarry.judging.sandbox import Failure, Limits, Permissions, Rows, Sandbox
 from sqlquarry.judging.storable import storable
@@ -258,7 +258,7 @@ class ExecutionGrader:
 
     def _choice_at_limit(self, database: Path | str, sql: str, result: Rows, dialect: str) -> _Choice | None:
         """Among which rows the LIMIT chose; None if the last one that it kept does not tie with one that it left."""
-        cut = cut_of(sql, dialect)
+        cut = limit_of(sql, dialect)
         if cut is None or len(result.rows) != cut.limit or not result.rows:
             return None
         keyed = with_order_keys(cut.sql, dialect)

@@ -32,7 +32,7 @@ class KeyedQuery(NamedTuple):
     keys: int
 
 
-class Cut(NamedTuple):
+class Limited(NamedTuple):
     """A top-level LIMIT: the query without it, and which of the query's rows it keeps."""
 
     sql: str
@@ -86,7 +86,7 @@ def key_columns(sql: str, names: Sequence[str], dialect: str = "sqlite") -> list
     return places
 
 
-def cut_of(sql: str, dialect: str = "sqlite") -> Cut | None:
+def limit_of(sql: str, dialect: str = "sqlite") -> Limited | None:
     """The top-level LIMIT of an ordered query; None if it has none, or not one of plain numbers."""
     clauses = _clauses(sql, dialect)
     if clauses is None or not clauses.terms or clauses.limit is None:
@@ -98,7 +98,7 @@ def cut_of(sql: str, dialect: str = "sqlite") -> Cut | None:
     skipped = offset.expression if offset is not None else None
     if count is None or not all(part.key == "literal" and part.name.isdigit() for part in (count, skipped) if part):
         return None
-    return Cut(sql[: clauses.limit].rstrip(), int(skipped.name) if skipped is not None else 0, int(count.name))
+    return Limited(sql[: clauses.limit].rstrip(), int(skipped.name) if skipped is not None else 0, int(count.name))
 
 
 def tied_places(rows: Sequence[Sequence[Any]], keys: int) -> list[int]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sqlquarry.judging.ordering import cut_of, is_ordered, key_columns, tied_places, with_order_keys
+from sqlquarry.judging.ordering import is_ordered, key_columns, limit_of, tied_places, with_order_keys
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_keys_are_found_among_the_columns_of_the_result(sql, names, want):
     ],
 )
 def test_where_a_limit_cuts(sql, want):
-    assert cut_of(sql) == want
+    assert limit_of(sql) == want
 
 
 def test_rows_with_the_same_keys_share_a_place():

@@ -94,9 +94,13 @@ def is_safe(text: str) -> bool:
     return all(c in "\n\t\u200c\u200d" or unicodedata.category(c) not in {"Cc", "Cf", "Cs", "Zl", "Zp"} for c in text)
 
 
-def page_data(page: str) -> dict:
-    data = re.search(r'id="data"[^>]*>([^<]*)<', page)[1]
-    return json.loads(gzip.decompress(base64.b64decode(data)), parse_constant=pytest.fail)
+def page_data(page: str) -> list:
+    """The index of the records, then their portions."""
+    packed = re.search(r'<div id="data" hidden>(.+?)</div></div>', page)[1] + "</div>"
+    return [
+        json.loads(gzip.decompress(base64.b64decode(part)), parse_constant=pytest.fail)
+        for part in re.findall(r"<div>([^<]+)", packed)
+    ]
 
 
 def texts(value: object) -> list[str]:

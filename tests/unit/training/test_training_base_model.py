@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 
 import pytest
@@ -78,14 +79,14 @@ def test_a_gguf_is_converted_without_what_lies_beside_it(tmp_path: Path, monkeyp
 
     def convert(gguf: Path, target: Path) -> None:
         seen.extend(path.name for path in gguf.parent.iterdir())
-        assert gguf.read_bytes() == b"GGUF"
+        assert gguf.read_bytes() == (tmp_path / "m.gguf").read_bytes()
         model_directory(target / "made")
         for path in (target / "made").iterdir():
             path.rename(target / path.name)
 
     (tmp_path / "evil.py").write_text("")
     (tmp_path / "tokenizer_config.json").write_text('{"auto_map": {"AutoTokenizer": ["evil.T", null]}}')
-    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    (tmp_path / "m.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 0))  # version, tensors, values
     monkeypatch.setattr("sqlquarry.training.base_model._convert", convert)
     assert resolve_base_model(tmp_path / "m.gguf", cache=tmp_path / "cache").parent == tmp_path / "cache"
     assert seen == ["m.gguf"]
