@@ -67,10 +67,13 @@ class EquivalenceGrader:
         if not predicted_sql:
             return Judgement(self.name, "wrong", "no SQL in the answer")
         schema = record.schema if self.use_schema else ""
-        findings = [
-            equivalence(gold, predicted_sql, schema, record.dialect, counterexamples=self.counterexamples)
-            for gold in record.golds
-        ]
+        try:
+            findings = [
+                equivalence(gold, predicted_sql, schema, record.dialect, counterexamples=self.counterexamples)
+                for gold in record.golds
+            ]
+        except JudgingError as error:
+            return Judgement(self.name, "unjudged", str(error))
         found = next((one for one in findings if one.answer == "equivalent"), None)
         found = found or next((one for one in findings if one.answer == "unknown"), findings[0])
         return Judgement(self.name, _VERDICTS[found.answer], found.reason, {"answer": found.answer})
