@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, get_args
 
-from sqlquarry.credentials import credentials_in, redacted
+from sqlquarry.credentials import public_provenance
 from sqlquarry.errors import (
     CorruptArtifactError,
     IncompleteArtifactError,
@@ -23,9 +23,7 @@ from sqlquarry.errors import (
     RecordError,
 )
 from sqlquarry.metadata import leads_inside, parse_object, path_inside, read_bytes, relative_name
-from sqlquarry.text import visible_logger
 
-logger = visible_logger(__name__)
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1
 _BLOCK_BYTES = 1 << 20
@@ -267,13 +265,6 @@ def base_digest(directory: Path) -> str:
     """SHA-256 (hex) over a base model's config.json and safetensors: which base an adapter belongs to."""
     names = [p.name for p in directory.iterdir() if p.name == "config.json" or p.suffix == ".safetensors"]
     return _combined_digest(names, _file_digests(directory, names))
-
-
-def public_provenance(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a provenance as JSON has it, with "***" in the place of credentials, which would travel with the model."""
-    for place, kind in credentials_in(provenance):
-        logger.warning("%s holds %s, which the manifest leaves out", place, kind)
-    return dict(json.loads(json.dumps(redacted(provenance))))
 
 
 def write_manifest(directory: Path, kind: str, provenance: Mapping[str, Any]) -> Manifest:

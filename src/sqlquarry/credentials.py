@@ -10,10 +10,15 @@ information of a URL); RFC 7519 (JWT); RFC 7468 (PEM).
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote
+
+from sqlquarry.text import visible_logger
+
+logger = visible_logger(__name__)
 
 _WORD = r"(?<![A-Za-z0-9])"  # begins a token, also after "_", as in a variable's name
 # A value that stands for a credential that is elsewhere: ***, ${NAME}, $NAME, <name>, {name}, an ARN, or a literal.
@@ -90,3 +95,10 @@ def redacted(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [redacted(inner) for inner in value]
     return value
+
+
+def public_provenance(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a provenance as JSON has it, with "***" in the place of credentials, which would travel with the model."""
+    for place, kind in credentials_in(provenance):
+        logger.warning("%s holds %s, which the manifest leaves out", place, kind)
+    return dict(json.loads(json.dumps(redacted(provenance))))

@@ -7,9 +7,9 @@ from typing import Any
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
-from sqlquarry import extras
 from sqlquarry.aws.owners import OwnerRule, stated_owners
 from sqlquarry.errors import ConfigError
+from sqlquarry.extras import require
 
 _AWS_HOST = re.compile(r"(.*\.)?amazonaws\.com(\.cn)?")
 _accounts: WeakKeyDictionary[Any, str] = WeakKeyDictionary()  # session -> the account of its credentials
@@ -21,7 +21,7 @@ def aws_session(region: str | None = None) -> Any:
     Raises:
         MissingExtraError: boto3 is not installed.
     """
-    extras.require("aws", "Amazon Web Services")
+    require("aws", "Amazon Web Services")
     import boto3
 
     return boto3.session.Session(region_name=region) if region else boto3.session.Session()

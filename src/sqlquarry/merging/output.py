@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlquarry.artifacts import MANIFEST, MANIFEST_VERSION, Manifest, MergedModel, public_provenance
+from sqlquarry.artifacts import MANIFEST, MANIFEST_VERSION, Manifest, MergedModel
+from sqlquarry.credentials import public_provenance
 from sqlquarry.errors import MergeError, MetadataError
 from sqlquarry.merging.base import SINGLE, BaseCheckpoint
 from sqlquarry.merging.rows import TensorRows
