@@ -13,6 +13,7 @@ the gold SQL of another question on the same database. The peers:
     toolkit         text2sql-eval-toolkit as its manual says: run all queries, then evaluate each prediction
     toolkit-pairs   its `get_sql_execution_results`, which runs and compares one pair
     test-suite      taoyds/test-suite-sql-eval as nl2sql360 carries it: `eval_exec_match` with DISTINCT kept
+    checkout        another version of SQLQuarry, by the Python of its environment
 
 Each side runs in a process of its own, one after the other; the clock starts when everything is imported. Last comes a
 table of hand-made result pairs.
@@ -39,7 +40,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-PEERS = ("toolkit", "toolkit-pairs", "test-suite")
+PEERS = ("toolkit", "toolkit-pairs", "test-suite", "checkout")
 KINDS = ("same text", "rewritten", "other question")
 
 
@@ -282,7 +283,8 @@ def main() -> None:
     options = parser.parse_args()
     pairs = read_pairs(options.data, options.limit)
     if options.side:
-        found = grade(pairs) if options.side == "ours" else grade_as_peer(options.peer, pairs)
+        ours = options.side == "ours" or options.peer == "checkout"
+        found = grade(pairs) if ours else grade_as_peer(options.peer, pairs)
         options.answer.write_text(json.dumps(found), encoding="utf-8")
         return
     if not options.peer_python:

@@ -113,9 +113,9 @@ class _Body(io.RawIOBase):
 
     Args:
         source: the rest of the connection.
-        length: its size by Content-Length; None where its end is marked otherwise.
+        length: its size by Content-Length; None if its end is marked otherwise.
         limit: how long it may be.
-        sha256: what it must hash to (hex); None where that is not known.
+        sha256: what it must hash to (hex); None if that is not known.
     """
 
     def __init__(self, source: IO[bytes], length: int | None, *, limit: int, sha256: str | None = None) -> None:

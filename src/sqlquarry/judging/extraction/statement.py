@@ -234,7 +234,7 @@ def _literal(quote: str, *, backslash: bool = False, before: str = "") -> str:
 
 
 def _without_prose(sql: str, parser: Parser) -> str:
-    """Cut off prose: from a paragraph that is no clause, or from the place where the parser stumbles back to one."""
+    """Cut off prose: from the first paragraph of prose, or from the last boundary before the parser's error."""
     error = parser.error_in(sql)
     if error is None:
         for paragraph in _PARAGRAPH.finditer(sql):

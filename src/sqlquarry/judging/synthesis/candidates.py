@@ -35,7 +35,7 @@ class Candidates:
         schema: the tables.
         hints: of all queries that the rows are to tell apart.
         seed: another one gives other rows.
-        gold_hints: of the golds alone, which say what people would expect; None where `hints` are those.
+        gold_hints: of the golds alone, which say what people would expect; None if `hints` are those.
     """
 
     def __init__(self, schema: Schema, hints: Hints, seed: str, *, gold_hints: Hints | None = None) -> None:

@@ -82,7 +82,7 @@ def _entry_name(table: Table, hints: Hints) -> Column | None:
 
 
 def _says_not_null(table: Table) -> bool:
-    """Whether the DDL says NOT NULL of a column that is no key, so that leaving it out means something."""
+    """Whether the DDL says NOT NULL of a column that is not a key, so that leaving it out means something."""
     linked = {column.lower() for link in table.foreign_keys for column in link.columns}
     return any(
         column.required and not column.unique and not column.in_key and column.name.lower() not in linked
