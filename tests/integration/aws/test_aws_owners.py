@@ -33,8 +33,8 @@ REQUESTS: dict[str, Callable[[Any], Any]] = {
     "abort": lambda s3: s3.abort_multipart_upload(**PART),
     "list parts": lambda s3: s3.list_parts(**PART),
     "list uploads": lambda s3: s3.list_multipart_uploads(Bucket="taken"),
-    "copy from": lambda s3: s3.copy_object(Bucket="sqlquarry-emulator", Key="copy", CopySource=COPY),
-    "copy to": lambda s3: s3.copy_object(**COPY, CopySource={"Bucket": "sqlquarry-emulator", "Key": "ours"}),
+    "copy from": lambda s3: s3.copy_object(Bucket="mine", Key="copy", CopySource=COPY),
+    "copy to": lambda s3: s3.copy_object(**COPY, CopySource={"Bucket": "mine", "Key": "ours"}),
     "upload": lambda s3: s3.upload_file(__file__, "taken", "new", Config=transfer_config()),
     "download": lambda s3: s3.download_file("taken", "key", "/dev/null", Config=transfer_config()),
 }
@@ -49,7 +49,10 @@ def aws() -> Iterator[LocalAWS]:
         theirs.create_bucket("taken", "us-east-1")
         theirs.put_object("taken", "key", b"theirs")
         theirs.put_object("taken", "r.jsonl", b'{"question": "q", "schema": "CREATE TABLE t (a)", "sql": "SELECT 1"}')
-        aws.session().client("s3").put_object(Bucket=aws.bucket, Key="ours", Body=b"ours")
+        s3 = aws.session().client("s3")
+        s3.create_bucket(Bucket="mine")
+        for bucket in (aws.bucket, "mine"):
+            s3.put_object(Bucket=bucket, Key="ours", Body=b"ours")
         yield aws
 
 
@@ -58,7 +61,8 @@ def test_a_bucket_that_somebody_else_took_is_refused(aws: LocalAWS, request_name
     s3 = aws_client("s3", aws.session())
     with pytest.raises(Exception, match=r"403|Forbidden|AccessDenied") as caught:
         REQUESTS[request_name](s3)
-    assert "taken is not owned by account 123456789012" in str(caught.value)
+    account = aws.session().client("sts").get_caller_identity()["Account"]
+    assert f"taken is not owned by account {account}" in str(caught.value)
 
 
 def test_ours_passes_and_theirs_once_it_is_stated(aws: LocalAWS, tmp_path: Path) -> None:
@@ -79,9 +83,7 @@ def test_a_wrong_statement_is_refused_as_well(aws: LocalAWS) -> None:
 
 
 def test_a_public_function_passes_the_advice_on(aws: LocalAWS, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sqlquarry.emulator.session import environment
-
-    for name, value in environment(aws.endpoint_url, aws.region).items():
+    for name, value in aws.environment().items():
         monkeypatch.setenv(name, value)
     with pytest.raises(DataError, match=r"taken is not owned by account .*expect_bucket_owners"):
         load_records("s3://taken/r.jsonl")

@@ -359,4 +359,5 @@ def test_values_are_equal_as_the_server_says(shop, gold, predicted, verdict):
     grouped = "x" in gold
     query = "SELECT {} FROM " + source if grouped else "SELECT {}"
     record = Record("q", "s", query.format(gold), "shop", dialect="postgres")
-    assert ExecutionGrader({"shop": shop}).grade(record, query.format(predicted)).verdict == verdict
+    grader = ExecutionGrader({"shop": shop}, allow_privileged_accounts=True)
+    assert grader.grade(record, query.format(predicted)).verdict == verdict

@@ -25,7 +25,7 @@ _READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ}
 _BOUNDED_FUNCTIONS = {
     *("abs", "avg", "coalesce", "count", "date", "datetime", "ifnull", "iif", "instr", "julianday", "length", "like"),
     *("lower", "ltrim", "max", "min", "nullif", "round", "rtrim", "sign", "strftime", "substr", "substring", "sum"),
-    *("time", "total", "trim", "typeof", "upper"),
+    *("time", "total", "trim", "typeof", "upper", "dense_rank"),
 }  # fmt: skip
 
 
