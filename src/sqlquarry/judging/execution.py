@@ -237,7 +237,7 @@ class ExecutionGrader:
         if isinstance(result, Failure):
             return result
         engine = engine_of(database)
-        note = self._text_for_a_column(database, sql) if engine.dialect == "sqlite" and '"' in sql else ""
+        note = self._text_for_a_column(database, sql) if engine.dialect == "sqlite" else ""
         if not is_ordered(sql, engine.dialect):
             return _Gold(result, False, lambda: [0] * len(result.rows), lambda: None, note)
         places = cache(partial(self._places, database, sql, result, engine.dialect))
@@ -375,6 +375,8 @@ def _shown(result: Rows | Failure) -> dict[str, Any]:
 
 
 def _shown_cell(cell: Any) -> Any:
+    if cell is None or (type(cell) is str and len(cell) <= _SHOWN_CHARACTERS):  # most cells
+        return cell
     if isinstance(cell, str | bytes) and len(cell) > _SHOWN_CHARACTERS:
         return storable(cell[:_SHOWN_CHARACTERS]) + "…"
     return storable(cell)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 from sqlquarry.judging.parsing import parse, tokens
+
+# A word in double quotes that begins a clause, an argument or a condition; most follow "=" and are meant as text.
+_SUSPECT = re.compile(r"(?:\b(?:SELECT|DISTINCT|ALL|BY|WHERE|AND|OR|NOT|ON|HAVING)\s+|[(,]\s*)\"", re.IGNORECASE)
 
 
 def quoted_columns(sql: str) -> list[str]:
@@ -11,6 +16,8 @@ def quoted_columns(sql: str) -> list[str]:
     That is as an argument of an aggregate, as a column of the result, as a key of ORDER BY or GROUP BY, and in a
     comparison with a literal.
     """
+    if not _SUSPECT.search(sql):
+        return []
     from sqlglot import expressions as exp
 
     tree = parse(sql, "sqlite")

@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import closing
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
@@ -170,7 +171,12 @@ def _read_only_uri(path: str, files: State) -> str | None:
     if (pending and not Path(path + "-shm").exists()) or (journal and not pending and _is_in_wal_mode(path)):
         return None
     options = "&readonly_shm=1" if pending else "" if journal else "&immutable=1"
-    return f"{Path(path).as_uri()}?mode=ro{options}"
+    return f"{_uri_of(path)}?mode=ro{options}"
+
+
+@lru_cache(maxsize=256)
+def _uri_of(path: str) -> str:
+    return Path(path).as_uri()
 
 
 def _is_in_wal_mode(path: str) -> bool:

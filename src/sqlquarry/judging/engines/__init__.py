@@ -6,6 +6,7 @@ is `sandbox_child`; the others stand here. Only `engine_of` and `file_of` are us
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -45,6 +46,7 @@ POSTGRESQL = Engine(
 _DIALECTS = {"mariadb": "mysql", "mssql": "tsql", "awsathena": "athena"}
 
 
+@lru_cache(maxsize=1024)  # asked for each query
 def file_of(database: Path | str) -> Path | None:
     """The path of a file, also where it is given as ``sqlite:///…`` or ``duckdb:///…``; None for a server."""
     scheme, separator, rest = str(database).partition("://")
@@ -54,6 +56,7 @@ def file_of(database: Path | str) -> Path | None:
     return Path(unquote(rest.partition("?")[0].removeprefix("/"))) if is_file else None
 
 
+@lru_cache(maxsize=1024)
 def engine_of(database: Path | str) -> Engine:
     """The engine of a file or of a server's URL; files are SQLite's unless named ``.duckdb`` or given as such a URL.
 
