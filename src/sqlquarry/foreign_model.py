@@ -47,14 +47,14 @@ _KEYS = {
     "custom_generate": _ASKS_FOR_CODE,
     "custom_pipelines": _ASKS_FOR_CODE,
     "trust_remote_code": _ASKS_FOR_CODE,
+    "attribute_map": "it gives keys other names than those that are checked",
     "configuration_files": _ELSEWHERE,
     "fast_tokenizer_files": _ELSEWHERE,
+    "gguf_file": _ELSEWHERE,
+    "transformers_weights": _ELSEWHERE,  # in the place of model.safetensors
 }
-_ADAPTER_KEYS = {
-    "adapters": _ELSEWHERE,  # X-LoRA loads each of them
-    "megatron_config": _ASKS_FOR_CODE,  # PEFT imports the module that `megatron_core` names
-    "tokenizer_name_or_path": _ELSEWHERE,  # of prompt tuning
-}
+# Arguments of tokenizers, in tokenizer_config.json and of this type: text is then the path of a file.
+_TOKENIZER_ARGUMENTS = {"vocab": str, "merges": str, "init_inputs": list}
 # Any other name is that of a repository with compiled code ("kernels-community/flash-attn3").
 _IMPLEMENTATIONS = {
     "attn_implementation": ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3"),
@@ -168,9 +168,15 @@ def _code(file: str, key: str, value: Any) -> Iterator[Refusal]:
     elif key == "tokenizer_class" and value is not None:
         if not (isinstance(value, str) and _TOKENIZER_CLASS.fullmatch(value)):
             reason = "it names no tokenizer, and transformers would load whatever it names"
+    elif file.endswith("tokenizer_config.json"):
+        if value and isinstance(value, _TOKENIZER_ARGUMENTS.get(key, ())):
+            reason = _ELSEWHERE
     elif file.endswith("adapter_config.json"):
-        if key in _ADAPTER_KEYS and value:
-            reason = _ADAPTER_KEYS[key]
+        if key == "peft_type" and value != "LORA":
+            # X-LoRA loads further adapters, Shadow a model and prompt tuning a tokenizer, each from where they say.
+            reason = "only LoRA is known to load nothing else"
+        elif key == "megatron_config" and value:
+            reason = _ASKS_FOR_CODE  # PEFT imports the module that `megatron_core` names
         elif key == "auto_mapping" and value and not _of_transformers(value):
             reason = "PEFT would import the library that it names"
     if reason:

@@ -201,6 +201,14 @@ def test_an_adapter_cannot_name_a_library(plain: Path, tmp_path: Path) -> None:
         LocalModel.from_adapter(finished(directory, plain / "model"), device="cpu")
 
 
+def test_an_adapter_cannot_bring_a_model_of_its_own(evil: Evil, plain: Path) -> None:
+    """PEFT's Shadow loads the model that the adapter names, and transformers then asks whether to run its code."""
+    edit(evil.adapter.path, "adapter_config.json", peft_type="SHADOW", shadow_model=str(evil.directory))
+    with pytest.raises(UnsupportedModelError, match="SHADOW"):
+        LocalModel.from_adapter(finished(evil.adapter.path, plain / "model"), device="cpu")
+    assert not evil.marker.exists()
+
+
 def test_python_that_nobody_names_is_left_alone(plain: Path, tmp_path: Path) -> None:
     directory, marker = shutil.copytree(plain / "model", tmp_path / "model"), tmp_path / "it ran"
     for name in ("modeling_llama.py", "custom_generate/generate.py"):
