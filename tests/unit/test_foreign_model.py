@@ -119,6 +119,22 @@ def test_sizes_that_no_model_has_are_refused_with_their_value(key, value):
 
 
 @pytest.mark.parametrize(
+    "config",
+    [
+        {"r": 10**7},
+        {"rank_pattern": {"q_proj": 10**7}},
+        {"layer_replication": [[0, 1]] * 300},
+        {"layer_replication": [[0, 10**9]]},
+        {"target_modules": "(.*)*x"},
+        {"exclude_modules": "(a+)+$"},
+        {"alpha_pattern": {"(a|aa){9,}b": 3}},
+    ],
+)
+def test_adapters_beyond_any_known_are_refused(config):
+    assert codes({"adapter_config.json": {"peft_type": "LORA"} | config}) == [("model-size", "adapter_config.json")]
+
+
+@pytest.mark.parametrize(
     "files",
     [
         {"config.json": LLAMA | {"_attn_implementation": "sdpa", "_name_or_path": "meta-llama/Llama-3.1-405B"}},
@@ -133,6 +149,9 @@ def test_sizes_that_no_model_has_are_refused_with_their_value(key, value):
             {"tokenizer_config.json": {"tokenizer_class": name}}
             for name in ("LlamaTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend", "Qwen2Tokenizer", None)
         ),
+        {"adapter_config.json": {"peft_type": "LORA", "r": 512, "target_modules": "^(?!.*vis).*(?:q|k|v)_proj$"}},
+        {"adapter_config.json": {"peft_type": "LORA", "r": 16, "target_modules": "all-linear", "rank_pattern": {}}},
+        {"adapter_config.json": {"peft_type": "LORA", "layer_replication": [[0, 24], [8, 32]], "rank_pattern": None}},
         {"adapter_config.json": {"peft_type": "LORA", "megatron_config": None, "megatron_core": "megatron.core"}},
         {
             "adapter_config.json": {
