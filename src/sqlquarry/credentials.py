@@ -28,6 +28,17 @@ _NAMES = (
     r"|api[_-]?key|access[_-]?key|account[_-]?key|shared[_-]?access[_-]?(?:key|signature)|private[_-]?key"
     r"|(?:auth|access|api|bearer|refresh|session|security|id)[_-]?token"
 )
+# Prefixes of tokens whose maker can be told by them, with what follows.
+_PREFIXED = r"""
+    [srp]k_(?:live|test|prod)_\w{10,}|sk-(?:proj|ant|svcacct|admin|or|lf)-[\w-]{16,}|sk-(?=\w*\d)[A-Za-z0-9]{20,}
+    AIza[\w-]{35}|ya29\.[\w-]{20,}|GOCSPX-[\w-]{20,}|1//0[\w-]{30,}
+    wandb_v\d_\w{16,}|nvapi-[\w-]{20,}|gsk_[A-Za-z0-9]{20,}|xai-[A-Za-z0-9]{20,}|r8_[A-Za-z0-9]{30,}
+    lsv2_(?:pt|sk)_\w{16,}|dapi[0-9a-f]{32}|npm_[A-Za-z0-9]{30,}|pypi-[\w-]{40,}|dckr_(?:pat|oat)_[\w-]{20,}
+    do[opr]_v1_[0-9a-f]{32,}|SG\.[\w-]{16,}\.[\w-]{16,}|sntrys_[\w+/=-]{20,}|lin_api_\w{16,}|ntn_[A-Za-z0-9]{30,}
+    hv[sbr]\.[\w-]{20,}|[A-Za-z0-9]{14}\.atlasv1\.[\w-]{20,}|pul-[0-9a-f]{40}|dp\.(?:st|pt|ct|sa)\.[\w.-]{20,}
+    shp(?:at|ca|pa|ss)_[0-9a-fA-F]{32}|figd_[\w-]{20,}|NRAK-[A-Z0-9]{20,}|ATATT3[\w=-]{20,}|sbp_[0-9a-f]{40}
+    pscale_(?:tkn|pw|oauth)_[\w.-]{16,}|napi_[A-Za-z0-9]{30,}|AGE-SECRET-KEY-1[A-Z0-9]{20,}
+"""
 _KINDS: Mapping[str, re.Pattern[str]] = {
     kind: re.compile(pattern)
     for kind, pattern in {
@@ -42,14 +53,17 @@ _KINDS: Mapping[str, re.Pattern[str]] = {
         "a GitHub token": rf"{_WORD}(?:gh[pousr]_[A-Za-z0-9]{{16,}}|github_pat_[A-Za-z0-9_]{{20,}})",
         "a GitLab token": rf"{_WORD}gl(?:pat|dt|rt|cbt|ptt|ft|soat)-[\w-]{{16,}}",
         "a Slack token": rf"{_WORD}(?:xox[a-z]-[A-Za-z0-9-]{{10,}}|xapp-\d-[A-Za-z0-9-]{{10,}})",
-        "a Slack webhook": r"hooks\.slack\.com/(?:services|workflows)/[\w/]{16,}",
-        "an API key": rf"{_WORD}(?:(?:sk|pk|rk)[-_](?=[\w-]*\d)(?=[\w-]*[A-Za-z])[\w-]{{16,}}|AIza[\w-]{{35}}"
-        r"|ya29\.[\w-]{20,}|GOCSPX-[\w-]{20,}|wandb_v\d_\w{16,}|dapi[0-9a-f]{32}|nvapi-[\w-]{20,}"
-        r"|npm_[A-Za-z0-9]{30,}|pypi-[\w-]{40,}|do[opr]_v1_[0-9a-f]{32,}|SG\.[\w-]{16,}\.[\w-]{16,}|sntrys_[\w+/=-]{20,})",
+        "an API key": rf"{_WORD}(?:{'|'.join(_PREFIXED.split())})",
+        "an Amazon Bedrock key": rf"{_WORD}(?:ABSK[A-Za-z0-9+/]{{30,}}|bedrock-api-key-[A-Za-z0-9+/=]{{20,}})",
+        "a webhook": r"hooks\.slack\.com/(?:services|workflows)/[\w/]{16,}"
+        r"|discord(?:app)?\.com/api/webhooks/\d+/[\w-]{20,}",
         "a JSON Web Token": rf"{_WORD}eyJ[\w-]{{8,}}\.[\w-]{{8,}}(?:\.[\w-]*){{1,3}}",
         "an authorization header": r"(?i)\b(?:bearer|basic)\s+(?=[\w.~+/=-]*\d)[\w.~+/=-]{16,}",
-        "a password or key by its name": rf"(?i)(?<![A-Za-z0-9:])(?:{_NAMES})[\"']?\s*[=:]\s*[\"']?{_PLACEHOLDER}(?!/)"
+        "a password or key by its name": rf"(?i)(?<![A-Za-z0-9:])(?:pg)?(?:{_NAMES})[\"']?\s*[=:]\s*[\"']?"
+        rf"{_PLACEHOLDER}(?!/)"
         r"[^\s\"',;&}\]]{6,}",
+        "a password or key as an option": rf"(?i)(?<![\w-])--?(?:{_NAMES}|token)\s+[\"']?{_PLACEHOLDER}(?![/-])"
+        r"[^\s\"']{6,}",
     }.items()
 }
 
@@ -57,7 +71,13 @@ _KINDS: Mapping[str, re.Pattern[str]] = {
 def find_credential(text: str) -> str | None:
     """Return what kind of credential a text holds, never its value; None if it holds none that can be told."""
     return next(
-        (kind for kind, pattern in _KINDS.items() for form in (text, unquote(text)) if pattern.search(form)), None
+        (
+            kind
+            for kind, pattern in _KINDS.items()
+            for form in (text, unquote(text), unquote(unquote(text)))
+            if pattern.search(form)
+        ),
+        None,
     )
 
 

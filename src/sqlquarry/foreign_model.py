@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import reprlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -47,14 +47,14 @@ _KEYS = {
     "custom_generate": _ASKS_FOR_CODE,
     "custom_pipelines": _ASKS_FOR_CODE,
     "trust_remote_code": _ASKS_FOR_CODE,
+    "attribute_map": "it gives keys other names than those that are checked",
     "configuration_files": _ELSEWHERE,
     "fast_tokenizer_files": _ELSEWHERE,
+    "gguf_file": _ELSEWHERE,
+    "transformers_weights": _ELSEWHERE,  # in the place of model.safetensors
 }
-_ADAPTER_KEYS = {
-    "adapters": _ELSEWHERE,  # X-LoRA loads each of them
-    "megatron_config": _ASKS_FOR_CODE,  # PEFT imports the module that `megatron_core` names
-    "tokenizer_name_or_path": _ELSEWHERE,  # of prompt tuning
-}
+# Arguments of tokenizers, in tokenizer_config.json and of this type: text is then the path of a file.
+_TOKENIZER_ARGUMENTS = {"vocab": str, "merges": str, "init_inputs": list}
 # Any other name is that of a repository with compiled code ("kernels-community/flash-attn3").
 _IMPLEMENTATIONS = {
     "attn_implementation": ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3"),
@@ -71,6 +71,11 @@ _LIMITS = {
     **dict.fromkeys(("hidden_size", "d_model", "n_embd", "head_dim", "d_kv"), 1 << 16),
     **dict.fromkeys(("intermediate_size", "moe_intermediate_size", "d_ff", "n_inner", "vocab_size"), 1 << 20),
 }
+_MAX_RANK = 4096
+_MAX_LAYERS = _LIMITS["num_hidden_layers"]
+# PEFT matches these with the name of every module. A group that is repeated can take time that doubles by character.
+_PATTERNS = ("target_modules", "exclude_modules", "rank_pattern", "alpha_pattern")
+_SLOW_PATTERN = re.compile(r"\)[*+{]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +160,8 @@ def refusals(files: Mapping[str, Any]) -> Iterator[Refusal]:
                 yield from _size(key, value)
         if file == "config.json" and isinstance(content, dict):
             yield from _model_type(content)
+        if file.endswith("adapter_config.json") and isinstance(content, dict):
+            yield from _adapter_size(file, content)
 
 
 def _code(file: str, key: str, value: Any) -> Iterator[Refusal]:
@@ -168,9 +175,15 @@ def _code(file: str, key: str, value: Any) -> Iterator[Refusal]:
     elif key == "tokenizer_class" and value is not None:
         if not (isinstance(value, str) and _TOKENIZER_CLASS.fullmatch(value)):
             reason = "it names no tokenizer, and transformers would load whatever it names"
+    elif file.endswith("tokenizer_config.json"):
+        if value and isinstance(value, _TOKENIZER_ARGUMENTS.get(key, ())):
+            reason = _ELSEWHERE
     elif file.endswith("adapter_config.json"):
-        if key in _ADAPTER_KEYS and value:
-            reason = _ADAPTER_KEYS[key]
+        if key == "peft_type" and value != "LORA":
+            # X-LoRA loads further adapters, Shadow a model and prompt tuning a tokenizer, each from where they say.
+            reason = "only LoRA is known to load nothing else"
+        elif key == "megatron_config" and value:
+            reason = _ASKS_FOR_CODE  # PEFT imports the module that `megatron_core` names
         elif key == "auto_mapping" and value and not _of_transformers(value):
             reason = "PEFT would import the library that it names"
     if reason:
@@ -212,6 +225,35 @@ def _size(key: str, value: Any) -> Iterator[Refusal]:
         reason = f"{key} has {len(value):,} entries", "known models have some thousand at most"
     if reason:
         yield Refusal("model-size", "config.json", *reason, "Restore the original config.json")
+
+
+def _adapter_size(file: str, config: Mapping[str, Any]) -> Iterator[Refusal]:
+    ranks, layers = config.get("rank_pattern"), config.get("layer_replication")
+    checks = {
+        "r": _at_most(_MAX_RANK, [config.get("r")]),
+        "rank_pattern": _at_most(_MAX_RANK, ranks.values() if isinstance(ranks, dict) else []),
+        "layer_replication": _at_most(_MAX_LAYERS, [_replicated(layers)]),
+    }
+    for key, fits in checks.items():
+        if not fits:
+            why = f"known adapters have ranks up to {_MAX_RANK:,} and {_MAX_LAYERS} layers at most"
+            yield Refusal("model-size", file, f"{key} is {_shown(config[key])}", why, "Restore the original file")
+    for key in _PATTERNS:
+        value = config.get(key)
+        for pattern in [value] if isinstance(value, str) else value if isinstance(value, dict) else ():
+            if _SLOW_PATTERN.search(pattern):
+                message = f"{key} has the regular expression {_shown(pattern)}"
+                yield Refusal("model-size", file, message, "it may take forever to match", "List the modules' names")
+
+
+def _at_most(limit: int, values: Iterable[Any]) -> bool:
+    return all(value <= limit for value in values if isinstance(value, int | float))
+
+
+def _replicated(ranges: Any) -> int:
+    """How many layers layer_replication makes: a list of (first, one behind the last)."""
+    pairs = [pair for pair in ranges if isinstance(pair, list)] if isinstance(ranges, list) else []
+    return sum(max(pair[1] - pair[0], 0) for pair in pairs if [type(end) for end in pair] == [int, int])
 
 
 def _entries(content: Any) -> Iterator[tuple[str, Any]]:

@@ -14,7 +14,7 @@ from sqlquarry.errors import ConfigError, DeviceError, UnsupportedModelError
 from sqlquarry.extras import require
 from sqlquarry.foreign_model import refuse_foreign_code
 from sqlquarry.prompt import PromptFormatter
-from sqlquarry.quantization import QuantizationRecipe, load_causal_lm, quiet_transformers
+from sqlquarry.quantization import QuantizationRecipe, load_causal_lm, load_tokenizer, reading_model
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +36,7 @@ class LocalModel:
     Raises:
         MissingExtraError: torch or transformers is not installed.
         UnsupportedModelError: the directory holds no causal language model in safetensors, or model or adapter ask for
-            code of their own.
+            code of their own, or a file is malformed.
         DeviceError: CUDA was asked for where there is none.
         ConfigError: an unknown device.
     """
@@ -52,8 +52,6 @@ class LocalModel:
         max_tokens: int = 256,
     ) -> None:
         require("train", "LocalModel")
-        from transformers import AutoTokenizer
-
         self.directory = Path(directory)
         self.formatter, self.batch_size, self.max_tokens = formatter, batch_size, max_tokens
         self.device = pick_device(device)
@@ -65,7 +63,7 @@ class LocalModel:
             )
         for given in (self.directory, *([adapter.path] if adapter else ())):
             refuse_foreign_code(given)
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(self.directory, trust_remote_code=False)
+        self.tokenizer: Any = load_tokenizer(self.directory)
         self.model = self._load(adapter)
         self._adapter_digest = adapter.manifest.digest if adapter else ""
         eos = self.model.generation_config.eos_token_id
@@ -73,7 +71,7 @@ class LocalModel:
         # transformers renames the argument in 5.40; the old name warns since 5.24.
         names = inspect.signature(self.model.get_base_model().forward if adapter else self.model.forward).parameters
         self._cache_argument = "cache" if "cache" in names else "past_key_values"
-        self._eos_ids = {token for token in ids if token is not None}
+        self._eos_ids = {token for token in ids if isinstance(token, int)}
 
     @classmethod
     def from_merged(cls, merged: MergedModel, **options: Any) -> LocalModel:
@@ -117,7 +115,7 @@ class LocalModel:
         if adapter:
             from peft import PeftModel
 
-            with quiet_transformers():
+            with reading_model(adapter.path):
                 model = PeftModel.from_pretrained(model, str(adapter.path))
         return model.eval()
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sqlquarry.errors import ConfigError, UnsupportedModelError
+from sqlquarry.text import make_handlers_visible, visible
 
 if TYPE_CHECKING:
     import torch
@@ -191,6 +192,18 @@ def compute_dtype(device: str) -> torch.dtype:
     return torch.float32 if device == "cpu" else torch.bfloat16
 
 
+def load_tokenizer(directory: Path) -> Any:
+    """Load a model's tokenizer.
+
+    Raises:
+        UnsupportedModelError: the folder lacks a file, or one is malformed.
+    """
+    from transformers import AutoTokenizer
+
+    with reading_model(directory):
+        return AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+
+
 def load_causal_lm(
     directory: Path, device: str, recipe: QuantizationRecipe | None = None, *, attention: str = "sdpa"
 ) -> Any:
@@ -203,10 +216,9 @@ def load_causal_lm(
         attention: transformers' name of the attention to use.
 
     Raises:
-        UnsupportedModelError: the folder lacks a file, or its weights are not safetensors.
+        UnsupportedModelError: the folder lacks a file, a file is malformed, or its weights are not safetensors.
     """
     import torch
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     dtype = compute_dtype(torch.device(device).type)
@@ -216,14 +228,8 @@ def load_causal_lm(
     if recipe:
         options["dtype"] = getattr(torch, recipe.load_dtype)
         options["quantization_config"] = recipe.transformers_config(dtype)
-    try:
-        with quiet_transformers():
-            model = AutoModelForCausalLM.from_pretrained(directory, trust_remote_code=False, **options)
-    except (OSError, SafetensorError) as error:
-        raise UnsupportedModelError(
-            f"{directory} holds no model that can be loaded ({type(error).__name__}: {error}). It needs config.json "
-            "and whole safetensors."
-        ) from error
+    with reading_model(directory):
+        model = AutoModelForCausalLM.from_pretrained(directory, trust_remote_code=False, **options)
     if model.config.tie_word_embeddings:
         # transformers 5 keeps a head apart that files hold beside the embeddings; what serves the model does not.
         model.get_output_embeddings().weight = model.get_input_embeddings().weight
@@ -252,10 +258,37 @@ def hold_dequantized(model: Any, dtype: torch.dtype) -> Any:
 
 
 @contextlib.contextmanager
+def reading_model(directory: Path) -> Iterator[None]:
+    """Quietly, and with one error for all that transformers and PEFT find wrong with files that somebody else made.
+
+    Raises:
+        UnsupportedModelError: whatever they raise, but for a lack of memory and failures of the device.
+    """
+    import torch
+
+    try:
+        with quiet_transformers():
+            yield
+    except (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError):
+        raise
+    except Exception as error:  # malformed values raise anything: KeyError, TypeError, RuntimeError, Exception itself
+        # A traceback shows it, too, with names of the files' tensors.
+        error.args = tuple(visible(part) if isinstance(part, str) else part for part in error.args)
+        raise UnsupportedModelError(
+            f"{directory} holds no model that can be loaded ({type(error).__name__}: {error}). It needs config.json, "
+            "a tokenizer and whole safetensors that fit each other."
+        ) from error
+
+
+@contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Without transformers' progress bars and future warnings, which say nothing that a user of ours can act on."""
+    """Without transformers' progress bars and future warnings, which say nothing that a user of ours can act on.
+
+    Its other messages are made visible: they hold names and values of the model's files.
+    """
     from transformers.utils import logging
 
+    make_handlers_visible(logging.get_logger().name)
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

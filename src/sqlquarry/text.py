@@ -70,6 +70,13 @@ def visible_logger(name: str) -> logging.Logger:
     return logger
 
 
+def make_handlers_visible(name: str) -> None:
+    """Make messages visible that reach the handlers of another library's logger, from it and those below it."""
+    for handler in logging.getLogger(name).handlers:
+        if _make_record_visible not in handler.filters:
+            handler.addFilter(_make_record_visible)
+
+
 def _is_shown(before: str, character: str, after: str) -> bool:
     if character.isascii():
         return character.isprintable()

@@ -6,8 +6,10 @@ import contextlib
 import dataclasses
 import io
 import json
+import logging
 import shutil
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -201,6 +203,14 @@ def test_an_adapter_cannot_name_a_library(plain: Path, tmp_path: Path) -> None:
         LocalModel.from_adapter(finished(directory, plain / "model"), device="cpu")
 
 
+def test_an_adapter_cannot_bring_a_model_of_its_own(evil: Evil, plain: Path) -> None:
+    """PEFT's Shadow loads the model that the adapter names, and transformers then asks whether to run its code."""
+    edit(evil.adapter.path, "adapter_config.json", peft_type="SHADOW", shadow_model=str(evil.directory))
+    with pytest.raises(UnsupportedModelError, match="SHADOW"):
+        LocalModel.from_adapter(finished(evil.adapter.path, plain / "model"), device="cpu")
+    assert not evil.marker.exists()
+
+
 def test_python_that_nobody_names_is_left_alone(plain: Path, tmp_path: Path) -> None:
     directory, marker = shutil.copytree(plain / "model", tmp_path / "model"), tmp_path / "it ran"
     for name in ("modeling_llama.py", "custom_generate/generate.py"):
@@ -208,6 +218,43 @@ def test_python_that_nobody_names_is_left_alone(plain: Path, tmp_path: Path) -> 
         (directory / name).write_text(f"import pathlib\npathlib.Path({str(marker)!r}).write_text('')\n")
     assert LocalModel(directory, device="cpu").complete(["a"], max_tokens=2)
     assert not marker.exists()
+
+
+MALFORMED = {
+    "config.json": [{"hidden_act": "none"}, {"hidden_size": "x"}, {"rope_scaling": {"rope_type": "\x1b[2J"}}],
+    "tokenizer_config.json": [{"bos_token": 5}, {"eos_token": {"content": None}}, {"added_tokens_decoder": {"a": 1}}],
+    "tokenizer.json": [{"model": {"type": "none"}}, {"added_tokens": [{}]}, {"version": 7}],
+    "generation_config.json": [{"eos_token_id": {}}],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"), [(name, changes) for name, found in MALFORMED.items() for changes in found], ids=str
+)
+def test_malformed_values_are_one_typed_error(plain: Path, tmp_path: Path, name: str, changes: dict[str, Any]) -> None:
+    directory = shutil.copytree(plain / "model", tmp_path / "model")
+    edit(directory, name, **changes)
+    with contextlib.suppress(UnsupportedModelError):
+        LocalModel(directory, device="cpu")
+
+
+def test_what_transformers_says_of_a_models_files_is_visible(
+    plain: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    directory = shutil.copytree(plain / "model", tmp_path / "model")
+    tensors = load_file(directory / "model.safetensors")
+    tensors["\x1b]0;mine\x07"] = tensors["model.norm.weight"].clone()
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    monkeypatch.setattr(logging.getLogger("transformers"), "handlers", [caplog.handler])
+    LocalModel(directory, device="cpu")
+    assert r"\u{1b}]0;mine\u{7}" in caplog.text
+    assert "\x1b" not in caplog.text
+    edit(directory, "config.json", model_type="\x1b]0;mine\x07", architectures=None)
+    with pytest.raises(UnsupportedModelError) as caught:
+        LocalModel(directory, device="cpu")
+    assert "\x1b" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_pickled_weights_are_not_read(plain: Path, tmp_path: Path) -> None:

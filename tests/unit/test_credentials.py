@@ -34,6 +34,10 @@ SECRETS = st.one_of(
     joined("hf_", text(ALNUM, 34, 34)),
     joined(st.sampled_from(["ghp_", "gho_", "ghs_", "github_pat_"]), text(ALNUM, 36, 36)),
     joined(st.sampled_from(["sk-", "sk-proj-", "sk-ant-api03-", "sk_live_"]), text(ALNUM, 20, 40), "7a"),
+    joined(st.sampled_from(["ABSK", "bedrock-api-key-"]), text(ALNUM, 40, 80)),
+    joined(st.sampled_from(["hvs.", "dckr_pat_", "gsk_", "figd_", "dp.st.", "pscale_tkn_"]), text(ALNUM, 30, 40)),
+    joined(st.sampled_from(["--password ", "--token ", "--api-key 'x", "PGPASSWORD="]), text(ALNUM, 8, 20), "7a"),
+    joined("discord.com/api/webhooks/", text(string.digits, 18, 18), "/", text(ALNUM, 40, 68)),
     joined(st.sampled_from(["xoxb-", "xoxp-"]), text(string.digits, 12, 12), "-", text(ALNUM, 24, 24)),
     joined("eyJ", BASE64URL, ".", BASE64URL, ".", BASE64URL),
     st.sampled_from(["RSA ", "EC ", "OPENSSH ", ""]).map(lambda kind: f"-----BEGIN {kind}PRIVATE KEY-----\nMIIE"),
@@ -71,6 +75,11 @@ HARMLESS = st.one_of(
             "hf-internal-testing/tiny-random-LlamaForCausalLM",
             "hf_transfer",
             "sk-learn-contrib-without-any-numbers",
+            "sk-2026-11-30-experiment-baseline",
+            "sk_model_v2_large_checkpoint",
+            "pk_customer_id_2026_11_30",
+            "--password-file=/run/secrets/db",
+            "--token-count 4096000",
             "https://www.example.com/@author/an-article",
             "763104351884.dkr.ecr.us-east-1.amazonaws.com/huggingface-pytorch-training:2.11-transformers5.13-cu130",
             "-----BEGIN CERTIFICATE-----",
@@ -91,6 +100,7 @@ def test_every_credential_is_found_and_can_be_taken_out(secret: str, before: str
     whole = before + secret + after
     assert find_credential(whole) is not None
     assert find_credential(quote(whole, safe="")) is not None
+    assert find_credential(quote(quote(whole, safe=""), safe="")) is not None
     assert find_credential(redacted(whole)) is None
 
 

@@ -59,6 +59,16 @@ def codes(files):
         ("adapter_config.json", {"auto_mapping": {"base_model_class": "X", "parent_library": "transformers_evil.x"}}),
         ("adapter_config.json", {"megatron_config": {"a": 1}, "megatron_core": "megatron.core"}),
         ("adapter_config.json", {"peft_type": "XLORA", "adapters": {"0": "someone/adapter"}}),
+        ("adapter_config.json", {"peft_type": "SHADOW", "shadow_model": "someone/model"}),
+        ("adapter_config.json", {"peft_type": "PROMPT_TUNING", "tokenizer_name_or_path": "someone/tokenizer"}),
+        ("adapter_config.json", {"peft_type": ["LORA"]}),
+        ("config.json", LLAMA | {"transformers_weights": "other.safetensors"}),
+        ("config.json", LLAMA | {"attribute_map": {"num_hidden_layers": "n"}, "n": 10**8}),
+        ("config.json", LLAMA | {"attribute_map": {"quantization_config": "q"}, "q": {"quant_method": "gptq"}}),
+        ("tokenizer_config.json", {"gguf_file": "../other.gguf"}),
+        ("tokenizer_config.json", {"vocab": "/elsewhere/vocab.json"}),
+        ("tokenizer_config.json", {"merges": "../merges.txt"}),
+        ("tokenizer_config.json", {"init_inputs": ["../vocab.json", "../merges.txt"]}),
     ],
 )
 def test_code_of_its_own_is_refused(tmp_path, file, content):
@@ -109,6 +119,22 @@ def test_sizes_that_no_model_has_are_refused_with_their_value(key, value):
 
 
 @pytest.mark.parametrize(
+    "config",
+    [
+        {"r": 10**7},
+        {"rank_pattern": {"q_proj": 10**7}},
+        {"layer_replication": [[0, 1]] * 300},
+        {"layer_replication": [[0, 10**9]]},
+        {"target_modules": "(.*)*x"},
+        {"exclude_modules": "(a+)+$"},
+        {"alpha_pattern": {"(a|aa){9,}b": 3}},
+    ],
+)
+def test_adapters_beyond_any_known_are_refused(config):
+    assert codes({"adapter_config.json": {"peft_type": "LORA"} | config}) == [("model-size", "adapter_config.json")]
+
+
+@pytest.mark.parametrize(
     "files",
     [
         {"config.json": LLAMA | {"_attn_implementation": "sdpa", "_name_or_path": "meta-llama/Llama-3.1-405B"}},
@@ -123,6 +149,9 @@ def test_sizes_that_no_model_has_are_refused_with_their_value(key, value):
             {"tokenizer_config.json": {"tokenizer_class": name}}
             for name in ("LlamaTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend", "Qwen2Tokenizer", None)
         ),
+        {"adapter_config.json": {"peft_type": "LORA", "r": 512, "target_modules": "^(?!.*vis).*(?:q|k|v)_proj$"}},
+        {"adapter_config.json": {"peft_type": "LORA", "r": 16, "target_modules": "all-linear", "rank_pattern": {}}},
+        {"adapter_config.json": {"peft_type": "LORA", "layer_replication": [[0, 24], [8, 32]], "rank_pattern": None}},
         {"adapter_config.json": {"peft_type": "LORA", "megatron_config": None, "megatron_core": "megatron.core"}},
         {
             "adapter_config.json": {
@@ -130,6 +159,7 @@ def test_sizes_that_no_model_has_are_refused_with_their_value(key, value):
             }
         },
         {"tokenizer.json": {"model": {"vocab": {"auto_map": 5}}}},  # a token is not a key
+        {"tokenizer_config.json": {"init_inputs": [], "vocab_file": "/home/maker/vocab.json", "tokenizer_file": None}},
     ],
 )
 def test_what_published_models_hold_is_accepted(files):
@@ -157,7 +187,7 @@ def test_deep_and_damaged_files_are_typed_errors(tmp_path):
         with pytest.raises(UnsupportedModelError, match="cannot be read"):
             refuse_foreign_code(tmp_path)
     deep = {"auto_map": 1}
-    for _ in range(400):
+    for _ in range(45):  # 100 levels are read
         deep = {"x": [deep]}
     with pytest.raises(UnsupportedModelError, match="auto_map"):  # whoever has read it
         require_no_refusals({"config.json": {"auto_map": deep}}, tmp_path)

@@ -32,7 +32,8 @@ def temporary_storage() -> Iterator[Path]:
 
 
 def _remove_if_abandoned(directory: Path) -> None:
-    lock = os.open(directory, os.O_RDONLY)
+    # /tmp is everybody's: a link could lead to another folder of ours, and opening a pipe would wait for its writer.
+    lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError: its emulator is alive
         if time.time() - directory.stat().st_mtime > _YOUNG_S:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlquarry.errors import UnsupportedModelError
-from sqlquarry.quantization import QuantizationRecipe, compute_dtype, keep_trainable_on_cpu, quiet_transformers
+from sqlquarry.quantization import QuantizationRecipe, compute_dtype, keep_trainable_on_cpu, reading_model
 from sqlquarry.training.shape import weight_files
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ class HollowBase:
 
         self._device, self._recipe, self._held = device, recipe, held
         self._dtype = compute_dtype(device.type)
-        config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
-        with torch.device("meta"), quiet_transformers():
+        with torch.device("meta"), reading_model(directory):
+            config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
             self.model = AutoModelForCausalLM.from_config(
                 config, dtype=self._dtype, attn_implementation=attention, trust_remote_code=False
             )

@@ -18,7 +18,7 @@ from sqlquarry.extras import require
 from sqlquarry.inference import pick_device
 from sqlquarry.metadata import read_object
 from sqlquarry.prompt import Encoded, PromptFormatter
-from sqlquarry.quantization import quiet_transformers
+from sqlquarry.quantization import load_tokenizer, quiet_transformers
 from sqlquarry.text import visible_logger
 from sqlquarry.training.base_model import resolve_base_model
 from sqlquarry.training.card import write_card
@@ -103,12 +103,10 @@ class QLoRAFSDPTrainer:
             TrainingInterruptedError: a signal stopped it; the same call goes on.
         """
         require("train", "QLoRAFSDPTrainer")
-        from transformers import AutoTokenizer
-
         output = Path(output_dir)
         device = pick_device(self.config.device)
         base = resolve_base_model(self.base_model)
-        tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
+        tokenizer = load_tokenizer(base)
         formatter = self.formatter.bind(tokenizer)
         limit = self.config.max_sequence_tokens
         examples = _encode(train, formatter, tokenizer, limit)
@@ -187,10 +185,8 @@ class QLoRAFSDPTrainer:
             ModelError: the base model cannot be used.
         """
         require("train", "QLoRAFSDPTrainer.plan")
-        from transformers import AutoTokenizer
-
         base = resolve_base_model(self.base_model)
-        tokenizer = AutoTokenizer.from_pretrained(base, trust_remote_code=False)
+        tokenizer = load_tokenizer(base)
         return plan_training(
             base,
             self.formatter.bind(tokenizer),

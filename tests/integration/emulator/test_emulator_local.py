@@ -149,6 +149,19 @@ def test_what_a_killed_emulator_left_is_removed_and_what_a_live_one_uses_is_not(
     assert list(storage.iterdir()) == []
 
 
+def test_what_others_leave_in_the_temporary_folder_neither_delays_the_start_nor_is_followed(storage):
+    """/tmp is shared: opening a pipe would wait for its writer, and a link could lead to a folder of this user."""
+    own = storage / "own"
+    own.mkdir()
+    make_old(own)
+    os.mkfifo(storage / "sqlquarry-emulator-pipe")
+    (storage / "sqlquarry-emulator-link").symlink_to(own)
+    start = "from sqlquarry.emulator.storage import temporary_storage as t\nwith t(): pass"
+    environment = os.environ | {"TMPDIR": str(storage)}
+    subprocess.run([sys.executable, "-c", start], env=environment, timeout=20, check=True)
+    assert own.is_dir()
+
+
 def test_a_reset_clears_everything_and_furnishes_the_account_again(exported):
     with clocked(load_model=Parrot, faults=[ModelDeleted()]) as account:
         account.upload(exported)

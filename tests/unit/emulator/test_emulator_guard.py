@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
 import pytest
-from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth, SigV4Auth
+from botocore.auth import HmacV1QueryAuth, S3SigV4Auth, S3SigV4QueryAuth, SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.compat import HTTPHeaders
 from botocore.credentials import Credentials
@@ -274,6 +274,25 @@ def test_the_published_presigned_url_is_good_for_its_day():
     assert (
         status(f"/test.txt?{query}&X-Amz-Expires=9") == status(f"/test.txt?{query}".replace("86400", "999999")) == 403
     )
+
+
+@pytest.mark.parametrize(
+    ("more", "status"),
+    [
+        ("", 200),
+        ("&prefix=a&list-type=2", 200),
+        ("&retention", 403),
+        ("&legal-hold", 403),
+        ("&encryption", 403),
+        ("&Action=CreateRole", 403),
+        ("&x-amz-acl=public-read", 403),
+    ],
+)
+def test_a_url_of_version_2_leads_to_no_other_operation(more, status):
+    """Its signature does not cover every field of the query."""
+    request = AWSRequest("PUT", f"http://{HOST}/bucket/key")
+    HmacV1QueryAuth(Credentials(KEY.id, KEY.secret)).add_auth(request)
+    assert answer(environ_of("PUT", request.url.removeprefix(f"http://{HOST}") + more, {}))[0] == status
 
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": ""}])

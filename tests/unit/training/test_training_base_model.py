@@ -86,7 +86,7 @@ def test_a_gguf_is_converted_without_what_lies_beside_it(tmp_path: Path, monkeyp
     (tmp_path / "evil.py").write_text("")
     (tmp_path / "tokenizer_config.json").write_text('{"auto_map": {"AutoTokenizer": ["evil.T", null]}}')
     (tmp_path / "m.gguf").write_bytes(b"GGUF")
-    monkeypatch.setattr("sqlquarry.training.base_model.check_gguf", bool)
+    monkeypatch.setattr("sqlquarry.training.base_model.check_gguf", lambda _: None)  # it holds no model
     monkeypatch.setattr("sqlquarry.training.base_model._convert", convert)
     assert resolve_base_model(tmp_path / "m.gguf", cache=tmp_path / "cache").parent == tmp_path / "cache"
     assert seen == ["m.gguf"]

@@ -147,8 +147,8 @@ def _check_account(connection: psycopg.Connection[Any], url: str) -> None:
     if rights:
         raise JudgingError(
             f"the account for {shown_url(url)} may do more than read ({', '.join(rights)}), so no generated SQL is run "
-            "with it. Use an account that can only read: CREATE ROLE sql_judge LOGIN PASSWORD '…' IN ROLE "
-            "pg_read_all_data. Or accept the risk with allow_privileged_accounts=True."
+            "with it. Use an account that can only read: CREATE ROLE sql_judge LOGIN PASSWORD '…'; GRANT SELECT ON ALL "
+            "TABLES IN SCHEMA public TO sql_judge. Or accept the risk with allow_privileged_accounts=True."
         )
 
 
