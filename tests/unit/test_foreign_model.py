@@ -189,11 +189,16 @@ def test_deep_and_damaged_files_are_typed_errors(tmp_path):
     deep = {"auto_map": 1}
     for _ in range(45):  # 100 levels are read
         deep = {"x": [deep]}
-    with pytest.raises(UnsupportedModelError, match="auto_map"):  # whoever has read it
-        require_no_refusals({"config.json": {"auto_map": deep}}, tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"auto_map": deep}))
+    with pytest.raises(UnsupportedModelError, match="auto_map"):
+        refuse_foreign_code(tmp_path)
+    for _ in range(400):
+        deep = {"x": [deep]}
     (tmp_path / "config.json").write_text(json.dumps({"auto_map": deep}))
     with pytest.raises(UnsupportedModelError, match="cannot be read"):
         refuse_foreign_code(tmp_path)
+    with pytest.raises(UnsupportedModelError, match="auto_map"):  # whoever has read it
+        require_no_refusals({"config.json": {"auto_map": deep}}, tmp_path)
 
 
 def test_an_adapter_beside_a_model_and_foreign_quantisation_are_refused(tmp_path):
