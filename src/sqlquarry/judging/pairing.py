@@ -24,7 +24,9 @@ def _cell_classes(values: Iterable[Hashable], comparison: Comparison) -> dict[An
     joined = [False] * len(numbers)  # joined[i]: the numbers i and i + 1 share a class
     done = 0
     for number in numbers:
-        if isinstance(number, INEXACT) and math.isfinite(number) and (reach := comparison.reach(number)):
+        if number in (math.inf, -math.inf):
+            continue
+        if isinstance(number, INEXACT) and (reach := comparison.reach(number)):
             # Twice: the partner may be the larger one, and none may be missed by rounding.
             low, high = _around(number, 2 * reach)
             last = bisect_right(numbers, high) - 1
