@@ -177,7 +177,7 @@ def _left_over(
 def _counted_but_for_noise(
     gold: list[tuple[Any, ...]], predicted: list[tuple[Any, ...]], places: Sequence[int], comparison: Comparison
 ) -> bool:
-    """The same with floats cut to so many bits that equal ones are within the tolerance; then the few that remain."""
+    """Count again with floats cut to fewer bits, so that equal ones are within the tolerance; then pair the rest."""
     if comparison.relative_tolerance <= 2**-52 or comparison.decimals is not None:
         return False
     scale = 2.0 ** math.ceil(1 - math.log2(comparison.relative_tolerance))

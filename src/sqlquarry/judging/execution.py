@@ -19,7 +19,7 @@ from sqlquarry.judging.cells import STRICT, Comparison
 from sqlquarry.judging.comparison import Names, choice_matches, columns_by_name, rows_match
 from sqlquarry.judging.databases import DatabaseSource, NamedDatabases
 from sqlquarry.judging.engines import engine_of
-from sqlquarry.judging.ordering import around_order_keys, cut_of, is_ordered, tied_places, with_order_keys
+from sqlquarry.judging.ordering import around_order_keys, is_ordered, limit_of, tied_places, with_order_keys
 from sqlquarry.judging.quoting import quoted_columns, with_brackets
 from sqlquarry.judging.sandbox import Failure, Limits, Permissions, Rows, Sandbox
 from sqlquarry.judging.storable import storable
@@ -258,7 +258,7 @@ class ExecutionGrader:
 
     def _choice(self, database: Path | str, sql: str, result: Rows, dialect: str) -> _Choice | None:
         """Among which rows a LIMIT chose; None if it left none that tie with those that it kept, or that is unknown."""
-        cut = cut_of(sql, dialect)
+        cut = limit_of(sql, dialect)
         whole = self._run(database, cut.sql) if cut and result.rows else None
         if cut is None or not isinstance(whole, Rows) or len(whole.rows) <= len(result.rows):
             return None

@@ -38,7 +38,7 @@ class KeyedQuery(NamedTuple):
     keys: int
 
 
-class Cut(NamedTuple):
+class Limited(NamedTuple):
     """A top-level LIMIT: the query without it, and how many of its rows are skipped."""
 
     sql: str
@@ -101,7 +101,7 @@ def around_order_keys(sql: str, names: Sequence[str], dialect: str = "sqlite") -
     )
 
 
-def cut_of(sql: str, dialect: str = "sqlite") -> Cut | None:
+def limit_of(sql: str, dialect: str = "sqlite") -> Limited | None:
     """The top-level LIMIT or FETCH of a query; None if it has none, or an OFFSET that is not a plain number."""
     found, tree = _read(sql, dialect)
     top = _top_level(found)
@@ -111,7 +111,7 @@ def cut_of(sql: str, dialect: str = "sqlite") -> Cut | None:
     offset = tree.args["offset"].expression if tree.args.get("offset") else None
     if offset is not None and not (offset.key == "literal" and offset.name.isdigit()):
         return None
-    return Cut(sql[found[0].start : cut.start].rstrip(), int(offset.name) if offset is not None else 0)
+    return Limited(sql[found[0].start : cut.start].rstrip(), int(offset.name) if offset is not None else 0)
 
 
 def tied_places(rows: Sequence[Sequence[Any]], keys: int) -> list[int]:

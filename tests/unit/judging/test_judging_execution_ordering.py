@@ -2,7 +2,7 @@
 
 import pytest
 
-from sqlquarry.judging.ordering import around_order_keys, cut_of, is_ordered, tied_places, with_order_keys
+from sqlquarry.judging.ordering import around_order_keys, is_ordered, limit_of, tied_places, with_order_keys
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_keys_are_found_among_the_columns_of_the_result(sql, names, want):
     ],
 )
 def test_where_a_limit_cuts(sql, want):
-    assert cut_of(sql) == want
+    assert limit_of(sql) == want
 
 
 def test_rows_with_the_same_keys_share_a_place():
@@ -170,5 +170,5 @@ def test_keys_without_a_name_are_not_ranked(key):
 
 def test_rows_that_fetch_first_keeps_are_a_cut():
     query = "SELECT a FROM t ORDER BY b"
-    assert cut_of(f"{query} OFFSET 2 ROWS FETCH FIRST 3 ROWS ONLY", "postgres") == (query, 2)
-    assert cut_of(f"({query} LIMIT 3)", "postgres") == (query, 0)
+    assert limit_of(f"{query} OFFSET 2 ROWS FETCH FIRST 3 ROWS ONLY", "postgres") == (query, 2)
+    assert limit_of(f"({query} LIMIT 3)", "postgres") == (query, 0)

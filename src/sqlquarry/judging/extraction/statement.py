@@ -239,7 +239,7 @@ def _literal(quote: str, *, backslash: bool = False, before: str = "") -> str:
 
 
 def _without_prose(sql: str, parser: Parser, *, in_sentence: bool = False) -> str:
-    """Cut off prose: from a paragraph that is no clause, or from the place where the parser stumbles back to one.
+    """Cut off prose: from the first paragraph of prose, or from the last boundary before the parser's error.
 
     Args:
         sql: a statement and what follows it.
