@@ -86,7 +86,7 @@ class Comparison:
         return self.decimals is not None and abs(a - b) <= 0.5 * 10.0**-self.decimals * (1 + _NOISE)
 
     def _near_decimal(self, a: Any, b: Any) -> bool:
-        if math.isinf(a) or math.isinf(b):
+        if any(isinstance(number, float) and math.isinf(number) for number in (a, b)):
             return False
         distance = abs(Fraction(a) - Fraction(b))
         if self.decimals is not None and distance <= Fraction(1, 2 * 10**self.decimals) * Fraction(1 + _NOISE):

@@ -16,10 +16,10 @@ from sqlquarry.artifacts import Judgement, Record, Verdict
 from sqlquarry.errors import JudgingError
 from sqlquarry.extras import require
 from sqlquarry.judging.cells import STRICT, Comparison
-from sqlquarry.judging.comparison import choice_matches, columns_by_name, rows_match
+from sqlquarry.judging.comparison import Names, choice_matches, columns_by_name, rows_match
 from sqlquarry.judging.databases import DatabaseSource, NamedDatabases
 from sqlquarry.judging.engines import engine_of
-from sqlquarry.judging.ordering import is_ordered, key_columns, limit_of, tied, tied_places, with_order_keys
+from sqlquarry.judging.ordering import around_order_keys, is_ordered, limit_of, tied_places, with_order_keys
 from sqlquarry.judging.quoting import quoted_columns, with_brackets
 from sqlquarry.judging.sandbox import Failure, Limits, Permissions, Rows, Sandbox
 from sqlquarry.judging.storable import storable
@@ -30,14 +30,18 @@ _CACHED_GOLDS = 2048
 _ROUNDED_DECIMALS = 6
 
 
-Names = tuple[Sequence[str], Sequence[str]]  # of the gold's and the prediction's columns
-
-
 class _Choice(NamedTuple):
-    """The rows that a LIMIT could have kept, each with its place, and the places of those it kept."""
+    """Among which rows a LIMIT chose.
+
+    Args:
+        candidates: the rows that it could have kept, each with its place.
+        places: of the rows that it kept.
+        is_certain: False if it cannot be told which rows tie; all have the same place then.
+    """
 
     candidates: list[tuple[int, tuple[Any, ...]]]
     places: list[int]
+    is_certain: bool
 
 
 class _Gold(NamedTuple):
@@ -68,7 +72,7 @@ class ExecutionGrader:
     Rows are compared with `results_equal`; if both queries name their columns the same, by these names. The order of
     rows counts only if the gold SQL has a top-level ORDER BY, and rows that tie in its keys may then come in any order.
     If the database cannot say which rows tie, other orders are unjudged. Where the gold's LIMIT cuts through rows that
-    tie, any choice of them is right.
+    tie, any choice of them is right; without ORDER BY, or if it is unknown which rows tie, another choice is unjudged.
 
     Where a record has several golds, one and the same of them must agree on all databases; golds that fail on one do
     not count. A record without gold or database, or of which no gold runs, is unjudged, and so is one whose server
@@ -238,43 +242,45 @@ class ExecutionGrader:
             return result
         engine = engine_of(database)
         note = self._text_for_a_column(database, sql) if engine.dialect == "sqlite" else ""
+        choice = cache(partial(self._choice, database, sql, result, engine.dialect))
         if not is_ordered(sql, engine.dialect):
-            return _Gold(result, False, lambda: [0] * len(result.rows), lambda: None, note)
+            return _Gold(result, False, lambda: [0] * len(result.rows), choice, note)
         places = cache(partial(self._places, database, sql, result, engine.dialect))
-        choice = cache(partial(self._choice_at_limit, database, sql, result, engine.dialect))
         return _Gold(result, True, places, choice, note)
 
     def _places(self, database: Path | str, sql: str, result: Rows, dialect: str) -> list[int] | None:
         """The place of each row; rows that tie share one. None if that cannot be told."""
-        keyed = with_order_keys(sql, dialect)
-        ranked = self._run(database, keyed.sql) if keyed else None
-        # The rank may have changed the rows (a LIMIT kept others that tie), or not be one that the database knows.
-        if keyed and isinstance(ranked, Rows):
-            places = tied_places(ranked.rows, keyed.keys)
-            if Counter(row[: -keyed.keys] for row in ranked.rows) == Counter(result.rows):
-                return places
-        columns = key_columns(sql, result.columns, dialect)
-        return tied([[row[i] for i in columns] for row in result.rows]) if columns is not None else None
+        places = self._ranked(database, sql, result, dialect)
+        if places is not None:
+            return places
+        # The rank may have made a LIMIT keep other rows that tie.
+        choice = self._choice(database, sql, result, dialect)
+        return choice.places if choice and choice.is_certain else None
 
-    def _choice_at_limit(self, database: Path | str, sql: str, result: Rows, dialect: str) -> _Choice | None:
-        """Among which rows the LIMIT chose; None if the last one that it kept does not tie with one that it left."""
+    def _ranked(self, database: Path | str, sql: str, result: Rows, dialect: str) -> list[int] | None:
+        for keyed in (with_order_keys(sql, dialect), around_order_keys(sql, result.columns, dialect)):
+            ranked = self._run(database, keyed.sql) if keyed else None
+            if keyed and isinstance(ranked, Rows):
+                places = tied_places(ranked.rows, keyed.keys)
+                rows = [row[: -keyed.keys] for row in ranked.rows]
+                # Else the rank has changed the rows, or is not the query's own order.
+                if Counter(zip(places, rows, strict=True)) == Counter(zip(places, result.rows, strict=False)):
+                    return places
+        return None
+
+    def _choice(self, database: Path | str, sql: str, result: Rows, dialect: str) -> _Choice | None:
+        """Among which rows a LIMIT chose; None if it left none that tie with those that it kept, or that is unknown."""
         cut = limit_of(sql, dialect)
-        if cut is None or len(result.rows) != cut.limit or not result.rows:
+        whole = self._run(database, cut.sql) if cut and result.rows else None
+        if cut is None or not isinstance(whole, Rows) or len(whole.rows) <= len(result.rows):
             return None
-        keyed = with_order_keys(cut.sql, dialect)
-        whole = self._run(database, keyed.sql if keyed else cut.sql)
-        if isinstance(whole, Failure):
-            return None
-        if keyed:
-            places, rows = tied_places(whole.rows, keyed.keys), [row[: -keyed.keys] for row in whole.rows]
-        else:
-            columns = key_columns(sql, result.columns, dialect)
-            if columns is None:
-                return None
-            places, rows = tied([[row[i] for i in columns] for row in whole.rows]), whole.rows
-        kept = places[cut.offset : cut.offset + cut.limit]
-        found = [(place, row) for place, row in zip(places, rows, strict=True) if kept[0] <= place <= kept[-1]]
-        return _Choice(found, kept) if len(found) > len(kept) == len(result.rows) else None
+        places = self._ranked(database, cut.sql, whole, dialect) if is_ordered(sql, dialect) else None
+        if places is not None:
+            found = list(zip(places, whole.rows, strict=True))
+            kept = places[cut.offset : cut.offset + len(result.rows)]
+            if Counter(zip(kept, result.rows, strict=False)) <= Counter(found):
+                return _Choice([pair for pair in found if kept[0] <= pair[0] <= kept[-1]], kept, is_certain=True)
+        return _Choice([(0, row) for row in whole.rows], [0] * len(result.rows), is_certain=False)
 
     def _text_for_a_column(self, database: Path | str, sql: str) -> str:
         """A note on double-quoted names that SQLite takes for text, where text makes no sense: AVG("totl")."""
@@ -312,7 +318,16 @@ class ExecutionGrader:
         ):
             return "unjudged", "the same rows in another order, and the gold SQL does not show which of them tie"
         choice = gold.choice() if len(expected.rows) == len(predicted.rows) else None
-        if choice and choice_matches(choice.candidates, choice.places, predicted.rows, self.comparison, names):
+        if (
+            choice
+            and len(choice.candidates) > len(choice.places)
+            and choice_matches(choice.candidates, choice.places, predicted.rows, self.comparison, names)
+        ):
+            if not choice.is_certain:
+                return (
+                    "unjudged",
+                    "other rows than the gold's LIMIT kept, and its ORDER BY does not show which of them tie",
+                )
             return "correct", f"another choice of {len(choice.candidates):,} rows that tie at the gold's LIMIT"
         return "wrong", self._difference(gold, expected, predicted)
 

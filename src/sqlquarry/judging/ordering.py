@@ -8,21 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlquarry.judging.parsing import Token, parse, tokens
 
+if TYPE_CHECKING:
+    from sqlglot.expressions import Query
+
 _SET_OPERATIONS = {"UNION", "INTERSECT", "EXCEPT"}
-_AFTER_KEYS = {"LIMIT", "OFFSET", "FETCH", "FOR"}
+_CUTS = {"LIMIT", "OFFSET", "FETCH"}
+_AFTER_KEYS = _CUTS | {"FOR"}
 _AFTER_COLUMNS = {"FROM", "WHERE", "GROUP BY", "HAVING", "WINDOW", "ORDER BY"}
-_DIRECTIONS = {"ASC", "DESC", "NULLS", "FIRST", "LAST"}
 
 
 def is_ordered(sql: str, dialect: str = "sqlite") -> bool:
     """Whether a query has a top-level ORDER BY, so that the order of its rows is part of the answer."""
     if "order" not in sql.lower():  # most queries need no tokens
         return False
-    return any(_word(token) == "ORDER BY" for token in _top_level(tokens(sql, dialect) or ()))
+    top = _top_level(_within_brackets(tokens(sql, dialect) or []))
+    # A comment between the two words makes two tokens of them.
+    split = any((a.text.upper(), b.text.upper()) == ("ORDER", "BY") for a, b in pairwise(top))
+    return split or "ORDER BY" in _words(top)
 
 
 class KeyedQuery(NamedTuple):
@@ -33,18 +39,17 @@ class KeyedQuery(NamedTuple):
 
 
 class Limited(NamedTuple):
-    """A top-level LIMIT: the query without it, and which of the query's rows it keeps."""
+    """A top-level LIMIT: the query without it, and how many of its rows are skipped."""
 
     sql: str
     offset: int
-    limit: int
 
 
 def with_order_keys(sql: str, dialect: str = "sqlite") -> KeyedQuery | None:
     """Append the rank of each row in ORDER BY to the columns of a plain SELECT, so that ties can be seen.
 
-    None for set operations, for DISTINCT if not all keys are among the columns (a rank would make more rows), and for
-    keys that name a column behind a star by its number.
+    None for set operations, for DISTINCT if not all keys are among the columns (a rank would make more rows), for keys
+    that name a column behind a star by its number, and for keys without any name, which mean different things.
     """
     clauses = _clauses(sql, dialect)
     if clauses is None or clauses.columns is None or not clauses.terms:
@@ -55,16 +60,18 @@ def with_order_keys(sql: str, dialect: str = "sqlite") -> KeyedQuery | None:
         if term.key.isdigit() and (place is None or any(column.name == "*" for column in clauses.columns[: place + 1])):
             return None
         in_columns = place is not None or term.key in [column.text for column in clauses.columns]
-        if clauses.distinct and not in_columns:
+        if (clauses.distinct and not in_columns) or (place is None and not term.has_name):
             return None
-        key = term.key if place is None else f"({clauses.columns[place].text})"
-        terms.append(f"{key} {term.direction}".rstrip())
+        terms.append(term.on(term.key if place is None else f"({clauses.columns[place].text})"))
     rank = f", DENSE_RANK() OVER (ORDER BY {', '.join(terms)})"
-    return KeyedQuery(sql[: clauses.columns_end] + rank + sql[clauses.columns_end :], 1)
+    return KeyedQuery(sql[: clauses.columns_end] + rank + sql[clauses.columns_end : clauses.end], 1)
 
 
-def key_columns(sql: str, names: Sequence[str], dialect: str = "sqlite") -> list[int] | None:
-    """The places of the ORDER BY keys among the columns of the result; None if one is not there or in doubt.
+def around_order_keys(sql: str, names: Sequence[str], dialect: str = "sqlite") -> KeyedQuery | None:
+    """Put a query around this one that appends the rank of each row, for any query that orders by its own columns.
+
+    Columns keep the collation that they have in the query. None if a key is not the number or name of a column, or if
+    two columns have its name.
 
     Args:
         sql: the query.
@@ -74,31 +81,37 @@ def key_columns(sql: str, names: Sequence[str], dialect: str = "sqlite") -> list
     clauses = _clauses(sql, dialect)
     if clauses is None or not clauses.terms:
         return None
-    places = []
+    terms = []
     folded = [name.casefold() for name in names]
     for term in clauses.terms:
         if term.key.isdigit() and 1 <= int(term.key) <= len(names):
-            places.append(int(term.key) - 1)
+            place = int(term.key)
         elif folded.count(term.name) == 1:
-            places.append(folded.index(term.name))
+            place = folded.index(term.name) + 1
         else:
             return None
-    return places
+        terms.append(term.on(f"c{place}"))
+    columns = ", ".join(f"c{place}" for place in range(1, len(names) + 1))
+    rank = f"DENSE_RANK() OVER (ORDER BY {', '.join(terms)})"
+    query = sql[clauses.start : clauses.end]
+    return KeyedQuery(
+        f"WITH sqlquarry_gold({columns}) AS ({query}\n) SELECT {columns}, {rank} FROM sqlquarry_gold "
+        f"ORDER BY {len(names) + 1}",
+        1,
+    )
 
 
 def limit_of(sql: str, dialect: str = "sqlite") -> Limited | None:
-    """The top-level LIMIT of an ordered query; None if it has none, or not one of plain numbers."""
-    clauses = _clauses(sql, dialect)
-    if clauses is None or not clauses.terms or clauses.limit is None:
+    """The top-level LIMIT or FETCH of a query; None if it has none, or an OFFSET that is not a plain number."""
+    found, tree = _read(sql, dialect)
+    top = _top_level(found)
+    cut = next((token for token, word in zip(top, _words(top), strict=True) if word in _CUTS), None)
+    if cut is None or tree is None or not (tree.args.get("limit") or tree.args.get("offset")):
         return None
-    tree = parse(sql, dialect)
-    limit = tree.args.get("limit") if tree is not None else None
-    offset = tree.args.get("offset") if tree is not None else None
-    count = limit.expression if limit is not None and limit.key == "limit" else None
-    skipped = offset.expression if offset is not None else None
-    if count is None or not all(part.key == "literal" and part.name.isdigit() for part in (count, skipped) if part):
+    offset = tree.args["offset"].expression if tree.args.get("offset") else None
+    if offset is not None and not (offset.key == "literal" and offset.name.isdigit()):
         return None
-    return Limited(sql[: clauses.limit].rstrip(), int(skipped.name) if skipped is not None else 0, int(count.name))
+    return Limited(sql[found[0].start : cut.start].rstrip(), int(offset.name) if offset is not None else 0)
 
 
 def tied_places(rows: Sequence[Sequence[Any]], keys: int) -> list[int]:
@@ -118,11 +131,23 @@ def tied(keys: Sequence[Any]) -> list[int]:
 
 
 class _Term(NamedTuple):
-    """One key of ORDER BY: its text, its direction, and its name (in small letters) if it is a plain name."""
+    """One key of ORDER BY.
+
+    Args:
+        key: its text.
+        suffix: its collation, if that may follow any key, and its direction.
+        name: in small letters, if it is a plain name.
+        has_name: it is more than numbers and signs.
+    """
 
     key: str
-    direction: str
+    suffix: str
     name: str
+    has_name: bool
+
+    def on(self, key: str) -> str:
+        """The same order by another key."""
+        return f"{key} {self.suffix}".rstrip()
 
 
 class _Column(NamedTuple):
@@ -136,31 +161,33 @@ class _Clauses(NamedTuple):
     """Where the parts of an ordered query are; `columns` is None for set operations."""
 
     terms: list[_Term]
-    columns: list[_Column] | None
-    columns_end: int
-    distinct: bool
+    start: int
+    end: int
     limit: int | None
+    columns: list[_Column] | None = None
+    columns_end: int = 0
+    distinct: bool = False
 
 
 def _clauses(sql: str, dialect: str) -> _Clauses | None:
     from sqlglot import expressions as exp
 
-    found = tokens(sql, dialect)
-    tree = parse(sql, dialect)
-    if not found or not isinstance(tree, exp.Query):
+    found, tree = _read(sql, dialect)
+    if not found or tree is None:
         return None
     top = _top_level(found)
-    words = [_word(token) for token in top]
+    words = _words(top)
     if "ORDER BY" not in words:
         return None
     order = words.index("ORDER BY")
     end = next((i for i in range(order + 1, len(words)) if words[i] in _AFTER_KEYS), len(words))
     limit = top[end].start if end < len(top) else None
     inside = [token for token in found if token.start >= top[order].end and (limit is None or token.end <= limit)]
-    terms = [_term(sql, term) for term in _split(inside)]
+    terms = [_term(sql, term, dialect) for term in _split(inside)]
+    clauses = _Clauses(terms, found[0].start, found[-1].end, limit)
     selects = [i for i in range(order) if words[i] == "SELECT"]
     if not selects or not isinstance(tree, exp.Select) or _SET_OPERATIONS & set(words[:order]):
-        return _Clauses(terms, None, 0, distinct=False, limit=limit)
+        return clauses
     select = selects[-1]
     after = next(i for i in range(select + 1, order + 1) if words[i] in _AFTER_COLUMNS)
     distinct = words[select + 1] == "DISTINCT"
@@ -170,12 +197,35 @@ def _clauses(sql: str, dialect: str) -> _Clauses | None:
     columns = [_column(sql, part, column.alias) for part, column in zip(parts, tree.selects, strict=False)]
     only = tree.args.get("distinct")
     if len(parts) != len(tree.selects) or (only and only.args.get("on")):
-        return _Clauses(terms, None, 0, distinct=distinct, limit=limit)
-    return _Clauses(terms, columns, items[-1].end, distinct, limit)
+        return clauses
+    return clauses._replace(columns=columns, columns_end=items[-1].end, distinct=distinct)
+
+
+def _read(sql: str, dialect: str) -> tuple[list[Token], Query | None]:
+    """The tokens and the tree of a query, without brackets around all of it."""
+    from sqlglot import expressions as exp
+
+    tree = parse(sql, dialect)
+    while isinstance(tree, exp.Subquery) and not any(tree.args.get(part) for part in ("order", "limit", "offset")):
+        tree = tree.this
+    return _within_brackets(tokens(sql, dialect) or []), tree if isinstance(tree, exp.Query) else None
+
+
+def _words(found: Sequence[Token]) -> list[str]:
+    """The keywords in capitals, "" for other tokens: also for t.offset, a column."""
+    before = ("", *(token.text for token in found))
+    return [_word(token) if last != "." else "" for last, token in zip(before, found, strict=False)]
 
 
 def _word(token: Token) -> str:
     return " ".join(token.text.upper().split()) if token.kind == "word" and token.any_case else ""
+
+
+def _within_brackets(found: list[Token]) -> list[Token]:
+    """The tokens without brackets around all of them."""
+    while len(found) > 2 and found[0].text == "(" and [token.start for token in _top_level(found)] == [found[0].start]:
+        found = found[1:-1]
+    return found
 
 
 def _top_level(found: Sequence[Token]) -> list[Token]:
@@ -205,13 +255,25 @@ def _split(found: Sequence[Token]) -> list[list[Token]]:
     return [part for part in parts if part]
 
 
-def _term(sql: str, found: list[Token]) -> _Term:
+def _term(sql: str, found: list[Token], dialect: str) -> _Term:
+    has_name = any(token.kind.endswith("STRING") or token.text[:1].isalpha() for token in found)
+    words = [sql[token.start : token.end].upper() for token in found]
     end = len(found)
-    while end > 1 and found[end - 1].text.upper() in _DIRECTIONS:
+    if words[end - 2 : end - 1] == ["NULLS"] and words[end - 1] in ("FIRST", "LAST"):
+        end -= 2
+    if end > 1 and words[end - 1] in ("ASC", "DESC") and words[end - 2] != ".":
         end -= 1
-    name = found[0].text.casefold() if end == 1 and found[0].kind == "word" else ""
     direction = sql[found[end].start : found[-1].end] if end < len(found) else ""
-    return _Term(sql[found[0].start : found[end - 1].end], direction, name)
+    # Brackets do not make an expression of a number or name, nor does a collation on SQLite (resolve.c).
+    plain, collation = _within_brackets(found[:end]), ""
+    if dialect == "sqlite" and len(plain) > 2 and plain[-2].text.upper() == "COLLATE":
+        collation = sql[plain[-2].start : plain[-1].end]
+        plain = _within_brackets(plain[:-2])
+    if len(plain) == 1:
+        name = plain[0].text.casefold() if plain[0].kind == "word" else ""
+        key = sql[plain[0].start : plain[0].end]
+        return _Term(key, f"{collation} {direction}".strip(), name, has_name=has_name)
+    return _Term(sql[found[0].start : found[end - 1].end], direction, "", has_name=has_name)
 
 
 def _column(sql: str, found: list[Token], alias: str) -> _Column:

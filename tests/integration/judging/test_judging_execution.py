@@ -199,7 +199,8 @@ def test_a_process_that_does_not_start_is_an_error_not_a_verdict(database, sandb
         ("SELECT count(*) FROM item", "SELECT '1000'", "wrong", "another row"),
         ("SELECT id FROM item", "SELECT id, name FROM item", "wrong", "2 columns instead of 1"),
         ("SELECT id FROM item", "SELECT id FROM item LIMIT 5", "wrong", "5 rows instead of 1,000"),
-        ("SELECT id FROM item LIMIT 2", "SELECT id + 1 FROM item LIMIT 2", "wrong", "1 of 2 rows differ"),
+        ("SELECT id FROM item LIMIT 2", "SELECT id - 1 FROM item LIMIT 2", "wrong", "1 of 2 rows differ"),
+        ("SELECT id FROM item LIMIT 2", "SELECT id + 1 FROM item LIMIT 2", "unjudged", "LIMIT kept"),
         ("SELECT id FROM item", "SELECT nope FROM item", "wrong", "the query fails: no such column: nope"),
         ("SELECT id FROM item", "", "wrong", "no SQL"),
         ("SELECT nope FROM item", "SELECT id FROM item", "unjudged", "gold SQL fails: no such column"),
@@ -286,6 +287,40 @@ def test_ties_in_order_by_may_come_in_any_order(grader, gold, predicted, verdict
         (
             "SELECT id, price FROM item ORDER BY 2, id LIMIT 1",
             "SELECT max(id), price FROM item WHERE price < 1",
+            "wrong",
+        ),
+        # The rank of a window function, columns behind a star, a set operation, and limits that are not plain numbers.
+        (
+            "SELECT id, rank() OVER (ORDER BY price) AS r FROM item ORDER BY r LIMIT 2",
+            "SELECT id, 1 FROM item WHERE price < 1 ORDER BY id DESC LIMIT 2",
+            "correct",
+        ),
+        (
+            "SELECT * FROM item ORDER BY 3 LIMIT 2",
+            "SELECT * FROM item WHERE price < 1 ORDER BY 1 DESC LIMIT 2",
+            "correct",
+        ),
+        (
+            "SELECT name, price FROM item UNION SELECT name, price FROM item ORDER BY 2 LIMIT 1",
+            "SELECT name, price FROM item WHERE price < 1 ORDER BY id DESC LIMIT 1",
+            "correct",
+        ),
+        ("SELECT id FROM item ORDER BY price LIMIT 1 + 1", "SELECT id FROM item WHERE id IN (6, 9)", "correct"),
+        (
+            "SELECT id FROM item ORDER BY price LIMIT -1 OFFSET 1",
+            "SELECT id FROM item WHERE id <> 6 ORDER BY price",
+            "correct",
+        ),
+        ("SELECT id FROM item ORDER BY price LIMIT 1 + 1", "SELECT id FROM item WHERE id IN (6, 7)", "wrong"),
+        # Five columns under other names, in another order.
+        (
+            "SELECT id, name, price, id * 2, 'x' FROM item ORDER BY price LIMIT 2",
+            "SELECT 'x' AS a, price AS b, id * 2 AS c, id AS d, name AS e FROM item WHERE id IN (9, 12)",
+            "correct",
+        ),
+        (
+            "SELECT id, name, price, id * 2, 'x' FROM item ORDER BY price LIMIT 2",
+            "SELECT 'x' AS a, price AS b, id * 3 AS c, id AS d, name AS e FROM item WHERE id IN (9, 12)",
             "wrong",
         ),
         # All 334 of 1.1 must be there, and those of 0.1 that the LIMIT reaches back to.

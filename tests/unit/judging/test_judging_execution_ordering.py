@@ -2,7 +2,7 @@
 
 import pytest
 
-from sqlquarry.judging.ordering import is_ordered, key_columns, limit_of, tied_places, with_order_keys
+from sqlquarry.judging.ordering import around_order_keys, is_ordered, limit_of, tied_places, with_order_keys
 
 
 @pytest.mark.parametrize(
@@ -85,30 +85,38 @@ def test_the_rank_is_appended_where_that_is_simple(sql, dialect, want):
 @pytest.mark.parametrize(
     ("sql", "names", "want"),
     [
-        ("SELECT * FROM t ORDER BY 2, a", ["a", "b"], [1, 0]),
-        ("SELECT a FROM t UNION SELECT b FROM u ORDER BY A DESC", ["a"], [0]),
+        ("SELECT * FROM t ORDER BY 2, a", ["a", "b"], "c2, c1"),
+        ("SELECT a FROM t UNION SELECT b FROM u ORDER BY A DESC", ["a"], "c1 DESC"),
+        (
+            "SELECT * FROM t ORDER BY (2) COLLATE NOCASE, (a) NULLS LAST -- ;",
+            ["a", "b"],
+            "c2 COLLATE NOCASE, c1 NULLS LAST",
+        ),
         ("SELECT * FROM t JOIN u ORDER BY a", ["a", "a"], None),
         ("SELECT * FROM t ORDER BY a + 1", ["a"], None),
         ("SELECT * FROM t ORDER BY 3", ["a"], None),
     ],
 )
 def test_keys_are_found_among_the_columns_of_the_result(sql, names, want):
-    assert key_columns(sql, names) == want
+    found = around_order_keys(sql, names)
+    assert (found and found.sql.partition("OVER (ORDER BY ")[2].partition(") FROM")[0]) == want
 
 
 @pytest.mark.parametrize(
     ("sql", "want"),
     [
-        ("SELECT a FROM t ORDER BY b LIMIT 3", ("SELECT a FROM t ORDER BY b", 0, 3)),
-        ("SELECT a FROM t ORDER BY b LIMIT 2, 3", ("SELECT a FROM t ORDER BY b", 2, 3)),
-        ("SELECT a FROM t ORDER BY b LIMIT 3 OFFSET 4", ("SELECT a FROM t ORDER BY b", 4, 3)),
+        ("SELECT a FROM t ORDER BY b LIMIT 3", ("SELECT a FROM t ORDER BY b", 0)),
+        ("SELECT a FROM t ORDER BY b LIMIT 2, 3", ("SELECT a FROM t ORDER BY b", 2)),
+        ("SELECT a FROM t ORDER BY b LIMIT 3 OFFSET 4", ("SELECT a FROM t ORDER BY b", 4)),
         (
             "SELECT a FROM t UNION SELECT b FROM t ORDER BY 1 LIMIT 3",
-            ("SELECT a FROM t UNION SELECT b FROM t ORDER BY 1", 0, 3),
+            ("SELECT a FROM t UNION SELECT b FROM t ORDER BY 1", 0),
         ),
+        ("SELECT a FROM t ORDER BY b LIMIT 1 + 1", ("SELECT a FROM t ORDER BY b", 0)),
+        ("SELECT a FROM t ORDER BY b LIMIT -1 OFFSET 2", ("SELECT a FROM t ORDER BY b", 2)),
+        ("SELECT a FROM t LIMIT 3", ("SELECT a FROM t", 0)),
+        ("SELECT a FROM t ORDER BY b LIMIT 3 OFFSET 1 + 1", None),
         ("SELECT a FROM t ORDER BY (SELECT b FROM u LIMIT 1)", None),
-        ("SELECT a FROM t ORDER BY b LIMIT 1 + 1", None),
-        ("SELECT a FROM t LIMIT 3", None),
         ("SELECT a FROM t ORDER BY b", None),
     ],
 )
@@ -118,3 +126,49 @@ def test_where_a_limit_cuts(sql, want):
 
 def test_rows_with_the_same_keys_share_a_place():
     assert tied_places([("x", 1, 2), ("y", 1, 2), ("z", 1, 3), ("x", 2, 3)], 2) == [0, 0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("sql", "dialect", "want"),
+    [
+        ("(SELECT a FROM t ORDER BY a)", "duckdb", True),
+        ("((SELECT a FROM t) ORDER BY a)", "postgres", True),
+        ("(SELECT a FROM t ORDER BY a) UNION (SELECT b FROM t)", "postgres", False),
+        ("SELECT a FROM t ORDER /* by */ BY a", "sqlite", True),
+    ],
+)
+def test_brackets_and_comments_do_not_hide_an_order(sql, dialect, want):
+    assert is_ordered(sql, dialect) is want
+
+
+@pytest.mark.parametrize(
+    ("sql", "dialect", "key"),
+    [
+        # What SQLite reads as a column's number or alias (resolve.c): brackets and a collation change nothing.
+        ("SELECT a, b AS c FROM t ORDER BY (2) DESC", "sqlite", "(b) DESC"),
+        ("SELECT a, b AS c FROM t ORDER BY 2 COLLATE NOCASE", "sqlite", "(b) COLLATE NOCASE"),
+        ("SELECT a, b AS c FROM t ORDER BY ((c) COLLATE RTRIM) ASC", "sqlite", "(b) COLLATE RTRIM ASC"),
+        ("SELECT a, b AS c FROM t ORDER BY (c) NULLS LAST", "postgres", "(b) NULLS LAST"),
+        # Columns that are called like a direction or a clause.
+        ("SELECT a FROM t ORDER BY t.last", "sqlite", "t.last"),
+        ("SELECT a FROM t ORDER BY t.first DESC NULLS LAST, b", "sqlite", "t.first DESC NULLS LAST, b"),
+        ('SELECT a FROM t ORDER BY t."desc"', "sqlite", 't."desc"'),
+        ("SELECT a FROM t ORDER BY t.offset, a", "sqlite", "t.offset, a"),
+        ("(SELECT a FROM t ORDER BY b)", "duckdb", "b"),
+    ],
+)
+def test_keys_mean_what_the_database_takes_them_for(sql, dialect, key):
+    found = with_order_keys(sql, dialect)
+    assert found is not None
+    assert f", DENSE_RANK() OVER (ORDER BY {key}) FROM" in found.sql
+
+
+@pytest.mark.parametrize("key", ["+2", "1 + 1", "-1"])
+def test_keys_without_a_name_are_not_ranked(key):
+    assert with_order_keys(f"SELECT a, b FROM t ORDER BY {key}") is None
+
+
+def test_rows_that_fetch_first_keeps_are_a_cut():
+    query = "SELECT a FROM t ORDER BY b"
+    assert limit_of(f"{query} OFFSET 2 ROWS FETCH FIRST 3 ROWS ONLY", "postgres") == (query, 2)
+    assert limit_of(f"({query} LIMIT 3)", "postgres") == (query, 0)

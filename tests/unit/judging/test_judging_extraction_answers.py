@@ -45,6 +45,10 @@ PROSE = [
     "Cette requête renvoie les villes.",
     "这个查询返回城市。",
     "Done!",
+    "(3 rows)",
+    "P.S. rent needs an index",
+    "✅ It works",
+    "#",
 ]
 
 
@@ -97,6 +101,19 @@ WRAPPED = [
     "```sql\nCREATE TABLE shops (city TEXT, rent INT)\n```\n{}",
     "PRAGMA table_info(shops);\n{}",
     "CREATE TABLE shops (city, rent);\nINSERT INTO shops VALUES ('Graz', 1);\n{};",
+    "<|channel|>final <|constrain|>sql<|message|>{}<|return|>",
+    "<|start_header_id|>assistant<|end_header_id|>\n\n{}<|eot_id|>",
+    "<s>[INST] Where is rent high? SELECT 1 [/INST] {}</s>",
+    "The final answer is $\\boxed{{{}}}$.",
+    "\\boxed{{\\text{{{}}}}}",
+    '```python\nquery = """\n{}\n"""\nconnection.execute(query)\n```',
+    "df = pd.read_sql('''{}''', connection)",
+    'vn.run_sql("""\n{}\n""")',
+    'SQLQuery: "{}"\nSQLResult: "[]"',
+    "答案是：\n{}；\n希望有帮助",
+    "答案是：{}。",
+    "```sql\nSELECT town FROM shops\n```\nThere is no such column, so let me fix it:\n```sql\n{}\n```",
+    "```sql\nSELECT 1 FROM shops\n```\nPutting it all together:\n```sql\n{}\n```",
 ]
 
 
@@ -155,10 +172,24 @@ def test_entities_of_a_web_page_are_decoded():
         "SELECT a FROM t LEFT JION u ON t.a = u.b",
         "SELECT a FROM t WHERE a is the 3",
         "SELECT a FROM t\nUNION\nSELCT b FROM u",
+        # Clauses in English words are wrong SQL, not prose.
+        "SELECT a FROM t WHERE all of them are 1",
+        "SELECT a FROM t\nwhere b is more than 3",
+        "SELECT a FROM t\nGROUP BY b\nwith the most of it",
+        "SELECT a FROM t\nHAVING the highest b",
+        "SELECT a FROM t\nFOR a of the shop",
+        "SELECT a FROM t ORDER BY a the most recent",
+        "SELECT a FROM t WHERE b is in the list of c",
     ],
 )
-def test_broken_clauses_are_not_mistaken_for_prose(broken):
-    assert extract_sql(broken) == broken
+@pytest.mark.parametrize("wrapping", ["{}", "```sql\n{};\n```", "SQLQuery: {}", "Sure:\n\n{}"])
+def test_broken_clauses_are_not_mistaken_for_prose(broken, wrapping):
+    assert extract_sql(wrapping.format(broken)) == broken
+
+
+def test_a_query_in_double_quotes_may_have_quoted_names_and_lines():
+    query = "SELECT \"the city\"\nFROM shops\nWHERE note = 'ok'"
+    assert extract_sql(f'SQLQuery: "{query}"\nSQLResult: "[]"') == query
 
 
 def test_a_change_before_a_query_is_not_passed_over():
@@ -234,6 +265,8 @@ _PIECES = st.sampled_from(
 @example(["x JOIN t ON t.a = t.b AND (\n"], 2_300, "sqlite")
 @example(["WITH ["], 10_000, "sqlite")
 @example(["[1,"], 20_000, "duckdb")
+@example(["[SQL]"], 12_800, "postgres")
+@example(["[a] "], 16_000, "duckdb")
 def test_looping_answers_cost_time_in_proportion(pieces, times, dialect):
     loop = "".join(pieces)
     text = ("SELECT a FROM t WHERE " + loop * times)[:64_000]

@@ -15,20 +15,28 @@ _THOUGHT = r"(?:think|thinking|thought|thoughts|reasoning|reflection|scratchpad|
 _THOUGHT_END = re.compile(rf"(?<!\w)'[^'\n]{{0,200}}'(?!\w)|(?P<end></{_THOUGHT}>)", re.IGNORECASE)
 _THOUGHT_START = re.compile(rf"(?<!\w)'[^'\n]{{0,200}}'(?!\w)|(?P<start><{_THOUGHT}>)", re.IGNORECASE)
 # gpt-oss and others name a channel for each message; the last one is the answer.
-_CHANNEL = re.compile(r"<\|channel\|>\s*(\w{1,20})[^<\n]{0,60}<\|message\|>", re.IGNORECASE)
+_CHANNEL = re.compile(
+    r"<\|channel\|>\s*(\w{1,20})[^<\n]{0,60}(?:<\|constrain\|>[^<\n]{0,60})?<\|message\|>", re.IGNORECASE
+)
 _TURN_END = re.compile(
     r"(?<!\w)'[^'\n]{0,200}'(?!\w)|(?P<end><\|[\w ]{2,40}\|>|</s>|\[/?INST\]|<(?:end|start)_of_turn>|<eos>)"
 )
+# What the model's turn begins with: the prompt's end, special tokens and the name of the role.
+_LEADING = re.compile(rf"\s*(?:{SPECIAL})(?:\s*(?:assistant|model)\b(?=\s*<\|))?")
 
 _TAG = re.compile(
-    r"(?:\[SQL\]|<(?P<name>sql|sql_?query|query|answer|final_?answer|final|output|response|result)>)", re.IGNORECASE
+    r"(?:\[SQL\]|(?P<boxed>\\boxed\{(?:\\text\{)?)|<(?P<name>sql|sql_?query|query|answer|final_?answer|final|output|response|result)>)",
+    re.IGNORECASE,
 )
+# A text of more than one line in a program: query = """...""".
+_PROGRAM_TEXT = re.compile(r"[=(,]\s{0,9}[bfru]{0,2}(?P<mark>\"{3}|'{3})", re.IGNORECASE)
 _FENCE = re.compile(r"(?P<fence>```+|~~~+)[ \t]*(?:(?P<language>[\w+-]+)[ \t]*(?=\n)|(?i:sql(?:ite)?\b))?")
 _OTHER_LANGUAGES = frozenset(
     ("python", "py", "bash", "sh", "shell", "text", "txt", "plaintext", "output", "csv", "java")
 )
 _FINAL = re.compile(
-    r"\b(?:correct(?:ed|ion)?|final|fixed|revised|improved|updated|complete|full|instead|rewritten|actual|better)\b",
+    r"\b(?:correct(?:ed|ion)?|final|fix(?:ed)?|revised?|refined?|improved?|updated?|complete|full|instead|rewritten|actual|"
+    r"better|together|combined?)\b",
     re.IGNORECASE,
 )
 _LEAD_CHARACTERS = 200  # of the text before a part, in which it is announced
@@ -66,7 +74,9 @@ def turn_of(text: str) -> str:
     text = text[ends[-1] :] if ends else text
     starts = [found.start() for found in _THOUGHT_START.finditer(text) if found["start"]]
     text = text[: starts[0]] if starts else text
-    while leading := re.match(rf"\s*(?:{SPECIAL})", text):
+    if text[:20].lstrip().removeprefix("<s>").lstrip().startswith("[INST]"):  # the prompt, repeated
+        text = text.partition("[/INST]")[2]
+    while leading := _LEADING.match(text):
         text = text[leading.end() :]
     return text
 
@@ -77,7 +87,7 @@ def first_turn(text: str) -> str:
 
 
 def marked_parts(text: str) -> Iterator[list[Part]]:
-    """What tags hold, then what code blocks of SQL or no language hold, then those of other languages."""
+    """What tags hold, then code blocks of SQL or no language, those of other languages, then texts in programs."""
     yield [Part(content, _announced(text, start)) for start, content in islice(_tagged(text), _PARTS)]
     blocks = list(islice(_fenced(text), _PARTS))
     yield [
@@ -86,6 +96,7 @@ def marked_parts(text: str) -> Iterator[list[Part]]:
         if language not in _OTHER_LANGUAGES
     ]
     yield [Part(content) for _, language, content in blocks if language in _OTHER_LANGUAGES]
+    yield [Part(content) for content in islice(_program_texts(text), _PARTS)]
 
 
 def unmarked(text: str) -> str:
@@ -148,7 +159,7 @@ def _unescaped(text: str) -> str:
 def _tagged(text: str) -> Iterator[tuple[int, str]]:
     end = 0
     while found := _TAG.search(text, end):
-        closing = f"</{found['name']}>" if found["name"] else "[/SQL]"
+        closing = "}" if found["boxed"] else f"</{found['name']}>" if found["name"] else "[/SQL]"
         closed = re.compile(re.escape(closing), re.IGNORECASE).search(text, found.end())
         end = closed.end() if closed else len(text)
         yield found.start(), text[found.end() : closed.start() if closed else len(text)]
@@ -161,6 +172,14 @@ def _fenced(text: str) -> Iterator[tuple[int, str, str]]:
         closed = text.find(found["fence"], found.end())
         end = closed + len(found["fence"]) if closed >= 0 else len(text)
         yield found.start(), (found["language"] or "").lower(), text[found.end() : closed if closed >= 0 else len(text)]
+
+
+def _program_texts(text: str) -> Iterator[str]:
+    end = 0
+    while found := _PROGRAM_TEXT.search(text, end):
+        closed = text.find(found["mark"], found.end())
+        end = closed + 3 if closed >= 0 else len(text)
+        yield text[found.end() : closed if closed >= 0 else len(text)]
 
 
 def _announced(text: str, start: int) -> bool:

@@ -8,7 +8,9 @@ _WORD = re.compile(r"[^\W\d_][^\W_]*(?:['’][^\W\d_]+)?")
 _SIGNS = re.compile(r"[=<>()\"`;|+/%\[\]{}]|'(?!\w)|(?<!\w)'|\w\.\w|\w_\w")
 # Markdown's headings, tables, rules, quotes and lists, and a speaker or label with its colon ("Human:", "Note:").
 _MARKDOWN = re.compile(
-    r"\s*(?:#{1,6}\s|\||---|===|\*\*|>\s+[A-Z]|[-*•]\s+[A-Z]\w+\s|\d+[.)]\s|[A-Z][\w ]{0,30}:(?!:)|~~~)"
+    r"\s*(?:#{1,6}(?:\s|$)|\||---|===|\*\*|>\s+[A-Z]|[-*•]\s+[A-Z]\w+\s|\d+[.)]\s|[A-Z][\w ]{0,30}:(?!:)|~~~|"
+    # The end of a console's table, a postscript, arrows and emoji.
+    r"\d{1,9} rows?\)|P\. ?S\.|[\u2190-\u2bff\U0001f000-\U0001faff])"
 )
 _ENDS = re.compile(r"(?<!\d)[.!?:…。！？：][\"')*_`”]*\s*$")
 _CONTRACTION = re.compile(r"\w['’](?:s|t|re|ve|ll|d|m)\b", re.IGNORECASE)
@@ -33,6 +35,13 @@ _ENGLISH = (
     )
     - _KEYWORDS
 )
+# With these a clause begins, unless they are written as at the beginning of a sentence.
+_CLAUSES = frozenset(
+    """
+    from where group order having limit offset join left right inner outer full cross natural union intersect
+    except with window for on and or
+    """.split()  # noqa: SIM905 - a text of words is easier to read and to change
+)
 _LINE_CHARACTERS = 300
 
 
@@ -45,7 +54,7 @@ def is_prose(text: str) -> bool:
     if not line or _MARKDOWN.match(line):
         return True
     words = _WORD.findall(line)
-    if not words:
+    if not words or (words[0].lower() in _CLAUSES and not words[0].istitle()):
         return False
     english = sum(word.lower() in _ENGLISH for word in words)
     keywords = sum(word.lower() in _KEYWORDS for word in words)

@@ -40,11 +40,15 @@ _PROSE_AFTER = re.compile(
 _SELECT, _FROM = re.compile(r"\bselect\b", re.IGNORECASE), re.compile(r"\bfrom\b", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:lt|gt|amp|quot|apos|#0?39|#x27);", re.IGNORECASE)
 _CLOSING = {"`": "`", '"': '"', "'": "'", "“": "”", "(": ")", "**": "**"}
-_SENTENCE_END = re.compile(r"(?<=[\w)'\"`\]*])[.!](?=\s|$)")
+_SENTENCE_END = re.compile(r"(?<=[\w)'\"`\]*])(?:[.!](?=\s|$)|。)")
 _CONTINUES = re.compile(
-    r"(?:[,(=<>+\-/|.]|\b(?:AND|OR|NOT|IN|ON|BY|AS|SELECT|FROM|WHERE|JOIN|UNION|ALL|SET))\s*$", re.IGNORECASE
+    r"(?:[,(=<>+\-/|.]|\b(?:AND|OR|NOT|IN|ON|BY|AS|SELECT|FROM|WHERE|JOIN|UNION|ALL|SET|ORDER|GROUP|HAVING|LIMIT|OFFSET|"
+    r"INNER|LEFT|RIGHT|FULL|OUTER|CROSS|NATURAL|WITH|DISTINCT|CASE|WHEN|THEN|ELSE|BETWEEN|LIKE|IS))\s*$",
+    re.IGNORECASE,
 )
 _PARAGRAPH = re.compile(r"\n[ \t]*\n")
+# sqlglot's time grows with the square of the indexes that follow each other: a[b][c]
+_INDEXES, _MOST_INDEXES = re.compile(r"\]\s*\["), 40
 _PARSED_CHARACTERS, _PARSES, _QUOTE_ENDS, _STARTS = 5_000, 12, 5, 4
 
 
@@ -61,7 +65,7 @@ class Parser:
     def error_in(self, sql: str) -> int | None:
         """The place of the first error; None if there is none, or the budget is spent before one."""
         seen = sql[: self._characters]
-        if not seen or not self._parses:
+        if not seen or not self._parses or len(_INDEXES.findall(seen)) > _MOST_INDEXES:
             return None
         self._characters -= len(seen)
         self._parses -= 1
@@ -129,7 +133,8 @@ def _next_statement(text: str, parser: Parser) -> tuple[str, str]:
     tried: list[tuple[str, str]] = []
     for start, mark in _starts(text):
         sql, rest = _first_statement(text[start:], parser.dialect)
-        sql = _without_prose(_up_to(sql, mark, parser), parser)
+        lead = text[text.rfind("\n", 0, start) + 1 : start].rstrip(" *_`\"'“")
+        sql = _without_prose(_up_to(sql, mark, parser), parser, in_sentence=lead[-1:].isalpha())
         sql = sql[:-1] if sql[-2:-1].isdigit() and sql.endswith(".") else sql  # the sentence's full stop
         if not tried or parser.reads(sql):
             tried.append((sql, rest))
@@ -167,14 +172,14 @@ def _up_to(query: str, mark: str, parser: Parser) -> str:
     closing = _CLOSING.get(mark)
     if closing is None:
         return query
-    line = query.split("\n", 1)[0] if mark in "\"'" else query
-    ends = [found.start() for found in re.finditer(re.escape(closing), line)]
-    if not ends:
-        return query
+    ends = [found.start() for found in re.finditer(re.escape(closing), query)]
     for end in ends[:_QUOTE_ENDS]:
-        if parser.reads(line[:end].strip()):
-            return line[:end].strip()
-    return query if mark == "(" else line[: ends[-1]].strip()
+        found = query[:end].strip()
+        if len(found.split(None, 1)) > 1 and parser.reads(found):  # sqlglot reads a mere SELECT, too
+            return found
+    line = len(query.split("\n", 1)[0]) if mark in "\"'" else len(query)
+    last = [end for end in ends if end < line][-1:]
+    return query if mark == "(" or not last else query[: last[0]].strip()
 
 
 def _first_statement(text: str, dialect: str) -> tuple[str, str]:
@@ -215,7 +220,7 @@ def _lexer(dialect: str) -> re.Pattern[str]:
     for mark in tokenizer.COMMENTS:
         kinds.append(r"/\*.*?(?:\*/|\Z)" if isinstance(mark, tuple) else rf"{re.escape(mark)}[^\n]*")
     return re.compile(
-        rf"(?P<end>;|```|</\w{{1,30}}>|{SPECIAL})|{'|'.join(dict.fromkeys(kinds))}|(?P<entity>{_ENTITY.pattern})",
+        rf"(?P<end>[;；]|```|</\w{{1,30}}>|{SPECIAL})|{'|'.join(dict.fromkeys(kinds))}|(?P<entity>{_ENTITY.pattern})",
         re.DOTALL,
     )
 
@@ -233,8 +238,14 @@ def _literal(quote: str, *, backslash: bool = False, before: str = "") -> str:
     return rf"{before}{quote}(?:{inner})*(?:{quote}|\Z)"
 
 
-def _without_prose(sql: str, parser: Parser) -> str:
-    """Cut off prose: from the first paragraph of prose, or from the last boundary before the parser's error."""
+def _without_prose(sql: str, parser: Parser, *, in_sentence: bool = False) -> str:
+    """Cut off prose: from the first paragraph of prose, or from the last boundary before the parser's error.
+
+    Args:
+        sql: a statement and what follows it.
+        parser: of its dialect.
+        in_sentence: it is quoted in the middle of a sentence, whose words may go on behind it without a full stop.
+    """
     error = parser.error_in(sql)
     if error is None:
         for paragraph in _PARAGRAPH.finditer(sql):
@@ -244,8 +255,8 @@ def _without_prose(sql: str, parser: Parser) -> str:
         return sql
     # A value such as 'Comp. Sci.' holds no sentence.
     plain = _lexer(parser.dialect).sub(lambda found: found[0] if found["end"] else "x" * len(found[0]), sql)
-    for place, is_rest in _boundaries(plain, error):
-        before, after = sql[:place].rstrip(), sql[place:].lstrip(" \t.!*_")
+    for place, is_rest in _boundaries(plain, error, in_sentence=in_sentence):
+        before, after = sql[:place].rstrip(), sql[place:].lstrip(" \t.!。*_")
         sentence = re.split(r"\n|[.!]\s", plain[:place].rstrip())[1:][-1:]
         if sentence and is_prose(sentence[0]):  # the prose began earlier
             continue
@@ -259,13 +270,13 @@ def _ends_a_clause(sql: str) -> bool:
     return not _CONTINUES.search(sql[-20:])
 
 
-def _boundaries(sql: str, error: int) -> list[tuple[int, Callable[[str], bool]]]:
+def _boundaries(sql: str, error: int, *, in_sentence: bool) -> list[tuple[int, Callable[[str], bool]]]:
     """Where prose may begin at or before an error, and what the rest must be: lines and sentences, then words."""
     seen = sql[: error + 1]
     lines = [place + 1 for place, sign in enumerate(seen) if sign == "\n"]
     sentences = [found.start() for found in _SENTENCE_END.finditer(sql, 0, error + 2)]
     offset = max(0, len(seen) - 200)
-    words = [offset + found.start() for found in re.finditer(r"(?<=\s)\S", seen[offset:])][-3:]
+    words = [offset + found.start() for found in re.finditer(r"(?<=\s)\S", seen[offset:])][-3:] if in_sentence else []
     return [
         *((place, is_prose) for place in sorted({*lines, *sentences}, reverse=True)[:_PARSES]),
         *((place, is_sentence) for place in reversed(words)),
