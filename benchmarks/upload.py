@@ -111,16 +111,16 @@ def plain(directory: Path, endpoint: str, contender: str) -> Callable[[], None]:
 
 def ours(directory: Path, endpoint: str) -> Callable[[], None]:
     import boto3
-    from sqlquarry.bedrock._aws import aws_client
 
     from sqlquarry.artifacts import Manifest
+    from sqlquarry.aws import aws_client
     from sqlquarry.bedrock.export import Export
     from sqlquarry.bedrock.transfer import CLIENT_OPTIONS
     from sqlquarry.bedrock.upload import upload
 
     settings = credentials(endpoint)
     settings.pop("endpoint_url")
-    s3 = aws_client("s3", boto3.Session(**settings), endpoint, None, **CLIENT_OPTIONS)
+    s3 = aws_client("s3", boto3.Session(**settings), endpoint, **CLIENT_OPTIONS)
     files = {path.name: path for path in sorted(directory.iterdir())}
     entries = {name: {"sha256": sha256(path), "bytes": path.stat().st_size} for name, path in files.items()}
     export = Export(files, Manifest("merged-model", entries, {}))

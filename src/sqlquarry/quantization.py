@@ -6,6 +6,7 @@ A merge into "the weights the adapter trained on" is exact only where the same r
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import warnings
 from collections.abc import Iterator
@@ -105,7 +106,7 @@ class QuantizationRecipe:
         import bitsandbytes.functional as bnb
         import torch
 
-        # Flat, because bitsandbytes' AVX512 code misreads blocks that cross rows (see `keep_trainable_on_cpu`).
+        # Flat, because bitsandbytes misreads blocks that cross rows on some processors (see `keep_trainable_on_cpu`).
         packed, state = bnb.quantize_4bit(
             weight.to(getattr(torch, self.load_dtype)).reshape(-1),
             blocksize=self.block_size,
@@ -165,24 +166,36 @@ def keep_trainable_on_cpu(model: Any) -> Any:
     path also crashes for some shapes. The flag is read for CPU tensors only.
 
     Raises:
-        UnsupportedModelError: the processor has AVX512 and blocks of a weight cross its rows. bitsandbytes 0.50.2 then
-            gives wrong values without an error (measured: off by 30 to 95 % of their norm).
+        UnsupportedModelError: bitsandbytes reads a weight wrongly, whose blocks cross its rows. Its code for AVX512
+            does for many shapes (measured on 0.50.2: off by up to 95 % of the norm).
     """
     import bitsandbytes
-    import torch
 
     for name, module in model.named_modules():
         if not isinstance(module, bitsandbytes.nn.Linear4bit):
             continue
         module.support_avx512bf16_for_cpu = False
-        size, columns = module.weight.blocksize, module.in_features
-        crosses = columns > size and columns % size
-        if crosses and module.weight.device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX512":
+        weight = module.weight
+        if weight.device.type == "cpu" and module.in_features % weight.blocksize and _is_misread(weight):
             raise UnsupportedModelError(
-                f"{name} has {columns} columns, which is not a multiple of its 4-bit blocks of {size}. bitsandbytes "
-                "reads such weights wrongly on processors with AVX512. Use a GPU, or set quantization=None."
+                f"{name} has {module.in_features} columns, which is not a multiple of its 4-bit blocks of "
+                f"{weight.blocksize}, and bitsandbytes reads such weights wrongly on this processor. Use a GPU, or set "
+                "quantization=None."
             )
     return model
+
+
+def _is_misread(weight: Any) -> bool:
+    """Whether a 4-bit weight has other values by rows than as one sequence of blocks, which is how it was made."""
+    import bitsandbytes.functional as bnb
+    import torch
+
+    if weight.quant_state is None:  # it is not quantised yet
+        return False
+    flat = copy.copy(weight.quant_state)
+    flat.shape = torch.Size([weight.quant_state.shape.numel()])
+    by_rows, as_blocks = (bnb.dequantize_4bit(weight.data, state) for state in (weight.quant_state, flat))
+    return not torch.equal(by_rows.reshape(-1), as_blocks.reshape(-1))
 
 
 def compute_dtype(device: str) -> torch.dtype:

@@ -8,11 +8,13 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import bitsandbytes
+import bitsandbytes.functional as bnb
 import pytest
 import torch
 
 from sqlquarry.errors import ConfigError, UnsupportedModelError
-from sqlquarry.quantization import QuantizationRecipe, load_causal_lm
+from sqlquarry.quantization import QuantizationRecipe, keep_trainable_on_cpu, load_causal_lm
 
 # Shape, spread, dtype; then what bitsandbytes 0.50.2 made of torch.randn (seeded by the case's number) on an H100: the
 # offset of the scales, and the first digits of the dequantised bytes' SHA-256.
@@ -95,3 +97,17 @@ def test_pickled_weights_are_never_read(tmp_path: Path) -> None:
 def test_a_manifest_that_holds_no_recipe(fields: Any) -> None:
     with pytest.raises(ConfigError, match="recipe"):
         QuantizationRecipe.of(fields)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(64, 64), (7, 96), (5, 16), (64, 32), (4, 34), (16, 192), (12, 80)])
+def test_weights_that_bitsandbytes_misreads_on_this_processor_are_refused(rows: int, columns: int) -> None:
+    values = torch.randn(rows, columns) * torch.logspace(-1, 2, rows)[:, None]
+    layer = bitsandbytes.nn.Linear4bit(columns, rows, bias=False, quant_type="nf4")
+    layer.weight = QuantizationRecipe().pack(values, layer)
+    read = bnb.dequantize_4bit(layer.weight.data, layer.weight.quant_state).float()
+    if (read - values).norm() < 0.2 * values.norm():
+        assert keep_trainable_on_cpu(torch.nn.Sequential(layer))[0].support_avx512bf16_for_cpu is False
+    else:
+        with pytest.raises(UnsupportedModelError, match=f"0 has {columns} columns"):
+            keep_trainable_on_cpu(torch.nn.Sequential(layer))
+    assert (QuantizationRecipe().round_trip(values).float() - values).norm() < 0.2 * values.norm()

@@ -65,7 +65,8 @@ class FourBitTensor:
             if code is not None and block.numel() % size == 0:
                 values[start : start + height] = code.round_trip(block, scales, size)
                 continue
-            packed, state = bnb.quantize_4bit(block, blocksize=size, quant_type=self.recipe.quant_type)
+            # Flat, because bitsandbytes misreads blocks that cross rows on some processors.
+            packed, state = bnb.quantize_4bit(block.reshape(-1), blocksize=size, quant_type=self.recipe.quant_type)
             state.absmax = scales
             values[start : start + height] = bnb.dequantize_4bit(packed, state).reshape(block.shape)
         return stored, values
