@@ -81,7 +81,13 @@ class Loop:
         """
         with contextlib.closing(self.engine):
             self._resume()
-            return self._train()
+            try:
+                return self._train()
+            finally:
+                # Whatever ended the run: the checkpoint that is being written is what the next one resumes from.
+                if self.checkpoints is not None:
+                    with contextlib.suppress(TrainingError):
+                        self.checkpoints.wait()
 
     def _train(self) -> Outcome:
         self.world.any(False)  # all are ready: the clock does not count one process's waiting for another's compiling

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from sqlquarry.artifacts import AdapterCheckpoint
 from sqlquarry.errors import TrainingError, TrainingInterruptedError
-from sqlquarry.training import engine, launch, loop
+from sqlquarry.training import checkpoint, engine, launch, loop
 
 from training_runs import OPTIONS, RECORDS, difference, log_of, trainer
 
@@ -53,6 +53,28 @@ def test_stopped_after_any_step_it_goes_on_bit_for_bit(
     assert not [path for path in resumed.path.iterdir() if path.name.startswith(".")]
     ours, theirs = (run.manifest.provenance["run"] for run in (whole, resumed))
     assert ours["training_loss"] == theirs["training_loss"]
+
+
+def test_an_error_does_not_lose_the_checkpoint_that_is_being_written(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_step, real_write = loop.Loop._step, checkpoint.Checkpoints._write
+
+    def dies(self: Any, step: int, stop: bool) -> Any:
+        if step == 2:
+            raise RuntimeError("killed")
+        return real_step(self, step, stop)
+
+    def slowly(self: Any, snapshot: Any) -> None:
+        time.sleep(0.5)
+        real_write(self, snapshot)
+
+    monkeypatch.setattr(loop.Loop, "_step", dies)
+    monkeypatch.setattr(checkpoint.Checkpoints, "_write", slowly)
+    with pytest.raises(RuntimeError, match="killed"):
+        trainer(tiny_llama).train(RECORDS, output_dir=tmp_path / "a")
+    found = [path.name for path in (tmp_path / "a").rglob("step-*.safetensors")]
+    assert max(found).startswith("step-00000002-")
 
 
 def test_a_signal_ends_it_after_a_whole_step(
