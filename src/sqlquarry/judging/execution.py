@@ -250,6 +250,8 @@ class ExecutionGrader:
 
     def _places(self, database: Path | str, sql: str, result: Rows, dialect: str) -> list[int] | None:
         """The place of each row; rows that tie share one. None if that cannot be told."""
+        if len(result.rows) < 2:
+            return [0] * len(result.rows)
         places = self._ranked(database, sql, result, dialect)
         if places is not None:
             return places

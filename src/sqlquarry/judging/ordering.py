@@ -103,6 +103,8 @@ def around_order_keys(sql: str, names: Sequence[str], dialect: str = "sqlite") -
 
 def limit_of(sql: str, dialect: str = "sqlite") -> Limited | None:
     """The top-level LIMIT or FETCH of a query; None if it has none, or an OFFSET that is not a plain number."""
+    if not any(word in sql.upper() for word in _CUTS):  # most queries need no tokens
+        return None
     found, tree = _read(sql, dialect)
     top = _top_level(found)
     cut = next((token for token, word in zip(top, _words(top), strict=True) if word in _CUTS), None)
