@@ -108,7 +108,7 @@ def _no_write(_: bytes) -> object:
     raise NotImplementedError("the application must return its content")
 
 
-class _Body(io.RawIOBase):
+class _CheckedBody(io.RawIOBase):
     """The body of a request, counted and hashed while it is read; the last block of a wrong one is never handed over.
 
     Args:
@@ -180,7 +180,7 @@ def _check_sender(environ: WSGIEnvironment, served: frozenset[str]) -> None:
         )
 
 
-def _admit(environ: WSGIEnvironment, signature: Signature) -> _Body:
+def _admit(environ: WSGIEnvironment, signature: Signature) -> _CheckedBody:
     """Verify the signature, and replace the body with one that is checked while it is read."""
     length = _content_length(environ)
     named = environ.get("HTTP_X_AMZ_CONTENT_SHA256", "")
@@ -191,7 +191,7 @@ def _admit(environ: WSGIEnvironment, signature: Signature) -> _Body:
         raise RequestRefusedError(
             "size", f"The body of the request is {length} bytes long, but may have at most {limit}."
         )
-    body = _Body(environ["wsgi.input"], length, limit=limit, sha256=sha256)
+    body = _CheckedBody(environ["wsgi.input"], length, limit=limit, sha256=sha256)
     if signature.service == "s3":
         if signature.presigned:
             named = named or UNSIGNED_PAYLOAD
@@ -229,7 +229,7 @@ def _has_key(path: str) -> bool:
     return bool(path.lstrip("/").partition("/")[2])
 
 
-def _read(body: _Body) -> bytes:
+def _read(body: _CheckedBody) -> bytes:
     try:
         return body.readall() or b""
     except OSError as error:

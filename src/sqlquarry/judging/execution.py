@@ -30,7 +30,7 @@ _CACHED_GOLDS = 2048
 _ROUNDED_DECIMALS = 6
 
 
-class _Choice(NamedTuple):
+class _LimitChoice(NamedTuple):
     """Among which rows a LIMIT chose.
 
     Args:
@@ -58,7 +58,7 @@ class _Gold(NamedTuple):
     result: Rows
     ordered: bool
     places: Callable[[], Sequence[int] | None]
-    choice: Callable[[], _Choice | None]
+    choice: Callable[[], _LimitChoice | None]
     note: str = ""
 
 
@@ -270,7 +270,7 @@ class ExecutionGrader:
                     return places
         return None
 
-    def _choice(self, database: Path | str, sql: str, result: Rows, dialect: str) -> _Choice | None:
+    def _choice(self, database: Path | str, sql: str, result: Rows, dialect: str) -> _LimitChoice | None:
         """Among which rows a LIMIT chose; None if it left none that tie with those that it kept, or that is unknown."""
         cut = limit_of(sql, dialect)
         whole = self._run(database, cut.sql) if cut and result.rows else None
@@ -281,8 +281,8 @@ class ExecutionGrader:
             found = list(zip(places, whole.rows, strict=True))
             kept = places[cut.offset : cut.offset + len(result.rows)]
             if Counter(zip(kept, result.rows, strict=False)) <= Counter(found):
-                return _Choice([pair for pair in found if kept[0] <= pair[0] <= kept[-1]], kept, is_certain=True)
-        return _Choice([(0, row) for row in whole.rows], [0] * len(result.rows), is_certain=False)
+                return _LimitChoice([pair for pair in found if kept[0] <= pair[0] <= kept[-1]], kept, is_certain=True)
+        return _LimitChoice([(0, row) for row in whole.rows], [0] * len(result.rows), is_certain=False)
 
     def _text_for_a_column(self, database: Path | str, sql: str) -> str:
         """A note on double-quoted names that SQLite takes for text, where text makes no sense: AVG("totl")."""

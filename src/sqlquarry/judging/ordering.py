@@ -103,7 +103,8 @@ def around_order_keys(sql: str, names: Sequence[str], dialect: str = "sqlite") -
 
 def limit_of(sql: str, dialect: str = "sqlite") -> Limited | None:
     """The top-level LIMIT or FETCH of a query; None if it has none, or an OFFSET that is not a plain number."""
-    if not any(word in sql.upper() for word in _CUTS):  # most queries need no tokens
+    upper = sql.upper()
+    if not any(word in upper for word in _CUTS):  # most queries need no tokens
         return None
     found, tree = _read(sql, dialect)
     top = _top_level(found)
@@ -121,14 +122,9 @@ def tied_places(rows: Sequence[Sequence[Any]], keys: int) -> list[int]:
 
     The sequence of keys is fixed even where that of tied rows is not.
     """
-    return tied([row[-keys:] for row in rows])
-
-
-def tied(keys: Sequence[Any]) -> list[int]:
-    """The place of each row by its keys: equal neighbours share one."""
-    places = [0] if keys else []
-    for previous, key in pairwise(keys):
-        places.append(places[-1] + (key != previous))
+    places = [0] if rows else []
+    for previous, row in pairwise(rows):
+        places.append(places[-1] + (row[-keys:] != previous[-keys:]))
     return places
 
 
