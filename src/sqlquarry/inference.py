@@ -13,6 +13,7 @@ from sqlquarry.artifacts import AdapterCheckpoint, Generation, MergedModel, Reco
 from sqlquarry.errors import ConfigError, DeviceError, UnsupportedModelError
 from sqlquarry.extras import require
 from sqlquarry.foreign_model import refuse_foreign_code
+from sqlquarry.options import check_options
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.quantization import QuantizationRecipe, load_causal_lm, load_tokenizer, reading_model
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
 
+@check_options()
 class LocalModel:
     """A causal language model on this machine; a `TextGenerator`. Not safe for several threads.
 

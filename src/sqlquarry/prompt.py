@@ -20,6 +20,7 @@ import jinja2
 from sqlquarry.artifacts import Message, Record, write_json
 from sqlquarry.errors import ConfigError, IncompleteArtifactError, RecordError
 from sqlquarry.metadata import read_object
+from sqlquarry.options import check_options
 from sqlquarry.rendering import Conversation, compile_template, require_bounded
 
 PROMPT_FILE = "prompt.json"
@@ -51,6 +52,7 @@ class Encoded(NamedTuple):
     labels: list[int]
 
 
+@check_options()
 @dataclass(frozen=True, slots=True)
 class PromptFormatter:
     """Render records as prompts and training examples, always in the same words and tokens.

@@ -21,6 +21,7 @@ from sqlquarry.bedrock.failures import error_code, explained, is_transient
 from sqlquarry.bedrock.prefix import split_uri
 from sqlquarry.errors import BedrockError, ConfigError, GenerationError, MetadataError
 from sqlquarry.metadata import parse_object
+from sqlquarry.options import check_options
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.text import visible_logger
 
@@ -30,6 +31,7 @@ _DONE = ("Completed", "PartiallyCompleted")
 _OVER = ("Failed", "Stopped", "Expired")
 
 
+@check_options()
 class BatchFoundationModel:
     """A foundation model asked by batch inference jobs, for many prompts without hurry; a `TextGenerator`.
 

@@ -20,6 +20,7 @@ from sqlquarry.bedrock.requests import RequestFormat, Schema
 from sqlquarry.bedrock.responses import Piece, parse_answer, parse_chunk
 from sqlquarry.bedrock.waiting import Patience, Waiter
 from sqlquarry.errors import ConfigError, GenerationError
+from sqlquarry.options import check_options
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.text import visible_logger
 
@@ -28,6 +29,7 @@ _ARN = re.compile(r"arn:aws(?:-[^:]+)?:bedrock:([a-z0-9-]{1,20}):[0-9]{12}:impor
 _READ_TIMEOUT_S = 300  # botocore's 60 s end before a busy model has answered
 
 
+@check_options()
 class ImportedModel:
     """A model on Amazon Bedrock that answers records; a `TextGenerator`.
 

@@ -13,11 +13,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from sqlquarry.options import check_options
+
 WINDOW_S = 300.0
 # Amazon Bedrock's pricing page as quoted by three public reports between 2026-07-21 and 2026-09; import itself is free.
 _CMU_PER_MINUTE_USD = MappingProxyType({"us-east-1": 0.05718, "us-west-2": 0.05718, "eu-central-1": 0.07144})
 
 
+@check_options()
 @dataclass(frozen=True, slots=True)
 class PriceTable:
     """Prices of Custom Model Import, of September 2026; pass your own where they changed.

@@ -16,6 +16,7 @@ from sqlquarry.bedrock.conversation import API, NEEDS_PROFILE, Inquiry, Manner, 
 from sqlquarry.bedrock.waiting import Patience, Waiter
 from sqlquarry.errors import BedrockError, ConfigError, GenerationError, MetadataError
 from sqlquarry.metadata import parse_object
+from sqlquarry.options import check_options
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.text import visible_logger
 
@@ -23,6 +24,7 @@ logger = visible_logger(__name__)
 _READ_TIMEOUT_S = 300  # long answers of large models take more than botocore's 60 s
 
 
+@check_options()
 class FoundationModel:
     """A foundation model or inference profile on Amazon Bedrock, and a `TextGenerator`.
 

@@ -33,6 +33,7 @@ from sqlquarry.bedrock.transfer import CLIENT_OPTIONS
 from sqlquarry.bedrock.upload import discard_unfinished, upload
 from sqlquarry.errors import BedrockError, ConfigError, CorruptArtifactError, PromptMismatchError
 from sqlquarry.metadata import read_object
+from sqlquarry.options import check_options
 from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
 from sqlquarry.text import visible_logger
 
@@ -43,6 +44,7 @@ _JOB_NAME_CHARACTERS = 63
 Source = MergedModel | Path | str
 
 
+@check_options()
 class BedrockImporter:
     """Import models with Amazon Bedrock Custom Model Import; safe to run again at any point.
 

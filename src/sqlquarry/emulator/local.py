@@ -8,7 +8,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from sqlquarry.emulator.signature import AccessKey
 from sqlquarry.emulator.storage import temporary_storage
 from sqlquarry.errors import ConfigError, EmulatorError
 from sqlquarry.extras import require
+from sqlquarry.options import check_options
 
 if TYPE_CHECKING:
     import boto3
@@ -32,6 +33,7 @@ _Value = TypeVar("_Value")
 _one_per_process = threading.Lock()
 
 
+@check_options()
 class LocalAWS:
     """AWS on this machine: S3 and IAM by moto; imported models that answer for real, training jobs that train for real.
 
@@ -64,7 +66,7 @@ class LocalAWS:
     def __init__(
         self,
         *,
-        faults: Iterable[Fault] = (),
+        faults: Sequence[Fault] = (),
         import_polls: int = 2,
         import_seconds: float = 0.0,
         cold_calls: int = 1,

@@ -10,6 +10,7 @@ from fractions import Fraction
 from typing import Any
 
 from sqlquarry.errors import ConfigError
+from sqlquarry.options import check_options
 
 _LARGEST_WHOLE_FLOAT = 2**53  # from here on every float is a whole number, so wholeness says nothing
 _LARGEST_FLOAT = 2**1023
@@ -24,6 +25,7 @@ _NAN = object()
 Row = Sequence[Any]
 
 
+@check_options()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """What may differ between two results that count as the same; by default only the order of the columns.

@@ -5,8 +5,10 @@ from __future__ import annotations
 from sqlquarry.artifacts import Judgement, Record
 from sqlquarry.extras import require
 from sqlquarry.judging.parsing import tokens
+from sqlquarry.options import check_options
 
 
+@check_options()
 class ExactGrader:
     """Correct if the prediction has the tokens of the gold SQL, one by one.
 

@@ -23,6 +23,7 @@ from sqlquarry.judging.ordering import around_order_keys, is_ordered, limit_of, 
 from sqlquarry.judging.quoting import quoted_columns, with_brackets
 from sqlquarry.judging.sandbox import Failure, Limits, Permissions, Rows, Sandbox
 from sqlquarry.judging.storable import storable
+from sqlquarry.options import check_options
 
 _SHOWN_ROWS = 10
 _SHOWN_CHARACTERS = 200
@@ -66,6 +67,7 @@ class _UnavailableError(Exception):
     """A database cannot be reached, which says nothing about a query."""
 
 
+@check_options()
 class ExecutionGrader:
     """Correct if the prediction returns the same rows as a gold query on every database of the record.
 
@@ -126,8 +128,7 @@ class ExecutionGrader:
         name: str = "execution",
     ) -> None:
         require("judge", "ExecutionGrader")
-        self.name = name
-        self.comparison = comparison
+        self.name, self.comparison = name, comparison
         limits = Limits(
             time_limit_s=time_limit_s,
             row_limit=row_limit,
@@ -153,9 +154,9 @@ class ExecutionGrader:
             JudgingError: a process that runs the queries does not start.
             MissingExtraError: the record's database is of a kind whose extra is not installed.
         """
+        source = self._source
         if record.sql is None:
             return Judgement(self.name, "unjudged", "the record has no gold SQL")
-        source = self._source
         try:
             databases = source.databases_for(record, predicted_sql)
             golds = [source.translate(sql, record) for sql in record.golds]

@@ -17,6 +17,7 @@ from sqlquarry.extras import require
 from sqlquarry.judging.extraction import ANSWER_LIMIT, extract_sql
 from sqlquarry.judging.journal import Journal, content_key
 from sqlquarry.judging.report import Entry, Report
+from sqlquarry.options import check_options
 
 
 class Grader(Protocol):
@@ -37,6 +38,7 @@ class Grader(Protocol):
         ...
 
 
+@check_options()
 class SQLJudge:
     """Grade predicted SQL and report accuracies with error bars.
 

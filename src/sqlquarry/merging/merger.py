@@ -23,6 +23,7 @@ from sqlquarry.merging.tensorfile import FLOATS
 from sqlquarry.merging.trained import Adapters, TrainedAdapters
 from sqlquarry.merging.verify import Examples, Thresholds, Verification, compare
 from sqlquarry.merging.writing import write_shards
+from sqlquarry.options import check_options
 from sqlquarry.prompt import PROMPT_FILE
 from sqlquarry.quantization import QuantizationRecipe
 
@@ -31,6 +32,7 @@ _Dtype = Literal["bfloat16", "float16", "float32"]
 _STORED_AS = {torch_name: name for name, (torch_name, _) in FLOATS.items()}
 
 
+@check_options()
 @dataclass(frozen=True, slots=True)
 class AdapterMerger:
     """Merge LoRA adapters into their base model, some rows at a time: fp32 arithmetic, then one rounding.

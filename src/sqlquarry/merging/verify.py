@@ -13,6 +13,7 @@ from sqlquarry.merging.forward import Architecture, final_states
 from sqlquarry.merging.rows import TensorRows
 from sqlquarry.merging.storage import Storage
 from sqlquarry.merging.tokenizing import FileTokenizer
+from sqlquarry.options import check_options
 from sqlquarry.prompt import IGNORED_LABEL, PromptFormatter
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ _EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 _MAX_TOKENS = 4096  # an 8B model's widest activations then take 0.5 GB
 
 
+@check_options()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thresholds:
     """What a merged model must reach.

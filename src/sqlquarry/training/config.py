@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import Any, Literal
 
 from sqlquarry.errors import ConfigError
+from sqlquarry.options import check_options
 
 # Fields that change how a run is carried out, and nothing of its result but the rounding of sums.
 _HOW_NOT_WHAT = {
@@ -27,7 +28,34 @@ _HOW_NOT_WHAT = {
 
 Sharding = Literal["full", "hybrid", "none"]
 
+# The words of transformers, PEFT and TRL for what is meant here.
+_ALSO_CALLED = {
+    "num_train_epochs": "epochs",
+    "batch_size": "records_per_step",
+    "per_device_train_batch_size": "records_per_step",
+    "gradient_accumulation_steps": "records_per_step",
+    "lr": "learning_rate",
+    "warmup_ratio": "warmup_share",
+    "max_length": "max_sequence_tokens",
+    "max_seq_length": "max_sequence_tokens",
+    "packing": "share_prefixes",
+    "r": "rank",
+    "lora_r": "rank",
+    "lora_rank": "rank",
+    "lora_alpha": "alpha",
+    "lora_dropout": "dropout",
+    "load_in_4bit": "quantization",
+    "bnb_4bit_quant_type": "quantization",
+    "attn_implementation": "attention",
+    "torch_compile": "compiled",
+    "max_grad_norm": "max_gradient_norm",
+    "fsdp": "sharding",
+    "save_steps": "checkpoint_interval_steps",
+    "save_total_limit": "kept_checkpoints",
+}
 
+
+@check_options(also_called=_ALSO_CALLED)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingConfig:
     """A QLoRA training run.
@@ -104,24 +132,13 @@ class TrainingConfig:
             "rank": (self.rank >= 1, "at least 1"),
             "alpha": (self.alpha > 0, "above 0"),
             "dropout": (0 <= self.dropout < 1, "from 0 to below 1"),
-            "target_modules": (
-                self.target_modules == "all-linear"
-                or (isinstance(self.target_modules, tuple) and len(self.target_modules) > 0),
-                "'all-linear' or a tuple of layer names",
-            ),
-            "quantization": (self.quantization in ("nf4", None), "'nf4' or None"),
-            "attention": (
-                self.attention in ("auto", "sdpa") or (self.attention == "flex" and self.device != "cpu"),
-                "'auto', 'sdpa' or, on CUDA, 'flex'",
-            ),
+            "target_modules": (len(self.target_modules) > 0, "'all-linear' or a list of layer names"),
+            "attention": (self.attention != "flex" or self.device != "cpu", "'auto' or 'sdpa' on a CPU"),
             "gradient_checkpointing": (
-                self.gradient_checkpointing is None
-                or (isinstance(self.gradient_checkpointing, int) and self.gradient_checkpointing >= 0),
+                self.gradient_checkpointing is None or self.gradient_checkpointing >= 0,
                 "True, False, None or a number of layers",
             ),
-            "hold_dequantized": (self.hold_dequantized in (True, False, None), "True, False or None"),
-            "compiled": (self.compiled in (True, False, None), "True, False or None"),
-            "sharding": (self.sharding in ("full", "hybrid", "none", None), "'full', 'hybrid', 'none' or None"),
+            "seed": (0 <= self.seed < 2**32, "from 0 to 4294967295"),
             "max_gradient_norm": (self.max_gradient_norm > 0, "above 0"),
             "checkpoint_interval_s": (self.checkpoint_interval_s > 0, "above 0"),
             "checkpoint_interval_steps": (
@@ -129,7 +146,6 @@ class TrainingConfig:
                 "None or at least 1",
             ),
             "kept_checkpoints": (self.kept_checkpoints >= 2, "at least 2: one must remain where the last is damaged"),
-            "device": (self.device in ("auto", "cpu", "cuda"), "'auto', 'cpu' or 'cuda'"),
         }
         bad = [
             f"{name} is {getattr(self, name)!r}, but must be {rule}"

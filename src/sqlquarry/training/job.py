@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -67,15 +66,13 @@ def read_job(path: Path) -> tuple[Mapping[str, str], TrainingConfig]:
     options = job.get("config") or {}
     if not isinstance(options, Mapping):
         raise ConfigError(f"the training job {path}: config is {options!r:.80}, but must hold fields of TrainingConfig")
-    known = {field.name for field in dataclasses.fields(TrainingConfig)}
-    bad += [f"config.{name} is not a field of TrainingConfig" for name in options if name not in known]
+    bad += [f"config has {name!r:.80} for a name, but must have text" for name in options if not isinstance(name, str)]
     if bad:
         raise ConfigError(f"the training job {path}: {'; '.join(bad)}")
-    options = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
     try:
         return {name: job[name] for name in job if name != "config"}, TrainingConfig(**options)
-    except TypeError as error:
-        raise ConfigError(f"the training job {path}: config holds a value of another kind ({error})") from error
+    except ConfigError as error:
+        raise ConfigError(f"the training job {path}: {error}") from error
 
 
 def _require_plain(content: bytes) -> None:

@@ -17,6 +17,7 @@ from sqlquarry.errors import DeviceError, MetadataError, RecordError, TrainingEr
 from sqlquarry.extras import require
 from sqlquarry.inference import pick_device
 from sqlquarry.metadata import read_object
+from sqlquarry.options import check_options
 from sqlquarry.prompt import Encoded, PromptFormatter
 from sqlquarry.quantization import load_tokenizer, quiet_transformers
 from sqlquarry.text import visible_logger
@@ -42,6 +43,7 @@ _PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
 _MARKER = ".training"  # in a directory that a run has begun to fill; holds what the run is of
 
 
+@check_options()
 class QLoRAFSDPTrainer:
     """Fine-tune a base model with QLoRA on one CPU, one GPU, or several, which share the base (FSDP2) where they must.
 

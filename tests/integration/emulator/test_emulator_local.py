@@ -224,14 +224,16 @@ def test_every_bad_option_is_named():
             import_polls=-1,
             import_seconds=-1,
             cold_calls=-1,
-            cold_seconds="a while",
+            cold_seconds=-1,
             max_batch=0,
             max_loaded_models=0,
             port=70_000,
         )
     options = ("import_polls", "import_seconds", "cold_calls", "cold_seconds", "max_batch", "max_loaded_models", "port")
     assert all(f"{name} is" in str(caught.value) for name in options)
-    with pytest.raises(ConfigError, match=r"faults holds 'RoleUnknown'"):
+    with pytest.raises(ConfigError, match=r"cold_seconds is 'a while'"):
+        LocalAWS(cold_seconds="a while")
+    with pytest.raises(ConfigError, match=r"faults.* 'RoleUnknown'"):
         LocalAWS(faults=["RoleUnknown"])
 
 

@@ -82,7 +82,7 @@ def test_a_json_schema_in_bedrocks_own_schema() -> None:
         ({"structured": {"regex": "a"}, "request_schema": "max_gen_len"}, "not offered with request_schema='max_gen_"),
         ({"structured": {"json": JSON_SCHEMA, "regex": "a"}}, "exactly one of json, regex, choice, grammar"),
         ({"structured": {}}, "exactly one of"),
-        ({"structured": "json"}, "exactly one of"),
+        ({"structured": "json"}, "must be None or a mapping"),
         ({"structured": {"json": "{}"}}, r"structured\['json'\] is '\{\}', but must be a Mapping"),
         ({"structured": {"json": {"a": object()}}}, "can be written as JSON"),
         ({"structured": {"choice": []}}, "must be a list with content"),

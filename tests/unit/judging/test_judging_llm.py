@@ -179,7 +179,7 @@ def test_configuration_errors_and_wrong_numbers_of_answers_end_the_run() -> None
         LLMGrader(Short()).grade(RECORD, RIGHT)
     with pytest.raises(JudgingError, match="1 records, but 2 predictions"):
         LLMGrader(Scripted()).grade_all([RECORD], [RIGHT, RIGHT])
-    with pytest.raises(JudgingError, match="int has neither"):
+    with pytest.raises(ConfigError, match=r"judge is 3, .* generate"):
         LLMGrader(3)  # type: ignore[arg-type] - what the test is about
 
 

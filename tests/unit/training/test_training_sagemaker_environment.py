@@ -52,7 +52,10 @@ def test_a_secret_in_the_wrong_place_is_not_repeated(options: dict[str, Any]) ->
         ),
         ({"environment": {"1ST": "x", "A-B": "x", "": "x", "C" * 513: "x"}}, "'1ST', 'A-B', '', 'CCC"),
         ({"environment": {"LINE\n": "x"}}, "which is no variable's name"),
-        ({"environment": {"A": "x" * 513, "B": 1}}, "'A', 'B', whose value must be text of at most 512 characters"),
+        (
+            {"environment": {"A": "x" * 513, "B": "é" * 600}},
+            "'A', 'B', whose value must be text of at most 512 characters",
+        ),
         ({"environment": {"SM_HOSTS": "x"}}, "'SM_HOSTS' begins with SQLQUARRY_ or SM_"),
         ({"secret_arns": {"SQLQUARRY_ML_ROOT": TOKEN}}, "'SQLQUARRY_ML_ROOT' begins with"),
         (
@@ -65,7 +68,9 @@ def test_a_secret_in_the_wrong_place_is_not_repeated(options: dict[str, Any]) ->
             "100 variables, but 100 are a job's limit, one of them for secret_arns",
         ),
         ({"secret_arns": {f"V{number}": TOKEN for number in range(7)}}, "at most 512 characters as JSON"),
-        ({"secret_arns": {"HF_TOKEN": None}}, "the ARNs of Secrets Manager secrets"),
+        ({"secret_arns": {"HF_TOKEN": "x"}}, "the ARNs of Secrets Manager secrets"),
+        ({"secret_arns": {"HF_TOKEN": None}}, "secret_arns[…] is of type NoneType"),
+        ({"environment": {"hf_token_in_the_wrong_place": 1}}, "environment[…] is of type int"),
     ],
 )
 def test_an_environment_that_cannot_be_is_refused_at_once(options: dict[str, Any], named: str) -> None:

@@ -19,6 +19,7 @@ from sqlquarry.judging.equivalence.schema import Schema, read_schema
 from sqlquarry.judging.equivalence.scopes import NoSuchNameError, OrderMattersError, UndecidedError
 from sqlquarry.judging.ordering import with_order_keys
 from sqlquarry.judging.parsing import parse, tokens
+from sqlquarry.options import check_options
 
 Answer = Literal["equivalent", "different", "unknown"]
 _VERDICTS: dict[Answer, Verdict] = {"equivalent": "correct", "different": "wrong", "unknown": "unjudged"}
@@ -37,6 +38,7 @@ class Finding(NamedTuple):
     reason: str
 
 
+@check_options()
 class EquivalenceGrader:
     """Correct if the prediction must return the gold's rows on every database of the schema, wrong if it cannot.
 

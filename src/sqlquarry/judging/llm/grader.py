@@ -15,11 +15,13 @@ from sqlquarry.judging.llm.prompts import question
 from sqlquarry.judging.llm.replies import Opinion
 from sqlquarry.judging.llm.rubric import RUBRICS, Rubric
 from sqlquarry.judging.llm.votes import Vote, decide
+from sqlquarry.options import check_options
 
 AnyJudge = TextGenerator | StructuredGenerator | str
 Price = tuple[float, float]
 
 
+@check_options()
 class LLMGrader:
     """Correct if a language model says so; calibrate it (`Report.calibration`) before you believe its accuracy.
 

@@ -8,10 +8,12 @@ from types import MappingProxyType
 from typing import Any
 
 from sqlquarry.errors import JudgingError
+from sqlquarry.options import check_options
 
 NO_MISTAKE = "none"
 
 
+@check_options()
 @dataclass(frozen=True, slots=True)
 class Rubric:
     """Instructions for a judge, the verdicts it may give, and the score of each.

@@ -23,6 +23,7 @@ from sqlquarry.judging.synthesis.schema import Schema, read_schema
 from sqlquarry.judging.synthesis.search import Rival, Suite, make_suite, rivals
 from sqlquarry.judging.synthesis.store import VERSION, KillRate, StoredSuite, file_name, is_plausible, load, put, save
 from sqlquarry.judging.synthesis.translation import cannot_be_said, in_sqlite
+from sqlquarry.options import check_options
 
 _SHOWN_SURVIVORS = 5
 # A prediction that needs more than this on databases of a few dozen rows is left to the grader's own limits.
@@ -52,6 +53,7 @@ class Coverage:
         return self.killed / self.mutants if self.mutants else 1.0
 
 
+@check_options()
 class SynthesizedDatabases:
     """Makes small SQLite databases of a record's schema on which wrong queries return something else than the gold.
 

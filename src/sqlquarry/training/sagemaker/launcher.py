@@ -16,6 +16,7 @@ from sqlquarry.artifacts import Record
 from sqlquarry.aws import aws_client
 from sqlquarry.errors import ConfigError, TrainingError
 from sqlquarry.extras import require
+from sqlquarry.options import check_options
 from sqlquarry.text import visible_logger
 from sqlquarry.training.guards import check_run
 from sqlquarry.training.hardware import INSTANCES
@@ -35,6 +36,7 @@ _ATTEMPTS = 99
 _PRICES = {name: found.price_per_hour for name, found in INSTANCES.items() if found.price_per_hour is not None}
 
 
+@check_options()
 @dataclass(frozen=True, slots=True)
 class SageMakerLauncher:
     """Runs training as a SageMaker job, on machines that exist only as long as it runs.
