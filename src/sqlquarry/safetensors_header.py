@@ -34,11 +34,17 @@ class Tensor(NamedTuple):
 
 
 class Header(NamedTuple):
-    """The leading bytes of a file as they are, its ``__metadata__``, and its tensors by name in file order."""
+    """The leading bytes of a file as they are, its ``__metadata__``, and its tensors by name in file order.
+
+    Args:
+        format: what the metadata says made the file, such as "pt" for PyTorch, which is also meant if there is no
+            metadata; "" if there is some without a format.
+    """
 
     raw: bytes
     metadata: Mapping[str, str]
     tensors: dict[str, Tensor]
+    format: str = "pt"
 
 
 def read_header(path: Path) -> Header:
@@ -83,6 +89,7 @@ def parse_header(name: str, size: int, read: Callable[[int, int], bytes]) -> Hea
         head += read(len(head), first - len(head))
     try:
         entries = parse_json(head[_LENGTH_BYTES:first], "its header")
+        has_metadata = "__metadata__" in entries
         metadata = _text_map(entries.pop("__metadata__", {}))
         found = [(tensor, _tensor(tensor, entry, first)) for tensor, entry in entries.items()]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -99,7 +106,7 @@ def parse_header(name: str, size: int, read: Callable[[int, int], bytes]) -> Hea
     if end != size:
         state = "truncated" if size < end else "longer than its header says"
         raise MetadataError(f"{name} is {state}: it has {size:,} bytes where its header needs {end:,}")
-    return Header(head[:first], metadata, dict(found))
+    return Header(head[:first], metadata, dict(found), metadata.get("format", "") if has_metadata else "pt")
 
 
 def _tensor(name: str, entry: Mapping[str, Any], first: int) -> Tensor:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from sqlquarry.artifacts import Manifest, MergedModel, sha256_file
 from sqlquarry.bedrock.dialect import CARRIED_FILES, export_files
+from sqlquarry.bedrock.preflight.finite import sha256_of_finite
+from sqlquarry.bedrock.weights import ONE_SHARD
 from sqlquarry.errors import PromptMismatchError
 from sqlquarry.metadata import read_bytes
 from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
@@ -35,7 +37,8 @@ class Export:
 
         Raises:
             PromptMismatchError: the directory holds another prompt than `formatter`.
-            OSError, ValueError, ConfigError: the directory cannot be exported; a preflight says so nicely.
+            CorruptArtifactError: weights of a directory without a manifest hold NaN or infinity.
+        OSError, ValueError, ConfigError: the directory cannot be exported; a preflight says so nicely.
         """
         directory = source.path if isinstance(source, MergedModel) else source
         own = PromptFormatter.load(directory) if (directory / PROMPT_FILE).is_file() else None
@@ -67,9 +70,13 @@ class Export:
 
 def _travelling(directory: Path, names: Iterable[str]) -> dict[str, Path]:
     """The files that are uploaded as they are; everything else stays at home."""
-    # Some repositories carry the same weights twice (Mistral's consolidated.safetensors); the index names one set.
+    # Some repositories carry the same weights twice (Mistral's consolidated.safetensors). The index names one set, and
+    # without an index only one name is read.
     index = directory / INDEX
+    names = list(names)
     shards = set(parse_index(read_bytes(index)).values()) if index.is_file() else None
+    if shards is None and ONE_SHARD in names:
+        shards = {ONE_SHARD}
     return {
         name: directory / name
         for name in names
@@ -83,11 +90,15 @@ def _travelling(directory: Path, names: Iterable[str]) -> dict[str, Path]:
 
 def _described(files: Mapping[str, Path]) -> dict[str, Mapping[str, str | int]]:
     with ThreadPoolExecutor() as pool:
-        digests = list(pool.map(sha256_file, files.values()))
+        digests = list(pool.map(_sha256, files.values()))
     return {
         name: {"sha256": digest, "bytes": path.stat().st_size}
         for (name, path), digest in zip(files.items(), digests, strict=True)
     }
+
+
+def _sha256(path: Path) -> str:
+    return sha256_of_finite(path) if path.suffix == ".safetensors" else sha256_file(path)
 
 
 def _prompt_json(formatter: PromptFormatter) -> bytes:

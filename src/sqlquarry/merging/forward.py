@@ -1,7 +1,8 @@
 """The forward pass of the Llama family in fp32, one projection in memory at a time.
 
 All sequences go through a layer before the next layer's weights are read, so memory does not grow with depth.
-Written after transformers' modeling_llama, modeling_mistral, modeling_qwen2 and modeling_qwen3.
+Written after transformers' modeling_llama, modeling_mistral, modeling_qwen2 and modeling_qwen3; for experts see
+`experts`.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlquarry.errors import UnsupportedModelError
+from sqlquarry.merging.experts import Experts
 
 if TYPE_CHECKING:
     import torch
 
-_MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
+_MODEL_TYPES = ("llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe")
 
 
 class Weights(Protocol):
@@ -48,6 +50,7 @@ class Architecture:
         theta: base of the rotary frequencies.
         rope: the rotary scaling, as in config.json.
         window: positions that a token sees with sliding-window attention; None: all.
+        experts: None if the model has none.
     """
 
     layers: int
@@ -58,6 +61,7 @@ class Architecture:
     theta: float
     rope: Mapping[str, Any]
     window: int | None
+    experts: Experts | None
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Architecture:
@@ -84,7 +88,7 @@ class Architecture:
                 f"{', '.join(_MODEL_TYPES)}. Merge without evaluation records and thresholds, and judge the answers."
             )
         heads = int(config["num_attention_heads"])
-        sliding = config.get("use_sliding_window", config["model_type"] == "mistral")
+        sliding = config.get("use_sliding_window", config["model_type"] in ("mistral", "mixtral"))
         return cls(
             layers=int(config["num_hidden_layers"]),
             heads=heads,
@@ -94,6 +98,7 @@ class Architecture:
             theta=float(rope.get("rope_theta") or config.get("rope_theta") or 10_000.0),
             rope=rope | {"rope_type": kind},
             window=config.get("sliding_window") if sliding else None,
+            experts=Experts.of(config),
         )
 
     def require_within_window(self, longest: int) -> None:
@@ -153,6 +158,9 @@ def final_states(architecture: Architecture, weights: Weights, sequences: Sequen
         normed = _normed(x, weights, f"{layer}.input_layernorm.weight", architecture.epsilon)
         x += _attention(architecture, weights, f"{layer}.self_attn", normed, layout)
         normed = _normed(x, weights, f"{layer}.post_attention_layernorm.weight", architecture.epsilon)
+        if architecture.experts and number not in architecture.experts.dense_layers:
+            x += architecture.experts.mixed(weights.linear, layer, normed)
+            continue
         gate = torch.nn.functional.silu(weights.linear(f"{layer}.mlp.gate_proj", normed), inplace=True)
         gate *= weights.linear(f"{layer}.mlp.up_proj", normed)
         x += weights.linear(f"{layer}.mlp.down_proj", gate)

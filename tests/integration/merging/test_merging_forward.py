@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,22 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen2": {},
     "qwen2, tied": {"tie_word_embeddings": True},
     "qwen3": {"head_dim": 32},
+    "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "qwen3_moe": {"head_dim": 32, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24},
+    "qwen3_moe, normalized, every second layer": {
+        "head_dim": 32,
+        "num_experts": 6,
+        "num_experts_per_tok": 3,
+        "moe_intermediate_size": 24,
+        "norm_topk_prob": True,
+        "decoder_sparse_step": 2,
+    },
+    "qwen3_moe, one dense layer": {
+        "num_experts": 4,
+        "num_experts_per_tok": 1,
+        "moe_intermediate_size": 24,
+        "mlp_only_layers": [0],
+    },
 }
 SEQUENCES = [[5, 17, 300, 2, 9, 44, 101, 7], list(range(10, 50)), [3]]
 
@@ -79,8 +96,13 @@ def test_logits_equal_transformers(tmp_path: Path, name: str) -> None:
     require_close(found, reference)
 
 
-@pytest.mark.parametrize("name", ["llama", "mistral", "qwen2", "qwen3", "llama, biases"])
-@pytest.mark.parametrize("kind", ["lora", "dora", "everything"])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *itertools.product(["llama", "mistral", "qwen2", "qwen3", "llama, biases"], ["lora", "dora", "everything"]),
+        *itertools.product(["mixtral", "qwen3_moe"], ["lora"]),
+    ],
+)
 def test_logits_with_an_adapter_equal_peft_merged_or_not(tmp_path: Path, name: str, kind: str) -> None:
     base = save(tmp_path / "base", name)
     options: dict[str, Any] = {"target_modules": "all-linear"}

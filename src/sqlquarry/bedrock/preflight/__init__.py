@@ -13,10 +13,11 @@ from typing import Any
 
 from sqlquarry.artifacts import MANIFEST, Manifest, MergedModel
 from sqlquarry.bedrock.dialect import export_files
-from sqlquarry.bedrock.preflight import config, tensors, tokenizer
+from sqlquarry.bedrock.preflight import config, tensors, tokenizer, values
 from sqlquarry.bedrock.preflight.account import attempt, check_account, check_bucket
 from sqlquarry.bedrock.preflight.checkpoint import Checkpoint, read_files, read_weights
 from sqlquarry.bedrock.preflight.findings import Finding, error, listed
+from sqlquarry.bedrock.preflight.finite import MOST_REQUESTS, finite
 from sqlquarry.bedrock.preflight.repairs import Repair, repair
 from sqlquarry.bedrock.preflight.request import Request, check_request, names_a_bucket
 from sqlquarry.bedrock.preflight.source import LocalSource, S3Source, Source
@@ -27,7 +28,7 @@ from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
 __all__ = ["Finding", "PreflightReport", "Repair", "preflight", "repair"]
 
 Check = Callable[[Checkpoint], Iterator[Finding]]
-_METADATA_CHECKS: tuple[Check, ...] = (*config.CHECKS, *tokenizer.CHECKS)
+_METADATA_CHECKS: tuple[Check, ...] = (*config.CHECKS, *values.CHECKS, *tokenizer.CHECKS)
 _MALFORMED = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 
 
@@ -125,6 +126,8 @@ def _remote(source: S3Source, region: str | None) -> Iterator[Finding]:
         yield from _checked(
             (*_METADATA_CHECKS, *tensors.CHECKS), Checkpoint(source.sizes, files, templates, weights, None, region)
         )
+    if weights is not None:
+        yield from finite(source, weights, most_reads=MOST_REQUESTS)
 
 
 def _local(given: MergedModel | Path | str, region: str | None) -> Iterator[Finding]:
@@ -159,11 +162,21 @@ def _local(given: MergedModel | Path | str, region: str | None) -> Iterator[Find
     old_files, old_templates, _ = read_files(source, exported)
     checkpoint = Checkpoint(source.sizes, old_files, old_templates, weights, formatter, region)
     found = [*_checked((*_METADATA_CHECKS, *tensors.CHECKS), checkpoint)]
-    yield from found
+    yield from map(_as_uploaded, found)
+    if weights is not None:
+        yield from finite(source, weights)
     if merged is None:
         yield from _rewritten_at_upload(replace(checkpoint, files=files, templates=templates), found)
     elif formatter is not None:
         yield from _trained_with(merged, formatter)
+
+
+def _as_uploaded(finding: Finding) -> Finding:
+    """What stays on this machine cannot fail an import."""
+    if finding.code != "stray-shard":
+        return finding
+    fix = "Nothing to do: import_model leaves it here; `repair(…, output=…)` does too"
+    return replace(finding, severity="note", fix=fix)
 
 
 def _checked(checks: Iterable[Check], checkpoint: Checkpoint) -> Iterator[Finding]:

@@ -138,9 +138,11 @@ def read_weights(source: Source) -> tuple[Weights | None, list[Finding]]:
             name: pool.submit(parse_header, name, source.sizes[name], partial(source.read, name)) for name in names
         }
     shards: dict[str, Mapping[str, Tensor]] = {}
+    formats: dict[str, str] = {}
     for name, future in futures.items():
         try:
-            shards[name] = future.result().tensors
+            header = future.result()
+            shards[name], formats[name] = header.tensors, header.format
         except (OSError, ValueError) as problem:
             findings.append(_bad_weights(name, str(problem)))
     index = None
@@ -149,7 +151,7 @@ def read_weights(source: Source) -> tuple[Weights | None, list[Finding]]:
             index = parse_index(_small(source, INDEX))
         except (OSError, ValueError) as problem:
             findings.append(_bad_weights(INDEX, str(problem)))
-    return None if findings else Weights(shards, {name: source.sizes[name] for name in names}, index), findings
+    return None if findings else Weights(shards, {name: source.sizes[name] for name in names}, index, formats), findings
 
 
 def _small(source: Source, name: str) -> bytes:

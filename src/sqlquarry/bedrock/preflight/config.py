@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from sqlquarry.bedrock.dialect import FLAT_IN_4_51, GPT_OSS_EOS, TRANSFORMERS_VERSION, JsonObject, model_config
 from sqlquarry.bedrock.preflight.checkpoint import Checkpoint
 from sqlquarry.bedrock.preflight.findings import Finding, error, note, warning
+from sqlquarry.bedrock.weights import is_full
 from sqlquarry.foreign_model import MODEL_TYPES, refusals
 
 MULTIMODAL_ARCHITECTURES = (
@@ -30,6 +31,7 @@ LLAMA3_ROPE = {
     "original_max_position_embeddings": 8192,
 }
 
+QUANTIZATION_KEYS = ("quantization_config", "compression_config")
 _DECODER_KEYS = ("hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size")
 _KEYS = {
     **dict.fromkeys(_TEXT_ARCHITECTURES, _DECODER_KEYS),
@@ -151,13 +153,17 @@ def positions(checkpoint: Checkpoint) -> Iterator[Finding]:
 
 def quantization(checkpoint: Checkpoint) -> Iterator[Finding]:
     """Full weights, by what config.json says of them."""
-    for key in ("quantization_config", "compression_config"):
+    for key in QUANTIZATION_KEYS:
         settings = checkpoint.config.get(key)
         if settings is None:
             continue
         if checkpoint.architecture == GPT_OSS and settings.get("quant_method") == "mxfp4":
             why = "GPT-OSS is published so, and the service takes it; nothing is documented on other forms"
             yield note("quantized", "config.json", "the experts' weights are MXFP4", why, "Leave it as it is")
+        elif checkpoint.weights is not None and is_full(checkpoint.weights):
+            message = f"{key} is left over: the weights themselves are not quantised"
+            why = "The job takes them for quantised, and fails"
+            yield error("quantized", "config.json", message, why, "Remove the key", repairable=True)
         else:
             why = "Quantised weights fail as a size mismatch"
             fix = "Save the model in bfloat16, and remove the key"

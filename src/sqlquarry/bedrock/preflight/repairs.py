@@ -12,10 +12,11 @@ from sqlquarry.artifacts import MANIFEST, write_atomically
 from sqlquarry.bedrock.chat_template import TEMPLATE_FILES
 from sqlquarry.bedrock.dialect import CARRIED_FILES, export_files
 from sqlquarry.bedrock.preflight.checkpoint import read_files, read_weights
+from sqlquarry.bedrock.preflight.config import QUANTIZATION_KEYS
 from sqlquarry.bedrock.preflight.reshard import SHARD_BYTES, Plan, plan, replaced_leftovers, write_index, write_shards
 from sqlquarry.bedrock.preflight.source import LocalSource
 from sqlquarry.bedrock.preflight.tensors import duplicates, stored_dtype
-from sqlquarry.bedrock.weights import ONE_SHARD, Weights
+from sqlquarry.bedrock.weights import ONE_SHARD, Weights, is_full
 from sqlquarry.errors import BedrockError, ConfigError
 from sqlquarry.safetensors_header import INDEX
 from sqlquarry.text import visible
@@ -101,10 +102,14 @@ def _metadata(directory: Path, weights: Weights) -> dict[str, bytes]:
     """The small files as they should be."""
     files = export_files(directory)
     config, stored = json.loads(files["config.json"]), stored_dtype(weights)
+    left_over = [key for key in QUANTIZATION_KEYS if key in config] if is_full(weights) else []
+    for key in left_over:
+        del config[key]
     level = config["text_config"] if isinstance(config.get("text_config"), dict) else config
     named = level.get("torch_dtype") or config.get("torch_dtype")
     if stored is not None and named != stored:
         level["torch_dtype"] = stored
+    if left_over or (stored is not None and named != stored):
         files["config.json"] = (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
     return files
 

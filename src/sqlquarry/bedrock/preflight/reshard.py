@@ -30,12 +30,13 @@ class Plan:
 
 
 def plan(weights: Weights, max_bytes: int = SHARD_BYTES) -> Plan | None:
-    """How to divide the weights anew; None where no shard is too large, or only because of one tensor.
+    """Say how to divide the weights anew; None if every shard can be read and none is too large for more than a tensor.
 
     Tensors keep their order; a tensor larger than `max_bytes` has a shard of its own.
     """
     loaded = weights.loaded
-    if not any(weights.sizes[shard] > max_bytes and len(tensors) > 1 for shard, tensors in loaded.items()):
+    too_large = any(weights.sizes[shard] > max_bytes and len(tensors) > 1 for shard, tensors in loaded.items())
+    if not too_large and not weights.unreadable:
         return None
     groups: list[dict[str, tuple[str, Tensor]]] = [{}]
     filled = 0

@@ -21,6 +21,9 @@ _DEFAULT_KV_HEADS = {
 }
 
 
+DECODERS = tuple(_DEFAULT_KV_HEADS)
+
+
 def expected_tensors(architecture: str | None, config: Mapping[str, Any]) -> Shapes | None:
     """Name -> shape of every weight; None for other architectures. A tied head is left out.
 

@@ -10,21 +10,15 @@ from sqlquarry.bedrock.preflight.checkpoint import Checkpoint
 from sqlquarry.bedrock.preflight.config import GPT_OSS, MULTIMODAL_ARCHITECTURES
 from sqlquarry.bedrock.preflight.findings import Finding, error, listed, warning
 from sqlquarry.bedrock.preflight.shapes import expected_tensors
-from sqlquarry.bedrock.weights import ONE_SHARD, Weights
+from sqlquarry.bedrock.weights import DTYPES, ONE_SHARD, QUANTIZED, Weights
 from sqlquarry.foreign_model import refusals
 from sqlquarry.safetensors_header import INDEX, Tensor
 
-DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}  # safetensors' name -> torch's name
 MAX_SHARD_BYTES = 5 * 2**30  # the largest that imports are known to work with; transformers 4's default was 5 GB
 MAX_TEXT_BYTES, MAX_MULTIMODAL_BYTES = 200 * 10**9, 100 * 10**9
 
 _AGAIN = "Merge or save again, into an empty directory"
 _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "shared.weight")
-# Tensors that bitsandbytes, GPTQ, AWQ, HQQ and FP8 checkpoints hold beside or instead of weights.
-_QUANTIZED = re.compile(
-    r"\.(absmax|quant_map|nested_absmax|nested_quant_map|quant_state\.[\w.]+|SCB|qweight|qzeros|g_idx|scales|"
-    r"weight_scale|weight_scale_inv|input_scale|weight_packed|weight_format|W_q)$"
-)
 # Constants that older transformers saved and every server computes for itself.
 _BUFFERS = re.compile(r"\.(rotary_emb\.inv_freq|attn\.bias|attn\.masked_bias)$")
 _TIED_BY_DEFAULT = ("T5ForConditionalGeneration", "GPTBigCodeForCausalLM")
@@ -47,7 +41,7 @@ def leftovers(checkpoint: Checkpoint) -> Iterator[Finding]:
         message = f"{len(lora)} tensors belong to an unmerged LoRA"
         yield error("adapter", listed(lora, 1), message, "The service reads full weights", merge)
     gpt_oss = checkpoint.architecture == GPT_OSS
-    if not gpt_oss and (packed := [name for name in tensors if _QUANTIZED.search(name)]):
+    if not gpt_oss and (packed := [name for name in tensors if QUANTIZED.search(name)]):
         message = f"{len(packed)} tensors belong to quantised weights"
         why = "Quantised weights fail as a size mismatch"
         yield error("quantized", listed(packed, 1), message, why, "Dequantise the model and save it in bfloat16")
@@ -85,6 +79,10 @@ def shards(checkpoint: Checkpoint) -> Iterator[Finding]:
         message = f"{len(twice)} tensors lie in more than one shard"
         why = "Which of them is served is not defined"
         yield error("duplicate-tensors", listed(twice), message, why, _AGAIN)
+    for shard in weights.unreadable:
+        message = f"its metadata says {weights.formats[shard]!r} for the format, not 'pt'"
+        why = "transformers 4.51.3 refuses such a file"
+        yield error("format", shard, message, why, "Save it again with metadata={'format': 'pt'}", repairable=True)
     large = {shard: size for shard, size in weights.sizes.items() if size > MAX_SHARD_BYTES}
     for shard, size in large.items():
         yield warning(
@@ -222,7 +220,7 @@ def implied(checkpoint: Checkpoint) -> Iterator[Finding]:
     extra = {
         name
         for name in tensors.keys() - expected.keys() - {"lm_head.weight"}
-        if not _QUANTIZED.search(name) and ".lora_" not in name
+        if not QUANTIZED.search(name) and ".lora_" not in name
     }
     if extra:
         message = f"{len(extra)} tensors are not part of a {checkpoint.architecture} with this config.json"

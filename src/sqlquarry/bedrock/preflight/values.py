@@ -1,0 +1,127 @@
+"""Checks of the values in config.json: with others, transformers 4.51.3 cannot build the model, or builds another one.
+
+Source: transformers 4.51.3, configuration_utils.py, modeling_utils.py (`_get_torch_dtype`), modeling_rope_utils.py
+(`ROPE_INIT_FUNCTIONS` and the functions in it), activations.py (`ACT2FN`) and the constructors in
+models/{llama,mistral,mixtral,qwen2,qwen3,qwen3_moe}/modeling_*.py. Tried with that version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeGuard
+
+from sqlquarry.bedrock.dialect import TRANSFORMERS_VERSION
+from sqlquarry.bedrock.preflight.checkpoint import Checkpoint
+from sqlquarry.bedrock.preflight.findings import Finding, error
+from sqlquarry.bedrock.preflight.shapes import DECODERS
+
+_RESTORE = "Restore the base model's config.json"
+_ACTIVATIONS = {
+    *("silu", "swish", "gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_python", "gelu_10", "gelu_accurate"),
+    *("gelu_python_tanh", "laplace", "leaky_relu", "linear", "mish", "prelu", "quick_gelu", "relu", "relu2", "relu6"),
+    *("sigmoid", "tanh"),
+}
+_DTYPES = ("auto", "bfloat16", "float16", "float32", "float64", "half", "float", "double")
+# rope_type -> what its function reads without a default.
+_ROPES: Mapping[str, tuple[str, ...]] = {
+    "default": (),
+    "linear": ("factor",),
+    "dynamic": ("factor",),
+    "yarn": ("factor",),
+    "longrope": ("short_factor", "long_factor"),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+}
+_ROPE_LISTS = ("short_factor", "long_factor")
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+# Key -> what its value must be, and the test; an absent key has a default. `config.keys` checks the sizes.
+_RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "max_position_embeddings": ("a whole number above 0", _is_count),
+    "num_key_value_heads": ("a whole number above 0, or null", lambda value: value is None or _is_count(value)),
+    "head_dim": ("a whole number above 0, or null", lambda value: value is None or _is_count(value)),
+    "rms_norm_eps": ("a number, not below 0", lambda value: _is_number(value) and value >= 0),
+    "rope_theta": ("a number above 0", lambda value: _is_number(value) and value > 0),
+    "attention_dropout": ("a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1),
+    "sliding_window": ("a whole number above 0, or null", lambda value: value is None or _is_count(value)),
+    "tie_word_embeddings": ("true or false", lambda value: isinstance(value, bool) or value is None),
+    "attention_bias": ("true or false", lambda value: isinstance(value, bool) or value is None),
+    "mlp_bias": ("true or false", lambda value: isinstance(value, bool) or value is None),
+    "hidden_act": ("the name of an activation", lambda value: value in _ACTIVATIONS),
+    "torch_dtype": ("the name of a dtype of torch", lambda value: value is None or value in _DTYPES),
+}
+
+
+def values(checkpoint: Checkpoint) -> Iterator[Finding]:
+    """Every value is of a kind and size that the model can be built with."""
+    if checkpoint.architecture not in DECODERS:
+        return
+    config = checkpoint.text_config
+    for key, (rule, fits) in _RULES.items():
+        if key in config and not _holds(fits, config[key]):
+            yield _bad_value(key, config[key], rule)
+    heads, kv_heads = config.get("num_attention_heads"), config.get("num_key_value_heads")
+    if _is_count(heads) and _is_count(kv_heads) and heads % kv_heads:
+        yield _bad_value("num_key_value_heads", kv_heads, f"a divisor of num_attention_heads {heads}")
+    size, padding = config.get("vocab_size"), config.get("pad_token_id")
+    if padding is not None and _is_count(size) and not (isinstance(padding, int) and -size <= padding < size):
+        yield _bad_value("pad_token_id", padding, f"a token below vocab_size {size}, or null")
+
+
+def rope(checkpoint: Checkpoint) -> Iterator[Finding]:
+    """The rotary scaling is a mapping with all that its type needs."""
+    config = checkpoint.text_config
+    scaling = config.get("rope_scaling")
+    if checkpoint.architecture not in DECODERS or scaling is None:
+        return
+    if not isinstance(scaling, Mapping):
+        yield _bad_value("rope_scaling", scaling, "an object with rope_type, or null")
+        return
+    kind = scaling.get("rope_type", scaling.get("type"))
+    if kind not in _ROPES:
+        yield _bad_value("rope_scaling.rope_type", kind, f"one of {', '.join(_ROPES)}")
+        return
+    for key in _ROPES[kind]:
+        value = scaling.get(key)
+        if key in _ROPE_LISTS:
+            width = _rotary_width(config)
+            if not (isinstance(value, list) and len(value) == width and all(map(_is_number, value))):
+                yield _bad_value(f"rope_scaling.{key}", value, f"a list of {width} numbers for {kind}")
+        elif not (_is_number(value) and value > 0):
+            yield _bad_value(f"rope_scaling.{key}", value, f"a number above 0 for {kind}")
+    # Its attention factor follows from one of them.
+    if kind == "longrope" and not any(
+        _is_number(value)
+        for value in (scaling.get("factor"), scaling.get("attention_factor"), config.get(_ORIGINAL_POSITIONS))
+    ):
+        yield _bad_value("rope_scaling.factor", scaling.get("factor"), "a number above 0 for longrope")
+
+
+_ORIGINAL_POSITIONS = "original_max_position_embeddings"
+
+
+def _rotary_width(config: Mapping[str, Any]) -> int:
+    head = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    return int(head * config.get("partial_rotary_factor", 1.0)) // 2
+
+
+def _holds(fits: Callable[[Any], bool], value: Any) -> bool:
+    try:
+        return fits(value)
+    except TypeError:  # a list or an object where a text or number must be
+        return False
+
+
+def _bad_value(key: str, value: Any, rule: str) -> Finding:
+    why = f"transformers {TRANSFORMERS_VERSION} cannot build the model from it, or builds another one"
+    return error("config-value", "config.json", f"{key} is {value!r:.80}, but must be {rule}", why, _RESTORE)
+
+
+CHECKS = (values, rope)
