@@ -245,7 +245,7 @@ class QLoRAFSDPTrainer:
     ) -> dict[str, Any]:
         """Train and, on the leading process, save the adapter's two files; what the manifest says of the run."""
         with quiet_transformers():
-            model, recipe = load_trainable(base, plan.config, world)
+            model, recipe = load_trainable(base, plan.config, world, trained_rows=plan.trained_rows)
         schedule = schedule_of(rows, self.config, model.config.hidden_size)
         with contextlib.ExitStack() as stack:
             logs: list[Log] = []
