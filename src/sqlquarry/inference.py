@@ -189,7 +189,7 @@ class LocalModel:
         """
         import torch
 
-        check_inputs(prompts, method="complete")
+        check_inputs(prompts, method="complete", records=False)
         if bad := option_problems({"max_tokens": max_tokens}, {"temperature": temperature}) + stop_problems(stop):
             raise ConfigError("complete: " + "; ".join(bad))
         encoded = self._encoded(prompts, add_special_tokens=add_special_tokens)

@@ -10,27 +10,33 @@ from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError
 
 
-def check_inputs(inputs: Sequence[Record] | Sequence[str], *, method: str = "generate") -> None:
+def check_inputs(inputs: Sequence[Record] | Sequence[str], *, method: str = "generate", records: bool = True) -> None:
     """Refuse what is not a list of records or a list of texts; a text alone is a sequence too, of letters.
+
+    Args:
+        inputs: what a method was given.
+        method: its name, for the message.
+        records: whether it takes records at all.
 
     Raises:
         ConfigError: a single input, another kind of object, or records and texts in one list.
     """
     given: Any = inputs
+    wanted = "records or prompts" if records else "prompts"
     if isinstance(given, str | bytes | Record):
-        raise ConfigError(f"{method} takes a list of records or prompts, but got {given!r:.60}. Put it in a list.")
+        raise ConfigError(f"{method} takes a list of {wanted}, but got {given!r:.60}. Put it in a list.")
     if isinstance(given, Mapping) or not (isinstance(given, Sized) and isinstance(given, Iterable)):
-        raise ConfigError(f"{method} takes a list of records or prompts, but got a {type(given).__name__}.")
-    kinds: dict[str, int] = {}  # kind -> place of the first of it
+        raise ConfigError(f"{method} takes a list of {wanted}, but got a {type(given).__name__}.")
+    kinds: dict[type, int] = {}  # kind -> place of the first of it
     for place, item in enumerate(given):
-        kind = "record" if isinstance(item, Record) else "text" if isinstance(item, str) else type(item).__name__
+        kind = next((known for known in (str, Record) if isinstance(item, known)), None)
+        if kind is None or (kind is Record and not records):
+            raise ConfigError(f"{method} takes {wanted}, but input {place} is {item!r:.60} ({type(item).__name__}).")
         kinds.setdefault(kind, place)
-        if kind not in ("record", "text"):
-            raise ConfigError(f"{method} takes records or prompts, but input {place} is {item!r:.60} ({kind}).")
     if len(kinds) > 1:
         raise ConfigError(
-            f"{method} takes records or texts, not both in one list, but input {kinds['record']} is a record and input "
-            f"{kinds['text']} a text. Ask twice."
+            f"{method} takes records or texts, not both in one list, but input {kinds[Record]} is a record and input "
+            f"{kinds[str]} a text. Ask twice."
         )
 
 

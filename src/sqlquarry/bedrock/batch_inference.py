@@ -138,7 +138,7 @@ class BatchFoundationModel:
         Raises:
             ConfigError, BedrockError: as `generate`.
         """
-        check_inputs(prompts, method="generate_json")
+        check_inputs(prompts, method="generate_json", records=False)
         both = "\n\n".join(filter(None, (self._system, system)))
         return self._ask([Inquiry((("user", prompt),), both, schema) for prompt in prompts])
 

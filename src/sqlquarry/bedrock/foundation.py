@@ -145,7 +145,7 @@ class FoundationModel:
         Raises:
             ConfigError, GenerationError, BedrockError: as `generate`.
         """
-        check_inputs(prompts, method="generate_json")
+        check_inputs(prompts, method="generate_json", records=False)
         both = "\n\n".join(filter(None, (self._system, system)))
         answers = self._ask([Inquiry((("user", prompt),), both, schema) for prompt in prompts], resume)
         warn_of_truncation([answer.stop_reason for answer in answers], self._manner.max_tokens)
