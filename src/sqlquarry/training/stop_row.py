@@ -30,6 +30,7 @@ NEAR = 0.05
 _SAMPLED_ROWS = 4096
 _BLOCK_ROWS = 64  # that are read at once
 _RESERVED_ROWS = 2048  # most rows of added or unused tokens that are compared
+_ZERO = "a row of zeros"
 _EMBEDDINGS, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
@@ -84,6 +85,9 @@ def check_stop(base: Path, formatter: PromptFormatter, tokenizer: Any, config: T
             return StopCheck("", "", rows)
         if named == "auto":
             return StopCheck("", "", (stop,))
+        if untrained.like == _ZERO and read_object(base / "config.json").get("pad_token_id") == stop:
+            # nn.Embedding begins with zeros in the row of its padding. Only a base that nobody trained still has them.
+            return StopCheck("", f"{text!r} ends each answer, but its row is zero: answers may never end", rows)
         other = eos != stop and untrained_row(base, eos, tokenizer) is None
     except (OSError, ValueError) as error:
         return StopCheck(
@@ -153,7 +157,7 @@ def untrained_row(
     nearest = int(distances.argmin())
     found = [
         ("the mean of all rows", ((row - mean).norm() / spread).item()),
-        ("a row of zeros", (row.norm() / spread).item()),
+        (_ZERO, (row.norm() / spread).item()),
         (f"the row of {_text(tokenizer, int(places[nearest]))}", distances[nearest].item()),
     ]
     like, distance = min(found, key=lambda one: one[1])

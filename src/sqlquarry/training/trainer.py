@@ -283,6 +283,7 @@ class QLoRAFSDPTrainer:
                 "device": world.device.type,
                 "processes": world.size,
                 "sharers": plan.config.sharers(world.size, world.machines),
+                "trained_rows": list(plan.trained_rows),
                 "peak_memory_bytes": peak_gpu_bytes(),
             },
             "versions": {name: version(name) for name in _PACKAGES},

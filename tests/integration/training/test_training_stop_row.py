@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,17 @@ def test_a_stop_token_that_was_never_trained_is_refused(tmp_path: Path, like: st
     assert other.plan(RECORDS).stop_problem == ""
 
 
+def test_a_fresh_base_whose_padding_ends_answers_is_only_noted(tmp_path: Path) -> None:
+    base = untrained_base(tmp_path / "base", "zero")
+    stop = tiny_tokenizer().convert_tokens_to_ids(STOP)
+    config = json.loads((base / "config.json").read_text()) | {"pad_token_id": stop}
+    (base / "config.json").write_text(json.dumps(config))
+    plan = QLoRAFSDPTrainer(base, CHAT, TrainingConfig(**OPTIONS)).plan(RECORDS)
+    assert plan.stop_problem == ""
+    assert STOP in plan.notes[0]
+    assert plan.notes[0] in plan.summary()
+
+
 @pytest.fixture(scope="module", params=["tied, 4 bits", "untied"])
 def taught(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AdapterCheckpoint:
     directory = tmp_path_factory.mktemp("taught")
@@ -78,6 +90,7 @@ def taught(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     plan = trainer.plan(RECORDS)
     adapter = trainer.train(RECORDS, output_dir=directory / "adapter")
     assert plan.trained_rows == (tiny_tokenizer().convert_tokens_to_ids(STOP),)
+    assert adapter.manifest.provenance["run"]["trained_rows"] == list(plan.trained_rows)
     assert plan.adapter_parameters == sum(
         tensor.numel() for tensor in load_file(adapter.path / "adapter_model.safetensors").values()
     )
