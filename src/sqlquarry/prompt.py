@@ -201,7 +201,7 @@ class PromptFormatter:
         if not whole.startswith(prompt):
             raise ConfigError(
                 "the chat template changes the prompt once there is an answer, so training and serving would differ: "
-                f"{prompt[-60:]!r} is not how {whole[-120:]!r} begins. Pass a plain Jinja template."
+                f"{prompt[-60:]!r} is not how {whole[-120:]!r} begins. Pass a plain Jinja template{self._system_hint}."
             )
         # White space after the end-of-turn token is never generated.
         return whole[len(prompt) :].rstrip()
@@ -315,12 +315,16 @@ class PromptFormatter:
                 bos_token=tokens.bos,
                 eos_token=tokens.eos,
             )
-        except ConfigError:
-            raise
+        except ConfigError as error:
+            raise ConfigError(f"{error}. Pass a plain Jinja template{self._system_hint}.") from error
         except Exception as error:  # a template is code of the model's makers, and can raise anything
             raise ConfigError(
                 f"the chat template cannot be rendered ({type(error).__name__}: {error}). Pass a plain Jinja template."
             ) from error
+
+    @property
+    def _system_hint(self) -> str:
+        return ", or set system='' and name {schema} in `user`, if it takes no system message" if self.system else ""
 
     def _render(self, messages: list[dict[str, str]], *, generation: bool) -> str:
         text = self._raw(messages, generation=generation)

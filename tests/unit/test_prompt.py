@@ -266,6 +266,29 @@ def test_prompts_without_new_placeholders_keep_their_fingerprints():
     assert PromptFormatter(tokens=tokens).fingerprint == "4ad50f53d4071af3"
 
 
+NO_SYSTEM = {
+    "refuses": "{% if messages[0].role == 'system' %}{{ raise_exception('only user and assistant') }}{% endif %}"
+    + CHATML,
+    # As Mistral's newer templates: the system message goes into the last user message.
+    "moves": (
+        "{% if messages[0].role == 'system' %}{% set system = messages[0].content %}{% endif %}"
+        "{% for m in messages if m.role != 'system' %}{% if m.role == 'user' %}[INST]"
+        "{% if loop.last and system is defined %}{{ system }}{% endif %}{{ m.content }}[/INST]"
+        "{% else %} {{ m.content }}{{ eos_token }}{% endif %}{% endfor %}"
+    ),
+}
+
+
+@pytest.mark.parametrize(("kind", "start"), [("refuses", "<|im_start|>user\n"), ("moves", "[INST]")])
+def test_a_template_that_takes_no_system_message_is_told_how(kind: str, start: str):
+    tokenizer = CharacterTokenizer(chat_template=NO_SYSTEM[kind])
+    with pytest.raises(ConfigError, match="system=''"):
+        PromptFormatter(template="chat").bind(tokenizer)
+    bound = PromptFormatter(system="", user="{schema} {question}", template="chat").bind(tokenizer)
+
+    assert bound.prompt(RECORD).startswith(f"{start}CREATE TABLE head (age INTEGER) How many heads?")
+
+
 def test_fingerprints_tell_everything_apart():
     base = CharacterTokenizer("<s>")
     prompts = [

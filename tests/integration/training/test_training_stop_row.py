@@ -21,7 +21,7 @@ from sqlquarry.prompt import PromptFormatter
 from sqlquarry.token_rows import run_token_rows_directly
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig, loop
 from sqlquarry.training.base_model import resolve_base_model
-from sqlquarry.training.stop_row import untrained_row
+from sqlquarry.training.stop_row import check_stop, untrained_row
 
 from conftest import save_tiny_llama, tiny_tokenizer, toy_examples
 
@@ -165,6 +165,16 @@ def test_what_cannot_train_rows_is_refused(tmp_path: Path) -> None:
     for bad in ("all", (), ("",), (3,)):
         with pytest.raises(ConfigError, match="trainable_tokens"):
             TrainingConfig(trainable_tokens=bad)  # type: ignore[arg-type] - that is the test
+
+
+def test_a_base_without_weights_is_checked_later(tmp_path: Path) -> None:
+    base = untrained_base(tmp_path / "base", "mean")
+    (base / "model.safetensors").unlink()
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    check = check_stop(base, CHAT.bind(tokenizer), tokenizer, TrainingConfig(trainable_tokens=(STOP,)))
+    assert (check.problem, len(check.trained_rows)) == ("", 1)
+    check = check_stop(base, CHAT.bind(tokenizer), tokenizer, TrainingConfig())
+    assert (check.problem, STOP in check.note) == ("", True)
 
 
 def test_rows_of_real_weights_are_told_apart() -> None:
