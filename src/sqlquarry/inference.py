@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlquarry.artifacts import AdapterCheckpoint, Generation, MergedModel, Record
+from sqlquarry.control_tokens import note_in_prompts, stop_token_id
 from sqlquarry.errors import ConfigError, DeviceError, UnsupportedModelError
 from sqlquarry.extras import require
 from sqlquarry.foreign_model import refuse_foreign_code
+from sqlquarry.inputs import check_inputs, option_problems, stop_problems
 from sqlquarry.options import check_options
+from sqlquarry.prefixes import common_prefix, group_by_prefix
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.quantization import QuantizationRecipe, load_causal_lm, load_tokenizer, reading_model
+from sqlquarry.text import visible_logger
+from sqlquarry.token_rows import run_token_rows_directly
 
 if TYPE_CHECKING:
     import torch
+
+logger = visible_logger(__name__)
 
 
 @check_options()
@@ -29,7 +37,8 @@ class LocalModel:
 
     Args:
         directory: config, tokenizer and safetensors, as transformers or Bedrock's dialect has them.
-        formatter: how records become prompts; None where only text prompts are given.
+        formatter: how records become prompts, and which token ends an answer; None where only text prompts are given.
+            One that is not bound yet is bound to the model's tokenizer.
         adapter: a LoRA adapter to put on top; with a 4-bit recipe in its manifest the base is quantised as in training.
         device: "auto" (CUDA where there is one), "cpu" or "cuda".
         batch_size: prompts decoded together.
@@ -40,7 +49,7 @@ class LocalModel:
         UnsupportedModelError: the directory holds no causal language model in safetensors, or model or adapter ask for
             code of their own, or a file is malformed.
         DeviceError: CUDA was asked for where there is none.
-        ConfigError: an unknown device.
+        ConfigError: an unknown device, an option out of range, or a formatter that does not fit the tokenizer.
     """
 
     def __init__(
@@ -54,8 +63,10 @@ class LocalModel:
         max_tokens: int = 256,
     ) -> None:
         require("train", "LocalModel")
+        if bad := option_problems({"batch_size": batch_size, "max_tokens": max_tokens}, {}):
+            raise ConfigError("LocalModel: " + "; ".join(bad))
         self.directory = Path(directory)
-        self.formatter, self.batch_size, self.max_tokens = formatter, batch_size, max_tokens
+        self.batch_size, self.max_tokens = batch_size, max_tokens
         self.device = pick_device(device)
         if not (self.directory / "config.json").is_file():
             raise UnsupportedModelError(f"{self.directory} has no config.json, so it is not a model directory")
@@ -66,14 +77,20 @@ class LocalModel:
         for given in (self.directory, *([adapter.path] if adapter else ())):
             refuse_foreign_code(given)
         self.tokenizer: Any = load_tokenizer(self.directory)
+        self.formatter = formatter.bind(self.tokenizer) if formatter else None
+        bound = self.formatter.tokens if self.formatter else None
+        stop = stop_token_id(self.tokenizer, bound.stop) if bound else None  # as the export finds it
+        self._noted_control_tokens = False
         self.model = self._load(adapter)
         self._adapter_digest = adapter.manifest.digest if adapter else ""
         eos = self.model.generation_config.eos_token_id
-        ids = [self.tokenizer.eos_token_id, *(eos if isinstance(eos, list) else [eos])]
+        ids = [stop, self.tokenizer.eos_token_id, *(eos if isinstance(eos, list) else [eos])]
         # transformers renames the argument in 5.40; the old name warns since 5.24.
         names = inspect.signature(self.model.get_base_model().forward if adapter else self.model.forward).parameters
         self._cache_argument = "cache" if "cache" in names else "past_key_values"
         self._eos_ids = {token for token in ids if isinstance(token, int)}
+        context = getattr(self.model.config, "max_position_embeddings", None)
+        self._context_tokens = context if isinstance(context, int) else None
 
     @classmethod
     def from_merged(cls, merged: MergedModel, **options: Any) -> LocalModel:
@@ -119,22 +136,28 @@ class LocalModel:
 
             with reading_model(adapter.path):
                 model = PeftModel.from_pretrained(model, str(adapter.path))
+            run_token_rows_directly(model)
         return model.eval()
 
     def generate(self, inputs: Sequence[Record] | Sequence[str], /) -> list[Generation]:
         """Answer each input greedily, in order.
 
         Raises:
-            ConfigError: a record was given, but there is no formatter to render it.
+            ConfigError: records were given, but there is no formatter to render them; or as `complete`.
         """
-        prompts = []
-        for item in inputs:
-            if isinstance(item, Record):
-                if self.formatter is None:
-                    raise ConfigError("LocalModel needs formatter= to answer records; pass one, or give text prompts")
-                item = self.formatter.prompt(item, self.tokenizer)  # noqa: PLW2901 - the record becomes its prompt
-            prompts.append(item)
+        check_inputs(inputs)
+        prompts = [item if isinstance(item, str) else self._rendered(item) for item in inputs]
+        if not self._noted_control_tokens:
+            note = note_in_prompts((item for item in inputs if isinstance(item, Record)), self.tokenizer)
+            self._noted_control_tokens = note is not None
+            if note:
+                logger.warning(note)
         return self.complete(prompts, max_tokens=self.max_tokens)
+
+    def _rendered(self, record: Record) -> str:
+        if self.formatter is None:
+            raise ConfigError("LocalModel needs formatter= to answer records; pass one, or give text prompts")
+        return self.formatter.prompt(record)
 
     def complete(
         self,
@@ -154,17 +177,24 @@ class LocalModel:
 
         Args:
             prompts: texts, special tokens included as text.
-            max_tokens: longest completion, in tokens.
+            max_tokens: longest completion, in tokens; where the context ends before it, the completion does too.
             add_special_tokens: let the tokenizer put BOS in front where it does; off for rendered chat templates.
             stop: texts that end a completion; they are cut off.
             temperature: 0 decodes greedily, else samples.
             seed: makes sampling reproducible.
             logprobs: tell the log-probability of each token written, the one that ends the answer included; the
                 model's own, whatever the temperature.
+
+        Raises:
+            ConfigError: an option out of range, prompts that are not a list of texts, or a prompt that has no tokens or
+                leaves no room in the model's context.
         """
         import torch
 
-        encoded = [self.tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"] for text in prompts]
+        check_inputs(prompts, method="complete", records=False)
+        if bad := option_problems({"max_tokens": max_tokens}, {"temperature": temperature}) + stop_problems(stop):
+            raise ConfigError("complete: " + "; ".join(bad))
+        encoded = self._encoded(prompts, add_special_tokens=add_special_tokens)
         random = torch.Generator(device=self.device)
         random.manual_seed(seed if seed is not None else torch.seed() % 2**63)
         answers: list[Generation] = []
@@ -173,6 +203,23 @@ class LocalModel:
                 batch = encoded[start : start + self.batch_size]
                 answers += self._decode(batch, max_tokens, stop, temperature, random, logprobs=logprobs)
         return answers
+
+    def _encoded(self, prompts: Sequence[str], *, add_special_tokens: bool) -> list[list[int]]:
+        """Return the tokens of each prompt.
+
+        Raises:
+            ConfigError: a prompt has none, or so many that the model's context holds no token of an answer.
+        """
+        encoded = [self.tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"] for text in prompts]
+        for place, tokens in enumerate(encoded):
+            if not tokens:
+                raise ConfigError(f"prompt {place} is {prompts[place]!r:.60}, which has no tokens to continue")
+            if self._context_tokens is not None and len(tokens) >= self._context_tokens:
+                raise ConfigError(
+                    f"prompt {place} has {len(tokens):,} tokens, but the model's context holds "
+                    f"{self._context_tokens:,} for prompt and answer (max_position_embeddings). Shorten its schema."
+                )
+        return encoded
 
     def _decode(
         self,
@@ -190,6 +237,7 @@ class LocalModel:
         written: list[list[int]] = [[] for _ in prompts]
         scores: list[list[float]] = [[] for _ in prompts]
         answers: list[Generation | None] = [None] * len(prompts)
+        limits = [min(max_tokens, (self._context_tokens or sys.maxsize) - len(prompt)) for prompt in prompts]
         logits, cache, mask, active = self._prefill(prompts)  # `active`: rows of the cache -> prompts
         while True:
             tokens = _pick(logits, temperature, random)
@@ -201,7 +249,7 @@ class LocalModel:
             for row, token in enumerate(tokens.tolist()):
                 index = active[row]
                 if answers[index] is None:
-                    answers[index] = self._extend(written[index], token, max_tokens, stop)
+                    answers[index] = self._extend(written[index], token, limits[index], stop)
             unfinished = [row for row, index in enumerate(active) if answers[index] is None]
             if not unfinished:
                 break
@@ -315,29 +363,6 @@ def pick_device(device: str) -> str:
             "Use device='cpu', or install a CUDA build of torch on a machine with a GPU."
         )
     return device
-
-
-def common_prefix(sequences: Sequence[Sequence[int]]) -> int:
-    """How many leading tokens all sequences share, leaving at least one token to each."""
-    longest = min(len(sequence) for sequence in sequences) - 1
-    columns: Iterator[tuple[int, ...]] = zip(*sequences, strict=False)
-    for index, column in enumerate(columns):
-        if index >= longest or len(set(column)) > 1:
-            return index
-    return longest
-
-
-def group_by_prefix(sequences: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Places of sequences, grouped so that those of a group share at least half of the group's first one."""
-    groups: list[list[int]] = []
-    for index in sorted(range(len(sequences)), key=lambda index: tuple(sequences[index])):
-        if groups:
-            first = sequences[groups[-1][0]]
-            if 2 * common_prefix([first, sequences[index]]) >= len(first):
-                groups[-1].append(index)
-                continue
-        groups.append([index])
-    return groups
 
 
 def _pad_left(tensor: torch.Tensor, width: int, *, dim: int) -> torch.Tensor:

@@ -8,9 +8,11 @@ doubled.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import hashlib
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +20,7 @@ from typing import Any, NamedTuple
 import jinja2
 
 from sqlquarry.artifacts import Message, Record, write_json
+from sqlquarry.control_tokens import refuse_in_answers, special_tokens, stop_token_id
 from sqlquarry.errors import ConfigError, IncompleteArtifactError, RecordError
 from sqlquarry.metadata import read_object
 from sqlquarry.options import check_options
@@ -42,6 +45,25 @@ HUMAN_ASSISTANT = (
     "{% endfor %}"
     "{% if add_generation_prompt %}{{ '\n\nAssistant:' }}{% endif %}"
 )
+PLACEHOLDERS = ("schema", "question", "dialect")
+# Twice in braces, as Jinja and str.format write other things, a name is text.
+_PLACEHOLDER = re.compile(r"(?<!\{)\{([A-Za-z_]\w*)\}(?!\})")
+_FILLED = re.compile(r"\{(schema|question|dialect)\}")
+# How a reader spells the dialects that sqlglot's names do not show.
+_DIALECTS = {
+    "athena": "Amazon Athena",
+    "bigquery": "BigQuery",
+    "clickhouse": "ClickHouse",
+    "databricks": "Databricks SQL",
+    "duckdb": "DuckDB",
+    "mysql": "MySQL",
+    "postgres": "PostgreSQL",
+    "postgresql": "PostgreSQL",
+    "redshift": "Amazon Redshift",
+    "spark": "Spark SQL",
+    "sqlite": "SQLite",
+    "tsql": "T-SQL",
+}
 _PROBE = Record(question="QUESTION", schema="SCHEMA", sql="SELECT 1")
 
 
@@ -58,13 +80,14 @@ class PromptFormatter:
     """Render records as prompts and training examples, always in the same words and tokens.
 
     Args:
-        system: system message; must contain ``{schema}``.
-        user: user message; must contain ``{question}``.
+        system: system message; "" for a model whose template knows no system role.
+        user: user message; must contain ``{question}``. One of both must contain ``{schema}``, and either may contain
+            ``{dialect}``: the record's SQL dialect, as "SQLite" or "PostgreSQL".
         template: "human-assistant" (the published form), "chat" (the base model's own template) or a Jinja string.
         tokens: what the base model adds to it; filled by `bind`, not by hand.
 
     Raises:
-        ConfigError: a placeholder is missing, or the Jinja string does not parse.
+        ConfigError: a placeholder is missing or unknown, or the Jinja string does not parse.
     """
 
     system: str = DEFAULT_SYSTEM
@@ -78,11 +101,7 @@ class PromptFormatter:
             f"{name} is {value!r:.80}, but must be text" for name, value in fields.items() if type(value) is not str
         ]:
             raise ConfigError("PromptFormatter: " + "; ".join(bad))
-        bad = [
-            f"{name} must contain {{{key}}}, but is {value!r}"
-            for name, key, value in (("system", "schema", self.system), ("user", "question", self.user))
-            if f"{{{key}}}" not in value
-        ]
+        bad = list(_placeholder_problems(self.system, self.user))
         if self.template not in ("human-assistant", "chat"):
             try:
                 compile_template(self.template)
@@ -99,11 +118,19 @@ class PromptFormatter:
             raise ConfigError("PromptFormatter: " + "; ".join(bad))
 
     def messages(self, record: Record) -> list[dict[str, str]]:
-        """The record as role/content messages; the assistant's turn is there where the record has SQL."""
-        turns = [
-            Message("system", self.system.replace("{schema}", record.schema.strip())),
-            Message("user", self.user.replace("{question}", record.question.strip())),
-        ]
+        """Return the record as role/content messages.
+
+        There is no system message if `system` is "", and an assistant's if the record has SQL.
+        """
+        values = {
+            "schema": record.schema.strip(),
+            "question": record.question.strip(),
+            "dialect": _DIALECTS.get(record.dialect.lower(), record.dialect.capitalize()),
+        }
+        # In one pass: what looks like a placeholder in a schema is part of the schema.
+        system, user = (_FILLED.sub(lambda found: values[found[1]], text) for text in (self.system, self.user))
+        turns = [Message("system", system)] if self.system else []
+        turns.append(Message("user", user))
         if record.sql is not None:
             turns.append(Message("assistant", record.sql.strip()))
         return [turn._asdict() for turn in turns]
@@ -117,8 +144,8 @@ class PromptFormatter:
 
         Raises:
             ConfigError: the tokenizer has no EOS token, no chat template where one is needed, or ends every text with
-                EOS; or the template cannot be rendered, does not end the assistant's turn, or takes too much time or
-                memory.
+                EOS; or the template cannot be rendered, does not end the assistant's turn with a special token, or
+                takes too much time or memory.
         """
         if self.tokens is not None:
             return self
@@ -147,6 +174,8 @@ class PromptFormatter:
                 f"the template ends no assistant turn: after {_PROBE.sql!r} nothing follows, so a trained model could "
                 f"never stop. End the turn with {{{{ eos_token }}}}."
             )
+        if special_tokens(tokenizer):  # else it is not a tokenizer that tells them
+            stop_token_id(tokenizer, tail)
         return dataclasses.replace(self, tokens=dataclasses.replace(draft, stop=tail))
 
     def prompt(self, record: Record, tokenizer: Any = None) -> str:
@@ -174,7 +203,7 @@ class PromptFormatter:
         if not whole.startswith(prompt):
             raise ConfigError(
                 "the chat template changes the prompt once there is an answer, so training and serving would differ: "
-                f"{prompt[-60:]!r} is not how {whole[-120:]!r} begins. Pass a plain Jinja template."
+                f"{prompt[-60:]!r} is not how {whole[-120:]!r} begins. Pass a plain Jinja template{self._system_hint}."
             )
         # White space after the end-of-turn token is never generated.
         return whole[len(prompt) :].rstrip()
@@ -186,7 +215,7 @@ class PromptFormatter:
         that a server makes of `prompt(record)`.
 
         Raises:
-            RecordError: the record has no SQL.
+            RecordError: the record has no SQL, or its SQL contains the text of a special token.
             ConfigError: the tokenizer or the template cannot be used (see `bind` and `completion`).
         """
         return self.encode_all([record], tokenizer)[0]
@@ -200,6 +229,7 @@ class PromptFormatter:
         if not records:
             return []  # tokenizers refuse an empty batch
         bound = self.bind(tokenizer)
+        refuse_in_answers(records, tokenizer)
         prompts = tokenizer([bound.prompt(record) for record in records])["input_ids"]
         answers = tokenizer([bound.completion(record) for record in records], add_special_tokens=False)["input_ids"]
         return [
@@ -287,18 +317,34 @@ class PromptFormatter:
                 bos_token=tokens.bos,
                 eos_token=tokens.eos,
             )
-        except ConfigError:
-            raise
+        except ConfigError as error:
+            raise ConfigError(f"{error}. Pass a plain Jinja template{self._system_hint}.") from error
         except Exception as error:  # a template is code of the model's makers, and can raise anything
             raise ConfigError(
                 f"the chat template cannot be rendered ({type(error).__name__}: {error}). Pass a plain Jinja template."
             ) from error
+
+    @property
+    def _system_hint(self) -> str:
+        return ", or set system='' and name {schema} in `user`, if it takes no system message" if self.system else ""
 
     def _render(self, messages: list[dict[str, str]], *, generation: bool) -> str:
         text = self._raw(messages, generation=generation)
         tokens = self.tokens
         # The tokenizer will put BOS there; left in the text it would be doubled.
         return text.removeprefix(tokens.bos) if tokens and tokens.adds_bos else text
+
+
+def _placeholder_problems(system: str, user: str) -> Iterator[str]:
+    if "{schema}" not in system and "{schema}" not in user:
+        yield f"system must contain {{schema}}, but is {system!r} (or user must contain it)"
+    if "{question}" not in user:
+        yield f"user must contain {{question}}, but is {user!r}"
+    for name, text in (("system", system), ("user", user)):
+        for unknown in sorted({found[1] for found in _PLACEHOLDER.finditer(text)} - {*PLACEHOLDERS}):
+            near = difflib.get_close_matches(unknown.lower(), PLACEHOLDERS, n=1)
+            hint = f". Did you mean {{{near[0]}}}?" if near else ": use {schema}, {question} or {dialect}"
+            yield f"{name} has the unknown placeholder {{{unknown}}}{hint}"
 
 
 @dataclass(frozen=True, slots=True)

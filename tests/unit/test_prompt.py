@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from sqlquarry import PromptFormatter, Record
 from sqlquarry.errors import ConfigError, IncompleteArtifactError, RecordError
-from sqlquarry.prompt import HUMAN_ASSISTANT, IGNORED_LABEL
+from sqlquarry.prompt import HUMAN_ASSISTANT, IGNORED_LABEL, BoundTokens
 
 RECORD = Record("How many heads?", "CREATE TABLE head (age INTEGER)", "SELECT COUNT(*) FROM head")
 LLAMA_3 = (
@@ -203,6 +204,89 @@ def test_options_that_cannot_work(options: dict[str, str], message: str):
 def test_models_that_cannot_be_bound(template: str, tokenizer: CharacterTokenizer, message: str):
     with pytest.raises(ConfigError, match=message):
         PromptFormatter(template=template).bind(tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("options", "meant"),
+    [
+        ({"system": "{schema} {Schema}"}, "{schema}"),
+        ({"system": "{schema} in {dialects}"}, "{dialect}"),
+        ({"user": "{question} {qestion}"}, "{question}"),
+        ({"user": "{question} {sql}"}, "{sql}"),
+        ({"user": "{question} {notes}", "system": "{schema}{evidence_2}"}, "{evidence_2}"),
+    ],
+)
+def test_unknown_placeholders_are_refused_with_the_one_meant(options: dict[str, str], meant: str):
+    with pytest.raises(ConfigError) as refused:
+        PromptFormatter(**options)
+    assert meant in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "spelled"),
+    [
+        ("sqlite", "SQLite"),
+        ("postgres", "PostgreSQL"),
+        ("bigquery", "BigQuery"),
+        ("oracle", "Oracle"),
+        ("tsql", "T-SQL"),
+    ],
+)
+def test_schema_and_dialect_may_be_anywhere(dialect: str, spelled: str):
+    record = dataclasses.replace(RECORD, dialect=dialect)
+    in_user = PromptFormatter(system="Write {dialect}.", user="{schema}\n{question} ({dialect})").messages(record)
+    alone = PromptFormatter(system="", user="{schema}\n{question}").messages(record)
+    asked = {"role": "user", "content": "CREATE TABLE head (age INTEGER)\nHow many heads?"}
+
+    assert in_user[0]["content"] == f"Write {spelled}."
+    assert in_user[1]["content"] == f"{asked['content']} ({spelled})"
+    assert alone == [asked, {"role": "assistant", "content": RECORD.sql}]
+
+
+names = st.sampled_from(["{schema}", "{question}", "{dialect}", "{{x}}", "{}", '{"sql": 1}', "{ a }", "$", "\\1"])
+
+
+@given(st.lists(names).map("".join), st.lists(names).map("".join), st.lists(names).map("".join))
+def test_a_record_is_put_in_once_and_other_braces_stay(system: str, schema: str, question: str):
+    formatter = PromptFormatter(system=f"<{system}>", user="[{schema}|{question}]")
+    record = Record(f"Q{question}", f"S{schema}")
+    said, asked = formatter.messages(record)
+
+    assert asked["content"] == f"[S{schema}|Q{question}]"
+    parts = re.split(r"(\{(?:schema|question|dialect)\})", system)
+    values = {"{schema}": record.schema, "{question}": record.question, "{dialect}": "SQLite"}
+    assert said["content"] == f"<{''.join(values.get(part, part) for part in parts)}>"
+
+
+def test_prompts_without_new_placeholders_keep_their_fingerprints():
+    tokens = BoundTokens(HUMAN_ASSISTANT, "<s>", "</s>", adds_bos=True, stop="</s>")
+
+    assert PromptFormatter().fingerprint == "9877d50347e6d98d"
+    assert PromptFormatter("S {schema}", "Q {question}", "chat").fingerprint == "adddda3311db7839"
+    assert PromptFormatter(tokens=tokens).fingerprint == "4ad50f53d4071af3"
+
+
+NO_SYSTEM = {
+    "refuses": "{% if messages[0].role == 'system' %}{{ raise_exception('only user and assistant') }}{% endif %}"
+    + CHATML,
+    # As Mistral's newer templates: the system message goes into the last user message.
+    "moves": (
+        "{% if messages[0].role == 'system' %}{% set system = messages[0].content %}{% endif %}"
+        "{% for m in messages if m.role != 'system' %}{% if m.role == 'user' %}[INST]"
+        "{% if loop.last and system is defined %}{{ system }}{% endif %}{{ m.content }}[/INST]"
+        "{% else %} {{ m.content }}{{ eos_token }}{% endif %}{% endfor %}"
+    ),
+}
+
+
+@pytest.mark.parametrize(("kind", "start"), [("refuses", "<|im_start|>user\n"), ("moves", "[INST]")])
+def test_a_template_that_takes_no_system_message_is_told_how(kind: str, start: str):
+    tokenizer = CharacterTokenizer(chat_template=NO_SYSTEM[kind])
+    with pytest.raises(ConfigError, match="system=''"):
+        PromptFormatter(template="chat").bind(tokenizer)
+    bound = PromptFormatter(system="", user="{schema} {question}", template="chat").bind(tokenizer)
+
+    assert bound.prompt(RECORD).startswith(f"{start}CREATE TABLE head (age INTEGER) How many heads?")
 
 
 def test_fingerprints_tell_everything_apart():

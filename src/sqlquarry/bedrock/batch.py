@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from rich.progress import MofNCompleteColumn
 
-from sqlquarry.artifacts import Generation, Record
+from sqlquarry.artifacts import Generation
 from sqlquarry.bedrock._parallel import parallel
 from sqlquarry.bedrock._progress import progress
 from sqlquarry.bedrock.failures import explained
@@ -105,16 +105,6 @@ class Batches:
         return [answer for answer in answers if answer is not None]
 
 
-def check_inputs(inputs: Sequence[Record] | Sequence[str]) -> None:
-    """Refuse what is one input and no list; a text is a sequence too, of letters.
-
-    Raises:
-        ConfigError: it is one.
-    """
-    if isinstance(inputs, str | Record):
-        raise ConfigError(f"generate takes a list of records or prompts, but got {inputs!r:.60}. Put it in a list.")
-
-
 def warn_of_truncation(stop_reasons: Sequence[str | None], max_tokens: int) -> None:
     """One warning for a batch in which answers were cut, on the line that asked."""
     cut = sum(reason == "length" for reason in stop_reasons)
@@ -124,9 +114,3 @@ def warn_of_truncation(stop_reasons: Sequence[str | None], max_tokens: int) -> N
             "their SQL. Raise max_tokens, or check that the model learned to stop.",
             stacklevel=3,
         )
-
-
-def option_problems(counts: dict[str, int], times: dict[str, float]) -> list[str]:
-    """What is wrong with the options that batches take, one text per bad field."""
-    bad = [f"{option} is {value}, but must be at least 1" for option, value in counts.items() if value < 1]
-    return bad + [f"{option} is {value}, but must not be negative" for option, value in times.items() if value < 0]

@@ -15,11 +15,11 @@ from typing import Any, get_args
 
 from sqlquarry.artifacts import Generation, Record
 from sqlquarry.aws import aws_client
-from sqlquarry.bedrock.batch import check_inputs, option_problems
 from sqlquarry.bedrock.conversation import API, Inquiry, Manner, Structure, body, read
 from sqlquarry.bedrock.failures import error_code, explained, is_transient
 from sqlquarry.bedrock.prefix import split_uri
 from sqlquarry.errors import BedrockError, ConfigError, GenerationError, MetadataError
+from sqlquarry.inputs import check_inputs, option_problems
 from sqlquarry.metadata import parse_object
 from sqlquarry.options import check_options
 from sqlquarry.prompt import PromptFormatter
@@ -140,7 +140,7 @@ class BatchFoundationModel:
         Raises:
             ConfigError, BedrockError: as `generate`.
         """
-        check_inputs(prompts)
+        check_inputs(prompts, method="generate_json", records=False)
         both = "\n\n".join(filter(None, (self._system, system)))
         return self._ask([Inquiry((("user", prompt),), both, schema) for prompt in prompts])
 

@@ -13,13 +13,14 @@ from typing import Any
 
 from sqlquarry.artifacts import Generation, Record
 from sqlquarry.aws import aws_client
-from sqlquarry.bedrock.batch import Batches, check_inputs, option_problems, warn_of_truncation
+from sqlquarry.bedrock.batch import Batches, warn_of_truncation
 from sqlquarry.bedrock.cost import Meter, PriceTable, Usage
 from sqlquarry.bedrock.failures import explained
 from sqlquarry.bedrock.requests import RequestFormat, Schema
 from sqlquarry.bedrock.responses import Piece, parse_answer, parse_chunk
 from sqlquarry.bedrock.waiting import Patience, Waiter
 from sqlquarry.errors import ConfigError, GenerationError
+from sqlquarry.inputs import check_inputs, option_problems
 from sqlquarry.options import check_options
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.text import visible_logger

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlquarry.bedrock.chat_template import NAMED_TOKENS, special_tokens, templates, turn_end
+from sqlquarry.control_tokens import ending_token
 from sqlquarry.errors import ConfigError
 from sqlquarry.metadata import parse_object, read_bytes, read_object
 from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
@@ -215,8 +216,7 @@ def special_tokens_map(config: Mapping[str, Any]) -> JsonObject:
 def special_token_id(tokenizer: Mapping[str, Any], stop: str) -> int | None:
     """Id of the special token that `stop` ends with, read from tokenizer.json; None where it ends with none."""
     ids = {token["content"]: token["id"] for token in tokenizer.get("added_tokens", ()) if token.get("special")}
-    matches = [content for content in ids if content and stop.endswith(content)]
-    return int(ids[max(matches, key=len)]) if matches else None
+    return ending_token(stop, ids)
 
 
 def _rewrite(path: Path, change: Callable[[JsonObject], JsonObject]) -> bytes:

@@ -11,10 +11,11 @@ from typing import Any, get_args
 
 from sqlquarry.artifacts import Generation, Record
 from sqlquarry.aws import aws_client
-from sqlquarry.bedrock.batch import Batches, check_inputs, option_problems, warn_of_truncation
+from sqlquarry.bedrock.batch import Batches, warn_of_truncation
 from sqlquarry.bedrock.conversation import API, NEEDS_PROFILE, Inquiry, Manner, body, read
 from sqlquarry.bedrock.waiting import Patience, Waiter
 from sqlquarry.errors import BedrockError, ConfigError, GenerationError, MetadataError
+from sqlquarry.inputs import check_inputs, option_problems, stop_problems
 from sqlquarry.metadata import parse_object
 from sqlquarry.options import check_options
 from sqlquarry.prompt import PromptFormatter
@@ -70,11 +71,9 @@ class FoundationModel:
         show_progress: bool = True,
     ) -> None:
         counts = {"max_tokens": max_tokens, "concurrency": concurrency, "throttle_attempts": throttle_attempts}
-        bad = option_problems(counts, {"temperature": temperature or 0.0})
+        bad = option_problems(counts, {"temperature": temperature or 0.0}) + stop_problems(stop)
         if not model_id.strip():
             bad.append("model_id is empty")
-        if isinstance(stop, str):
-            bad.append(f"stop is {stop!r}, but must be a list of texts")
         if api not in get_args(API):
             bad.append(f"api is {api!r}, but must be one of {', '.join(get_args(API))}")
         if bad:
@@ -148,7 +147,7 @@ class FoundationModel:
         Raises:
             ConfigError, GenerationError, BedrockError: as `generate`.
         """
-        check_inputs(prompts)
+        check_inputs(prompts, method="generate_json", records=False)
         both = "\n\n".join(filter(None, (self._system, system)))
         answers = self._ask([Inquiry((("user", prompt),), both, schema) for prompt in prompts], resume)
         warn_of_truncation([answer.stop_reason for answer in answers], self._manner.max_tokens)

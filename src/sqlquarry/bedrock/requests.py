@@ -20,6 +20,7 @@ from typing import Any, Literal, get_args
 
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError
+from sqlquarry.inputs import option_problems, stop_problems
 from sqlquarry.prompt import PromptFormatter
 
 Schema = Literal["max_tokens", "max_gen_len", "messages"]
@@ -58,10 +59,8 @@ class RequestFormat:
             yield "formatter is not bound to a base model; use PromptFormatter.load(merged.path)"
         if self.schema not in get_args(Schema):
             yield f"request_schema is {self.schema!r}, but must be one of {', '.join(get_args(Schema))}"
-        if self.max_tokens < 1:
-            yield f"max_tokens is {self.max_tokens}, but must be at least 1"
-        if isinstance(self.stop, str) or not all(isinstance(text, str) and text for text in self.stop):
-            yield f"stop is {self.stop!r}, but must be a list of texts that are not empty"
+        yield from option_problems({"max_tokens": self.max_tokens}, {})
+        yield from stop_problems(self.stop)
         if self.structured is not None:
             yield from _structured_problems(self.structured, self.schema)
 

@@ -71,6 +71,9 @@ class TrainingConfig:
         alpha: the update is scaled by alpha / rank.
         dropout: share of the update's inputs set to zero in training.
         target_modules: "all-linear" (all but the head) or the names of linear layers.
+        trainable_tokens: tokens whose rows of embeddings and head are trained too, by their text; "auto" trains that of
+            the token that ends an answer if the base was never trained to write it; None trains none, and refuses such
+            a base. Processes that share the base (`sharding`) cannot train rows.
         quantization: "nf4" trains on 4-bit base weights (QLoRA), None on the weights as they are (LoRA).
         hold_dequantized: hold the values of the 4-bit weights in bf16: four times their memory, and no time is spent on
             unpacking them; the adapter is the same. None does so on a GPU with room for it.
@@ -107,6 +110,7 @@ class TrainingConfig:
     alpha: float = 32.0
     dropout: float = 0.0
     target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    trainable_tokens: Literal["auto"] | tuple[str, ...] | None = None
     quantization: Literal["nf4"] | None = "nf4"
     hold_dequantized: bool | None = None
     attention: Literal["auto", "sdpa", "flex"] = "auto"
@@ -133,6 +137,10 @@ class TrainingConfig:
             "alpha": (self.alpha > 0, "above 0"),
             "dropout": (0 <= self.dropout < 1, "from 0 to below 1"),
             "target_modules": (len(self.target_modules) > 0, "'all-linear' or a list of layer names"),
+            "trainable_tokens": (
+                self.trainable_tokens in ("auto", None) or (self.trainable_tokens and all(self.trainable_tokens)),
+                "'auto', None or a list of token texts",
+            ),
             "attention": (self.attention != "flex" or self.device != "cpu", "'auto' or 'sdpa' on a CPU"),
             "gradient_checkpointing": (
                 self.gradient_checkpointing is None or self.gradient_checkpointing >= 0,
@@ -175,10 +183,13 @@ class TrainingConfig:
     def uses_graphs(self, *, cuda: bool, sharers: int) -> bool:
         """Whether a row is launched as one CUDA graph, which holds nothing random and no weights in CPU memory.
 
+        Runs with `trainable_tokens` are not: no GPU has been tried with them.
+
         Where `sharers` share the base FSDP2 copies addresses from pinned memory, which torch keeps for replays of a
         graph since 2.11 (pytorch #167507).
         """
         fixed = cuda and self.compiles(cuda=cuda) and self.uses_flex(cuda=cuda) and not self.dropout
+        fixed = fixed and not self.trainable_tokens
         return fixed and (sharers == 1 or (not self.cpu_offload and _torch_version() >= (2, 11)))
 
     @property

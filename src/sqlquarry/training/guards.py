@@ -35,7 +35,12 @@ def check_run(
         ConfigError: anything else; the message lists every problem with what to do.
     """
     devices = [*_device_problems(plan, config, gpus_here)]
-    problems = [*_target_problems(plan, config), *_expert_problems(plan, config), *_data_problems(plan, config)]
+    problems = [
+        *_target_problems(plan, config),
+        *_expert_problems(plan, config),
+        *_stop_problems(plan),
+        *_data_problems(plan, config),
+    ]
     if problems or devices:
         kind = ConfigError if problems else DeviceError
         raise kind("this run cannot work:\n" + "\n".join(f"- {problem}" for problem in (*problems, *devices)))
@@ -57,6 +62,16 @@ def _target_problems(plan: TrainingPlan, config: TrainingConfig) -> Iterator[str
 def _expert_problems(plan: TrainingPlan, config: TrainingConfig) -> Iterator[str]:
     if plan.shape.expert_parameters and config.dropout:
         yield f"dropout is {config.dropout}, which PEFT does not apply to experts: set it to 0"
+
+
+def _stop_problems(plan: TrainingPlan) -> Iterator[str]:
+    if plan.stop_problem:
+        yield plan.stop_problem
+    if plan.trained_rows and plan.config.sharers(plan.processes, plan.instances) > 1:
+        yield (
+            "trainable_tokens trains rows of embeddings and head, which no process holds whole where several share the "
+            'base: set sharding="none", or processes=1'
+        )
 
 
 def _data_problems(plan: TrainingPlan, config: TrainingConfig) -> Iterator[str]:
@@ -148,3 +163,4 @@ def _notes(plan: TrainingPlan, config: TrainingConfig, tokenizer: Any) -> Iterat
         yield "the base is in float16 and is loaded in bfloat16, which keeps 3 bits less of each weight"
     if config.quantization and plan.shape.expert_parameters:
         yield "the experts' weights stay in 16 bits: bitsandbytes quantises linear layers only"
+    yield from plan.notes

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from sqlquarry.quantization import QuantizationRecipe, compute_dtype, hold_dequantized, load_causal_lm, recorded
 from sqlquarry.text import visible_logger
+from sqlquarry.token_rows import run_token_rows_directly
 from sqlquarry.training.config import TrainingConfig
 from sqlquarry.training.decoder import run_gathered_weights, run_layers, run_lora_directly
 from sqlquarry.training.hollow import HollowBase
@@ -17,7 +18,9 @@ from sqlquarry.training.world import World
 logger = visible_logger(__name__)
 
 
-def load_trainable(base: Path, config: TrainingConfig, world: World) -> tuple[Any, QuantizationRecipe | None]:
+def load_trainable(
+    base: Path, config: TrainingConfig, world: World, *, trained_rows: Sequence[int] = ()
+) -> tuple[Any, QuantizationRecipe | None]:
     """The model of `make_trainable` on a base from disk, and how its weights were quantised (None: they were not)."""
     kind = world.device.type
     recipe = None
@@ -37,11 +40,16 @@ def load_trainable(base: Path, config: TrainingConfig, world: World) -> tuple[An
         recipe = recorded(recipe, model)
         if held:
             model = hold_dequantized(model, compute_dtype(kind))
-    return make_trainable(model, config, world), recipe
+    return make_trainable(model, config, world, trained_rows=trained_rows), recipe
 
 
 def make_trainable(
-    model: Any, config: TrainingConfig, world: World, *, fill: Callable[[Any], None] | None = None
+    model: Any,
+    config: TrainingConfig,
+    world: World,
+    *,
+    fill: Callable[[Any], None] | None = None,
+    trained_rows: Sequence[int] = (),
 ) -> Any:
     """A PEFT model with a fresh float32 adapter, equal on every process, its base sharded where several share one.
 
@@ -50,6 +58,7 @@ def make_trainable(
         config: of the run.
         world: the processes.
         fill: reads the weights of a part of a base that is hollow and to be shared.
+        trained_rows: tokens whose rows of embeddings and head are trained; of a base that is not shared.
     """
     import torch
     from peft import LoraConfig, get_peft_model
@@ -64,6 +73,7 @@ def make_trainable(
         target_modules=targets if isinstance(targets, str) else list(targets),
         bias="none",
         task_type="CAUSAL_LM",
+        trainable_token_indices=_token_indices(model, trained_rows),
     )
     model = get_peft_model(model, lora)
     # bfloat16's 8 bits swallow small updates; float32 costs a few megabytes.
@@ -72,6 +82,7 @@ def make_trainable(
             parameter.data = parameter.data.to(world.device, torch.float32)
     cuda = world.device.type == "cuda"
     run_lora_directly(model)
+    run_token_rows_directly(model)
     run_layers(
         model,
         compiled=config.compiles(cuda=cuda),
@@ -83,3 +94,9 @@ def make_trainable(
         run_gathered_weights(model)
         shard_base(model, world, sharers=sharers, cpu_offload=config.cpu_offload, fill=fill)
     return model.train()
+
+
+def _token_indices(model: Any, rows: Sequence[int]) -> dict[str, list[int]] | None:
+    """PEFT's `trainable_token_indices`; where embeddings and head are one matrix, it trains one row for both."""
+    ends = ["embed_tokens"] if model.config.tie_word_embeddings else ["embed_tokens", "lm_head"]
+    return {name: list(rows) for name in ends} if rows else None

@@ -16,7 +16,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlquarry.inference import common_prefix
+from sqlquarry.prefixes import common_prefix
 from sqlquarry.prompt import IGNORED_LABEL, Encoded
 
 if TYPE_CHECKING:

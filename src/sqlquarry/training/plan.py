@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlquarry.artifacts import Record
+from sqlquarry.control_tokens import note_in_prompts
 from sqlquarry.errors import ConfigError, RecordError
 from sqlquarry.prompt import IGNORED_LABEL, Encoded, PromptFormatter
 from sqlquarry.text import visible
@@ -22,6 +23,7 @@ from sqlquarry.training.packing import Row, pack
 from sqlquarry.training.schedule import Schedule
 from sqlquarry.training.shape import ModelShape
 from sqlquarry.training.speed import flops_per_token, row_seconds, summing_seconds
+from sqlquarry.training.stop_row import check_stop
 
 _GIB = 2**30
 
@@ -53,6 +55,9 @@ class TrainingPlan:
         shape: the base model's sizes.
         config: as it would train on that device; on a GPU with all chosen that depends on its memory.
         needed_flops_per_token: arithmetic of one token without recomputation, for MFU.
+        stop_problem: why answers could not learn to end; "" if they can.
+        trained_rows: tokens whose rows of embeddings and head are trained (`TrainingConfig.trainable_tokens`).
+        notes: what is worth knowing of records and base.
     """
 
     records: int
@@ -77,6 +82,9 @@ class TrainingPlan:
     shape: ModelShape = field(repr=False)
     config: TrainingConfig = field(repr=False)
     needed_flops_per_token: float
+    stop_problem: str = ""
+    trained_rows: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def fits(self) -> bool:
@@ -125,6 +133,9 @@ class TrainingPlan:
             lines.append(
                 ("too long", f"{len(self.over_length):,}", f"left out here; the longest is {name}: {tokens:,} tokens")
             )
+        lines.extend(("note", "", note) for note in self.notes)
+        if self.stop_problem:
+            lines.append(("refused", "", self.stop_problem))
         shown = (f"{label:<9} {value:>22}  {note}".rstrip() for label, value, note in lines)
         return "\n".join(visible(line, one_line=True) for line in shown)
 
@@ -184,7 +195,7 @@ def plan_training(
 
     Raises:
         ConfigError: an unknown instance type or GPU, or processes that cannot be spread evenly over the instances.
-        RecordError: there are no records, some have no SQL, or all are longer than a row.
+        RecordError: there are no records, some have no SQL or one that cannot be learnt, or all are longer than a row.
         UnsupportedModelError: the base's sizes cannot be read.
     """
     device, count = _device(config, instance_type, gpu, instances, processes)
@@ -193,6 +204,7 @@ def plan_training(
     if price_per_hour is None and instance_type is not None:
         price_per_hour = instance_named(instance_type).price_per_hour
     shape = ModelShape.read(base)
+    stop = check_stop(base, formatter, tokenizer, config)
     without = sum(record.sql is None for record in records)
     if not records or without:
         raise RecordError(f"{without} of {len(records)} records have no sql to learn" if records else "no records")
@@ -238,7 +250,8 @@ def plan_training(
         tokens_per_epoch=tokens,
         tokens_unshared=sum(sizes[index][0] for index in fine),
         answer_tokens=answers,
-        adapter_parameters=shape.adapter_parameters(config.target_modules, config.rank),
+        adapter_parameters=shape.adapter_parameters(config.target_modules, config.rank)
+        + len(stop.trained_rows) * shape.hidden * (1 if shape.tied else 2),
         memory=forecast_memory(shape, config, row_sizes, processes=count, machines=instances, cuda=device is not None),
         seconds=seconds,
         gpu=device,
@@ -255,6 +268,9 @@ def plan_training(
             answers / tokens,
             cuda=device is not None,
         ),
+        stop_problem=stop.problem,
+        trained_rows=stop.trained_rows,
+        notes=tuple(filter(None, (stop.note, note_in_prompts(records, tokenizer)))),
     )
 
 

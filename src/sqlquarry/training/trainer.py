@@ -247,7 +247,7 @@ class QLoRAFSDPTrainer:
     ) -> dict[str, Any]:
         """Train and, on the leading process, save the adapter's two files; what the manifest says of the run."""
         with quiet_transformers():
-            model, recipe = load_trainable(base, plan.config, world)
+            model, recipe = load_trainable(base, plan.config, world, trained_rows=plan.trained_rows)
         schedule = schedule_of(rows, self.config, model.config.hidden_size)
         with contextlib.ExitStack() as stack:
             logs: list[Log] = []
@@ -285,6 +285,7 @@ class QLoRAFSDPTrainer:
                 "device": world.device.type,
                 "processes": world.size,
                 "sharers": plan.config.sharers(world.size, world.machines),
+                "trained_rows": list(plan.trained_rows),
                 "peak_memory_bytes": peak_gpu_bytes(),
             },
             "versions": {name: version(name) for name in _PACKAGES},

@@ -1,0 +1,46 @@
+"""Single rows of embeddings and head that an adapter brings (PEFT's `trainable_token_indices`), computed directly.
+
+PEFT copies the whole matrix in each forward pass to put the rows into it, and in training makes a gradient of its size:
+a gigabyte each for a model of 8B. Here only what the rows change is computed again.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+def run_token_rows_directly(model: Any) -> None:
+    """Let embeddings and head of a PEFT model compute the adapter's rows apart; nothing changes for a model without."""
+    import torch
+    from peft.tuners.trainable_tokens import TrainableTokensLayer
+
+    for layer in model.modules():
+        if isinstance(layer, TrainableTokensLayer):
+            (name,) = layer.active_adapters
+            rows = torch.tensor(layer.token_indices[name], device=layer.get_base_layer().weight.device)
+            layer.register_buffer("token_rows", rows, persistent=False)
+            layer.__class__ = _direct_layer()
+
+
+@functools.cache
+def _direct_layer() -> type:
+    from peft.tuners.trainable_tokens import TrainableTokensLayer
+
+    return type("DirectTokensLayer", (TrainableTokensLayer,), {"forward": _forward})
+
+
+def _forward(layer: Any, inputs: torch.Tensor) -> torch.Tensor:
+    """Embed token ids (…) as (…, hidden), or make the logits (…, vocabulary) of states (…, hidden)."""
+    import torch
+
+    (name,) = layer.active_adapters
+    outputs: torch.Tensor = layer.base_layer(inputs)
+    rows = layer.trainable_tokens_delta[name].to(outputs.dtype)
+    if isinstance(layer.base_layer, torch.nn.Embedding):
+        chosen = inputs[..., None] == layer.token_rows  # (…, rows)
+        return torch.where(chosen.any(dim=-1, keepdim=True), chosen.to(rows.dtype) @ rows, outputs)
+    return outputs.index_copy_(-1, layer.token_rows, torch.nn.functional.linear(inputs, rows))
