@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlquarry.artifacts import AdapterCheckpoint, Generation, MergedModel, Record
+from sqlquarry.constraints import Constraint, Matcher, Vocabulary
 from sqlquarry.errors import ConfigError, DeviceError, UnsupportedModelError
 from sqlquarry.extras import require
 from sqlquarry.foreign_model import refuse_foreign_code
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.quantization import QuantizationRecipe, load_causal_lm, load_tokenizer, reading_model
+from sqlquarry.sampling import GREEDY, Ending, Sampling, adjusted, forbid, pick
 
 if TYPE_CHECKING:
     import torch
@@ -141,9 +145,14 @@ class LocalModel:
         max_tokens: int = 256,
         add_special_tokens: bool = True,
         stop: Sequence[str] = (),
-        temperature: float = 0.0,
+        sampling: Sampling = GREEDY,
         seed: int | None = None,
         logprobs: bool = False,
+        constraint: Constraint | None = None,
+        stop_ids: Collection[int] = (),
+        ignore_eos: bool = False,
+        min_tokens: int = 0,
+        skip_special_tokens: bool = True,
     ) -> list[Generation]:
         """Complete text prompts, in order.
 
@@ -155,30 +164,49 @@ class LocalModel:
             max_tokens: longest completion, in tokens.
             add_special_tokens: let the tokenizer put BOS in front where it does; off for rendered chat templates.
             stop: texts that end a completion; they are cut off.
-            temperature: 0 decodes greedily, else samples.
+            sampling: how tokens are chosen: greedily, unless it names a temperature.
             seed: makes sampling reproducible.
             logprobs: tell the log-probability of each token written, the one that ends the answer included; the
-                model's own, whatever the temperature.
+                model's own, whatever the sampling and the constraint.
+            constraint: the form that each completion must have; one that is cut may have the beginning of it only.
+            stop_ids: more tokens that end a completion.
+            ignore_eos: write on after the model's own tokens that end an answer.
+            min_tokens: shortest completion, in tokens.
+            skip_special_tokens: leave special tokens out of the text.
+
+        Raises:
+            ConfigError: the constraint does not fit the model's tokens, or is given with `min_tokens` or `ignore_eos`.
         """
         import torch
 
+        if constraint and (min_tokens or ignore_eos):
+            raise ConfigError(
+                "a constraint says where an answer ends, so min_tokens and ignore_eos cannot be given too"
+            )
         encoded = [self.tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"] for text in prompts]
         random = torch.Generator(device=self.device)
         random.manual_seed(seed if seed is not None else torch.seed() % 2**63)
+        ids = frozenset(stop_ids) | (frozenset() if ignore_eos else self._eos_ids)
+        ending = Ending(max_tokens, min_tokens, stop, ids, ids | self._eos_ids, skip_special_tokens)
         answers: list[Generation] = []
         with torch.inference_mode():
             for start in range(0, len(encoded), self.batch_size):
                 batch = encoded[start : start + self.batch_size]
-                answers += self._decode(batch, max_tokens, stop, temperature, random, logprobs=logprobs)
+                matchers = [constraint.begin(self._vocabulary) for _ in batch] if constraint else []
+                answers += self._decode(batch, ending, sampling, random, matchers, logprobs=logprobs)
         return answers
+
+    @functools.cached_property
+    def _vocabulary(self) -> Vocabulary:
+        return Vocabulary(self.tokenizer, self._eos_ids)
 
     def _decode(
         self,
         prompts: list[list[int]],
-        max_tokens: int,
-        stop: Sequence[str],
-        temperature: float,
+        ending: Ending,
+        sampling: Sampling,
         random: torch.Generator,
+        matchers: Sequence[Matcher],
         *,
         logprobs: bool,
     ) -> list[Generation]:
@@ -190,7 +218,11 @@ class LocalModel:
         answers: list[Generation | None] = [None] * len(prompts)
         logits, cache, mask, active = self._prefill(prompts)  # `active`: rows of the cache -> prompts
         while True:
-            tokens = _pick(logits, temperature, random)
+            fitting = adjusted(logits, sampling, [prompts[i] for i in active], [written[i] for i in active])
+            for row, index in enumerate(active):
+                if answers[index] is None:
+                    forbid(fitting, row, len(written[index]), ending, matchers[index] if matchers else None)
+            tokens = pick(fitting, sampling, random)
             if logprobs:
                 picked = logits.log_softmax(dim=-1).gather(1, tokens[:, None])[:, 0].tolist()
                 for index, score in zip(active, picked, strict=True):
@@ -199,7 +231,9 @@ class LocalModel:
             for row, token in enumerate(tokens.tolist()):
                 index = active[row]
                 if answers[index] is None:
-                    answers[index] = self._extend(written[index], token, max_tokens, stop)
+                    if matchers:
+                        matchers[index].take(token)
+                    answers[index] = self._extend(written[index], token, ending)
             unfinished = [row for row, index in enumerate(active) if answers[index] is None]
             if not unfinished:
                 break
@@ -213,26 +247,35 @@ class LocalModel:
             logits = self._forward(tokens[:, None], mask, positions, cache)
         latency = time.monotonic() - started
         return [
-            Generation(
-                answer.text, answer.stop_reason, len(prompt), len(tokens), latency, tuple(values) if logprobs else None
+            replace(
+                answer,
+                prompt_tokens=len(prompt),
+                completion_tokens=len(tokens),
+                latency_s=latency,
+                logprobs=tuple(values) if logprobs else None,
             )
             for prompt, tokens, answer, values in zip(prompts, written, answers, scores, strict=True)
             if answer is not None
         ]
 
-    def _extend(self, written: list[int], token: int, max_tokens: int, stop: Sequence[str]) -> Generation | None:
+    def _extend(self, written: list[int], token: int, ending: Ending) -> Generation | None:
         """Take one more token; the finished answer, or None while it goes on."""
         written.append(token)
-        if token in self._eos_ids:
-            return Generation(self._text(written[:-1]))
-        if stop:
-            text = self._text(written)
-            if found := [text.index(word) for word in stop if word in text]:
-                return Generation(text[: min(found)])
-        return Generation(self._text(written), "length") if len(written) >= max_tokens else None
+        if token in ending.ids:
+            return Generation(self._text(written[:-1], ending))
+        if ending.stop and len(written) > ending.min_tokens:
+            text = self._text(written, ending)
+            # A stop text may begin, but not end, in the tokens that must be there.
+            least = len(self._text(written[: ending.min_tokens], ending)) if ending.min_tokens else 0
+            places = [(text.find(word, max(0, least + 1 - len(word))), word) for word in ending.stop]
+            if found := min((place for place in places if place[0] >= 0), default=None):
+                return Generation(text[: found[0]], stop_text=found[1])
+        return Generation(self._text(written, ending), "length") if len(written) >= ending.max_tokens else None
 
-    def _text(self, tokens: list[int]) -> str:
-        text: str = self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    def _text(self, tokens: list[int], ending: Ending) -> str:
+        text: str = self.tokenizer.decode(
+            tokens, skip_special_tokens=ending.skip_special, clean_up_tokenization_spaces=False
+        )
         return text
 
     def _prefill(self, prompts: list[list[int]]) -> tuple[torch.Tensor, Any, torch.Tensor, list[int]]:
@@ -345,12 +388,3 @@ def _pad_left(tensor: torch.Tensor, width: int, *, dim: int) -> torch.Tensor:
     shape = list(tensor.shape)
     shape[dim] = width - tensor.shape[dim]
     return torch.cat([tensor.new_zeros(shape), tensor], dim=dim)
-
-
-def _pick(logits: torch.Tensor, temperature: float, random: torch.Generator) -> torch.Tensor:
-    """The next token of each row: (batch, vocabulary) -> (batch,)."""
-    import torch
-
-    if temperature <= 0:
-        return logits.argmax(dim=-1)
-    return torch.multinomial((logits / temperature).softmax(dim=-1), 1, generator=random)[:, 0]
