@@ -53,7 +53,7 @@ class Refused(Fault):
     """An operation answers an error.
 
     Args:
-        operation: as the service's API names it ("CreateModelImportJob", "UploadPart"), or a pattern ("*", "List*|Get*").
+        operation: as the service's API names it ("CreateModelImportJob", "UploadPart"), or patterns ("List*|Get*").
         code: as Bedrock names it; S3 and IAM answer with their own word for the same (`AccessDenied`, `SlowDown`, …).
         message: the error's text.
         key: for S3, which keys, as a pattern.
