@@ -1,9 +1,9 @@
-"""What form an answer must have: JSON of a schema, a regular expression, one of several texts, or a grammar.
+"""Hold answers to a form: JSON of a schema, a regular expression, one of several texts, or a grammar.
 
 A decoding loop asks a `Matcher` before each token which tokens may come next; tokens that end an answer are among them
-only where the answer may end. The work is that of llguidance (why this library: docs/emulator.md), a JSON schema is
-read as in its docs/json_schema.md, a regular expression as Rust's regex crate does, and matches the whole answer. A
-grammar is written in Lark's language (its first rule is called `start`) or in GBNF (`root`), as vLLM takes both.
+only where the answer may end. llguidance does the work (docs/emulator.md says why). It reads JSON schemas as its
+docs/json_schema.md describes, and regular expressions as Rust's regex crate does; an expression matches the whole
+answer. Grammars are written in Lark's language (the first rule is `start`) or in GBNF (`root`), as vLLM takes both.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _WHITE_SPACE = r"[\x20\x0A\x0D\x09]{1,40}"
 
 
 class Vocabulary:
-    """The tokens of a model, as constraints read them; made once for each model, because it takes up to a second.
+    """Hold the tokens of a model in the form that constraints read; built once per model, which takes about a second.
 
     Args:
         tokenizer: a fast tokenizer of transformers.
@@ -42,7 +42,7 @@ class Vocabulary:
 
     @functools.cached_property
     def table(self) -> llguidance.LLTokenizer:
-        """The tokens in llguidance's terms.
+        """Build the table of tokens.
 
         Raises:
             ConfigError: the model names no token that ends an answer, or its tokenizer is of another kind.
@@ -58,26 +58,26 @@ class Vocabulary:
 
 
 class Matcher(Protocol):
-    """One answer in the making."""
+    """Follows one answer while it is written."""
 
     def allowed(self) -> torch.Tensor:
-        """Which tokens may come next: a bool for each token of the vocabulary, on the CPU.
+        """Return which tokens may come next: a bool for each token of the vocabulary, on the CPU.
 
         Raises:
-            ConfigError: none may, or finding out takes too much work.
+            ConfigError: no token may, or finding out takes too much work.
         """
         ...
 
     def take(self, token: int) -> None:
-        """Go on with this token, which must be an allowed one."""
+        """Take the token that was written, one of the allowed ones."""
         ...
 
 
 class Constraint(Protocol):
-    """What answers must look like."""
+    """Says what answers must look like; `AnswerForm` is one."""
 
     def begin(self, vocabulary: Vocabulary) -> Matcher:
-        """A matcher for a new answer.
+        """Return a matcher for a new answer.
 
         Raises:
             ConfigError: the constraint cannot be read.
@@ -87,7 +87,7 @@ class Constraint(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class AnswerForm:
-    """A constraint by JSON schema, regular expression, choice or grammar; make it with `of`.
+    """Constrain answers by JSON schema, regular expression, choice or grammar; `of` makes one.
 
     Args:
         kind: which of the four.
@@ -99,7 +99,7 @@ class AnswerForm:
 
     @classmethod
     def of(cls, kind: str, value: Any) -> Self:
-        """Read a constraint and check it: milliseconds, and at most some seconds for a hostile one.
+        """Read a constraint and check it, which takes milliseconds, and seconds at most for a hostile one.
 
         Args:
             kind: "json", "regex", "choice" or "grammar".
@@ -119,7 +119,7 @@ class AnswerForm:
         return form
 
     def begin(self, vocabulary: Vocabulary) -> Matcher:
-        """A matcher for a new answer.
+        """Return a matcher for a new answer.
 
         Raises:
             ConfigError: the tokenizer is of a kind that cannot be constrained, or the form takes too much work.
@@ -156,7 +156,7 @@ class AnswerForm:
 
 
 class _GuidedMatcher:
-    """An llguidance matcher as a `Matcher`."""
+    """Adapts llguidance's matcher."""
 
     def __init__(self, matcher: llguidance.LLMatcher, kind: FormKind) -> None:
         self._matcher, self._kind = matcher, kind
@@ -180,7 +180,7 @@ class _GuidedMatcher:
 
 
 def _source(kind: FormKind, value: Any) -> str:
-    """A constraint as text."""
+    """Return a constraint as text."""
     if kind == "choice":
         fits = isinstance(value, list | tuple) and all(isinstance(text, str) and text for text in value)
         wanted = "a list of texts that are not empty"
@@ -199,10 +199,10 @@ def _source(kind: FormKind, value: Any) -> str:
 
 
 def _literal(text: str) -> str:
-    """A regular expression that matches this text alone."""
+    """Return a regular expression that matches this text only."""
     return "".join(one if one.isascii() and one.isalnum() else f"\\x{{{ord(one):x}}}" for one in text)
 
 
 def _first(message: str) -> str:
-    """The beginning of a message, on one line."""
+    """Return the beginning of a message on one line."""
     return " ".join(message.split())[:_SHOWN_CHARACTERS]

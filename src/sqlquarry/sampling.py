@@ -22,13 +22,13 @@ _GREEDY_BELOW, _LEAST_TEMPERATURE = 1e-5, 0.01
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """Options for choosing tokens; without any, the likeliest token is taken.
+    """Say how tokens are chosen; without options, the likeliest token is taken.
 
     Args:
         temperature: divides the logits; 0 takes the likeliest token.
         top_p: keep the likeliest tokens whose probabilities add up to this.
-        top_k: keep so many of the likeliest tokens; 0 or -1 keeps all.
-        min_p: keep tokens that are at least this times as likely as the likeliest.
+        top_k: keep this number of the likeliest tokens; 0 or -1 keeps all.
+        min_p: keep tokens whose probability is at least this fraction of the highest one.
         repetition_penalty: divides positive logits of tokens in prompt or answer, and multiplies negative ones.
         presence_penalty: taken off the logit of each token that the answer holds.
         frequency_penalty: taken off the logit once for each time that the answer holds the token.
@@ -80,14 +80,14 @@ GREEDY = Sampling()
 
 
 class Ending(NamedTuple):
-    """When an answer ends.
+    """Say when an answer ends.
 
     Args:
-        max_tokens: after so many tokens at the latest.
-        min_tokens: before so many nothing else ends it.
+        max_tokens: the most tokens that it may have.
+        min_tokens: the fewest tokens that it may have before a text or token ends it.
         stop: texts that end it; they are cut off.
         ids: tokens that end it.
-        withheld: tokens that are not written before `min_tokens`: those that end it, and those that models end with.
+        withheld: tokens that are not written before `min_tokens`: `ids` and the model's own.
         skip_special: leave special tokens out of its text.
     """
 
@@ -102,7 +102,7 @@ class Ending(NamedTuple):
 def adjusted(
     logits: torch.Tensor, sampling: Sampling, prompts: Sequence[Sequence[int]], written: Sequence[Sequence[int]]
 ) -> torch.Tensor:
-    """A copy of logits (rows, vocabulary), with bias and penalties, of rows with these prompts and answers so far."""
+    """Return a copy of logits (rows, vocabulary) with bias and penalties, given each row's prompt and answer so far."""
     import torch
 
     size, logits = logits.shape[1], logits.clone()
@@ -150,7 +150,7 @@ def truncated(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
 
 
 def pick(logits: torch.Tensor, sampling: Sampling, random: torch.Generator) -> torch.Tensor:
-    """The next token of each row: adjusted logits (rows, vocabulary) -> (rows,)."""
+    """Choose the next token of each row: adjusted logits (rows, vocabulary) -> (rows,)."""
     import torch
 
     if sampling.greedy:

@@ -1,4 +1,4 @@
-"""How a request reaches an imported model: through InvokeModel, or through Converse where the model supports it.
+"""Send requests to an imported model through InvokeModel, or through Converse if the model supports it.
 
 AWS documents Converse for imported models, but not for Qwen2.5, Qwen2-VL, Qwen2.5-VL, Qwen3 and GPT-OSS, and users
 report models of other families that refuse it. So GetImportedModel is asked first, and a refusal leads to InvokeModel.
@@ -39,7 +39,7 @@ class Calls:
         self._asking = threading.Lock()
 
     def send(self, body: str) -> bytes | dict[str, Any]:
-        """The answer as it came.
+        """Send a body and return the answer as it came.
 
         Raises:
             botocore.exceptions.BotoCoreError, ClientError: AWS refused, or was not reached.
@@ -55,7 +55,7 @@ class Calls:
         return self._either(converse, invoke)
 
     def open_stream(self, body: str) -> Any:
-        """The events of the answer as they come; `pieces` reads them.
+        """Send a body and return the events of the answer; `pieces` reads them.
 
         Raises:
             botocore.exceptions.BotoCoreError, ClientError: AWS refused, or was not reached.
@@ -66,7 +66,7 @@ class Calls:
         )
 
     def read(self, answer: bytes | dict[str, Any], latency_s: float) -> Generation:
-        """What `send` gave.
+        """Parse what `send` returned.
 
         Raises:
             GenerationError: it is of no known shape, or without text.
@@ -98,7 +98,7 @@ class Calls:
                 except ClientError as error:
                     if error_code(error) != "AccessDeniedException":
                         raise
-                    self._converses = True  # not told, so Converse itself must tell
+                    self._converses = True  # unknown, so Converse itself has to answer
                 if not self._converses:
                     self._say("instructSupported is not true")
             return self._converses
@@ -114,7 +114,7 @@ class Calls:
 
 
 def pieces(events: Any) -> Iterator[Piece]:
-    """What the events of either stream say, event by event.
+    """Parse the events of either stream.
 
     Raises:
         GenerationError: a chunk of no known shape.
@@ -134,7 +134,7 @@ def pieces(events: Any) -> Iterator[Piece]:
 
 
 def _converse_request(body: str) -> dict[str, Any]:
-    """Converse's keyword arguments, without the model, that ask what a body of InvokeModel with messages asks."""
+    """Translate a body of InvokeModel with messages to the keyword arguments of Converse, the model excepted."""
     content = json.loads(body)
     turns = [(message["role"], message["content"]) for message in content["messages"]]
     inquiry = Inquiry(

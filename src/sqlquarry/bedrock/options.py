@@ -1,4 +1,4 @@
-"""The options with which an imported model is asked."""
+"""Name the options of an imported model, for type checkers and at run time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sqlquarry.errors import ConfigError
 
 
 class AskingOptions(TypedDict, total=False):
-    """Keywords of `ImportedModel`, which documents them."""
+    """Holds keywords of `ImportedModel`, which documents them."""
 
     name: str | None
     session: Any
@@ -34,10 +34,10 @@ class AskingOptions(TypedDict, total=False):
 
 
 def refuse_unknown(given: Collection[str], owner: str) -> None:
-    """Check that options are ones that there are, for callers without a type checker.
+    """Check that options exist, for callers without a type checker.
 
     Raises:
-        ConfigError: some are not; the message names what they may have been meant for.
+        ConfigError: some do not; the message names the option that was probably meant.
     """
     known = AskingOptions.__annotations__
     bad = []

@@ -1,4 +1,4 @@
-"""Converse and ConverseStream of imported models, in terms of InvokeModel with `messages`.
+"""Translate Converse and ConverseStream of imported models to InvokeModel with `messages`, and back.
 
 Sources: Converse and ConverseStream (API reference of Bedrock's runtime); "Invoke your imported model" and "Code
 samples for custom model import" (Bedrock user guide), which name the families without Converse.
@@ -40,7 +40,9 @@ def parse_converse(parameters: Parameters) -> Request:
     """
     validate("Converse", parameters, service="bedrock-runtime")
     if refused := sorted(key for key in _NOT_EMULATED if parameters.get(key) not in (None, _NOT_EMULATED[key])):
-        raise _invalid(f"this emulator does not do {', '.join(refused)}: leave it out here, or ask the service itself")
+        raise _invalid(
+            f"this emulator does not support {', '.join(refused)}. Leave it out here, or ask the service itself"
+        )
     turns = parameters.get("messages") or []
     roles = [turn["role"] for turn in turns]
     if roles != ["user" if place % 2 == 0 else "assistant" for place in range(len(turns))] or len(turns) % 2 == 0:
@@ -60,12 +62,12 @@ def parse_converse(parameters: Parameters) -> Request:
         raise _invalid(f"{', '.join(twice)} is in inferenceConfig and in additionalModelRequestFields")
     request = chat_request(messages, options | more)
     if request.decoding.logprobs:
-        raise _invalid("this emulator does not do logprobs in Converse, whose answers have no place for them")
+        raise _invalid("Converse has no place for logprobs in its answers; use InvokeModel")
     return request
 
 
 def converse_answer(generation: Generation) -> dict[str, Any]:
-    """The answer of Converse."""
+    """Build the answer of Converse."""
     return {
         "output": {"message": {"role": "assistant", "content": [{"text": generation.text}]}},
         "stopReason": _stop_reason(generation),
@@ -74,7 +76,7 @@ def converse_answer(generation: Generation) -> dict[str, Any]:
 
 
 def converse_events(generation: Generation) -> list[dict[str, Any]]:
-    """The events of ConverseStream."""
+    """Build the events of ConverseStream."""
     text = generation.text
     pieces = [text[start : start + _PIECE_CHARACTERS] for start in range(0, len(text), _PIECE_CHARACTERS)]
     return [

@@ -230,7 +230,9 @@ def _ready(tokenizer: Any, pending: _Pending) -> _Ready:
     decoding, limit = request.decoding, request.context_tokens
     named = [*decoding.stop_ids, *(token for token, _ in decoding.sampling.logit_bias)]
     if named and max(named) >= len(tokenizer):
-        raise ApiError("ValidationException", f"{max(named)} is no token id: the model has {len(tokenizer)} tokens")
+        raise ApiError(
+            "ValidationException", f"token id {max(named)} is too large: the model has {len(tokenizer)} tokens"
+        )
     prompt_tokens = len(tokenizer(text, add_special_tokens=special)["input_ids"])
     if prompt_tokens == 0:
         raise ApiError("ValidationException", "the prompt has no tokens")

@@ -1,4 +1,4 @@
-"""The body of InvokeModel: every key is honoured as vLLM defines it, or refused by its name.
+"""Read the body of InvokeModel: every key is honoured as vLLM defines it, or refused by its name.
 
 Sources: "Invoke your imported model" and "Advanced API features for imported models" (Bedrock user guide) for shapes
 and constraints; vLLM's SamplingParams and OpenAI-compatible server for all other keys, types and ranges. The service
@@ -20,7 +20,7 @@ from sqlquarry.sampling import Sampling
 
 
 class _Kind(NamedTuple):
-    """What a key may hold, null apart, which is as good as leaving it out."""
+    """Says what a key may hold; null always counts as leaving it out."""
 
     wanted: str
     fits: Callable[[Any], bool]
@@ -39,7 +39,9 @@ _INTEGER = _Kind("an integer", _is_int)
 _COUNT = _Kind("a positive integer", lambda value: _is_int(value) and value > 0)
 _FLAG = _Kind("true or false", lambda value: isinstance(value, bool))
 _OBJECT = _Kind("an object", lambda value: isinstance(value, dict))
-_WRITTEN_TOKENS_ONLY = _Kind("true, false, 0 or 1: no other candidates are told here", lambda value: value in (0, 1))
+_WRITTEN_TOKENS_ONLY = _Kind(
+    "true, false, 0 or 1, because other candidates are not reported here", lambda value: value in (0, 1)
+)
 _SAMPLING: Mapping[str, _Kind] = {
     "temperature": _NUMBER,
     "top_p": _NUMBER,
@@ -94,7 +96,7 @@ _OWN_KEYS: Mapping[type[Shape], Mapping[str, _Kind]] = {
     },
 }
 _LIMITS = ("max_gen_len", "max_completion_tokens", "max_tokens")
-# Known to vLLM and not done here: these values change nothing, so clients that always send them are answered.
+# vLLM knows these keys, and this emulator does not. These values change nothing, so clients may send them.
 _WITHOUT_EFFECT: Mapping[str, Any] = {
     "n": 1,
     "best_of": 1,
@@ -133,7 +135,7 @@ def parse(raw: bytes | str) -> tuple[Shape, Request]:
     if "max_tokens" in body and "max_gen_len" not in body:
         request = Request(prompt, _decoding(rest, OpenAICompletion), add_special_tokens=rest.get("add_special_tokens"))
         if body.get("echo") and request.decoding.logprobs:
-            raise _invalid("this emulator does not do echo with logprobs: leave one out")
+            raise _invalid("this emulator does not support echo together with logprobs; leave one out")
         return OpenAICompletion(prompt if body.get("echo") else ""), request
     return BedrockCompletion(), Request(prompt, _decoding(rest, BedrockCompletion))
 
@@ -162,8 +164,8 @@ def _decoding(options: Mapping[str, Any], shape: type[Shape]) -> Decoding:
     kinds = {**_EVERY_SHAPE, **_OWN_KEYS[shape]}
     if refused := [key for key in options if key not in kinds and not _changes_nothing(key, options[key])]:
         raise _invalid(
-            f"this emulator does not do {', '.join(sorted(refused))} in {shape.__name__}: leave it out here, or ask "
-            "the service itself"
+            f"this emulator does not support {', '.join(sorted(refused))} in {shape.__name__}. Leave it out here, or "
+            "ask the service itself"
         )
     given = {key: value for key, value in options.items() if key in kinds and value is not None}
     if wrong := [key for key, value in given.items() if not kinds[key].fits(value)]:
@@ -242,7 +244,7 @@ def _read_form(key: str, kind: str, value: Any) -> AnswerForm:
 
 
 def _schema(described: Any, shape: type[Shape]) -> Any:
-    """The schema in a response_format: BedrockCompletion takes it bare, the others with a name."""
+    """Return the schema in a response_format: BedrockCompletion takes it bare, the others with a name."""
     fits = isinstance(described, dict)
     if shape is BedrockCompletion:
         if not fits or isinstance(described.get("schema"), dict):
@@ -264,7 +266,7 @@ def _message(message: Any) -> dict[str, Any]:
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
         raise _invalid(f"a message is {message!r:.80}, but must be an object with role and content")
     if refused := sorted(message.keys() - {"role", "content"}):
-        raise _invalid(f"this emulator does not do {', '.join(refused)} in messages, only role and content")
+        raise _invalid(f"this emulator does not support {', '.join(refused)} in messages, only role and content")
     content = message.get("content")
     if isinstance(content, list) and content and all(map(_is_text_part, content)):
         content = "\n".join(part["text"] for part in content)  # vLLM's rule for templates that take strings

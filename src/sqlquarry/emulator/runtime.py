@@ -90,7 +90,9 @@ class Runtime:
         model = self._model(parameters)
         refused = [name for name, neutral in _NOT_EMULATED.items() if parameters.get(name) not in (None, neutral)]
         if refused:
-            message = f"this emulator does not do {', '.join(refused)}: leave it out here, or ask the service itself"
+            message = (
+                f"this emulator does not support {', '.join(refused)}. Leave it out here, or ask the service itself"
+            )
             raise ApiError("ValidationException", message)
         shape, request = parse(parameters.get("body") or b"")
         return shape, self._complete(model, request), model.arn

@@ -126,7 +126,7 @@ def test_no_unknown_key_is_passed_over(shape, key, value):
         assert key in caught.value.message
 
 
-# What vLLM and OpenAI know besides, and old names of what they know.
+# Other keys of vLLM and OpenAI, and old names of keys.
 NOT_DONE = {
     "n": 2,
     "best_of": 2,

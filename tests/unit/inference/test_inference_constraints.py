@@ -196,3 +196,23 @@ def test_without_the_library_the_extra_is_named(monkeypatch):
 def test_a_model_without_an_end_cannot_be_constrained():
     with pytest.raises(ConfigError, match="eos_token"):
         AnswerForm.of("regex", "a").begin(Vocabulary(tiny_tokenizer(), []))
+
+
+def test_tokens_of_sentencepiece_are_read_as_bytes_and_other_kinds_are_refused():
+    from tokenizers import Tokenizer, decoders, models
+    from transformers import PreTrainedTokenizerFast
+
+    known = ["<unk>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "\u2581yes", "yes", "y", "no"]
+    ids = {token: place for place, token in enumerate(known)}
+    backend = Tokenizer(models.BPE(ids, [], unk_token="<unk>", byte_fallback=True))
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    vocabulary = Vocabulary(PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>"), [1])
+    allowed = AnswerForm.of("choice", ["yes", "é"]).begin(vocabulary).allowed().nonzero().flatten().tolist()
+    assert {known[token] for token in allowed} == {"yes", "y", "<0x79>", "<0xC3>"}
+    words = Tokenizer(models.WordLevel({"[UNK]": 0, "yes": 1, "</s>": 2}, unk_token="[UNK]"))
+    with pytest.raises(ConfigError, match="tokenizer"):
+        AnswerForm.of("choice", ["yes"]).begin(
+            Vocabulary(PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>"), [2])
+        )
