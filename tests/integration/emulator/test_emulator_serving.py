@@ -109,7 +109,7 @@ def test_a_model_goes_to_sleep_and_wakes_by_the_clock(exported):
 
 def test_a_form_that_the_models_tokens_cannot_have_is_a_validation_error(start, exported):
     class WithoutAnEnd(Parrot):
-        def complete(self, prompts, **options):
+        def complete(self, *_, **__):
             raise ConfigError("the model names no eos_token")
 
     account = start(load_model=WithoutAnEnd)
