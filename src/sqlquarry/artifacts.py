@@ -102,6 +102,7 @@ class Generation:
         completion_tokens: tokens written, where the service says so.
         latency_s: seconds from request to answer, waits for a cold model included.
         logprobs: natural logarithm of the probability of each token written, where it was asked for and is offered.
+        stop_text: which of the texts asked for ended the answer, where one did and the model or service says so.
     """
 
     text: str
@@ -110,6 +111,7 @@ class Generation:
     completion_tokens: int | None = None
     latency_s: float | None = None
     logprobs: tuple[float, ...] | None = None
+    stop_text: str | None = None
 
 
 Verdict = Literal["correct", "wrong", "unjudged"]

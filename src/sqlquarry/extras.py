@@ -13,7 +13,7 @@ _PACKAGES = {
     "judge": ("sqlglot", "sqlalchemy", "scipy"),
     "duckdb": ("duckdb",),
     "postgres": ("psycopg",),
-    "emulator": ("boto3", "moto", "flask", "torch", "transformers"),
+    "emulator": ("boto3", "moto", "flask", "torch", "transformers", "llguidance"),
     "parquet": ("pyarrow",),
 }
 

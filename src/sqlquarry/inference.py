@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlquarry.artifacts import AdapterCheckpoint, Generation, MergedModel, Record
+from sqlquarry.constraints import Constraint, Matcher, Vocabulary
 from sqlquarry.control_tokens import note_in_prompts, stop_token_id
 from sqlquarry.errors import ConfigError, DeviceError, UnsupportedModelError
 from sqlquarry.extras import require
@@ -20,6 +23,7 @@ from sqlquarry.options import check_options
 from sqlquarry.prefixes import common_prefix, group_by_prefix
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.quantization import QuantizationRecipe, load_causal_lm, load_tokenizer, reading_model
+from sqlquarry.sampling import GREEDY, Ending, Sampling, adjusted, forbid, pick
 from sqlquarry.text import visible_logger
 from sqlquarry.token_rows import run_token_rows_directly
 
@@ -166,9 +170,14 @@ class LocalModel:
         max_tokens: int = 256,
         add_special_tokens: bool = True,
         stop: Sequence[str] = (),
-        temperature: float = 0.0,
+        sampling: Sampling = GREEDY,
         seed: int | None = None,
         logprobs: bool = False,
+        constraint: Constraint | None = None,
+        stop_ids: Collection[int] = (),
+        ignore_eos: bool = False,
+        min_tokens: int = 0,
+        skip_special_tokens: bool = True,
     ) -> list[Generation]:
         """Complete text prompts, in order.
 
@@ -180,28 +189,40 @@ class LocalModel:
             max_tokens: longest completion, in tokens; where the context ends before it, the completion does too.
             add_special_tokens: let the tokenizer put BOS in front where it does; off for rendered chat templates.
             stop: texts that end a completion; they are cut off.
-            temperature: 0 decodes greedily, else samples.
+            sampling: how tokens are chosen: greedily, unless it names a temperature.
             seed: makes sampling reproducible.
             logprobs: tell the log-probability of each token written, the one that ends the answer included; the
-                model's own, whatever the temperature.
+                model's own, whatever the sampling and the constraint.
+            constraint: the form that each completion must have; one that is cut may have the beginning of it only.
+            stop_ids: more tokens that end a completion.
+            ignore_eos: write on after the model's own tokens that end an answer.
+            min_tokens: shortest completion, in tokens.
+            skip_special_tokens: leave special tokens out of the text.
 
         Raises:
-            ConfigError: an option out of range, prompts that are not a list of texts, or a prompt that has no tokens or
-                leaves no room in the model's context.
+            ConfigError: an option out of range, prompts that are not a list of texts, a prompt that has no tokens or
+                leaves no room in the model's context, or a constraint that does not fit the model's tokens or is given
+                with `min_tokens` or `ignore_eos`.
         """
         import torch
 
         check_inputs(prompts, method="complete", records=False)
-        if bad := option_problems({"max_tokens": max_tokens}, {"temperature": temperature}) + stop_problems(stop):
+        bad = option_problems({"max_tokens": max_tokens}, {"min_tokens": min_tokens}) + stop_problems(stop)
+        if constraint and (min_tokens or ignore_eos):
+            bad.append("a constraint says where an answer ends, so min_tokens and ignore_eos cannot be given too")
+        if bad:
             raise ConfigError("complete: " + "; ".join(bad))
         encoded = self._encoded(prompts, add_special_tokens=add_special_tokens)
         random = torch.Generator(device=self.device)
         random.manual_seed(seed if seed is not None else torch.seed() % 2**63)
+        ids = frozenset(stop_ids) | (frozenset() if ignore_eos else self._eos_ids)
+        ending = Ending(max_tokens, min_tokens, stop, ids, ids | self._eos_ids, skip_special_tokens)
         answers: list[Generation] = []
         with torch.inference_mode():
             for start in range(0, len(encoded), self.batch_size):
                 batch = encoded[start : start + self.batch_size]
-                answers += self._decode(batch, max_tokens, stop, temperature, random, logprobs=logprobs)
+                matchers = [constraint.begin(self._vocabulary) for _ in batch] if constraint else []
+                answers += self._decode(batch, ending, sampling, random, matchers, logprobs=logprobs)
         return answers
 
     def _encoded(self, prompts: Sequence[str], *, add_special_tokens: bool) -> list[list[int]]:
@@ -221,13 +242,17 @@ class LocalModel:
                 )
         return encoded
 
+    @functools.cached_property
+    def _vocabulary(self) -> Vocabulary:
+        return Vocabulary(self.tokenizer, self._eos_ids)
+
     def _decode(
         self,
         prompts: list[list[int]],
-        max_tokens: int,
-        stop: Sequence[str],
-        temperature: float,
+        ending: Ending,
+        sampling: Sampling,
         random: torch.Generator,
+        matchers: Sequence[Matcher],
         *,
         logprobs: bool,
     ) -> list[Generation]:
@@ -237,10 +262,15 @@ class LocalModel:
         written: list[list[int]] = [[] for _ in prompts]
         scores: list[list[float]] = [[] for _ in prompts]
         answers: list[Generation | None] = [None] * len(prompts)
-        limits = [min(max_tokens, (self._context_tokens or sys.maxsize) - len(prompt)) for prompt in prompts]
+        room = [(self._context_tokens or sys.maxsize) - len(prompt) for prompt in prompts]
+        endings = [ending._replace(max_tokens=min(ending.max_tokens, left)) for left in room]
         logits, cache, mask, active = self._prefill(prompts)  # `active`: rows of the cache -> prompts
         while True:
-            tokens = _pick(logits, temperature, random)
+            fitting = adjusted(logits, sampling, [prompts[i] for i in active], [written[i] for i in active])
+            for row, index in enumerate(active):
+                if answers[index] is None:
+                    forbid(fitting, row, len(written[index]), ending, matchers[index] if matchers else None)
+            tokens = pick(fitting, sampling, random)
             if logprobs:
                 picked = logits.log_softmax(dim=-1).gather(1, tokens[:, None])[:, 0].tolist()
                 for index, score in zip(active, picked, strict=True):
@@ -249,7 +279,9 @@ class LocalModel:
             for row, token in enumerate(tokens.tolist()):
                 index = active[row]
                 if answers[index] is None:
-                    answers[index] = self._extend(written[index], token, limits[index], stop)
+                    if matchers:
+                        matchers[index].take(token)
+                    answers[index] = self._extend(written[index], token, endings[index])
             unfinished = [row for row, index in enumerate(active) if answers[index] is None]
             if not unfinished:
                 break
@@ -263,26 +295,35 @@ class LocalModel:
             logits = self._forward(tokens[:, None], mask, positions, cache)
         latency = time.monotonic() - started
         return [
-            Generation(
-                answer.text, answer.stop_reason, len(prompt), len(tokens), latency, tuple(values) if logprobs else None
+            replace(
+                answer,
+                prompt_tokens=len(prompt),
+                completion_tokens=len(tokens),
+                latency_s=latency,
+                logprobs=tuple(values) if logprobs else None,
             )
             for prompt, tokens, answer, values in zip(prompts, written, answers, scores, strict=True)
             if answer is not None
         ]
 
-    def _extend(self, written: list[int], token: int, max_tokens: int, stop: Sequence[str]) -> Generation | None:
+    def _extend(self, written: list[int], token: int, ending: Ending) -> Generation | None:
         """Take one more token; the finished answer, or None while it goes on."""
         written.append(token)
-        if token in self._eos_ids:
-            return Generation(self._text(written[:-1]))
-        if stop:
-            text = self._text(written)
-            if found := [text.index(word) for word in stop if word in text]:
-                return Generation(text[: min(found)])
-        return Generation(self._text(written), "length") if len(written) >= max_tokens else None
+        if token in ending.ids:
+            return Generation(self._text(written[:-1], ending))
+        if ending.stop and len(written) > ending.min_tokens:
+            text = self._text(written, ending)
+            # A stop text may begin, but not end, in the tokens that must be there.
+            least = len(self._text(written[: ending.min_tokens], ending)) if ending.min_tokens else 0
+            places = [(text.find(word, max(0, least + 1 - len(word))), word) for word in ending.stop]
+            if found := min((place for place in places if place[0] >= 0), default=None):
+                return Generation(text[: found[0]], stop_text=found[1])
+        return Generation(self._text(written, ending), "length") if len(written) >= ending.max_tokens else None
 
-    def _text(self, tokens: list[int]) -> str:
-        text: str = self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    def _text(self, tokens: list[int], ending: Ending) -> str:
+        text: str = self.tokenizer.decode(
+            tokens, skip_special_tokens=ending.skip_special, clean_up_tokenization_spaces=False
+        )
         return text
 
     def _prefill(self, prompts: list[list[int]]) -> tuple[torch.Tensor, Any, torch.Tensor, list[int]]:
@@ -372,12 +413,3 @@ def _pad_left(tensor: torch.Tensor, width: int, *, dim: int) -> torch.Tensor:
     shape = list(tensor.shape)
     shape[dim] = width - tensor.shape[dim]
     return torch.cat([tensor.new_zeros(shape), tensor], dim=dim)
-
-
-def _pick(logits: torch.Tensor, temperature: float, random: torch.Generator) -> torch.Tensor:
-    """The next token of each row: (batch, vocabulary) -> (batch,)."""
-    import torch
-
-    if temperature <= 0:
-        return logits.argmax(dim=-1)
-    return torch.multinomial((logits / temperature).softmax(dim=-1), 1, generator=random)[:, 0]

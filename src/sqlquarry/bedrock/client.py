@@ -9,15 +9,17 @@ import re
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 from sqlquarry.artifacts import Generation, Record
 from sqlquarry.aws import aws_client
 from sqlquarry.bedrock.batch import Batches, warn_of_truncation
+from sqlquarry.bedrock.calls import Calls, pieces
 from sqlquarry.bedrock.cost import Meter, PriceTable, Usage
 from sqlquarry.bedrock.failures import explained
+from sqlquarry.bedrock.options import AskingOptions, refuse_unknown
 from sqlquarry.bedrock.requests import RequestFormat, Schema
-from sqlquarry.bedrock.responses import Piece, parse_answer, parse_chunk
+from sqlquarry.bedrock.responses import Piece
 from sqlquarry.bedrock.waiting import Patience, Waiter
 from sqlquarry.errors import ConfigError, GenerationError
 from sqlquarry.inputs import check_inputs, option_problems
@@ -43,7 +45,8 @@ class ImportedModel:
         endpoint_url: another address for all AWS calls.
         max_tokens: longest answer, in tokens.
         request_schema: "max_tokens" or "max_gen_len" send the rendered prompt, "messages" lets the server render it;
-            for models imported since 2025-11-11 it also chooses the answer's shape. All shapes are read.
+            for models imported since 2025-11-11 it also chooses the answer's shape. All shapes are read. "converse"
+            asks through Converse, and as "messages" where the model does not support that.
         stop: texts that end an answer.
         logprobs: ask for the log-probability of each written token (`Generation.logprobs`).
         structured: constrains the answer: ``{"json": schema}``, ``{"regex": …}``, ``{"choice": […]}`` or
@@ -112,20 +115,22 @@ class ImportedModel:
         self._meter = Meter(clock)
         self._units: int | None = None
         self._client = functools.partial(aws_client, session=session, endpoint_url=endpoint_url, region=self._region)
-        self._runtime = self._client("bedrock-runtime", read_timeout=_READ_TIMEOUT_S, max_pool_connections=concurrency)
+        runtime = self._client("bedrock-runtime", read_timeout=_READ_TIMEOUT_S, max_pool_connections=concurrency)
+        self._calls = Calls(arn, runtime, self._describe, converse=request_schema == "converse")
 
     def __repr__(self) -> str:
         return f"ImportedModel({self.arn!r}, name={self.name!r})"
 
-    def with_options(self, **options: Any) -> ImportedModel:
+    def with_options(self, **options: Unpack[AskingOptions]) -> ImportedModel:
         """The same model asked another way; `options` are those of the constructor, such as `max_tokens`.
 
         Both count into one `usage`.
 
         Raises:
-            ConfigError: an option is out of range.
+            ConfigError: there is no such option, or one is out of range.
         """
-        other = ImportedModel(self.arn, self.formatter, **(self._options | options))
+        refuse_unknown(options, "ImportedModel")
+        other = ImportedModel(self.arn, self.formatter, **{**self._options, **options})
         other._meter = self._meter
         return other
 
@@ -215,8 +220,7 @@ class ImportedModel:
 
         if self._units is None:
             try:
-                model = self._client("bedrock").get_imported_model(modelIdentifier=self.arn)
-                self._units = model.get("customModelUnits", {}).get("customModelUnitsPerModelCopy")
+                self._units = self._describe().get("customModelUnits", {}).get("customModelUnitsPerModelCopy")
             except (BotoCoreError, ClientError) as error:
                 logger.warning("no price for %s: %s", self.arn, explained(error, "reading its custom model units"))
         return self._meter.usage(self._region, self._units, self._prices)
@@ -234,6 +238,9 @@ class ImportedModel:
         except (BotoCoreError, ClientError) as error:
             raise explained(error, f"deleting {self.arn}") from error
 
+    def _describe(self) -> dict[str, Any]:
+        return dict(self._client("bedrock").get_imported_model(modelIdentifier=self.arn))
+
     def _generate(
         self, waiter: Waiter, inputs: Sequence[Record] | Sequence[str], resume: Sequence[Generation | None]
     ) -> list[Generation]:
@@ -242,13 +249,9 @@ class ImportedModel:
         return self._batches.run(waiter, functools.partial(self._answer, waiter), bodies, resume)
 
     def _answer(self, waiter: Waiter, body: str) -> Generation:
-        def invoke() -> bytes:
-            content: bytes = self._runtime.invoke_model(modelId=self.arn, body=body)["body"].read()
-            return content
-
         started = self._batches.clock()
-        content = self._batches.send(waiter, invoke)
-        answer = parse_answer(content, self._batches.clock() - started)
+        content = self._batches.send(waiter, functools.partial(self._calls.send, body))
+        answer = self._calls.read(content, self._batches.clock() - started)
         self._meter.count(answer.prompt_tokens, answer.completion_tokens)
         return answer
 
@@ -256,12 +259,9 @@ class ImportedModel:
         from botocore.exceptions import BotoCoreError, ClientError
         from urllib3.exceptions import HTTPError
 
-        send = functools.partial(self._runtime.invoke_model_with_response_stream, modelId=self.arn, body=body)
-        events = self._batches.send(self._batches.waiter(), send)["body"]
+        events = self._batches.send(self._batches.waiter(), functools.partial(self._calls.open_stream, body))
         try:
-            for event in events:
-                if "chunk" in event:
-                    yield parse_chunk(event["chunk"]["bytes"])
+            yield from pieces(events)
         # botocore passes on what breaks in the middle of a stream as it is.
         except (BotoCoreError, ClientError, HTTPError) as error:
             raise explained(error, f"invoking {self.arn}") from error

@@ -40,7 +40,7 @@ _ERRORS = (
     _Known(
         "ValidationException",
         "doesn't support the model",
-        "Imported models answer InvokeModel, not Converse.",
+        "This model answers InvokeModel, not Converse: ask it so, or through ImportedModel, which does that by itself.",
     ),
     _Known(
         "ValidationException",

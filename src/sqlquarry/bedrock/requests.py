@@ -1,5 +1,8 @@
 """What is sent to an imported model: one of three schemas, and how each says the same thing.
 
+A fourth, "converse", is written as "messages" and sent through Converse (see `calls`), which has neither logprobs nor
+constraints for imported models.
+
 |                | "max_tokens"         | "messages"                         | "max_gen_len"                |
 |----------------|----------------------|------------------------------------|------------------------------|
 | answer's shape | OpenAICompletion     | OpenAIChatCompletion               | BedrockCompletion            |
@@ -23,7 +26,8 @@ from sqlquarry.errors import ConfigError
 from sqlquarry.inputs import option_problems, stop_problems
 from sqlquarry.prompt import PromptFormatter
 
-Schema = Literal["max_tokens", "max_gen_len", "messages"]
+Schema = Literal["max_tokens", "max_gen_len", "messages", "converse"]
+_CHAT = ("messages", "converse")
 # What may constrain an answer -> the type of its value.
 _CONSTRAINTS: Mapping[str, tuple[type, ...]] = {
     "json": (Mapping,),
@@ -55,12 +59,14 @@ class RequestFormat:
 
     def problems(self) -> Iterator[str]:
         """What cannot be asked, one text per bad field."""
-        if self.formatter is not None and self.formatter.tokens is None and self.schema != "messages":
+        if self.formatter is not None and self.formatter.tokens is None and self.schema not in _CHAT:
             yield "formatter is not bound to a base model; use PromptFormatter.load(merged.path)"
         if self.schema not in get_args(Schema):
             yield f"request_schema is {self.schema!r}, but must be one of {', '.join(get_args(Schema))}"
         yield from option_problems({"max_tokens": self.max_tokens}, {})
         yield from stop_problems(self.stop)
+        if self.logprobs and self.schema == "converse":
+            yield "logprobs is not offered with request_schema='converse'; use 'messages'"
         if self.structured is not None:
             yield from _structured_problems(self.structured, self.schema)
 
@@ -71,7 +77,7 @@ class RequestFormat:
             ConfigError: a record, and no formatter to render it.
         """
         content: dict[str, Any]
-        if self.schema == "messages":
+        if self.schema in _CHAT:
             content = {"messages": self._messages(item), "max_tokens": self.max_tokens}
         else:
             content = {"prompt": self._prompt(item), self.schema: self.max_tokens}
@@ -124,6 +130,8 @@ def _structured_problems(structured: Mapping[str, Any], schema: str) -> Iterator
         yield f"structured['choice'] is {value!r:.80}, but must be a list of texts"
     elif kind == "json" and not _is_json(value):
         yield f"structured['json'] is {value!r:.80}, but must be a schema that can be written as JSON"
+    if schema == "converse":
+        yield "structured is not offered with request_schema='converse'; use 'messages'"
     if kind != "json" and schema == "max_gen_len":
         yield f"structured={{{kind!r}: …}} is not offered with request_schema='max_gen_len'; use 'max_tokens'"
 
@@ -139,5 +147,5 @@ def _is_json(value: Any) -> bool:
 def _constraint(structured: Mapping[str, Any], schema: str) -> dict[str, Any]:
     if schema != "max_gen_len":
         return {"structured_outputs": dict(structured)}
-    described = {"name": "answer", "schema": structured["json"]}
-    return {"response_format": {"type": "json_schema", "json_schema": described}}
+    # BedrockCompletion takes the schema itself, where OpenAI's formats put a name beside it.
+    return {"response_format": {"type": "json_schema", "json_schema": structured["json"]}}

@@ -37,6 +37,8 @@ TOKENIZERS = {
     for family in ("T5", "Llama", "CodeLlama", "GPT2", "GPTNeoX", "Qwen2")
     for speed in ("", "Fast")
 } | {"PreTrainedTokenizer", "PreTrainedTokenizerFast"}
+# "Invoke your imported model" names Qwen2.5, Qwen2-VL, Qwen2.5-VL, Qwen3 and GPT-OSS; Qwen2 is read as Qwen2.5 is.
+_WITHOUT_CONVERSE = {"qwen2", "qwen2_vl", "qwen2_5_vl", "qwen3", "qwen3_moe"}
 WEIGHT_DTYPES = {"F32", "F16", "BF16"}
 
 # "Amazon Bedrock overrides llama3 rope_scaling" with these (same page).
@@ -54,11 +56,16 @@ class ImportFailedError(Exception):
 
 
 class Admitted(NamedTuple):
-    """What the emulator needs to know of an accepted model."""
+    """What the emulator needs to know of an accepted model.
+
+    Args:
+        converses: whether Converse is served: its family is not one of those without, and it has a chat template.
+    """
 
     architecture: str
     weight_bytes: int
     context_tokens: int | None
+    converses: bool = False
 
 
 def admit(directory: Path) -> Admitted:
@@ -93,7 +100,9 @@ def admit(directory: Path) -> Admitted:
     for separate in directory.glob("chat_template.*"):
         separate.unlink()
     context = config.get("max_position_embeddings")
-    return Admitted(ARCHITECTURES[architecture], weight_bytes, context if type(context) is int else None)
+    name = ARCHITECTURES[architecture]
+    converses = name not in _WITHOUT_CONVERSE and bool(_templates(tokenizer_config))
+    return Admitted(name, weight_bytes, context if type(context) is int else None, converses)
 
 
 def as_transformers_4_51(config: dict[str, Any]) -> dict[str, Any]:

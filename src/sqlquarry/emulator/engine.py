@@ -6,19 +6,24 @@ answers through futures. Only the worker touches model and tokenizer, neither of
 
 from __future__ import annotations
 
+import inspect
 import queue
+import re
 import threading
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from sqlquarry.artifacts import Generation
+from sqlquarry.constraints import Constraint
 from sqlquarry.emulator.api import ApiError
+from sqlquarry.sampling import Sampling
 
 DEFAULT_MAX_TOKENS = 512  # for requests that name no limit; ours
+UNCHANGED = Sampling(temperature=1.0)  # the model's own probabilities, as vLLM samples where nothing is said
 GRACE_S = 0.01  # a batch begins once no further request came for this long
 
 
@@ -34,9 +39,14 @@ class CompletionModel(Protocol):
         max_tokens: int,
         add_special_tokens: bool,
         stop: Sequence[str],
-        temperature: float,
+        sampling: Sampling,
         seed: int | None,
         logprobs: bool,
+        constraint: Constraint | None,
+        stop_ids: Collection[int],
+        ignore_eos: bool,
+        min_tokens: int,
+        skip_special_tokens: bool,
     ) -> list[Generation]:
         """Complete each prompt, in order."""
         ...
@@ -51,16 +61,27 @@ class Decoding:
 
     Args:
         max_tokens: tokens to write at most; None takes `DEFAULT_MAX_TOKENS`, or what the context has left.
-        temperature: 0 is greedy.
+        sampling: how tokens are chosen.
+        stop: texts that end an answer.
         seed: repeats a sampled answer, so such a request is decoded alone.
         logprobs: tell the log-probability of each token written.
+        constraint: the form that the answer must have.
+        stop_ids: tokens that end an answer, like the model's own.
+        ignore_eos: write on after the model's own.
+        min_tokens: tokens to write at least.
+        skip_special_tokens: leave special tokens out of the text.
     """
 
     max_tokens: int | None
-    temperature: float = 1.0
+    sampling: Sampling = UNCHANGED
     stop: tuple[str, ...] = ()
     seed: int | None = None
     logprobs: bool = False
+    constraint: Constraint | None = None
+    stop_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    min_tokens: int = 0
+    skip_special_tokens: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +90,16 @@ class Request:
 
     Args:
         context_tokens: the model's limit for prompt and answer together; None for no limit.
+        add_special_tokens: let the tokenizer put its special tokens around the prompt; None does so with texts, not
+            with messages, whose template brings its own.
+        template: what the chat template is given, messages apart.
     """
 
     prompt: str | list[dict[str, Any]]
     decoding: Decoding
     context_tokens: int | None = None
+    add_special_tokens: bool | None = None
+    template: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -198,11 +224,16 @@ def _prepare(tokenizer: Any, batch: Iterable[_Pending]) -> Iterator[_Ready]:
 
 def _ready(tokenizer: Any, pending: _Pending) -> _Ready:
     request = pending.request
-    # As vLLM does: a prompt gets the tokenizer's special tokens, a rendered chat brings its own.
     is_text = isinstance(request.prompt, str)
-    text = request.prompt if isinstance(request.prompt, str) else _render(tokenizer, request.prompt)
+    text = request.prompt if isinstance(request.prompt, str) else _render(tokenizer, request.prompt, request.template)
+    special = is_text if request.add_special_tokens is None else request.add_special_tokens
     decoding, limit = request.decoding, request.context_tokens
-    prompt_tokens = len(tokenizer(text, add_special_tokens=is_text)["input_ids"])
+    named = [*decoding.stop_ids, *(token for token, _ in decoding.sampling.logit_bias)]
+    if named and max(named) >= len(tokenizer):
+        raise ApiError(
+            "ValidationException", f"token id {max(named)} is too large: the model has {len(tokenizer)} tokens"
+        )
+    prompt_tokens = len(tokenizer(text, add_special_tokens=special)["input_ids"])
     if prompt_tokens == 0:
         raise ApiError("ValidationException", "the prompt has no tokens")
     if limit is not None:
@@ -214,17 +245,20 @@ def _ready(tokenizer: Any, pending: _Pending) -> _Ready:
                 f"tokens and asks for {wanted} more",
             )
         decoding = replace(decoding, max_tokens=wanted)
-    return _Ready(text, is_text, decoding, pending.future)
+    return _Ready(text, special, decoding, pending.future)
 
 
-def _render(tokenizer: Any, messages: list[dict[str, Any]]) -> str:
-    from jinja2 import TemplateError
-
-    if tokenizer.chat_template is None:
+def _render(tokenizer: Any, messages: list[dict[str, Any]], options: Mapping[str, Any]) -> str:
+    source = tokenizer.chat_template
+    if source is None:
         raise ApiError("ValidationException", "tokenizer_config.json of the imported model holds no chat_template")
+    own = inspect.signature(tokenizer.apply_chat_template).parameters.keys() - {"add_generation_prompt"}
+    if unread := [name for name in options if name in own or not re.search(rf"\b{re.escape(name)}\b", str(source))]:
+        raise ApiError("ValidationException", f"the chat template does not read {', '.join(sorted(unread))}")
     try:
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-    except TemplateError as error:
+        options = {"add_generation_prompt": True} | dict(options)
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, **options))
+    except Exception as error:  # a template is code of the model's makers, and can raise anything
         raise ApiError("ValidationException", f"the chat template refuses these messages: {error}") from error
 
 
@@ -232,7 +266,7 @@ def _groups(requests: Iterable[_Ready]) -> Iterable[list[_Ready]]:
     groups: dict[Any, list[_Ready]] = defaultdict(list)
     for request in requests:
         # A seeded sample must not depend on which other requests happen to wait.
-        alone = request.decoding.seed is not None and request.decoding.temperature > 0
+        alone = request.decoding.seed is not None and not request.decoding.sampling.greedy
         groups[request.add_special_tokens, request.decoding, id(request) if alone else None].append(request)
     return groups.values()
 
@@ -245,9 +279,14 @@ def _answer(model: CompletionModel, group: list[_Ready]) -> None:
             max_tokens=decoding.max_tokens or DEFAULT_MAX_TOKENS,
             add_special_tokens=group[0].add_special_tokens,
             stop=decoding.stop,
-            temperature=decoding.temperature,
+            sampling=decoding.sampling,
             seed=decoding.seed,
             logprobs=decoding.logprobs,
+            constraint=decoding.constraint,
+            stop_ids=decoding.stop_ids,
+            ignore_eos=decoding.ignore_eos,
+            min_tokens=decoding.min_tokens,
+            skip_special_tokens=decoding.skip_special_tokens,
         )
     except Exception as error:  # noqa: BLE001 - whatever it is, the requesters must hear of it
         if len(group) == 1:

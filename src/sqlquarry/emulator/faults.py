@@ -23,6 +23,14 @@ from sqlquarry.errors import ConfigError
 Clock = Callable[[], float]
 
 
+INVOCATIONS = "InvokeModel*|Converse*"
+
+
+def is_named(operation: str, pattern: str) -> bool:
+    """Whether a pattern, or one of several with | between them, fits an operation."""
+    return any(fnmatchcase(operation, one) for one in pattern.split("|"))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
     """What every fault has.
@@ -45,7 +53,7 @@ class Refused(Fault):
     """An operation answers an error.
 
     Args:
-        operation: as the service's API names it ("CreateModelImportJob", "UploadPart"), or a pattern ("*", "List*").
+        operation: as the service's API names it ("CreateModelImportJob", "UploadPart"), or patterns ("List*|Get*").
         code: as Bedrock names it; S3 and IAM answer with their own word for the same (`AccessDenied`, `SlowDown`, …).
         message: the error's text.
         key: for S3, which keys, as a pattern.
@@ -58,7 +66,7 @@ class Refused(Fault):
 
     def concerns(self, operation: str, key: str) -> bool:
         """Whether this request is meant."""
-        return fnmatchcase(operation, self.operation) and fnmatchcase(key, self.key)
+        return is_named(operation, self.operation) and fnmatchcase(key, self.key)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +91,7 @@ class QuotaExceeded(Refused):
 class Throttled(Refused):
     """Too many requests."""
 
-    operation: str = "InvokeModel*"
+    operation: str = INVOCATIONS
     code: str = "ThrottlingException"
     message: str = "Too many requests, please wait before trying again."
 
@@ -105,7 +113,7 @@ class RateLimit(Throttled):
 class NotReady(Refused):
     """The model is being loaded."""
 
-    operation: str = "InvokeModel*"
+    operation: str = INVOCATIONS
     code: str = "ModelNotReadyException"
     message: str = "Model is not ready for inference. Wait and try again."
 
@@ -114,7 +122,7 @@ class NotReady(Refused):
 class InternalError(Refused):
     """The service is in trouble."""
 
-    operation: str = "InvokeModel*"
+    operation: str = INVOCATIONS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,7 +214,7 @@ class UploadReset(Fault):
 class AnswerReset(Fault):
     """The connection breaks after `after_bytes` of the answer's body; at 0 before any answer, though all was done."""
 
-    operation: str = "InvokeModel*"
+    operation: str = INVOCATIONS
     after_bytes: int = 0
     key: str = "*"
 
@@ -313,7 +321,7 @@ class Faults:
         return any(
             isinstance(fault, Refused)
             and fault.code == "AccessDeniedException"
-            and any(fnmatchcase(n, fault.operation) for n in names)
+            and any(is_named(n, fault.operation) for n in names)
             for fault in self.pending()
         )
 

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, unquote
 from xml.sax.saxutils import escape
 
 from sqlquarry.emulator.api import S3_WORDS
-from sqlquarry.emulator.faults import AnswerReset, Faults, UploadReset
+from sqlquarry.emulator.faults import AnswerReset, Faults, UploadReset, is_named
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -117,7 +117,7 @@ def _expects_another_owner(environ: WSGIEnvironment, bucket: str, owner: Callabl
 
 
 def _concerns(fault: AnswerReset, request: _S3Request) -> bool:
-    return fnmatchcase(request.operation, fault.operation) and fnmatchcase(request.key, fault.key)
+    return is_named(request.operation, fault.operation) and fnmatchcase(request.key, fault.key)
 
 
 def _break_upload(environ: WSGIEnvironment, faults: Faults, key: str) -> None:

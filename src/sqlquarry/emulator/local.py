@@ -43,7 +43,7 @@ class LocalAWS:
     The server listens on 127.0.0.1 only, and answers only requests that are signed with the random key of this start,
     which `session` and `environment` hold: no web page and no other user of the machine gets in. State is empty at the
     start and gone at the end; as moto keeps it per process, `mock_aws` cannot be in use beside it. Not emulated:
-    permissions, costs, Converse.
+    permissions, costs.
 
     Args:
         faults: what goes wrong on purpose from the start (see `sqlquarry.emulator.faults`); `faults.add` adds more.

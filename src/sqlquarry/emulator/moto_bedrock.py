@@ -16,7 +16,6 @@ import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from fnmatch import fnmatchcase
 from functools import cache, partial
 from hmac import compare_digest
 from http.client import HTTP_PORT
@@ -24,7 +23,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from sqlquarry.emulator.api import COMMON_STATUSES, QUERY_WORDS, STREAM_ERROR, ApiError, Parameters, check_types
-from sqlquarry.emulator.faults import AnswerReset, Faults
+from sqlquarry.emulator.faults import AnswerReset, Faults, is_named
 from sqlquarry.emulator.gate import CUT_AFTER, gate
 from sqlquarry.emulator.guard import guard
 from sqlquarry.emulator.moto_s3 import bucket_owner, bucket_region, receive_parts
@@ -280,7 +279,7 @@ def _behind(faults: Faults, stock: Callable[[Any], Any]) -> Callable[[Any], Any]
         operation = response._get_action() or ""  # noqa: SLF001 - see RELIES_ON
         if fault := faults.refusal(operation):
             return _error(response, fault.code, fault.message)
-        if cut := faults.take(AnswerReset, lambda fault: fnmatchcase(operation, fault.operation)):
+        if cut := faults.take(AnswerReset, lambda fault: is_named(operation, fault.operation)):
             request.environ[CUT_AFTER] = cut.after_bytes
         return stock(response)
 

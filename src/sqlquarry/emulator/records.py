@@ -31,8 +31,7 @@ class Model:
             "modelName": self.name,
             "creationTime": self.created,
             "modelArchitecture": self.admitted.architecture,
-            # "Specifies if the imported model supports converse": here none does.
-            "instructSupported": False,
+            "instructSupported": self.admitted.converses,
         }
 
     def details(self) -> dict[str, Any]:

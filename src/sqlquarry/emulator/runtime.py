@@ -5,15 +5,27 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import Any
 
 from sqlquarry.artifacts import Generation
 from sqlquarry.emulator.api import STREAM_ERROR, ApiError, Parameters
+from sqlquarry.emulator.converse import UNSUPPORTED, converse_answer, converse_events, parse_converse
 from sqlquarry.emulator.engine import EnginePool, Request
 from sqlquarry.emulator.faults import CutAnswer, Faults, ModelDeleted, NoText, NotReady, SlowAnswers, StreamBroken
-from sqlquarry.emulator.formats import Shape, parse, without_text
+from sqlquarry.emulator.formats import Shape, without_text
 from sqlquarry.emulator.imports import ModelImports
+from sqlquarry.emulator.invocation import parse
 from sqlquarry.emulator.records import Model
+from sqlquarry.errors import ConfigError
+
+# Parameters of InvokeModel that would change the answer -> the value that does not.
+_NOT_EMULATED = {
+    "guardrailIdentifier": "",
+    "guardrailVersion": "",
+    "trace": "DISABLED",
+    "performanceConfigLatency": "standard",
+    "serviceTier": "default",
+}
 
 
 class Runtime:
@@ -30,7 +42,7 @@ class Runtime:
         self._imports, self._pool, self._faults, self._sleep = imports, pool, faults, sleep
 
     def invoke_model(self, parameters: Parameters) -> dict[str, Any]:  # noqa: D102 - Bedrock's own operation
-        shape, generation, arn = self._generate(parameters)
+        shape, generation, arn = self._invoke(parameters)
         answer = shape.answer(generation, arn)
         if self._faults.take(NoText):
             answer = without_text(answer)
@@ -38,27 +50,33 @@ class Runtime:
 
     def invoke_model_with_response_stream(self, parameters: Parameters) -> dict[str, Any]:
         """The same answer in several chunks; they leave together, once the whole answer is there."""
-        shape, generation, arn = self._generate(parameters)
+        shape, generation, arn = self._invoke(parameters)
         if generation.logprobs is not None:
             raise ApiError("ValidationException", "this emulator does not stream logprobs")
         pieces = list(shape.pieces(generation, arn))
         if self._faults.take(NoText):
             pieces = [without_text(piece) for piece in pieces]
-        answer: dict[str, Any] = {"contentType": "application/json"}
-        if broken := self._faults.take(StreamBroken):
-            answer[STREAM_ERROR] = ApiError(broken.code, broken.message)
-            pieces = pieces[: broken.after_chunks]
-        return answer | {"body": [{"chunk": {"bytes": json.dumps(piece).encode()}} for piece in pieces]}
+        events = [{"chunk": {"bytes": json.dumps(piece).encode()}} for piece in pieces]
+        return {"contentType": "application/json", **self._stream("body", events)}
 
-    def converse(self, parameters: Parameters) -> NoReturn:
-        """Refuse, in the words that users of imported models report."""
-        self._model(parameters)
-        raise ApiError(
-            "ValidationException",
-            "This action doesn't support the model that you provided. Try again with a supported text or chat model.",
-        )
+    def converse(self, parameters: Parameters) -> dict[str, Any]:  # noqa: D102 - Bedrock's own operation
+        answer = converse_answer(self._converse(parameters))
+        if self._faults.take(NoText):
+            answer["output"]["message"]["content"] = []
+        return answer
 
-    converse_stream = converse
+    def converse_stream(self, parameters: Parameters) -> dict[str, Any]:
+        """The same answer in several events; they leave together, once the whole answer is there."""
+        events = converse_events(self._converse(parameters))
+        if self._faults.take(NoText):
+            events = [event for event in events if not event.keys() & {"contentBlockDelta", "contentBlockStop"}]
+        return self._stream("stream", events)
+
+    def _stream(self, member: str, events: list[dict[str, Any]]) -> dict[str, Any]:
+        broken = self._faults.take(StreamBroken)
+        if not broken:
+            return {member: events}
+        return {member: events[: broken.after_chunks], STREAM_ERROR: ApiError(broken.code, broken.message)}
 
     def _model(self, parameters: Parameters) -> Model:
         identifier = parameters["modelId"]
@@ -68,22 +86,39 @@ class Runtime:
             self._imports.delete_imported_model({"modelIdentifier": identifier})
         return self._imports.model(identifier)
 
-    def _generate(self, parameters: Parameters) -> tuple[Shape, Generation, str]:
+    def _invoke(self, parameters: Parameters) -> tuple[Shape, Generation, str]:
         model = self._model(parameters)
-        shape, prompt, decoding = parse(parameters.get("body") or b"")
+        refused = [name for name, neutral in _NOT_EMULATED.items() if parameters.get(name) not in (None, neutral)]
+        if refused:
+            message = (
+                f"this emulator does not support {', '.join(refused)}. Leave it out here, or ask the service itself"
+            )
+            raise ApiError("ValidationException", message)
+        shape, request = parse(parameters.get("body") or b"")
+        return shape, self._complete(model, request), model.arn
+
+    def _converse(self, parameters: Parameters) -> Generation:
+        model = self._model(parameters)
+        if not model.admitted.converses:
+            raise ApiError("ValidationException", UNSUPPORTED)
+        return self._complete(model, parse_converse(parameters))
+
+    def _complete(self, model: Model, request: Request) -> Generation:
         if self._imports.still_cold(model):
             raise ApiError(NotReady().code, NotReady().message)
+        request = replace(request, context_tokens=model.admitted.context_tokens)
         cut = self._faults.take(CutAnswer)
         if cut:
-            decoding = replace(decoding, max_tokens=cut.tokens)
-        request = Request(prompt, decoding, model.admitted.context_tokens)
+            request = replace(request, decoding=replace(request.decoding, max_tokens=cut.tokens))
         try:
             generation = self._pool.submit(model.directory, request).result()
         except ApiError:
             raise
+        except ConfigError as error:  # of a constraint that fits neither the model's tokens nor reasonable time
+            raise ApiError("ValidationException", str(error)) from error
         except Exception as error:
             # Not InternalServerException: botocore would send that again, and the model would fail again.
             raise ApiError("ModelErrorException", f"{type(error).__name__}: {error}") from error
         if slow := self._faults.take(SlowAnswers):
             self._sleep(slow.latency_s)
-        return shape, replace(generation, stop_reason="length") if cut else generation, model.arn
+        return replace(generation, stop_reason="length", stop_text=None) if cut else generation

@@ -18,7 +18,7 @@ from sqlquarry.errors import BedrockError
 from conftest import toy_examples
 
 RECORDS = [Record(row["question"], row["schema"], sql=row["sql"]) for row in toy_examples(6)]
-SCHEMAS = ["max_tokens", "max_gen_len", "messages"]
+SCHEMAS = ["max_tokens", "max_gen_len", "messages", "converse"]
 MAX_TOKENS = 12
 
 

@@ -164,13 +164,23 @@ def test_unknown_and_deleted_models_are_not_found(account):
 
 def test_bad_requests_are_validation_errors(served):
     account, model = served
-    for body in ({}, {"prompt": "p"}, {"prompt": "p", "max_tokens": 10_000}, {"prompt": "", "max_tokens": 2}):
+    for body in (
+        {},
+        {"prompt": "p", "made_up": 1},
+        {"prompt": "p", "max_tokens": 10_000},
+        {"prompt": "", "max_tokens": 2},
+    ):
         error = account.error(account.runtime.invoke_model, modelId=model, body=json.dumps(body))
         assert (error[0], error[2]) == ("ValidationException", 400)
-    words = [{"role": "user", "content": [{"text": "hi"}]}]
-    code, message, _ = account.error(account.runtime.converse, modelId=model, messages=words)
-    assert code == "ValidationException"
-    assert "doesn't support the model" in message
+    body = json.dumps({"prompt": "p", "max_tokens": 1})
+    guarded = {"guardrailIdentifier": "abcdefgh", "guardrailVersion": "1"}
+    for call in (account.runtime.invoke_model, account.runtime.invoke_model_with_response_stream):
+        code, message, _ = account.error(call, modelId=model, body=body, **guarded)
+        assert code == "ValidationException"
+        assert "guardrailIdentifier" in message
+        for refused in ({"trace": "ENABLED"}, {"performanceConfigLatency": "optimized"}, {"serviceTier": "flex"}):
+            assert account.error(call, modelId=model, body=body, **refused)[0] == "ValidationException"
+        assert call(modelId=model, body=body, trace="DISABLED")
 
 
 def test_messages_need_a_template_in_tokenizer_config(account, exported, tmp_path):

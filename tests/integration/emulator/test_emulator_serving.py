@@ -10,6 +10,7 @@ import pytest
 from emulator_account import Parrot, clocked, emulators, sketch
 
 from sqlquarry.emulator.engine import EnginePool
+from sqlquarry.errors import ConfigError
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +105,16 @@ def test_a_model_goes_to_sleep_and_wakes_by_the_clock(exported):
             account.clock.advance(1)
             assert account.runtime.invoke_model(**call)
             account.clock.advance(300)
+
+
+def test_a_form_that_the_models_tokens_cannot_have_is_a_validation_error(start, exported):
+    class WithoutAnEnd(Parrot):
+        def complete(self, *_, **__):
+            raise ConfigError("the model names no eos_token")
+
+    account = start(load_model=WithoutAnEnd)
+    account.upload(exported)
+    body = json.dumps({"prompt": "p", "max_tokens": 1, "structured_outputs": {"choice": ["a"]}})
+    code, message, status = account.error(account.runtime.invoke_model, modelId=account.imported("m"), body=body)
+    assert (code, status) == ("ValidationException", 400)
+    assert "eos_token" in message

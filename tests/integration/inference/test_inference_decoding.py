@@ -11,6 +11,7 @@ from sqlquarry.artifacts import AdapterCheckpoint, Record
 from sqlquarry.errors import ConfigError, DeviceError, UnsupportedModelError
 from sqlquarry.inference import LocalModel
 from sqlquarry.prompt import PromptFormatter
+from sqlquarry.sampling import Sampling
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
 
 from conftest import toy_examples
@@ -71,7 +72,7 @@ def test_stop_texts_end_an_answer_and_are_cut_off(model: LocalModel) -> None:
 
 def test_sampling_is_reproducible_by_seed(model: LocalModel) -> None:
     def sample(seed: int) -> str:
-        return model.complete(["SELECT"], max_tokens=16, temperature=2.0, seed=seed)[0].text
+        return model.complete(["SELECT"], max_tokens=16, sampling=Sampling(temperature=2.0), seed=seed)[0].text
 
     assert sample(1) == sample(1)
     assert len({sample(seed) for seed in range(6)}) > 1

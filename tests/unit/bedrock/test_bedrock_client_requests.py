@@ -72,7 +72,7 @@ def test_constraints(schema: str, structured: dict[str, Any]) -> None:
 def test_a_json_schema_in_bedrocks_own_schema() -> None:
     assert sent("x", "max_gen_len", structured={"json": JSON_SCHEMA})["response_format"] == {
         "type": "json_schema",
-        "json_schema": {"name": "answer", "schema": JSON_SCHEMA},
+        "json_schema": JSON_SCHEMA,
     }
 
 

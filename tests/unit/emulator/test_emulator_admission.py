@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from sqlquarry.emulator.admission import INDEX, ImportFailedError, admit, as_transformers_4_51
+from sqlquarry.emulator.admission import ARCHITECTURES, INDEX, ImportFailedError, admit, as_transformers_4_51
 
 CONFIG = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "max_position_embeddings": 64}
 
@@ -40,7 +40,28 @@ def shard(model):
 
 def test_a_sound_model_is_admitted(model):
     size = (model / "model.safetensors").stat().st_size
-    assert admit(model) == ("llama", size, 64)
+    assert admit(model) == ("llama", size, 64, False)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "template", "converses"),
+    [
+        ("LlamaForCausalLM", "{{ messages }}", True),
+        ("MistralForCausalLM", [{"name": "default", "template": "{{ messages }}"}], True),
+        ("MixtralForCausalLM", "{{ messages }}", True),
+        ("LlamaForCausalLM", None, False),
+        ("LlamaForCausalLM", [], False),
+        ("Qwen2ForCausalLM", "{{ messages }}", False),
+        ("Qwen2VLForConditionalGeneration", "{{ messages }}", False),
+        ("Qwen2_5_VLForConditionalGeneration", "{{ messages }}", False),
+        ("Qwen3ForCausalLM", "{{ messages }}", False),
+        ("Qwen3MoeForCausalLM", "{{ messages }}", False),
+    ],
+)
+def test_converse_is_for_the_families_that_aws_documents_and_needs_a_template(model, architecture, template, converses):
+    edit("config.json", architectures=[architecture], model_type=ARCHITECTURES[architecture])(model)
+    edit("tokenizer_config.json", chat_template=template)(model)
+    assert admit(model).converses == converses
 
 
 def test_shards_with_their_index_are_admitted(model):

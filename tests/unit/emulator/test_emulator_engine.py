@@ -11,8 +11,9 @@ import pytest
 from sqlquarry.artifacts import Generation
 from sqlquarry.emulator.api import ApiError
 from sqlquarry.emulator.engine import DEFAULT_MAX_TOKENS, Decoding, Engine, EnginePool, Request
+from sqlquarry.sampling import Sampling
 
-GREEDY = Decoding(max_tokens=4, temperature=0.0)
+GREEDY = Decoding(max_tokens=4, sampling=Sampling())
 
 
 class Tokenizer:
@@ -81,7 +82,7 @@ def test_a_batch_is_never_larger_than_allowed(engine_of):
 
 def test_requests_of_other_options_do_not_share_a_batch(engine_of):
     model = Echo(held=True)
-    other = Decoding(max_tokens=9, temperature=0.5, stop=(";",))
+    other = Decoding(max_tokens=9, sampling=Sampling(temperature=0.5), stop=(";",))
     requests = [Request("a", GREEDY), Request("b", other), Request("c", GREEDY)]
     for future in submit_behind_a_held_batch(engine_of(model), model, requests):
         future.result(10)
@@ -90,15 +91,20 @@ def test_requests_of_other_options_do_not_share_a_batch(engine_of):
         "max_tokens": 9,
         "add_special_tokens": True,
         "stop": (";",),
-        "temperature": 0.5,
+        "sampling": Sampling(temperature=0.5),
         "seed": None,
         "logprobs": False,
+        "constraint": None,
+        "stop_ids": (),
+        "ignore_eos": False,
+        "min_tokens": 0,
+        "skip_special_tokens": True,
     }
 
 
 def test_seeded_samples_are_decoded_alone(engine_of):
     model = Echo(held=True)
-    seeded = Decoding(max_tokens=4, temperature=1.0, seed=7)
+    seeded = Decoding(max_tokens=4, seed=7)
     for future in submit_behind_a_held_batch(engine_of(model), model, [Request(p, seeded) for p in "ab"]):
         future.result(10)
     assert [prompts for prompts, _ in model.batches[1:]] == [["a"], ["b"]]

@@ -1,0 +1,49 @@
+"""Name the options of an imported model, for type checkers and at run time."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, TypedDict
+
+from sqlquarry.bedrock.cost import PriceTable
+from sqlquarry.bedrock.requests import Schema
+from sqlquarry.errors import ConfigError
+
+
+class AskingOptions(TypedDict, total=False):
+    """Holds keywords of `ImportedModel`, which documents them."""
+
+    name: str | None
+    session: Any
+    endpoint_url: str | None
+    max_tokens: int
+    request_schema: Schema
+    stop: Sequence[str]
+    logprobs: bool
+    structured: Mapping[str, Any] | None
+    prices: PriceTable | None
+    concurrency: int
+    not_ready_budget_s: float
+    not_ready_interval_s: float
+    throttle_attempts: int
+    sleep: Callable[[float], None]
+    clock: Callable[[], float]
+    seed: int | None
+    show_progress: bool
+
+
+def refuse_unknown(given: Collection[str], owner: str) -> None:
+    """Check that options exist, for callers without a type checker.
+
+    Raises:
+        ConfigError: some do not; the message names the option that was probably meant.
+    """
+    known = AskingOptions.__annotations__
+    bad = []
+    for name in given:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            bad.append(f"no option {name!r}" + (f" (did you mean {close[0]}?)" if close else ""))
+    if bad:
+        raise ConfigError(f"{owner} has {', '.join(bad)}. Its options are {', '.join(known)}.")

@@ -1,0 +1,127 @@
+"""Constrained answers of a model that never learned anything: of the form, in every shape, whole and streamed."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import jsonschema
+import pytest
+from emulator_account import emulators, to_4_51
+
+from sqlquarry.bedrock import ImportedModel
+from sqlquarry.constraints import AnswerForm
+from sqlquarry.errors import BedrockError, ConfigError
+from sqlquarry.inference import LocalModel
+from sqlquarry.sampling import Sampling
+
+PROMPTS = ["SELECT", "How many users are there?", "x"]
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "table": {"enum": ["users", "orders"]},
+        "limit": {"type": "integer", "minimum": 0, "maximum": 99},
+        "name": {"type": "string", "pattern": "^[a-z]{1,8}$"},
+        "columns": {"type": "array", "items": {"enum": ["id", 'na"me']}, "minItems": 1, "maxItems": 3},
+    },
+    "required": ["table", "limit", "name", "columns"],
+    "additionalProperties": False,
+}
+REGEX = r"SELECT [a-z]{1,9}(, [a-z]{1,9}){0,2} FROM [a-z]{1,9}( LIMIT [0-9]{1,3})?"
+GRAMMAR = """root ::= "SELECT " name " FROM " table
+name ::= "id" | "count(" name ")"
+table ::= "users" | "orders"
+"""
+CHOICE = ["positive", "negative", 'ne"utral\n']
+
+
+def is_json(text):
+    jsonschema.validate(json.loads(text), SCHEMA)
+    return True
+
+
+FORMS = {
+    "json": (SCHEMA, is_json),
+    "regex": (REGEX, lambda text: re.fullmatch(REGEX, text) is not None),
+    "choice": (CHOICE, CHOICE.__contains__),
+    "grammar": (GRAMMAR, lambda text: re.fullmatch(r"SELECT (count\()*id(\))* FROM (users|orders)", text) is not None),
+}
+
+
+@pytest.fixture(scope="module")
+def local(lively_llama):
+    return LocalModel(lively_llama, device="cpu", batch_size=4)
+
+
+@pytest.mark.parametrize("temperature", [0, 1])
+@pytest.mark.parametrize("kind", FORMS)
+def test_local_answers_have_the_form(local, kind, temperature):
+    value, fits = FORMS[kind]
+    form = AnswerForm.of(kind, value)
+    options = {"constraint": form, "sampling": Sampling(temperature=temperature), "seed": 1, "max_tokens": 400}
+    answers = local.complete(PROMPTS, **options)
+    assert {answer.stop_reason for answer in answers} == {"stop"}
+    assert all(fits(answer.text) for answer in answers)
+    alone = [local.complete([prompt], **options)[0].text for prompt in PROMPTS] if temperature == 0 else []
+    assert alone in ([], [answer.text for answer in answers])
+    (cut,) = local.complete(PROMPTS[:1], constraint=form, max_tokens=1)
+    assert cut.stop_reason == "length"
+
+
+def test_logprobs_are_the_models_own(local):
+    options = {"max_tokens": 20, "logprobs": True}
+    (forced,) = local.complete(PROMPTS[:1], constraint=AnswerForm.of("choice", ["positive"]), **options)
+    assert forced.logprobs is not None
+    assert min(forced.logprobs) < -1  # renormalised they would all be 0
+
+
+def test_what_contradicts_a_constraint_is_refused(local):
+    for options in ({"min_tokens": 3}, {"ignore_eos": True}):
+        with pytest.raises(ConfigError, match=next(iter(options))):
+            local.complete(["a"], constraint=AnswerForm.of("regex", "a"), **options)
+
+
+@pytest.fixture(scope="module")
+def served(lively_llama, tmp_path_factory):
+    directory = to_4_51(lively_llama, tmp_path_factory.mktemp("exported") / "model")
+    with emulators() as start:
+        account = start()
+        account.upload(directory)
+        yield account, account.imported("constrained")
+
+
+OFFERED = [
+    *((schema, kind) for schema in ("max_tokens", "messages") for kind in FORMS),
+    ("max_gen_len", "json"),
+]
+
+
+@pytest.mark.parametrize(("schema", "kind"), OFFERED)
+def test_the_clients_option_works_end_to_end(served, schema, kind):
+    account, arn = served
+    value, fits = FORMS[kind]
+    model = ImportedModel(
+        arn, None, session=account.aws.session(), request_schema=schema, max_tokens=400, structured={kind: value}
+    )
+    answers = model.generate(PROMPTS)
+    assert {answer.stop_reason for answer in answers} == {"stop"}
+    assert all(fits(answer.text) for answer in answers)
+    assert "".join(model.stream(PROMPTS[0])) == answers[0].text
+
+
+@pytest.mark.parametrize(
+    "structured", [{"json": {"type": "no such type"}}, {"regex": "("}, {"grammar": "nothing"}, {"regex": "(?=a)b"}]
+)
+def test_what_cannot_be_read_is_a_validation_error_before_decoding(served, structured):
+    account, arn = served
+    model = ImportedModel(arn, None, session=account.aws.session(), structured=structured)
+    with pytest.raises(BedrockError, match=r"ValidationException.*cannot be read"):
+        model.generate(["a"])
+
+
+def test_concurrent_requests_have_each_their_own_form(served):
+    account, arn = served
+    model = ImportedModel(
+        arn, None, session=account.aws.session(), max_tokens=60, structured={"choice": CHOICE}, concurrency=4
+    )
+    assert {answer.text for answer in model.generate([f"p{i}" for i in range(8)])} <= set(CHOICE)
