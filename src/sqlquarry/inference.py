@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from sqlquarry.artifacts import AdapterCheckpoint, Generation, MergedModel, Reco
 from sqlquarry.errors import ConfigError, DeviceError, UnsupportedModelError
 from sqlquarry.extras import require
 from sqlquarry.foreign_model import refuse_foreign_code
+from sqlquarry.progress import ProgressBar
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.quantization import QuantizationRecipe, load_causal_lm, load_tokenizer, reading_model
 
@@ -132,7 +133,8 @@ class LocalModel:
                     raise ConfigError("LocalModel needs formatter= to answer records; pass one, or give text prompts")
                 item = self.formatter.prompt(item, self.tokenizer)  # noqa: PLW2901 - the record becomes its prompt
             prompts.append(item)
-        return self.complete(prompts, max_tokens=self.max_tokens)
+        with ProgressBar(f"generate with {self.directory.name}", len(prompts), brief=True) as bar:
+            return self.complete(prompts, max_tokens=self.max_tokens, advance=bar.advance)
 
     def complete(
         self,
@@ -144,6 +146,7 @@ class LocalModel:
         temperature: float = 0.0,
         seed: int | None = None,
         logprobs: bool = False,
+        advance: Callable[[int], object] = lambda _: None,
     ) -> list[Generation]:
         """Complete text prompts, in order.
 
@@ -159,6 +162,7 @@ class LocalModel:
             seed: makes sampling reproducible.
             logprobs: tell the log-probability of each token written, the one that ends the answer included; the
                 model's own, whatever the temperature.
+            advance: called after each batch with the number of its prompts.
         """
         import torch
 
@@ -170,6 +174,7 @@ class LocalModel:
             for start in range(0, len(encoded), self.batch_size):
                 batch = encoded[start : start + self.batch_size]
                 answers += self._decode(batch, max_tokens, stop, temperature, random, logprobs=logprobs)
+                advance(len(batch))
         return answers
 
     def _decode(

@@ -57,7 +57,7 @@ class BedrockImporter:
         role_propagation_s: seconds to go on where the service does not know the role yet.
         sleep: waits; injected by tests.
         clock: seconds that never go back; injected by tests.
-        show_progress: draw progress bars where stderr is a terminal.
+        show_progress: show how far it is (see `sqlquarry.progress`).
 
     Raises:
         ConfigError: bad options, all at once; or no region is known.

@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, RecordError
+from sqlquarry.notebook import html_table
 from sqlquarry.prompt import IGNORED_LABEL, Encoded, PromptFormatter
 from sqlquarry.text import visible
 from sqlquarry.training.config import TrainingConfig, learning_rate_for
@@ -100,6 +101,13 @@ class TrainingPlan:
 
     def summary(self) -> str:
         """The forecast as lines of text, each with where it comes from."""
+        shown = (f"{label:<9} {value:>22}  {note}".rstrip() for label, value, note in self._lines())
+        return "\n".join(visible(line, one_line=True) for line in shown)
+
+    def _repr_html_(self) -> str:
+        return html_table(self._lines(), caption="training plan", numbers=[1])
+
+    def _lines(self) -> list[tuple[str, str, str]]:
         place = self.gpu.name if self.gpu else "CPU"
         room = f" of {_gib(self.gpu.memory_bytes)}" if self.gpu else ""
         idle = f": {self.idle_share:.0%} of {self.processes} processes' time is idle" if self.idle_share else ""
@@ -125,8 +133,7 @@ class TrainingPlan:
             lines.append(
                 ("too long", f"{len(self.over_length):,}", f"left out here; the longest is {name}: {tokens:,} tokens")
             )
-        shown = (f"{label:<9} {value:>22}  {note}".rstrip() for label, value, note in lines)
-        return "\n".join(visible(line, one_line=True) for line in shown)
+        return lines
 
     def compare(self, run: Mapping[str, Any]) -> str:
         """Forecast beside actual, for the figures that a run has.
