@@ -12,7 +12,9 @@ from sqlquarry.text import visible
 _CELL_CHARACTERS, _LINE_CHARACTERS, _LINES = 160, 300, 20
 _MOST_BYTES = 40_000  # of a table's rows; a notebook keeps in its file all that it shows
 # Colours are the notebook's own, so that text is readable in light and in dark ones.
-_CELL = "text-align:{};vertical-align:top;padding:.2em .8em;border-bottom:1px solid rgba(128,128,128,.35)"
+_CELL = "vertical-align:top;padding:.2em .8em;border-bottom:1px solid rgba(128,128,128,.35);"
+_TEXT = f"{_CELL}text-align:left;white-space:normal;overflow-wrap:anywhere;max-width:32em"
+_NUMBER = f"{_CELL}text-align:right;white-space:nowrap"
 
 
 def kernel_shell() -> Any | None:
@@ -69,7 +71,7 @@ def html_table(
 def _row(tag: str, cells: Sequence[str | int], numbers: Collection[int]) -> str:
     shown = []
     for place, cell in enumerate(cells):
-        style = _CELL.format("right" if place in numbers else "left")
+        style = _NUMBER if place in numbers else _TEXT
         text = f"{cell:,}" if isinstance(cell, int) else cell
         shown.append(f'<{tag} style="{style}">{safe_html(text, _CELL_CHARACTERS)}</{tag}>')
     return f"<tr>{''.join(shown)}</tr>"

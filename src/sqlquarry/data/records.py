@@ -70,7 +70,7 @@ class Records(Sequence[Record]):
         fields = [name for name in _FIELDS if any(getattr(record, name) for record in first)]
         rows = [[str(value) if (value := getattr(record, name)) else "" for name in fields] for record in first]
         more = [f"{len(self) - len(first):,} more"] if len(self) > len(first) else []
-        return html_table(rows, header=fields, caption=f"{len(self):,} records", notes=more)
+        return html_table(rows, header=fields, caption=f"{len(self):,} record{'s' * (len(self) != 1)}", notes=more)
 
     @property
     def digest(self) -> str:

@@ -188,7 +188,7 @@ class Report:
         """Show the summary in a notebook."""
         rows, notes = self._headlines()
         header = ("grader", "accuracy", "95 % interval", "judged", "unjudged")
-        caption = f"{len(self.entries):,} judged records"
+        caption = f"{len(self.entries):,} judged record{'s' * (len(self.entries) != 1)}"
         notes.append("to_html(path) writes a page with all of them")
         return html_table(rows, header=header, caption=caption, notes=notes, numbers=range(1, len(header)))
 
