@@ -13,7 +13,7 @@ _CELL_CHARACTERS, _LINE_CHARACTERS, _LINES = 160, 300, 20
 _MOST_BYTES = 40_000  # of a table's rows; a notebook keeps in its file all that it shows
 # Colours are the notebook's own, so that text is readable in light and in dark ones.
 _CELL = "vertical-align:top;padding:.2em .8em;border-bottom:1px solid rgba(128,128,128,.35);"
-_TEXT = f"{_CELL}text-align:left;white-space:normal;overflow-wrap:anywhere;max-width:32em"
+_TEXT = f"{_CELL}text-align:left;white-space:normal;overflow-wrap:anywhere;min-width:4em;max-width:32em"
 _NUMBER = f"{_CELL}text-align:right;white-space:nowrap"
 
 
