@@ -1,13 +1,15 @@
-"""Show things in notebooks: find the kernel that runs us, and write tables as HTML that is safe and small."""
+"""Show things in notebooks: find the kernel that runs us, progress, and tables as HTML that is safe and small."""
 
 from __future__ import annotations
 
 import html
+import importlib
 import sys
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from sqlquarry.text import visible
+from sqlquarry.workload import Workload
 
 _CELL_CHARACTERS, _LINE_CHARACTERS, _LINES = 160, 300, 20
 _MOST_BYTES = 40_000  # of a table's rows; a notebook keeps in its file all that it shows
@@ -22,6 +24,35 @@ def kernel_shell() -> Any | None:
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return shell if getattr(shell, "kernel", None) is not None else None
+
+
+class NotebookDisplay:
+    """One display that is updated in place; it needs no widgets, and its last state is saved with the notebook."""
+
+    interval_s, redraws = 0.5, True
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+
+    def begin(self, work: Workload) -> None:
+        """Draw for the first time."""
+        self.draw([work])
+
+    def draw(self, works: Sequence[Workload]) -> None:
+        """Draw all that has taken long enough."""
+        if not (shown := [work for work in works if work.is_drawn]):
+            return
+        content = {"text/html": "".join(map(_bar, shown)), "text/plain": "\n".join(work.line() for work in shown)}
+        if self._handle is None:
+            self._handle = importlib.import_module("IPython.display").display(content, raw=True, display_id=True)
+        else:
+            self._handle.update(content, raw=True)
+
+    end = draw
+
+    def print(self, line: str) -> None:
+        """Write a line of text to the cell's output."""
+        sys.stdout.write(f"{line}\n")
 
 
 def safe_html(text: str, most: int = _LINE_CHARACTERS) -> str:
@@ -66,6 +97,14 @@ def html_table(
     below = [*([f"{left} more rows are too large to be shown"] if left else ()), *notes]
     parts += [f'<div style="opacity:.75">{safe_html(note)}</div>' for note in below[:_LINES]]
     return "".join([*parts, "</div>"])
+
+
+def _bar(work: Workload) -> str:
+    drawn = ""
+    if work.total:
+        done = min(work.done, work.total)
+        drawn = f'<progress value="{done:g}" max="{work.total:g}" style="width:16em"></progress> '
+    return f"<div>{safe_html(work.name)} {drawn}{safe_html(', '.join(filter(None, work.words())))}</div>"
 
 
 def _row(tag: str, cells: Sequence[str | int], numbers: Collection[int]) -> str:

@@ -9,22 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import importlib
 import logging
 import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from sqlquarry.notebook import kernel_shell, safe_html
+from sqlquarry.notebook import NotebookDisplay, kernel_shell
 from sqlquarry.text import visible_logger
 from sqlquarry.workload import Unit, Workload
 
 logger = visible_logger(__name__)
 LINE_INTERVAL_S = 30.0  # between two lines of a log file
-BRIEF_S = 1.0
 
 
 class ProgressBar(Workload):
@@ -33,9 +31,8 @@ class ProgressBar(Workload):
     Under torchrun only the process of rank 0 draws.
 
     Args:
-        name, total, unit, note: see `Workload`.
+        name, total, unit, note, brief: see `Workload`.
         show: False draws nothing.
-        brief: draw nothing until the work has taken a second, because it is often short.
     """
 
     def __init__(
@@ -45,11 +42,10 @@ class ProgressBar(Workload):
         *,
         unit: Unit = "",
         note: str = "",
-        show: bool = True,
         brief: bool = False,
+        show: bool = True,
     ) -> None:
-        super().__init__(name, total, unit=unit, note=note)
-        self.brief = brief
+        super().__init__(name, total, unit=unit, note=note, brief=brief)
         self._show = show and os.environ.get("RANK", "0") == "0"
 
     def __enter__(self) -> Self:
@@ -73,11 +69,6 @@ class ProgressBar(Workload):
     def is_redrawn(self) -> bool:
         """Whether the bar is redrawn where it is, so that no lines are needed that say how far the work is."""
         return self._show and _screen.redraws
-
-    @property
-    def is_drawn(self) -> bool:
-        """Whether the work has taken long enough to be drawn."""
-        return not self.brief or self.elapsed_s >= BRIEF_S
 
 
 def phase(name: str) -> ProgressBar:
@@ -163,34 +154,7 @@ class _Terminal:
         self._live.console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
-class _Notebook:
-    """One display that is updated in place; it needs no widgets, and its last state is saved with the notebook."""
-
-    interval_s, redraws = 0.5, True
-
-    def __init__(self) -> None:
-        self._handle: Any = None
-
-    def begin(self, bar: ProgressBar) -> None:
-        self.draw([bar])
-
-    def draw(self, bars: Sequence[ProgressBar]) -> None:
-        if not (shown := [bar for bar in bars if bar.is_drawn]):
-            return
-        content = {"text/html": "".join(map(_html, shown)), "text/plain": "\n".join(bar.line() for bar in shown)}
-        if self._handle is None:
-            self._handle = importlib.import_module("IPython.display").display(content, raw=True, display_id=True)
-        else:
-            self._handle.update(content, raw=True)
-
-    def end(self, bars: Sequence[ProgressBar]) -> None:
-        self.draw(bars)
-
-    def print(self, line: str) -> None:
-        sys.stdout.write(f"{line}\n")
-
-
-_Place = _Lines | _Terminal | _Notebook
+_Place = _Lines | _Terminal | NotebookDisplay
 
 
 class _Screen:
@@ -250,16 +214,9 @@ class _Screen:
 
 def _place() -> _Place:
     if kernel_shell() is not None:
-        return _Notebook()
+        return NotebookDisplay()
     is_terminal = sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
     return _Terminal() if is_terminal else _Lines()
-
-
-def _html(bar: ProgressBar) -> str:
-    drawn = ""
-    if bar.total:
-        drawn = f'<progress value="{min(bar.done, bar.total):g}" max="{bar.total:g}" style="width:16em"></progress> '
-    return f"<div>{safe_html(bar.name)} {drawn}{safe_html(', '.join(filter(None, bar.words())))}</div>"
 
 
 _screen = _Screen()

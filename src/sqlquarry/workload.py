@@ -9,6 +9,7 @@ from typing import Literal
 
 from sqlquarry.text import visible
 
+BRIEF_S = 1.0
 Unit = Literal["", "step", "byte", "second"]
 
 
@@ -20,6 +21,7 @@ class Workload:
         total: how much there is to do, in `unit`; None if that is not known.
         unit: what is counted; "" counts things without naming them, and seconds are not written out.
         note: what else there is to say, such as the loss.
+        brief: it is often short, so that nothing is drawn of it until it has taken a second.
         clock: seconds; injected by tests.
     """
 
@@ -30,9 +32,11 @@ class Workload:
         *,
         unit: Unit = "",
         note: str = "",
+        brief: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name, self.total, self.unit, self.note = visible(name, one_line=True), total, unit, note
+        self.brief = brief
         self.done, self.ended, self.failed = 0.0, False, False
         self._clock, self._lock = clock, threading.Lock()
         self._started, self._took_s = clock(), 0.0
@@ -63,6 +67,11 @@ class Workload:
     def elapsed_s(self) -> float:
         """Seconds since the start, until the end."""
         return self._took_s if self.ended else self._clock() - self._started
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether it has taken long enough to be drawn."""
+        return not self.brief or self.elapsed_s >= BRIEF_S
 
     @property
     def remaining_s(self) -> float | None:
