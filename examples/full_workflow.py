@@ -1,7 +1,7 @@
 """The published workflow from end to end, on loopback: data on S3, training job, import job, InvokeModel, judge.
 
     python examples/full_workflow.py --tiny     a random two-layer model in about a minute: the steps, not the answers
-    python examples/full_workflow.py            SmolLM2-135M-Instruct, 14 minutes with one thread on a busy CPU
+    python examples/full_workflow.py            SmolLM2-135M-Instruct, 14 to 21 minutes on a CPU that others keep busy
 
 Every AWS call goes to an emulator in this process. With ``LocalAWS`` and ``session=`` left out, the same calls use your
 own account: a training job on rented machines, and a model that Bedrock serves.
@@ -27,11 +27,7 @@ def main() -> None:
     def step(text: str) -> None:
         print(f"{time.monotonic() - started:5.0f} s  {text}", flush=True)
 
-    step(
-        "with "
-        + ("--tiny about a minute" if options.tiny else "SmolLM2-135M six to fifteen minutes")
-        + ", on two cores"
-    )
+    step("with " + ("--tiny about a minute" if options.tiny else "SmolLM2-135M up to 20 minutes") + ", on two cores")
     output: Path = options.output
     databases = sq.sample_databases(output / "databases")
     train, test = sq.sample_records("train")[: options.records], sq.sample_records("test")[: options.questions]

@@ -98,11 +98,12 @@ class Workload:
         return ": ".join(filter(None, (self.name, ", ".join(filter(None, self.words())))))
 
     def _reach(self, done: float) -> None:
-        """Learn the speed: what is twice as long ago counts half, the first units not at all, as they often compile."""
+        """Learn the speed: what is twice as long ago counts half, the first step not at all, because it often compiles."""
         units, elapsed = done - self.done, self.elapsed_s
         self.done = done
         if units > 0:
-            keep = self._last_s / elapsed if self._times > 1 and elapsed else 0.0
+            is_second_step = self.unit == "step" and self._times == 1
+            keep = self._last_s / elapsed if elapsed and not is_second_step else 0.0
             self._seconds = self._seconds * keep + elapsed - self._last_s
             self._units = self._units * keep + units
             self._last_s, self._times = elapsed, self._times + 1

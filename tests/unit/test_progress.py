@@ -98,6 +98,16 @@ def test_the_time_left_follows_a_machine_that_becomes_slower() -> None:
     assert 3.3 * 800 < work.remaining_s < 4 * 800  # the mean over all is 2.5 s
 
 
+def test_the_time_left_of_answers_that_come_together_counts_the_wait_for_them() -> None:
+    clock = Clock()
+    work = Workload("generate", 64, clock=clock)
+    clock.now = 115.0
+    for done in range(1, 33):
+        clock.now += 0.01
+        work.update(done)
+    assert work.remaining_s == pytest.approx(115, rel=0.05)
+
+
 @pytest.mark.parametrize(
     ("work", "done", "seconds", "line"),
     [
