@@ -71,9 +71,9 @@ class ProgressBar(Workload):
         return self._show and _screen.redraws
 
 
-def phase(name: str) -> ProgressBar:
+def phase(name: str, *, show: bool = True) -> ProgressBar:
     """Announce work of unknown length, before or after what is counted; a context manager."""
-    return ProgressBar(name, brief=True)
+    return ProgressBar(name, brief=True, show=show)
 
 
 class _Lines:

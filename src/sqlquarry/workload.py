@@ -98,7 +98,7 @@ class Workload:
         return ": ".join(filter(None, (self.name, ", ".join(filter(None, self.words())))))
 
     def _reach(self, done: float) -> None:
-        """Learn the speed: what is twice as long ago counts half, the first step not at all, because it often compiles."""
+        """Learn the speed: what is twice as long ago counts half, and a first step not at all, as it often compiles."""
         units, elapsed = done - self.done, self.elapsed_s
         self.done = done
         if units > 0:

@@ -7,6 +7,7 @@ import logging
 import re
 import sys
 import time
+from collections.abc import Callable
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -20,6 +21,18 @@ from sqlquarry.workload import Workload
 
 HOSTILE = "[red]a[/red][link=http://x]b\x1b[2J\x9b1m\u202ec<script>x()</script>"
 SHOWN = r"[red]a[/red][link=http://x]b\u{1b}[2J\u{9b}1m\u{202e}c<script>x()</script>"
+
+
+def timeless(text: str) -> list[str]:
+    """Lines without their times, which depend on the machine."""
+    return re.sub(r",? +(about )?\d+ s( left)?", "", text).splitlines()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 class Clock:
@@ -134,13 +147,12 @@ def test_a_log_gets_plain_lines_even_while_a_step_takes_long(stderr_of) -> None:
     with phase("loading the base"):
         pass
     with ProgressBar("training", 240, unit="step", note="compiling") as bar:
-        time.sleep(0.3)
-        during = log_file.getvalue().splitlines()
+        wait_for(lambda: len(log_file.getvalue().splitlines()) >= 4)
         bar.update(240, note="loss 0.125")
-    lines = log_file.getvalue().splitlines()
+    lines = timeless(log_file.getvalue())
     assert lines[:2] == ["loading the base", "training: step 0/240, compiling"]
-    assert during[2:].count("training: step 0/240, compiling") >= 2
-    assert lines[-1] == "training: step 240/240, loss 0.125, 0 s"
+    assert lines.count("training: step 0/240, compiling") >= 3
+    assert lines[-1] == "training: step 240/240, loss 0.125"
     assert not re.search(r"[\r\x1b]", log_file.getvalue())
 
 
@@ -158,7 +170,7 @@ def test_a_failure_is_said_in_the_last_line(stderr_of) -> None:
     bar = ProgressBar("training", 9, unit="step")
     with pytest.raises(KeyboardInterrupt), bar:
         raise KeyboardInterrupt(bar.update(4))
-    assert log_file.getvalue().splitlines()[-1] == "training: step 4/9, 0 s, stopped"
+    assert timeless(log_file.getvalue())[-1] == "training: step 4/9, stopped"
 
 
 def test_lines_go_through_logging_where_it_is_configured(stderr_of, caplog) -> None:
@@ -166,7 +178,7 @@ def test_lines_go_through_logging_where_it_is_configured(stderr_of, caplog) -> N
     caplog.set_level(logging.INFO)
     with ProgressBar("judging", 2):
         pass
-    assert caplog.messages == ["judging: 0/2", "judging: 0/2, 0 s"]
+    assert [timeless(line) for line in (caplog.messages[0], caplog.messages[-1])] == [["judging: 0/2"]] * 2
     assert log_file.getvalue() == ""
 
 
@@ -215,23 +227,22 @@ def test_a_terminal_shows_bars_and_names_as_they_are(stderr_of) -> None:
         bar.print(HOSTILE.replace("\x1b", "").replace("\x9b", "").replace("\u202e", ""))
     shown = written.getvalue()
     assert f"upload to {SHOWN}" in shown
-    assert re.search(rf"━.* 1/2 +{re.escape(SHOWN)} +0 s", shown)
+    assert re.search(rf"━.* 1/2 +{re.escape(SHOWN)} +\d+ s", shown)
     assert not {"\x1b[2J", "\x9b", "\u202e"} & {sign for sign in ("\x1b[2J", "\x9b", "\u202e") if sign in shown}
 
 
 def test_bars_within_a_bar_share_its_place_and_leave_it(stderr_of, notebook, monkeypatch) -> None:
     with ProgressBar("judging", 4) as outer:
-        for _ in range(3):
+        for _ in range(2):
             with ProgressBar("generate", 2):
-                time.sleep(0.6)
-        assert "generate: 0/2" in notebook[0]["text/plain"]
+                wait_for(lambda: "generate: 0/2" in notebook[0]["text/plain"])
+            wait_for(lambda: "generate" not in notebook[0]["text/plain"])
         outer.update(4)
-    assert [content["text/plain"] for content in notebook] == ["judging: 4/4, 2 s"]
+    assert [timeless(content["text/plain"]) for content in notebook] == [["judging: 4/4"]]
     monkeypatch.delitem(sys.modules, "IPython")
     written = stderr_of(terminal=True)
     with ProgressBar("judging", 4), ProgressBar("generate", 2):
-        time.sleep(0.3)
-    assert "generate" in written.getvalue()
+        wait_for(lambda: "generate" in written.getvalue())
     assert "generate" not in written.getvalue().rpartition("judging")[2]
 
 
@@ -255,7 +266,7 @@ def test_a_notebook_has_one_display_that_changes_at_most_twice_a_second(notebook
             bar.update(step + 1, note="loss 1.5")
     (content,), (updates,) = notebook, notebook.updates
     assert 2 <= updates <= 2 * bar.elapsed_s + 1  # and one at the end
-    assert content["text/plain"].startswith(f"training {SHOWN}: step 1,000/1,000, loss 1.5, 1 s")
+    assert timeless(content["text/plain"]) == [f"training {SHOWN}: step 1,000/1,000, loss 1.5"]
     assert '<progress value="1000" max="1000"' in content["text/html"]
     assert "<script>" not in content["text/html"]
     assert written.getvalue() == ""
