@@ -21,8 +21,8 @@ _NUMBER = f"{_CELL}text-align:right;white-space:nowrap"
 
 def kernel_shell() -> Any | None:
     """Return the IPython shell of a notebook's kernel; None elsewhere, also in IPython on a terminal."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
+    get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", None)  # missing while IPython is being imported
+    shell = get_ipython() if get_ipython else None
     return shell if getattr(shell, "kernel", None) is not None else None
 
 
