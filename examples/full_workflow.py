@@ -1,7 +1,7 @@
 """The published workflow from end to end, on loopback: data on S3, training job, import job, InvokeModel, judge.
 
     python examples/full_workflow.py --tiny     a random two-layer model in about a minute: the steps, not the answers
-    python examples/full_workflow.py            SmolLM2-135M-Instruct, 14 minutes with one thread on a busy CPU
+    python examples/full_workflow.py            SmolLM2-135M-Instruct, 14 to 21 minutes on a CPU that others keep busy
 
 Every AWS call goes to an emulator in this process. With ``LocalAWS`` and ``session=`` left out, the same calls use your
 own account: a training job on rented machines, and a model that Bedrock serves.
@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import sqlquarry as sq
+from quickstart import find_base_model
 from sqlquarry.emulator import LocalAWS
 from sqlquarry.judging import write_html
 from sqlquarry.training.sagemaker import SageMakerLauncher
@@ -26,10 +27,11 @@ def main() -> None:
     def step(text: str) -> None:
         print(f"{time.monotonic() - started:5.0f} s  {text}", flush=True)
 
+    step("with " + ("--tiny about a minute" if options.tiny else "SmolLM2-135M up to 20 minutes") + ", on two cores")
     output: Path = options.output
     databases = sq.sample_databases(output / "databases")
     train, test = sq.sample_records("train")[: options.records], sq.sample_records("test")[: options.questions]
-    base = make_tiny_model(output / "tiny") if options.tiny else options.base_model
+    base = make_tiny_model(output / "tiny") if options.tiny else options.base_model or find_base_model()
     trainer = sq.QLoRAFSDPTrainer(
         base,
         config=sq.TrainingConfig(
@@ -91,7 +93,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tiny", action="store_true", help="a random tiny model instead of SmolLM2")
     parser.add_argument(
-        "--base-model", default="HuggingFaceTB/SmolLM2-135M-Instruct", help="directory, .gguf or hub id"
+        "--base-model", help="directory, .gguf or hub id (default: SmolLM2-135M-Instruct, also without a connection)"
     )
     parser.add_argument("--output", type=Path, default=Path("runs/full-workflow"), help="for databases and the report")
     parser.add_argument("--records", type=int, help="records to train on")

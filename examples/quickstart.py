@@ -30,6 +30,7 @@ console = Console()
 def main() -> None:
     options = _options()
     started = time.monotonic()
+    step(started, f"the whole job takes about {'90 seconds' if options.short else 'five minutes'} on two idle cores")
     output: Path = options.output
     base_model = options.base_model or find_base_model()
     databases = sq.sample_databases(output / "databases")

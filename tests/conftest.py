@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import random
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,21 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("the public data sets are not beside this checkout (../shared/data)")
     return SHARED_DATA
+
+
+@pytest.fixture
+def stderr_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., io.StringIO]:
+    """A function that puts a wide terminal, or a file, in the place of standard error and returns it."""
+
+    def replaced(*, terminal: bool) -> io.StringIO:
+        written = io.StringIO()
+        written.isatty = lambda: terminal  # type: ignore[method-assign] - a text that is a terminal
+        monkeypatch.setattr(sys, "stderr", written)
+        for name, value in {"TERM": "xterm", "COLUMNS": "400", "NO_COLOR": "1"}.items():
+            monkeypatch.setenv(name, value)
+        return written
+
+    return replaced
 
 
 def toy_examples(count: int, seed: int = 0) -> Iterator[dict[str, str]]:

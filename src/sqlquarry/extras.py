@@ -3,6 +3,7 @@
 from importlib.util import find_spec
 
 from sqlquarry.errors import MissingExtraError
+from sqlquarry.openmp import wait_passively
 
 # The packages whose absence means that the extra is not installed.
 _PACKAGES = {
@@ -19,11 +20,13 @@ _PACKAGES = {
 
 
 def require(extra: str, feature: str) -> None:
-    """Check that every package of `extra` is installed, before `feature` starts any work.
+    """Check that every package of `extra` is installed, before `feature` starts any work and loads torch.
 
     Raises:
         MissingExtraError: names the missing packages and the pip command.
     """
+    if "torch" in _PACKAGES[extra]:
+        wait_passively()
     missing = [name for name in _PACKAGES[extra] if find_spec(name) is None]
     if missing:
         raise MissingExtraError(

@@ -7,7 +7,7 @@ import hashlib
 import inspect
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from sqlquarry.foreign_model import refuse_foreign_code
 from sqlquarry.inputs import check_inputs, option_problems, stop_problems
 from sqlquarry.options import check_options
 from sqlquarry.prefixes import common_prefix, group_by_prefix
+from sqlquarry.progress import ProgressBar
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.quantization import QuantizationRecipe, load_causal_lm, load_tokenizer, reading_model
 from sqlquarry.sampling import GREEDY, Ending, Sampling, adjusted, forbid, pick
@@ -156,7 +157,8 @@ class LocalModel:
             self._noted_control_tokens = note is not None
             if note:
                 logger.warning(note)
-        return self.complete(prompts, max_tokens=self.max_tokens)
+        with ProgressBar(f"generate with {self.directory.name}", len(prompts), brief=True) as bar:
+            return self.complete(prompts, max_tokens=self.max_tokens, advance=bar.advance)
 
     def _rendered(self, record: Record) -> str:
         if self.formatter is None:
@@ -178,6 +180,7 @@ class LocalModel:
         ignore_eos: bool = False,
         min_tokens: int = 0,
         skip_special_tokens: bool = True,
+        advance: Callable[[int], object] = lambda _: None,
     ) -> list[Generation]:
         """Complete text prompts, in order.
 
@@ -198,6 +201,7 @@ class LocalModel:
             ignore_eos: write on after the model's own tokens that end an answer.
             min_tokens: shortest completion, in tokens.
             skip_special_tokens: leave special tokens out of the text.
+            advance: called after each batch with the number of its prompts.
 
         Raises:
             ConfigError: an option out of range, prompts that are not a list of texts, a prompt that has no tokens or
@@ -223,6 +227,7 @@ class LocalModel:
                 batch = encoded[start : start + self.batch_size]
                 matchers = [constraint.begin(self._vocabulary) for _ in batch] if constraint else []
                 answers += self._decode(batch, ending, sampling, random, matchers, logprobs=logprobs)
+                advance(len(batch))
         return answers
 
     def _encoded(self, prompts: Sequence[str], *, add_special_tokens: bool) -> list[list[int]]:

@@ -8,14 +8,12 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from rich.progress import MofNCompleteColumn
-
 from sqlquarry.artifacts import Generation
 from sqlquarry.bedrock._parallel import parallel
-from sqlquarry.bedrock._progress import progress
 from sqlquarry.bedrock.failures import explained
 from sqlquarry.bedrock.waiting import Patience, Waiter
 from sqlquarry.errors import BedrockError, ConfigError
+from sqlquarry.progress import ProgressBar
 
 Answer = TypeVar("Answer")
 
@@ -29,7 +27,7 @@ class Batches:
         patience: how long to wait for what.
         concurrency: requests in flight.
         sleep, clock, seed: waiting, time and the jitter of waits.
-        show_progress: draw a progress bar where stderr is a terminal.
+        show_progress: show how far it is (see `sqlquarry.progress`).
     """
 
     def __init__(
@@ -89,13 +87,12 @@ class Batches:
         answers = list(resume) or [None] * len(requests)
         places = [place for place, answer in enumerate(answers) if answer is None]
         try:
-            with progress(MofNCompleteColumn(), show=self.show_progress) as bar:
-                task = bar.add_task(
-                    f"generate with {self.label}", total=len(requests), completed=len(requests) - len(places)
-                )
+            name = f"generate with {self.label}"
+            with ProgressBar(name, len(requests), show=self.show_progress, brief=True) as bar:
+                bar.resume(len(requests) - len(places))
                 for turn, answer in parallel(ask, [requests[place] for place in places], self.concurrency):
                     answers[places[turn]] = answer
-                    bar.advance(task)
+                    bar.advance()
         except BedrockError as error:
             error.partial = tuple(answers)
             raise

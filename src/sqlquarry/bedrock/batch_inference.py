@@ -22,6 +22,7 @@ from sqlquarry.errors import BedrockError, ConfigError, GenerationError, Metadat
 from sqlquarry.inputs import check_inputs, option_problems
 from sqlquarry.metadata import parse_object
 from sqlquarry.options import check_options
+from sqlquarry.progress import ProgressBar
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.text import visible_logger
 
@@ -57,6 +58,7 @@ class BatchFoundationModel:
         timeout_s: seconds to wait here; the job goes on.
         poll_interval_s: seconds between two looks at the job.
         sleep, clock: waiting and time; injected by tests.
+        show_progress: show how far it is (see `sqlquarry.progress`).
 
     Raises:
         ConfigError: an option is out of range, or no region is known.
@@ -84,6 +86,7 @@ class BatchFoundationModel:
         poll_interval_s: float = 60,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
+        show_progress: bool = True,
     ) -> None:
         bad = option_problems(
             {"max_tokens": max_tokens, "minimum_records": minimum_records},
@@ -106,6 +109,7 @@ class BatchFoundationModel:
         self._bucket, self._prefix = split_uri(s3_uri)
         self._api, self._manner = api, Manner(max_tokens, temperature, structure=structure)
         self._timeout_s, self._poll_interval_s, self._sleep, self._clock = timeout_s, poll_interval_s, sleep, clock
+        self._show_progress = show_progress
         self._bedrock = aws_client("bedrock", session, endpoint_url, region)
         self._s3 = aws_client("s3", session, endpoint_url, region)
 
@@ -159,7 +163,8 @@ class BatchFoundationModel:
         content = "".join(f"{line}\n" for line in lines).encode()
         try:
             arn = self._job(content)
-            self._wait(arn)
+            with ProgressBar(f"batch job of {self.model_id}", len(inquiries), show=self._show_progress) as bar:
+                self._wait(arn, bar)
             outputs = self._outputs(arn)
         except (BotoCoreError, ClientError) as error:
             raise explained(error, f"batch inference with {self.model_id}") from error
@@ -201,7 +206,7 @@ class BatchFoundationModel:
         logger.info("batch job %s started", arn)
         return str(arn)
 
-    def _wait(self, arn: str) -> None:
+    def _wait(self, arn: str, bar: ProgressBar) -> None:
         from botocore.exceptions import BotoCoreError, ClientError
 
         started = self._clock()
@@ -215,6 +220,8 @@ class BatchFoundationModel:
                 logger.warning("no answer about batch job %s (%s); looking again", arn, error_code(error))
             else:
                 status = job["status"]
+                done = bar.total if status in _DONE else job.get("processedRecordCount")
+                bar.update(done or 0, note=status)
                 if status in _DONE:
                     return
                 if status in _OVER:

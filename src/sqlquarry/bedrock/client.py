@@ -58,7 +58,7 @@ class ImportedModel:
         throttle_attempts: tries of one request that is throttled, or whose connection breaks, with growing waits of up
             to 30 s between them.
         sleep, clock, seed: waiting, time and the jitter of waits; injected by tests.
-        show_progress: draw a progress bar where stderr is a terminal.
+        show_progress: show how far it is (see `sqlquarry.progress`).
 
     Raises:
         ConfigError: the ARN is none, the formatter is not bound, or an option is out of range or not offered.

@@ -43,7 +43,7 @@ class FoundationModel:
         concurrency: requests in flight at most; fewer while the service throttles.
         throttle_attempts: tries of one request that is throttled, with growing waits of up to 30 s between them.
         sleep, clock, seed: waiting, time and the jitter of waits; injected by tests.
-        show_progress: draw a progress bar where stderr is a terminal.
+        show_progress: show how far it is (see `sqlquarry.progress`).
 
     Raises:
         ConfigError: an option is out of range, or no region is known.

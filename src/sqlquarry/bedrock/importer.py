@@ -34,6 +34,7 @@ from sqlquarry.bedrock.upload import discard_unfinished, upload
 from sqlquarry.errors import BedrockError, ConfigError, CorruptArtifactError, PromptMismatchError
 from sqlquarry.metadata import read_object
 from sqlquarry.options import check_options
+from sqlquarry.progress import phase
 from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
 from sqlquarry.text import visible_logger
 
@@ -59,7 +60,7 @@ class BedrockImporter:
         role_propagation_s: seconds to go on where the service does not know the role yet.
         sleep: waits; injected by tests.
         clock: seconds that never go back; injected by tests.
-        show_progress: draw progress bars where stderr is a terminal.
+        show_progress: show how far it is (see `sqlquarry.progress`).
 
     Raises:
         ConfigError: bad options, all at once; or no region is known.
@@ -163,11 +164,13 @@ class BedrockImporter:
         if bad:
             raise ConfigError("import_model: " + "; ".join(bad))
         where = str(source) if in_place else s3_uri or f"s3://{self._bucket}/"
-        report = self.preflight(source, name, s3_uri=where, job_name=job_name)
+        with phase("checking the model", show=self._show_progress):
+            report = self.preflight(source, name, s3_uri=where, job_name=job_name)
         report.raise_for_errors()
         for finding in report.warnings:
             logger.warning("%s", finding)
-        export = self._export(source, formatter)
+        with phase("hashing the model", show=self._show_progress):
+            export = self._export(source, formatter)
         digest = export.manifest.digest
         uri = where if in_place or s3_uri else f"{where}sqlquarry/{name}/{digest[:12]}/"
 

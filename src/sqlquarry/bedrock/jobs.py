@@ -13,9 +13,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from rich.progress import TextColumn
-
-from sqlquarry.bedrock._progress import progress
 from sqlquarry.bedrock.failures import (
     CONCURRENT_JOBS,
     INVALID_ROLE,
@@ -27,6 +24,7 @@ from sqlquarry.bedrock.failures import (
 )
 from sqlquarry.credentials import credentials_in
 from sqlquarry.errors import BedrockError, ImportJobError, ImportTimeoutError
+from sqlquarry.progress import ProgressBar
 from sqlquarry.text import visible_logger
 
 logger = visible_logger(__name__)
@@ -201,8 +199,8 @@ class ImportJobs:
         started = self._clock()
         low, high = expected_minutes(weight_bytes)
         goes_on = f"It goes on without us; attach({job_arn!r}, formatter) waits for it again."
-        with progress(TextColumn(f"of {low} to {high} min expected"), show=self._show_progress) as bar:
-            task = bar.add_task(f"import job {job_arn.rsplit('/', 1)[-1]}", total=high * 60)
+        name, note = f"import job {job_arn.rsplit('/', 1)[-1]}", f"{low} to {high} min expected"
+        with ProgressBar(name, high * 60, unit="second", note=note, show=self._show_progress) as bar:
             while True:
                 status = "unknown"
                 try:
@@ -222,7 +220,7 @@ class ImportJobs:
                         reason = job.get("failureMessage", "the service gave no reason").rstrip(".")
                         raise ImportJobError(f"import job {job_arn} failed: {reason}. {job_advice(reason)}".rstrip())
                 waited = self._clock() - started
-                bar.update(task, completed=waited)
+                bar.update(waited)
                 if waited >= self._timeout_s:
                     raise ImportTimeoutError(f"import job {job_arn} is still {status} after {waited:.0f} s. {goes_on}")
                 logger.info("import job %s: %s, %.0f s of %d to %d min expected", job_arn, status, waited, low, high)

@@ -9,15 +9,13 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from rich.progress import DownloadColumn, TransferSpeedColumn
-
 from sqlquarry.artifacts import MANIFEST, MANIFEST_VERSION, Manifest
-from sqlquarry.bedrock._progress import progress
 from sqlquarry.bedrock.export import Export
 from sqlquarry.bedrock.failures import explained
 from sqlquarry.bedrock.prefix import Prefix
 from sqlquarry.bedrock.transfer import PART_BYTES, REQUESTS_IN_FLIGHT, Outgoing, Transfer
 from sqlquarry.errors import BedrockError
+from sqlquarry.progress import ProgressBar
 
 
 def upload(
@@ -39,7 +37,7 @@ def upload(
         export: the files.
         s3_uri: ``s3://bucket/prefix``.
         s3: a boto3 S3 client.
-        show_progress: draw a progress bar where stderr is a terminal.
+        show_progress: show how far it is (see `sqlquarry.progress`).
         part_bytes: size of the parts in which large files travel.
         requests_in_flight: requests at a time.
         sleep: waits between tries; injected by tests.
@@ -72,15 +70,14 @@ def upload(
         files = [_outgoing(export, prefix, name) for name in sorted(pending)]
         weights = [file for file in files if file.key.endswith(".safetensors")]
         total = sum(file.size for file in files)
-        with progress(DownloadColumn(), TransferSpeedColumn(), show=show_progress) as bar:
-            task = bar.add_task(f"upload to {s3_uri}", total=total)
+        with ProgressBar(f"upload to {s3_uri}", total, unit="byte", show=show_progress) as bar:
             transfer = Transfer(
                 s3,
                 prefix.bucket,
                 part_bytes=part_bytes,
                 requests_in_flight=requests_in_flight,
                 sleep=sleep,
-                sent=lambda count: bar.advance(task, count),
+                sent=bar.advance,
             )
             transfer.send(weights, prefix.prefix)
             transfer.send([file for file in files if file not in weights], prefix.prefix)

@@ -13,8 +13,10 @@ from typing import overload
 
 from sqlquarry.artifacts import Record, write_atomically
 from sqlquarry.errors import ConfigError, RecordError
+from sqlquarry.notebook import html_table
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(Record))
+_SHOWN = 10  # records in a notebook
 
 
 class Records(Sequence[Record]):
@@ -61,6 +63,14 @@ class Records(Sequence[Record]):
 
     def __repr__(self) -> str:
         return f"<Records: {len(self)}>"
+
+    def _repr_html_(self) -> str:
+        """Show the number of records and the first ones, with the fields that these have, in a notebook."""
+        first = self._records[:_SHOWN]
+        fields = [name for name in _FIELDS if any(getattr(record, name) for record in first)]
+        rows = [[str(value) if (value := getattr(record, name)) else "" for name in fields] for record in first]
+        more = [f"{len(self) - len(first):,} more"] if len(self) > len(first) else []
+        return html_table(rows, header=fields, caption=f"{len(self):,} record{'s' * (len(self) != 1)}", notes=more)
 
     @property
     def digest(self) -> str:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlquarry.emulator.api import Parameters
+from sqlquarry.openmp import WAIT_POLICY
 
 ROOT = "/opt/ml"
 ROOT_VARIABLE = "SQLQUARRY_ML_ROOT"
@@ -201,9 +202,10 @@ class Container:
                 "PYTHONUNBUFFERED": "1",  # a log that shows lines when they are printed
                 "CUDA_VISIBLE_DEVICES": "",
                 "GLOO_SOCKET_IFNAME": _NETWORK,
-                # The one thing of the host's: how much of its processors it lets a process take.
+                # The host's: how much of its processors it lets a process take, and how threads wait for each other.
                 "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS")
                 or str(max(1, (os.cpu_count() or 1) // len(hosts))),
+                WAIT_POLICY: os.environ.get(WAIT_POLICY, "passive"),
             }
             | dict(self._cluster.aws)
         )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +19,7 @@ from sqlquarry.judging.extraction import ANSWER_LIMIT, extract_sql
 from sqlquarry.judging.journal import Journal, content_key
 from sqlquarry.judging.report import Entry, Report
 from sqlquarry.options import check_options
+from sqlquarry.progress import ProgressBar
 
 
 class Grader(Protocol):
@@ -134,15 +136,19 @@ class SQLJudge:
             if journal:
                 stack.callback(journal.close)
             pool = stack.enter_context(ThreadPoolExecutor(self.concurrency, thread_name_prefix="judge"))
-            advance = stack.enter_context(_progress(len(records)))
+            bar = stack.enter_context(ProgressBar("judging", len(records)))
             for start in range(0, len(records), self.batch_size):
                 spent = _cost_usd(spenders) - before
                 if self.budget_usd is not None and spent >= self.budget_usd:
                     about["stopped"] = f"{spent:.2f} USD spent of a budget of {self.budget_usd:.2f} USD"
                     break
                 batch = slice(start, start + self.batch_size)
-                entries += self._entries(records[batch], answers(journal, batch), journal, pool)
-                advance(len(entries), _cost_usd(spenders) - before)
+                given = answers(journal, batch)
+                entries += self._entries(
+                    records[batch], given, journal, pool, lambda: bar.advance(1 / len(self.graders))
+                )
+                cost = _cost_usd(spenders) - before
+                bar.update(len(entries), note=f"{cost:.2f} USD" if cost else "")
         about |= {
             "left": len(records) - len(entries),
             "cost_usd": round(_cost_usd(spenders) - before, 6),
@@ -156,6 +162,7 @@ class SQLJudge:
         answers: Sequence[Generation],
         journal: Journal | None,
         pool: ThreadPoolExecutor,
+        advance: Callable[[], None],
     ) -> list[Entry]:
         if len(records) != len(answers):
             raise JudgingError(f"the generator gave {len(answers)} answers to {len(records)} records, not one for each")
@@ -165,7 +172,8 @@ class SQLJudge:
             for i, answer in enumerate(answers)
             if len(answer.text) > ANSWER_LIMIT
         }
-        columns = [_graded(grader, records, predicted, too_long, journal=journal, pool=pool) for grader in self.graders]
+        graded = functools.partial(_graded, journal=journal, pool=pool, advance=advance)
+        columns = [graded(grader, records, predicted, too_long) for grader in self.graders]
         return [
             Entry(records[i], answers[i].text, predicted[i], answers[i].stop_reason == "length", judgements)
             for i, judgements in enumerate(zip(*columns, strict=True))
@@ -180,18 +188,22 @@ def _graded(
     *,
     journal: Journal | None,
     pool: ThreadPoolExecutor,
+    advance: Callable[[], None],
 ) -> list[Judgement]:
     """Return one grader's verdicts: those of the journal, then the missing ones, each noted as it comes.
 
-    `refused` says by place why an answer is not graded at all.
+    `refused` says by place why an answer is not graded at all; `advance` is called once for each verdict.
     """
     keys = [_verdict_key(grader, records[i], predicted[i]) if journal else None for i in range(len(records))]
     found = {i: Judgement(**known) for i, key in enumerate(keys) if journal and key and (known := journal.get(key))}
     found |= {i: Judgement(grader.name, "unjudged", reason) for i, reason in refused.items()}
     missing = [i for i in range(len(records)) if i not in found]
+    for _ in found:
+        advance()
 
     def note(place: int, judgement: Judgement) -> None:
         found[place] = judgement
+        advance()
         key = keys[place]
         if journal and key and judgement.verdict != "unjudged":
             journal.add(key, dataclasses.asdict(judgement))
@@ -261,26 +273,3 @@ def _cost_usd(spenders: Sequence[object]) -> float:
         getattr(one, "cost_usd", None) or getattr(getattr(one, "usage", None), "cost_usd", None) for one in spenders
     )
     return float(sum(cost for cost in costs if cost))
-
-
-@contextlib.contextmanager
-def _progress(total: int) -> Iterator[Callable[[int, float], None]]:
-    """A bar with the cost so far, where stderr is a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("Judging"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[cost]}"),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("judging", total=total, cost="")
-
-        def advance(done: int, cost_usd: float) -> None:
-            bar.update(task, completed=done, cost=f"{cost_usd:.2f} USD" if cost_usd else "")
-
-        yield advance

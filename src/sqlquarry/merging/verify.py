@@ -14,6 +14,7 @@ from sqlquarry.merging.rows import TensorRows
 from sqlquarry.merging.storage import Storage
 from sqlquarry.merging.tokenizing import FileTokenizer
 from sqlquarry.options import check_options
+from sqlquarry.progress import phase
 from sqlquarry.prompt import IGNORED_LABEL, PromptFormatter
 
 if TYPE_CHECKING:
@@ -168,7 +169,8 @@ def compare(
     import torch
 
     architecture = Architecture.of(config)
-    with torch.inference_mode():
+    name = f"comparing the model with the adapter on {len(examples.sequences)} records"
+    with torch.inference_mode(), phase(name):
         models = [_Model(rows, unmerged=number == 0) for number, rows in enumerate([reference, *candidates])]
         states = [final_states(architecture, model, examples.sequences)[list(examples.states)] for model in models]
         tied = bool(config.get("tie_word_embeddings")) or _HEAD not in reference.tensors

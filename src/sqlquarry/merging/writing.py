@@ -14,6 +14,7 @@ from typing import TypeVar
 from sqlquarry.merging.output import Output, OutputShard, Receipt
 from sqlquarry.merging.rows import MergedTensor, Piece, TensorRows
 from sqlquarry.merging.storage import Sink
+from sqlquarry.progress import ProgressBar
 
 _THREADS = 2  # torch releases the GIL; more threads would hold more pieces in memory
 _Item = TypeVar("_Item")
@@ -26,21 +27,15 @@ def write_shards(output: Output, shards: Sequence[OutputShard], rows: TensorRows
     Raises:
         MergeError: a file of the base became shorter, a result is not finite, or the output cannot be written.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
     left = output.remaining(shards)
-    console = Console(stderr=True)
-    columns = (TextColumn("merging"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with (
-        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
+        ProgressBar("merging", sum(shard.nbytes for shard in left), unit="byte") as bar,
         _single_threaded_torch() as initializer,
         ThreadPoolExecutor(_THREADS, initializer=initializer) as workers,
         ThreadPoolExecutor(2) as hashers,
         ThreadPoolExecutor(1) as closer,
     ):
-        task = progress.add_task("merging", total=sum(shard.nbytes for shard in left))
-        writer = _ShardWriter(rows, workers, hashers, lambda nbytes: progress.advance(task, nbytes))
+        writer = _ShardWriter(rows, workers, hashers, bar.advance)
         closing: Future[None] | None = None
         for shard in left:
             with ExitStack() as stack:
@@ -83,6 +78,7 @@ class _ShardWriter:
         source = hashlib.sha256(shard.source.header) if shard.source else None
         squares: dict[str, tuple[float, float]] = {}
         sink.write(memoryview(shard.header))
+        self.advance(len(shard.header))
         opened = (self.rows.open(tensor.name) for tensor in shard.tensors)
         work = ((merged, block) for merged in opened for block in merged.blocks())
         for name, piece in _map_ahead(self.workers, _piece, work):

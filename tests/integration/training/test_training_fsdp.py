@@ -95,8 +95,10 @@ def run_instead_of_ours(program: str, folder: Path, monkeypatch: pytest.MonkeyPa
 def test_processes_that_cannot_start_say_why(
     tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_instead_of_ours("raise ImportError('half an installation')", tmp_path, monkeypatch)
-    with pytest.raises(TrainingError, match="first error above is ImportError: half an installation"):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    program = "import os; raise ImportError('half an installation, threads are ' + os.environ['OMP_WAIT_POLICY'])"
+    run_instead_of_ours(program, tmp_path, monkeypatch)
+    with pytest.raises(TrainingError, match="first error above is ImportError: half an installation, threads are pass"):
         trainer(tiny_llama).train(RECORDS, output_dir=tmp_path / "a", processes=2)
     assert "ImportError: half an installation" in capsys.readouterr().err
 

@@ -227,3 +227,11 @@ def test_bad_options_are_named_all_at_once() -> None:
         batch(FakeAWS(), structure="xml", api="soap")
     for part in ("structure is 'xml'", "api is 'soap'"):
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("show", [True, False])
+def test_waiting_for_a_job_is_shown(show: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    batch(FakeAWS(), show_progress=show).generate(PROMPTS)
+    lines = [line.partition(",") for line in capsys.readouterr().err.splitlines()]
+    assert [name for name, *_ in lines] == [f"batch job of global.some.judge-v1:0: {done}/5" for done in (0, 5)] * show
+    assert not show or lines[-1][2].startswith(" Completed")

@@ -4,7 +4,6 @@ import io
 
 from rich.console import Console
 
-from sqlquarry.bedrock import _progress
 from sqlquarry.bedrock.preflight import PreflightReport
 from sqlquarry.bedrock.preflight.__main__ import show
 from sqlquarry.bedrock.preflight.findings import error
@@ -16,14 +15,6 @@ NAME = "[red]a[/red][link=http://x]b\x1b[2J\x9b1m\u202ec"
 def console_and_text() -> tuple[Console, io.StringIO]:
     text = io.StringIO()
     return Console(file=text, force_terminal=True, width=400, color_system=None), text
-
-
-def test_a_bar_shows_its_name_as_it_is(monkeypatch) -> None:
-    console, text = console_and_text()
-    monkeypatch.setattr(_progress, "Console", lambda **_: console)
-    with _progress.progress() as bar:
-        bar.add_task(f"upload to {NAME}", total=1)
-    assert r"upload to [red]a[/red][link=http://x]b\u{1b}[2J\u{9b}1m\u{202e}c" in text.getvalue()
 
 
 def test_findings_are_shown_as_they_are() -> None:

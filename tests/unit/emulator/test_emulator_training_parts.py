@@ -211,6 +211,17 @@ def test_an_instance_runs_this_interpreter_in_its_own_directory(tmp_path):
     assert instance.exit_status == 0
 
 
+@pytest.mark.parametrize(("here", "there"), [(None, "passive"), ("active", "active")])
+def test_threads_of_an_instance_do_not_spin_unless_they_do_here(tmp_path, monkeypatch, here, there):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if here:
+        monkeypatch.setenv("OMP_WAIT_POLICY", here)
+    instance = container(tmp_path / "one", "import os; print(os.environ['OMP_WAIT_POLICY'])")
+    instance.start()
+    wait(instance)
+    assert instance.new_lines() == [there]
+
+
 def test_log_lines_come_whole(tmp_path):
     script = "import sys\nprint('one\\n\\ntwo\\r\\nthr', end='', flush=True)\nsys.stdin.read()\nprint('ee')"
     instance = container(tmp_path / "one", script)

@@ -144,6 +144,7 @@ def test_the_bootstrap_starts_a_process_for_each_gpu_of_each_machine(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SM_NUM_GPUS", "4")
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     resources(root, ["algo-2", "algo-1"], "algo-2")
     words = " ".join(bootstrap.program())
     assert words == (
@@ -151,6 +152,7 @@ def test_the_bootstrap_starts_a_process_for_each_gpu_of_each_machine(
         "--nproc-per-node 4 -m sqlquarry.container"
     )
     assert bootstrap.environment()["NCCL_SOCKET_IFNAME"] == "eth0"
+    assert "OMP_WAIT_POLICY" not in bootstrap.environment()
 
 
 @pytest.mark.usefixtures("root")
@@ -158,6 +160,8 @@ def test_one_process_needs_no_torchrun_and_without_the_file_the_variables_count(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("SM_NUM_GPUS", "0")
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert bootstrap.environment()["OMP_WAIT_POLICY"] == "passive"
     assert bootstrap.program() == ["-m", "sqlquarry.container"]
     monkeypatch.setenv("SM_HOSTS", '["algo-1", "algo-2"]')
     monkeypatch.setenv("SM_CURRENT_HOST", "algo-2")

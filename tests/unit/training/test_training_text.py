@@ -1,10 +1,8 @@
 """What SageMaker, a base model or a configuration says is shown as it is, in the terminal and in the model card."""
 
-import io
 import re
 
 import pytest
-from rich.console import Console
 
 from sqlquarry.training.card import model_card
 from sqlquarry.training.sagemaker.logs import Display
@@ -14,10 +12,8 @@ SHOWN = r"[red]a[/red]b\u{1b}[2J\u{9b}1m\u{202e}c :bomb:"
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_a_log_is_shown_as_it_is(monkeypatch, terminal: bool) -> None:
-    text = io.StringIO()
-    console = Console(file=text, force_terminal=terminal, width=400, color_system=None)
-    monkeypatch.setattr("rich.console.Console", lambda **_: console)
+def test_a_log_is_shown_as_it_is(stderr_of, terminal: bool) -> None:
+    text = stderr_of(terminal=terminal)
     with Display(NAME) as display:
         display.state(NAME)
         display.line(f"{NAME}\r 50 %\r100 %")

@@ -14,6 +14,7 @@ from sqlquarry.errors import JudgingError, SQLQuarryError
 from sqlquarry.judging.statistics import Estimate, PairedComparison, clustered_estimate, estimate
 from sqlquarry.judging.storable import storable
 from sqlquarry.metadata import parse_json
+from sqlquarry.notebook import html_table
 from sqlquarry.text import visible
 
 if TYPE_CHECKING:  # these modules import this one
@@ -176,22 +177,37 @@ class Report:
 
     def summary(self) -> str:
         """A plain-text table: one line per grader, then why records are unjudged."""
+        rows, notes = self._headlines()
+        width = max(map(len, ("grader", *(label for label, *_ in rows))))
+        lines = [f"{'grader':<{width}}  accuracy   95 % interval   judged  unjudged"]
+        for label, value, interval, judged, unjudged in rows:
+            lines.append(f"{label:<{width}}  {value:>8}  {interval}  {judged:>6}  {unjudged:>8}")
+        return "\n".join(visible(line, one_line=True) for line in (*lines, *notes))
+
+    def _repr_html_(self) -> str:
+        """Show the summary in a notebook."""
+        rows, notes = self._headlines()
+        header = ("grader", "accuracy", "95 % interval", "judged", "unjudged")
+        caption = f"{len(self.entries):,} judged record{'s' * (len(self.entries) != 1)}"
+        notes.append("to_html(path) writes a page with all of them")
+        return html_table(rows, header=header, caption=caption, notes=notes, numbers=range(1, len(header)))
+
+    def _headlines(self) -> tuple[list[tuple[str, str, str, int, int]], list[str]]:
+        """Label, accuracy, interval, judged and unjudged records of each grader; what there is to say about them."""
         from sqlquarry.judging.report.analysis import headline
 
-        heads = [headline(self, grader) for grader in self.graders]
-        width = max(map(len, (*(head.label for head in heads), "grader")))
-        lines = [f"{'grader':<{width}}  accuracy   95 % interval   judged  unjudged"]
-        for head in heads:
+        rows, notes = [], []
+        for head in (headline(self, grader) for grader in self.graders):
             share = head.estimate
-            value = f"{share.value:8.1%}" if share.n else "       –"
-            interval = f"{share.low:6.1%} – {share.high:6.1%}"
-            lines.append(f"{head.label:<{width}}  {value}  {interval}  {share.n:>6}  {share.unjudged:>8}")
-        lines += [f"{head.label}: {head.note}" for head in heads if head.note]
+            value, interval = f"{share.value:.1%}" if share.n else "–", f"{share.low:6.1%} – {share.high:6.1%}"
+            rows.append((head.label, value, interval, share.n, share.unjudged))
+            if head.note:
+                notes.append(f"{head.label}: {head.note}")
         if truncated := sum(entry.truncated for entry in self.entries):
-            lines.append(f"answers cut at the token limit: {truncated}")
+            notes.append(f"answers cut at the token limit: {truncated}")
         if self.about.get("stopped"):
-            lines.append(f"stopped: {self.about['stopped']}; {self.about.get('left', 0)} records are not judged")
-        return "\n".join(visible(line, one_line=True) for line in (*lines, *self._unjudged_lines()))
+            notes.append(f"stopped: {self.about['stopped']}; {self.about.get('left', 0)} records are not judged")
+        return rows, [*notes, *self._unjudged_lines()]
 
     def _unjudged_lines(self) -> Iterator[str]:
         """Why records are unjudged: the most common reasons with some of their records, then the number of others."""

@@ -155,14 +155,17 @@ def program() -> list[str]:
     """Python's arguments: the container's program, one process for each GPU of each host."""
     cluster = resources()
     hosts, here = sorted(cluster["hosts"]), cluster["current_host"]
-    gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
-    processes = int(os.environ.get("SM_NUM_GPUS") or 0) or gpus or 1
+    processes = _gpus() or 1
     if len(hosts) * processes == 1:
         return ["-m", "sqlquarry.container"]
     meeting = ["--nnodes", str(len(hosts)), "--node-rank", str(hosts.index(here))]
     port = os.environ.get("SM_MASTER_PORT", str(PORT))
     meeting += ["--master-addr", hosts[0], "--master-port", port, "--nproc-per-node", str(processes)]
     return ["-m", "torch.distributed.run", *meeting, "-m", "sqlquarry.container"]
+
+
+def _gpus() -> int:
+    return int(os.environ.get("SM_NUM_GPUS") or 0) or len(list(Path("/dev").glob("nvidia[0-9]*")))
 
 
 def environment() -> dict[str, str]:
@@ -173,6 +176,8 @@ def environment() -> dict[str, str]:
         # Of the 120 s between SIGTERM and SIGKILL; torchrun before 2.13 does not know it and waits 30 s.
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "110",
     }
+    if not _gpus():  # threads that spin while they wait slow each other down
+        chosen["OMP_WAIT_POLICY"] = "passive"
     if interface := resources().get("network_interface_name"):
         chosen |= {"NCCL_SOCKET_IFNAME": interface, "GLOO_SOCKET_IFNAME": interface}
     return {name: value for name, value in chosen.items() if name not in os.environ}

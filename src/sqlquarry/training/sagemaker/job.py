@@ -57,7 +57,7 @@ class TrainingJob:
             TrainingError: it failed, with SageMaker's reason and what to do; or AWS could not be asked.
         """
         try:
-            with Display(self.name) as display:
+            with Display(self.name, show=show) as display:
                 description = self._followed(display if show else None)
         except KeyboardInterrupt:
             logger.warning("the training job %s goes on; attach(%r) follows it again", self.name, self.name)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
 
+from sqlquarry.progress import ProgressBar
 from sqlquarry.text import visible, visible_logger
 from sqlquarry.training.sagemaker.failures import error_code
 from sqlquarry.training.sagemaker.metrics import Progress
@@ -67,38 +67,26 @@ class LogFollower:
 
 
 class Display:
-    """Shows a job: its state, its lines, and a bar of its steps on a terminal; a context manager."""
+    """Shows a job: its state, its lines, and a bar of its steps; a context manager."""
 
-    def __init__(self, job: str) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
-
-        self._bar = Bar(
-            TextColumn("{task.fields[job]}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.description}", markup=False),
-            TimeRemainingColumn(),
-            console=Console(file=sys.stderr, soft_wrap=True),
-        )
-        self._task = self._bar.add_task("", total=None, job=visible(job, one_line=True))
+    def __init__(self, job: str, *, show: bool = True) -> None:
+        self._bar = ProgressBar(job, unit="step", show=show)
         self._state = ""
 
     def __enter__(self) -> Self:
-        self._bar.start()
+        self._bar.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        self._bar.__exit__(kind, error, traceback)
 
     def state(self, state: str) -> None:
         """The job's secondary status; shown when it changes."""
         if state != self._state:
             self._state = state
-            self._bar.update(self._task, description=visible(state, one_line=True))
+            self._bar.note = state
             self._print(f"[{state}]")
 
     def line(self, line: str) -> Progress | None:
@@ -107,12 +95,11 @@ class Display:
         if progress is not None:
             speed = f", {progress.tokens_per_s:,.0f} tokens/s" if progress.tokens_per_s else ""
             described = f"loss {progress.loss:.3f}{speed}"
-            self._bar.update(self._task, completed=progress.step, total=progress.steps, description=described)
-        if progress is None or not self._bar.console.is_terminal:
+            self._bar.update(progress.step, total=progress.steps, note=described)
+        if progress is None or not self._bar.is_redrawn:
             self._print(line)
         return progress
 
     def _print(self, line: str) -> None:
         # A bar that a program drew itself begins its next state with a carriage return.
-        shown = visible(line.replace("\r", "\n"))
-        self._bar.console.print(shown, markup=False, emoji=False, highlight=False)
+        self._bar.print(visible(line.replace("\r", "\n")))

@@ -1,0 +1,107 @@
+"""What notebooks show of records, plans and reports: in a real browser, in light and in dark, with hostile text."""
+
+from __future__ import annotations
+
+import pytest
+from test_judging_browser import browser  # noqa: F401 - the fixture
+
+import sqlquarry as sq
+from sqlquarry.artifacts import Judgement
+from sqlquarry.judging import Entry, Report
+from sqlquarry.notebook import html_table
+from sqlquarry.training.config import TrainingConfig
+
+from conftest import toy_examples
+
+EVIL = (
+    "<script>document.title='hacked'</script><img src=x onerror=\"document.title='hacked'\"></td></table>'\x1b[2J\u202e"
+)
+# Cells as JupyterLab's own style sheet and that of VS Code draw them.
+PAGE = """<!doctype html><html data-ready=1><meta charset=utf-8><title>notebook</title><style>
+:root {{ color-scheme: light dark }} body {{ font: 13px system-ui; background: Canvas; color: CanvasText }}
+td, th {{ text-align: right; white-space: nowrap }} table {{ border: none }}
+@media (prefers-color-scheme: dark) {{ tbody tr:nth-child(odd) {{ background: #222 }} }}
+</style><body>{}</body></html>"""
+
+
+def report(text: str) -> Report:
+    records = [sq.Record(text, f"CREATE TABLE t (a) -- {text}", f"SELECT {i} -- {text}", id=text) for i in range(30)]
+    verdicts = ["correct", "correct", "wrong", "unjudged"]
+    entries = tuple(
+        Entry(
+            record,
+            text,
+            text,
+            i == 3,
+            tuple(Judgement(name, verdicts[(i + shift) % 4], text) for shift, name in enumerate(("execution", text))),
+        )
+        for i, record in enumerate(records)
+    )
+    return Report(("execution", text), entries, {"stopped": text, "left": 7})
+
+
+def records(text: str) -> sq.Records:
+    return sq.Records(
+        [sq.Record(**example) for example in toy_examples(8)] + [entry.record for entry in report(text).entries]
+    )
+
+
+@pytest.fixture(scope="module")
+def plan(tiny_llama):
+    shown = sq.Records(sq.Record(**example) for example in toy_examples(24))
+    long = sq.Record("long " * 300, "CREATE TABLE t (a)", "SELECT 1", id=EVIL)
+    trainer = sq.QLoRAFSDPTrainer(tiny_llama, config=TrainingConfig(max_sequence_tokens=320))
+    return trainer.plan([*shown, long], instance_type="ml.g5.12xlarge")
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_notebook_shows_them_whole_and_runs_nothing(browser, plan, dark: bool, tmp_path) -> None:  # noqa: F811 - the fixture
+    shown = {"plan": plan, "report": report(EVIL), "records": records(EVIL)}
+    page = tmp_path / "notebook.html"
+    page.write_text(PAGE.format("<hr>".join(one._repr_html_() for one in shown.values())), encoding="utf-8")
+    browser.open(page, dark=dark)
+    assert browser.evaluate("document.title") == "notebook"
+    assert browser.evaluate("document.querySelectorAll('img, script').length") == 0
+    assert browser.evaluate("document.querySelectorAll('body > div > table').length") == 3
+    assert browser.requests == [page.as_uri()]
+    assert browser.problems == []
+    text = browser.evaluate("document.body.innerText")
+    assert not {"\x1b", "\u202e"} & set(text)
+    steps, value, note = browser.evaluate(
+        "[...document.querySelectorAll('table')[0].rows[2].cells].map(c => c.innerText)"
+    )
+    assert (steps, value, note.split()[1]) == ("steps", f"{plan.steps:,}", "rows")
+    execution = browser.evaluate("[...document.querySelectorAll('table')[1].rows[1].cells].map(c => c.innerText)")
+    estimate = shown["report"].accuracy()
+    assert execution[:2] + execution[3:] == [
+        "execution",
+        f"{estimate.value:.1%}",
+        f"{estimate.n}",
+        f"{estimate.unjudged}",
+    ]
+    assert f"{estimate.low:.1%} – {estimate.high:.1%}" == execution[2].strip()
+    assert "7 records are not judged" in text
+    assert browser.evaluate("document.querySelectorAll('table')[2].rows.length") == 11
+    assert "28 more" in text
+    # Readable: text and background differ, the headings' too.
+    colors = browser.evaluate("['td', 'th', 'caption'].map(n => getComputedStyle(document.querySelector(n)).color)")
+    assert set(colors) == {"rgb(255, 255, 255)" if dark else "rgb(0, 0, 0)"}
+    assert browser.evaluate("getComputedStyle(document.querySelector('td')).textAlign") == "left"
+    browser.screenshot(tmp_path / "shot.png")
+
+
+@pytest.mark.parametrize(
+    "text", ["\u202e" * 30_000, "<&\"'>" * 20_000, "x" * 10**5, "\U0001f469\u200d\U0001f467" * 9_999]
+)
+def test_no_text_makes_the_output_of_a_cell_large(text: str) -> None:
+    sizes = [len(one._repr_html_().encode()) for one in (records(text), report(text))]
+    assert max(sizes) <= 50_000
+    assert len(html_table([[text] * 6] * 99, caption=text, notes=[text] * 1000).encode()) <= 90_000
+
+
+def test_small_and_empty_ones_are_shown_as_well() -> None:
+    assert "0 records" in sq.Records()._repr_html_()
+    one = sq.Records([sq.Record("q?", "CREATE TABLE t (a)")])._repr_html_()
+    assert all(text in one for text in ("1 record<", "q?", "CREATE TABLE t (a)"))
+    assert "alternatives" not in one
+    assert "–" in Report(("execution",), ())._repr_html_()

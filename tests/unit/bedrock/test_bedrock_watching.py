@@ -1,0 +1,53 @@
+"""Import jobs, batches of requests and batch jobs say how far they are, without any configuration; off is off."""
+
+from __future__ import annotations
+
+import pytest
+
+from sqlquarry import workload
+from sqlquarry.artifacts import Generation
+from sqlquarry.bedrock.batch import Batches
+from sqlquarry.bedrock.jobs import ImportJobs
+from sqlquarry.bedrock.waiting import Patience
+from sqlquarry.errors import ImportJobError
+
+ARN = "arn:aws:bedrock:us-east-1:123456789012:model-import-job/abc123"
+
+
+class Bedrock:
+    def __init__(self, *states: str) -> None:
+        self.states = list(states)
+
+    def get_model_import_job(self, **_: str) -> dict[str, str]:
+        return {"status": self.states.pop(0), "importedModelArn": "arn:model"}
+
+
+def jobs(*states: str, show: bool) -> ImportJobs:
+    times = {"poll_interval_s": 0.0, "timeout_s": 60.0, "role_propagation_s": 0.0}
+    return ImportJobs(Bedrock(*states), **times, sleep=lambda _: None, show_progress=show)
+
+
+@pytest.mark.parametrize("show", [True, False])
+def test_waiting_for_an_import_says_what_to_expect(show: bool, capsys) -> None:
+    assert jobs("InProgress", "InProgress", "Completed", show=show).wait(ARN, 10**9) == "arn:model"
+    with pytest.raises(ImportJobError):
+        jobs("Failed", show=show).wait(ARN, 10**9)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["import job abc123"] * 4 * show
+    if show:
+        assert all("min expected" in line for line in lines)
+        assert lines[-1].endswith("stopped")
+
+
+@pytest.mark.parametrize("show", [True, False])
+def test_many_requests_are_counted(show: bool, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(workload, "BRIEF_S", 0.0)  # else three answers are nothing to wait for
+    batches = Batches(
+        "model-id",
+        "my-model",
+        Patience(not_ready_budget_s=1, not_ready_interval_s=1, throttle_attempts=1),
+        show_progress=show,
+    )
+    batches.run(batches.waiter(), lambda _: Generation("SELECT 1"), [1, 2, 3])
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(",")[0] for line in lines] == ["generate with my-model: 3/3"] * show
