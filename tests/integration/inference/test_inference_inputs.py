@@ -42,8 +42,8 @@ def test_complete_takes_a_list_of_texts_with_tokens(model: LocalModel, prompts: 
     [
         ("max_tokens", 0),
         ("max_tokens", 2.5),
-        ("temperature", -1),
-        ("temperature", math.nan),
+        ("min_tokens", -1),
+        ("min_tokens", math.nan),
         ("stop", ";"),
         ("stop", [""]),
     ],
