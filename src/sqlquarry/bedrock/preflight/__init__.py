@@ -158,6 +158,7 @@ def _local(given: MergedModel | Path | str, region: str | None) -> Iterator[Find
         return
     old_files, old_templates, _ = read_files(source, exported)
     checkpoint = Checkpoint(source.sizes, old_files, old_templates, weights, formatter, region)
+    checkpoint = replace(checkpoint, trained=replace(checkpoint, files=files).tokenizer)
     found = [*_checked((*_METADATA_CHECKS, *tensors.CHECKS), checkpoint)]
     yield from found
     if merged is None:
