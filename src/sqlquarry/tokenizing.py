@@ -16,6 +16,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from sqlquarry.added_tokens import (
@@ -29,7 +30,7 @@ from sqlquarry.added_tokens import (
     token_text,
 )
 from sqlquarry.errors import MissingExtraError, UnsupportedModelError
-from sqlquarry.metadata import parse_object
+from sqlquarry.metadata import parse_object, read_bytes
 
 JsonObject = dict[str, Any]
 Reading = Mapping[str, Any]
@@ -91,11 +92,32 @@ class TokenizerFiles:
             sentencepiece=not {*SENTENCEPIECE_FILES.values()}.isdisjoint(names),
         )
 
+    @classmethod
+    def in_directory(cls, directory: Path, rewritten: Mapping[str, bytes] | None = None) -> TokenizerFiles:
+        """Read the files in a directory, or what `rewritten` holds in their place.
+
+        Raises:
+            OSError, ValueError: a file cannot be read.
+        """
+
+        def content(name: str) -> bytes | None:
+            if rewritten and name in rewritten:
+                return rewritten[name]
+            return read_bytes(directory / name) if (directory / name).is_file() else None
+
+        return cls.read(content, [path.name for path in directory.iterdir()])
+
     @property
     def class_name(self) -> str:
         """Return the tokenizer's class without "Fast", "" if no file names one."""
         name = self.config.get("tokenizer_class") or self.model.get("tokenizer_class") or ""
         return str(name).removesuffix("Fast")
+
+
+def named_tokens(files: TokenizerFiles) -> Mapping[str, str]:
+    """Return the special tokens that 4.51.3 knows by name: bos_token, eos_token, …, each with its text."""
+    by_name = Declared.of(files, files.class_name, version=4).by_name
+    return {key: text for key, text in by_name.items() if key in NAMED_TOKENS}
 
 
 def trained_reading(files: TokenizerFiles) -> Reading:

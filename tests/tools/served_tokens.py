@@ -2,10 +2,11 @@
 
 By hand, when a shape, a prompt or the export changes:
 
-    python -m venv /tmp/served && /tmp/served/bin/pip install transformers==4.51.3 tokenizers sentencepiece protobuf jinja2
+    python -m venv /tmp/served
+    /tmp/served/bin/pip install transformers==4.51.3 tokenizers sentencepiece protobuf jinja2
     python tests/tools/served_tokens.py /tmp/served/bin/python
 
-It writes tests/unit/tokenizing/served_tokens.json, with which the unit tests compare, and prints a table.
+It writes tests/tokenizers/served_tokens.json, with which the unit tests compare.
 """
 
 from __future__ import annotations
@@ -17,11 +18,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit/tokenizing"))
-import tokenizer_shapes as shapes  # noqa: E402 - found through the line above
-
-from sqlquarry.bedrock.dialect import export_files  # noqa: E402 - as above
-from sqlquarry.prompt import PROMPT_FILE  # noqa: E402 - as above
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import tokenizer_shapes as shapes
+from sqlquarry.bedrock.dialect import export_files
+from sqlquarry.prompt import PROMPT_FILE
 
 # Runs under 4.51.3, which has neither torch nor this library.
 ASK = """
@@ -39,8 +39,10 @@ for name, folder in asked["folders"].items():
     except Exception as error:
         answers[name] = {"error": f"{type(error).__name__}: {error}"}
         continue
-    with_, without = ([tokenizer(text, add_special_tokens=add)["input_ids"] for text in asked["prompts"]] for add in (True, False))
-    answers[name] = {"with": with_, "without": without}
+    answers[name] = {
+        key: [tokenizer(text, add_special_tokens=adds)["input_ids"] for text in asked["prompts"]]
+        for key, adds in (("with", True), ("without", False))
+    }
 json.dump(answers, sys.stdout)
 """
 

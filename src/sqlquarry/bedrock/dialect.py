@@ -95,29 +95,14 @@ def export_files(directory: Path, formatter: PromptFormatter | None = None) -> d
 
 def _repaired_tokenizer(directory: Path, exported: Mapping[str, bytes], *, by_5: bool) -> dict[str, bytes]:
     """The tokenizer's files, if 4.51.3 would make other ids of the exported ones than the training did."""
-    own = tokenizer_files(directory)
+    own = TokenizerFiles.in_directory(directory)
     by_5 = by_5 or saved_by_5(own)
-    files = tokenizer_files(directory, exported)
+    files = TokenizerFiles.in_directory(directory, exported)
     changed = repaired(files, wanted_reading(own, by_5=by_5), by_5=by_5)
     if changed is files:
         return {}
     config = {"tokenizer_config.json": _written(changed.config)}
     return config if changed.tokenizer is files.tokenizer else config | {"tokenizer.json": _written(changed.tokenizer)}
-
-
-def tokenizer_files(directory: Path, exported: Mapping[str, bytes] | None = None) -> TokenizerFiles:
-    """Read the tokenizer's files in a directory, those that are exported in the place of its own.
-
-    Raises:
-        OSError, ValueError: a file cannot be read.
-    """
-
-    def content(name: str) -> bytes | None:
-        if exported and name in exported:
-            return exported[name]
-        return read_bytes(directory / name) if (directory / name).is_file() else None
-
-    return TokenizerFiles.read(content, [path.name for path in directory.iterdir()])
 
 
 def _served(formatter: PromptFormatter) -> tuple[str, str]:

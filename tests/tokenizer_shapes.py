@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlquarry.prompt import HUMAN_ASSISTANT, BoundTokens, PromptFormatter
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent / "tokenizers"
 VOCABULARIES = json.loads((HERE / "vocabularies.json").read_text())
 RECORDED = HERE / "served_tokens.json"
 Files = dict[str, Any]
@@ -199,7 +199,7 @@ def _shapes() -> dict[str, Files]:
         "llama 2": sentencepiece(legacy=False, add_bos_token=True, add_eos_token=False, **model),
         "llama 2, older": sentencepiece(legacy=False, **as_objects, **model),
         "tinyllama": sentencepiece(legacy=False, add_bos_token=True, pad_token="</s>", use_default_system_prompt=False),
-        "vicuna": sentencepiece(legacy=False, **as_objects, **{"files_": {"special_tokens_map.json": special_map}}),
+        "vicuna": sentencepiece(legacy=False, **as_objects, files_={"special_tokens_map.json": special_map}),
         "legacy": sentencepiece(legacy=True, add_bos_token=True, **model),
         "legacy absent": sentencepiece(),
         "legacy null": sentencepiece(tokenizer_class="LlamaTokenizerFast") | {},
@@ -213,11 +213,9 @@ def _shapes() -> dict[str, Files]:
         "added_tokens.json": sentencepiece(
             legacy=False,
             added_tokens_decoder=None,
-            **{
-                "files_": {
-                    "added_tokens.json": {"<pad>": SP, "<|im_end|>": SP + 1},
-                    "special_tokens_map.json": special_map,
-                }
+            files_={
+                "added_tokens.json": {"<pad>": SP, "<|im_end|>": SP + 1},
+                "special_tokens_map.json": special_map,
             },
         ),
         "code llama": sentencepiece(tokenizer_class="CodeLlamaTokenizer", **model),
