@@ -21,19 +21,17 @@ from typing import Any
 
 from sqlquarry.added_tokens import (
     CLASS_TOKENS,
-    FLAGS,
     NAMED_TOKENS,
     AddedTokens,
     Declared,
+    JsonObject,
     is_untyped,
     special_token,
     token_text,
 )
 from sqlquarry.errors import MissingExtraError, UnsupportedModelError
 from sqlquarry.metadata import parse_object, read_bytes
-
-JsonObject = dict[str, Any]
-Reading = Mapping[str, Any]
+from sqlquarry.token_readings import Reading
 
 # In 4.51.3 these rebuild the post-processor: whether BOS is added where no option says so; EOS is not.
 BOS_BY_OPTION = {"LlamaTokenizer": True, "CodeLlamaTokenizer": True, "GPTNeoXTokenizer": False}
@@ -221,33 +219,6 @@ def converts_sentencepiece(files: TokenizerFiles) -> bool:
     return imposed or bool(files.config.get("from_slow"))
 
 
-def same_tokens(one: Reading, other: Reading) -> bool:
-    """Whether two readings make the same ids of every text, as far as their parts show."""
-    return _parts(one) == _parts(other)
-
-
-def special_ids(reading: Reading) -> tuple[list[int], list[int]]:
-    """Return the ids that the post-processor puts in front of a text and behind it."""
-    front: list[int] = []
-    behind: list[int] = []
-    post = reading.get("post_processor") or {}
-    for step in post.get("processors") or [post]:
-        kind = step.get("type")
-        if kind in ("BertProcessing", "RobertaProcessing"):
-            front, behind = [int(step["cls"][1]), *front], [*behind, int(step["sep"][1])]
-        elif kind == "TemplateProcessing":
-            known, before = step.get("special_tokens") or {}, True
-            outer: tuple[list[int], list[int]] = ([], [])
-            for piece in step.get("single") or ():
-                token = piece.get("SpecialToken")
-                if token is None:
-                    before = False
-                else:
-                    outer[not before].extend(known.get(token["id"], {}).get("ids", ()))
-            front, behind = [*outer[0], *front], [*behind, *outer[1]]
-    return front, behind
-
-
 class FileTokenizer:
     """One reading of a model's files, called as transformers' tokenizers are.
 
@@ -352,43 +323,3 @@ def _template(vocabulary: AddedTokens, declared: Declared, *, bos: bool, eos: bo
     ids = {text: vocabulary.id(text) for text in tokens.values()}
     special = {text: {"id": text, "ids": [id_], "tokens": [text]} for text, id_ in ids.items()}
     return {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": special}
-
-
-def _parts(reading: Reading) -> JsonObject:
-    """What of a reading decides about ids, in one form for the same meaning."""
-    model = dict(reading.get("model") or {})
-    merges = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in model.get("merges") or ()]
-    vocab = model.get("vocab") or {}
-    byte_fallback = bool(model.get("byte_fallback"))
-    # Where every byte has a token, nothing is unknown.
-    every_byte = byte_fallback and isinstance(vocab, dict) and all(f"<0x{byte:02X}>" in vocab for byte in range(256))
-    tokens = [
-        {key: token.get(key) for key in ("content", "id", *FLAGS) if key != "special"}
-        for token in reading.get("added_tokens") or ()
-    ]
-    return {
-        "type": model.get("type") or "BPE",
-        "vocab": vocab,
-        "merges": merges,
-        "byte_fallback": byte_fallback,
-        "unknown": None if every_byte else (model.get("unk_token"), model.get("unk_id"), bool(model.get("fuse_unk"))),
-        "affixes": [model.get(f"{affix}") or "" for affix in ("continuing_subword_prefix", "end_of_word_suffix")],
-        "ignore_merges": bool(model.get("ignore_merges")),
-        "dropout": model.get("dropout") or None,
-        "normalizer": _steps(reading.get("normalizer"), "normalizers"),
-        "pre_tokenizer": _steps(reading.get("pre_tokenizer"), "pretokenizers"),
-        "added_tokens": tokens,
-        "special_ids": special_ids(reading),
-    }
-
-
-def _steps(part: Any, key: str) -> list[JsonObject]:
-    """A normalizer or pre-tokenizer as the list of its steps, with the defaults of `tokenizers`."""
-    if not part:
-        return []
-    if part.get("type") == "Sequence":
-        return [step for inner in part.get(key) or () for step in _steps(inner, key)]
-    step = {name: value for name, value in part.items() if name != "trim_offsets"}
-    if step.get("type") == "ByteLevel":
-        return [{"add_prefix_space": True, "use_regex": True, **step}]
-    return [{"split": True, **step}] if step.get("type") == "Metaspace" else [step]

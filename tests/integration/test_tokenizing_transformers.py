@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 import tokenizer_shapes as shapes
 from sqlquarry.bedrock.tokenizer_files import repaired, wanted_reading
-from sqlquarry.tokenizing import FileTokenizer, TokenizerFiles, same_tokens, trained_reading
+from sqlquarry.token_readings import same_tokens
+from sqlquarry.tokenizing import FileTokenizer, TokenizerFiles, trained_reading
 
 LOADABLE = [name for name in shapes.SHAPES if name != "bos as plain object"]  # which version 5 refuses too
 

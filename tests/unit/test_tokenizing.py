@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 import tokenizer_shapes as shapes
 from sqlquarry.bedrock.tokenizer_files import repaired, saved_by_5, wanted_reading
 from sqlquarry.errors import UnsupportedModelError
-from sqlquarry.tokenizing import FileTokenizer, TokenizerFiles, same_tokens, served_reading, trained_reading
+from sqlquarry.token_readings import same_tokens
+from sqlquarry.tokenizing import FileTokenizer, TokenizerFiles, served_reading, trained_reading
 
 RECORDED = json.loads(shapes.RECORDED.read_text())
 every_shape = pytest.mark.parametrize("name", shapes.SHAPES)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,13 +71,13 @@ def export_files(directory: Path, formatter: PromptFormatter | None = None) -> d
         ConfigError, IncompleteArtifactError: the prompt is edited or not bound to a base model.
     """
     source = read_object(directory / "tokenizer_config.json")
-    tokens = read_object(directory / "tokenizer.json")
+    own = TokenizerFiles.in_directory(directory)
     if (directory / PROMPT_FILE).is_file():
         formatter = PromptFormatter.load(directory)
     template, stop = _served(formatter) if formatter else _own_prompt(directory, source)
     config = _rewrite(directory / "config.json", model_config)
     tokenizer = _rewrite(directory / "tokenizer_config.json", lambda content: tokenizer_config(content, template))
-    stop_id, model = special_token_id(tokens, stop), parse_object(config, "config.json")
+    stop_id, model = special_token_id(own.tokenizer, stop), parse_object(config, "config.json")
     generation = _rewrite(
         directory / "generation_config.json", lambda content: generation_config(content, stop_id, model)
     )
@@ -90,14 +91,18 @@ def export_files(directory: Path, formatter: PromptFormatter | None = None) -> d
         "special_tokens_map.json": special,
         "tokenizer_config.json": tokenizer,
     }
-    return files | _repaired_tokenizer(directory, files, by_5=formatter is not None)
+    return files | _repaired_tokenizer(own, files, by_5=formatter is not None)
 
 
-def _repaired_tokenizer(directory: Path, exported: Mapping[str, bytes], *, by_5: bool) -> dict[str, bytes]:
+def _repaired_tokenizer(own: TokenizerFiles, exported: Mapping[str, bytes], *, by_5: bool) -> dict[str, bytes]:
     """The tokenizer's files, if 4.51.3 would make other ids of the exported ones than the training did."""
-    own = TokenizerFiles.in_directory(directory)
     by_5 = by_5 or saved_by_5(own)
-    files = TokenizerFiles.in_directory(directory, exported)
+    files = replace(
+        own,
+        config=parse_object(exported["tokenizer_config.json"], "tokenizer_config.json"),
+        model=parse_object(exported["config.json"], "config.json"),
+        special=parse_object(exported["special_tokens_map.json"], "special_tokens_map.json"),
+    )
     changed = repaired(files, wanted_reading(own, by_5=by_5), by_5=by_5)
     if changed is files:
         return {}

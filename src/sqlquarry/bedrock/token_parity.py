@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, MissingExtraError
 from sqlquarry.prompt import PromptFormatter
-from sqlquarry.tokenizing import FileTokenizer, Reading, TokenizerFiles
+from sqlquarry.token_readings import Reading
+from sqlquarry.tokenizing import FileTokenizer, TokenizerFiles
 
 _TEXTS = (
     "How many orders are there?",
@@ -44,7 +45,7 @@ class TokenDifference:
             return (
                 "transformers 4.51.3 makes other tokens of a text than transformers 5 (not counted without tokenizers)"
             )
-        text = self.prompt if len(self.prompt) <= _SHOWN_CHARACTERS else self.prompt[:_SHOWN_CHARACTERS] + "…"
+        text = self.prompt if len(self.prompt) <= _SHOWN_CHARACTERS else "…" + self.prompt[-_SHOWN_CHARACTERS:]
         at = next(
             (place for place, pair in enumerate(zip(self.served, self.trained, strict=False)) if pair[0] != pair[1]),
             min(len(self.served), len(self.trained)),

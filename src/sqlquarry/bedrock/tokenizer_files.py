@@ -6,18 +6,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from sqlquarry.added_tokens import NAMED_TOKENS, is_untyped, token_text
+from sqlquarry.added_tokens import NAMED_TOKENS, JsonObject, is_untyped, token_text
 from sqlquarry.errors import UnsupportedModelError
+from sqlquarry.token_readings import Reading, same_tokens, special_ids
 from sqlquarry.tokenizing import (
     BOS_BY_OPTION,
     SENTENCEPIECE_FILES,
-    JsonObject,
-    Reading,
     TokenizerFiles,
     converts_sentencepiece,
-    same_tokens,
     served_reading,
-    special_ids,
     trained_reading,
 )
 
