@@ -296,6 +296,37 @@ def _shapes() -> dict[str, Files]:
         ),
     }
     shapes["legacy null"]["tokenizer_config.json"]["legacy"] = None
+    # What version 0.21 of `tokenizers` does with the flags of a token that is added again is not what 0.23 does.
+    for first in (True, False):
+        for special in (True, False):
+            old = token(SP, "<|im_start|>", normalized=first, special=special)
+            new = token(SP, "<|im_start|>", normalized=not first, special=special)
+            shapes[f"normalized {first} or not, special {special}"] = sentencepiece(
+                old, kind="mistral", legacy=False, added_tokens_decoder=decoder(*BASICS, new)
+            )
+    stripped = {"__type": "AddedToken", **token(0, "<|im_end|>", lstrip=True)}
+    del stripped["id"]
+    shapes["listed as objects"] = sentencepiece(
+        *chatml, legacy=False, additional_special_tokens=["<|im_start|>", "<x>", stripped]
+    )
+    shapes["listed in the map"] = sentencepiece(
+        legacy=False,
+        added_tokens_decoder=None,
+        additional_special_tokens=["<x>"],
+        files_={"special_tokens_map.json": special_map | {"additional_special_tokens": ["<z>", "<x>"]}},
+    )
+    shapes["ordinary but listed"] = sentencepiece(
+        *ordinary, legacy=False, additional_special_tokens=["<|im_end|>"], split_special_tokens=True
+    )
+    shapes["further names"] = sentencepiece(
+        legacy=False, additional_special_tokens=["<x>"], extra_special_tokens={"image_token": "<img>"}
+    )
+    flags = decoder(token(BL, "<|endoftext|>", rstrip=True), token(BL + 1, "<|im_start|>"), token(BL + 2, "<|im_end|>"))
+    shapes["qwen, default names"] = byte_level(
+        *turns, kind="qwen3", parts=qwen, tokenizer_class="Qwen2Tokenizer", eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+    )  # fmt: skip
+    shapes["qwen, default names"]["tokenizer_config.json"]["added_tokens_decoder"] = flags
     for value in (True, False):
         for legacy in (True, False):
             for with_model in ({}, model):

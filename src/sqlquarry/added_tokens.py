@@ -67,10 +67,11 @@ class Declared:
         if isinstance(listed := values.get("added_tokens_decoder"), dict):
             decoder = {int(index): _with_flags(token) for index, token in listed.items()}
         else:
-            values |= {
-                key: {**value, "special": True} if isinstance(value, dict) and key in NAMED_TOKENS else value
-                for key, value in files.special.items()
-            }
+            values |= {key: value for key, value in files.special.items() if not isinstance(value, list)}
+            key = "additional_special_tokens" if version == 4 else "extra_special_tokens"
+            more, own_list = files.special.get(key), values.get(key) or []
+            if isinstance(more, list) and isinstance(own_list, list):
+                values[key] = [*own_list, *(token for token in more if token not in own_list)]
             special = {token_text(values.get(key)) for key in NAMED_TOKENS}
             decoder |= {int(id_): _plain(text, special=text in special) for text, id_ in files.added.items()}
             decoder |= {int(token["id"]): _with_flags(token) for token in files.tokenizer.get("added_tokens") or ()}
@@ -80,29 +81,46 @@ class Declared:
         if version == 5:
             names += [key for key in values if key.endswith("_token") and key not in names]
         by_content = {token["content"]: token for token in decoder.values()}
-        chosen = [values.get(key) for key in names]
-        named = [
-            by_content.get(text) or (_with_flags(token) if isinstance(token, dict) else {"content": text})
-            for token in (*chosen, *(token for mapping in mappings for token in mapping.values()))
-            if (text := token_text(token))
+        own = {**files.config, **({} if "added_tokens_decoder" in files.config else files.special)}
+
+        def attributes(pairs: Iterable[tuple[str, Any]]) -> list[JsonObject]:
+            return [
+                (by_content.get(text) if key in own else None)
+                or (_with_flags(token) if isinstance(token, dict) else {"content": text})
+                for key, token in pairs
+                if (text := token_text(token))
+            ]
+
+        listed_tokens: list[JsonObject] = [
+            _with_flags(token) if isinstance(token, dict) else {"content": str(token)}
+            for one in lists
+            for token in (one if isinstance(one, list) else ())
         ]
-        for one in lists:
-            tokens = one if isinstance(one, list) else ()
-            named += [_with_flags(token) if isinstance(token, dict) else {"content": str(token)} for token in tokens]
+        further = attributes(pair for mapping in mappings for pair in mapping.items())
+        named = attributes((key, values.get(key)) for key in names)
+        named += [*listed_tokens, *further] if version == 4 else [*further, *listed_tokens]
         by_name = {key: text for key in names if (text := token_text(values.get(key)))}
         if name == "Qwen2Tokenizer":  # it gives its named tokens flags, where only their text is known
-            own = [{"content": by_name.get(key)} for key in ("bos_token", "eos_token", "unk_token", "pad_token")]
-            named = [special_token(token["content"]) if token in own else token for token in named]
-        return cls(tuple(token for _, token in sorted(decoder.items())), tuple(named), by_name)
+            wrapped = [{"content": by_name.get(key)} for key in ("bos_token", "eos_token", "unk_token", "pad_token")]
+            named = [special_token(token["content"]) if token in wrapped else token for token in named]
+        firsts: dict[str, JsonObject] = {}
+        for token in named:
+            firsts.setdefault(token["content"], token)
+        return cls(tuple(token for _, token in sorted(decoder.items())), tuple(firsts.values()), by_name)
 
 
 class AddedTokens:
-    """Added tokens as `tokenizers` keeps them: by text, the last flags win, new ones get the next id."""
+    """Added tokens as `tokenizers` keeps them: by text, and new ones get the next id.
 
-    def __init__(self, model: Any, tokens: Iterable[JsonObject]) -> None:
+    Of a token that is added again the last flags count, but it stays special. Version 0.21, which 4.51.3 needs, keeps
+    looking for it in text that is not normalized, and forgets a special token's new `normalized`.
+    """
+
+    def __init__(self, model: Any, tokens: Iterable[JsonObject], *, version: int) -> None:
         words = (model or {}).get("vocab") or {}
         self._words = words if isinstance(words, dict) else {str(pair[0]): id_ for id_, pair in enumerate(words)}
         self._tokens: dict[str, JsonObject] = {}
+        self._version = version
         for token in tokens:
             self.add(_with_flags(token))
 
@@ -119,23 +137,25 @@ class AddedTokens:
         if known is None:
             largest = max((one["id"] for one in self._tokens.values()), default=-1)
             known = max(len(self._words), largest + 1)
-        self._tokens[text] = {"id": known, **token}
+        old = self._tokens.get(text, token)
+        normalized = token["normalized"]
+        if self._version == 4:
+            normalized = old["normalized"] and (old["special"] or normalized)
+        special = old["special"] or token["special"]
+        self._tokens[text] = {"id": known, **token, "normalized": normalized, "special": special}
 
-    def declare(self, declared: Declared, *, override_named: bool) -> None:
-        """Add what the configuration declares and the file does not have in the same form.
-
-        Args:
-            declared: the tokens.
-            override_named: whether a special token whose flags are known is added over one of the same text.
-        """
+    def declare(self, declared: Declared) -> None:
+        """Add what the configuration declares and the file does not have in the same form."""
         new = [token for token in declared.decoder if not self._has(token)]
         known = {*self._tokens, *(token["content"] for token in new)}
         for token in new:
             self.add(token)
         for token in declared.named:
-            text_alone = len(token) == 1
-            if token["content"] not in known or (override_named and not text_alone):
-                self.add(special_token(token["content"]) if text_alone else {**token, "special": True})
+            text, text_alone = token["content"], len(token) == 1
+            if text not in known:
+                self.add(special_token(text) if text_alone else {**token, "special": True})
+            elif self._version == 4:  # there an object is imposed on a token of the same text
+                self.add({**self._tokens[text], **token, "special": True})
 
     def listed(self) -> list[JsonObject]:
         """Return them as tokenizer.json lists them."""

@@ -48,6 +48,7 @@ def _parts(reading: Reading) -> JsonObject:
     byte_fallback = bool(model.get("byte_fallback"))
     # Where every byte has a token, nothing is unknown.
     every_byte = byte_fallback and isinstance(vocab, dict) and all(f"<0x{byte:02X}>" in vocab for byte in range(256))
+    # `special` decides only what a decoded answer leaves out.
     tokens = [
         {key: token.get(key) for key in ("content", "id", *FLAGS) if key != "special"}
         for token in reading.get("added_tokens") or ()
@@ -57,7 +58,7 @@ def _parts(reading: Reading) -> JsonObject:
         "vocab": vocab,
         "byte_fallback": byte_fallback,
         "unknown": None if every_byte else (model.get("unk_token"), model.get("unk_id"), bool(model.get("fuse_unk"))),
-        "affixes": [model.get(f"{affix}") or "" for affix in ("continuing_subword_prefix", "end_of_word_suffix")],
+        "affixes": [model.get(affix) or "" for affix in ("continuing_subword_prefix", "end_of_word_suffix")],
         "ignore_merges": bool(model.get("ignore_merges")),
         "dropout": model.get("dropout") or None,
         "normalizer": _steps(reading.get("normalizer"), "normalizers"),

@@ -143,8 +143,8 @@ def trained_reading(files: TokenizerFiles) -> Reading:
     else:
         rebuilt = False
     declared = Declared.of(files, name, version=5)
-    vocabulary = AddedTokens(source.get("model"), () if rebuilt else source.get("added_tokens") or ())
-    vocabulary.declare(declared, override_named=False)
+    vocabulary = AddedTokens(source.get("model"), () if rebuilt else source.get("added_tokens") or (), version=5)
+    vocabulary.declare(declared)
     if name == "Qwen2Tokenizer":
         for token in declared.named:
             vocabulary.add(special_token(token["content"]))
@@ -195,11 +195,11 @@ def served_reading(files: TokenizerFiles) -> Reading:
         pre = source.get("pre_tokenizer") or {}
         if "add_prefix_space" in pre and isinstance(wanted := config.get("add_prefix_space", False), bool):
             reading["pre_tokenizer"] = {**pre, "add_prefix_space": wanted}
-    vocabulary = AddedTokens(source.get("model"), [] if slow else source.get("added_tokens") or ())
+    vocabulary = AddedTokens(source.get("model"), [] if slow else source.get("added_tokens") or (), version=4)
     if slow:
         for key in ("bos_token", "eos_token"):
             vocabulary.add(special_token(declared.text(key)))
-    vocabulary.declare(declared, override_named=True)
+    vocabulary.declare(declared)
     reading["added_tokens"] = vocabulary.listed()
     if name in BOS_BY_OPTION:
         bos, eos = bool(config.get("add_bos_token", BOS_BY_OPTION[name])), bool(config.get("add_eos_token", False))
@@ -252,10 +252,17 @@ class FileTokenizer:
         return found
 
     def __call__(self, text: str | Sequence[str], *, add_special_tokens: bool = True) -> dict[str, Any]:
-        """Token ids of one text, or of each of several, under "input_ids"."""
-        if isinstance(text, str):
-            return {"input_ids": self.backend.encode(text, add_special_tokens=add_special_tokens).ids}
-        encoded = self.backend.encode_batch(list(text), add_special_tokens=add_special_tokens)
+        """Token ids of one text, or of each of several, under "input_ids".
+
+        Raises:
+            UnsupportedModelError: the tokenizer has no token for a part of a text, and none for what is unknown.
+        """
+        try:
+            if isinstance(text, str):
+                return {"input_ids": self.backend.encode(text, add_special_tokens=add_special_tokens).ids}
+            encoded = self.backend.encode_batch(list(text), add_special_tokens=add_special_tokens)
+        except Exception as error:  # all that the Rust side raises
+            raise UnsupportedModelError(f"the tokenizer cannot encode a text: {error}") from error
         return {"input_ids": [one.ids for one in encoded]}
 
 

@@ -43,6 +43,7 @@ for name, folder in asked["folders"].items():
         key: [tokenizer(text, add_special_tokens=adds)["input_ids"] for text in asked["prompts"]]
         for key, adds in (("with", True), ("without", False))
     }
+print()  # the Rust side may have written half a line
 json.dump(answers, sys.stdout)
 """
 
@@ -58,7 +59,7 @@ def main(python: str) -> None:
         done = subprocess.run([python, "-c", ASK], input=question, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)
-    record(json.loads(done.stdout))
+    record(json.loads(done.stdout.splitlines()[-1]))
 
 
 def exported(files: shapes.Files, place: Path) -> Path:

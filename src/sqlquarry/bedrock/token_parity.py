@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from sqlquarry.artifacts import Record
-from sqlquarry.errors import ConfigError, MissingExtraError
+from sqlquarry.errors import ConfigError, MissingExtraError, UnsupportedModelError
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.token_readings import Reading
 from sqlquarry.tokenizing import FileTokenizer, TokenizerFiles
@@ -80,7 +80,7 @@ def first_difference(
     added = [*added[: _MAX_TOKENS // 2], *added[_MAX_TOKENS // 2 :][-_MAX_TOKENS // 2 :]]
     for text in [*prompts, *_TEXTS, *_around(added)]:
         for adds in (True, False):
-            ids = [tuple(each(text, add_special_tokens=adds)["input_ids"]) for each in (one, other)]
+            ids = [_ids(each, text, adds=adds) for each in (one, other)]
             if ids[0] != ids[1]:
                 return TokenDifference(text, *ids)
     return None
@@ -99,6 +99,13 @@ def formatter_prompts(formatter: PromptFormatter) -> list[str]:
         return [formatter.prompt(Record(question, _SCHEMA)) for question in questions]
     except ConfigError:
         return []  # another check says so
+
+
+def _ids(tokenizer: FileTokenizer, text: str, *, adds: bool) -> tuple[int, ...]:
+    try:
+        return tuple(tokenizer(text, add_special_tokens=adds)["input_ids"])
+    except UnsupportedModelError:
+        return ()  # it has no token for a part of the text, at which both versions fail
 
 
 def _around(tokens: Iterable[str]) -> Iterator[str]:

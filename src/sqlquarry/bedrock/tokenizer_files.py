@@ -21,8 +21,6 @@ from sqlquarry.tokenizing import (
 # Keys of transformers 5 that say how the tokenizer was loaded, not what it is.
 LOADING_KEYS = ("backend", "is_local", "local_files_only")
 _OPTIONS = ("add_bos_token", "add_eos_token")
-# Keys at which 4.51.3 converts a SentencePiece model in the place of reading tokenizer.json.
-_CONVERTING = ("from_slow", "add_prefix_space")
 
 
 def saved_by_5(files: TokenizerFiles) -> bool:
@@ -58,32 +56,40 @@ def wanted_reading(files: TokenizerFiles, *, by_5: bool) -> Reading:
 def repaired(files: TokenizerFiles, wanted: Reading, *, by_5: bool) -> TokenizerFiles:
     """Change tokenizer.json and tokenizer_config.json, if need be, until 4.51.3 makes the wanted ids.
 
-    The result is read equally by transformers 5 too if `by_5`, so that local answers stay those of the server. What
-    cannot be repaired comes back as it is.
+    If `by_5`, a result that transformers 5 reads equally too is preferred, so that local answers are those of the
+    server. What cannot be repaired comes back as it is.
 
     Args:
         files: in the export dialect.
         wanted: as `wanted_reading` returns it.
         by_5: as there.
     """
-    return next((one for one in (files, *_candidates(files, wanted)) if _is_read_as(one, wanted, by_5=by_5)), files)
+    found = (one for one in (files, *_candidates(files, wanted)) if _is_served_as(one, wanted))
+    first = next(found, files)
+    if not by_5:
+        return first
+    return next((one for one in (first, *found) if same_tokens(trained_reading(one), wanted)), first)
 
 
-def _is_read_as(files: TokenizerFiles, wanted: Reading, *, by_5: bool) -> bool:
-    try:
-        served = served_reading(files)
-    except UnsupportedModelError:
-        return False
+def _is_served_as(files: TokenizerFiles, wanted: Reading) -> bool:
     if converts_sentencepiece(files):
         return False  # its vocabulary may be another one than that of tokenizer.json
-    return same_tokens(served, wanted) and (not by_5 or same_tokens(trained_reading(files), wanted))
+    try:
+        return same_tokens(served_reading(files), wanted)
+    except UnsupportedModelError:
+        return False
 
 
 def _candidates(files: TokenizerFiles, wanted: Reading) -> Iterator[TokenizerFiles]:
     """Change the options only, or write the reading out too; under the same class, then under one that imposes less."""
     flags = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
-    config: JsonObject = {key: value for key, value in files.config.items() if key not in _CONVERTING}
+    converting = ("from_slow", "add_prefix_space") if files.class_name in SENTENCEPIECE_FILES else ("from_slow",)
+    config: JsonObject = {key: value for key, value in files.config.items() if key not in converting}
     config |= {key: token_text(config[key]) for key in NAMED_TOKENS if is_untyped(config.get(key))}
+    # Their flags, which would be imposed on those of tokenizer.json, are in `added_tokens_decoder`.
+    if isinstance(more := config.get("additional_special_tokens"), list):
+        special = {token["content"] for token in wanted["added_tokens"] if token["special"]}
+        config["additional_special_tokens"] = [text for text in map(token_text, more) if text in special]
     pre_tokenizer = wanted.get("pre_tokenizer") or {}
     space = {key: pre_tokenizer[key] for key in ("add_prefix_space",) if key in pre_tokenizer}
     same = config if files.class_name in SENTENCEPIECE_FILES else config | space
@@ -96,13 +102,7 @@ def _candidates(files: TokenizerFiles, wanted: Reading) -> Iterator[TokenizerFil
     decoder = {str(token["id"]): {flag: token[flag] for flag in flags} for token in wanted["added_tokens"]}
     for new in (same, literal):
         yield replace(files, config=new)
-        named = {**_named(files.special), **new, "added_tokens_decoder": decoder}
-        yield replace(files, tokenizer=dict(wanted), config=named)
-
-
-def _named(special_tokens_map: Mapping[str, Any]) -> JsonObject:
-    """What 4.51.3 takes from special_tokens_map.json only if there is no `added_tokens_decoder`."""
-    named: JsonObject = {key: text for key in NAMED_TOKENS if (text := token_text(special_tokens_map.get(key)))}
-    if isinstance(more := special_tokens_map.get("additional_special_tokens"), list):
-        named["additional_special_tokens"] = [text for token in more if (text := token_text(token))]
-    return named
+        # What the map adds to a configuration without `added_tokens_decoder`.
+        known = {} if "added_tokens_decoder" in new else files.special
+        named = {key: text for key in NAMED_TOKENS if (text := token_text(known.get(key)))}
+        yield replace(files, tokenizer=dict(wanted), config={**new, **named, "added_tokens_decoder": decoder})
