@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlquarry.prompt import HUMAN_ASSISTANT, BoundTokens, PromptFormatter
 
-HERE = Path(__file__).parent / "tokenizers"
+HERE = Path(__file__).parent / "tokenizer_data"
 VOCABULARIES = json.loads((HERE / "vocabularies.json").read_text())
 RECORDED = HERE / "served_tokens.json"
 Files = dict[str, Any]

@@ -6,7 +6,7 @@ By hand, when a shape, a prompt or the export changes:
     /tmp/served/bin/pip install transformers==4.51.3 tokenizers sentencepiece protobuf jinja2
     python tests/tools/served_tokens.py /tmp/served/bin/python
 
-It writes tests/tokenizers/served_tokens.json, with which the unit tests compare.
+It writes tests/tokenizer_data/served_tokens.json, with which the unit tests compare.
 """
 
 from __future__ import annotations

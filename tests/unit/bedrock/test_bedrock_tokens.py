@@ -10,8 +10,10 @@ import pytest
 from bedrock_fakes import TENSORS, safetensors
 
 import tokenizer_shapes as shapes
+from sqlquarry.bedrock import dialect
 from sqlquarry.bedrock.dialect import export_files
 from sqlquarry.bedrock.export import Export
+from sqlquarry.bedrock.preflight import preflight
 from sqlquarry.bedrock.token_parity import first_difference, formatter_prompts
 from sqlquarry.tokenizing import FileTokenizer, TokenizerFiles, served_reading, trained_reading
 
@@ -69,6 +71,33 @@ def test_a_differing_prompt_is_found_without_a_formatter(name: str, tmp_path: Pa
     assert str(len(found.served)) in str(found)
     assert str(len(found.trained)) in str(found)
     assert first_difference(files, trained, trained) is None
+
+
+def test_what_cannot_be_repaired_is_refused_with_a_prompt_and_both_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dialect, "repaired", lambda files, *_, **__: files)
+    directory = checkpoint(tmp_path)
+    (directory / "model.safetensors").write_bytes(safetensors(TENSORS))
+    shapes.FORMATTER.save(directory)
+    (finding,) = [one for one in preflight(directory).findings if one.code == "served-tokens"]
+    files = TokenizerFiles.in_directory(directory)
+    difference = first_difference(
+        files, served_reading(files), trained_reading(files), formatter_prompts(shapes.FORMATTER)
+    )
+    assert difference is not None
+    assert finding.severity == "error"
+    assert finding.message == str(difference)
+    assert repr(difference.prompt[-20:])[1:-1] in finding.message
+
+
+@pytest.mark.parametrize("passed", [None, shapes.FORMATTER])
+def test_an_older_checkpoint_is_told_how_local_answers_may_differ(tmp_path: Path, passed: Any) -> None:
+    directory = checkpoint(tmp_path)
+    (directory / "model.safetensors").write_bytes(safetensors(TENSORS))
+    codes = {(one.severity, one.code) for one in preflight(directory, formatter=passed).findings}
+    assert (("warning", "local-tokens") in codes) == (passed is None)
+    assert ("error", "served-tokens") not in codes
 
 
 def test_the_formatters_prompts_hold_special_tokens_inside() -> None:

@@ -217,21 +217,18 @@ def served_tokens(checkpoint: Checkpoint) -> Iterator[Finding]:
         return
     by_5 = checkpoint.formatter is not None or PROMPT_FILE in checkpoint.sizes or saved_by_5(trained)
     reading = trained_reading(trained)
-    if same_tokens(served, reading) or not (
-        differing := first_difference(files, served, reading, _prompts(checkpoint))
-    ):
+    if same_tokens(served, reading):
+        return
+    differing = first_difference(files, served, reading, _prompts(checkpoint))
+    if differing is None:
         return
     if by_5:
         why = "The model is asked in other tokens than it was trained with, and answers worse without any error"
         fix = "Repair a local copy (`repair`) and upload it again, or import the local model with import_model"
         yield error("served-tokens", "tokenizer.json", str(differing), why, fix, repairable=True)
     else:
-        why = (
-            "An older checkpoint is served as 4.51.3 reads it; LocalModel uses transformers 5, and may answer otherwise"
-        )
-        fix = (
-            "Nothing to do if an older transformers trained it; otherwise pass the `formatter` that it was trained with"
-        )
+        why = "An older checkpoint is served as 4.51.3 reads it; LocalModel, on transformers 5, may answer otherwise"
+        fix = "Nothing to do if an older transformers trained it; otherwise pass its `formatter` to import_model"
         yield warning("local-tokens", "tokenizer.json", str(differing), why, fix)
 
 
