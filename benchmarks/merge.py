@@ -68,7 +68,7 @@ def build(directory: Path, shape: Shape, *, quantized: bool) -> None:
 
     from sqlquarry.artifacts import base_digest, write_manifest
     from sqlquarry.merging.storage import LocalDirectory
-    from sqlquarry.merging.tokenizing import FileTokenizer
+    from sqlquarry.merging.tokenizing import base_tokenizer
     from sqlquarry.quantization import QuantizationRecipe
 
     base, adapter = directory / "base", directory / "adapter"
@@ -110,7 +110,7 @@ def build(directory: Path, shape: Shape, *, quantized: bool) -> None:
     (base / "model.safetensors.index.json").write_text(json.dumps(index))
     save_file(lora, adapter / "adapter_model.safetensors")
     LoraConfig(r=RANK, lora_alpha=32, target_modules=LINEAR, task_type="CAUSAL_LM").save_pretrained(adapter)
-    formatter = sq.PromptFormatter().bind(FileTokenizer(LocalDirectory(base)))
+    formatter = sq.PromptFormatter().bind(base_tokenizer(LocalDirectory(base)))
     formatter.save(adapter)
     modules = tuple(sorted(name.removesuffix(".weight") for name in weight_map if name.endswith("_proj.weight")))
     recipe = QuantizationRecipe(modules=modules) if quantized else None

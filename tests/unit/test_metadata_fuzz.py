@@ -32,7 +32,7 @@ from sqlquarry.merging.base import BaseCheckpoint
 from sqlquarry.merging.output import Output
 from sqlquarry.merging.storage import LocalDirectory
 from sqlquarry.merging.tensorfile import TensorFile
-from sqlquarry.merging.tokenizing import FileTokenizer
+from sqlquarry.merging.tokenizing import base_tokenizer
 from sqlquarry.merging.trained import TrainedAdapters
 from sqlquarry.prompt import HUMAN_ASSISTANT, BoundTokens
 from sqlquarry.training.base_model import check_base_model
@@ -201,7 +201,7 @@ def test_a_base_model(tmp_path: Path, data: st.DataObject) -> None:
     holds(lambda: check_base_model(directory))
     holds(lambda: ModelShape.read(directory).adapter_parameters("all-linear", 8))
     holds(lambda: BaseCheckpoint.open(LocalDirectory(directory)).tied)
-    holds(lambda: FileTokenizer(LocalDirectory(directory))("a"))
+    holds(lambda: base_tokenizer(LocalDirectory(directory))("a"))
 
 
 @fuzz

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sqlquarry.added_tokens import NAMED_TOKENS, token_text
 from sqlquarry.metadata import parse_json
 
 # The renderer that training prompts go through, so that preflight and serving cannot disagree about Jinja.
 from sqlquarry.rendering import Conversation, render_bounded
 
 TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json")
-NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 USER = {"role": "user", "content": "QUESTION"}
 ANSWER = {"role": "assistant", "content": "ANSWER"}
 PROMPT = Conversation([USER], generation=True)
@@ -53,12 +53,6 @@ def templates(read: Callable[[str], bytes | None], tokenizer_config: Mapping[str
         for name in sorted(named, key=lambda name: (name != "default", name)):
             found[f"tokenizer_config.json ({name})"] = named[name]
     return found
-
-
-def token_text(value: Any) -> str:
-    """A special token as text: written as such, or as transformers' AddedToken; "" where there is none."""
-    content = value.get("content", "") if isinstance(value, Mapping) else value
-    return content if isinstance(content, str) else ""
 
 
 def special_tokens(*configs: Mapping[str, Any]) -> dict[str, str]:

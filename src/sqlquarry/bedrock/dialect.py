@@ -2,7 +2,7 @@
 
 Custom Model Import documents transformers 4.51.3, while transformers 5 writes other keys. Read back with 4.51.3 those
 lose `rope_theta` (10000 instead of, say, 500000) without any error, and the tokenizer does not load. Only small files
-are rewritten, in memory; weights and tokenizer.json are the same in both versions.
+are rewritten, in memory; tokenizer.json among them where the two versions make other tokens of it.
 
 Source: "Use Custom model import …", docs.aws.amazon.com/bedrock/latest/userguide/model-customization-import-model.html
 """
@@ -12,15 +12,19 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sqlquarry.bedrock.chat_template import NAMED_TOKENS, special_tokens, templates, turn_end
+from sqlquarry.added_tokens import NAMED_TOKENS
+from sqlquarry.bedrock.chat_template import special_tokens, templates, turn_end
+from sqlquarry.bedrock.tokenizer_files import LOADING_KEYS, repaired, saved_by_5, wanted_reading
 from sqlquarry.control_tokens import ending_token
 from sqlquarry.errors import ConfigError
 from sqlquarry.metadata import parse_object, read_bytes, read_object
 from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
 from sqlquarry.safetensors_header import INDEX
+from sqlquarry.tokenizing import TokenizerFiles
 
 TRANSFORMERS_VERSION = "4.51.3"
 OPTIONAL_FILES = ("generation_config.json", "special_tokens_map.json")
@@ -43,15 +47,11 @@ JsonObject = dict[str, Any]
 # Without them GPT-OSS does not stop ("Use Custom model import …", as above).
 GPT_OSS_EOS = [200002, 199999, 200012]
 
-# Keys of transformers 5 that say how the tokenizer was loaded, not what it is.
-_LOADING_KEYS = ("backend", "is_local", "local_files_only")
 # Nested since 4.52; 4.51.3 fails at it: 'dict' object has no attribute 'to_dict'.
 FLAT_IN_4_51 = ("qwen2_vl", "qwen2_5_vl")
 _NESTED_CONFIGS = ("text_config", "vision_config")
 # What a generation_config.json made from config.json takes over.
 _GENERATION_KEYS = ("bos_token_id", "decoder_start_token_id", "eos_token_id", "pad_token_id")
-# In 4.51 these rebuild the post-processor from `add_bos_token`, whose default is True, whatever tokenizer.json says.
-_BOS_BY_OPTION = ("LlamaTokenizer", "LlamaTokenizerFast", "CodeLlamaTokenizer", "CodeLlamaTokenizerFast")
 
 
 def export_files(directory: Path, formatter: PromptFormatter | None = None) -> dict[str, bytes]:
@@ -59,6 +59,8 @@ def export_files(directory: Path, formatter: PromptFormatter | None = None) -> d
 
     A file that already speaks the dialect comes out byte for byte. The chat template stands in tokenizer_config.json,
     the one place that every Bedrock page accepts: the prompt's own where there is a prompt.json, else the checkpoint's.
+
+    tokenizer.json is among the files only if it must change (see `tokenizer_files`).
 
     Args:
         directory: holds config.json, tokenizer_config.json and tokenizer.json; generation_config.json and
@@ -70,15 +72,13 @@ def export_files(directory: Path, formatter: PromptFormatter | None = None) -> d
         ConfigError, IncompleteArtifactError: the prompt is edited or not bound to a base model.
     """
     source = read_object(directory / "tokenizer_config.json")
-    tokens = read_object(directory / "tokenizer.json")
+    own = TokenizerFiles.in_directory(directory)
     if (directory / PROMPT_FILE).is_file():
         formatter = PromptFormatter.load(directory)
-    template, adds_bos, stop = _served(formatter) if formatter else _own_prompt(directory, source, tokens)
+    template, stop = _served(formatter) if formatter else _own_prompt(directory, source)
     config = _rewrite(directory / "config.json", model_config)
-    tokenizer = _rewrite(
-        directory / "tokenizer_config.json", lambda content: tokenizer_config(content, template, adds_bos=adds_bos)
-    )
-    stop_id, model = special_token_id(tokens, stop), parse_object(config, "config.json")
+    tokenizer = _rewrite(directory / "tokenizer_config.json", lambda content: tokenizer_config(content, template))
+    stop_id, model = special_token_id(own.tokenizer, stop), parse_object(config, "config.json")
     generation = _rewrite(
         directory / "generation_config.json", lambda content: generation_config(content, stop_id, model)
     )
@@ -86,23 +86,40 @@ def export_files(directory: Path, formatter: PromptFormatter | None = None) -> d
         directory / "special_tokens_map.json",
         lambda content: renamed_special_tokens(content) if content else special_tokens_map(json.loads(tokenizer)),
     )
-    return {
+    files = {
         "config.json": config,
         "generation_config.json": generation,
         "special_tokens_map.json": special,
         "tokenizer_config.json": tokenizer,
     }
+    return files | _repaired_tokenizer(own, files, by_5=formatter is not None)
 
 
-def _served(formatter: PromptFormatter) -> tuple[str, bool, str]:
-    """Chat template, whether BOS is added to any text, and what ends an answer."""
+def _repaired_tokenizer(own: TokenizerFiles, exported: Mapping[str, bytes], *, by_5: bool) -> dict[str, bytes]:
+    """The tokenizer's files, if 4.51.3 would make other ids of the exported ones than the training did."""
+    by_5 = by_5 or saved_by_5(own)
+    files = replace(
+        own,
+        config=parse_object(exported["tokenizer_config.json"], "tokenizer_config.json"),
+        model=parse_object(exported["config.json"], "config.json"),
+        special=parse_object(exported["special_tokens_map.json"], "special_tokens_map.json"),
+    )
+    changed = repaired(files, wanted_reading(own, by_5=by_5), by_5=by_5)
+    if changed is files:
+        return {}
+    config = {"tokenizer_config.json": _written(changed.config)}
+    return config if changed.tokenizer is files.tokenizer else config | {"tokenizer.json": _written(changed.tokenizer)}
+
+
+def _served(formatter: PromptFormatter) -> tuple[str, str]:
+    """Chat template, and what ends an answer."""
     template = formatter.chat_template
     assert formatter.tokens is not None  # noqa: S101 - chat_template refuses an unbound formatter
-    return template, formatter.tokens.adds_bos, formatter.tokens.stop
+    return template, formatter.tokens.stop
 
 
-def _own_prompt(directory: Path, source: JsonObject, tokens: JsonObject) -> tuple[str | None, bool | None, str]:
-    """As `_served`, of a checkpoint as it came; BOS None means as 4.51.3 adds it."""
+def _own_prompt(directory: Path, source: JsonObject) -> tuple[str | None, str]:
+    """As `_served`, of a checkpoint as it came."""
 
     def read(name: str) -> bytes | None:
         return read_bytes(directory / name) if (directory / name).is_file() else None
@@ -112,19 +129,7 @@ def _own_prompt(directory: Path, source: JsonObject, tokens: JsonObject) -> tupl
         stop = turn_end(own, special_tokens(source)) if own else ""
     except ConfigError:
         stop = ""  # preflight says so; what answers end with is unknown then
-    # Only transformers 5 leaves the decision to tokenizer.json; older files mean what 4.51.3 makes of them.
-    return own, _adds_bos(tokens, source) if source.keys() & set(_LOADING_KEYS) else None, stop
-
-
-def _adds_bos(tokenizer: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
-    """Whether tokenizer.json's post-processor puts BOS in front of a text."""
-    post = tokenizer.get("post_processor") or {}
-    bos = special_tokens(config).get("bos_token")
-    for step in post.get("processors") or [post]:
-        first: JsonObject = next(iter(step.get("single") or ()), {})
-        if "SpecialToken" in first:
-            return bool(first["SpecialToken"].get("id") == bos)
-    return False
+    return own, stop
 
 
 def model_config(config: Mapping[str, Any]) -> JsonObject:
@@ -155,17 +160,15 @@ def _rewrite_level(config: JsonObject) -> None:
             _rewrite_level(config[name])
 
 
-def tokenizer_config(config: Mapping[str, Any], chat_template: str | None, *, adds_bos: bool | None) -> JsonObject:
+def tokenizer_config(config: Mapping[str, Any], chat_template: str | None) -> JsonObject:
     """tokenizer_config.json in the dialect: a class of 4.51, no list-valued `extra_special_tokens`, template inline.
 
-    None leaves the chat template out, or the adding of BOS to 4.51.3's default.
+    None leaves the chat template out.
     """
-    new = {key: value for key, value in config.items() if key not in _LOADING_KEYS}
+    new = {key: value for key, value in config.items() if key not in LOADING_KEYS}
     if new.get("tokenizer_class") in ("TokenizersBackend", None):
         new["tokenizer_class"] = "PreTrainedTokenizerFast"
     new = renamed_special_tokens(new)
-    if adds_bos is not None and new["tokenizer_class"] in _BOS_BY_OPTION and new.get("add_bos_token", True) != adds_bos:
-        new["add_bos_token"] = adds_bos
     if chat_template is not None:
         new["chat_template"] = chat_template
     return new
@@ -225,4 +228,8 @@ def _rewrite(path: Path, change: Callable[[JsonObject], JsonObject]) -> bytes:
     new = change(source)
     if path.is_file() and new == source:
         return read_bytes(path)
-    return (json.dumps(new, indent=2, ensure_ascii=False) + "\n").encode()
+    return _written(new)
+
+
+def _written(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()

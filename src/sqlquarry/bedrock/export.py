@@ -60,6 +60,7 @@ class Export:
             verbatim = _travelling(directory, names)
             known = _described(verbatim)
             provenance = {"prompt_fingerprint": prompt.fingerprint} if prompt else {}
+        verbatim = {name: path for name, path in verbatim.items() if name not in rewritten}
         entries = {name: known[name] for name in verbatim} | {
             name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
             for name, content in rewritten.items()

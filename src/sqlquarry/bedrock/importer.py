@@ -102,6 +102,7 @@ class BedrockImporter:
         s3_uri: str | None = None,
         job_name: str | None = None,
         account: bool = False,
+        formatter: PromptFormatter | None = None,
     ) -> PreflightReport:
         """Everything that would make the import of `source` fail; see `PreflightReport`.
 
@@ -109,6 +110,7 @@ class BedrockImporter:
         bucket, quotas and role too, which `import_model` does before it uploads.
         """
         options: dict[str, Any] = {"s3_uri": s3_uri, "job_name": job_name, "region": self._region}
+        options["formatter"] = formatter
         if account or _is_s3(source):
             options |= {"session": self._given_session, "endpoint_url": self._endpoint_url, "role_arn": self._role_arn}
         return preflight(source, name, **options)
@@ -165,7 +167,7 @@ class BedrockImporter:
             raise ConfigError("import_model: " + "; ".join(bad))
         where = str(source) if in_place else s3_uri or f"s3://{self._bucket}/"
         with phase("checking the model", show=self._show_progress):
-            report = self.preflight(source, name, s3_uri=where, job_name=job_name)
+            report = self.preflight(source, name, s3_uri=where, job_name=job_name, formatter=formatter)
         report.raise_for_errors()
         for finding in report.warnings:
             logger.warning("%s", finding)

@@ -16,6 +16,7 @@ from sqlquarry.foreign_model import refuse_foreign_code
 from sqlquarry.metadata import read_bytes, read_object
 from sqlquarry.rendering import require_bounded
 from sqlquarry.safetensors_header import INDEX, parse_index, read_header
+from sqlquarry.tokenizing import TokenizerFiles, served_reading
 
 # `architectures[0]` -> the value of modelArchitecture. GPT-OSS, which the service takes too, needs MXFP4 kernels that
 # this emulator has not.
@@ -94,6 +95,7 @@ def admit(directory: Path) -> Admitted:
             require_bounded(template, _special_tokens(tokenizer_config), date="26 Jul 2024")
     except (UnsupportedModelError, ConfigError) as error:
         raise ImportFailedError(str(error)) from error
+    _check_reading(directory)
     weight_bytes = _check_weights(directory)
     (directory / "config.json").write_text(json.dumps(as_transformers_4_51(config)))
     # The service renders `messages` with the template inside tokenizer_config.json ("Invoke your imported model").
@@ -128,6 +130,15 @@ def _check_tokenizer(config: dict[str, Any]) -> None:
             "tokenizer_config.json holds extra_special_tokens as a list, which transformers 4.51.3 cannot read "
             "('list' object has no attribute 'keys')"
         )
+
+
+def _check_reading(directory: Path) -> None:
+    try:
+        served_reading(TokenizerFiles.in_directory(directory))
+    except UnsupportedModelError as error:
+        raise ImportFailedError(f"the tokenizer cannot be loaded: {error}") from error
+    except (OSError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ImportFailedError(f"the tokenizer's files are malformed ({error})") from error
 
 
 def _templates(config: dict[str, Any]) -> list[str]:

@@ -18,6 +18,7 @@ from sqlquarry.emulator.engine import CompletionModel, EnginePool, LoadModel
 from sqlquarry.emulator.faults import Clock, Fault, Faults, all_faults
 from sqlquarry.emulator.signature import AccessKey
 from sqlquarry.emulator.storage import temporary_storage
+from sqlquarry.emulator.tokenizer import served_tokenizer
 from sqlquarry.errors import ConfigError, EmulatorError
 from sqlquarry.extras import require
 from sqlquarry.options import check_options
@@ -287,7 +288,9 @@ class LocalAWS:
 def _load_local_model(directory: Path, max_batch: int) -> CompletionModel:
     from sqlquarry.inference import LocalModel
 
-    return LocalModel(directory, batch_size=max_batch)
+    model = LocalModel(directory, batch_size=max_batch)
+    model.tokenizer = served_tokenizer(directory)
+    return model
 
 
 def _create_role(iam: Any, name: str, bucket: str, account: str) -> str:

@@ -12,7 +12,7 @@ from sqlquarry.errors import ConfigError, MergeError
 from sqlquarry.merging.forward import Architecture, final_states
 from sqlquarry.merging.rows import TensorRows
 from sqlquarry.merging.storage import Storage
-from sqlquarry.merging.tokenizing import FileTokenizer
+from sqlquarry.merging.tokenizing import base_tokenizer
 from sqlquarry.options import check_options
 from sqlquarry.progress import phase
 from sqlquarry.prompt import IGNORED_LABEL, PromptFormatter
@@ -138,7 +138,7 @@ class Examples:
         states: list[int] = []
         gold: list[int] = []
         tokens = 0
-        for encoded in formatter.encode_all(records, FileTokenizer(base)):
+        for encoded in formatter.encode_all(records, base_tokenizer(base)):
             if tokens + len(encoded.input_ids) > _MAX_TOKENS:
                 break
             answer = [place for place, label in enumerate(encoded.labels) if place and label != IGNORED_LABEL]

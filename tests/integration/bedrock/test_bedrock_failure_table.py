@@ -162,6 +162,12 @@ ROWS: dict[str, tuple[Callable[[Path], None], str, str, str, *tuple[Fault, ...]]
         "'list' object has no attribute 'keys'",
         r"transformers 4\.51\.3.*which rewrites them",
     ),
+    "add-prefix-space": (
+        edited("tokenizer_config.json", tokenizer_class="LlamaTokenizer", add_prefix_space=False),
+        "tokenizer-load",
+        "add_prefix_space",
+        r"transformers 4\.51\.3.*which rewrites them",
+    ),
     "adapter": (adapter, "adapter", r"adapter_config\.json belongs to an adapter", "LoRA adapter.*AdapterMerger"),
 }
 

@@ -19,7 +19,7 @@ from sqlquarry.artifacts import base_digest, write_manifest
 from sqlquarry.errors import ConfigError, MergeError, RecordError, UnsupportedModelError
 from sqlquarry.merging import Thresholds, verify
 from sqlquarry.merging.storage import LocalDirectory
-from sqlquarry.merging.tokenizing import FileTokenizer
+from sqlquarry.merging.tokenizing import base_tokenizer
 from sqlquarry.prompt import IGNORED_LABEL
 from sqlquarry.quantization import QuantizationRecipe, keep_trainable_on_cpu, recorded
 
@@ -212,7 +212,7 @@ def test_tokens_equal_those_of_transformers(tmp_path: Path, bos: bool) -> None:
     save_tiny_llama(tmp_path)
     if bos:
         with_bos(tmp_path)
-    theirs, ours = AutoTokenizer.from_pretrained(tmp_path), FileTokenizer(LocalDirectory(tmp_path))
+    theirs, ours = AutoTokenizer.from_pretrained(tmp_path), base_tokenizer(LocalDirectory(tmp_path))
     formatter = PromptFormatter().bind(theirs)
     assert formatter.bind(ours) == PromptFormatter().bind(ours) == formatter
     assert formatter.encode_all(RECORDS, ours) == formatter.encode_all(RECORDS, theirs)
@@ -225,4 +225,4 @@ def test_a_base_without_a_fast_tokenizer_is_refused(base: Path, tmp_path: Path) 
     shutil.copytree(base, tmp_path / "base")
     (tmp_path / "base/tokenizer.json").unlink()
     with pytest.raises(UnsupportedModelError, match="fast tokenizer"):
-        FileTokenizer(LocalDirectory(tmp_path / "base"))
+        base_tokenizer(LocalDirectory(tmp_path / "base"))

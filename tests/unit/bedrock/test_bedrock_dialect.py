@@ -74,7 +74,7 @@ def test_the_source_is_not_changed() -> None:
 
 
 def test_tokenizer_config_loads_in_transformers_4() -> None:
-    config = dialect.tokenizer_config(TOKENIZER_CONFIG, "TEMPLATE", adds_bos=True)
+    config = dialect.tokenizer_config(TOKENIZER_CONFIG, "TEMPLATE")
     assert config == {
         "bos_token": "<s>",
         "eos_token": "</s>",
@@ -83,22 +83,6 @@ def test_tokenizer_config_loads_in_transformers_4() -> None:
         "tokenizer_class": "PreTrainedTokenizerFast",
         "chat_template": "TEMPLATE",
     }
-
-
-@pytest.mark.parametrize(
-    ("tokenizer_class", "adds_bos", "expected"),
-    [
-        ("LlamaTokenizer", True, None),
-        ("LlamaTokenizer", False, False),
-        ("Qwen2Tokenizer", False, None),
-        ("TokenizersBackend", False, None),
-    ],
-)
-def test_bos_policy_is_spelled_out_where_4_51_would_do_otherwise(
-    tokenizer_class: str, adds_bos: bool, expected: bool | None
-) -> None:
-    config = dialect.tokenizer_config({"tokenizer_class": tokenizer_class}, "", adds_bos=adds_bos)
-    assert config.get("add_bos_token") is expected
 
 
 def test_export_embeds_the_prompts_own_template_and_no_file(tmp_path: Path) -> None:
@@ -187,14 +171,13 @@ def test_model_config_is_idempotent_and_loses_no_rope(config: dict[str, Any]) ->
     st.dictionaries(
         st.sampled_from(["tokenizer_class", "extra_special_tokens", "backend", "add_bos_token", "pad_token"]),
         scalars | st.sampled_from(["TokenizersBackend", "LlamaTokenizer"]) | st.lists(st.text(max_size=3)),
-    ),
-    st.booleans(),
+    )
 )
-def test_tokenizer_config_is_idempotent(config: dict[str, Any], adds_bos: bool) -> None:
+def test_tokenizer_config_is_idempotent(config: dict[str, Any]) -> None:
     if isinstance(config.get("tokenizer_class"), list):
         config.pop("tokenizer_class")
-    once = dialect.tokenizer_config(config, "T", adds_bos=adds_bos)
-    assert dialect.tokenizer_config(once, "T", adds_bos=adds_bos) == once
+    once = dialect.tokenizer_config(config, "T")
+    assert dialect.tokenizer_config(once, "T") == once
 
 
 def test_an_unbound_prompt_is_refused(tmp_path: Path) -> None:
@@ -246,25 +229,39 @@ def test_gpt_oss_stops_at_the_documented_tokens() -> None:
     assert dialect.generation_config({"eos_token_id": 200002}, None, model)["eos_token_id"] == dialect.GPT_OSS_EOS
 
 
-BOS_FIRST = {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {}}]}
+BOS_FIRST = {
+    "type": "TemplateProcessing",
+    "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+    "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}},
+}
+
+
+BOS_LATER = {"type": "Sequence", "processors": [{"type": "ByteLevel"}, BOS_FIRST]}
 
 
 @pytest.mark.parametrize(
-    ("post_processor", "loading", "expected"),
+    ("tokenizer_class", "post_processor", "older", "expected"),
     [
-        (None, {"backend": "tokenizers"}, False),
-        (BOS_FIRST, {"backend": "tokenizers"}, None),
-        ({"type": "Sequence", "processors": [{"type": "ByteLevel"}, BOS_FIRST]}, {"backend": "tokenizers"}, None),
+        ("LlamaTokenizer", None, False, False),
+        ("LlamaTokenizer", BOS_FIRST, False, None),
+        ("LlamaTokenizer", BOS_LATER, False, None),
+        ("Qwen2Tokenizer", None, False, None),
+        ("TokenizersBackend", None, False, None),
         # Older files mean what 4.51.3 makes of them.
-        (None, {}, None),
+        ("LlamaTokenizer", None, True, None),
     ],
 )
-def test_bos_of_any_checkpoint_is_that_of_tokenizer_json(
-    tmp_path: Path, post_processor: Any, loading: dict[str, str], expected: bool | None
+def test_bos_is_spelled_out_where_4_51_would_do_otherwise_than_the_training(
+    tmp_path: Path, tokenizer_class: str, post_processor: Any, older: bool, expected: bool | None
 ) -> None:
     write_checkpoint(tmp_path, tokenizer=TOKENIZER | {"post_processor": post_processor})
-    config = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", **loading}
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": tokenizer_class, "bos_token": "<s>"})
+    )
+    if older:
+        newer = ("dtype", "rope_parameters", "transformers_version")
+        config = {key: value for key, value in CONFIG.items() if key not in newer}
+        (tmp_path / "config.json").write_text(json.dumps(config))
     assert exported(tmp_path, "tokenizer_config.json").get("add_bos_token") is expected
 
 

@@ -73,6 +73,7 @@ def preflight(
     role_arn: str | None = None,
     kms_key_id: str | None = None,
     vpc_config: Mapping[str, Sequence[str]] | None = None,
+    formatter: PromptFormatter | None = None,
 ) -> PreflightReport:
     """Check a checkpoint, and the request to import it, without reading weights.
 
@@ -90,6 +91,7 @@ def preflight(
         role_arn: the role that the service assumes.
         kms_key_id: the key to encrypt the imported model with.
         vpc_config: ``{"subnetIds": […], "securityGroupIds": […]}``.
+        formatter: the prompt that `import_model` is given for a local checkpoint without prompt.json.
 
     Raises:
         ConfigError: there is no such directory, or no region is known.
@@ -112,7 +114,7 @@ def preflight(
                 prefix.bucket, "s3:ListBucket", lambda: check_bucket(prefix.client, prefix.bucket, region)
             )
     else:
-        findings += _local(source, region)
+        findings += _local(source, region, formatter)
     if session is not None:
         findings += check_account(request, session=session, endpoint_url=endpoint_url)
     return PreflightReport(tuple(findings))
@@ -130,7 +132,7 @@ def _remote(source: S3Source, region: str | None) -> Iterator[Finding]:
         yield from finite(source, weights, most_reads=MOST_REQUESTS)
 
 
-def _local(given: MergedModel | Path | str, region: str | None) -> Iterator[Finding]:
+def _local(given: MergedModel | Path | str, region: str | None, passed: PromptFormatter | None) -> Iterator[Finding]:
     source = LocalSource(given.path if isinstance(given, MergedModel) else Path(given))
     directory, merged = source.directory, given if isinstance(given, MergedModel) else None
     if merged is None and MANIFEST in source.sizes:
@@ -154,13 +156,14 @@ def _local(given: MergedModel | Path | str, region: str | None) -> Iterator[Find
     if unreadable:
         return
     try:
-        exported = export_files(directory)
+        exported = export_files(directory, passed)
     except _MALFORMED as problem:
         why = "What 4.51.3 does not read must be rewritten before the upload"
         yield error("file", "*.json", f"the metadata cannot be rewritten ({problem})", why, "Restore the files")
         return
     old_files, old_templates, _ = read_files(source, exported)
-    checkpoint = Checkpoint(source.sizes, old_files, old_templates, weights, formatter, region)
+    checkpoint = Checkpoint(source.sizes, old_files, old_templates, weights, formatter or passed, region)
+    checkpoint = replace(checkpoint, trained=replace(checkpoint, files=files).tokenizer)
     found = [*_checked((*_METADATA_CHECKS, *tensors.CHECKS), checkpoint)]
     yield from map(_as_uploaded, found)
     if weights is not None:

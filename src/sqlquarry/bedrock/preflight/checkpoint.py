@@ -15,6 +15,7 @@ from sqlquarry.bedrock.weights import Weights
 from sqlquarry.metadata import check_size, parse_object
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.safetensors_header import INDEX, Tensor, parse_header, parse_index
+from sqlquarry.tokenizing import SENTENCEPIECE_FILES, TokenizerFiles
 
 _REQUIRED = ("config.json", "tokenizer_config.json", "tokenizer.json")
 _PROCESSORS = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
@@ -33,6 +34,7 @@ class Checkpoint:
         weights: tensors and index; None where they cannot be read.
         formatter: the prompt that the weights were trained with, where there is one.
         region: where it is to be served, where that is known.
+        trained: the tokenizer's files as the training read them; None if these are those.
     """
 
     sizes: Mapping[str, int]
@@ -41,6 +43,7 @@ class Checkpoint:
     weights: Weights | None
     formatter: PromptFormatter | None = None
     region: str | None = None
+    trained: TokenizerFiles | None = None
 
     def file(self, name: str) -> JsonObject:
         """The content of a JSON file, {} where there is none."""
@@ -69,6 +72,18 @@ class Checkpoint:
     def tokenizer_config(self) -> JsonObject:
         """tokenizer_config.json."""
         return self.file("tokenizer_config.json")
+
+    @property
+    def tokenizer(self) -> TokenizerFiles:
+        """The files that say how text becomes tokens."""
+        return TokenizerFiles(
+            tokenizer=self.file("tokenizer.json"),
+            config=self.tokenizer_config,
+            model=self.config,
+            special=self.file("special_tokens_map.json"),
+            added=self.file("added_tokens.json"),
+            sentencepiece=not self.sizes.keys().isdisjoint(SENTENCEPIECE_FILES.values()),
+        )
 
     @property
     def architecture(self) -> str | None:

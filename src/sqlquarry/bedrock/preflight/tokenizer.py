@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from sqlquarry.added_tokens import token_text
 from sqlquarry.bedrock.chat_template import (
     ANSWER,
     PROMPT,
@@ -17,15 +18,18 @@ from sqlquarry.bedrock.chat_template import (
     WHOLE,
     render,
     special_tokens,
-    token_text,
     turn_end,
 )
 from sqlquarry.bedrock.dialect import special_token_id
 from sqlquarry.bedrock.preflight.checkpoint import Checkpoint
 from sqlquarry.bedrock.preflight.config import MULTIMODAL_ARCHITECTURES
 from sqlquarry.bedrock.preflight.findings import Finding, error, listed, note, warning
-from sqlquarry.errors import ConfigError
+from sqlquarry.bedrock.token_parity import first_difference, formatter_prompts
+from sqlquarry.bedrock.tokenizer_files import saved_by_5
+from sqlquarry.errors import ConfigError, UnsupportedModelError
 from sqlquarry.prompt import PROMPT_FILE
+from sqlquarry.token_readings import same_tokens
+from sqlquarry.tokenizing import SENTENCEPIECE_FILES, served_reading, trained_reading
 
 TOKENIZERS = (
     "CodeLlamaTokenizer",
@@ -36,8 +40,7 @@ TOKENIZERS = (
     "Qwen2Tokenizer",
     "T5Tokenizer",
 )
-_SENTENCEPIECE = {"LlamaTokenizer": "tokenizer.model", "CodeLlamaTokenizer": "tokenizer.model"}
-_SENTENCEPIECE["T5Tokenizer"] = "spiece.model"
+_SENTENCEPIECE = SENTENCEPIECE_FILES | {"CodeLlamaTokenizer": "tokenizer.model"}
 _CONFIG = "tokenizer_config.json"
 
 
@@ -195,4 +198,57 @@ def stop_token(checkpoint: Checkpoint) -> Iterator[Finding]:
         yield warning("stop-token", "generation_config.json", message, why, fix, repairable=True)
 
 
-CHECKS = (tokenizer_class, vocabulary, special_token_lists, chat_template, template_renders, stop_token)
+def served_tokens(checkpoint: Checkpoint) -> Iterator[Finding]:
+    """The server makes the tokens of a prompt that the training made of it."""
+    files, trained = checkpoint.tokenizer, checkpoint.trained or checkpoint.tokenizer
+    if files.class_name not in TOKENIZERS:
+        return  # `tokenizer_class` has said so
+    if files.class_name == "T5Tokenizer":
+        why = "What both versions of transformers make of its SentencePiece model is not known here"
+        fix = "Compare some prompts with both"
+        yield note("served-tokens", "tokenizer.json", "the tokens of a T5Tokenizer are not compared", why, fix)
+        return
+    try:
+        served = served_reading(files)
+    except UnsupportedModelError as problem:
+        message, _, fix = str(problem).rstrip(".").rpartition(". ")
+        why = "Every invocation of the imported model fails"
+        yield error("tokenizer-load", _CONFIG, message, why, f"{fix}: `repair` does", repairable=True)
+        return
+    by_5 = checkpoint.formatter is not None or PROMPT_FILE in checkpoint.sizes or saved_by_5(trained)
+    reading = trained_reading(trained)
+    if same_tokens(served, reading):
+        return
+    differing = first_difference(files, served, reading, _prompts(checkpoint))
+    if differing is None:
+        return
+    if by_5:
+        why = "The model is asked in other tokens than it was trained with, and answers worse without any error"
+        fix = "Repair a local copy (`repair`) and upload it again, or import the local model with import_model"
+        yield error("served-tokens", "tokenizer.json", str(differing), why, fix, repairable=True)
+    else:
+        why = "An older checkpoint is served as 4.51.3 reads it; LocalModel, on transformers 5, may answer otherwise"
+        fix = "Nothing to do if an older transformers trained it; otherwise pass its `formatter` to import_model"
+        yield warning("local-tokens", "tokenizer.json", str(differing), why, fix)
+
+
+def _prompts(checkpoint: Checkpoint) -> list[str]:
+    """What the server may be sent: the formatter's prompts, or the chat template's."""
+    if checkpoint.formatter is not None:
+        return formatter_prompts(checkpoint.formatter)
+    template = next(iter(checkpoint.templates.values()), "")
+    try:
+        return [render(template, PROMPT, special_tokens(checkpoint.tokenizer_config))] if template else []
+    except ConfigError:
+        return []  # `template_renders` has said so
+
+
+CHECKS = (
+    tokenizer_class,
+    vocabulary,
+    special_token_lists,
+    chat_template,
+    template_renders,
+    stop_token,
+    served_tokens,
+)

@@ -1,0 +1,106 @@
+"""Which reading of the tokenizer a checkpoint's export serves, and what preflight says of prompts that differ."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bedrock_fakes import TENSORS, safetensors
+
+import tokenizer_shapes as shapes
+from sqlquarry.bedrock import dialect
+from sqlquarry.bedrock.dialect import export_files
+from sqlquarry.bedrock.export import Export
+from sqlquarry.bedrock.preflight import preflight
+from sqlquarry.bedrock.token_parity import first_difference, formatter_prompts
+from sqlquarry.tokenizing import FileTokenizer, TokenizerFiles, served_reading, trained_reading
+
+TEXT = "a\n</s> b </s>\n<s>"
+
+
+def checkpoint(directory: Path, name: str = "tinyllama", *, model: dict[str, Any] | None = None) -> Path:
+    files = shapes.SHAPES[name]
+    return shapes.write(files | {"config.json": files["config.json"] | (model or {})}, directory)
+
+
+def ids(files: TokenizerFiles, *, served: bool) -> list[int]:
+    reading = served_reading(files) if served else trained_reading(files)
+    return list(FileTokenizer(reading, files.config)(TEXT)["input_ids"])
+
+
+@pytest.mark.parametrize("who", ["prompt.json", "formatter", "transformers 5", "older"])
+def test_the_export_serves_what_the_training_read(tmp_path: Path, who: str) -> None:
+    newer = {"transformers_version": "5.24.0", "dtype": "bfloat16"} if who == "transformers 5" else {}
+    directory = checkpoint(tmp_path, model=newer)
+    own = TokenizerFiles.in_directory(directory)
+    if who == "prompt.json":
+        shapes.FORMATTER.save(directory)
+    exported = export_files(directory, shapes.FORMATTER if who == "formatter" else None)
+    after = ids(TokenizerFiles.in_directory(directory, exported), served=True)
+
+    assert ids(own, served=True) != ids(own, served=False)
+    assert after == ids(own, served=who == "older")
+    assert ("tokenizer.json" in exported) == (who != "older")
+
+
+def test_a_rewritten_tokenizer_is_uploaded_in_the_place_of_the_own(tmp_path: Path) -> None:
+    directory = checkpoint(tmp_path)
+    (directory / "model.safetensors").write_bytes(safetensors(TENSORS))
+    export = Export.of(directory, shapes.FORMATTER)
+    content = export.files["tokenizer.json"]
+    assert isinstance(content, bytes)
+    assert export.manifest.files["tokenizer.json"]["bytes"] == len(content)
+    assert json.loads(content)["pre_tokenizer"]["prepend_scheme"] == "first"
+
+
+def test_a_tokenizer_that_is_read_alike_travels_byte_for_byte(tmp_path: Path) -> None:
+    directory = checkpoint(tmp_path, "qwen 3")
+    (directory / "model.safetensors").write_bytes(safetensors(TENSORS))
+    assert Export.of(directory, shapes.FORMATTER).files["tokenizer.json"] == directory / "tokenizer.json"
+
+
+@pytest.mark.parametrize("name", ["tinyllama", "legacy", "chatml", "stripping tokens", "smollm", "prefix space", "eos"])
+def test_a_differing_prompt_is_found_without_a_formatter(name: str, tmp_path: Path) -> None:
+    files = TokenizerFiles.in_directory(checkpoint(tmp_path, name))
+    served, trained = served_reading(files), trained_reading(files)
+    found = first_difference(files, served, trained)
+    assert found is not None
+    assert found.served != found.trained
+    assert str(len(found.served)) in str(found)
+    assert str(len(found.trained)) in str(found)
+    assert first_difference(files, trained, trained) is None
+
+
+def test_what_cannot_be_repaired_is_refused_with_a_prompt_and_both_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dialect, "repaired", lambda files, *_, **__: files)
+    directory = checkpoint(tmp_path)
+    (directory / "model.safetensors").write_bytes(safetensors(TENSORS))
+    shapes.FORMATTER.save(directory)
+    (finding,) = [one for one in preflight(directory).findings if one.code == "served-tokens"]
+    files = TokenizerFiles.in_directory(directory)
+    difference = first_difference(
+        files, served_reading(files), trained_reading(files), formatter_prompts(shapes.FORMATTER)
+    )
+    assert difference is not None
+    assert finding.severity == "error"
+    assert finding.message == str(difference)
+    assert repr(difference.prompt[-20:])[1:-1] in finding.message
+
+
+@pytest.mark.parametrize("passed", [None, shapes.FORMATTER])
+def test_an_older_checkpoint_is_told_how_local_answers_may_differ(tmp_path: Path, passed: Any) -> None:
+    directory = checkpoint(tmp_path)
+    (directory / "model.safetensors").write_bytes(safetensors(TENSORS))
+    codes = {(one.severity, one.code) for one in preflight(directory, formatter=passed).findings}
+    assert (("warning", "local-tokens") in codes) == (passed is None)
+    assert ("error", "served-tokens") not in codes
+
+
+def test_the_formatters_prompts_hold_special_tokens_inside() -> None:
+    prompts = formatter_prompts(shapes.FORMATTER)
+    assert len(prompts) > 2
+    assert any("a</s>b" in prompt for prompt in prompts)
