@@ -27,12 +27,12 @@ def json_rows(file: io.BufferedIOBase) -> Iterator[Row]:
     except (MetadataError, RecordError, JSONDecodeError):
         layout, wrapper = "lines", ""  # whose reader says where
     if layout == "array":
-        yield from _reported(text, _array(text, wrapper))
+        yield from _reported(text, _array(text, wrapper), "a JSON array")
         return
     file.seek(0)
     if layout == "values":
         text = _Text(file)
-        yield from _reported(text, _values(text))
+        yield from _reported(text, _values(text), "JSON objects")
     else:
         yield from _lines(file)
 
@@ -102,15 +102,15 @@ def _values(text: _Text) -> Iterator[Row]:
         yield Row("element", number, rows.as_object(text.value()))
 
 
-def _reported(text: _Text, found: Iterator[Row]) -> Iterator[Row]:
+def _reported(text: _Text, found: Iterator[Row], what: str) -> Iterator[Row]:
     """Yield the rows up to the first mistake, after which nothing can be trusted, and say where it is."""
     try:
         yield from found
     except JSONDecodeError as error:
         line, column = text.place_of(error)
-        yield Row("line", line, RecordError(f"not a JSON array ({error.msg} at column {column})"))
+        yield Row("line", line, RecordError(f"not {what} ({error.msg} at column {column})"))
     except MetadataError as error:
-        yield Row("line", text.line, RecordError(f"not a JSON array ({rows.cause_of(error)})"))
+        yield Row("line", text.line, RecordError(f"not {what} ({rows.cause_of(error)})"))
     except RecordError as error:
         yield Row("line", text.line, error)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlquarry.data import rows
 from sqlquarry.data.rows import Row
-from sqlquarry.data.shapes import known_columns
+from sqlquarry.data.shapes import fits_a_shape, known_columns
 from sqlquarry.errors import RecordError
 from sqlquarry.extras import require
 
@@ -17,7 +17,7 @@ _BATCH_ROWS = 4096
 
 
 def parquet_rows(file: io.BufferedIOBase) -> Iterator[Row]:
-    """Read the rows of a Parquet file; columns that no shape knows are named but None."""
+    """Read the rows of a Parquet file."""
     require("parquet", "reading Parquet")
     from pyarrow.parquet import ParquetFile
 
@@ -31,11 +31,13 @@ def parquet_rows(file: io.BufferedIOBase) -> Iterator[Row]:
         if len(names) < len(parquet.schema_arrow):
             yield Row("row", 1, RecordError(f"the file names a column twice: {', '.join(parquet.schema_arrow.names)}"))
             return
-        unread = dict.fromkeys(names)
+        unread = {} if fits_a_shape(names) else dict.fromkeys(names)  # for the error to name them
         for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=known_columns(names)):
             for columns in _columns(batch):
                 number += 1
-                yield Row("row", number, columns if isinstance(columns, RecordError) else unread | columns)
+                yield Row(
+                    "row", number, columns if isinstance(columns, RecordError) or not unread else unread | columns
+                )
     except Exception as error:  # noqa: BLE001 - damaged files raise errors of Arrow, of Python and of time zones
         yield Row("row", number + 1, RecordError(f"not Parquet from here on: {type(error).__name__}: {error}"))
 

@@ -13,7 +13,7 @@ from sqlquarry.data.formats import FORMATS, file_format, file_rows
 from sqlquarry.data.objects import bucket_and_key, downloaded, s3_uri
 from sqlquarry.data.records import Records
 from sqlquarry.data.rows import Row
-from sqlquarry.data.shapes import KNOWN_SHAPES, known_columns, record_from_row
+from sqlquarry.data.shapes import KNOWN_SHAPES, fits_a_shape, known_columns, record_from_row
 from sqlquarry.dialects import dialect_name
 from sqlquarry.errors import ConfigError, DataError, RecordError
 from sqlquarry.extras import require
@@ -178,7 +178,8 @@ def _hub_rows(name: str) -> Iterator[Row]:
             f"({type(error).__name__}: {error}). Check path, id and network; a private data set needs HF_TOKEN; "
             "or download its file and give the path."
         ) from error
-    # Reading other columns may fail; they are named, so that an error can list them.
-    unread = dict.fromkeys(rows.column_names)
-    for number, columns in enumerate(rows.select_columns(known_columns(unread)), 1):
-        yield Row("row", number, unread | columns)
+    names = rows.column_names
+    if fits_a_shape(names):  # other columns need not be readable
+        rows = rows.select_columns(known_columns(names))
+    for number, columns in enumerate(rows, 1):
+        yield Row("row", number, columns)

@@ -157,7 +157,7 @@ def _grouping(records: Sequence[Record], level: str | None, templates: _Forest |
     if level == "query":
         forest.join(_queries(records))
     if level in ("template", "query"):
-        _join_questions(records, forest)
+        _join_questions(records, forest, values=level == "query")
     repeats = forest.joined
     if level == "schema":
         forest.join(_schemas(records))
@@ -191,7 +191,7 @@ def _queries(records: Sequence[Record]) -> Iterator[tuple[int, tuple[str, str]]]
             yield place, (form, query_form(sql, records[place].schema, literals=True))
 
 
-def _join_questions(records: Sequence[Record], forest: _Forest) -> None:
+def _join_questions(records: Sequence[Record], forest: _Forest, *, values: bool) -> None:
     """Join records of one schema whose questions have the same words, or long ones all but one.
 
     Another number or value in a question is another question if the query is known, because queries that differ in
@@ -202,7 +202,7 @@ def _join_questions(records: Sequence[Record], forest: _Forest) -> None:
     long: list[tuple[int, str, int, frozenset[str]]] = []
     for place, form in _schemas(records):
         record = records[place]
-        words = question_form(record.question, values=record.sql is not None)
+        words = question_form(record.question, values=values or record.sql is not None)
         total = sum(map(hash, words))
         if (other := first.setdefault((form, total), place)) != place:
             forest.unite(place, other)
@@ -229,7 +229,7 @@ def _rank(seed: int, record: Record) -> bytes:
 def nearest_subset(sizes: Sequence[int], target: int) -> list[int]:
     """Return the places of some, but not all, sizes whose sum is near to `target`; early places are preferred.
 
-    Taking whatever still fits is near enough within one percent. If that fails, groups are large or few, and subset
+    Taking whatever still fits nearly always gives the target. If it misses, groups are large or few, and subset
     sums by dynamic programming give the nearest: bit s of `sums` says that the places so far can make the sum s, and
     `last[s]` which place made it possible first, so that the sum without that place was possible before it.
     """
@@ -238,7 +238,7 @@ def nearest_subset(sizes: Sequence[int], target: int) -> list[int]:
         if size <= rest:
             fitting.append(place)
             rest -= size
-    if fitting and len(fitting) < len(sizes) and rest <= target // 100:
+    if fitting and len(fitting) < len(sizes) and rest <= target // 10_000:
         return fitting
     last: dict[int, int] = {}
     sums = 1

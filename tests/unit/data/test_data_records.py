@@ -78,7 +78,7 @@ def test_split_does_not_depend_on_the_order(rows, seed, random):
 
 
 @given(st.lists(st.integers(1, 30), min_size=2, max_size=9), st.data())
-def test_thenearest_subset_is_the_nearest(sizes, data):
+def test_the_nearest_subset_is_the_nearest(sizes, data):
     target = data.draw(st.integers(1, sum(sizes) - 1))
 
     chosen = nearest_subset(sizes, target)
