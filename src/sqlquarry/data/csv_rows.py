@@ -15,7 +15,7 @@ from sqlquarry.data.shapes import fits_a_shape
 from sqlquarry.errors import RecordError
 
 _DELIMITERS = (",", ";", "\t", "|")
-_STATED = re.compile(r"sep=(.)\s*", re.IGNORECASE)  # Excel's first line
+_STATED = re.compile(r"sep=([,;|:\t])\s*", re.IGNORECASE)  # Excel's first line
 _field_limit = Lock()  # held while `csv.field_size_limit` is raised
 
 

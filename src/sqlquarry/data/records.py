@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -121,10 +122,15 @@ class Records(Sequence[Record]):
             raise ConfigError(f"group_by is {group_by!r}; use one of {', '.join(known)}, or None for single records")
         held_out, report = divide(self._records, count, seed, group_by)
         return Split(
-            Records(record for place, record in enumerate(self) if place not in held_out),
-            Records(record for place, record in enumerate(self) if place in held_out),
+            self._selected([place not in held_out for place in range(len(self))]),
+            self._selected([place in held_out for place in range(len(self))]),
             report,
         )
+
+    def _selected(self, wanted: Sequence[bool]) -> Records:
+        selected = Records()
+        selected._records = tuple(itertools.compress(self._records, wanted))  # checked when they came here
+        return selected
 
     def to_jsonl(self, path: str | Path, *, session: Any = None) -> None:
         """Write one JSON object a line, all at once or not at all; `load_records` reads it back equal.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from array import array
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -65,8 +66,9 @@ def divide(records: Sequence[Record], asked: int, seed: int, group_by: str | Non
             f"nothing to split: {what}. Give more records, another group_by, or group_by=None for single records."
         )
     held_out = grouping.nearest(asked, seed)
-    if not reason and not _fits(len(held_out), asked):
-        reason = f"Whole groups come no nearer to {asked:,}; the largest has {max(grouping.sizes.values()):,} records."
+    if not _fits(len(held_out), asked):
+        nearest = f"Whole groups come no nearer to {asked:,}; the largest has {max(grouping.sizes.values()):,} records."
+        reason = f"{reason} {nearest}".strip()
     report = SplitReport(
         grouping.level,
         len(grouping.sizes),
@@ -147,7 +149,9 @@ def _automatic(records: Sequence[Record], asked: int, seed: int) -> tuple[_Group
             "kept together; group_by='schema' keeps schemas whole."
         )
     parts = _grouping(records, "template", templates)
-    return (parts if len(parts.sizes) > 1 else _grouping(records, "query")), reason
+    if len(parts.sizes) > 1:
+        return parts, reason
+    return _grouping(records, "query"), "All records share one query template, so train and test differ in values only."
 
 
 def _grouping(records: Sequence[Record], level: str | None, templates: _Forest | None = None) -> _Grouping:
@@ -178,10 +182,10 @@ def _schemas(records: Sequence[Record]) -> Iterator[tuple[int, str]]:
 
 def _templates(records: Sequence[Record]) -> Iterator[tuple[int, str]]:
     for place, record in enumerate(records):
-        for sql in record.golds:
-            template = query_form(sql, record.schema)
+        golds = record.golds if record.alternatives else (record.sql,)  # a property costs time a million times
+        for sql in golds:
             # "SELECT 1" reads no table, and gives nothing away about any.
-            if " from " in template:
+            if sql is not None and " from " in (template := query_form(sql, record.schema)):
                 yield place, template
 
 
@@ -197,20 +201,20 @@ def _join_questions(records: Sequence[Record], forest: _Forest, *, values: bool)
     Another number or value in a question is another question if the query is known, because queries that differ in
     nothing else are joined already.
     """
-    # A sum of hashes does not depend on the order and tells which question lacks which word.
-    first: dict[tuple[str, int], int] = {}
-    long: list[tuple[int, str, int, frozenset[str]]] = []
+    # A sum of hashes does not depend on the order, and without one of them it is that of the other words.
+    first: dict[int, int] = {}
+    long: list[tuple[int, int, array[int]]] = []
     for place, form in _schemas(records):
         record = records[place]
-        words = question_form(record.question, values=values or record.sql is not None)
-        total = sum(map(hash, words))
-        if (other := first.setdefault((form, total), place)) != place:
+        words = array("q", map(hash, question_form(record.question, values=values or record.sql is not None)))
+        total = hash((form,)) + sum(words)
+        if (other := first.setdefault(total, place)) != place:
             forest.unite(place, other)
         elif len(words) > _LONG_QUESTION:
-            long.append((place, form, total, words))
-    for place, form, total, words in long:
+            long.append((place, total, words))
+    for place, total, words in long:
         for word in words:
-            if (other := first.get((form, total - hash(word)), place)) != place:
+            if (other := first.get(total - word, place)) != place:
                 forest.unite(place, other)
 
 
