@@ -151,7 +151,8 @@ def _automatic(records: Sequence[Record], asked: int, seed: int) -> tuple[_Group
     parts = _grouping(records, "template", templates)
     if len(parts.sizes) > 1:
         return parts, reason
-    return _grouping(records, "query"), "All records share one query template, so train and test differ in values only."
+    reason = "Templates and questions connect all records, so train and test share query templates."
+    return _grouping(records, "query"), reason
 
 
 def _grouping(records: Sequence[Record], level: str | None, templates: _Forest | None = None) -> _Grouping:
