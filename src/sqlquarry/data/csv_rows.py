@@ -36,12 +36,19 @@ def csv_rows(file: io.BufferedIOBase) -> Iterator[Row]:
 
 
 def _columns(header: Sequence[str], fields: Sequence[str]) -> Mapping[str, object] | RecordError:
-    if len(fields) < len(header) or any(fields[len(header) :]):
-        return RecordError(f"{len(fields)} fields, where the header has {len(header)}")
-    # CSV cannot tell an empty text from none.
-    columns = {name: field or None for name, field in zip(header, fields, strict=False) if name.strip()}
-    nameless = [field for name, field in zip(header, fields, strict=False) if field and not name.strip()]
-    return RecordError(f"the field {nameless[0]!r:.40} has no name in the header") if nameless else columns
+    if any(name.strip() for name in header[len(fields) :]) or any(fields[len(header) :]):
+        return RecordError(
+            f"{len(fields)} fields, where the header has {len(header)}; a field that holds the delimiter needs quotes"
+        )
+    columns: dict[str, object] = {}
+    for name, field in zip(header, fields, strict=False):  # either may have empty fields at the end
+        if name.strip():
+            # CSV cannot tell an empty text from none, nor the text 1.0 from the number that pandas makes of an id.
+            is_float_id = field.endswith(".0") and name.strip().lower() in ("id", "question_id")
+            columns[name] = field[:-2] if is_float_id and field[:-2].isdecimal() else field or None
+        elif field:
+            return RecordError(f"the field {field!r:.40} has no name in the header")
+    return columns
 
 
 def _fields(file: io.BufferedIOBase) -> Iterator[tuple[int, list[str] | RecordError]]:

@@ -14,7 +14,7 @@ from sqlquarry.errors import MetadataError, RecordError
 from sqlquarry.metadata import parse_json, parse_next
 
 # The keys under which an object holds the rows: {"version": 1, "data": [...]}.
-_WRAPPERS = ("data", "records", "rows", "examples")
+_WRAPPERS = ("data", "records", "rows", "examples", "items", "train", "validation", "dev", "test")
 _PIECE_BYTES = 2**16
 _INK = re.compile(r"[^ \t\n\r]")
 

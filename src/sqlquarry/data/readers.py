@@ -67,6 +67,8 @@ def load_records(
         raise ConfigError(f"limit is {limit}, but must be at least 1; leave it out to read everything")
     stated = None if dialect is None else dialect_name(dialect)
     if uri := s3_uri(source):
+        if "*" in uri:
+            raise DataError(f"{uri} is a pattern, which only local files may be given by: name one object")
         bucket_and_key(uri)
         _known_format(uri)
         with downloaded(uri, session) as path:

@@ -122,7 +122,7 @@ def test_bad_s3(aws):
         load_records(f"s3://{bucket}/bad.jsonl", session=session)
     with pytest.raises(DataError, match="s3:PutObject"):
         Records([Record("q", "s")]).to_jsonl("s3://nobodys-bucket-at-all/a.jsonl", session=session)
-    for uri in ("s3://bucket", "s3:/", f"s3://{bucket}/"):
+    for uri in ("s3://bucket", "s3:/", f"s3://{bucket}/*.jsonl", f"s3://{bucket}/"):
         with pytest.raises((DataError, ConfigError)):
             load_records(uri, session=session)
     with pytest.raises(ConfigError, match=r"\.jsonl"):

@@ -57,6 +57,8 @@ def table(delimiter: str, *more: str, header: tuple[str, ...] = tuple(ROW)) -> s
         ("a.csv", "\ufeff" + table(";")),
         ("a.csv", table(",", "", "", "")),
         ("a.csv", table(",") + ",,\n\n,,\n"),
+        ("a.csv", table(",").replace("sql\r\n", "sql,,\r\n")),
+        ("a.json", json.dumps({"train": [ROW]})),
         ("a.csv", table(",").replace("pub\r\n", "pub,,\r\n")),
         ("a.csv", "\n" + table(",", header=("Question", " schema", "SQL "))),
     ],
@@ -74,6 +76,7 @@ def test_files_as_tools_write_them(tmp_path: Path, name: str, content: str | byt
         ("a.csv", table(",") + "a,b,c,d\n", "line 3.*4 fields"),
         ("a.csv", table(",", "").replace("pub,\r\n", "pub,note\r\n"), "line 2.*'note'"),
         ("a.json", json.dumps({"data": [ROW], "rows": [ROW]}), "'data' and 'rows'"),
+        ("a.json", json.dumps({"train": [ROW], "test": [ROW]}), "'train' and 'test'"),
         ("a.json", json.dumps({"data": [ROW]})[:-1], "line 1"),
         ("a.json", json.dumps([ROW]) + "\n[]", "line 2"),
         ("a.json", json.dumps([ROW, ROW], indent=1)[:-40], "line 10"),
@@ -167,6 +170,12 @@ def test_several_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_names_of_nothing(source: str):
     with pytest.raises(DataError):
         load_records(source)
+
+
+def test_ids_that_pandas_made_floats_of(tmp_path: Path):
+    path = tmp_path / "a.csv"
+    path.write_text("id,question,schema\n1.0,q,s\n,q,s\n1.5,q,s\nv1.0,q,s\n")
+    assert [record.id for record in load_records(path)] == ["1", None, "1.5", "v1.0"]
 
 
 def test_dialects(tmp_path: Path, caplog: pytest.LogCaptureFixture):
