@@ -16,7 +16,6 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, get_args
 from sqlquarry.credentials import public_provenance
 from sqlquarry.dialects import dialect_name
 from sqlquarry.errors import (
-    ConfigError,
     CorruptArtifactError,
     IncompleteArtifactError,
     JudgingError,
@@ -65,10 +64,7 @@ class Record:
                 f"{self._name}: alternatives is {alternatives!r}, but must be a list of queries beside `sql`"
             )
         object.__setattr__(self, "alternatives", tuple(alternatives))  # a list, where it was read from JSON
-        try:
-            object.__setattr__(self, "dialect", dialect_name(self.dialect))
-        except ConfigError as error:
-            raise RecordError(f"{self._name}: {error}") from None
+        object.__setattr__(self, "dialect", dialect_name(self.dialect, lambda why: RecordError(f"{self._name}: {why}")))
         texts = {"question": self.question, "schema": self.schema} | ({} if self.sql is None else {"sql": self.sql})
         for name, value in (*texts.items(), *(("alternatives", query) for query in self.alternatives)):
             if not isinstance(value, str) or not value.strip():

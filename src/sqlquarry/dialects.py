@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Callable
 
-from sqlquarry.errors import ConfigError
+from sqlquarry.errors import ConfigError, SQLQuarryError
 
 # sqlglot's names (`sqlglot.Dialect.classes`); a test compares them.
 DIALECTS = frozenset(
@@ -59,20 +60,21 @@ _OTHERS = {
 }
 
 
-def dialect_name(name: object) -> str:
+def dialect_name(name: object, refusal: Callable[[str], SQLQuarryError] = ConfigError) -> str:
     """Return sqlglot's name of a dialect: ``"PostgreSQL"`` and ``"pg"`` are ``"postgres"``.
 
+    Args:
+        name: the name.
+        refusal: makes the error from its text.
+
     Raises:
-        ConfigError: no such dialect is known.
+        ConfigError: no such dialect is known; or what `refusal` makes.
     """
     if isinstance(name, str) and name in DIALECTS:
         return name
     plain = re.sub(r"[^a-z0-9]", "", name.lower()) if isinstance(name, str) else ""
-    found = plain if plain in DIALECTS else _OTHERS.get(plain)
-    if found is None:
-        near = difflib.get_close_matches(plain, [*sorted(DIALECTS), *_OTHERS], n=1)
-        meant = f" Did you mean {_OTHERS.get(near[0], near[0])!r}?" if near else ""
-        raise ConfigError(
-            f"dialect is {name!r:.80}, which is not known.{meant} Use one of {', '.join(sorted(DIALECTS))}."
-        )
-    return found
+    if found := plain if plain in DIALECTS else _OTHERS.get(plain):
+        return found
+    near = difflib.get_close_matches(plain, [*sorted(DIALECTS), *_OTHERS], n=1)
+    meant = f" Did you mean {_OTHERS.get(near[0], near[0])!r}?" if near else ""
+    raise refusal(f"dialect is {name!r:.80}, which is not known.{meant} Use one of {', '.join(sorted(DIALECTS))}.")
