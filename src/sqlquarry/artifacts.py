@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, get_args
 
 from sqlquarry.credentials import public_provenance
+from sqlquarry.dialects import dialect_name
 from sqlquarry.errors import (
     CorruptArtifactError,
     IncompleteArtifactError,
@@ -40,12 +41,12 @@ class Record:
         sql: the gold query; None where only an answer is wanted.
         alternatives: other gold queries; an answer that is equal to any of them is right too.
         database: the name of the database that `sql` runs on; None where only the schema is known.
-        dialect: the SQL dialect, by sqlglot's name.
+        dialect: the SQL dialect; other common names become sqlglot's, such as "PostgreSQL" or "pg" "postgres".
         id: the record's name in reports; None lets its place in the sequence stand for it.
 
     Raises:
-        RecordError: question, schema or an alternative is blank, `sql` is given but blank, or there are alternatives
-            without `sql`.
+        RecordError: question, schema or an alternative is blank, `sql` is given but blank, there are alternatives
+            without `sql`, or the dialect is not known.
     """
 
     question: str
@@ -63,6 +64,7 @@ class Record:
                 f"{self._name}: alternatives is {alternatives!r}, but must be a list of queries beside `sql`"
             )
         object.__setattr__(self, "alternatives", tuple(alternatives))  # a list, where it was read from JSON
+        object.__setattr__(self, "dialect", dialect_name(self.dialect, lambda why: RecordError(f"{self._name}: {why}")))
         texts = {"question": self.question, "schema": self.schema} | ({} if self.sql is None else {"sql": self.sql})
         for name, value in (*texts.items(), *(("alternatives", query) for query in self.alternatives)):
             if not isinstance(value, str) or not value.strip():

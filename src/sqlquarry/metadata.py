@@ -119,6 +119,30 @@ def parse_json(content: bytes | str, name: str, *, lenient: bool = False, max_va
         raise _bad(name, str(error)) from error
 
 
+def parse_next(text: str, start: int, name: str) -> tuple[Any, int]:
+    """Parse the JSON value that begins at a place in a longer text, within the bounds of a lenient `parse_json`.
+
+    Returns the value and the place behind it.
+
+    Raises:
+        JSONDecodeError: it is not JSON, or the text ends before the value does.
+        MetadataError: it is not within these bounds.
+    """
+    try:
+        value, end = _DECODER.raw_decode(text, start)
+        if sum(text.count(mark, start, end) for mark in ",[{") > MAX_VALUES:
+            raise ValueError(f"holds more than {MAX_VALUES:,} values")  # noqa: TRY301 - as its neighbours
+        if _is_deep(value):
+            raise ValueError(f"is nested deeper than {MAX_DEPTH} levels")  # noqa: TRY301 - as its neighbours
+    except RecursionError as error:
+        raise _bad(name, f"is nested deeper than {MAX_DEPTH} levels") from error
+    except json.JSONDecodeError:
+        raise
+    except ValueError as error:
+        raise _bad(name, str(error)) from error
+    return value, end
+
+
 def _parsed(text: str, lenient: bool, max_values: int) -> Any:
     if text.startswith("\ufeff"):
         raise ValueError("begins with a byte order mark, which readers of models refuse")
@@ -147,6 +171,9 @@ def _integer(text: str) -> int:
     if len(text) > _MAX_DIGITS:
         raise ValueError(f"holds an integer of {len(text)} digits")
     return int(text)
+
+
+_DECODER = json.JSONDecoder(parse_int=_integer)
 
 
 def _is_deep(value: Any) -> bool:

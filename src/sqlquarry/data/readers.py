@@ -1,63 +1,122 @@
-"""`load_records`: from a file, an S3 object or a Hugging Face data set to records, with every bad row named."""
+"""`load_records`: from files, an S3 object or a Hugging Face data set to records, with every bad row named."""
 
 from __future__ import annotations
 
 import itertools
 import re
-import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from sqlquarry.artifacts import Record
-from sqlquarry.aws import aws_client, transfer_config
-from sqlquarry.data.formats import FORMATS, Row, file_format, file_rows
+from sqlquarry.data.formats import FORMATS, file_format, file_rows
+from sqlquarry.data.objects import bucket_and_key, downloaded, s3_uri
 from sqlquarry.data.records import Records
-from sqlquarry.data.shapes import KNOWN_SHAPES, record_from_row
+from sqlquarry.data.rows import Row
+from sqlquarry.data.shapes import KNOWN_SHAPES, fits_a_shape, known_columns, record_from_row
+from sqlquarry.dialects import dialect_name
 from sqlquarry.errors import ConfigError, DataError, RecordError
 from sqlquarry.extras import require
+from sqlquarry.text import visible_logger
 
+_log = visible_logger(__name__)
 _SHOWN_PROBLEMS = 10
+_SHOWN_FILES = 8
+_SEARCHED_RECORDS = 1000
+_PATTERN = re.compile(r"[*?[]")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+# What SQLite cannot read, outside of quotes.
+_NOT_SQLITE = re.compile(r"\bILIKE\b|::\s*[a-z]|\bSELECT\s+(?:DISTINCT\s+)?TOP\s*\(?\d", re.IGNORECASE)
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 
 
-def load_records(source: str | Path, *, limit: int | None = None) -> Records:
+class _Source(NamedTuple):
+    """The rows of one file, what errors call it, and what the ids of its records begin with."""
+
+    name: str
+    stem: str
+    rows: Iterable[Row]
+
+
+def load_records(
+    source: str | Path, *, limit: int | None = None, dialect: str | None = None, session: Any = None
+) -> Records:
     """Read question/schema/SQL records; duplicates are kept, and nothing is dropped.
 
     The columns say what the rows are: ours (question, schema, and optionally sql, database, dialect, id),
     sql-create-context and the WikiSQL data made in its form (question, context, answer), Spider (question, query,
     db_id, and schema or tables) or BIRD (question, SQL, db_id, schema; the evidence is appended to the question in
-    parentheses). A record without an id is called ``<file stem>:<line>``.
+    parentheses). Case and white space around the names do not matter. A record without an id is called
+    ``<file stem>:<line>``.
 
     Args:
-        source: a file (.json, .jsonl, .ndjson, .csv, .parquet; each also .gz) in UTF-8, the ``s3://bucket/key`` of
-            one, or the id of a Hugging Face data set, whose "train" split is read.
+        source: a file (.json, .jsonl, .ndjson, .csv, .tsv, .parquet; each also .gz) in UTF-8, a pattern of such files
+            (``data/*.jsonl``), which are read in the order of their names, the ``s3://bucket/key`` of one, or the id
+            of a Hugging Face data set, whose "train" split is read.
         limit: read only the first rows; the rows after them are not looked at.
+        dialect: the SQL dialect of rows that name none; None is SQLite.
+        session: a boto3 session for S3; None uses the default credentials.
 
     Raises:
         RecordError: bad rows; the message counts all and names the first 10 by line, array element or table row.
         DataError: the source cannot be found or read, or holds no records.
-        ConfigError: `limit` is below 1.
+        ConfigError: `limit` is below 1, or the dialect is not known.
         MissingExtraError: reading Parquet, S3 or the hub without its extra.
     """
     if limit is not None and limit < 1:
         raise ConfigError(f"limit is {limit}, but must be at least 1; leave it out to read everything")
+    stated = None if dialect is None else dialect_name(dialect)
+    if uri := s3_uri(source):
+        if "*" in uri:
+            raise DataError(f"{uri} is a pattern, which only local files may be given by: name one object")
+        bucket_and_key(uri)
+        _known_format(uri)
+        with downloaded(uri, session) as path:
+            return _records([_file(path, uri)], uri, limit, stated)
     name = str(source)
-    if name.startswith("s3://"):
-        with _downloaded(name) as path:
-            return _records_of_file(path, name, limit)
-    path = Path(source)
-    if path.is_file():
-        return _records_of_file(path, name, limit)
+    if not name:
+        raise DataError("the source is an empty text: give a file, an s3:// address or the id of a data set")
+    try:
+        path = Path(source).expanduser()
+        files = [path] if path.is_file() else _matching(path)
+    except (OSError, RuntimeError, ValueError) as error:  # a name that no system could hold, or nobody's home
+        raise DataError(f"{name} is not there: {error}") from error
+    if files:
+        named = [_file(file, str(file)) for file in files] if files != [path] else [_file(path, name)]
+        return _records(named, name, limit, stated)
     if isinstance(source, str) and file_format(name) is None and _HUB_ID.fullmatch(name) and not path.exists():
-        return _records(_hub_rows(name), name, name.rpartition("/")[2], limit)
-    raise DataError(f"{name} is {'a directory: name one file' if path.is_dir() else 'not there: check the path'}")
+        return _records([_Source(name, name.rpartition("/")[2], _hub_rows(name))], name, limit, stated)
+    raise DataError(f"{name} is {_directory(path) if path.is_dir() else 'not there: check the path'}")
 
 
-def _records_of_file(path: Path, name: str, limit: int | None) -> Records:
+def _matching(path: Path) -> list[Path]:
+    if not _PATTERN.search(str(path)):
+        return []
+    found = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
+    files = sorted(file for file in found if file.is_file() and not file.name.startswith("."))
+    if not files:
+        raise DataError(f"{path} matches no file: check the path")
+    return files
+
+
+def _directory(path: Path) -> str:
+    try:
+        names = sorted(file.name for file in path.iterdir() if file_format(file.name))
+    except OSError as error:
+        return f"a directory that cannot be read: {error}"
+    if not names:
+        return f"a directory: name one file ({FORMATS}); it holds none"
+    more = f" and {len(names) - _SHOWN_FILES} more" if len(names) > _SHOWN_FILES else ""
+    suffix = Path(names[0]).suffix
+    return (
+        f"a directory: name one file of {', '.join(names[:_SHOWN_FILES])}{more}, or several by a pattern such as "
+        f"{path / f'*{suffix}'}"
+    )
+
+
+def _file(path: Path, name: str) -> _Source:
     stem, suffix = _known_format(name)
-    return _records(file_rows(path, suffix, name), name, stem, limit)
+    return _Source(name, stem, file_rows(path, suffix, name))
 
 
 def _known_format(name: str) -> tuple[str, str]:
@@ -67,16 +126,21 @@ def _known_format(name: str) -> tuple[str, str]:
     return found
 
 
-def _records(rows: Iterable[Row], name: str, stem: str, limit: int | None) -> Records:
-    records: list[Record] = []
+def _records(sources: list[_Source], name: str, limit: int | None, dialect: str | None) -> Records:
     problems: list[str] = []
-    for unit, number, columns in itertools.islice(rows, limit):
-        try:
-            if isinstance(columns, RecordError):
-                raise columns
-            records.append(record_from_row(columns, default_id=f"{stem}:{number}"))
-        except RecordError as error:
-            problems.append(f"  {unit} {number}: {error}")
+
+    def good(rows: Iterable[tuple[_Source, Row]]) -> Iterator[Record]:
+        for source, (unit, number, columns) in rows:
+            try:
+                if isinstance(columns, RecordError):
+                    raise columns
+                yield record_from_row(columns, f"{source.stem}:{number}", dialect or "sqlite")
+            except RecordError as error:
+                where = f"{source.name}, {unit}" if len(sources) > 1 else unit
+                problems.append(f"  {where} {number}: {error}")
+
+    rows = ((source, row) for source in sources for row in source.rows)
+    records = Records(good(itertools.islice(rows, limit)))
     if problems:
         more = f"\n  … and {len(problems) - _SHOWN_PROBLEMS} more" if len(problems) > _SHOWN_PROBLEMS else ""
         raise RecordError(
@@ -86,30 +150,22 @@ def _records(rows: Iterable[Row], name: str, stem: str, limit: int | None) -> Re
         )
     if not records:
         raise DataError(f"{name} holds no records. Check that it was written to its end.")
-    return Records(records)
+    if dialect is None:
+        _hint_at_dialect(records, name)
+    return records
 
 
-@contextmanager
-def _downloaded(uri: str) -> Iterator[Path]:
-    """The S3 object as a temporary file of the same name."""
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    if not bucket or not key:
-        raise DataError(f"{uri} is not of the form s3://bucket/key")
-    _known_format(uri)
-    require("aws", f"reading {uri}")
-    from boto3.exceptions import Boto3Error
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    with tempfile.TemporaryDirectory(prefix="sqlquarry-") as directory:
-        path = Path(directory) / PurePosixPath(key).name
-        try:
-            aws_client("s3").download_file(bucket, key, str(path), Config=transfer_config())
-        except (Boto3Error, BotoCoreError, ClientError) as error:
-            raise DataError(
-                f"{uri} cannot be read: {error}. Check bucket, key and region, and that the credentials allow "
-                "s3:GetObject."
-            ) from error
-        yield path
+def _hint_at_dialect(records: Records, name: str) -> None:
+    for record in records[:_SEARCHED_RECORDS]:
+        sql = record.sql or ""
+        if record.dialect == "sqlite" and _NOT_SQLITE.search(sql) and _NOT_SQLITE.search(_QUOTED.sub("", sql)):
+            _log.warning(
+                "%s names no dialect, so its SQL counts as SQLite's, but record %s holds what SQLite cannot read. "
+                'Say which dialect it is: load_records(…, dialect="postgres")',
+                name,
+                record.id,
+            )
+            return
 
 
 def _hub_rows(name: str) -> Iterator[Row]:
@@ -117,12 +173,15 @@ def _hub_rows(name: str) -> Iterator[Row]:
     import datasets
 
     try:
-        rows: Iterable[dict[str, Any]] = datasets.load_dataset(name, split="train")
+        rows = datasets.load_dataset(name, split="train")
     except Exception as error:  # datasets passes on the errors of every library below it
         raise DataError(
             f"there is no file {name!r}, and it could not be read as a Hugging Face data set "
             f"({type(error).__name__}: {error}). Check path, id and network; a private data set needs HF_TOKEN; "
             "or download its file and give the path."
         ) from error
+    names = rows.column_names
+    if fits_a_shape(names):  # other columns need not be readable
+        rows = rows.select_columns(known_columns(names))
     for number, columns in enumerate(rows, 1):
         yield Row("row", number, columns)

@@ -2,25 +2,46 @@
 
 from __future__ import annotations
 
-import dataclasses
-import gzip
 import hashlib
+import itertools
 import json
-from collections import defaultdict
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import overload
+from typing import Any, Self, overload
 
 from sqlquarry.artifacts import Record, write_atomically
+from sqlquarry.data.objects import s3_uri, upload
+from sqlquarry.data.split import FIELDS, LEVELS, SplitReport, divide
 from sqlquarry.errors import ConfigError, RecordError
 from sqlquarry.notebook import html_table
 
-_FIELDS = tuple(field.name for field in dataclasses.fields(Record))
 _SHOWN = 10  # records in a notebook
+
+
+class Split(tuple["Records", "Records"]):
+    """The pair (train, test), with a report of how it was split.
+
+    Attributes:
+        report: the level, the number of groups, and the sizes that were asked for and reached.
+    """
+
+    report: SplitReport
+
+    def __new__(cls, train: Records, test: Records, report: SplitReport) -> Self:
+        """Make the pair."""
+        split = super().__new__(cls, (train, test))
+        split.report = report
+        return split
+
+    def __getnewargs__(self) -> tuple[Records, Records, SplitReport]:
+        return (*self, self.report)
 
 
 class Records(Sequence[Record]):
     """Records in order; slices and sums are `Records` again.
+
+    Equal schemas are stored once.
 
     Args:
         records: the records; duplicates are kept.
@@ -32,12 +53,17 @@ class Records(Sequence[Record]):
     __slots__ = ("_records",)
 
     def __init__(self, records: Iterable[Record] = ()) -> None:
-        self._records = tuple(records)
-        for place, record in enumerate(self._records):
+        schemas: dict[str, str] = {}
+        kept: list[Record] = []
+        for place, record in enumerate(records):
             if not isinstance(record, Record):
                 raise RecordError(
                     f"element {place} is {type(record).__name__}, not a Record. Make it with sqlquarry.Record(...)."
                 )
+            if (schema := schemas.setdefault(record.schema, record.schema)) is not record.schema:
+                object.__setattr__(record, "schema", schema)  # an equal text, so nobody can tell
+            kept.append(record)
+        self._records = tuple(kept)
 
     @overload
     def __getitem__(self, index: int) -> Record: ...
@@ -67,7 +93,7 @@ class Records(Sequence[Record]):
     def _repr_html_(self) -> str:
         """Show the number of records and the first ones, with the fields that these have, in a notebook."""
         first = self._records[:_SHOWN]
-        fields = [name for name in _FIELDS if any(getattr(record, name) for record in first)]
+        fields = [name for name in FIELDS if any(getattr(record, name) for record in first)]
         rows = [[str(value) if (value := getattr(record, name)) else "" for name in fields] for record in first]
         more = [f"{len(self) - len(first):,} more"] if len(self) > len(first) else []
         return html_table(rows, header=fields, caption=f"{len(self):,} record{'s' * (len(self) != 1)}", notes=more)
@@ -80,51 +106,64 @@ class Records(Sequence[Record]):
             digest.update(_json_line(record))
         return digest.hexdigest()
 
-    def split(self, test: float = 0.01, seed: int = 42, group_by: str | None = "schema") -> tuple[Records, Records]:
-        """Split into (train, test), each in the order of the source.
+    def split(self, test: float = 0.01, seed: int = 42, group_by: str | None = "auto") -> Split:
+        """Split into (train, test), each in the order of the source, and report what was done.
 
-        A group is never divided: with records of one schema on both sides, a test measures memory. The sizes are as
-        near to `test` as whole groups allow. The same records and seed give the same split on every machine, in
-        whatever order the records come, because groups are ranked by a SHA-256 of seed and value.
+        Records that a model could answer from memory stay on one side. Schemas are equal whatever their spelling,
+        types and column order are. A query's template is its text without literals, aliases and spelling. Questions are
+        equal if they have the same words; questions of more than nine words may also differ by one word more or less.
+
+        The same records and seed give the same split on every machine, in whatever order the records come.
 
         Args:
             test: share of the records in (0, 1), or their number (an int).
             seed: another seed gives another split.
-            group_by: the field of `Record` whose equal values stay together; None splits single records.
+            group_by: what stays together. "schema": records that share a schema, a database or a query template.
+                "template": records that share a query template, or a schema and a question. "query": records of one
+                schema that share a query, literals included, or a question. "auto": whole schemas if they give the
+                asked size within a quarter, else templates, or queries where all records share one template. Another
+                field of `Record` keeps its equal values together, and None splits single records.
 
         Raises:
-            ConfigError: a share or number out of range, an unknown field, or fewer than two groups.
+            ConfigError: a share or number is out of range, the field is unknown, or there are fewer than two groups.
         """
         count = self._test_count(test)
-        if group_by is not None and group_by not in _FIELDS:
-            raise ConfigError(f"group_by is {group_by!r}; use one of {', '.join(_FIELDS)}, or None for single records")
-        groups: defaultdict[str, list[int]] = defaultdict(list)
-        for place, record in enumerate(self):
-            groups[_content(record) if group_by is None else json.dumps(getattr(record, group_by))].append(place)
-        ranked = sorted(groups, key=lambda value: hashlib.sha256(f"{seed}\n{value}".encode()).digest())
-        members = [groups[value] for value in ranked]
-        if group_by is None:
-            members = [[place] for group in members for place in group]
-        if len(members) < 2:
-            what = f"all {len(self)} share one {group_by}" if group_by else f"there is {len(self)} record"
-            raise ConfigError(f"nothing to split: {what}. Give more records, or another group_by.")
-        held_out = {place for group in _nearest_subset([len(m) for m in members], count) for place in members[group]}
-        return (
-            Records(record for place, record in enumerate(self) if place not in held_out),
-            Records(record for place, record in enumerate(self) if place in held_out),
+        known = (*LEVELS, *(name for name in FIELDS if name not in LEVELS))
+        if group_by is not None and group_by not in known:
+            raise ConfigError(f"group_by is {group_by!r}; use one of {', '.join(known)}, or None for single records")
+        held_out, report = divide(self._records, count, seed, group_by)
+        return Split(
+            self._selected([place not in held_out for place in range(len(self))]),
+            self._selected([place in held_out for place in range(len(self))]),
+            report,
         )
 
-    def to_jsonl(self, path: str | Path) -> None:
+    def _selected(self, wanted: Sequence[bool]) -> Records:
+        selected = Records()
+        selected._records = tuple(itertools.compress(self._records, wanted))  # checked when they came here
+        return selected
+
+    def to_jsonl(self, path: str | Path, *, session: Any = None) -> None:
         """Write one JSON object a line, all at once or not at all; `load_records` reads it back equal.
 
+        Args:
+            path: a file, in a new folder if need be, or ``s3://bucket/key``; it ends in ``.jsonl`` or ``.jsonl.gz``.
+            session: a boto3 session for S3; None uses the default credentials.
+
         Raises:
-            ConfigError: `path` ends in neither ``.jsonl`` nor ``.jsonl.gz``.
+            ConfigError: `path` ends in something else.
+            DataError: S3 does not take it.
+            MissingExtraError: S3 without its extra.
         """
-        path = Path(path)
-        if not path.name.endswith((".jsonl", ".jsonl.gz")):
-            raise ConfigError(f"{path} must end in .jsonl or .jsonl.gz, so that load_records knows how to read it")
-        content = b"".join(map(_json_line, self))
-        write_atomically(path, gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+        name = s3_uri(path) or str(path)
+        if not name.endswith((".jsonl", ".jsonl.gz")):
+            raise ConfigError(f"{name} must end in .jsonl or .jsonl.gz, so that load_records knows how to read it")
+        lines: Iterable[bytes] = map(_json_line, self)
+        content = _gzipped(lines) if name.endswith(".gz") else lines
+        if name.startswith("s3://"):
+            upload(name, content, session)
+        else:
+            write_atomically(Path(path).expanduser(), content)
 
     def _test_count(self, test: float) -> int:
         if isinstance(test, int) and not isinstance(test, bool):
@@ -135,12 +174,12 @@ class Records(Sequence[Record]):
             raise ConfigError(
                 f"test is {test}, but a share must lie between 0 and 1; give an int for a number of records"
             )
-        return max(1, round(test * len(self)))
+        return min(max(1, round(test * len(self))), max(1, len(self) - 1))
 
 
 def _fields(record: Record) -> dict[str, object]:
     # Alternatives are rare, and a record without them keeps the digest that it had before they existed.
-    return {name: getattr(record, name) for name in _FIELDS if name != "alternatives" or record.alternatives}
+    return {name: getattr(record, name) for name in FIELDS if name != "alternatives" or record.alternatives}
 
 
 def _json_line(record: Record) -> bytes:
@@ -149,33 +188,9 @@ def _json_line(record: Record) -> bytes:
     return line.encode("utf-8", "backslashreplace") + b"\n"
 
 
-def _content(record: Record) -> str:
-    # Without the id, which readers make of the line number: the split must not depend on the order.
-    return json.dumps([value for name, value in _fields(record).items() if name != "id"])
-
-
-def _nearest_subset(sizes: Sequence[int], target: int) -> list[int]:
-    """Places of some, but not all, `sizes` whose sum is as near to `target` as possible; early places are preferred.
-
-    Subset sums by dynamic programming: bit s of `sums` says that the places so far can make the sum s, and `last[s]`
-    which place made it possible first, so the sum without that place was possible before it.
-    """
-    last: dict[int, int] = {}
-    sums = 1
-    # The sum of all is no split, and a sum this far above the target is worse than the same without one place.
-    possible = (1 << min(sum(sizes), target + max(sizes))) - 1
-    for place, size in enumerate(sizes):
-        new = (sums << size) & possible & ~sums
-        sums |= new
-        while new:
-            lowest = new & -new
-            last[lowest.bit_length() - 1] = place
-            new ^= lowest
-        if target in last:
-            break
-    rest = min(last, key=lambda total: (abs(total - target), total))
-    chosen = []
-    while rest:
-        chosen.append(last[rest])
-        rest -= sizes[last[rest]]
-    return chosen
+def _gzipped(parts: Iterable[bytes]) -> Iterator[bytes]:
+    # As gzip.compress(…, mtime=0) does it: the same records give the same bytes.
+    packer = zlib.compressobj(9, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+    for part in parts:
+        yield packer.compress(part)
+    yield packer.flush()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import RecordError
@@ -23,25 +25,57 @@ class _Shape:
     needs: tuple[str, ...]
     schema: tuple[str, ...]
     sql: str
-    database: str = "db_id"
-    id: str = "id"
+    database: tuple[str, ...] = ("db_id",)
+    id: tuple[str, ...] = ("id",)
 
 
-_OURS = _Shape(("question", "schema"), schema=("schema",), sql="sql", database="database")
-# The most telling first: Spider's rows also have a column `sql`, which holds a parse tree.
-_SHAPES = (
-    # Spider, https://yale-lily.github.io/spider
-    _Shape(("question", "query", "db_id"), schema=("schema", "tables"), sql="query"),
-    # BIRD, https://bird-bench.github.io
-    _Shape(("question", "SQL", "db_id"), schema=("schema", "tables"), sql="SQL", id="question_id"),
-    # https://huggingface.co/datasets/b-mc2/sql-create-context
-    _Shape(("question", "context", "answer"), schema=("context",), sql="answer"),
-    _OURS,
-)
-_SQL_COLUMNS = {shape.sql for shape in _SHAPES}
+# Names of columns are compared without case and white space around them.
+_OURS = _Shape(("question", "schema"), schema=("schema",), sql="sql", database=("database", "db_id"))
+# Spider, https://yale-lily.github.io/spider; its rows also have a column `sql`, which holds a parse tree.
+_SPIDER = _Shape(("question", "query", "db_id"), schema=("schema", "tables"), sql="query")
+# BIRD, https://bird-bench.github.io
+_BIRD = _Shape(("question", "sql", "db_id"), schema=("schema", "tables"), sql="sql", id=("question_id", "id"))
+# https://huggingface.co/datasets/b-mc2/sql-create-context
+_CREATE_CONTEXT = _Shape(("question", "context", "answer"), schema=("context",), sql="answer")
+_ROLES = (("schema", "tables", "context"), ("sql", "query", "answer"), ("database", "db_id"))
+_SQL = frozenset(_ROLES[1])
+# Names that leave no doubt what a column holds; a "context" or an "answer" may be anything.
+_TELLING = frozenset(["schema", "sql", "query", "database"])
+_KNOWN = {"question", "evidence", "id", "question_id", "dialect", "alternatives"}.union(*_ROLES)
 
 
-def record_from_row(row: Mapping[str, object], default_id: str) -> Record:
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """The columns of a row that make a record, by their names in the row.
+
+    Args:
+        shape: the shape that says so.
+        pairs: columns that must not disagree, because either may be meant; the first of a pair is read.
+    """
+
+    shape: _Shape
+    question: str
+    schema: str | None
+    sql: str | None
+    database: str | None
+    dialect: str | None
+    id: str | None
+    evidence: str | None
+    alternatives: str | None
+    pairs: tuple[tuple[str, str], ...]
+
+
+def known_columns(columns: Iterable[str]) -> list[str]:
+    """Return those of a source's columns that some shape knows."""
+    return [column for column in columns if _plain(column) in _KNOWN]
+
+
+def fits_a_shape(columns: Iterable[str]) -> bool:
+    """Say whether rows with these columns can be read."""
+    return bool(_readings(tuple(columns)))
+
+
+def record_from_row(row: Mapping[str, object], default_id: str, dialect: str = "sqlite") -> Record:
     """Make the record of one row; columns that no shape knows are ignored.
 
     Our own rows are taken as they are, so that what `Records.to_jsonl` wrote comes back equal. In the other shapes
@@ -51,37 +85,121 @@ def record_from_row(row: Mapping[str, object], default_id: str) -> Record:
     Args:
         row: column -> value.
         default_id: the record's id where the row has no column for it.
+        dialect: the record's dialect where the row names none.
 
     Raises:
-        RecordError: the columns fit no known shape, or a value is missing, blank or not text.
+        RecordError: the columns fit no known shape, or two that disagree, or a value is missing, blank or not text.
     """
-    shape = next((shape for shape in _SHAPES if all(column in row for column in shape.needs)), None)
-    # A gold query under another shape's name must not be lost as an unknown column.
-    if shape is None or (shape is _OURS and "sql" not in row and _SQL_COLUMNS & row.keys()):
-        raise RecordError(f"the columns ({', '.join(row)}) fit no known shape")
-    schema = next((column for column in shape.schema if column in row), None)
-    if schema is None:
+    readings = _readings(tuple(row))
+    if not readings:
+        raise RecordError(f"the columns ({', '.join(map(str, row))}) fit no known shape")
+    read = readings[0] if len(readings) == 1 else _first_with_sql(row, readings)
+    if read.pairs and (unclear := [f"{a!r} and {b!r}" for a, b in read.pairs if _disagree(row[a], row[b])]):
         raise RecordError(
-            f"names the database {row['db_id']!r} but holds no schema: add its CREATE TABLE statements as 'schema'"
+            f"the columns {', '.join(unclear)} hold different texts, and either may be meant. Drop or rename one of two"
         )
-    question, sql = _text(row, "question"), _optional_text(row, shape.sql)
-    if shape is not _OURS:
-        evidence = (_optional_text(row, "evidence") or "").strip()
+    if read.schema is None:
+        database = _optional_text(row, read.database)
+        raise RecordError(
+            f"names the database {database!r} but holds no schema: add its CREATE TABLE statements as 'schema'"
+        )
+    question, schema = _text(row, read.question), _text(row, read.schema)
+    is_ours = read.shape is _OURS
+    if is_ours:
+        sql = _optional_text(row, read.sql)
+    else:
+        evidence = (_optional_text(row, read.evidence) or "").strip()
         question = f"{question.strip()} ({evidence})" if evidence else question.strip()
-        sql = _text(row, shape.sql).strip().removeprefix("[SQL]").removesuffix("[/SQL]").strip()
+        schema, sql = schema.strip(), _bare(_text(row, read.sql))
     return Record(
         question=question,
-        schema=_text(row, schema) if shape is _OURS else _text(row, schema).strip(),
+        schema=schema,
         sql=sql,
-        database=_optional_text(row, shape.database),
-        dialect=_optional_text(row, "dialect") or "sqlite",
-        id=_id(row[shape.id]) if shape.id in row else default_id,
-        alternatives=_alternatives(row) if shape is _OURS else (),
+        database=_optional_text(row, read.database),
+        dialect=_optional_text(row, read.dialect) or dialect,
+        id=_id(row, read.id) if read.id else default_id,
+        alternatives=_alternatives(row[read.alternatives]) if is_ours and read.alternatives else (),
     )
 
 
-def _alternatives(row: Mapping[str, object]) -> tuple[str, ...]:
-    value = row.get("alternatives") or ()
+@lru_cache(maxsize=1024)
+def _readings(names: tuple[str, ...]) -> tuple[_Reading, ...]:
+    """Return how rows with these columns may be read, the best first."""
+    columns: dict[str, str] = {}
+    doubles: list[tuple[str, str]] = []
+    for name in sorted(names, key=lambda name: name != _plain(name)):  # the exact name is read
+        plain = _plain(name)
+        if plain in _KNOWN and (read := columns.setdefault(plain, name)) != name:
+            doubles.append((read, name))
+    shapes = _shapes(columns)
+
+    def first(*plain_names: str) -> str | None:
+        return next((columns[name] for name in plain_names if name in columns), None)
+
+    return tuple(
+        _Reading(
+            shape,
+            question=columns["question"],
+            schema=first(*shape.schema),
+            sql=first(shape.sql),
+            database=first(*shape.database),
+            dialect=first("dialect"),
+            id=first(*shape.id),
+            evidence=first("evidence"),
+            alternatives=first("alternatives"),
+            pairs=(*doubles, *_rivals(shape, shapes, columns)),
+        )
+        for shape in shapes
+    )
+
+
+def _shapes(columns: Mapping[str, str]) -> list[_Shape]:
+    """The shapes that fit; ours comes first unless rows are plainly BIRD's, whose columns it shares."""
+    is_bird = "evidence" in columns or "question_id" in columns or columns.get("sql") == "SQL"
+    order = (_BIRD, _OURS) if is_bird else (_OURS, _BIRD)
+    fitting = [shape for shape in (*order, _SPIDER, _CREATE_CONTEXT) if columns.keys() >= set(shape.needs)]
+    # A gold query under another shape's name must not be lost as an unknown column.
+    if _OURS.sql not in columns and _SQL & columns.keys():
+        fitting = [shape for shape in fitting if shape is not _OURS]
+    return [shape for shape in fitting if columns.keys() & set(shape.schema)] or fitting
+
+
+def _rivals(shape: _Shape, shapes: list[_Shape], columns: Mapping[str, str]) -> list[tuple[str, str]]:
+    """The pairs of a column that the shape reads, and another one that may be meant in its place."""
+    meant = {name for other in shapes for name in (*other.schema, other.sql, *other.database)}
+    pairs = []
+    for role in _ROLES:
+        names = [name for name in role if name in columns]
+        read = next((name for name in names if name in (*shape.schema, shape.sql, *shape.database)), None)
+        others = [name for name in names if name in meant or (name in _TELLING and shape is not _OURS)]
+        pairs += [(columns[read], columns[other]) for other in others if read and other != read]
+    return pairs
+
+
+def _first_with_sql(row: Mapping[str, object], readings: tuple[_Reading, ...]) -> _Reading:
+    """Return the first reading whose query is text; a column `sql` may be empty, or hold Spider's parse trees."""
+    with_text = (read for read in readings if read.sql and isinstance(row[read.sql], str))
+    may_lack_it = (read for read in readings if read.shape is _OURS and (not read.sql or _is_missing(row[read.sql])))
+    return next(may_lack_it, None) or next(with_text, readings[0])
+
+
+def _disagree(one: object, other: object) -> bool:
+    if not isinstance(other, str) or not (isinstance(one, str) or _is_missing(one)):
+        return False
+    return _bare(other) not in ("", _bare(one) if isinstance(one, str) else "")
+
+
+def _bare(sql: str) -> str:
+    return sql.strip().removeprefix("[SQL]").removesuffix("[/SQL]").strip()
+
+
+def _plain(column: str) -> str:
+    return str(column).strip().lower()
+
+
+def _alternatives(value: object) -> tuple[str, ...]:
+    if _is_missing(value) or value == "":
+        return ()
     if isinstance(value, str) and value.startswith("["):  # CSV holds it as JSON
         try:
             value = parse_json(value, "it", lenient=True)
@@ -92,27 +210,34 @@ def _alternatives(row: Mapping[str, object]) -> tuple[str, ...]:
     return tuple(_text({"alternatives": query}, "alternatives") for query in value)
 
 
-def _text(row: Mapping[str, object], column: str) -> str:
+def _text(row: Mapping[str, object], column: str | None) -> str:
     value = _optional_text(row, column)
     if value is None or not value.strip():
         raise RecordError(f"{column!r} is empty")
     return value
 
 
-def _optional_text(row: Mapping[str, object], column: str) -> str | None:
-    value = row.get(column)
-    if value is None:
+def _optional_text(row: Mapping[str, object], column: str | None) -> str | None:
+    value = row[column] if column else None
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise RecordError(f"{column!r} holds half of a surrogate pair at character {error.start + 1}") from error
+        return value
+    if _is_missing(value):
         return None
-    if not isinstance(value, str):
-        raise RecordError(f"{column!r} is {repr(value)[:40]} ({type(value).__name__}), but must be text")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise RecordError(f"{column!r} holds half of a surrogate pair at character {error.start + 1}") from error
-    return value
+    raise RecordError(f"{column!r} is {repr(value)[:40]} ({type(value).__name__}), but must be text")
 
 
-def _id(value: object) -> str | None:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return _optional_text({"id": value}, "id")
+def _is_missing(value: object) -> bool:
+    # pandas writes NaN for None.
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _id(row: Mapping[str, object], column: str) -> str | None:
+    value = row[column]
+    # pandas makes floats of integers in a column that lacks some.
+    if (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and value.is_integer()):
+        return str(int(value))
+    return _optional_text(row, column)

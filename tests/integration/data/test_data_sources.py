@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import gzip
-import json
+import os
+import random
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from sqlquarry import Record, load_records
-from sqlquarry.errors import DataError, MissingExtraError, RecordError
+from sqlquarry import Record, Records, load_records
+from sqlquarry.emulator import LocalAWS
+from sqlquarry.errors import ConfigError, DataError, MissingExtraError, RecordError, SQLQuarryError
 
 ROW = {"question": "q?", "context": "CREATE TABLE t (a)", "answer": "[SQL] SELECT a FROM t [/SQL]"}
 
@@ -44,35 +47,86 @@ def test_bad_parquet(tmp_path: Path):
         load_records(broken)
 
 
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch):
-    import boto3
-    import moto
+def test_columns_that_cannot_be_read_do_not_matter_unless_they_are_needed(tmp_path: Path):
+    import pyarrow as pa
+    from pyarrow import parquet as pq
 
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    with moto.mock_aws():
-        s3 = boto3.client("s3")
-        s3.create_bucket(Bucket="quarry")
-        yield s3
+    late = pa.array([2**55, 0], pa.timestamp("ms", "Mars/Olympus"))
+    strange = {"when": late, "day": pa.array([2**30, 1], pa.date32()), "deep": pa.array([[{"a": [1]}], None])}
+    known = {name: pa.array([value] * 2, pa.large_string()) for name, value in ROW.items()}
+    pq.write_table(pa.table(known | strange), tmp_path / "a.parquet")
+    assert len(load_records(tmp_path / "a.parquet")) == 2
 
+    days = known | {"id": pa.array([2**55, 1], pa.timestamp("ms"))}
+    pq.write_table(pa.table(days), tmp_path / "b.parquet")
+    with pytest.raises(RecordError, match=r"(?s)2 bad of 2.*row 1: 'id' cannot be read.*row 2: 'id' is datetime"):
+        load_records(tmp_path / "b.parquet")
 
-def test_s3(bucket):
-    bucket.put_object(Bucket="quarry", Key="some/rows.jsonl.gz", Body=gzip.compress(json.dumps(ROW).encode()))
-
-    (record,) = load_records("s3://quarry/some/rows.jsonl.gz")
-
-    assert record == Record("q?", "CREATE TABLE t (a)", "SELECT a FROM t", id="rows:1")
+    pq.write_table(pa.table(strange), tmp_path / "c.parquet")
+    with pytest.raises(RecordError, match=r"\(when, day, deep\) fit no known shape"):
+        load_records(tmp_path / "c.parquet")
 
 
-def test_bad_s3(bucket):
-    bucket.put_object(Bucket="quarry", Key="bad.jsonl", Body=b"{}")
+def test_parquet_as_pandas_writes_it(tmp_path: Path):
+    rows = [{"Question": "q", "schema": "s", "sql": float("nan"), "id": 1.0}] * 2
+    assert list(load_records(parquet(tmp_path / "a.PARQUET", rows))) == [Record("q", "s", id="1")] * 2
 
-    with pytest.raises(DataError, match=r"s3://quarry/gone\.jsonl cannot be read: .*Not Found.*Check bucket"):
-        load_records("s3://quarry/gone.jsonl")
-    with pytest.raises(RecordError, match=r"^s3://quarry/bad\.jsonl: 1 bad of 1 rows"):
-        load_records("s3://quarry/bad.jsonl")
+
+def test_damaged_parquet_gives_our_errors(tmp_path: Path):
+    dice = random.Random(5)
+    whole = parquet(tmp_path / "a.parquet", [ROW | {"n": n} for n in range(50)]).read_bytes()
+    path = tmp_path / "b.parquet"
+    for _ in range(150):
+        content = bytearray(whole)
+        for _ in range(dice.randint(1, 5)):
+            place = dice.randrange(len(content))
+            content[place : place + dice.choice([1, 1, 9])] = dice.randbytes(1)
+        path.write_bytes(content)
+        with suppress(SQLQuarryError):
+            assert load_records(path)
+
+
+@pytest.fixture(scope="module")
+def aws():
+    with LocalAWS() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def nothing_from_the_environment(monkeypatch: pytest.MonkeyPatch):
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "some/rows.jsonl.gz"])
+@pytest.mark.parametrize("kind", [str, Path])
+def test_s3_with_a_session_alone(aws, name, kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    records = Records([Record("q?", "CREATE TABLE t (a)", "SELECT a FROM t", id=str(n)) for n in range(20)])
+    uri = f"s3://{aws.bucket}/{name}"
+
+    records.to_jsonl(kind(uri), session=aws.session())
+
+    assert load_records(kind(uri), session=aws.session()) == records
+    assert len(load_records(uri, session=aws.session(), limit=3)) == 3
+    assert not list(tmp_path.iterdir())
+
+
+def test_bad_s3(aws):
+    session, bucket = aws.session(), aws.bucket
+    session.client("s3").put_object(Bucket=bucket, Key="bad.jsonl", Body=b"{}")
+
+    with pytest.raises(DataError, match=rf"s3://{bucket}/gone\.jsonl cannot be read.*s3:GetObject"):
+        load_records(f"s3://{bucket}/gone.jsonl", session=session)
+    with pytest.raises(RecordError, match=rf"^s3://{bucket}/bad\.jsonl: 1 bad of 1 rows"):
+        load_records(f"s3://{bucket}/bad.jsonl", session=session)
+    with pytest.raises(DataError, match="s3:PutObject"):
+        Records([Record("q", "s")]).to_jsonl("s3://nobodys-bucket-at-all/a.jsonl", session=session)
+    for uri in ("s3://bucket", "s3:/", f"s3://{bucket}/*.jsonl", f"s3://{bucket}/"):
+        with pytest.raises((DataError, ConfigError)):
+            load_records(uri, session=session)
+    with pytest.raises(ConfigError, match=r"\.jsonl"):
+        Records([Record("q", "s")]).to_jsonl(f"s3://{bucket}/a.csv", session=session)
 
 
 def test_hub(monkeypatch: pytest.MonkeyPatch):

@@ -27,6 +27,12 @@ def one(sql: str | None = GOLD, schema: str = SCHEMA, dialect: str = "sqlite") -
     return Record("q", schema, sql, database="shops", id="the-record", dialect=dialect)
 
 
+def of_unknown_dialect(record: Record) -> Record:
+    """What a record is to a sqlglot that is older than our list of dialects."""
+    object.__setattr__(record, "dialect", "klingon")
+    return record
+
+
 def unjudged(report: Report, words: str) -> None:
     for entry in report.entries:
         for judgement in entry.judgements:
@@ -69,7 +75,7 @@ def test_a_database_that_disappears_while_judging(database: Path) -> None:
 )
 @pytest.mark.parametrize(
     "record",
-    [one(dialect="klingon"), one(schema="a table of shops, with city and rent")],
+    [of_unknown_dialect(one()), one(schema="a table of shops, with city and rent")],
     ids=["a dialect that nobody knows", "a schema that cannot be read"],
 )
 def test_what_cannot_be_read_leaves_the_record_unjudged(grader, record: Record) -> None:

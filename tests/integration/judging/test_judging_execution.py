@@ -374,7 +374,7 @@ def test_reasons_say_what_a_reader_would_miss(grader, gold, predicted, verdict, 
 
 
 def test_order_is_seen_whatever_dialect_the_record_names(grader):
-    other = dataclasses.replace(record("SELECT id FROM item ORDER BY id"), dialect="nonesuch")
+    other = dataclasses.replace(record("SELECT id FROM item ORDER BY id"), dialect="oracle")
     assert grader.grade(other, "SELECT id FROM item ORDER BY id DESC").verdict == "wrong"
 
 

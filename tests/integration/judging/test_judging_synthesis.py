@@ -270,7 +270,8 @@ def test_other_dialects_are_translated(grader):
     # Right or wrong, SQLite cannot say it; but what PostgreSQL cannot read either is wrong.
     assert grader.grade(asked, "SELECT title FROM film GROUP BY GROUPING SETS ((title), ())").verdict == "unjudged"
     assert grader.grade(asked, "SELECT FROM ( title").verdict == "wrong"
-    unknown = record("SELECT title FROM film", POSTGRES, dialect="klingon")
+    unknown = record("SELECT title FROM film", POSTGRES)
+    object.__setattr__(unknown, "dialect", "klingon")  # as if sqlglot were older than our list of dialects
     assert grader.grade(unknown, "SELECT title FROM film").verdict == "unjudged"
 
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sqlquarry import Record, Records
-from sqlquarry.data.records import _nearest_subset
+from sqlquarry.data.split import nearest_subset
 from sqlquarry.errors import ConfigError, RecordError
 
 FIELDS = ("question", "schema", "sql", "database", "dialect", "id")
@@ -81,7 +81,7 @@ def test_split_does_not_depend_on_the_order(rows, seed, random):
 def test_the_nearest_subset_is_the_nearest(sizes, data):
     target = data.draw(st.integers(1, sum(sizes) - 1))
 
-    chosen = _nearest_subset(sizes, target)
+    chosen = nearest_subset(sizes, target)
 
     proper = (subset for n in range(1, len(sizes)) for subset in itertools.combinations(sizes, n))
     assert len(set(chosen)) == len(chosen) < len(sizes)
@@ -91,7 +91,8 @@ def test_the_nearest_subset_is_the_nearest(sizes, data):
 def test_split_sizes():
     assert [len(part) for part in records("abcdefghij").split(3)] == [7, 3]
     assert [len(part) for part in records("abcdefghij").split(0.24)] == [8, 2]
-    assert [len(part) for part in records("aaaaaaaaab").split(0.6)] == [1, 9]
+    assert [len(part) for part in records("aaaaaaaaab").split(0.6, group_by="schema")] == [1, 9]
+    assert [len(part) for part in records("aaaaaaaaab").split(0.6)] == [4, 6]
     assert [len(part) for part in records("aaaaaaaaaa").split(0.01, group_by=None)] == [9, 1]
 
 
@@ -111,8 +112,8 @@ def test_split_is_the_same_on_every_machine():
     # Written down once: a change here would make published numbers incomparable.
     some = records("aabbccddeeffgghhiijj")
 
-    assert [record.id for record in some.split(0.3, 7)[1]] == ["0", "1", "8", "9", "16", "17"]
-    assert [record.id for record in some.split(0.3, 7, None)[1]] == ["5", "10", "13", "14", "15", "18"]
+    assert [record.id for record in some.split(0.3, 7)[1]] == ["8", "9", "10", "11", "18", "19"]
+    assert [record.id for record in some.split(0.3, 7, None)[1]] == ["7", "8", "10", "12", "13", "18"]
 
 
 @pytest.mark.parametrize(
@@ -124,7 +125,7 @@ def test_split_is_the_same_on_every_machine():
         ({"test": True}, "between 0 and 1"),
         ({"test": 0}, "at least 1 and less than all 3"),
         ({"test": 3}, "at least 1 and less than all 3"),
-        ({"group_by": "schemas"}, "use one of question, schema"),
+        ({"group_by": "schemas"}, "use one of auto, schema, template"),
         ({"group_by": "dialect"}, "all 3 share one dialect"),
         ({"group_by": "database"}, "all 3 share one database"),
     ],

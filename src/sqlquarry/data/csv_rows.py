@@ -1,0 +1,98 @@
+"""Rows of CSV, also as Excel writes it: separated by semicolons or tabs, with empty columns and rows at the end."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from threading import Lock
+
+from sqlquarry.data import rows
+from sqlquarry.data.rows import Row
+from sqlquarry.data.shapes import fits_a_shape
+from sqlquarry.errors import RecordError
+
+_DELIMITERS = (",", ";", "\t", "|")
+_STATED = re.compile(r"sep=([,;|:\t])\s*", re.IGNORECASE)  # Excel's first line
+_field_limit = Lock()  # held while `csv.field_size_limit` is raised
+
+
+def csv_rows(file: io.BufferedIOBase) -> Iterator[Row]:
+    """Read the rows of a CSV file; the delimiter is the one that makes a header of known columns."""
+    header: Sequence[str] = ()
+    for number, fields in _fields(file):
+        if isinstance(fields, RecordError):
+            yield Row("line", number, fields)
+        elif any(fields) and header:
+            yield Row("line", number, _columns(header, fields))
+        elif any(fields):
+            header = fields
+            names = [name.strip() for name in header if name.strip()]
+            if len(set(names)) < len(names):
+                yield Row("line", number, RecordError(f"the header names a column twice: {', '.join(names)}"))
+                return
+
+
+def _columns(header: Sequence[str], fields: Sequence[str]) -> Mapping[str, object] | RecordError:
+    if any(name.strip() for name in header[len(fields) :]) or any(fields[len(header) :]):
+        return RecordError(
+            f"{len(fields)} fields, where the header has {len(header)}; a field that holds the delimiter needs quotes"
+        )
+    columns: dict[str, object] = {}
+    for name, field in zip(header, fields, strict=False):  # either may have empty fields at the end
+        if name.strip():
+            # CSV cannot tell an empty text from none, nor the text 1.0 from the number that pandas makes of an id.
+            is_float_id = field.endswith(".0") and name.strip().lower() in ("id", "question_id")
+            columns[name] = field[:-2] if is_float_id and field[:-2].isdecimal() else field or None
+        elif field:
+            return RecordError(f"the field {field!r:.40} has no name in the header")
+    return columns
+
+
+def _fields(file: io.BufferedIOBase) -> Iterator[tuple[int, list[str] | RecordError]]:
+    """Yield each row's fields with the number of its first line; an error is the last."""
+    lines = _text_lines(file)
+    read: list[str] = []  # up to the first line that is not blank
+    number = 1
+    try:
+        for line in lines:
+            read.append(line)
+            if line.strip():
+                break
+        stated = _STATED.fullmatch(read[-1]) if read else None
+        if stated:
+            read[-1] = "\n"
+        delimiter = stated[1] if stated else _delimiter(read[-1] if read else "")
+        reader = csv.reader(itertools.chain(read, lines), delimiter=delimiter, strict=True)
+        while (fields := _next(reader)) is not None:
+            yield number, fields
+            number = reader.line_num + 1  # a quoted field may span lines
+    except (csv.Error, RecordError) as error:
+        # An open quote swallows what follows, so nothing after it can be trusted.
+        yield number, RecordError(f"not CSV from here on: {error}")
+
+
+def _next(reader: Iterator[list[str]]) -> list[str] | None:
+    # The limit belongs to the whole process, so it is raised for no longer than a row.
+    with _field_limit:
+        usual = csv.field_size_limit(rows.MAX_LINE_BYTES)
+        try:
+            return next(reader, None)
+        finally:
+            csv.field_size_limit(usual)
+
+
+def _delimiter(header: str) -> str:
+    for delimiter in _DELIMITERS:
+        if fits_a_shape(next(csv.reader([header], delimiter=delimiter), [])):
+            return delimiter
+    return _DELIMITERS[0]
+
+
+def _text_lines(file: io.BufferedIOBase) -> Iterator[str]:
+    for number, line in rows.lines(file):
+        if isinstance(line, RecordError):
+            raise RecordError(f"line {number} is {line}")
+        yield line

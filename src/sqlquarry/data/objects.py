@@ -1,0 +1,80 @@
+"""Records as objects on S3: one is read by way of a temporary file, and written whole or not at all."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from sqlquarry.aws import aws_client, transfer_config
+from sqlquarry.errors import DataError
+from sqlquarry.extras import require
+
+_SCHEME = re.compile(r"s3:/+", re.IGNORECASE)
+
+
+def s3_uri(source: str | Path) -> str | None:
+    """Return the ``s3://bucket/key`` that a source means, also as a `Path`, which makes one slash of two; else None."""
+    text = source if isinstance(source, str) else source.as_posix()
+    return f"s3://{text[scheme.end() :]}" if (scheme := _SCHEME.match(text)) else None
+
+
+@contextmanager
+def downloaded(uri: str, session: Any) -> Iterator[Path]:
+    """Download an object to a temporary file of the same name.
+
+    Raises:
+        DataError: `uri` names no object, or the object cannot be read.
+        MissingExtraError: boto3 is not installed.
+    """
+    bucket, key = bucket_and_key(uri)
+    require("aws", f"reading {uri}")
+    with tempfile.TemporaryDirectory(prefix="sqlquarry-") as directory:
+        path = Path(directory) / PurePosixPath(key).name
+        with _said(f"{uri} cannot be read", "s3:GetObject"):
+            aws_client("s3", session).download_file(bucket, key, str(path), Config=transfer_config())
+        yield path
+
+
+def upload(uri: str, parts: Iterable[bytes], session: Any) -> None:
+    """Write an object of these parts, which need never be in memory together.
+
+    Raises:
+        DataError: `uri` names no object, or S3 does not take it.
+        MissingExtraError: boto3 is not installed.
+    """
+    bucket, key = bucket_and_key(uri)
+    require("aws", f"writing {uri}")
+    with tempfile.TemporaryFile(prefix="sqlquarry-") as file:
+        file.writelines(parts)
+        file.seek(0)
+        with _said(f"{uri} cannot be written", "s3:PutObject"):
+            aws_client("s3", session).upload_fileobj(file, bucket, key, Config=transfer_config())
+
+
+def bucket_and_key(uri: str) -> tuple[str, str]:
+    """Take an address apart.
+
+    Raises:
+        DataError: it names no object.
+    """
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    if not bucket or not key or key.endswith("/"):
+        raise DataError(f"{uri} is not of the form s3://bucket/key")
+    return bucket, key
+
+
+@contextmanager
+def _said(problem: str, permission: str) -> Iterator[None]:
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except (Boto3Error, BotoCoreError, ClientError) as error:
+        raise DataError(
+            f"{problem}: {error}. Check bucket, key and region, and that the credentials allow {permission}."
+        ) from error

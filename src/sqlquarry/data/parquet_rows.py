@@ -1,0 +1,61 @@
+"""Rows of Parquet: the columns that some shape knows; what else the file holds need not be readable."""
+
+from __future__ import annotations
+
+import gzip
+import io
+from collections.abc import Iterator
+from typing import Any
+
+from sqlquarry.data import rows
+from sqlquarry.data.rows import Row
+from sqlquarry.data.shapes import fits_a_shape, known_columns
+from sqlquarry.errors import RecordError
+from sqlquarry.extras import require
+
+_BATCH_ROWS = 4096
+
+
+def parquet_rows(file: io.BufferedIOBase) -> Iterator[Row]:
+    """Read the rows of a Parquet file."""
+    require("parquet", "reading Parquet")
+    from pyarrow.parquet import ParquetFile
+
+    # Parquet is read from its end, which a gzip stream reaches only by reading everything anyway.
+    packed = isinstance(file, gzip.GzipFile)
+    source = io.BytesIO(rows.whole(file, "as gzipped Parquet. Unpack it")) if packed else file
+    number = 0
+    try:
+        parquet = ParquetFile(source)
+        names = list(dict.fromkeys(field.name for field in parquet.schema_arrow))
+        if len(names) < len(parquet.schema_arrow):
+            yield Row("row", 1, RecordError(f"the file names a column twice: {', '.join(parquet.schema_arrow.names)}"))
+            return
+        unread = {} if fits_a_shape(names) else dict.fromkeys(names)  # for the error to name them
+        for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=known_columns(names)):
+            for columns in _columns(batch):
+                number += 1
+                yield Row(
+                    "row", number, columns if isinstance(columns, RecordError) or not unread else unread | columns
+                )
+    except Exception as error:  # noqa: BLE001 - damaged files raise errors of Arrow, of Python and of time zones
+        yield Row("row", number + 1, RecordError(f"not Parquet from here on: {type(error).__name__}: {error}"))
+
+
+def _columns(batch: Any) -> Iterator[dict[str, object] | RecordError]:
+    """Yield the rows of a batch; a value that Python cannot hold, such as a date in the year 20000, is an error."""
+    try:
+        yield from batch.to_pylist()
+    except Exception:  # noqa: BLE001 - as above; each value is tried by itself, to name the bad one
+        for place in range(batch.num_rows):
+            yield _row(batch, place)
+
+
+def _row(batch: Any, place: int) -> dict[str, object] | RecordError:
+    columns: dict[str, object] = {}
+    for name in batch.schema.names:
+        try:
+            columns[name] = batch.column(name)[place].as_py()
+        except Exception as error:  # noqa: BLE001 - as above
+            return RecordError(f"{name!r} cannot be read ({type(error).__name__}: {error})")
+    return columns

@@ -1,0 +1,269 @@
+"""Divide records into train and test so that a test measures more than memory, and say what was done."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from array import array
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from sqlquarry.artifacts import Record
+from sqlquarry.data.normal_form import query_form, question_form, schema_form
+from sqlquarry.errors import ConfigError
+from sqlquarry.text import visible_logger
+
+_log = visible_logger(__name__)
+FIELDS = tuple(field.name for field in dataclasses.fields(Record))
+# What `group_by` may be, with the fields of Record and None for single records.
+LEVELS = ("auto", "schema", "template", "query")
+_TOLERANCE = 0.25  # how far "auto" may miss the asked size before it divides schemas
+_LONG_QUESTION = 9  # words; one word more or less is a Jaccard similarity of at least 0.9 from here on
+
+
+@dataclass(frozen=True, slots=True)
+class SplitReport:
+    """What a split did.
+
+    Args:
+        level: what was kept together: "schema", "template", "query", the name of a field, or "record" for nothing.
+        groups: number of groups; a group is never divided.
+        asked: number of test records that were asked for.
+        train: number of training records.
+        test: number of test records.
+        repeats: number of records that stay with an earlier one because their query template is the same, or within
+            a schema their question.
+        reason: why the size or the level is another one than asked for; empty if it is not.
+    """
+
+    level: str
+    groups: int
+    asked: int
+    train: int
+    test: int
+    repeats: int
+    reason: str = ""
+
+    def __str__(self) -> str:
+        text = (
+            f"{self.train:,} train and {self.test:,} test records ({self.asked:,} asked), split by {self.level}: "
+            f"{self.groups:,} groups, {self.repeats:,} records repeat another's query or question and stay with it"
+        )
+        return f"{text}. {self.reason}" if self.reason else text
+
+
+def divide(records: Sequence[Record], asked: int, seed: int, group_by: str | None) -> tuple[set[int], SplitReport]:
+    """Choose the places of the test records; arguments and errors are those of `Records.split`."""
+    if group_by == "auto":
+        grouping, reason = _automatic(records, asked, seed)
+    else:
+        grouping, reason = _grouping(records, group_by), ""
+    if len(grouping.sizes) < 2:
+        count = len(records)
+        what = f"all {count} share one {grouping.level}" if count > 1 else f"there is {count} record"
+        raise ConfigError(
+            f"nothing to split: {what}. Give more records, another group_by, or group_by=None for single records."
+        )
+    held_out = grouping.nearest(asked, seed)
+    if not _fits(len(held_out), asked):
+        nearest = f"Whole groups come no nearer to {asked:,}; the largest has {max(grouping.sizes.values()):,} records."
+        reason = f"{reason} {nearest}".strip()
+    report = SplitReport(
+        grouping.level,
+        len(grouping.sizes),
+        asked,
+        len(records) - len(held_out),
+        len(held_out),
+        grouping.repeats,
+        reason,
+    )
+    (_log.warning if reason else _log.info)("%s", report)
+    return held_out, report
+
+
+class _Forest:
+    """Disjoint sets of places, joined where they have a key in common (union-find)."""
+
+    def __init__(self, size: int) -> None:
+        self.parents = list(range(size))
+        self.joined = 0
+
+    def copy(self) -> _Forest:
+        other = _Forest(0)
+        other.parents, other.joined = self.parents.copy(), self.joined
+        return other
+
+    def join(self, keys: Iterable[tuple[int, Hashable]]) -> None:
+        first: dict[Hashable, int] = {}
+        for place, key in keys:
+            if (other := first.setdefault(key, place)) != place:
+                self.unite(place, other)
+
+    def unite(self, one: int, other: int) -> None:
+        one, other = self.root(one), self.root(other)
+        if one != other:
+            self.parents[max(one, other)] = min(one, other)
+            self.joined += 1
+
+    def root(self, place: int) -> int:
+        parents = self.parents
+        while (parent := parents[place]) != place:
+            parents[place] = place = parents[parent]
+        return place
+
+
+class _Grouping:
+    """Records in groups that are not divided."""
+
+    def __init__(self, records: Sequence[Record], forest: _Forest, level: str, repeats: int) -> None:
+        self.level, self.repeats, self._records = level, repeats, records
+        self._roots = [forest.root(place) for place in range(len(records))]
+        self.sizes = Counter(self._roots)
+
+    def nearest(self, asked: int, seed: int) -> set[int]:
+        """Return the places of whole groups whose number of records is nearest to `asked`."""
+        # The least record ranks its group, whatever the order of the records is.
+        least: dict[int, int] = {}
+        for place, root in enumerate(self._roots):
+            other = least.setdefault(root, place)
+            if other != place and _content(self._records[place]) < _content(self._records[other]):
+                least[root] = place
+        ranked = sorted(least, key=lambda root: _rank(seed, self._records[least[root]]))
+        chosen = {ranked[place] for place in nearest_subset([self.sizes[root] for root in ranked], asked)}
+        return {place for place, root in enumerate(self._roots) if root in chosen}
+
+
+def _automatic(records: Sequence[Record], asked: int, seed: int) -> tuple[_Grouping, str]:
+    """Return the groups of the first level that gives about the asked size, and why whole schemas do not."""
+    templates = _Forest(len(records))
+    templates.join(_templates(records))
+    whole = _grouping(records, "schema", templates.copy())
+    reason = ""
+    if len(whole.sizes) > 1:
+        found = len(whole.nearest(asked, seed))
+        if _fits(found, asked):
+            return whole, ""
+        reason = (
+            f"Whole schemas give {found:,} test records, so schemas are divided and only queries and questions are "
+            "kept together; group_by='schema' keeps schemas whole."
+        )
+    parts = _grouping(records, "template", templates)
+    if len(parts.sizes) > 1:
+        return parts, reason
+    reason = "Templates and questions connect all records, so train and test share query templates."
+    return _grouping(records, "query"), reason
+
+
+def _grouping(records: Sequence[Record], level: str | None, templates: _Forest | None = None) -> _Grouping:
+    forest = templates or _Forest(len(records))
+    if level in ("schema", "template") and not templates:
+        forest.join(_templates(records))
+    if level == "query":
+        forest.join(_queries(records))
+    if level in ("template", "query"):
+        _join_questions(records, forest, values=level == "query")
+    repeats = forest.joined
+    if level == "schema":
+        forest.join(_schemas(records))
+        forest.join((place, record.database) for place, record in enumerate(records) if record.database)
+    elif level in FIELDS:
+        forest.join((place, getattr(record, level)) for place, record in enumerate(records))
+    return _Grouping(records, forest, level or "record", repeats)
+
+
+def _schemas(records: Sequence[Record]) -> Iterator[tuple[int, str]]:
+    forms: dict[str, str] = {}
+    for place, record in enumerate(records):
+        form = forms.get(record.schema)
+        if form is None:
+            form = forms[record.schema] = schema_form(record.schema)
+        yield place, form
+
+
+def _templates(records: Sequence[Record]) -> Iterator[tuple[int, str]]:
+    for place, record in enumerate(records):
+        golds = record.golds if record.alternatives else (record.sql,)  # a property costs time a million times
+        for sql in golds:
+            # "SELECT 1" reads no table, and gives nothing away about any.
+            if sql is not None and " from " in (template := query_form(sql, record.schema)):
+                yield place, template
+
+
+def _queries(records: Sequence[Record]) -> Iterator[tuple[int, tuple[str, str]]]:
+    for place, form in _schemas(records):
+        for sql in records[place].golds:
+            yield place, (form, query_form(sql, records[place].schema, literals=True))
+
+
+def _join_questions(records: Sequence[Record], forest: _Forest, *, values: bool) -> None:
+    """Join records of one schema whose questions have the same words, or long ones all but one.
+
+    Another number or value in a question is another question if the query is known, because queries that differ in
+    nothing else are joined already.
+    """
+    # A sum of hashes does not depend on the order, and without one of them it is that of the other words.
+    first: dict[int, int] = {}
+    long: list[tuple[int, int, array[int]]] = []
+    for place, form in _schemas(records):
+        record = records[place]
+        words = array("q", map(hash, question_form(record.question, values=values or record.sql is not None)))
+        total = hash((form,)) + sum(words)
+        if (other := first.setdefault(total, place)) != place:
+            forest.unite(place, other)
+        elif len(words) > _LONG_QUESTION:
+            long.append((place, total, words))
+    for place, total, words in long:
+        for word in words:
+            if (other := first.get(total - word, place)) != place:
+                forest.unite(place, other)
+
+
+def _fits(found: int, asked: int) -> bool:
+    return abs(found - asked) <= asked * _TOLERANCE
+
+
+def _content(record: Record) -> tuple[str, str, str]:
+    return record.question, record.sql or "", record.schema
+
+
+def _rank(seed: int, record: Record) -> bytes:
+    return hashlib.sha256("\n".join((str(seed), *_content(record))).encode("utf-8", "surrogatepass")).digest()
+
+
+def nearest_subset(sizes: Sequence[int], target: int) -> list[int]:
+    """Return the places of some, but not all, sizes whose sum is near to `target`; early places are preferred.
+
+    Taking whatever still fits nearly always gives the target. If it misses, groups are large or few, and subset
+    sums by dynamic programming give the nearest: bit s of `sums` says that the places so far can make the sum s, and
+    `last[s]` which place made it possible first, so that the sum without that place was possible before it.
+    """
+    fitting, rest = [], target
+    for place, size in enumerate(sizes):
+        if size <= rest:
+            fitting.append(place)
+            rest -= size
+    if fitting and len(fitting) < len(sizes) and rest <= target // 10_000:
+        return fitting
+    last: dict[int, int] = {}
+    sums = 1
+    # The smallest size alone, or none of more than twice the target, is nearer than any larger sum.
+    largest = max(2 * target, min(sizes))
+    possible = (1 << min(sum(sizes), largest + 1)) - 1  # the sum of all is no split
+    for place, size in enumerate(sizes):
+        if size > largest:
+            continue
+        new = (sums << size) & possible & ~sums
+        sums |= new
+        while new:
+            lowest = new & -new
+            last[lowest.bit_length() - 1] = place
+            new ^= lowest
+        if target in last:
+            break
+    total = min(last, key=lambda total: (abs(total - target), total))
+    chosen = []
+    while total:
+        chosen.append(last[total])
+        total -= sizes[last[total]]
+    return chosen

@@ -1,0 +1,80 @@
+"""Names of SQL dialects: the list of sqlglot, which need not be installed, and what people call them otherwise."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable
+
+from sqlquarry.errors import ConfigError, SQLQuarryError
+
+# sqlglot's names (`sqlglot.Dialect.classes`); a test compares them.
+DIALECTS = frozenset(
+    """athena bigquery clickhouse databricks dax doris dremio drill druid duckdb dune exasol fabric hive materialize
+    mysql oracle postgres presto prql redshift risingwave singlestore snowflake solr spark spark2 sqlite starrocks
+    tableau teradata trino tsql""".split()  # noqa: SIM905 - a text of words is easier to read and to change
+)
+# Other names, in small letters and without anything but letters and digits.
+_OTHERS = {
+    "amazonathena": "athena",
+    "amazonredshift": "redshift",
+    "apachedoris": "doris",
+    "apachedrill": "drill",
+    "apachedruid": "druid",
+    "apachehive": "hive",
+    "apachespark": "spark",
+    "awsathena": "athena",
+    "awsredshift": "redshift",
+    "azuresql": "tsql",
+    "bq": "bigquery",
+    "databrickssql": "databricks",
+    "ch": "clickhouse",
+    "duck": "duckdb",
+    "googlebigquery": "bigquery",
+    "googlesql": "bigquery",
+    "hiveql": "hive",
+    "mariadb": "mysql",
+    "memsql": "singlestore",
+    "microsoftsqlserver": "tsql",
+    "ms": "tsql",
+    "mssql": "tsql",
+    "mssqlserver": "tsql",
+    "oracledb": "oracle",
+    "oraclesql": "oracle",
+    "pg": "postgres",
+    "pgsql": "postgres",
+    "plpgsql": "postgres",
+    "plsql": "oracle",
+    "postgre": "postgres",
+    "postgresql": "postgres",
+    "prestodb": "presto",
+    "prestosql": "trino",
+    "pyspark": "spark",
+    "spark3": "spark",
+    "sparksql": "spark",
+    "sqlite3": "sqlite",
+    "sqlserver": "tsql",
+    "standardsql": "bigquery",
+    "transactsql": "tsql",
+    "trinodb": "trino",
+}
+
+
+def dialect_name(name: object, refusal: Callable[[str], SQLQuarryError] = ConfigError) -> str:
+    """Return sqlglot's name of a dialect: ``"PostgreSQL"`` and ``"pg"`` are ``"postgres"``.
+
+    Args:
+        name: the name.
+        refusal: makes the error from its text.
+
+    Raises:
+        ConfigError: no such dialect is known; or what `refusal` makes.
+    """
+    if isinstance(name, str) and name in DIALECTS:
+        return name
+    plain = re.sub(r"[^a-z0-9]", "", name.lower()) if isinstance(name, str) else ""
+    if found := plain if plain in DIALECTS else _OTHERS.get(plain):
+        return found
+    near = difflib.get_close_matches(plain, [*sorted(DIALECTS), *_OTHERS], n=1)
+    meant = f" Did you mean {_OTHERS.get(near[0], near[0])!r}?" if near else ""
+    raise refusal(f"dialect is {name!r:.80}, which is not known.{meant} Use one of {', '.join(sorted(DIALECTS))}.")

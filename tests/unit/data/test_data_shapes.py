@@ -1,0 +1,110 @@
+"""Columns: the right ones are learnt, or the row is refused; and names as people and their programs write them."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sqlquarry import Record
+from sqlquarry.data.shapes import record_from_row
+from sqlquarry.errors import RecordError
+
+
+@pytest.mark.parametrize(
+    ("row", "pairs"),
+    [
+        ({"question": "q", "schema": "s", "context": "c", "sql": "x", "answer": "x"}, ["schema", "context"]),
+        ({"question": "q", "schema": "s", "context": "s", "sql": "x", "answer": "y"}, ["sql", "answer"]),
+        ({"question": "q", "schema": "s", "context": "s", "sql": None, "answer": "y"}, ["sql", "answer"]),
+        ({"question": "q", "schema": "s", "sql": "x", "query": "y", "db_id": "d"}, ["sql", "query"]),
+        (
+            {"question": "q", "schema": "s", "query": "x", "db_id": "d", "context": "c", "answer": "x"},
+            ["schema", "context"],
+        ),
+        ({"question": "q", "tables": "s", "schema": "t", "query": "x", "db_id": "d"}, ["schema", "tables"]),
+        ({"question": "q", "context": "c", "answer": "42", "sql": "SELECT 42"}, ["answer", "sql"]),
+        ({"question": "q", "context": "c", "answer": "42", "query": "SELECT 42"}, ["answer", "query"]),
+        ({"question": "q", "context": "c", "answer": "x", "schema": "s"}, ["context", "schema"]),
+        ({"question": "q", "schema": "s", "SQL": "x", "sql": "y", "db_id": "d"}, ["SQL", "sql"]),
+        ({"question": "q", "schema": "s", "SQL": "x", "db_id": "d", "database": "e"}, ["db_id", "database"]),
+        ({"Question": "q", "question": "r", "schema": "s"}, ["Question", "question"]),
+    ],
+)
+def test_columns_that_disagree_are_refused(row, pairs):
+    for order in itertools.islice(itertools.permutations(row), 0, 120, 17):
+        with pytest.raises(RecordError, match="Drop or rename") as caught:
+            record_from_row({name: row[name] for name in order}, "i")
+        assert all(repr(name) in str(caught.value) for name in pairs)
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        (
+            {"question": "q", "schema": "s", "context": " s", "sql": "x", "answer": "[SQL] x [/SQL]"},
+            Record("q", "s", "x", id="i"),
+        ),
+        ({"question": "q", "schema": "s", "sql": "x", "answer": "42"}, Record("q", "s", "x", id="i")),
+        ({"question": "q", "schema": "s", "sql": "x", "context": "a shop"}, Record("q", "s", "x", id="i")),
+        ({"question": "q", "schema": "s", "sql": "x", "db_id": "d"}, Record("q", "s", "x", "d", id="i")),
+        ({"question": "q", "schema": "s", "sql": None, "db_id": "d"}, Record("q", "s", None, "d", id="i")),
+        (
+            {"question": "q", "query": "x", "db_id": "d", "sql": {"from": []}, "schema": "s", "tables": ["a"]},
+            Record("q", "s", "x", "d", id="i"),
+        ),
+        ({"question": "q", "context": "c", "answer": "x", "query": "x"}, Record("q", "c", "x", id="i")),
+        ({"QUESTION": "q", " context": "c", "Answer ": "x"}, Record("q", "c", "x", id="i")),
+        (
+            {"Question": "q", "Schema": "s", "Sql": "x", "Dialect": "PostgreSQL"},
+            Record("q", "s", "x", None, "postgres", "i"),
+        ),
+        ({"question": "q", "schema": "s", "id": 1.0}, Record("q", "s", id="1")),
+        (
+            {"question": "q", "schema": "s", "sql": float("nan"), "database": float("nan"), "id": float("nan")},
+            Record("q", "s"),
+        ),
+    ],
+)
+def test_columns_that_agree_are_read(row, expected):
+    for order in itertools.islice(itertools.permutations(row), 0, 120, 17):
+        assert record_from_row({name: row[name] for name in order}, "i") == expected
+
+
+def test_the_default_dialect_is_for_rows_that_name_none():
+    row = {"question": "q", "schema": "s", "dialect": None}
+    assert record_from_row(row, "i", "postgres").dialect == "postgres"
+    assert record_from_row(row | {"dialect": "MySQL"}, "i", "postgres").dialect == "mysql"
+
+
+names = st.sampled_from(
+    [
+        "question",
+        "schema",
+        "sql",
+        "SQL",
+        "query",
+        "context",
+        "answer",
+        "db_id",
+        "database",
+        "tables",
+        "evidence",
+        " id",
+        "x",
+    ]
+)
+
+
+@given(st.dictionaries(names, st.sampled_from(["a", "b", "", None, 3, 1.5, float("nan"), {"from": 1}])))
+def test_two_texts_for_one_thing_are_never_chosen_between(row):
+    try:
+        record = record_from_row(row, "i")
+    except RecordError:
+        return
+    # Whatever is learnt, no column of a complete other shape said something else.
+    for schema, sql, needs in (("schema", "sql", ()), ("context", "answer", ()), ("schema", "query", ("db_id",))):
+        if all(isinstance(row.get(name), str) and row[name] for name in (schema, sql)) and all(n in row for n in needs):
+            assert (record.schema, record.sql or row[sql]) == (row[schema], row[sql])
