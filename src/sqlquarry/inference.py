@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlquarry.artifacts import AdapterCheckpoint, Generation, MergedModel, Record
+from sqlquarry.attention import windows_of
 from sqlquarry.errors import ConfigError, DeviceError, UnsupportedModelError
 from sqlquarry.extras import require
 from sqlquarry.foreign_model import refuse_foreign_code
@@ -71,6 +73,8 @@ class LocalModel:
         # transformers renames the argument in 5.40; the old name warns since 5.24.
         names = inspect.signature(self.model.get_base_model().forward if adapter else self.model.forward).parameters
         self._cache_argument = "cache" if "cache" in names else "past_key_values"
+        # transformers measures sliding windows in columns, so padding may be nowhere but in front.
+        self._has_window = windows_of(self.model.config.get_text_config(), sys.maxsize) is not None
         self._eos_ids = {token for token in ids if isinstance(token, int)}
 
     @classmethod
@@ -266,7 +270,7 @@ class LocalModel:
         import torch
         from transformers import DynamicCache
 
-        shared = common_prefix(prompts) if len(prompts) > 1 else 0
+        shared = common_prefix(prompts) if len(prompts) > 1 and not self._has_window else 0
         cache = DynamicCache()
         if shared:
             self._forward(torch.tensor([prompts[0][:shared]], device=self.device), None, None, cache)
