@@ -15,6 +15,7 @@ from sqlquarry.attention import windows_of
 from sqlquarry.errors import ConfigError, DeviceError, UnsupportedModelError
 from sqlquarry.extras import require
 from sqlquarry.foreign_model import refuse_foreign_code
+from sqlquarry.model_files import check_model_files
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.quantization import QuantizationRecipe, load_causal_lm, load_tokenizer, reading_model
 
@@ -65,6 +66,7 @@ class LocalModel:
             )
         for given in (self.directory, *([adapter.path] if adapter else ())):
             refuse_foreign_code(given)
+        check_model_files(self.directory)
         self.tokenizer: Any = load_tokenizer(self.directory)
         self.model = self._load(adapter)
         self._adapter_digest = adapter.manifest.digest if adapter else ""

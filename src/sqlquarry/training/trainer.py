@@ -18,7 +18,7 @@ from sqlquarry.extras import require
 from sqlquarry.inference import pick_device
 from sqlquarry.metadata import read_object
 from sqlquarry.prompt import Encoded, PromptFormatter
-from sqlquarry.quantization import load_tokenizer, quiet_transformers
+from sqlquarry.quantization import check_config, load_tokenizer, quiet_transformers
 from sqlquarry.text import visible_logger
 from sqlquarry.training.base_model import resolve_base_model
 from sqlquarry.training.card import write_card
@@ -106,6 +106,7 @@ class QLoRAFSDPTrainer:
         output = Path(output_dir)
         device = pick_device(self.config.device)
         base = resolve_base_model(self.base_model)
+        check_config(base)
         tokenizer = load_tokenizer(base)
         formatter = self.formatter.bind(tokenizer)
         limit = self.config.max_sequence_tokens
@@ -186,6 +187,7 @@ class QLoRAFSDPTrainer:
         """
         require("train", "QLoRAFSDPTrainer.plan")
         base = resolve_base_model(self.base_model)
+        check_config(base)
         tokenizer = load_tokenizer(base)
         return plan_training(
             base,
