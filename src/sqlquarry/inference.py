@@ -6,11 +6,11 @@ import hashlib
 import inspect
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlquarry.artifacts import AdapterCheckpoint, Generation, MergedModel, Record
+from sqlquarry.artifacts import AdapterCheckpoint, Generation, MergedModel, Record, base_digest
 from sqlquarry.attention import windows_of
 from sqlquarry.errors import ConfigError, DeviceError, UnsupportedModelError
 from sqlquarry.extras import require
@@ -90,14 +90,23 @@ class LocalModel:
         return cls(merged.path, formatter=PromptFormatter.load(merged.path), **options)
 
     @classmethod
-    def from_adapter(cls, adapter: AdapterCheckpoint, **options: Any) -> LocalModel:
-        """The adapter on the base weights of its training, 4-bit ones included; `options` as in the constructor.
+    def from_adapter(
+        cls, adapter: AdapterCheckpoint, *, base_model: str | Path | None = None, **options: Any
+    ) -> LocalModel:
+        """The adapter on the base weights of its training, 4-bit ones included.
+
+        Args:
+            adapter: what the trainer wrote.
+            base_model: where the base is now, whose content is compared by SHA-256; None: where training found it.
+            options: as in the constructor.
 
         Raises:
             IncompleteArtifactError: the directory holds no prompt.
+            UnsupportedModelError: the base is not there, or is another one.
             SQLQuarryError: as the constructor.
         """
-        return cls(adapter.base_model_path, formatter=PromptFormatter.load(adapter.path), adapter=adapter, **options)
+        base = _base_of(adapter, base_model)
+        return cls(base, formatter=PromptFormatter.load(adapter.path), adapter=adapter, **options)
 
     @property
     def fingerprint(self) -> str:
@@ -298,6 +307,26 @@ class LocalModel:
         )
         logits: torch.Tensor = output.logits[:, -1].float()
         return logits
+
+
+def _base_of(adapter: AdapterCheckpoint, base_model: str | Path | None) -> Path:
+    """Return the directory of an adapter's base.
+
+    Raises:
+        UnsupportedModelError: it is not there, or is another base than the adapter was trained on.
+    """
+    base = adapter.base_model_path if base_model is None else Path(base_model)
+    advice = "Give the directory of the base that it was trained on: LocalModel.from_adapter(adapter, base_model=...)."
+    if not base.is_dir():
+        raise UnsupportedModelError(f"the base model of the adapter in {adapter.path} is not at {base}. {advice}")
+    origin = adapter.manifest.provenance.get("base_model")
+    trained_on = str(origin.get("sha256")) if isinstance(origin, Mapping) else "unknown"
+    if base_model is not None and (found := base_digest(base)) != trained_on:
+        raise UnsupportedModelError(
+            f"the base model at {base} (SHA-256 {found[:12]}…) is not the one that the adapter in {adapter.path} was "
+            f"trained on ({trained_on[:12]}…, {adapter.base_model}). {advice}"
+        )
+    return base
 
 
 def pick_device(device: str) -> str:

@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from sqlquarry.training.checkpoint import Checkpoints
 from sqlquarry.training.config import TrainingConfig
 from sqlquarry.training.guards import check_run
 from sqlquarry.training.hardware import gpu_named
+from sqlquarry.training.identity import base_name, differences
 from sqlquarry.training.launch import launch
 from sqlquarry.training.loop import Log, Loop
 from sqlquarry.training.model import load_trainable
@@ -120,7 +121,7 @@ class QLoRAFSDPTrainer:
         world = World.join(device)
         identity = {
             "base_model": {
-                "name": str(self.base_model),
+                "name": base_name(self.base_model),
                 "path": str(base),
                 "sha256": world.lead(lambda: base_digest(base)),
             },
@@ -363,7 +364,7 @@ def _finished(output: Path, identity: dict[str, Any]) -> bool:
     """
     if (output / MANIFEST).is_file():
         adapter = AdapterCheckpoint.load(output)
-        if differing := _differing(adapter.manifest.provenance, identity):
+        if differing := differences(adapter.manifest.provenance, identity):
             raise TrainingError(
                 f"{output} already holds a finished adapter that differs in {differing}. "
                 "Choose another output_dir, or delete it."
@@ -375,9 +376,9 @@ def _finished(output: Path, identity: dict[str, Any]) -> bool:
             there = read_object(marker, lenient=True) if marker.stat().st_size else {}
         except (OSError, MetadataError) as error:
             raise TrainingError(f"{marker} cannot be read ({error}). Choose another output_dir.") from error
-        if differing := _differing(there, identity):
+        if differing := differences(there, identity):
             raise TrainingError(
-                f"{output} holds an unfinished run that differs in {differing}, so it cannot be gone on with. "
+                f"{output} holds an unfinished run that differs in {differing}, so it cannot be resumed. "
                 "Choose another output_dir, or delete it."
             )
         return False
@@ -385,7 +386,3 @@ def _finished(output: Path, identity: dict[str, Any]) -> bool:
         raise TrainingError(f"{output} holds files that no training run wrote. Choose an empty output_dir.")
     write_json(marker, identity)
     return False
-
-
-def _differing(there: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
-    return ", ".join(key for key, value in identity.items() if there.get(key) != value)
