@@ -178,6 +178,7 @@ class LocalModel:
         import torch
 
         encoded = [self.tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"] for text in prompts]
+        self._require_rows(encoded)
         random = torch.Generator(device=self.device)
         random.manual_seed(seed if seed is not None else torch.seed() % 2**63)
         answers: list[Generation] = []
@@ -186,6 +187,21 @@ class LocalModel:
                 batch = encoded[start : start + self.batch_size]
                 answers += self._decode(batch, max_tokens, stop, temperature, random, logprobs=logprobs)
         return answers
+
+    def _require_rows(self, encoded: list[list[int]]) -> None:
+        """Refuse tokens that the model has no embedding of: a CPU fails at them, CUDA ends the process's use of it.
+
+        Raises:
+            ConfigError: a prompt holds one.
+        """
+        rows = self.model.get_input_embeddings().weight.shape[0]
+        if unknown := sorted({token for tokens in encoded for token in tokens if token >= rows}):
+            text = self.tokenizer.convert_ids_to_tokens(unknown[0])
+            raise ConfigError(
+                f"a prompt holds the token {text!r} ({unknown[0]}), but the model's embeddings have {rows:,} rows. "
+                "Resize them (model.resize_token_embeddings(len(tokenizer)), and save the model), or take such tokens "
+                "out of the tokenizer."
+            )
 
     def _decode(
         self,

@@ -19,6 +19,7 @@ from sqlquarry.training.fit import fitted
 from sqlquarry.training.hardware import A10G, GPU, GPUS, PRICE_NOTE, gpu_named, instance_named
 from sqlquarry.training.memory import MemoryForecast, forecast_memory
 from sqlquarry.training.packing import Row, pack
+from sqlquarry.training.reach import beyond_base
 from sqlquarry.training.schedule import Schedule
 from sqlquarry.training.shape import ModelShape
 from sqlquarry.training.speed import flops_per_token, row_seconds, summing_seconds
@@ -34,6 +35,7 @@ class TrainingPlan:
         records: records given.
         over_length: (name, tokens) of records longer than a row, longest first; `train` refuses them.
         unlearnable: names of records without any answer token.
+        beyond_base: what of the records the base cannot take (see `beyond_base`); `train` refuses it.
         rows: packed rows of an epoch.
         row_sizes: tokens and answer tokens of each.
         steps: optimiser steps of the run.
@@ -77,6 +79,7 @@ class TrainingPlan:
     shape: ModelShape = field(repr=False)
     config: TrainingConfig = field(repr=False)
     needed_flops_per_token: float
+    beyond_base: tuple[str, ...] = ()
 
     @property
     def fits(self) -> bool:
@@ -255,6 +258,7 @@ def plan_training(
             answers / tokens,
             cuda=device is not None,
         ),
+        beyond_base=tuple(beyond_base(records, examples, shape, tokenizer)),
     )
 
 

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from sqlquarry.attention import position_limit
 from sqlquarry.errors import UnsupportedModelError
 from sqlquarry.metadata import read_object
 from sqlquarry.model_files import weight_files
@@ -52,6 +53,7 @@ class ModelShape:
         experts: experts of a layer that has some.
         expert_layers: layers that have some.
         expert_mlp: inner width of one expert.
+        positions: the longest sequence that the model was made for, in tokens; None if config.json does not say.
     """
 
     linears: Mapping[str, tuple[int, int]]
@@ -70,6 +72,7 @@ class ModelShape:
     experts: int = 0
     expert_layers: int = 0
     expert_mlp: int = 0
+    positions: int | None = None
 
     @classmethod
     def read(cls, directory: Path) -> ModelShape:
@@ -139,6 +142,7 @@ class ModelShape:
             experts=count,
             expert_layers=len(with_experts),
             expert_mlp=mlp if count else 0,
+            positions=position_limit(config),
         )
 
     @cached_property

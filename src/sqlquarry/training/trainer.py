@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from sqlquarry.training.base_model import resolve_base_model
 from sqlquarry.training.card import write_card
 from sqlquarry.training.checkpoint import Checkpoints
 from sqlquarry.training.config import TrainingConfig
+from sqlquarry.training.given import as_records
 from sqlquarry.training.guards import check_run
 from sqlquarry.training.hardware import gpu_named
 from sqlquarry.training.identity import base_name, differences
@@ -34,7 +35,9 @@ from sqlquarry.training.packing import Row, pack
 from sqlquarry.training.plan import TrainingPlan, plan_training, schedule_of
 from sqlquarry.training.plot import write_loss_plot
 from sqlquarry.training.progress import StepLog
+from sqlquarry.training.reach import beyond_base
 from sqlquarry.training.reporting import Reporter, check_report_to
+from sqlquarry.training.shape import ModelShape
 from sqlquarry.training.speed import PaceMeter, peak_gpu_bytes
 from sqlquarry.training.world import World
 
@@ -71,8 +74,8 @@ class QLoRAFSDPTrainer:
 
     def train(
         self,
-        train: Sequence[Record],
-        evaluation: Sequence[Record] | None = None,
+        train: Iterable[Record],
+        evaluation: Iterable[Record] | None = None,
         *,
         output_dir: str | Path,
         checkpoint_dir: str | Path | None = None,
@@ -84,7 +87,7 @@ class QLoRAFSDPTrainer:
         returned as it is.
 
         Args:
-            train: records with SQL.
+            train: records with SQL; a generator is read into memory.
             evaluation: records whose loss is reported after each epoch; they are not learnt.
             output_dir: receives ``adapter_model.safetensors``, ``adapter_config.json``, ``prompt.json``,
                 ``training_log.jsonl``, ``loss.svg``, a model card and, last, ``manifest.json``.
@@ -95,7 +98,7 @@ class QLoRAFSDPTrainer:
 
         Raises:
             MissingExtraError: the extra "train" is not installed.
-            RecordError: records without SQL, or longer than a row.
+            RecordError: something else than records, records without SQL, or records longer than a row.
             ConfigError: base model and prompt do not fit (see `PromptFormatter.bind`), or the run cannot work: all
                 reasons are named before anything is loaded (see `check_run`).
             ModelError: the base model or the device cannot be used.
@@ -104,6 +107,8 @@ class QLoRAFSDPTrainer:
             TrainingInterruptedError: a signal stopped it; the same call goes on.
         """
         require("train", "QLoRAFSDPTrainer")
+        train = as_records(train, "train")
+        evaluation = as_records(() if evaluation is None else evaluation, "evaluation")
         output = Path(output_dir)
         device = pick_device(self.config.device)
         base = resolve_base_model(self.base_model)
@@ -112,7 +117,10 @@ class QLoRAFSDPTrainer:
         formatter = self.formatter.bind(tokenizer)
         limit = self.config.max_sequence_tokens
         examples = _encode(train, formatter, tokenizer, limit)
-        evaluation_rows = self._rows(evaluation, _encode(evaluation, formatter, tokenizer, limit)) if evaluation else []
+        held_out = _encode(evaluation, formatter, tokenizer, limit) if evaluation else []
+        if problems := "; ".join(beyond_base(evaluation, held_out, ModelShape.read(base), tokenizer)):
+            raise RecordError(f"the evaluation cannot be used: {problems}.")
+        evaluation_rows = self._rows(evaluation, held_out)
         if processes is not None:
             self._checked_plan(train, examples, base, formatter, tokenizer, processes=processes)
             launch(self, train, evaluation, output_dir=output, checkpoint_dir=checkpoint_dir, processes=processes)
@@ -171,7 +179,7 @@ class QLoRAFSDPTrainer:
 
     def plan(
         self,
-        records: Sequence[Record],
+        records: Iterable[Record],
         *,
         instance_type: str | None = None,
         gpu: str | None = None,
@@ -187,6 +195,7 @@ class QLoRAFSDPTrainer:
             ModelError: the base model cannot be used.
         """
         require("train", "QLoRAFSDPTrainer.plan")
+        records = as_records(records, "records")
         base = resolve_base_model(self.base_model)
         check_config(base)
         tokenizer = load_tokenizer(base)
