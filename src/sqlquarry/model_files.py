@@ -27,8 +27,21 @@ _OBJECTS = (  # JSON objects that transformers reads; tokenizer.json is too larg
 )
 # Any of them holds the tokens of some kind of tokenizer.
 _VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
+READ_FILES = (*_OBJECTS, *_VOCABULARIES, "merges.txt", "chat_template.jinja", INDEX)
 # https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md, "The Pointer".
 _POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+def pointer_problem(name: str, begin: bytes) -> str:
+    """Return what is wrong with a file that is empty or a pointer of Git LFS; "" if it is neither.
+
+    Args:
+        name: the file.
+        begin: its first bytes, 64 or more.
+    """
+    if begin.startswith(_POINTER):
+        return f"{name} is a pointer of Git LFS, not the file: run `git lfs pull` there"
+    return "" if begin else f"{name} is empty"
 
 
 def check_model_files(directory: Path) -> None:
@@ -70,8 +83,7 @@ def weight_files(directory: Path) -> list[Path]:
 
 def _problems(directory: Path) -> Iterator[str]:
     """What is wrong; what follows from it is left out."""
-    names = [*_OBJECTS, *_VOCABULARIES, "merges.txt", "chat_template.jinja", INDEX, _SINGLE]
-    found = [*_pointers(directory / name for name in names)]
+    found = [*_pointers(directory / name for name in (*READ_FILES, _SINGLE))]
     if not found:
         found = [*_objects(directory), *_tokenizer(directory)]
     if not found:
@@ -87,14 +99,12 @@ def _pointers(paths: Iterable[Path]) -> Iterator[str]:
             continue
         try:
             with path.open("rb") as file:
-                begin = file.read(len(_POINTER))
+                begin = file.read(64)
         except OSError as error:
             yield f"{path.name} cannot be read ({error.strerror})"
             continue
-        if begin == _POINTER:
-            yield f"{path.name} is a pointer of Git LFS, not the file: run `git lfs pull` there"
-        elif not begin:
-            yield f"{path.name} is empty"
+        if problem := pointer_problem(path.name, begin):
+            yield problem
 
 
 def _objects(directory: Path) -> Iterator[str]:

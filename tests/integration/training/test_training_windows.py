@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,15 @@ from hypothesis import strategies as st
 from torch.nn.attention.flex_attention import create_mask
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from sqlquarry.artifacts import Record
 from sqlquarry.attention import position_limit, windows_of
 from sqlquarry.inference import LocalModel
-from sqlquarry.prompt import IGNORED_LABEL, Encoded
+from sqlquarry.prompt import IGNORED_LABEL, Encoded, PromptFormatter
+from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
 from sqlquarry.training.loss import RowShape, answer_loss, model_inputs, row_tensors
 from sqlquarry.training.packing import block_mask, pack
 
-from conftest import tiny_tokenizer
+from conftest import tiny_tokenizer, toy_examples
 
 SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "num_key_value_heads": 2}
 SIZES |= {"num_hidden_layers": 4, "vocab_size": 64, "max_position_embeddings": 256, "initializer_range": 0.2}
@@ -108,13 +111,34 @@ def test_a_window_that_no_record_reaches_is_not_in_the_mask() -> None:
     assert windows_of(made("qwen2-off").config, 10_000) is None
 
 
-@pytest.mark.parametrize("name", ["mistral", "qwen2", "qwen3"])
-def test_answers_of_a_batch_are_those_of_transformers_alone(name: str, tmp_path: Path) -> None:
+def saved(name: str, directory: Path) -> Path:
     tokenizer = tiny_tokenizer()
     ids = {f"{one}_token_id": getattr(tokenizer, f"{one}_token_id") for one in ("bos", "eos", "pad")}
-    made(name, vocab_size=len(tokenizer), **ids).save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    local = LocalModel(tmp_path, device="cpu", batch_size=8)
+    made(name, vocab_size=len(tokenizer), **ids).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory
+
+
+@pytest.mark.parametrize("name", ["mistral", "qwen2"])
+def test_the_first_step_of_a_run_has_the_loss_of_the_records_alone(name: str, tmp_path: Path) -> None:
+    base, records = saved(name, tmp_path / "base"), [Record(**example) for example in toy_examples(8)]
+    options: dict[str, Any] = {"epochs": 1, "records_per_step": 8, "max_sequence_tokens": 255, "device": "cpu"}
+    trainer = QLoRAFSDPTrainer(base, config=TrainingConfig(quantization=None, **options))
+    trainer.train(records, output_dir=tmp_path / "run")
+    first = json.loads((tmp_path / "run" / "training_log.jsonl").read_text().splitlines()[0])
+    local = LocalModel(base, device="cpu")
+    losses, answers = 0.0, 0
+    for example in PromptFormatter().encode_all(records, local.tokenizer):
+        with torch.no_grad():
+            logits = local.model(input_ids=torch.tensor([example.input_ids])).logits[0, :-1]
+        losses += torch.nn.functional.cross_entropy(logits, torch.tensor(example.labels[1:]), reduction="sum").item()
+        answers += sum(label != IGNORED_LABEL for label in example.labels)
+    assert first["loss"] == pytest.approx(losses / answers, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["mistral", "qwen2", "qwen3"])
+def test_answers_of_a_batch_are_those_of_transformers_alone(name: str, tmp_path: Path) -> None:
+    local = LocalModel(saved(name, tmp_path), device="cpu", batch_size=8)
     schema = "CREATE TABLE users (id, name, price, age, city, year, qty)"
     prompts = [f"{schema} {question}" for question in ("a", "List the city of all users.", "name name " * 9)]
     alone = [made_alone(local, prompt) for prompt in prompts]
