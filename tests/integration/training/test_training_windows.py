@@ -63,7 +63,7 @@ def examples(draw: st.DrawFn) -> tuple[list[Encoded], list[int]]:
 
 @pytest.mark.parametrize("name", MODELS)
 @given(data=examples(), share=st.booleans(), padded=st.booleans())
-@settings(max_examples=6)
+@settings(max_examples=4)
 def test_packed_equals_transformers_own_forward_of_each_record(
     name: str, data: tuple[list[Encoded], list[int]], *, share: bool, padded: bool
 ) -> None:
