@@ -16,6 +16,7 @@ Source of the layout: docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-tr
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
 import json
@@ -58,14 +59,12 @@ from sqlquarry.training.sagemaker.metrics import echoed
 _VERIFIED_RECORDS = 16  # a second each for 8B on a large machine's CPU, and they say a lot (see AdapterMerger.verify)
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the job; the exit status says how it ended: 0 finished, 1 failed, 143 stopped by a signal."""
-    if len(arguments) != 1:
-        sys.stderr.write(f"usage: python -m sqlquarry.container JOB.json\n\n{__doc__}")
-        return 2
+    job: Path = _parser().parse_args(arguments).job
     root = Path(os.environ.get("SQLQUARRY_ML_ROOT", "/opt/ml"))
     try:
-        run(Path(arguments[0]), root)
+        run(job, root)
     except TrainingInterruptedError as error:
         sys.stderr.write(f"{error}\n")
         return 143
@@ -77,6 +76,18 @@ def main(arguments: Sequence[str]) -> int:
         _leave_failure(root, error)
         raise
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    description, _, details = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        prog="python -m sqlquarry.container",
+        description=description,
+        epilog=f"{details}\nExit status: 0 finished, 1 failed, 2 wrong options, 143 stopped by a signal.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("job", type=Path, metavar="JOB.json", help="the job")
+    return parser
 
 
 def run(job_file: Path, root: Path) -> None:
@@ -221,4 +232,4 @@ def _leave_failure(root: Path, error: BaseException) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

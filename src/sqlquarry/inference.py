@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import inspect
 import sys
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlquarry.artifacts import AdapterCheckpoint, Generation, MergedModel, Record
+from sqlquarry.artifacts import AdapterCheckpoint, Generation, MergedModel, Record, base_digest
+from sqlquarry.attention import position_limit
 from sqlquarry.constraints import Constraint, Matcher, Vocabulary
 from sqlquarry.control_tokens import note_in_prompts, stop_token_id
 from sqlquarry.errors import ConfigError, DeviceError, UnsupportedModelError
 from sqlquarry.extras import require
 from sqlquarry.foreign_model import refuse_foreign_code
 from sqlquarry.inputs import check_inputs, option_problems, stop_problems
+from sqlquarry.model_files import check_model_files
 from sqlquarry.options import check_options
-from sqlquarry.prefixes import common_prefix, group_by_prefix
+from sqlquarry.prefill import PromptReader
 from sqlquarry.progress import ProgressBar
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.quantization import QuantizationRecipe, load_causal_lm, load_tokenizer, reading_model
@@ -81,6 +82,7 @@ class LocalModel:
             )
         for given in (self.directory, *([adapter.path] if adapter else ())):
             refuse_foreign_code(given)
+        check_model_files(self.directory)
         self.tokenizer: Any = load_tokenizer(self.directory)
         self.formatter = formatter.bind(self.tokenizer) if formatter else None
         bound = self.formatter.tokens if self.formatter else None
@@ -90,12 +92,9 @@ class LocalModel:
         self._adapter_digest = adapter.manifest.digest if adapter else ""
         eos = self.model.generation_config.eos_token_id
         ids = [stop, self.tokenizer.eos_token_id, *(eos if isinstance(eos, list) else [eos])]
-        # transformers renames the argument in 5.40; the old name warns since 5.24.
-        names = inspect.signature(self.model.get_base_model().forward if adapter else self.model.forward).parameters
-        self._cache_argument = "cache" if "cache" in names else "past_key_values"
+        self._reader = PromptReader(self.model, self.device)
         self._eos_ids = {token for token in ids if isinstance(token, int)}
-        context = getattr(self.model.config, "max_position_embeddings", None)
-        self._context_tokens = context if isinstance(context, int) else None
+        self._context_tokens = position_limit(self.model.config.get_text_config().to_dict())
 
     @classmethod
     def from_merged(cls, merged: MergedModel, **options: Any) -> LocalModel:
@@ -108,14 +107,23 @@ class LocalModel:
         return cls(merged.path, formatter=PromptFormatter.load(merged.path), **options)
 
     @classmethod
-    def from_adapter(cls, adapter: AdapterCheckpoint, **options: Any) -> LocalModel:
-        """The adapter on the base weights of its training, 4-bit ones included; `options` as in the constructor.
+    def from_adapter(
+        cls, adapter: AdapterCheckpoint, *, base_model: str | Path | None = None, **options: Any
+    ) -> LocalModel:
+        """The adapter on the base weights of its training, 4-bit ones included.
+
+        Args:
+            adapter: what the trainer wrote.
+            base_model: where the base is now, whose content is compared by SHA-256; None: where training found it.
+            options: as in the constructor.
 
         Raises:
             IncompleteArtifactError: the directory holds no prompt.
+            UnsupportedModelError: the base is not there, or is another one.
             SQLQuarryError: as the constructor.
         """
-        return cls(adapter.base_model_path, formatter=PromptFormatter.load(adapter.path), adapter=adapter, **options)
+        base = _base_of(adapter, base_model)
+        return cls(base, formatter=PromptFormatter.load(adapter.path), adapter=adapter, **options)
 
     @property
     def fingerprint(self) -> str:
@@ -217,6 +225,7 @@ class LocalModel:
         if bad:
             raise ConfigError("complete: " + "; ".join(bad))
         encoded = self._encoded(prompts, add_special_tokens=add_special_tokens)
+        self._require_rows(encoded)
         random = torch.Generator(device=self.device)
         random.manual_seed(seed if seed is not None else torch.seed() % 2**63)
         ids = frozenset(stop_ids) | (frozenset() if ignore_eos else self._eos_ids)
@@ -251,6 +260,21 @@ class LocalModel:
     def _vocabulary(self) -> Vocabulary:
         return Vocabulary(self.tokenizer, self._eos_ids)
 
+    def _require_rows(self, encoded: list[list[int]]) -> None:
+        """Refuse tokens that the model has no embedding of: a CPU fails at them, CUDA ends the process's use of it.
+
+        Raises:
+            ConfigError: a prompt holds one.
+        """
+        rows = self.model.get_input_embeddings().weight.shape[0]
+        if unknown := sorted({token for tokens in encoded for token in tokens if token >= rows}):
+            text = self.tokenizer.convert_ids_to_tokens(unknown[0])
+            raise ConfigError(
+                f"a prompt holds the token {text!r} ({unknown[0]}), but the model's embeddings have {rows:,} rows. "
+                "Resize them (model.resize_token_embeddings(len(tokenizer)), and save the model), or take such tokens "
+                "out of the tokenizer."
+            )
+
     def _decode(
         self,
         prompts: list[list[int]],
@@ -269,7 +293,7 @@ class LocalModel:
         answers: list[Generation | None] = [None] * len(prompts)
         room = [(self._context_tokens or sys.maxsize) - len(prompt) for prompt in prompts]
         endings = [ending._replace(max_tokens=min(ending.max_tokens, left)) for left in room]
-        logits, cache, mask, active = self._prefill(prompts)  # `active`: rows of the cache -> prompts
+        logits, cache, mask, active = self._reader.read(prompts)  # `active`: rows of the cache -> prompts
         while True:
             fitting = adjusted(logits, sampling, [prompts[i] for i in active], [written[i] for i in active])
             for row, index in enumerate(active):
@@ -297,7 +321,7 @@ class LocalModel:
                 active = [active[row] for row in unfinished]
             mask = torch.cat([mask, mask.new_ones(len(active), 1)], dim=1)
             positions = mask.sum(dim=1, keepdim=True) - 1
-            logits = self._forward(tokens[:, None], mask, positions, cache)
+            logits = self._reader.step(tokens[:, None], mask, positions, cache)
         latency = time.monotonic() - started
         return [
             replace(
@@ -331,64 +355,6 @@ class LocalModel:
         )
         return text
 
-    def _prefill(self, prompts: list[list[int]]) -> tuple[torch.Tensor, Any, torch.Tensor, list[int]]:
-        """Read the prompts, family by family.
-
-        Returns:
-            The logits of each next token (batch, vocabulary), the cache, the mask over it, and for each row of these
-            the place of its prompt.
-        """
-        import torch
-        from transformers import DynamicCache
-
-        # A GPU reads a thousand tokens in the time of one, so there a forward pass saved is worth more than tokens.
-        families = group_by_prefix(prompts) if self.device == "cpu" else [list(range(len(prompts)))]
-        parts = [self._prefill_family([prompts[index] for index in family]) for family in families]
-        width = max(mask.shape[1] for _, _, mask in parts)
-        cache = DynamicCache()
-        for number in range(len(parts[0][1].layers)):
-            layers = [part.layers[number] for _, part, _ in parts]
-            cache.update(
-                torch.cat([_pad_left(layer.keys, width, dim=2) for layer in layers]),
-                torch.cat([_pad_left(layer.values, width, dim=2) for layer in layers]),
-                number,
-            )
-        mask = torch.cat([_pad_left(mask, width, dim=1) for _, _, mask in parts])
-        rows = [index for family in families for index in family]
-        return torch.cat([logits for logits, _, _ in parts]), cache, mask, rows
-
-    def _prefill_family(self, prompts: list[list[int]]) -> tuple[torch.Tensor, Any, torch.Tensor]:
-        """Read prompts that begin alike: the common part once, then the rests side by side."""
-        import torch
-        from transformers import DynamicCache
-
-        shared = common_prefix(prompts) if len(prompts) > 1 else 0
-        cache = DynamicCache()
-        if shared:
-            self._forward(torch.tensor([prompts[0][:shared]], device=self.device), None, None, cache)
-            cache.batch_repeat_interleave(len(prompts))
-        width = max(len(prompt) for prompt in prompts) - shared
-        # Padding stands between the shared prefix and a shorter rest, so that all rows end in the same column.
-        pads = [width - (len(prompt) - shared) for prompt in prompts]
-        rests = torch.tensor([[0] * pad + prompt[shared:] for pad, prompt in zip(pads, prompts, strict=True)])
-        mask = torch.tensor([[1] * shared + [0] * pad + [1] * (width - pad) for pad in pads], device=self.device)
-        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, shared:]
-        return self._forward(rests.to(self.device), mask, positions, cache), cache, mask
-
-    def _forward(
-        self, tokens: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor | None, cache: Any
-    ) -> torch.Tensor:
-        output = self.model(
-            input_ids=tokens,
-            attention_mask=mask,
-            position_ids=positions,
-            use_cache=True,
-            logits_to_keep=1,
-            **{self._cache_argument: cache},
-        )
-        logits: torch.Tensor = output.logits[:, -1].float()
-        return logits
-
 
 def pick_device(device: str) -> str:
     """Resolve "auto", and refuse "cuda" where there is none.
@@ -411,10 +377,21 @@ def pick_device(device: str) -> str:
     return device
 
 
-def _pad_left(tensor: torch.Tensor, width: int, *, dim: int) -> torch.Tensor:
-    """Put zeros in front along `dim` until it is `width` long."""
-    import torch
+def _base_of(adapter: AdapterCheckpoint, base_model: str | Path | None) -> Path:
+    """Return the directory of an adapter's base.
 
-    shape = list(tensor.shape)
-    shape[dim] = width - tensor.shape[dim]
-    return torch.cat([tensor.new_zeros(shape), tensor], dim=dim)
+    Raises:
+        UnsupportedModelError: it is not there, or is another base than the adapter was trained on.
+    """
+    base = adapter.base_model_path if base_model is None else Path(base_model)
+    advice = "Give the directory of the base that it was trained on: LocalModel.from_adapter(adapter, base_model=...)."
+    if not base.is_dir():
+        raise UnsupportedModelError(f"the base model of the adapter in {adapter.path} is not at {base}. {advice}")
+    origin = adapter.manifest.provenance.get("base_model")
+    trained_on = str(origin.get("sha256")) if isinstance(origin, Mapping) else "unknown"
+    if base_model is not None and (found := base_digest(base)) != trained_on:
+        raise UnsupportedModelError(
+            f"the base model at {base} (SHA-256 {found[:12]}…) is not the one that the adapter in {adapter.path} was "
+            f"trained on ({trained_on[:12]}…, {adapter.base_model}). {advice}"
+        )
+    return base

@@ -20,6 +20,7 @@ from sqlquarry.text import make_handlers_visible, visible
 if TYPE_CHECKING:
     import torch
 
+_NEEDS = "config.json, a tokenizer and whole safetensors that fit each other"
 NESTED_BLOCK = 256  # scales that share one scale of their own: bitsandbytes.functional.quantize_4bit
 
 
@@ -213,8 +214,23 @@ def load_tokenizer(directory: Path) -> Any:
     """
     from transformers import AutoTokenizer
 
-    with reading_model(directory):
+    with reading_model(directory, "a sound tokenizer.json, tokenizer_config.json, chat_template.jinja and config.json"):
         return AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+
+
+def check_config(directory: Path) -> None:
+    """Build one layer of a model without weights: a config.json that transformers cannot use is found in a moment.
+
+    Raises:
+        UnsupportedModelError: a value is of another type or names something unknown.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"), reading_model(directory, "a sound config.json"):
+        config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
+        config.num_hidden_layers = 1
+        AutoModelForCausalLM.from_config(config, trust_remote_code=False)
 
 
 def load_causal_lm(
@@ -271,8 +287,12 @@ def hold_dequantized(model: Any, dtype: torch.dtype) -> Any:
 
 
 @contextlib.contextmanager
-def reading_model(directory: Path) -> Iterator[None]:
+def reading_model(directory: Path, needs: str = _NEEDS) -> Iterator[None]:
     """Quietly, and with one error for all that transformers and PEFT find wrong with files that somebody else made.
+
+    Args:
+        directory: the model's.
+        needs: the files that are read, for the message.
 
     Raises:
         UnsupportedModelError: whatever they raise, but for a lack of memory and failures of the device.
@@ -288,8 +308,7 @@ def reading_model(directory: Path) -> Iterator[None]:
         # A traceback shows it, too, with names of the files' tensors.
         error.args = tuple(visible(part) if isinstance(part, str) else part for part in error.args)
         raise UnsupportedModelError(
-            f"{directory} holds no model that can be loaded ({type(error).__name__}: {error}). It needs config.json, "
-            "a tokenizer and whole safetensors that fit each other."
+            f"{directory} holds no model that can be loaded ({type(error).__name__}: {error}). It needs {needs}."
         ) from error
 
 

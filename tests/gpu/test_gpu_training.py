@@ -13,7 +13,7 @@ import bitsandbytes
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from sqlquarry.artifacts import AdapterCheckpoint, Record
 from sqlquarry.inference import LocalModel
@@ -193,6 +193,25 @@ def test_rows_are_recorded_where_the_base_is_shared(
     finally:
         torch.distributed.destroy_process_group()
     assert recorded == launched
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("mistral", {"sliding_window": 64}),
+        ("qwen2", {"use_sliding_window": True, "sliding_window": 64, "max_window_layers": 1}),
+    ],
+)
+def test_sliding_windows_are_in_recorded_steps_as_in_plain_ones(tmp_path: Path, kind: str, fields: Any) -> None:
+    base = tmp_path / "base"
+    save_tiny_llama(base)
+    sizes = {"vocab_size": len(AutoTokenizer.from_pretrained(base)), "hidden_size": 128, "intermediate_size": 256}
+    sizes |= {"num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2}
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes, **fields), dtype=torch.bfloat16)
+    model.save_pretrained(base)
+    plain = trained(base, tmp_path / "plain", compiled=False, attention="sdpa", evaluation=8)
+    assert trained(base, tmp_path / "recorded", evaluation=8) == pytest.approx(plain, rel=2e-3)
 
 
 @pytest.mark.parametrize("changes", [{}, {"gradient_checkpointing": 1, "hold_dequantized": False}])

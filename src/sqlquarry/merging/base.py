@@ -13,10 +13,12 @@ from sqlquarry.foreign_model import CONFIG_SUFFIX, require_no_refusals
 from sqlquarry.merging.storage import LocalDirectory, Storage
 from sqlquarry.merging.tensorfile import StoredTensor, TensorFile
 from sqlquarry.metadata import parse_object
+from sqlquarry.model_files import READ_FILES, pointer_problem
 from sqlquarry.safetensors_header import INDEX, parse_index
 
 SINGLE = "model.safetensors"
 _BLOCK_BYTES = 1 << 24
+_POINTER_BYTES = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,10 @@ class BaseCheckpoint:
             raise MergeError(
                 f"the base model is not at {storage}. Download it and pass its place: AdapterMerger(base_model=...)."
             )
+        # The merged model carries the tokenizer on. Pointers of Git LFS have some hundred bytes.
+        small = [name for name in READ_FILES if present.get(name, _POINTER_BYTES) < _POINTER_BYTES]
+        if problems := [*filter(None, (pointer_problem(name, storage.read(name)) for name in small))]:
+            raise UnsupportedModelError(f"the base at {storage} is damaged: {'; '.join(problems)}. Download it again.")
         config = _read(storage, "config.json", parse_object)
         if settings := config.get("quantization_config"):
             method = settings.get("quant_method") if isinstance(settings, dict) else settings

@@ -16,16 +16,19 @@ def locate_base(base_model: str | Path | None, trained_on: Mapping[str, str]) ->
 
     Args:
         base_model: directory, ``s3://`` prefix or hub id; None for the one that was trained on.
-        trained_on: `path` and `name` of the base as training recorded them; where the path is gone (another machine),
-            the name is looked up in the hub cache.
+        trained_on: `path` and `name` of the base as training recorded them. If the path is gone (another machine), a
+            hub id is looked up in the hub cache, and an ``s3://`` prefix is read there.
 
     Raises:
         MergeError: a hub id that is not in the local cache.
     """
     if base_model is not None:
         return _cached(str(base_model)) if _is_hub_id(base_model) else base_model
-    if not Path(trained_on["path"]).exists() and _is_hub_id(trained_on["name"]):
-        return _cached(trained_on["name"])
+    if not Path(trained_on["path"]).exists():
+        if trained_on["name"].startswith("s3://"):
+            return trained_on["name"]
+        if _is_hub_id(trained_on["name"]):
+            return _cached(trained_on["name"])
     return trained_on["path"]
 
 

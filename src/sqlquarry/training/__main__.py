@@ -1,4 +1,4 @@
-"""``torchrun … -m sqlquarry.training job.yaml``: train as a file says, on as many processes as torchrun started.
+"""Train as a file says: ``torchrun … -m sqlquarry.training job.yaml``, on as many processes as torchrun started.
 
 The file (YAML or JSON) names what `QLoRAFSDPTrainer` and its `train` take:
 
@@ -9,26 +9,30 @@ The file (YAML or JSON) names what `QLoRAFSDPTrainer` and its `train` take:
     checkpoint_dir: s3://bucket/checkpoints           # optional
     prompt: prompt/                                   # optional: a directory that PromptFormatter.save wrote
     config: {epochs: 2, rank: 16}                     # fields of TrainingConfig
+
+Exit status: 0 finished, 1 failed, 2 the file or an option cannot be used, 143 stopped by a signal.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from sqlquarry.errors import SQLQuarryError, TrainingInterruptedError
-from sqlquarry.training.job import run_job
+from sqlquarry.training.job import read_job, run_job
 from sqlquarry.training.launch import leave_failure
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Train; the exit status says how it ended: 0 finished, 1 failed, 143 stopped by a signal."""
-    if len(arguments) != 1:
-        sys.stderr.write(f"usage: python -m sqlquarry.training JOB.yaml\n\n{__doc__}")
-        return 2
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit status."""
+    path: Path = _parser().parse_args(arguments).job
+    status = 2
     try:
-        run_job(Path(arguments[0]))
+        read_job(path)
+        status = 1
+        run_job(path)
     except TrainingInterruptedError as error:
         leave_failure(error)
         sys.stderr.write(f"{error}\n")
@@ -36,12 +40,24 @@ def main(arguments: Sequence[str]) -> int:
     except SQLQuarryError as error:
         leave_failure(error)
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
-        return 1
+        return status
     except BaseException as error:
         leave_failure(error)
         raise
     return 0
 
 
+def _parser() -> argparse.ArgumentParser:
+    description, _, details = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        prog="python -m sqlquarry.training",
+        description=description,
+        epilog=details,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("job", type=Path, metavar="JOB.yaml", help="the file")
+    return parser
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -13,11 +13,11 @@ from sqlquarry.artifacts import sha256_file
 from sqlquarry.errors import GatedModelError, MetadataError, UnsupportedModelError
 from sqlquarry.foreign_model import refuse_foreign_code, require_no_refusals
 from sqlquarry.metadata import read_object
+from sqlquarry.model_files import check_model_files
 from sqlquarry.progress import phase
 from sqlquarry.quantization import quiet_transformers
 from sqlquarry.training.gguf_file import check_gguf
 from sqlquarry.training.s3_base import download_base
-from sqlquarry.training.shape import weight_files
 
 # Causal language models that Bedrock Custom Model Import takes (user guide, "custom model import", supported
 # architectures) and whose linear layers PEFT's "all-linear" reaches.
@@ -33,7 +33,7 @@ _FILES = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt", "LICENSE*", 
 
 
 def resolve_base_model(name: str | Path, *, cache: Path | None = None) -> Path:
-    """The local directory of a base model, checked.
+    """The local directory of a base model, checked; its path is absolute.
 
     Args:
         name: a directory, a ``.gguf`` file (converted to bf16 safetensors once), an ``s3://`` prefix (copied here once)
@@ -59,15 +59,16 @@ def resolve_base_model(name: str | Path, *, cache: Path | None = None) -> Path:
     else:
         directory = _downloaded(str(name))
     check_base_model(directory)
-    return directory
+    return directory.resolve()
 
 
 def check_base_model(directory: Path) -> dict[str, Any]:
     """Read and check a base model's config.json.
 
     Raises:
-        UnsupportedModelError: files missing, two sets of weights, an architecture that Bedrock cannot import, a
-            quantised checkpoint, or one that asks for code of its own (see `refuse_foreign_code`).
+        UnsupportedModelError: files missing or damaged (see `check_model_files`), two sets of weights, an architecture
+            that Bedrock cannot import, a quantised checkpoint, or one that asks for code of its own (see
+            `refuse_foreign_code`).
     """
     missing = [file for file in ("config.json", "tokenizer_config.json") if not (directory / file).is_file()]
     if not any(directory.glob("*.safetensors")):
@@ -78,10 +79,6 @@ def check_base_model(directory: Path) -> dict[str, Any]:
         config = read_object(directory / "config.json")
     except (OSError, MetadataError) as error:
         raise UnsupportedModelError(f"base model {directory}: {error}. Download the base again.") from error
-    if lost := [path.name for path in weight_files(directory) if not path.is_file()]:
-        raise UnsupportedModelError(
-            f"base model {directory} lacks {lost[0]} ({len(lost)} such in all). Download the base again."
-        )
     names = config.get("architectures")
     architecture = str(names[0]) if isinstance(names, list) and names else "(none)"
     if architecture not in ARCHITECTURES:
@@ -97,6 +94,7 @@ def check_base_model(directory: Path) -> dict[str, Any]:
             "weights. Use the original bf16 or fp16 checkpoint."
         )
     refuse_foreign_code(directory)
+    check_model_files(directory)
     return config
 
 

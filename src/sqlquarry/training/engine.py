@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from sqlquarry.attention import windows_of
 from sqlquarry.training.config import TrainingConfig
 from sqlquarry.training.decoder import compile_options
 from sqlquarry.training.loss import RowShape, answer_loss, entropy, flex_inputs, model_inputs, row_tensors
@@ -46,6 +47,7 @@ class Engine:
         # What is compiled is compiled for one shape.
         self._fixed = compiled or self._flex
         self._shape = RowShape(config.max_sequence_tokens, max(row.answers for row in rows))
+        self._windows = windows_of(model.config, config.max_sequence_tokens)
         self._entropy = torch.compile(entropy, dynamic=False, options=compile_options()) if compiled else entropy
         self._max_norm = config.max_gradient_norm
         self._rate = torch.tensor(rate, device=self.device) if self.capturable else rate
@@ -62,7 +64,8 @@ class Engine:
     def loss(self, row: Row, *, answers: int | None = None) -> torch.Tensor:
         """Summed loss of a row's answers, (); `answers` of rows that are not trained on, of the one that has most."""
         shape = self._shape._replace(answers=answers or self._shape.answers) if self._fixed else None
-        return answer_loss(self.model, model_inputs(row, self.device, shape=shape, flex=self._flex), self._entropy)
+        inputs = model_inputs(row, self.device, shape=shape, flex=self._flex, windows=self._windows)
+        return answer_loss(self.model, inputs, self._entropy)
 
     def prepare(self, row: Row) -> None:
         """Make ready on the host, while the GPU works, what `learn` will need of the row that comes next."""
@@ -143,7 +146,8 @@ class GraphEngine(Engine):
             recording.reset()
 
     def _learn_loaded(self) -> torch.Tensor:
-        loss = answer_loss(self.model, flex_inputs(*self._inputs), self._entropy) * self._weight
+        tokens, answers = self._inputs
+        loss = answer_loss(self.model, flex_inputs(tokens, answers, self._windows), self._entropy) * self._weight
         loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
         return loss.detach()
 

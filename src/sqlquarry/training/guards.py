@@ -11,6 +11,7 @@ from sqlquarry.training.config import TrainingConfig
 from sqlquarry.training.hardware import GPU
 from sqlquarry.training.memory import forecast_memory
 from sqlquarry.training.plan import TrainingPlan
+from sqlquarry.training.reach import tokens_without_rows
 
 _GIB = 2**30
 
@@ -84,6 +85,7 @@ def _data_problems(plan: TrainingPlan, config: TrainingConfig) -> Iterator[str]:
         )
     if plan.unlearnable:
         yield f"{len(plan.unlearnable):,} records have no answer token to learn: {', '.join(plan.unlearnable[:3])}"
+    yield from plan.beyond_base
     if plan.processes > plan.rows_per_step:
         more = f"set records_per_step to {-(-plan.processes * plan.records // plan.rows)} or more, "
         yield (
@@ -146,6 +148,8 @@ def _notes(plan: TrainingPlan, config: TrainingConfig, tokenizer: Any) -> Iterat
         and tokenizer.pad_token_id == tokenizer.eos_token_id
     ):
         yield "padding equals end of text: harmless here, for labels are explicit and the end of an answer stays learnt"
+    if without := tokens_without_rows(tokenizer, plan.shape.vocabulary):
+        yield without
     if plan.idle_share:
         rows = -(-plan.rows_per_step // plan.processes) * plan.processes
         yield (

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlquarry.errors import UnsupportedModelError
+from sqlquarry.model_files import weight_files
 from sqlquarry.quantization import QuantizationRecipe, compute_dtype, keep_trainable_on_cpu, reading_model
-from sqlquarry.training.shape import weight_files
 
 if TYPE_CHECKING:
     import torch

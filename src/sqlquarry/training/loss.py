@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sqlquarry.attention import Windows
 from sqlquarry.prompt import IGNORED_LABEL
 from sqlquarry.training.packing import Row, block_mask
 
@@ -33,7 +34,12 @@ def row_tensors(row: Row, shape: RowShape | None = None) -> tuple[torch.Tensor, 
 
 
 def model_inputs(
-    row: Row, device: torch.device | str = "cpu", *, shape: RowShape | None = None, flex: bool = False
+    row: Row,
+    device: torch.device | str = "cpu",
+    *,
+    shape: RowShape | None = None,
+    flex: bool = False,
+    windows: Windows = None,
 ) -> dict[str, Any]:
     """What `answer_loss` takes of a row.
 
@@ -42,13 +48,14 @@ def model_inputs(
         device: where the tensors are made.
         shape: what to pad the row to, for what is compiled for one shape.
         flex: for a model with flex_attention.
+        windows: of the model's layers (see `windows_of`).
     """
     tokens, answers = (tensor.to(device) for tensor in row_tensors(row, shape))
     if flex:
-        return flex_inputs(tokens, answers)
+        return flex_inputs(tokens, answers, windows)
     if shape is not None:
         row = row.padded(shape.tokens)
-    return _inputs(tokens, answers) | {"attention_mask": row.attention_mask().to(device)}
+    return _inputs(tokens, answers) | _masks(windows, lambda window: row.attention_mask(window).to(device))
 
 
 def _inputs(tokens: torch.Tensor, answers: torch.Tensor) -> dict[str, Any]:
@@ -56,9 +63,18 @@ def _inputs(tokens: torch.Tensor, answers: torch.Tensor) -> dict[str, Any]:
     return {"input_ids": tokens[:1], "position_ids": tokens[1:2], "predicted_from": answers[0], "labels": answers[1]}
 
 
-def flex_inputs(tokens: torch.Tensor, answers: torch.Tensor) -> dict[str, Any]:
+def flex_inputs(tokens: torch.Tensor, answers: torch.Tensor, windows: Windows = None) -> dict[str, Any]:
     """The inputs of a row from `row_tensors`, with the mask that flex_attention takes."""
-    return _inputs(tokens, answers) | {"attention_mask": block_mask(tokens[2], tokens[3])}
+    return _inputs(tokens, answers) | _masks(
+        windows, lambda window: block_mask(tokens[1], tokens[2], tokens[3], window)
+    )
+
+
+def _masks(windows: Windows, mask: Callable[[int | None], Any]) -> dict[str, Any]:
+    """The mask of all layers, or one for each kind of layer, as transformers takes them."""
+    if isinstance(windows, Mapping):
+        return {"attention_mask": {kind: mask(window) for kind, window in windows.items()}}
+    return {"attention_mask": mask(windows)}
 
 
 def entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

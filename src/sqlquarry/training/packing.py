@@ -61,14 +61,21 @@ class Row:
         """Tokens that are learnt."""
         return sum(label != IGNORED_LABEL for label in self.labels)
 
-    def attention_mask(self) -> torch.Tensor:
-        """Which token (row) may look at which (column): bool, (1, 1, tokens, tokens)."""
+    def attention_mask(self, window: int | None = None) -> torch.Tensor:
+        """Which token (row) may look at which (column): bool, (1, 1, tokens, tokens).
+
+        Args:
+            window: tokens of its own example that a token sees, itself included (`sliding_window`); None: all.
+        """
         import torch
 
         family, branch = torch.tensor(self.families), torch.tensor(self.branches)
         earlier = torch.ones(len(self.families), len(self.families), dtype=torch.bool).tril()
         same_family = family[:, None] == family[None, :]
         visible = (branch[None, :] == 0) | (branch[:, None] == branch[None, :])
+        if window is not None:
+            position = torch.tensor(self.positions)
+            visible &= position[:, None] - position[None, :] < window
         return (earlier & same_family & visible)[None, None]
 
     def padded(self, tokens: int) -> Row:
@@ -84,13 +91,16 @@ class Row:
         )
 
 
-def block_mask(families: torch.Tensor, branches: torch.Tensor) -> Any:
+def block_mask(
+    positions: torch.Tensor, families: torch.Tensor, branches: torch.Tensor, window: int | None = None
+) -> Any:
     """`Row.attention_mask` for flex_attention, whose kernel skips blocks of tokens that do not look at each other."""
     from torch.nn.attention.flex_attention import create_block_mask
 
     def looks(batch: Any, head: Any, row: Any, column: Any) -> Any:  # noqa: ARG001 - flex_attention's interface
         same_family = families[row] == families[column]
-        return (row >= column) & same_family & ((branches[column] == 0) | (branches[row] == branches[column]))
+        seen = (row >= column) & same_family & ((branches[column] == 0) | (branches[row] == branches[column]))
+        return seen if window is None else seen & (positions[row] - positions[column] < window)
 
     return create_block_mask(looks, None, None, len(families), len(families), device=str(families.device))
 

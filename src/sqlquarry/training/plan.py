@@ -21,6 +21,7 @@ from sqlquarry.training.fit import fitted
 from sqlquarry.training.hardware import A10G, GPU, GPUS, PRICE_NOTE, gpu_named, instance_named
 from sqlquarry.training.memory import MemoryForecast, forecast_memory
 from sqlquarry.training.packing import Row, pack
+from sqlquarry.training.reach import beyond_base
 from sqlquarry.training.schedule import Schedule
 from sqlquarry.training.shape import ModelShape
 from sqlquarry.training.speed import flops_per_token, row_seconds, summing_seconds
@@ -37,6 +38,7 @@ class TrainingPlan:
         records: records given.
         over_length: (name, tokens) of records longer than a row, longest first; `train` refuses them.
         unlearnable: names of records without any answer token.
+        beyond_base: what of the records the base cannot take (see `beyond_base`); `train` refuses it.
         rows: packed rows of an epoch.
         row_sizes: tokens and answer tokens of each.
         steps: optimiser steps of the run.
@@ -86,6 +88,7 @@ class TrainingPlan:
     stop_problem: str = ""
     trained_rows: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
+    beyond_base: tuple[str, ...] = ()
 
     @property
     def fits(self) -> bool:
@@ -278,6 +281,7 @@ def plan_training(
         stop_problem=stop.problem,
         trained_rows=stop.trained_rows,
         notes=tuple(filter(None, (stop.note, note_in_prompts(records, tokenizer)))),
+        beyond_base=tuple(beyond_base(records, examples, shape, tokenizer)),
     )
 
 

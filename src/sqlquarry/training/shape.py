@@ -9,9 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from sqlquarry.attention import position_limit
 from sqlquarry.errors import UnsupportedModelError
-from sqlquarry.metadata import read_bytes, read_object
-from sqlquarry.safetensors_header import INDEX, parse_index, read_header
+from sqlquarry.metadata import read_object
+from sqlquarry.model_files import weight_files
+from sqlquarry.safetensors_header import read_header
 
 # Several times those of any published model; work grows with them, so that a size without a limit is work without one.
 _LARGEST = {
@@ -51,6 +53,7 @@ class ModelShape:
         experts: experts of a layer that has some.
         expert_layers: layers that have some.
         expert_mlp: inner width of one expert.
+        positions: the longest sequence that the model was made for, in tokens; None if config.json does not say.
     """
 
     linears: Mapping[str, tuple[int, int]]
@@ -69,6 +72,7 @@ class ModelShape:
     experts: int = 0
     expert_layers: int = 0
     expert_mlp: int = 0
+    positions: int | None = None
 
     @classmethod
     def read(cls, directory: Path) -> ModelShape:
@@ -138,6 +142,7 @@ class ModelShape:
             experts=count,
             expert_layers=len(with_experts),
             expert_mlp=mlp if count else 0,
+            positions=position_limit(config),
         )
 
     @cached_property
@@ -187,29 +192,6 @@ class ModelShape:
             router = self.hidden + self.experts if self.experts else 0
             widths += self.expert_layers * (self.experts * expert * expert_share + router)
         return round(rank * widths)
-
-
-def weight_files(directory: Path) -> list[Path]:
-    """The safetensors that transformers reads of a folder, which may hold others: one, or those that an index lists.
-
-    Raises:
-        UnsupportedModelError: the index cannot be read, or lists others beside the one.
-    """
-    single, index = directory / "model.safetensors", directory / INDEX
-    if not index.is_file():
-        return [single]
-    try:
-        names = set(parse_index(read_bytes(index)).values())
-    except (OSError, ValueError) as error:
-        raise UnsupportedModelError(
-            f"{index} is not an index of weights ({error}). Download the base again."
-        ) from error
-    if single.is_file() and names != {single.name}:
-        raise UnsupportedModelError(
-            f"base model {directory} holds {single.name} and other weights that {index.name} lists: which are meant "
-            "cannot be told. Move one of the two away."
-        )
-    return [directory / name for name in sorted(names)]
 
 
 def _size(config: Mapping[str, Any], key: str) -> int:

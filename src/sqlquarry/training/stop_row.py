@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 from sqlquarry.control_tokens import stop_token_id
 from sqlquarry.errors import ConfigError
 from sqlquarry.metadata import read_object
+from sqlquarry.model_files import weight_files
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.training.config import TrainingConfig
-from sqlquarry.training.shape import weight_files
 
 # Of the median distance between a row and the mean row. In SmolLM2-135M-Instruct, rows of tokens that were never used
 # are within 0.001 of each other, <|im_end|> (trained in fine-tuning alone) is 0.2 from them, and 99.9 % of all tokens

@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,16 @@ from sqlquarry.openmp import warn_of_spinning
 from sqlquarry.options import check_options
 from sqlquarry.progress import phase
 from sqlquarry.prompt import Encoded, PromptFormatter
-from sqlquarry.quantization import load_tokenizer, quiet_transformers
+from sqlquarry.quantization import check_config, load_tokenizer, quiet_transformers
 from sqlquarry.text import visible_logger
 from sqlquarry.training.base_model import resolve_base_model
 from sqlquarry.training.card import write_card
 from sqlquarry.training.checkpoint import Checkpoints
 from sqlquarry.training.config import TrainingConfig
+from sqlquarry.training.given import as_records
 from sqlquarry.training.guards import check_run
 from sqlquarry.training.hardware import gpu_named
+from sqlquarry.training.identity import base_name, differences
 from sqlquarry.training.launch import launch
 from sqlquarry.training.loop import Log, Loop
 from sqlquarry.training.model import load_trainable
@@ -36,7 +38,9 @@ from sqlquarry.training.packing import Row, pack
 from sqlquarry.training.plan import TrainingPlan, plan_training, schedule_of
 from sqlquarry.training.plot import write_loss_plot
 from sqlquarry.training.progress import StepLog
+from sqlquarry.training.reach import beyond_base
 from sqlquarry.training.reporting import Reporter, check_report_to
+from sqlquarry.training.shape import ModelShape
 from sqlquarry.training.speed import PaceMeter, peak_gpu_bytes
 from sqlquarry.training.world import World
 
@@ -74,8 +78,8 @@ class QLoRAFSDPTrainer:
 
     def train(
         self,
-        train: Sequence[Record],
-        evaluation: Sequence[Record] | None = None,
+        train: Iterable[Record],
+        evaluation: Iterable[Record] | None = None,
         *,
         output_dir: str | Path,
         checkpoint_dir: str | Path | None = None,
@@ -87,7 +91,7 @@ class QLoRAFSDPTrainer:
         returned as it is.
 
         Args:
-            train: records with SQL.
+            train: records with SQL; a generator is read into memory.
             evaluation: records whose loss is reported after each epoch; they are not learnt.
             output_dir: receives ``adapter_model.safetensors``, ``adapter_config.json``, ``prompt.json``,
                 ``training_log.jsonl``, ``loss.svg``, a model card and, last, ``manifest.json``.
@@ -98,7 +102,7 @@ class QLoRAFSDPTrainer:
 
         Raises:
             MissingExtraError: the extra "train" is not installed.
-            RecordError: records without SQL, or longer than a row.
+            RecordError: something else than records, records without SQL, or records longer than a row.
             ConfigError: base model and prompt do not fit (see `PromptFormatter.bind`), or the run cannot work: all
                 reasons are named before anything is loaded (see `check_run`).
             ModelError: the base model or the device cannot be used.
@@ -107,16 +111,22 @@ class QLoRAFSDPTrainer:
             TrainingInterruptedError: a signal stopped it; the same call goes on.
         """
         require("train", "QLoRAFSDPTrainer")
+        train = as_records(train, "train")
+        evaluation = as_records(() if evaluation is None else evaluation, "evaluation")
         output = Path(output_dir)
         device = pick_device(self.config.device)
         if device == "cpu":
             warn_of_spinning()
         base = resolve_base_model(self.base_model)
+        check_config(base)
         tokenizer = load_tokenizer(base)
         formatter = self.formatter.bind(tokenizer)
         limit = self.config.max_sequence_tokens
         examples = _encode(train, formatter, tokenizer, limit)
-        evaluation_rows = self._rows(evaluation, _encode(evaluation, formatter, tokenizer, limit)) if evaluation else []
+        held_out = _encode(evaluation, formatter, tokenizer, limit) if evaluation else []
+        if problems := "; ".join(beyond_base(evaluation, held_out, ModelShape.read(base), tokenizer)):
+            raise RecordError(f"the evaluation cannot be used: {problems}.")
+        evaluation_rows = self._rows(evaluation, held_out)
         if processes is not None:
             self._checked_plan(train, examples, base, formatter, tokenizer, processes=processes)
             launch(self, train, evaluation, output_dir=output, checkpoint_dir=checkpoint_dir, processes=processes)
@@ -125,7 +135,7 @@ class QLoRAFSDPTrainer:
         world = World.join(device)
         identity = {
             "base_model": {
-                "name": str(self.base_model),
+                "name": base_name(self.base_model),
                 "path": str(base),
                 "sha256": world.lead(lambda: _base_digest(base)),
             },
@@ -175,7 +185,7 @@ class QLoRAFSDPTrainer:
 
     def plan(
         self,
-        records: Sequence[Record],
+        records: Iterable[Record],
         *,
         instance_type: str | None = None,
         gpu: str | None = None,
@@ -191,7 +201,9 @@ class QLoRAFSDPTrainer:
             ModelError: the base model cannot be used.
         """
         require("train", "QLoRAFSDPTrainer.plan")
+        records = as_records(records, "records")
         base = resolve_base_model(self.base_model)
+        check_config(base)
         tokenizer = load_tokenizer(base)
         return plan_training(
             base,
@@ -377,7 +389,7 @@ def _finished(output: Path, identity: dict[str, Any]) -> bool:
     """
     if (output / MANIFEST).is_file():
         adapter = AdapterCheckpoint.load(output)
-        if differing := _differing(adapter.manifest.provenance, identity):
+        if differing := differences(adapter.manifest.provenance, identity):
             raise TrainingError(
                 f"{output} already holds a finished adapter that differs in {differing}. "
                 "Choose another output_dir, or delete it."
@@ -389,9 +401,9 @@ def _finished(output: Path, identity: dict[str, Any]) -> bool:
             there = read_object(marker, lenient=True) if marker.stat().st_size else {}
         except (OSError, MetadataError) as error:
             raise TrainingError(f"{marker} cannot be read ({error}). Choose another output_dir.") from error
-        if differing := _differing(there, identity):
+        if differing := differences(there, identity):
             raise TrainingError(
-                f"{output} holds an unfinished run that differs in {differing}, so it cannot be gone on with. "
+                f"{output} holds an unfinished run that differs in {differing}, so it cannot be resumed. "
                 "Choose another output_dir, or delete it."
             )
         return False
@@ -399,7 +411,3 @@ def _finished(output: Path, identity: dict[str, Any]) -> bool:
         raise TrainingError(f"{output} holds files that no training run wrote. Choose an empty output_dir.")
     write_json(marker, identity)
     return False
-
-
-def _differing(there: Mapping[str, Any], identity: Mapping[str, Any]) -> str:
-    return ", ".join(key for key, value in identity.items() if there.get(key) != value)

@@ -29,9 +29,9 @@ from botocore.session import get_session
 
 from sqlquarry.bedrock.preflight import PreflightReport, preflight, request, tensors
 from sqlquarry.bedrock.preflight.__main__ import main
-from sqlquarry.bedrock.preflight.shapes import expected_tensors
 from sqlquarry.errors import ConfigError, PreflightError
 from sqlquarry.prompt import PromptFormatter
+from sqlquarry.tensor_shapes import expected_tensors
 
 EMBED = "model.embed_tokens.weight"
 LAYERS = {name: tensor for name, tensor in TENSORS.items() if name != EMBED}

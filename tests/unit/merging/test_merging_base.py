@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from sqlquarry import AdapterCheckpoint, AdapterMerger, MergedModel
 from sqlquarry.artifacts import Manifest
-from sqlquarry.errors import MergeError
+from sqlquarry.errors import MergeError, UnsupportedModelError
 from sqlquarry.merging.fourbit import differing_offset
 from sqlquarry.merging.output import Output
 from sqlquarry.merging.tensorfile import StoredTensor, TensorFile
@@ -149,3 +149,14 @@ def test_a_directory_wins_over_an_id(tmp_path: Path, base: Path, adapter: Adapte
 )
 def test_a_merged_model_says_where_it_lies(location: str, uri: str) -> None:
     assert MergedModel(Path(location), Manifest(MergedModel.kind, {}, {})).uri == uri
+
+
+@pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"])
+@pytest.mark.parametrize("name", ["tokenizer.json", "chat_template.jinja"])
+def test_a_base_whose_tokenizer_was_not_downloaded_is_refused(
+    tmp_path: Path, base: Path, adapter: AdapterCheckpoint, name: str, content: bytes
+) -> None:
+    (base / name).write_bytes(content)
+    with pytest.raises(UnsupportedModelError, match=name):
+        AdapterMerger().merge(adapter, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

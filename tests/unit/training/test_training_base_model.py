@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
+from training_bases import save_base
 
 from sqlquarry.errors import GatedModelError, UnsupportedModelError
 from sqlquarry.training.base_model import resolve_base_model
 
 
-def model_directory(directory: Path, **config: object) -> Path:
-    directory.mkdir()
-    (directory / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"]} | config))
-    (directory / "tokenizer_config.json").write_text("{}")
-    (directory / "model.safetensors").write_bytes(b"")
-    return directory
-
-
-def test_a_good_directory_is_taken_as_it_is(tmp_path: Path) -> None:
-    directory = model_directory(tmp_path / "model")
-    assert resolve_base_model(directory) == directory
+def test_a_good_directory_is_taken_as_it_is_and_its_path_is_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = save_base(tmp_path / "model")
+    (tmp_path / "link").symlink_to(directory)
+    monkeypatch.chdir(tmp_path)
+    for name in (directory, "model", "./model/", "link", "model/../model"):
+        assert resolve_base_model(name) == directory.resolve()
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
-    directory = model_directory(tmp_path / "model")
+    directory = save_base(tmp_path / "model")
     (directory / "model.safetensors").unlink()
     (directory / "tokenizer_config.json").unlink()
     with pytest.raises(UnsupportedModelError, match=r"lacks tokenizer_config\.json, \*\.safetensors"):
@@ -33,13 +30,13 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
 
 
 def test_an_architecture_that_bedrock_cannot_import(tmp_path: Path) -> None:
-    directory = model_directory(tmp_path / "model", architectures=["Gemma3ForCausalLM"])
+    directory = save_base(tmp_path / "model", architectures=["Gemma3ForCausalLM"])
     with pytest.raises(UnsupportedModelError, match="Gemma3ForCausalLM, which Bedrock cannot import"):
         resolve_base_model(directory)
 
 
 def test_a_quantised_checkpoint(tmp_path: Path) -> None:
-    directory = model_directory(tmp_path / "model", quantization_config={"quant_method": "awq"})
+    directory = save_base(tmp_path / "model", quantization_config={"quant_method": "awq"})
     with pytest.raises(UnsupportedModelError, match=r"already quantised \(awq\)"):
         resolve_base_model(directory)
 
@@ -79,7 +76,7 @@ def test_a_gguf_is_converted_without_what_lies_beside_it(tmp_path: Path, monkeyp
     def convert(gguf: Path, target: Path) -> None:
         seen.extend(path.name for path in gguf.parent.iterdir())
         assert gguf.read_bytes() == (tmp_path / "m.gguf").read_bytes()
-        model_directory(target / "made")
+        save_base(target / "made")
         for path in (target / "made").iterdir():
             path.rename(target / path.name)
 

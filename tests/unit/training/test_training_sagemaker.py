@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from training_bases import save_base
 from training_sagemaker_fakes import API_KEY, KEY, RECORDS, ROLE, TOKEN, TRAINER, Account, launcher, refusal
 
 from sqlquarry import PromptFormatter, QLoRAFSDPTrainer, Record, TrainingConfig
@@ -228,9 +229,7 @@ def test_names_follow_the_content_and_checkpoints_what_is_learnt() -> None:
 
 def test_a_local_base_model_is_sent_and_one_on_s3_is_read_there(tmp_path: Path) -> None:
     account = Account()
-    (tmp_path / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
-    (tmp_path / "tokenizer_config.json").write_text("{}")
-    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    save_base(tmp_path)
     (tmp_path / "pytorch_model.bin").write_bytes(b"the same weights")
     # Without a GPU, whose memory the base would be held against.
     for base in (tmp_path, "s3://bases/llama"):

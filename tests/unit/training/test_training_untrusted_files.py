@@ -12,6 +12,7 @@ import pytest
 from gguf import GGUFReader, GGUFWriter
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from training_bases import save_base
 
 from sqlquarry.errors import ConfigError, SQLQuarryError, UnsupportedModelError
 from sqlquarry.training.base_model import check_base_model, resolve_base_model
@@ -98,9 +99,10 @@ class Exploit:
 
 
 def test_pickled_weights_do_not_make_a_base(tmp_path: Path) -> None:
-    directory = base(tmp_path / "base", **{"pytorch_model.bin": pickle.dumps(Exploit())})
+    directory = save_base(tmp_path / "base")
+    (directory / "pytorch_model.bin").write_bytes(pickle.dumps(Exploit()))
     (directory / "model.safetensors").rename(directory / "consolidated.safetensors")
-    with pytest.raises(UnsupportedModelError, match=r"lacks model\.safetensors"):
+    with pytest.raises(UnsupportedModelError, match=r"model\.safetensors is missing"):
         check_base_model(directory)
 
 

@@ -1,0 +1,100 @@
+"""Every command explains itself, and says with its exit status whether it was used rightly."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+from sqlquarry import container
+from sqlquarry.training import __main__ as training
+
+COMMANDS = {  # module of `main` -> a word of its help
+    "sqlquarry.training.__main__": "base_model",
+    "sqlquarry.container": "JOB.json",
+    "sqlquarry.judging.__main__": "--minimum",
+    "sqlquarry.bedrock.preflight.__main__": "--fix",
+    "sqlquarry.emulator.__main__": "--port",
+}
+
+
+def ends(module: str, *arguments: str) -> object:
+    with pytest.raises(SystemExit) as end:
+        importlib.import_module(module).main(arguments)
+    return end.value.code
+
+
+@pytest.mark.parametrize("module", COMMANDS)
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_goes_to_the_standard_output(module: str, flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ends(module, flag) == 0
+    shown = capsys.readouterr()
+    assert shown.out.startswith("usage: python -m sqlquarry.")
+    assert COMMANDS[module] in shown.out
+    assert shown.err == ""
+
+
+@pytest.mark.parametrize("module", COMMANDS)
+@pytest.mark.parametrize("arguments", [("--no-such-option",), ("a", "b", "c")])
+def test_wrong_options_are_a_short_usage_and_status_2(
+    module: str, arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ends(module, *arguments) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("usage: python -m sqlquarry.")
+    assert len(shown.err.splitlines()) < 12
+
+
+@pytest.mark.parametrize("module", [name for name in COMMANDS if "emulator" not in name])
+def test_no_arguments_are_a_short_usage_and_status_2(module: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ends(module) == 2
+    assert capsys.readouterr().err.startswith("usage: ")
+
+
+FIELDS = {"base_model": "b", "train": "t.jsonl", "output_dir": "o"}
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (None, "cannot be read"),
+        ("{", "cannot be read"),
+        (b"\xff\xfe\x00", "cannot be read"),
+        ("", "NoneType"),
+        ("just text", "str"),
+        ("- base_model", "list"),
+        (json.dumps(FIELDS | {"epochs": 2}), "'epochs'"),
+        (json.dumps(FIELDS | {"train": ["t.jsonl"]}), "train"),
+        (json.dumps(FIELDS | {"config": [1]}), "config"),
+        (json.dumps(FIELDS | {"config": {"lora_r": 8}}), "lora_r"),
+        (json.dumps(FIELDS | {"config": {"epochs": "two"}}), "config"),
+        (json.dumps({"train": "t.jsonl"}), "base_model"),
+    ],
+)
+def test_a_training_job_that_cannot_be_read_is_status_2(
+    content: str | bytes | None, named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "job.yaml"
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert training.main([str(path)]) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("ConfigError: ")
+    assert named in shown
+
+
+def test_a_training_job_that_fails_is_status_1(tmp_path: Path) -> None:
+    path = tmp_path / "job.json"
+    path.write_text(json.dumps(FIELDS | {"train": str(tmp_path / "none.jsonl")}))
+    assert training.main([str(path)]) == 1
+
+
+def test_the_container_leaves_its_failure_where_sagemaker_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SQLQUARRY_ML_ROOT", str(tmp_path))
+    assert container.main([str(tmp_path / "job.json")]) == 1
+    assert (tmp_path / "output" / "failure").read_text().startswith("ConfigError: ")

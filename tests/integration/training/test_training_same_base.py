@@ -1,0 +1,107 @@
+"""A base model is known by its content, wherever it is."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+from safetensors.torch import load_file, save_file
+
+from sqlquarry.artifacts import AdapterCheckpoint, Record
+from sqlquarry.errors import MergeError, TrainingError, UnsupportedModelError
+from sqlquarry.inference import LocalModel
+from sqlquarry.merging import AdapterMerger
+from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig, model
+
+from conftest import toy_examples
+
+RECORDS = [Record(**example) for example in toy_examples(6)]
+CONFIG = TrainingConfig(epochs=1, records_per_step=3, max_sequence_tokens=320, device="cpu", quantization=None)
+
+
+@pytest.fixture(scope="module")
+def place(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the base "b" and an adapter that was trained on it by that relative path."""
+    folder = tmp_path_factory.mktemp("place")
+    shutil.copytree(tiny_llama, folder / "b")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        QLoRAFSDPTrainer("b", config=CONFIG).train(RECORDS, output_dir="adapter")
+    return folder
+
+
+@pytest.fixture
+def adapter(place: Path) -> AdapterCheckpoint:
+    return AdapterCheckpoint.load(place / "adapter")
+
+
+def test_a_relative_base_is_recorded_with_its_absolute_path(place: Path, adapter: AdapterCheckpoint) -> None:
+    base = str((place / "b").resolve())
+    assert (adapter.base_model, str(adapter.base_model_path)) == (base, base)
+    assert f'"base_model_name_or_path": "{base}"' in (adapter.path / "adapter_config.json").read_text()
+
+
+def test_a_finished_adapter_is_found_by_any_path_of_its_base(
+    place: Path, adapter: AdapterCheckpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model, "load_causal_lm", lambda *_, **__: pytest.fail("trained again"))
+    (tmp_path / "link").symlink_to(place / "b")
+    moved = shutil.copytree(place / "b", tmp_path / "moved")
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(moved))
+    for base in ("b", "./b", "b/", place / "b", tmp_path / "link", moved, "org/tiny"):
+        again = QLoRAFSDPTrainer(base, config=CONFIG).train(RECORDS, output_dir="adapter")
+        assert again.manifest == adapter.manifest
+
+
+def test_an_interrupted_run_is_resumed_on_a_base_that_was_moved(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(tiny_llama, tmp_path / "b")
+    with monkeypatch.context() as patch:
+        patch.setattr("sqlquarry.training.trainer.write_manifest", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            QLoRAFSDPTrainer(tmp_path / "b", config=CONFIG).train(RECORDS, output_dir=tmp_path / "run")
+    moved = (tmp_path / "b").rename(tmp_path / "moved")
+    run = QLoRAFSDPTrainer(moved, config=CONFIG).train(RECORDS, output_dir=tmp_path / "run")
+    assert run.base_model_path == moved.resolve()
+
+
+def test_what_differs_is_told_with_both_values(place: Path) -> None:
+    other = TrainingConfig(
+        epochs=3, records_per_step=3, max_sequence_tokens=320, device="cpu", quantization=None, rank=4
+    )
+    with pytest.raises(TrainingError, match=r"config\.epochs \(1 there, 3 now\), config\.rank \(16 there, 4 now\)"):
+        QLoRAFSDPTrainer(place / "b", config=other).train(RECORDS, output_dir=place / "adapter")
+
+
+def changed(base: Path, directory: Path) -> Path:
+    shutil.copytree(base, directory)
+    tensors = load_file(directory / "model.safetensors")
+    tensors["model.norm.weight"] *= 2
+    save_file(tensors, directory / "model.safetensors", {"format": "pt"})
+    return directory
+
+
+def test_an_adapter_is_answered_and_merged_with_a_base_that_was_moved(
+    place: Path, adapter: AdapterCheckpoint, tmp_path: Path
+) -> None:
+    answers = LocalModel.from_adapter(adapter, device="cpu", max_tokens=4).generate(RECORDS[:2])
+    moved = (place / "b").rename(place / "elsewhere")
+    other = changed(moved, tmp_path / "other")
+    try:
+        with pytest.raises(UnsupportedModelError, match=r"is not at .*base_model="):
+            LocalModel.from_adapter(adapter, device="cpu")
+        with pytest.raises(MergeError, match="base_model="):
+            AdapterMerger().merge(adapter, tmp_path / "merged")
+        with pytest.raises(UnsupportedModelError, match="is not the one"):
+            LocalModel.from_adapter(adapter, base_model=other, device="cpu")
+        with pytest.raises(MergeError, match="not the one"):
+            AdapterMerger(base_model=other).merge(adapter, tmp_path / "merged")
+        again = LocalModel.from_adapter(adapter, base_model=moved, device="cpu", max_tokens=4).generate(RECORDS[:2])
+        assert [answer.text for answer in again] == [answer.text for answer in answers]
+        assert AdapterMerger(base_model=moved).merge(adapter, tmp_path / "merged").path.is_dir()
+    finally:
+        moved.rename(place / "b")
