@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, get_args
 
@@ -22,6 +23,7 @@ from sqlquarry.errors import (
     PromptMismatchError,
     RecordError,
 )
+from sqlquarry.locations import S3Location, local_directory, located
 from sqlquarry.metadata import leads_inside, parse_object, path_inside, read_bytes, relative_name
 
 MANIFEST = "manifest.json"
@@ -299,15 +301,10 @@ def read_manifest(directory: Path, kind: str, *, verify: bool = False) -> Manife
             f"{directory} has no {MANIFEST}: the stage that writes this {kind} did not finish there. Run it again."
         )
     try:
-        manifest = Manifest.parse(read_bytes(path), path.name)
+        manifest = parse_manifest(read_bytes(path), str(path), kind)
         files = {path_inside(directory, name, path.name): entry for name, entry in manifest.files.items()}
     except (OSError, MetadataError) as error:
         raise CorruptArtifactError(f"{path} is not a manifest ({error}). Make the {kind} again.") from error
-    if manifest.kind != kind:
-        raise CorruptArtifactError(
-            f"{path} describes a {manifest.kind!r:.80}, where a {kind!r} is needed. Give the directory that the "
-            "earlier stage wrote."
-        )
     for file, entry in files.items():
         if not file.is_file() or file.stat().st_size != entry["bytes"]:
             raise CorruptArtifactError(f"{file} is missing or has another size than in {path}. Make the {kind} again.")
@@ -316,22 +313,66 @@ def read_manifest(directory: Path, kind: str, *, verify: bool = False) -> Manife
     return manifest
 
 
+def parse_manifest(content: bytes, name: str, kind: str) -> Manifest:
+    """Parse the manifest `name` of an artifact that must be of this kind.
+
+    Raises:
+        CorruptArtifactError: it is not a manifest, or of another kind or version.
+    """
+    try:
+        manifest = Manifest.parse(content, MANIFEST)
+    except MetadataError as error:
+        raise CorruptArtifactError(f"{name} is not a manifest ({error}). Make the {kind} again.") from error
+    if manifest.kind != kind:
+        raise CorruptArtifactError(
+            f"{name} describes a {manifest.kind!r:.80}, where a {kind!r} is needed. Give the directory that the "
+            "earlier stage wrote."
+        )
+    return manifest
+
+
 @dataclass(frozen=True, slots=True)
 class _DirectoryArtifact:
-    path: Path
+    location: Path | S3Location
     manifest: Manifest
     kind: ClassVar[str]
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "location", located(self.location))
+
     @classmethod
-    def load(cls, directory: str | Path, *, verify: bool = False) -> Self:
-        """Open a finished directory.
+    def load(cls, directory: str | Path, *, verify: bool = False, session: Any = None) -> Self:
+        """Open what is finished in a directory or below ``s3://bucket/prefix``.
+
+        Args:
+            directory: where it is; an adapter on S3 is copied to ``~/.cache/sqlquarry`` and verified.
+            verify: compare every file with its SHA-256; else only names and sizes.
+            session: the boto3 session for S3; None takes the default credentials.
 
         Raises:
             IncompleteArtifactError: the stage that writes it did not finish.
             CorruptArtifactError: a file is missing or changed.
+            ArtifactError: S3 refuses.
         """
-        path = Path(directory)
-        return cls(path, read_manifest(path, cls.kind, verify=verify))
+        place = located(directory)
+        if isinstance(place, Path):
+            return cls(place, read_manifest(place, cls.kind, verify=verify))
+        # By name, since the layers below AWS do not import it.
+        return cls(*import_module("sqlquarry.aws.artifacts").opened(place, cls.kind, verify=verify, session=session))
+
+    @property
+    def path(self) -> Path:
+        """The directory.
+
+        Raises:
+            ConfigError: it is on S3.
+        """
+        return local_directory(self.location, f"the {self.kind}")
+
+    @property
+    def uri(self) -> str:
+        """Where it is: ``s3://bucket/prefix``, or the directory as text."""
+        return str(self.location)
 
     @property
     def prompt_fingerprint(self) -> str:
@@ -349,7 +390,7 @@ class _DirectoryArtifact:
             value = value.get(key) if isinstance(value, Mapping) else None
         if not isinstance(value, str):
             raise CorruptArtifactError(
-                f"{self.path / MANIFEST} does not hold {'.'.join(keys)}. Make the {self.kind} again."
+                f"{self.uri}/{MANIFEST} does not hold {'.'.join(keys)}. Make the {self.kind} again."
             )
         return value
 
@@ -359,7 +400,7 @@ class AdapterCheckpoint(_DirectoryArtifact):
     """A finished LoRA adapter: PEFT's two files, the prompt, and where it came from.
 
     Args:
-        path: the directory.
+        location: the directory.
         manifest: its files, and what they were made from.
     """
 
@@ -383,15 +424,8 @@ class MergedModel(_DirectoryArtifact):
     Bedrock's dialect of the small files is made from these at upload.
 
     Args:
-        path: the directory; for a model on S3 see `uri`.
+        location: the directory, or the place on S3.
         manifest: its files, and what they were made from.
     """
 
     kind: ClassVar[str] = "merged-model"
-
-    @property
-    def uri(self) -> str:
-        """Where it lies: ``s3://bucket/prefix``, or the directory as text."""
-        # A Path makes one slash of the two.
-        text = self.path.as_posix()
-        return f"s3://{text.removeprefix('s3:/')}" if text.startswith("s3:/") else str(self.path)

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlquarry.artifacts import AdapterCheckpoint, Generation, MergedModel, Record
+from sqlquarry.aws.artifacts import fetch_model
 from sqlquarry.errors import ConfigError, DeviceError, UnsupportedModelError
 from sqlquarry.extras import require
 from sqlquarry.foreign_model import refuse_foreign_code
+from sqlquarry.locations import S3Location, is_s3, located
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.quantization import QuantizationRecipe, load_causal_lm, load_tokenizer, reading_model
 
@@ -26,12 +28,14 @@ class LocalModel:
     It computes in float32 on a CPU and in bfloat16 on CUDA.
 
     Args:
-        directory: config, tokenizer and safetensors, as transformers or Bedrock's dialect has them.
+        directory: config, tokenizer and safetensors, as transformers or Bedrock's dialect has them; an ``s3://`` prefix
+            is copied to ``~/.cache/sqlquarry`` once.
         formatter: how records become prompts; None where only text prompts are given.
         adapter: a LoRA adapter to put on top; with a 4-bit recipe in its manifest the base is quantised as in training.
         device: "auto" (CUDA where there is one), "cpu" or "cuda".
         batch_size: prompts decoded together.
         max_tokens: longest answer that `generate` asks for, in tokens.
+        session: the boto3 session for S3; None takes the default credentials.
 
     Raises:
         MissingExtraError: torch or transformers is not installed.
@@ -50,9 +54,10 @@ class LocalModel:
         device: str = "auto",
         batch_size: int = 16,
         max_tokens: int = 256,
+        session: Any = None,
     ) -> None:
         require("train", "LocalModel")
-        self.directory = Path(directory)
+        self.directory = _local_copy(directory, session)
         self.formatter, self.batch_size, self.max_tokens = formatter, batch_size, max_tokens
         self.device = pick_device(device)
         if not (self.directory / "config.json").is_file():
@@ -81,7 +86,8 @@ class LocalModel:
             IncompleteArtifactError: the directory holds no prompt.
             SQLQuarryError: as the constructor.
         """
-        return cls(merged.path, formatter=PromptFormatter.load(merged.path), **options)
+        directory = _local_copy(merged.location, options.get("session"))
+        return cls(directory, formatter=PromptFormatter.load(directory), **options)
 
     @classmethod
     def from_adapter(cls, adapter: AdapterCheckpoint, **options: Any) -> LocalModel:
@@ -91,7 +97,10 @@ class LocalModel:
             IncompleteArtifactError: the directory holds no prompt.
             SQLQuarryError: as the constructor.
         """
-        return cls(adapter.base_model_path, formatter=PromptFormatter.load(adapter.path), adapter=adapter, **options)
+        base: str | Path = adapter.base_model_path
+        if is_s3(adapter.base_model) and not adapter.base_model_path.exists():
+            base = adapter.base_model
+        return cls(base, formatter=PromptFormatter.load(adapter.path), adapter=adapter, **options)
 
     @property
     def fingerprint(self) -> str:
@@ -292,6 +301,11 @@ class LocalModel:
         )
         logits: torch.Tensor = output.logits[:, -1].float()
         return logits
+
+
+def _local_copy(location: str | Path | S3Location, session: Any) -> Path:
+    place = located(location)
+    return fetch_model(place, UnsupportedModelError, session=session) if isinstance(place, S3Location) else place
 
 
 def pick_device(device: str) -> str:

@@ -15,16 +15,9 @@ from typing import Any
 
 from rich.progress import TextColumn
 
+from sqlquarry.aws.failures import error_code, says
 from sqlquarry.bedrock._progress import progress
-from sqlquarry.bedrock.failures import (
-    CONCURRENT_JOBS,
-    INVALID_ROLE,
-    error_code,
-    explained,
-    is_transient,
-    job_advice,
-    says,
-)
+from sqlquarry.bedrock.failures import CONCURRENT_JOBS, INVALID_ROLE, explained, is_transient, job_advice
 from sqlquarry.credentials import credentials_in
 from sqlquarry.errors import BedrockError, ImportJobError, ImportTimeoutError
 from sqlquarry.text import visible_logger

@@ -39,7 +39,8 @@ class BaseCheckpoint:
         present = storage.sizes()
         if not present and not (isinstance(storage, LocalDirectory) and storage.path.is_dir()):
             raise MergeError(
-                f"the base model is not at {storage}. Download it and pass its place: AdapterMerger(base_model=...)."
+                f"the base model is not at {storage}: {storage.why_empty()} Pass the base's place: "
+                "AdapterMerger(base_model=...)."
             )
         config = _read(storage, "config.json", parse_object)
         if settings := config.get("quantization_config"):

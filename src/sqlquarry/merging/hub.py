@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sqlquarry.errors import MergeError
+from sqlquarry.locations import is_s3
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -17,15 +18,18 @@ def locate_base(base_model: str | Path | None, trained_on: Mapping[str, str]) ->
     Args:
         base_model: directory, ``s3://`` prefix or hub id; None for the one that was trained on.
         trained_on: `path` and `name` of the base as training recorded them; where the path is gone (another machine),
-            the name is looked up in the hub cache.
+            the name is taken if it is on S3, or looked up in the hub cache.
 
     Raises:
         MergeError: a hub id that is not in the local cache.
     """
     if base_model is not None:
         return _cached(str(base_model)) if _is_hub_id(base_model) else base_model
-    if not Path(trained_on["path"]).exists() and _is_hub_id(trained_on["name"]):
-        return _cached(trained_on["name"])
+    if not Path(trained_on["path"]).exists():
+        if is_s3(trained_on["name"]):
+            return trained_on["name"]
+        if _is_hub_id(trained_on["name"]):
+            return _cached(trained_on["name"])
     return trained_on["path"]
 
 

@@ -16,6 +16,8 @@ from sqlquarry.artifacts import MANIFEST, AdapterCheckpoint, Record, base_digest
 from sqlquarry.errors import DeviceError, MetadataError, RecordError, TrainingError
 from sqlquarry.extras import require
 from sqlquarry.inference import pick_device
+from sqlquarry.locations import is_s3, local_directory, located
+from sqlquarry.locks import LOCK_FILE, only_writer
 from sqlquarry.metadata import read_object
 from sqlquarry.prompt import Encoded, PromptFormatter
 from sqlquarry.quantization import load_tokenizer, quiet_transformers
@@ -50,9 +52,14 @@ class QLoRAFSDPTrainer:
     number of processes.
 
     Args:
-        base_model: a directory, a ``.gguf`` file or a Hugging Face id.
+        base_model: a directory, a ``.gguf`` file, an ``s3://`` prefix or a Hugging Face id.
         formatter: the prompt; None uses the published wording.
         config: see `TrainingConfig`.
+        session: the boto3 session for S3; None takes the default credentials. The processes that
+            ``train(processes=n)`` starts get its credentials in their environment, and cannot renew temporary ones.
+
+    Raises:
+        ConfigError: `base_model` is not a location.
 
     Source: Hu et al. 2021, arXiv:2106.09685 (LoRA); Dettmers et al. 2023, arXiv:2305.14314 (QLoRA); Zhao et al. 2023,
     arXiv:2304.11277 (FSDP).
@@ -63,8 +70,11 @@ class QLoRAFSDPTrainer:
         base_model: str | Path,
         formatter: PromptFormatter | None = None,
         config: TrainingConfig | None = None,
+        *,
+        session: Any = None,
     ) -> None:
-        self.base_model = base_model
+        self.base_model: str | Path = str(located(base_model)) if is_s3(base_model) else base_model
+        self.session = session
         self.formatter = formatter or PromptFormatter()
         self.config = config or TrainingConfig()
 
@@ -86,7 +96,7 @@ class QLoRAFSDPTrainer:
             train: records with SQL.
             evaluation: records whose loss is reported after each epoch; they are not learnt.
             output_dir: receives ``adapter_model.safetensors``, ``adapter_config.json``, ``prompt.json``,
-                ``training_log.jsonl``, ``loss.svg``, a model card and, last, ``manifest.json``.
+                ``training_log.jsonl``, ``loss.svg``, a model card and, last, ``manifest.json``. It is on this machine.
             checkpoint_dir: a directory of its own or an ``s3://`` prefix for checkpoints; None puts them below
                 `output_dir`. They are removed once the adapter is finished.
             processes: start so many processes on this machine, one for each GPU, and wait for them; None trains in this
@@ -101,11 +111,28 @@ class QLoRAFSDPTrainer:
             TrainingError: `output_dir` holds something else, the loss is no longer a number, a checkpoint cannot be
                 written, or one of several processes died.
             TrainingInterruptedError: a signal stopped it; the same call goes on.
+            OutputInUseError: another process trains into `output_dir`.
         """
         require("train", "QLoRAFSDPTrainer")
-        output = Path(output_dir)
+        output = local_directory(output_dir, "output_dir")
+        with contextlib.ExitStack() as held:
+            return self._train(
+                train, evaluation, output=output, checkpoint_dir=checkpoint_dir, processes=processes, held=held
+            )
+
+    def _train(
+        self,
+        train: Sequence[Record],
+        evaluation: Sequence[Record] | None,
+        *,
+        output: Path,
+        checkpoint_dir: str | Path | None,
+        processes: int | None,
+        held: contextlib.ExitStack,
+    ) -> AdapterCheckpoint:
+        """Do what `train` describes; `held` keeps the output's lock until all is done."""
         device = pick_device(self.config.device)
-        base = resolve_base_model(self.base_model)
+        base = resolve_base_model(self.base_model, session=self.session)
         tokenizer = load_tokenizer(base)
         formatter = self.formatter.bind(tokenizer)
         limit = self.config.max_sequence_tokens
@@ -127,7 +154,7 @@ class QLoRAFSDPTrainer:
             "data_sha256": hashlib.sha256(json.dumps(examples).encode()).hexdigest(),
             "config": self.config.identity,
         }
-        if not world.lead(lambda: _finished(output, identity)):
+        if not world.lead(lambda: _claimed(output, identity, held)):
             plan = world.lead(
                 lambda: self._checked_plan(
                     train,
@@ -139,7 +166,9 @@ class QLoRAFSDPTrainer:
                     instances=world.machines,
                 )
             )
-            checkpoints = Checkpoints(checkpoint_dir or output / ".checkpoints", kept=self.config.kept_checkpoints)
+            checkpoints = Checkpoints(
+                checkpoint_dir or output / ".checkpoints", kept=self.config.kept_checkpoints, session=self.session
+            )
             with _device_failures():
                 provenance = self._trained(
                     base,
@@ -185,7 +214,7 @@ class QLoRAFSDPTrainer:
             ModelError: the base model cannot be used.
         """
         require("train", "QLoRAFSDPTrainer.plan")
-        base = resolve_base_model(self.base_model)
+        base = resolve_base_model(self.base_model, session=self.session)
         tokenizer = load_tokenizer(base)
         return plan_training(
             base,
@@ -353,6 +382,21 @@ def _device_failures() -> Iterator[None]:
         ) from error
 
 
+def _claimed(output: Path, identity: dict[str, Any], held: contextlib.ExitStack) -> bool:
+    """As `_finished`; unless it is, this process is the only writer of the directory while `held` is open.
+
+    Raises:
+        OutputInUseError: another process trains there.
+        TrainingError: as `_finished`, or the directory cannot be written.
+    """
+    if not (output / MANIFEST).is_file():
+        try:
+            held.enter_context(only_writer(output))
+        except OSError as error:
+            raise TrainingError(f"{output} cannot be written ({error}). Choose another output_dir.") from error
+    return _finished(output, identity)
+
+
 def _finished(output: Path, identity: dict[str, Any]) -> bool:
     """Whether the finished adapter of the same inputs is there; else the directory is made ready to train or go on in.
 
@@ -379,7 +423,7 @@ def _finished(output: Path, identity: dict[str, Any]) -> bool:
                 "Choose another output_dir, or delete it."
             )
         return False
-    if output.is_dir() and any(output.iterdir()):
+    if output.is_dir() and any(path.name != LOCK_FILE for path in output.iterdir()):
         raise TrainingError(f"{output} holds files that no training run wrote. Choose an empty output_dir.")
     write_json(marker, identity)
     return False
