@@ -23,7 +23,7 @@ from sqlquarry.errors import (
     PromptMismatchError,
     RecordError,
 )
-from sqlquarry.locations import S3Location, local_directory, located
+from sqlquarry.locations import S3Location, local_path, located
 from sqlquarry.metadata import leads_inside, parse_object, path_inside, read_bytes, relative_name
 
 MANIFEST = "manifest.json"
@@ -367,7 +367,7 @@ class _DirectoryArtifact:
         Raises:
             ConfigError: it is on S3.
         """
-        return local_directory(self.location, f"the {self.kind}")
+        return local_path(self.location, f"the {self.kind}")
 
     @property
     def uri(self) -> str:

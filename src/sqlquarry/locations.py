@@ -11,7 +11,7 @@ from typing import Any, Self
 from sqlquarry.errors import ConfigError
 
 # `Path("s3://bucket/prefix")` has one slash; the scheme of a URI has no case (RFC 3986, 3.1).
-_S3 = re.compile(r"s3:/+([^/]*)(.*)", re.IGNORECASE | re.DOTALL)
+_S3 = re.compile(r"s3:(?:/+([^/]*)(.*))?", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def located(location: Any) -> Path | S3Location:
     return S3Location.parse(text) if is_s3(text) else Path(text)
 
 
-def local_directory(location: Any, what: str) -> Path:
+def local_path(location: Any, what: str) -> Path:
     """Return a place on this machine.
 
     Args:

@@ -19,7 +19,7 @@ import jinja2
 
 from sqlquarry.artifacts import Message, Record, write_json
 from sqlquarry.errors import ConfigError, IncompleteArtifactError, RecordError
-from sqlquarry.locations import local_directory
+from sqlquarry.locations import local_path
 from sqlquarry.metadata import read_object
 from sqlquarry.rendering import Conversation, compile_template, require_bounded
 
@@ -234,7 +234,7 @@ class PromptFormatter:
     def save(self, directory: str | Path) -> None:
         """Write the formatter to ``prompt.json`` in `directory`."""
         write_json(
-            local_directory(directory, "the prompt's directory") / PROMPT_FILE,
+            local_path(directory, "the prompt's directory") / PROMPT_FILE,
             dataclasses.asdict(self) | {"fingerprint": self.fingerprint},
         )
 
@@ -245,7 +245,7 @@ class PromptFormatter:
         Raises:
             IncompleteArtifactError: there is no ``prompt.json``, or its fingerprint is not that of its content.
         """
-        path = local_directory(directory, "the prompt's directory") / PROMPT_FILE
+        path = local_path(directory, "the prompt's directory") / PROMPT_FILE
         if not path.is_file():
             raise IncompleteArtifactError(f"{path} does not exist: the directory holds no prompt. Train again.")
         try:

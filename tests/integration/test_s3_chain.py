@@ -68,7 +68,9 @@ def chain(home: Path, lively_llama: Path, tmp_path_factory: pytest.TempPathFacto
         base = f"s3://{aws.bucket}/models/base"
         trainer = sq.QLoRAFSDPTrainer(base, config=CONFIG, session=session)
         output = tmp_path_factory.mktemp("runs") / "adapter"
-        adapter = trainer.train(RECORDS, output_dir=output, checkpoint_dir=f"s3://{aws.bucket}/checkpoints/one")
+        checkpoints = f"s3://{aws.bucket}/checkpoints/one"
+        # In a process of its own, which must get there too.
+        adapter = trainer.train(RECORDS, output_dir=output, checkpoint_dir=checkpoints, processes=1)
         shutil.rmtree(home / ".cache")
         merger = sq.AdapterMerger(session=session)  # the base's copy is gone, so it reads the base on S3
         merged = merger.merge(adapter, f"s3://{aws.bucket}/runs/merged")

@@ -38,7 +38,9 @@ COMMON_ERRORS = (
     ),
     *(KnownError(code, "", _RENEW) for code in ("ExpiredTokenException", "ExpiredToken", "RequestExpired")),
     *(
-        KnownError(code, "", "The credentials are not valid (any more). Log in again, and check this machine's clock.")
+        KnownError(
+            code, "", "The credentials are not valid (any more). Log in again, and check the clock of this machine."
+        )
         for code in (
             *("UnrecognizedClientException", "InvalidClientTokenId", "InvalidAccessKeyId", "AuthFailure"),
             *("InvalidSignatureException", "SignatureDoesNotMatch", "RequestTimeTooSkewed", "InvalidToken"),

@@ -105,8 +105,8 @@ class BedrockImporter:
     ) -> PreflightReport:
         """Everything that would make the import of `source` fail; see `PreflightReport`.
 
-        Without network for what lies on this machine, by ranged reads for an ``s3://`` prefix. `account` looks at
-        bucket, quotas and role too, which `import_model` does before it uploads.
+        Without network for a directory, by ranged reads for an ``s3://`` prefix. `account` looks at bucket, quotas and
+        role too, which `import_model` does before it uploads.
         """
         options: dict[str, Any] = {"s3_uri": s3_uri, "job_name": job_name, "region": self._region}
         if account or isinstance(source_location(source), S3Location):
@@ -130,10 +130,9 @@ class BedrockImporter:
         Run again with the same content, it returns the imported model, or goes on with what is missing.
 
         Args:
-            source: a finished merged model, or any other checkpoint's directory, which is exported in the service's
-                dialect; or ``s3://bucket/prefix``. A merged model on S3 is brought into that dialect where it is: its
-                small files are rewritten and its manifest with them, the weights stay. Any other prefix is imported as
-                it is.
+            source: a finished merged model or any checkpoint's directory, which are exported in the service's dialect;
+                or ``s3://bucket/prefix``, which is imported as it is, except for a merged model: its small files and
+                its manifest are rewritten there.
             name: the imported model's name, unique in the account and region.
             formatter: the prompt that it answers to, bound. None takes the ``prompt.json`` beside the weights; where
                 there is none, the model can be asked texts, not records.
@@ -279,10 +278,8 @@ class BedrockImporter:
         """What is, or will be, on S3, and the merged model that it is made from there."""
         there = S3Source(location, session=self._session, endpoint_url=self._endpoint_url, region=self._region)
         with tempfile.TemporaryDirectory() as directory:
-            stored = StoredMerge.copy(there.uri, there.sizes, there.read, Path(directory))
-            if stored is not None:
-                if isinstance(source, MergedModel):
-                    _require_same(stored.model.manifest, source)
+            if stored := StoredMerge.copy(there.uri, there.sizes, there.read, Path(directory)):
+                _require_same(stored.model.manifest, source)
                 return Export.of(stored.model, formatter), stored
         prefix = Prefix.of(self._s3, there.uri)
         content = prefix.content()
@@ -385,9 +382,10 @@ def _require_unchanged(source: Source) -> None:
         _require_same(MergedModel.load(source.path).manifest, source)
 
 
-def _require_same(there: Manifest, source: MergedModel) -> None:
+def _require_same(there: Manifest, source: Source) -> None:
     """Refuse a manifest that is neither that of a loaded model nor of its export."""
-    if source.manifest.digest not in (there.digest, there.provenance.get("exported_from")):
+    known = (there.digest, there.provenance.get("exported_from"))
+    if isinstance(source, MergedModel) and source.manifest.digest not in known:
         raise CorruptArtifactError(
             f"{source.uri} was written again after this MergedModel was loaded. Use MergedModel.load()."
         )

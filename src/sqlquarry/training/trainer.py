@@ -16,7 +16,7 @@ from sqlquarry.artifacts import MANIFEST, AdapterCheckpoint, Record, base_digest
 from sqlquarry.errors import DeviceError, MetadataError, RecordError, TrainingError
 from sqlquarry.extras import require
 from sqlquarry.inference import pick_device
-from sqlquarry.locations import is_s3, local_directory, located
+from sqlquarry.locations import is_s3, local_path, located
 from sqlquarry.locks import LOCK_FILE, only_writer
 from sqlquarry.metadata import read_object
 from sqlquarry.prompt import Encoded, PromptFormatter
@@ -114,7 +114,7 @@ class QLoRAFSDPTrainer:
             OutputInUseError: another process trains into `output_dir`.
         """
         require("train", "QLoRAFSDPTrainer")
-        output = local_directory(output_dir, "output_dir")
+        output = local_path(output_dir, "output_dir")
         with contextlib.ExitStack() as held:
             return self._train(
                 train, evaluation, output=output, checkpoint_dir=checkpoint_dir, processes=processes, held=held

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from sqlquarry.artifacts import MANIFEST, Manifest, MergedModel
+from sqlquarry.aws.failures import aws_errors
+from sqlquarry.aws.folder import S3Folder
 from sqlquarry.bedrock.dialect import export_files
 from sqlquarry.bedrock.preflight import config, tensors, tokenizer
 from sqlquarry.bedrock.preflight.account import attempt, check_account, check_bucket
@@ -22,7 +24,7 @@ from sqlquarry.bedrock.preflight.repairs import Repair, repair
 from sqlquarry.bedrock.preflight.request import Request, check_request, names_a_bucket
 from sqlquarry.bedrock.preflight.source import CopiedSource, LocalSource, S3Source, Source, source_location
 from sqlquarry.bedrock.stored_merge import StoredMerge
-from sqlquarry.errors import ArtifactError, PreflightError, SQLQuarryError
+from sqlquarry.errors import ArtifactError, BedrockError, PreflightError, SQLQuarryError
 from sqlquarry.locations import S3Location
 from sqlquarry.metadata import check_size
 from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
@@ -124,6 +126,12 @@ def preflight(
 
 
 def _remote(source: S3Source, region: str | None) -> Iterator[Finding]:
+    if not source.sizes:
+        with aws_errors(BedrockError, f"looking for {source.uri}"):
+            reason = S3Folder(source.client, S3Location(source.bucket, source.prefix)).why_empty()
+        why, fix = "An import job reads the files directly below its URI", "Give the prefix that holds config.json"
+        yield error("s3-uri", source.uri, reason.rstrip("."), why, fix)
+        return
     with tempfile.TemporaryDirectory() as directory:
         try:
             stored = StoredMerge.copy(source.uri, source.sizes, source.read, Path(directory))

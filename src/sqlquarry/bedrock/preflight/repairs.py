@@ -20,7 +20,7 @@ from sqlquarry.bedrock.preflight.source import LocalSource, S3Source, Source, so
 from sqlquarry.bedrock.preflight.tensors import duplicates, stored_dtype
 from sqlquarry.bedrock.weights import ONE_SHARD, Weights
 from sqlquarry.errors import BedrockError, ConfigError
-from sqlquarry.locations import S3Location, local_directory
+from sqlquarry.locations import S3Location, local_path
 from sqlquarry.metadata import check_size
 from sqlquarry.safetensors_header import INDEX
 from sqlquarry.text import visible
@@ -76,7 +76,7 @@ def repair(
             raise ConfigError(f"repair(…, output=…) copies directories of this machine; {place} is repaired in place.")
         return _repair_prefix(S3Source(place, session=session, endpoint_url=endpoint_url), max_shard_bytes)
     source = LocalSource(place)
-    target = place if output is None else local_directory(output, "output")
+    target = place if output is None else local_path(output, "output")
     if output is None and MANIFEST in source.sizes:
         raise _finished(place, "to have the files, pass output=… to repair.")
     if output is not None and target.exists() and (not target.is_dir() or any(target.iterdir())):
