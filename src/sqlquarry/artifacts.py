@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, get_args
 
 from sqlquarry.credentials import public_provenance
+from sqlquarry.digests import combined_digest, file_digests, files_below, sha256_file
 from sqlquarry.errors import (
     CorruptArtifactError,
     IncompleteArtifactError,
@@ -24,11 +23,10 @@ from sqlquarry.errors import (
     RecordError,
 )
 from sqlquarry.locations import S3Location, local_path, located
-from sqlquarry.metadata import leads_inside, parse_object, path_inside, read_bytes, relative_name
+from sqlquarry.metadata import parse_object, path_inside, read_bytes, relative_name
 
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1
-_BLOCK_BYTES = 1 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -167,7 +165,7 @@ class Manifest:
     @property
     def digest(self) -> str:
         """SHA-256 (hex) over the names and contents of all files: the same content has the same digest anywhere."""
-        return _combined_digest(list(self.files), [str(entry["sha256"]) for entry in self.files.values()])
+        return combined_digest(list(self.files), [str(entry["sha256"]) for entry in self.files.values()])
 
     @classmethod
     def parse(cls, content: bytes, name: str) -> Self:
@@ -208,15 +206,6 @@ class Manifest:
             )
 
 
-def sha256_file(path: Path) -> str:
-    """SHA-256 (hex) of a file, read in blocks of 1 MiB."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
     """Write a file, in a new folder if need be, so that a reader sees all of it or none: write aside, fsync, rename.
 
@@ -243,36 +232,16 @@ def write_json(path: Path, content: Any) -> None:
     write_atomically(path, text.encode("utf-8", "backslashreplace"))
 
 
-def _artifact_files(directory: Path) -> Iterable[str]:
-    for path in sorted(directory.rglob("*")):
-        name = path.relative_to(directory)
-        # Hidden files and folders are temporary ones of a writer that was killed, or still has to clean up.
-        # A link that leads out of the folder is not a part of it (wandb's logs have one to its cache).
-        own = path.is_file() and leads_inside(path, directory)
-        if own and path.name != MANIFEST and not any(part.startswith(".") for part in name.parts):
-            yield name.as_posix()
-
-
-def _file_digests(directory: Path, names: Sequence[str]) -> list[str]:
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(lambda name: sha256_file(directory / name), names))
-
-
-def _combined_digest(names: Sequence[str], digests: Sequence[str]) -> str:
-    lines = [f"{name} {digest}\n" for name, digest in sorted(zip(names, digests, strict=True))]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
 def base_digest(directory: Path) -> str:
     """SHA-256 (hex) over a base model's config.json and safetensors: which base an adapter belongs to."""
     names = [p.name for p in directory.iterdir() if p.name == "config.json" or p.suffix == ".safetensors"]
-    return _combined_digest(names, _file_digests(directory, names))
+    return combined_digest(names, file_digests(directory, names))
 
 
 def write_manifest(directory: Path, kind: str, provenance: Mapping[str, Any]) -> Manifest:
     """Hash every file below `directory` and write the manifest; from now on the directory counts as finished."""
-    names = list(_artifact_files(directory))
-    digests = _file_digests(directory, names)
+    names = [name for name in files_below(directory) if Path(name).name != MANIFEST]
+    digests = file_digests(directory, names)
     files: dict[str, dict[str, str | int]] = {
         name: {"sha256": digest, "bytes": (directory / name).stat().st_size}
         for name, digest in zip(names, digests, strict=True)
@@ -350,9 +319,7 @@ class _DirectoryArtifact:
             session: the boto3 session for S3; None takes the default credentials.
 
         Raises:
-            IncompleteArtifactError: the stage that writes it did not finish.
-            CorruptArtifactError: a file is missing or changed.
-            ArtifactError: S3 refuses.
+            ArtifactError: the stage that writes it did not finish, a file is missing or changed, or S3 refuses.
         """
         place = located(directory)
         if isinstance(place, Path):

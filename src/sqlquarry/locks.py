@@ -27,7 +27,7 @@ def only_writer(directory: Path) -> Iterator[None]:
         OutputInUseError: another process, or another thread of this one, writes it.
         OSError: the directory or the lock file cannot be made.
     """
-    made = not directory.exists()
+    made = [folder for folder in (directory, *directory.parents) if not folder.exists()]
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / LOCK_FILE
     file = _locked(path)
@@ -36,9 +36,9 @@ def only_writer(directory: Path) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)  # before the lock goes, so that nobody's file is removed
         file.close()
-        if made:
-            with suppress(OSError):  # it holds files now
-                directory.rmdir()
+        with suppress(OSError):  # it holds files now
+            for folder in made:
+                folder.rmdir()
 
 
 def _locked(path: Path) -> IO[str]:

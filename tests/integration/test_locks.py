@@ -42,10 +42,10 @@ def test_a_second_writer_is_told_who_the_first_is(tmp_path: Path, holder: subpro
 
 
 def test_a_directory_that_stays_empty_is_removed_again(tmp_path: Path) -> None:
-    with only_writer(tmp_path / "new"):
-        with pytest.raises(OutputInUseError), only_writer(tmp_path / "new"):
+    with only_writer(tmp_path / "new" / "deep"):
+        with pytest.raises(OutputInUseError), only_writer(tmp_path / "new" / "deep"):
             pass
-        assert (tmp_path / "new").is_dir()
+        assert (tmp_path / "new" / "deep").is_dir()
     assert not (tmp_path / "new").exists()
     (tmp_path / "kept").mkdir()
     with only_writer(tmp_path / "kept"):

@@ -9,8 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from sqlquarry.artifacts import sha256_file
 from sqlquarry.aws.download import download_files
+from sqlquarry.digests import sha256_file
 from sqlquarry.errors import GatedModelError, MetadataError, UnsupportedModelError
 from sqlquarry.foreign_model import refuse_foreign_code, require_no_refusals
 from sqlquarry.locations import S3Location, located

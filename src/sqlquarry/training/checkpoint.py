@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sqlquarry.artifacts import sha256_file
 from sqlquarry.aws.failures import aws_errors
 from sqlquarry.aws.folder import S3Folder
+from sqlquarry.digests import sha256_file
 from sqlquarry.errors import TrainingError
 from sqlquarry.locations import S3Location, located
 from sqlquarry.text import visible_logger

@@ -7,13 +7,13 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from sqlquarry.artifacts import MANIFEST, AdapterCheckpoint, Record, base_digest, write_json, write_manifest
-from sqlquarry.errors import DeviceError, MetadataError, RecordError, TrainingError
+from sqlquarry.errors import MetadataError, RecordError, TrainingError
 from sqlquarry.extras import require
 from sqlquarry.inference import pick_device
 from sqlquarry.locations import is_s3, local_path, located
@@ -26,6 +26,7 @@ from sqlquarry.training.base_model import resolve_base_model
 from sqlquarry.training.card import write_card
 from sqlquarry.training.checkpoint import Checkpoints
 from sqlquarry.training.config import TrainingConfig
+from sqlquarry.training.device_failures import device_failures
 from sqlquarry.training.guards import check_run
 from sqlquarry.training.hardware import gpu_named
 from sqlquarry.training.launch import launch
@@ -57,9 +58,6 @@ class QLoRAFSDPTrainer:
         config: see `TrainingConfig`.
         session: the boto3 session for S3; None takes the default credentials. The processes that
             ``train(processes=n)`` starts get its credentials in their environment, and cannot renew temporary ones.
-
-    Raises:
-        ConfigError: `base_model` is not a location.
 
     Source: Hu et al. 2021, arXiv:2106.09685 (LoRA); Dettmers et al. 2023, arXiv:2305.14314 (QLoRA); Zhao et al. 2023,
     arXiv:2304.11277 (FSDP).
@@ -169,7 +167,7 @@ class QLoRAFSDPTrainer:
             checkpoints = Checkpoints(
                 checkpoint_dir or output / ".checkpoints", kept=self.config.kept_checkpoints, session=self.session
             )
-            with _device_failures():
+            with device_failures():
                 provenance = self._trained(
                     base,
                     world,
@@ -354,41 +352,8 @@ def _name(records: Sequence[Record], index: int) -> str:
     return records[index].id or f"record {index}"
 
 
-@contextlib.contextmanager
-def _device_failures() -> Iterator[None]:
-    """What only the device finds out, as errors that say what to do.
-
-    Raises:
-        DeviceError: memory ran out.
-        TrainingError: torch.compile failed.
-    """
-    import torch
-
-    try:
-        yield
-    except torch._dynamo.exc.TorchDynamoException as error:  # noqa: SLF001 - what torch.compile raises; no public name
-        raise TrainingError(
-            f"torch.compile failed: {error}. It needs a C compiler. TrainingConfig(compiled=False) trains without it."
-        ) from error
-    except RuntimeError as error:
-        # Memory that runs out while a graph is recorded comes in the context of another error.
-        causes = [error, error.__context__, error.__cause__]
-        if not any(isinstance(cause, torch.OutOfMemoryError) for cause in causes):
-            raise
-        raise DeviceError(
-            f"the GPU's memory ran out, which the forecast had not expected ({str(error).partition('.')[0]}). Set "
-            'TrainingConfig(gradient_checkpointing=True, hold_dequantized=False, sharding="full") or a smaller '
-            "max_sequence_tokens, and run again: with the former it goes on from the newest checkpoint."
-        ) from error
-
-
 def _claimed(output: Path, identity: dict[str, Any], held: contextlib.ExitStack) -> bool:
-    """As `_finished`; unless it is, this process is the only writer of the directory while `held` is open.
-
-    Raises:
-        OutputInUseError: another process trains there.
-        TrainingError: as `_finished`, or the directory cannot be written.
-    """
+    """As `_finished`; if there is work to do, this process is the only writer while `held` is open."""
     if not (output / MANIFEST).is_file():
         try:
             held.enter_context(only_writer(output))
