@@ -28,7 +28,7 @@ from sqlquarry.bedrock.jobs import (
 from sqlquarry.bedrock.prefix import Prefix
 from sqlquarry.bedrock.preflight import PreflightReport, preflight
 from sqlquarry.bedrock.preflight.account import check_account
-from sqlquarry.bedrock.preflight.request import Request
+from sqlquarry.bedrock.preflight.request import Request, given_uri
 from sqlquarry.bedrock.preflight.source import S3Source, source_location
 from sqlquarry.bedrock.stored_merge import StoredMerge
 from sqlquarry.bedrock.transfer import CLIENT_OPTIONS, Transfer
@@ -99,7 +99,7 @@ class BedrockImporter:
         source: Source,
         name: str | None = None,
         *,
-        s3_uri: str | None = None,
+        s3_uri: str | Path | None = None,
         job_name: str | None = None,
         account: bool = False,
     ) -> PreflightReport:
@@ -119,7 +119,7 @@ class BedrockImporter:
         name: str,
         *,
         formatter: PromptFormatter | None = None,
-        s3_uri: str | None = None,
+        s3_uri: str | Path | None = None,
         job_name: str | None = None,
         tags: Mapping[str, str] | None = None,
         kms_key_id: str | None = None,
@@ -151,7 +151,7 @@ class BedrockImporter:
             ImportTimeoutError: the job still runs after `timeout_s`; attach to it later.
             BedrockError: AWS refused, the name is taken by another model, or the S3 prefix holds something else.
         """
-        place = source_location(source)
+        place, s3_uri = source_location(source), given_uri(s3_uri)
         in_place = isinstance(place, S3Location)
         bad = problems(tags, kms_key_id, vpc_config)
         if formatter is not None and formatter.tokens is None:

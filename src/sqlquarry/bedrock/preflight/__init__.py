@@ -21,7 +21,7 @@ from sqlquarry.bedrock.preflight.account import attempt, check_account, check_bu
 from sqlquarry.bedrock.preflight.checkpoint import Checkpoint, read_files, read_weights
 from sqlquarry.bedrock.preflight.findings import Finding, error, listed
 from sqlquarry.bedrock.preflight.repairs import Repair, repair
-from sqlquarry.bedrock.preflight.request import Request, check_request, names_a_bucket
+from sqlquarry.bedrock.preflight.request import Request, check_request, given_uri, names_a_bucket
 from sqlquarry.bedrock.preflight.source import CopiedSource, LocalSource, S3Source, Source, source_location
 from sqlquarry.bedrock.stored_merge import StoredMerge
 from sqlquarry.errors import ArtifactError, BedrockError, PreflightError, SQLQuarryError
@@ -70,7 +70,7 @@ def preflight(
     source: MergedModel | Path | str,
     name: str | None = None,
     *,
-    s3_uri: str | None = None,
+    s3_uri: str | Path | None = None,
     job_name: str | None = None,
     region: str | None = None,
     session: Any = None,
@@ -106,7 +106,7 @@ def preflight(
     on_s3 = isinstance(place, S3Location)
     region = region or (session.region_name if session is not None else None)
     request = Request(
-        name, job_name, s3_uri or (str(place) if on_s3 else None), region, role_arn, kms_key_id, vpc_config
+        name, job_name, given_uri(s3_uri) or (str(place) if on_s3 else None), region, role_arn, kms_key_id, vpc_config
     )
     findings = [*check_request(request)]
     if isinstance(place, S3Location):
