@@ -187,9 +187,9 @@ class BedrockImporter:
                 PreflightReport(tuple(found)).raise_for_errors()
                 _require_unchanged(source)
                 upload(export, uri, s3=self._s3, show_progress=self._show_progress, sleep=self._sleep)
-            elif stored is not None:
-                prefix = Prefix.of(self._s3, uri)
-                stored.rewrite(export, prefix, Transfer(self._s3, prefix.bucket, sleep=self._sleep))
+            elif stored is not None and isinstance(place, S3Location):
+                transfer = Transfer(self._s3, place.bucket, sleep=self._sleep)
+                stored.rewrite(export.files, export.manifest, Prefix.of(self._s3, uri), transfer)
             request = self._request(export, name=name, job_name=job_name, uri=uri, tags=tags or {})
             if kms_key_id:
                 request["importedModelKmsKeyId"] = kms_key_id

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from sqlquarry.artifacts import MANIFEST, MANIFEST_VERSION, Manifest, MergedModel
 from sqlquarry.bedrock.chat_template import TEMPLATE_FILES
-from sqlquarry.bedrock.export import Export
+from sqlquarry.bedrock.dialect import export_files
 from sqlquarry.bedrock.prefix import Prefix
 from sqlquarry.bedrock.transfer import Outgoing, Transfer
 from sqlquarry.errors import CorruptArtifactError, MetadataError
@@ -84,13 +84,22 @@ class StoredMerge:
 
     def _require_resumable(self, where: str) -> None:
         """Refuse files that the interrupted rewriting would not turn into those of its manifest."""
-        wanted, expected = Export.of(self.model).manifest.files, self.model.manifest.files
-        for name, entry in wanted.items():
-            if entry != expected.get(name):
+        rewritten = export_files(self.model.path)
+        digests = {**self.found, **{name: hashlib.sha256(content).hexdigest() for name, content in rewritten.items()}}
+        for name, entry in self.model.manifest.files.items():
+            if not name.endswith(".safetensors") and digests.get(name) != entry["sha256"]:
                 raise _corrupt(where, name)
 
-    def rewrite(self, export: Export, prefix: Prefix, transfer: Transfer) -> None:
+    def rewrite(
+        self, exported: Mapping[str, bytes | Path], manifest: Manifest, prefix: Prefix, transfer: Transfer
+    ) -> None:
         """Write the files that differ from an export of this model, and the manifest of the result.
+
+        Args:
+            exported: the files of the export; contents are written if they differ, paths are of files that stay.
+            manifest: of the export.
+            prefix: where the model is.
+            transfer: sends objects there.
 
         Raises:
             BedrockError: S3 refused; the next import continues.
@@ -98,24 +107,24 @@ class StoredMerge:
         s3, kept = prefix.s3, self.model.manifest.files
         pending = {
             name: content
-            for name, content in export.files.items()
-            if isinstance(content, bytes) and self.found.get(name) != export.manifest.files[name]["sha256"]
+            for name, content in exported.items()
+            if isinstance(content, bytes) and self.found.get(name) != manifest.files[name]["sha256"]
         }
         templates = [name for name in TEMPLATE_FILES if name in prefix.objects()]
         if not pending and not templates and not self.unfinished:
             return
         files = {name: entry for name, entry in kept.items() if name not in TEMPLATE_FILES}
-        files |= dict(export.manifest.files)
+        files |= dict(manifest.files)
         own = self.model.manifest.provenance
-        provenance = own if "exported_from" in own else export.manifest.provenance
+        provenance = own if "exported_from" in own else manifest.provenance
         final = dataclasses.asdict(Manifest(MergedModel.kind, dict(sorted(files.items())), provenance))
-        manifest = (json.dumps({"version": MANIFEST_VERSION, **final}, indent=2, ensure_ascii=False) + "\n").encode()
-        transfer.send([_outgoing(prefix, STATE, manifest)], prefix.prefix)
+        text = (json.dumps({"version": MANIFEST_VERSION, **final}, indent=2, ensure_ascii=False) + "\n").encode()
+        transfer.send([_outgoing(prefix, STATE, text)], prefix.prefix)
         s3.delete_object(Bucket=prefix.bucket, Key=prefix.prefix + MANIFEST)
         transfer.send([_outgoing(prefix, name, content) for name, content in pending.items()], prefix.prefix)
         for name in templates:
             s3.delete_object(Bucket=prefix.bucket, Key=prefix.prefix + name)
-        transfer.send([_outgoing(prefix, MANIFEST, manifest)], prefix.prefix)
+        transfer.send([_outgoing(prefix, MANIFEST, text)], prefix.prefix)
         s3.delete_object(Bucket=prefix.bucket, Key=prefix.prefix + STATE)
 
 
