@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, get_args
 
 from sqlquarry.credentials import public_provenance
 from sqlquarry.dialects import dialect_name
+from sqlquarry.digests import combined_digest, file_digests, files_below, sha256_file
 from sqlquarry.errors import (
     CorruptArtifactError,
     IncompleteArtifactError,
@@ -23,11 +23,11 @@ from sqlquarry.errors import (
     PromptMismatchError,
     RecordError,
 )
-from sqlquarry.metadata import leads_inside, parse_object, path_inside, read_bytes, relative_name
+from sqlquarry.locations import S3Location, local_path, located
+from sqlquarry.metadata import parse_object, path_inside, read_bytes, relative_name
 
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1
-_BLOCK_BYTES = 1 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -169,7 +169,7 @@ class Manifest:
     @property
     def digest(self) -> str:
         """SHA-256 (hex) over the names and contents of all files: the same content has the same digest anywhere."""
-        return _combined_digest(list(self.files), [str(entry["sha256"]) for entry in self.files.values()])
+        return combined_digest(list(self.files), [str(entry["sha256"]) for entry in self.files.values()])
 
     @classmethod
     def parse(cls, content: bytes, name: str) -> Self:
@@ -210,15 +210,6 @@ class Manifest:
             )
 
 
-def sha256_file(path: Path) -> str:
-    """SHA-256 (hex) of a file, read in blocks of 1 MiB."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
     """Write a file, in a new folder if need be, so that a reader sees all of it or none: write aside, fsync, rename.
 
@@ -245,36 +236,16 @@ def write_json(path: Path, content: Any) -> None:
     write_atomically(path, text.encode("utf-8", "backslashreplace"))
 
 
-def _artifact_files(directory: Path) -> Iterable[str]:
-    for path in sorted(directory.rglob("*")):
-        name = path.relative_to(directory)
-        # Hidden files and folders are temporary ones of a writer that was killed, or still has to clean up.
-        # A link that leads out of the folder is not a part of it (wandb's logs have one to its cache).
-        own = path.is_file() and leads_inside(path, directory)
-        if own and path.name != MANIFEST and not any(part.startswith(".") for part in name.parts):
-            yield name.as_posix()
-
-
-def _file_digests(directory: Path, names: Sequence[str]) -> list[str]:
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(lambda name: sha256_file(directory / name), names))
-
-
-def _combined_digest(names: Sequence[str], digests: Sequence[str]) -> str:
-    lines = [f"{name} {digest}\n" for name, digest in sorted(zip(names, digests, strict=True))]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
 def base_digest(directory: Path) -> str:
     """SHA-256 (hex) over a base model's config.json and safetensors: which base an adapter belongs to."""
     names = [p.name for p in directory.iterdir() if p.name == "config.json" or p.suffix == ".safetensors"]
-    return _combined_digest(names, _file_digests(directory, names))
+    return combined_digest(names, file_digests(directory, names))
 
 
 def write_manifest(directory: Path, kind: str, provenance: Mapping[str, Any]) -> Manifest:
     """Hash every file below `directory` and write the manifest; from now on the directory counts as finished."""
-    names = list(_artifact_files(directory))
-    digests = _file_digests(directory, names)
+    names = [name for name in files_below(directory) if Path(name).name != MANIFEST]
+    digests = file_digests(directory, names)
     files: dict[str, dict[str, str | int]] = {
         name: {"sha256": digest, "bytes": (directory / name).stat().st_size}
         for name, digest in zip(names, digests, strict=True)
@@ -303,15 +274,10 @@ def read_manifest(directory: Path, kind: str, *, verify: bool = False) -> Manife
             f"{directory} has no {MANIFEST}: the stage that writes this {kind} did not finish there. Run it again."
         )
     try:
-        manifest = Manifest.parse(read_bytes(path), path.name)
+        manifest = parse_manifest(read_bytes(path), str(path), kind)
         files = {path_inside(directory, name, path.name): entry for name, entry in manifest.files.items()}
     except (OSError, MetadataError) as error:
         raise CorruptArtifactError(f"{path} is not a manifest ({error}). Make the {kind} again.") from error
-    if manifest.kind != kind:
-        raise CorruptArtifactError(
-            f"{path} describes a {manifest.kind!r:.80}, where a {kind!r} is needed. Give the directory that the "
-            "earlier stage wrote."
-        )
     for file, entry in files.items():
         if not file.is_file() or file.stat().st_size != entry["bytes"]:
             raise CorruptArtifactError(f"{file} is missing or has another size than in {path}. Make the {kind} again.")
@@ -320,22 +286,64 @@ def read_manifest(directory: Path, kind: str, *, verify: bool = False) -> Manife
     return manifest
 
 
+def parse_manifest(content: bytes, name: str, kind: str) -> Manifest:
+    """Parse the manifest `name` of an artifact that must be of this kind.
+
+    Raises:
+        CorruptArtifactError: it is not a manifest, or of another kind or version.
+    """
+    try:
+        manifest = Manifest.parse(content, MANIFEST)
+    except MetadataError as error:
+        raise CorruptArtifactError(f"{name} is not a manifest ({error}). Make the {kind} again.") from error
+    if manifest.kind != kind:
+        raise CorruptArtifactError(
+            f"{name} describes a {manifest.kind!r:.80}, where a {kind!r} is needed. Give the directory that the "
+            "earlier stage wrote."
+        )
+    return manifest
+
+
 @dataclass(frozen=True, slots=True)
 class _DirectoryArtifact:
-    path: Path
+    location: Path | S3Location
     manifest: Manifest
     kind: ClassVar[str]
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "location", located(self.location))
+
     @classmethod
-    def load(cls, directory: str | Path, *, verify: bool = False) -> Self:
-        """Open a finished directory.
+    def load(cls, directory: str | Path, *, verify: bool = False, session: Any = None) -> Self:
+        """Open what is finished in a directory or below ``s3://bucket/prefix``.
+
+        Args:
+            directory: where it is; an adapter on S3 is copied to ``~/.cache/sqlquarry`` and verified.
+            verify: compare every file with its SHA-256; else only names and sizes.
+            session: the boto3 session for S3; None takes the default credentials.
 
         Raises:
-            IncompleteArtifactError: the stage that writes it did not finish.
-            CorruptArtifactError: a file is missing or changed.
+            ArtifactError: the stage that writes it did not finish, a file is missing or changed, or S3 refuses.
         """
-        path = Path(directory)
-        return cls(path, read_manifest(path, cls.kind, verify=verify))
+        place = located(directory)
+        if isinstance(place, Path):
+            return cls(place, read_manifest(place, cls.kind, verify=verify))
+        # By name, since the layers below AWS do not import it.
+        return cls(*import_module("sqlquarry.aws.artifacts").opened(place, cls.kind, verify=verify, session=session))
+
+    @property
+    def path(self) -> Path:
+        """The directory.
+
+        Raises:
+            ConfigError: it is on S3.
+        """
+        return local_path(self.location, f"the {self.kind}")
+
+    @property
+    def uri(self) -> str:
+        """Where it is: ``s3://bucket/prefix``, or the directory as text."""
+        return str(self.location)
 
     @property
     def prompt_fingerprint(self) -> str:
@@ -353,7 +361,7 @@ class _DirectoryArtifact:
             value = value.get(key) if isinstance(value, Mapping) else None
         if not isinstance(value, str):
             raise CorruptArtifactError(
-                f"{self.path / MANIFEST} does not hold {'.'.join(keys)}. Make the {self.kind} again."
+                f"{self.uri}/{MANIFEST} does not hold {'.'.join(keys)}. Make the {self.kind} again."
             )
         return value
 
@@ -363,7 +371,7 @@ class AdapterCheckpoint(_DirectoryArtifact):
     """A finished LoRA adapter: PEFT's two files, the prompt, and where it came from.
 
     Args:
-        path: the directory.
+        location: the directory.
         manifest: its files, and what they were made from.
     """
 
@@ -387,15 +395,8 @@ class MergedModel(_DirectoryArtifact):
     Bedrock's dialect of the small files is made from these at upload.
 
     Args:
-        path: the directory; for a model on S3 see `uri`.
+        location: the directory, or the place on S3.
         manifest: its files, and what they were made from.
     """
 
     kind: ClassVar[str] = "merged-model"
-
-    @property
-    def uri(self) -> str:
-        """Where it lies: ``s3://bucket/prefix``, or the directory as text."""
-        # A Path makes one slash of the two.
-        text = self.path.as_posix()
-        return f"s3://{text.removeprefix('s3:/')}" if text.startswith("s3:/") else str(self.path)

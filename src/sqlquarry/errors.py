@@ -9,6 +9,7 @@
     ├── ArtifactError                 a directory between two stages cannot be used
     │   ├── IncompleteArtifactError   no manifest: the stage that writes it did not finish
     │   ├── CorruptArtifactError      a file is missing or differs from its SHA-256 in the manifest
+    │   ├── OutputInUseError          another process is writing the directory
     │   └── PromptMismatchError       trained with one prompt, about to be served with another
     ├── ModelError                    a base model that cannot be used
     │   ├── UnsupportedModelError     architecture, quantised checkpoint, missing files
@@ -57,6 +58,7 @@ __all__ = [
     "MissingExtraError",
     "ModelError",
     "ModelNotReadyError",
+    "OutputInUseError",
     "PreflightError",
     "PromptMismatchError",
     "RecordError",
@@ -106,6 +108,10 @@ class IncompleteArtifactError(ArtifactError):
 
 class CorruptArtifactError(ArtifactError):
     """A file is missing or differs from the SHA-256 in the manifest."""
+
+
+class OutputInUseError(ArtifactError):
+    """Another process is writing the directory or prefix."""
 
 
 class PromptMismatchError(ArtifactError):

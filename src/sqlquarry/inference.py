@@ -6,12 +6,12 @@ import functools
 import hashlib
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlquarry.artifacts import AdapterCheckpoint, Generation, MergedModel, Record, base_digest
+from sqlquarry.artifacts import AdapterCheckpoint, Generation, MergedModel, Record
 from sqlquarry.attention import position_limit
 from sqlquarry.constraints import Constraint, Matcher, Vocabulary
 from sqlquarry.control_tokens import note_in_prompts, stop_token_id
@@ -42,13 +42,15 @@ class LocalModel:
     It computes in float32 on a CPU and in bfloat16 on CUDA.
 
     Args:
-        directory: config, tokenizer and safetensors, as transformers or Bedrock's dialect has them.
+        directory: config, tokenizer and safetensors, as transformers or Bedrock's dialect has them; an ``s3://`` prefix
+            is copied to ``~/.cache/sqlquarry`` once.
         formatter: how records become prompts, and which token ends an answer; None where only text prompts are given.
             One that is not bound yet is bound to the model's tokenizer.
         adapter: a LoRA adapter to put on top; with a 4-bit recipe in its manifest the base is quantised as in training.
         device: "auto" (CUDA where there is one), "cpu" or "cuda".
         batch_size: prompts decoded together.
         max_tokens: longest answer that `generate` asks for, in tokens.
+        session: the boto3 session for S3; None takes the default credentials.
 
     Raises:
         MissingExtraError: torch or transformers is not installed.
@@ -67,11 +69,12 @@ class LocalModel:
         device: str = "auto",
         batch_size: int = 16,
         max_tokens: int = 256,
+        session: Any = None,
     ) -> None:
         require("train", "LocalModel")
         if bad := option_problems({"batch_size": batch_size, "max_tokens": max_tokens}, {}):
             raise ConfigError("LocalModel: " + "; ".join(bad))
-        self.directory = Path(directory)
+        self.directory = local_copy(directory, session)
         self.batch_size, self.max_tokens = batch_size, max_tokens
         self.device = pick_device(device)
         if not (self.directory / "config.json").is_file():
@@ -104,7 +107,8 @@ class LocalModel:
             IncompleteArtifactError: the directory holds no prompt.
             SQLQuarryError: as the constructor.
         """
-        return cls(merged.path, formatter=PromptFormatter.load(merged.path), **options)
+        directory = local_copy(merged.location, options.get("session"))
+        return cls(directory, formatter=PromptFormatter.load(directory), **options)
 
     @classmethod
     def from_adapter(
@@ -122,7 +126,7 @@ class LocalModel:
             UnsupportedModelError: the base is not there, or is another one.
             SQLQuarryError: as the constructor.
         """
-        base = _base_of(adapter, base_model)
+        base = base_of(adapter, base_model, options.get("session"))
         return cls(base, formatter=PromptFormatter.load(adapter.path), adapter=adapter, **options)
 
     @property
@@ -375,23 +379,3 @@ def pick_device(device: str) -> str:
             "Use device='cpu', or install a CUDA build of torch on a machine with a GPU."
         )
     return device
-
-
-def _base_of(adapter: AdapterCheckpoint, base_model: str | Path | None) -> Path:
-    """Return the directory of an adapter's base.
-
-    Raises:
-        UnsupportedModelError: it is not there, or is another base than the adapter was trained on.
-    """
-    base = adapter.base_model_path if base_model is None else Path(base_model)
-    advice = "Give the directory of the base that it was trained on: LocalModel.from_adapter(adapter, base_model=...)."
-    if not base.is_dir():
-        raise UnsupportedModelError(f"the base model of the adapter in {adapter.path} is not at {base}. {advice}")
-    origin = adapter.manifest.provenance.get("base_model")
-    trained_on = str(origin.get("sha256")) if isinstance(origin, Mapping) else "unknown"
-    if base_model is not None and (found := base_digest(base)) != trained_on:
-        raise UnsupportedModelError(
-            f"the base model at {base} (SHA-256 {found[:12]}…) is not the one that the adapter in {adapter.path} was "
-            f"trained on ({trained_on[:12]}…, {adapter.base_model}). {advice}"
-        )
-    return base

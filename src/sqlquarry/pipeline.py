@@ -38,7 +38,7 @@ def run_pipeline(
     importer: BedrockImporter,
     judge: SQLJudge,
     name: str,
-    s3_uri: str,
+    s3_uri: str | Path,
     output_dir: str | Path,
     merger: AdapterMerger | None = None,
     max_tokens: int = 512,

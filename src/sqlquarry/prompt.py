@@ -22,6 +22,7 @@ import jinja2
 from sqlquarry.artifacts import Message, Record, write_json
 from sqlquarry.control_tokens import refuse_in_answers, special_tokens, stop_token_id
 from sqlquarry.errors import ConfigError, IncompleteArtifactError, RecordError
+from sqlquarry.locations import local_path
 from sqlquarry.metadata import read_object
 from sqlquarry.options import check_options
 from sqlquarry.rendering import Conversation, compile_template, require_bounded
@@ -264,7 +265,10 @@ class PromptFormatter:
 
     def save(self, directory: str | Path) -> None:
         """Write the formatter to ``prompt.json`` in `directory`."""
-        write_json(Path(directory) / PROMPT_FILE, dataclasses.asdict(self) | {"fingerprint": self.fingerprint})
+        write_json(
+            local_path(directory, "the prompt's directory") / PROMPT_FILE,
+            dataclasses.asdict(self) | {"fingerprint": self.fingerprint},
+        )
 
     @classmethod
     def load(cls, directory: str | Path) -> PromptFormatter:
@@ -273,7 +277,7 @@ class PromptFormatter:
         Raises:
             IncompleteArtifactError: there is no ``prompt.json``, or its fingerprint is not that of its content.
         """
-        path = Path(directory) / PROMPT_FILE
+        path = local_path(directory, "the prompt's directory") / PROMPT_FILE
         if not path.is_file():
             raise IncompleteArtifactError(f"{path} does not exist: the directory holds no prompt. Train again.")
         try:

@@ -11,15 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sqlquarry import AdapterCheckpoint, MergedModel, Record
-from sqlquarry.artifacts import (
-    MANIFEST,
-    base_digest,
-    read_manifest,
-    sha256_file,
-    write_atomically,
-    write_json,
-    write_manifest,
-)
+from sqlquarry.artifacts import MANIFEST, base_digest, read_manifest, write_atomically, write_json, write_manifest
+from sqlquarry.digests import sha256_file
 from sqlquarry.errors import CorruptArtifactError, IncompleteArtifactError, PromptMismatchError, RecordError
 
 PROVENANCE = {"prompt_fingerprint": "f00d", "base_model": {"name": "base"}}
@@ -58,7 +51,7 @@ def test_the_manifest_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "weights").write_text("w")
     seen: list[bool] = []
     monkeypatch.setattr(
-        "sqlquarry.artifacts.sha256_file", lambda _: seen.append((tmp_path / MANIFEST).exists()) or "0" * 64
+        "sqlquarry.digests.sha256_file", lambda _: seen.append((tmp_path / MANIFEST).exists()) or "0" * 64
     )
 
     write_manifest(tmp_path, "adapter", {})

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
-from sqlquarry.aws.owners import OwnerRule, stated_owners
+from sqlquarry.aws.owners import BUCKET_OWNERS, OwnerRule, stated_owners
 from sqlquarry.errors import ConfigError
 from sqlquarry.extras import require
 
@@ -83,6 +84,39 @@ def transfer_config(part_bytes: int = 8 * 2**20) -> Any:
     return TransferConfig(
         multipart_threshold=part_bytes, multipart_chunksize=part_bytes, preferred_transfer_client="classic"
     )
+
+
+def session_environment(session: Any) -> dict[str, str]:
+    """Return environment variables with which a child process has a session's credentials, region and endpoint.
+
+    What `expect_bucket_owners` was told for the session is passed on as well.
+
+    They hold the secret key, so they belong in the environment of that process alone. Temporary credentials are
+    passed as they are now, and that process cannot renew them.
+
+    Args:
+        session: a boto3 session; None, the default credentials, which a child process finds by itself.
+
+    Raises:
+        ConfigError: the session has no credentials.
+    """
+    owners = stated_owners(session)
+    variables = {BUCKET_OWNERS: json.dumps(owners)} if owners else {}
+    if session is None:
+        return variables
+    credentials = session.get_credentials()
+    if credentials is None:
+        raise ConfigError("the session has no credentials to pass on. Log in, or give a session that has them.")
+    frozen = credentials.get_frozen_credentials()
+    variables |= {"AWS_ACCESS_KEY_ID": frozen.access_key, "AWS_SECRET_ACCESS_KEY": frozen.secret_key}
+    variables["AWS_SESSION_TOKEN"] = frozen.token or ""  # empty, so that no token of another key is inherited
+    if region := session.region_name:
+        variables |= {"AWS_REGION": region, "AWS_DEFAULT_REGION": region}
+    for service in ("s3", "sts"):
+        endpoint = session.client(service, region_name=region or "us-east-1").meta.endpoint_url
+        if not _AWS_HOST.fullmatch(urlsplit(endpoint).hostname or ""):
+            variables[f"AWS_ENDPOINT_URL_{service.upper()}"] = endpoint
+    return variables
 
 
 def _account(session: Any, endpoint_url: str | None, region: str | None) -> str:

@@ -9,16 +9,19 @@ docs.aws.amazon.com/AmazonS3/latest/userguide/bucket-owner-condition.html
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from sqlquarry.errors import ConfigError
+from sqlquarry.errors import ConfigError, MetadataError
+from sqlquarry.metadata import parse_object
 
 _ACCOUNT = re.compile(r"[0-9]{12}")
 _BUCKET = re.compile(r"[\w.:-]+(/[\w.:-]+)*")  # a name, or the ARN of an access point
 _CONTEXT = "sqlquarry.owners"
+BUCKET_OWNERS = "SQLQUARRY_BUCKET_OWNERS"  # environment variable: bucket -> owner, as JSON
 _by_session: WeakKeyDictionary[Any, dict[str, str | None]] = WeakKeyDictionary()
 _by_default: dict[str, str | None] = {}
 
@@ -50,8 +53,21 @@ def expect_bucket_owners(owners: Mapping[str, str | None], *, session: Any = Non
 
 
 def stated_owners(session: Any) -> dict[str, str | None]:
-    """Return what `expect_bucket_owners` was told for a session, also what it will be told later."""
-    return _by_default if session is None else _by_session.setdefault(session, {})
+    """Return what `expect_bucket_owners` was told for a session, also what it will be told later.
+
+    With the default credentials, what a parent process was told counts too (`session_environment`).
+
+    Raises:
+        ConfigError: the parent's statement cannot be read.
+    """
+    if session is not None:
+        return _by_session.setdefault(session, {})
+    if inherited := os.environ.pop(BUCKET_OWNERS, ""):
+        try:
+            expect_bucket_owners(parse_object(inherited.encode(), BUCKET_OWNERS))
+        except MetadataError as error:
+            raise ConfigError(f"the environment variable {BUCKET_OWNERS} is damaged: {error}") from error
+    return _by_default
 
 
 class OwnerRule:

@@ -15,11 +15,13 @@ from typing import Any, get_args
 
 from sqlquarry.artifacts import Generation, Record
 from sqlquarry.aws import aws_client
+from sqlquarry.aws.failures import error_code
 from sqlquarry.bedrock.conversation import API, Inquiry, Manner, Structure, body, read
-from sqlquarry.bedrock.failures import error_code, explained, is_transient
+from sqlquarry.bedrock.failures import explained, is_transient
 from sqlquarry.bedrock.prefix import split_uri
 from sqlquarry.errors import BedrockError, ConfigError, GenerationError, MetadataError
 from sqlquarry.inputs import check_inputs, option_problems
+from sqlquarry.locations import is_s3
 from sqlquarry.metadata import parse_object
 from sqlquarry.options import check_options
 from sqlquarry.progress import ProgressBar
@@ -94,7 +96,7 @@ class BatchFoundationModel:
         )
         if not model_id.strip():
             bad.append("model_id is empty")
-        if not s3_uri.startswith("s3://") or not split_uri(s3_uri)[0]:
+        if not is_s3(s3_uri):
             bad.append(f"s3_uri is {s3_uri!r}, but must be s3://bucket/prefix")
         if not 24 <= timeout_hours <= 168:
             bad.append(f"timeout_hours is {timeout_hours}, but must be from 24 to 168")

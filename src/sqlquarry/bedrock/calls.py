@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from sqlquarry.artifacts import Generation
+from sqlquarry.aws.failures import error_code, says
 from sqlquarry.bedrock import conversation
 from sqlquarry.bedrock.conversation import Inquiry, Manner
-from sqlquarry.bedrock.failures import error_code, says
 from sqlquarry.bedrock.responses import Piece, parse_answer, parse_chunk, stop_word
 from sqlquarry.text import visible_logger
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from sqlquarry.artifacts import Generation, Record
-from sqlquarry.bedrock.failures import error_code
+from sqlquarry.aws.failures import error_code
 from sqlquarry.bedrock.responses import stop_word
 from sqlquarry.errors import GenerationError
 from sqlquarry.prompt import PromptFormatter

@@ -10,10 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlquarry.artifacts import Manifest, MergedModel, sha256_file
+from sqlquarry.artifacts import Manifest, MergedModel
 from sqlquarry.bedrock.dialect import CARRIED_FILES, export_files
 from sqlquarry.bedrock.preflight.finite import sha256_of_finite
 from sqlquarry.bedrock.weights import ONE_SHARD
+from sqlquarry.digests import sha256_file
 from sqlquarry.errors import PromptMismatchError
 from sqlquarry.metadata import read_bytes
 from sqlquarry.prompt import PROMPT_FILE, PromptFormatter

@@ -6,9 +6,9 @@ reports; an unknown message is passed on as it is.
 
 from __future__ import annotations
 
-import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from sqlquarry.aws.failures import COMMON_ERRORS, KnownError, described, error_code
 from sqlquarry.errors import BedrockError
 
 CONCURRENT_JOBS = "concurrent model import"  # a quota of one running job per account and region, not adjustable
@@ -20,104 +20,68 @@ _TRANSIENT_CODES = (
 )
 
 
-class _Known(NamedTuple):
-    code: str
-    fragment: str  # lower case, "" fits any message
-    advice: str
-
-
-_S3_RIGHTS = "The caller needs s3:ListBucket, GetObject, PutObject and DeleteObject there."
-_RENEW = "Renew the credentials (aws sso login, or a new session); what is done already is kept."
-
 _ERRORS = (
-    _Known(
+    KnownError(
         "ValidationException",
         INVALID_ROLE,
         "A role that was just made takes minutes to be known; then check that its trust policy names "
         "bedrock.amazonaws.com, and drop an aws:SourceArn condition in favour of aws:SourceAccount "
         "(sqlquarry.bedrock.create_import_role makes such a role).",
     ),
-    _Known(
+    KnownError(
         "ValidationException",
         "doesn't support the model",
         "This model answers InvokeModel, not Converse: ask it so, or through ImportedModel, which does that by itself.",
     ),
-    _Known(
+    KnownError(
         "ValidationException",
         "model identifier is invalid",
         "Check the ARN, the region and that the model was not deleted meanwhile.",
     ),
-    _Known(
+    KnownError(
         "ValidationException",
         "name",
         "Names of jobs and models are unique per account and region; choose another job_name or name.",
     ),
-    _Known(
+    KnownError(
         "ServiceQuotaExceededException",
         CONCURRENT_JOBS,
         "One import job runs at a time; wait for the other one.",
     ),
-    _Known(
+    KnownError(
         "ServiceQuotaExceededException",
         "",
         "An account holds 3 imported models unless quota L-45B04988 is raised; delete one that is not needed.",
     ),
-    _Known("ConflictException", "", "Names are unique per account and region; choose another job_name or name."),
-    _Known("TooManyTagsException", "", "Give fewer tags."),
-    _Known(
+    KnownError("ConflictException", "", "Names are unique per account and region; choose another job_name or name."),
+    KnownError("TooManyTagsException", "", "Give fewer tags."),
+    KnownError(
         "AccessDeniedException",
         "",
         "The caller needs bedrock:CreateModelImportJob, Get…, List…, InvokeModel on imported-model/*, and iam:PassRole "
         "on the role with iam:PassedToService = bedrock.amazonaws.com; accounts of AWS events often lack them.",
     ),
-    _Known("AccessDenied", "not authorized to perform: iam:", "Somebody who may manage IAM must make the role."),
-    _Known("AccessDenied", "", _S3_RIGHTS),
-    _Known("403", "", _S3_RIGHTS),
-    _Known("NoSuchBucket", "", "Create the bucket in the region of the import, or give another s3_uri."),
-    _Known("NoSuchUpload", "", "Another process finished or aborted this upload meanwhile. Run it again."),
-    _Known(
+    KnownError("NoSuchBucket", "", "Create the bucket in the region of the import, or give another s3_uri."),
+    KnownError(
         "ResourceNotFoundException",
         "",
         "Check the ARN, the region and the account. If it was deleted, import_model makes it again from what is on S3.",
     ),
-    _Known("ThrottlingException", "", "Lower `concurrency`, or ask for a higher request rate in Service Quotas."),
-    _Known(
+    KnownError("ThrottlingException", "", "Lower `concurrency`, or ask for a higher request rate in Service Quotas."),
+    KnownError(
         "ModelErrorException",
         "",
         "The model could not answer this request: check the prompt's length, and with probe_parity that the weights "
         "are sound.",
     ),
     *(
-        _Known(code, "", "The service is in trouble. Ask again later; what is done already is kept.")
+        KnownError(code, "", "The service is in trouble. Ask again later; what is done already is kept.")
         for code in (
             *("InternalServerException", "ServiceUnavailableException", "ModelTimeoutException"),
             "ModelStreamErrorException",
         )
     ),
-    *(_Known(code, "", _RENEW) for code in ("ExpiredTokenException", "ExpiredToken", "RequestExpired")),
-    *(
-        _Known(code, "", "The credentials are not valid (any more). Log in again, and check the clock of this machine.")
-        for code in (
-            *("UnrecognizedClientException", "InvalidClientTokenId", "InvalidAccessKeyId", "AuthFailure"),
-            *("InvalidSignatureException", "SignatureDoesNotMatch", "RequestTimeTooSkewed", "InvalidToken"),
-        )
-    ),
-    *(
-        _Known(code, "", "Log in to AWS (aws configure, aws sso login), or pass a session that has them.")
-        for code in (
-            "NoCredentialsError",
-            "PartialCredentialsError",
-            "TokenRetrievalError",
-            "UnauthorizedSSOTokenError",
-        )
-    ),
-    *(
-        _Known(code, "", "Check the network, the region and endpoint_url, then run it again.")
-        for code in (
-            *("EndpointConnectionError", "ConnectTimeoutError", "ConnectionClosedError", "ReadTimeoutError"),
-            "ResponseStreamingError",
-        )
-    ),
+    *COMMON_ERRORS,
 )
 
 
@@ -178,26 +142,6 @@ _JOB_FAILURES = (
     ),
 )
 
-_SECRETS = re.compile(
-    r"(?P<key>X-Amz-(?:Signature|Credential|Security-Token)=|aws_secret_access_key\W+|aws_session_token\W+)[^\s&'\"]+"
-    r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",
-    re.IGNORECASE,
-)
-# What S3 and STS append to signature errors: the request as they saw it.
-_SIGNED_TEXT = re.compile(r"The (?:Canonical String|String-to-Sign)\b.*", re.DOTALL)
-
-
-def error_code(error: Exception) -> str:
-    """AWS's code of a botocore ClientError; the class's name of any other error."""
-    # botocore's errors of the connection have a `response` too, which is None.
-    response: dict[str, Any] | None = getattr(error, "response", None)
-    return str(response["Error"]["Code"]) if response else type(error).__name__
-
-
-def says(error: Exception, code: str, fragment: str) -> bool:
-    """Whether an error has this code and its message holds this text, in any case (a stream's codes begin small)."""
-    return error_code(error).lower() == code.lower() and fragment in str(error).lower()
-
 
 def is_transient(error: Exception) -> bool:
     """Whether the same request may succeed on the next try: a broken connection, or a service in trouble."""
@@ -208,15 +152,11 @@ def is_transient(error: Exception) -> bool:
 
 
 def explained(error: Exception, doing: str, advice: str | None = None) -> BedrockError:
-    """An error of ours for one of botocore's: what was being done, what AWS said, what to do next; no secrets.
+    """Return the error to raise for one of botocore's, as `sqlquarry.aws.failures.described` words it.
 
-    `advice` takes the place of the table's. Secrets are taken out of `error` too, which tracebacks show as the cause.
+    `advice` takes the place of the table's.
     """
-    if advice is None:
-        advice = next((known.advice for known in _ERRORS if says(error, known.code, known.fragment)), "")
-    said = _SIGNED_TEXT.sub("", _SECRETS.sub(lambda match: (match["key"] or "") + "***", str(error))).strip()
-    error.args = (said,)
-    return BedrockError(f"{doing} failed: {said.rstrip('.')}. {advice}".rstrip())
+    return BedrockError(described(error, doing, advice, known=_ERRORS))
 
 
 def job_advice(failure_message: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlquarry.artifacts import MANIFEST, MergedModel
+from sqlquarry.artifacts import MANIFEST, Manifest, MergedModel
 from sqlquarry.aws import aws_client, aws_session
 from sqlquarry.bedrock.client import ImportedModel
 from sqlquarry.bedrock.cost import PriceTable
@@ -28,10 +28,13 @@ from sqlquarry.bedrock.jobs import (
 from sqlquarry.bedrock.prefix import Prefix
 from sqlquarry.bedrock.preflight import PreflightReport, preflight
 from sqlquarry.bedrock.preflight.account import check_account
-from sqlquarry.bedrock.preflight.request import Request
-from sqlquarry.bedrock.transfer import CLIENT_OPTIONS
+from sqlquarry.bedrock.preflight.request import Request, given_uri
+from sqlquarry.bedrock.preflight.source import S3Source, source_location
+from sqlquarry.bedrock.stored_merge import StoredMerge
+from sqlquarry.bedrock.transfer import CLIENT_OPTIONS, Transfer
 from sqlquarry.bedrock.upload import discard_unfinished, upload
 from sqlquarry.errors import BedrockError, ConfigError, CorruptArtifactError, PromptMismatchError
+from sqlquarry.locations import S3Location
 from sqlquarry.metadata import read_object
 from sqlquarry.options import check_options
 from sqlquarry.progress import phase
@@ -99,19 +102,19 @@ class BedrockImporter:
         source: Source,
         name: str | None = None,
         *,
-        s3_uri: str | None = None,
+        s3_uri: str | Path | None = None,
         job_name: str | None = None,
         account: bool = False,
         formatter: PromptFormatter | None = None,
     ) -> PreflightReport:
         """Everything that would make the import of `source` fail; see `PreflightReport`.
 
-        Without network for what lies on this machine, by ranged reads for an ``s3://`` prefix. `account` looks at
-        bucket, quotas and role too, which `import_model` does before it uploads.
+        Without network for a directory, by ranged reads for an ``s3://`` prefix. `account` looks at bucket, quotas and
+        role too, which `import_model` does before it uploads.
         """
         options: dict[str, Any] = {"s3_uri": s3_uri, "job_name": job_name, "region": self._region}
         options["formatter"] = formatter
-        if account or _is_s3(source):
+        if account or isinstance(source_location(source), S3Location):
             options |= {"session": self._given_session, "endpoint_url": self._endpoint_url, "role_arn": self._role_arn}
         return preflight(source, name, **options)
 
@@ -121,7 +124,7 @@ class BedrockImporter:
         name: str,
         *,
         formatter: PromptFormatter | None = None,
-        s3_uri: str | None = None,
+        s3_uri: str | Path | None = None,
         job_name: str | None = None,
         tags: Mapping[str, str] | None = None,
         kms_key_id: str | None = None,
@@ -132,8 +135,9 @@ class BedrockImporter:
         Run again with the same content, it returns the imported model, or goes on with what is missing.
 
         Args:
-            source: a finished merged model; any other checkpoint's directory, which is exported in the service's
-                dialect; or ``s3://bucket/prefix``, which is imported as it is.
+            source: a finished merged model or any checkpoint's directory, which are exported in the service's dialect;
+                or ``s3://bucket/prefix``, which is imported as it is, except for a merged model: its small files and
+                its manifest are rewritten there.
             name: the imported model's name, unique in the account and region.
             formatter: the prompt that it answers to, bound. None takes the ``prompt.json`` beside the weights; where
                 there is none, the model can be asked texts, not records.
@@ -144,7 +148,7 @@ class BedrockImporter:
             vpc_config: ``{"subnetIds": […], "securityGroupIds": […]}`` to read the bucket through a VPC.
 
         Raises:
-            ConfigError: an option that the service would refuse, or no place to upload to.
+            ConfigError: an option that the service would refuse, no place to upload to, or `source` is not a model.
             PreflightError: the import would fail.
             CorruptArtifactError: a file of the model differs from its manifest.
             PromptMismatchError: `formatter` is not the prompt beside the weights.
@@ -152,7 +156,8 @@ class BedrockImporter:
             ImportTimeoutError: the job still runs after `timeout_s`; attach to it later.
             BedrockError: AWS refused, the name is taken by another model, or the S3 prefix holds something else.
         """
-        in_place = _is_s3(source)
+        place, s3_uri = source_location(source), given_uri(s3_uri)
+        in_place = isinstance(place, S3Location)
         bad = problems(tags, kms_key_id, vpc_config)
         if formatter is not None and formatter.tokens is None:
             bad.append("formatter is not bound to a base model; call formatter.bind(tokenizer)")
@@ -165,14 +170,17 @@ class BedrockImporter:
             )
         if bad:
             raise ConfigError("import_model: " + "; ".join(bad))
-        where = str(source) if in_place else s3_uri or f"s3://{self._bucket}/"
+        where = f"{place}/" if in_place else s3_uri or f"s3://{self._bucket}/"
         with phase("checking the model", show=self._show_progress):
             report = self.preflight(source, name, s3_uri=where, job_name=job_name, formatter=formatter)
         report.raise_for_errors()
         for finding in report.warnings:
             logger.warning("%s", finding)
         with phase("hashing the model", show=self._show_progress):
-            export = self._export(source, formatter)
+            if isinstance(place, S3Location):
+                export, stored = self._stored_export(place, source, formatter)
+            else:
+                export, stored = Export.of(_opened(source), formatter), None
         digest = export.manifest.digest
         uri = where if in_place or s3_uri else f"{where}sqlquarry/{name}/{digest[:12]}/"
 
@@ -186,6 +194,9 @@ class BedrockImporter:
                 PreflightReport(tuple(found)).raise_for_errors()
                 _require_unchanged(source)
                 upload(export, uri, s3=self._s3, show_progress=self._show_progress, sleep=self._sleep)
+            elif stored is not None and isinstance(place, S3Location):
+                transfer = Transfer(self._s3, place.bucket, sleep=self._sleep)
+                stored.rewrite(export.files, export.manifest, Prefix.of(self._s3, uri), transfer)
             request = self._request(export, name=name, job_name=job_name, uri=uri, tags=tags or {})
             if kms_key_id:
                 request["importedModelKmsKeyId"] = kms_key_id
@@ -268,11 +279,16 @@ class BedrockImporter:
     def _s3(self) -> Any:
         return aws_client("s3", self._session, self._endpoint_url, self._region, **CLIENT_OPTIONS)
 
-    def _export(self, source: Source, formatter: PromptFormatter | None) -> Export:
-        """What is, or will be, on S3."""
-        if not _is_s3(source):
-            return Export.of(_opened(source), formatter)
-        prefix = Prefix.of(self._s3, str(source))
+    def _stored_export(
+        self, location: S3Location, source: Source, formatter: PromptFormatter | None
+    ) -> tuple[Export, StoredMerge | None]:
+        """What is, or will be, on S3, and the merged model that it is made from there."""
+        there = S3Source(location, session=self._session, endpoint_url=self._endpoint_url, region=self._region)
+        with tempfile.TemporaryDirectory() as directory:
+            if stored := StoredMerge.copy(there.uri, there.sizes, there.read, Path(directory)):
+                _require_same(stored.model.manifest, source)
+                return Export.of(stored.model, formatter), stored
+        prefix = Prefix.of(self._s3, there.uri)
         content = prefix.content()
         own = _formatter_of(prefix) if PROMPT_FILE in content.files else None
         if formatter is not None and own is not None and own.fingerprint != formatter.fingerprint:
@@ -280,7 +296,7 @@ class BedrockImporter:
                 f"{prefix}{PROMPT_FILE} is prompt {own.fingerprint!r}, not {formatter.fingerprint!r}. Leave out "
                 "`formatter` to serve the prompt that the weights were trained with."
             )
-        return Export({}, content, own or formatter)
+        return Export({}, content, own or formatter), None
 
     def _request(
         self, export: Export, *, name: str, job_name: str, uri: str, tags: Mapping[str, str]
@@ -355,10 +371,6 @@ class BedrockImporter:
         return next(free for free in names if free not in taken)
 
 
-def _is_s3(source: Source) -> bool:
-    return isinstance(source, str) and source.startswith("s3://")
-
-
 def _opened(source: Source) -> MergedModel | Path:
     """A finished merged model as such, whatever names it; any other directory as a path."""
     if isinstance(source, MergedModel):
@@ -373,9 +385,16 @@ def _opened(source: Source) -> MergedModel | Path:
 
 def _require_unchanged(source: Source) -> None:
     """Refuse a merged model whose directory was finished again; what changed without that, the upload notices."""
-    if isinstance(source, MergedModel) and MergedModel.load(source.path).manifest.digest != source.manifest.digest:
+    if isinstance(source, MergedModel):
+        _require_same(MergedModel.load(source.path).manifest, source)
+
+
+def _require_same(there: Manifest, source: Source) -> None:
+    """Refuse a manifest that is neither that of a loaded model nor of its export."""
+    known = (there.digest, there.provenance.get("exported_from"))
+    if isinstance(source, MergedModel) and source.manifest.digest not in known:
         raise CorruptArtifactError(
-            f"{source.path} was written again after this MergedModel was loaded. Use MergedModel.load()."
+            f"{source.uri} was written again after this MergedModel was loaded. Use MergedModel.load()."
         )
 
 

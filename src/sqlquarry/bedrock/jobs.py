@@ -13,15 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlquarry.bedrock.failures import (
-    CONCURRENT_JOBS,
-    INVALID_ROLE,
-    error_code,
-    explained,
-    is_transient,
-    job_advice,
-    says,
-)
+from sqlquarry.aws.failures import error_code, says
+from sqlquarry.bedrock.failures import CONCURRENT_JOBS, INVALID_ROLE, explained, is_transient, job_advice
 from sqlquarry.credentials import credentials_in
 from sqlquarry.errors import BedrockError, ImportJobError, ImportTimeoutError
 from sqlquarry.progress import ProgressBar

@@ -10,6 +10,7 @@ from sqlquarry.artifacts import MANIFEST, Manifest
 from sqlquarry.bedrock.failures import explained
 from sqlquarry.bedrock.transfer import SHA256
 from sqlquarry.errors import BedrockError
+from sqlquarry.locations import S3Location
 from sqlquarry.metadata import check_size
 
 
@@ -92,7 +93,10 @@ class Prefix:
 
 
 def split_uri(s3_uri: str) -> tuple[str, str]:
-    """Bucket and key prefix of ``s3://bucket/prefix``; the prefix ends with "/" unless it is empty."""
-    bucket, _, prefix = s3_uri.removeprefix("s3://").partition("/")
-    prefix = prefix.strip("/")
-    return bucket, f"{prefix}/" if prefix else ""
+    """Return bucket and key prefix of ``s3://bucket/prefix``; the prefix ends with "/" unless it is empty.
+
+    Raises:
+        ConfigError: it is not such a URI.
+    """
+    location = S3Location.parse(s3_uri)
+    return location.bucket, location.prefix

@@ -22,8 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sqlquarry.aws.failures import error_code
 from sqlquarry.bedrock._parallel import parallel
-from sqlquarry.bedrock.failures import error_code, explained, is_transient
+from sqlquarry.bedrock.failures import explained, is_transient
 from sqlquarry.errors import CorruptArtifactError
 from sqlquarry.text import visible_logger
 

@@ -14,7 +14,7 @@ from sqlquarry.bedrock.export import Export
 from sqlquarry.bedrock.failures import explained
 from sqlquarry.bedrock.prefix import Prefix
 from sqlquarry.bedrock.transfer import PART_BYTES, REQUESTS_IN_FLIGHT, Outgoing, Transfer
-from sqlquarry.errors import BedrockError
+from sqlquarry.errors import BedrockError, OutputInUseError
 from sqlquarry.progress import ProgressBar
 
 
@@ -47,6 +47,7 @@ def upload(
 
     Raises:
         CorruptArtifactError: a file differs from its SHA-256.
+        OutputInUseError: another upload changed files of the prefix meanwhile.
         BedrockError: the prefix holds files of something else, or S3 refused.
     """
     from botocore.exceptions import BotoCoreError, ClientError
@@ -81,6 +82,12 @@ def upload(
             )
             transfer.send(weights, prefix.prefix)
             transfer.send([file for file in files if file not in weights], prefix.prefix)
+        changed = [name for name, entry in export.manifest.files.items() if prefix.sha256(name) != entry["sha256"]]
+        if changed:
+            raise OutputInUseError(
+                f"{s3_uri} is being written by another upload ({changed[0]} has changed meanwhile), so it was not "
+                "finished. Give each model a prefix of its own, and run this again."
+            )
         transfer.send([Outgoing(prefix.prefix + MANIFEST, manifest, len(manifest), digest)], prefix.prefix)
     except (BotoCoreError, ClientError) as error:
         raise explained(error, f"uploading to {s3_uri}") from error

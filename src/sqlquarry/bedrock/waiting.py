@@ -14,7 +14,7 @@ from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import TypeVar
 
-from sqlquarry.bedrock.failures import error_code
+from sqlquarry.aws.failures import error_code
 from sqlquarry.bedrock.inflight import InFlight
 from sqlquarry.errors import ModelNotReadyError
 from sqlquarry.text import visible_logger

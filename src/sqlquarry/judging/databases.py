@@ -10,6 +10,7 @@ from urllib.parse import quote
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import JudgingError
 from sqlquarry.judging.engines import engine_of, file_of
+from sqlquarry.locations import is_s3, local_path
 
 _SUFFIXES = (".sqlite", ".db", ".sqlite3", ".duckdb")
 _PLACEHOLDER = "{database}"
@@ -62,11 +63,11 @@ class NamedDatabases:
                 raise JudgingError(f"these databases are not files: {', '.join(missing)}. Correct their paths.")
             for database in databases.values():
                 engine_of(database)  # a URL that cannot be read is said at once
-        elif "://" in str(databases):
+        elif "://" in str(databases) and not is_s3(databases):
             self._url = str(databases)
             engine_of(self._url)
         else:
-            self._directory = Path(databases)
+            self._directory = local_path(databases, "databases")
             if not self._directory.is_dir():
                 raise JudgingError(
                     f"{databases} is not a directory. Give the folder of the database files, a mapping, or a URL."

@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlquarry.errors import JudgingError
 from sqlquarry.judging.storable import storable
+from sqlquarry.locations import local_path
 from sqlquarry.metadata import parse_json
 
 # Part of every key: a release that judges differently raises it, and older verdicts are made anew.
@@ -38,7 +39,7 @@ class Journal:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = local_path(path, "journal")
         self._lock = threading.Lock()
         self._values: dict[str, Any] = {}
         try:

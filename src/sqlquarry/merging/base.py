@@ -41,7 +41,8 @@ class BaseCheckpoint:
         present = storage.sizes()
         if not present and not (isinstance(storage, LocalDirectory) and storage.path.is_dir()):
             raise MergeError(
-                f"the base model is not at {storage}. Download it and pass its place: AdapterMerger(base_model=...)."
+                f"the base model is not at {storage}: {storage.why_empty()} Pass the base's place: "
+                "AdapterMerger(base_model=...)."
             )
         # The merged model carries the tokenizer on. Pointers of Git LFS have some hundred bytes.
         small = [name for name in READ_FILES if present.get(name, _POINTER_BYTES) < _POINTER_BYTES]

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sqlquarry.errors import MergeError
+from sqlquarry.locations import is_s3
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -25,7 +26,7 @@ def locate_base(base_model: str | Path | None, trained_on: Mapping[str, str]) ->
     if base_model is not None:
         return _cached(str(base_model)) if _is_hub_id(base_model) else base_model
     if not Path(trained_on["path"]).exists():
-        if trained_on["name"].startswith("s3://"):
+        if is_s3(trained_on["name"]):
             return trained_on["name"]
         if _is_hub_id(trained_on["name"]):
             return _cached(trained_on["name"])

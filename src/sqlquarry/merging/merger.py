@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from sqlquarry.artifacts import AdapterCheckpoint, MergedModel, Record
+from sqlquarry.artifacts import MANIFEST, AdapterCheckpoint, MergedModel, Record
 from sqlquarry.errors import ConfigError, MergeError
+from sqlquarry.locations import S3Location, located
 from sqlquarry.merging.base import BaseCheckpoint
 from sqlquarry.merging.hub import locate_base
 from sqlquarry.merging.output import Output, OutputShard, dtype_changes, plan_shards
@@ -89,6 +91,7 @@ class AdapterMerger:
             ConfigError: `output`, `base` or `thresholds` cannot work for this adapter.
             CorruptArtifactError: a file of the adapter differs from its manifest.
             PromptMismatchError: the prompt is not the one the adapter was trained with, or two adapters' differ.
+            OutputInUseError: another process merges into the same output.
             UnsupportedAdapterError: the merge would be wrong, with the reason.
             UnsupportedModelError: the base is quantised itself, or not safetensors.
             UnusedTensorsError: adapter tensors fit nothing in the base.
@@ -100,7 +103,10 @@ class AdapterMerger:
                 "AdapterMerger(thresholds=...) needs records to verify with: merge(..., evaluation=records)."
             )
         trained = TrainedAdapters.open(adapter)
-        target = Output(open_storage(output, self.session, self.endpoint_url), output)
+        with self._output(output) as target:
+            return self._merged(trained, target, evaluation)
+
+    def _merged(self, trained: TrainedAdapters, target: Output, evaluation: Sequence[Record] | None) -> MergedModel:
         measuring = self.base == "auto" and bool(evaluation) and trained.recipe is not None
         records = _records_digest(evaluation) if evaluation and (measuring or self.thresholds) else None
         inputs = self._inputs(trained) | {
@@ -133,12 +139,12 @@ class AdapterMerger:
             MergeError: as for `merge`.
         """
         trained = TrainedAdapters.open(adapter)
-        target = Output(open_storage(output, self.session, self.endpoint_url), output)
         inputs = self._inputs(trained) | {"base": "original", "adapter_digest": None, "evaluation_sha256": None}
-        if (finished := target.finished(inputs)) is not None:
-            return finished
-        job = _Job(trained, self._checkpoint(trained), MergePlan({}))
-        return self._assemble(target, job, job.rows(None, self._stored_dtype), None)
+        with self._output(output) as target:
+            if (finished := target.finished(inputs)) is not None:
+                return finished
+            job = _Job(trained, self._checkpoint(trained), MergePlan({}))
+            return self._assemble(target, job, job.rows(None, self._stored_dtype), None)
 
     def verify(self, adapter: Adapters, merged: MergedModel | str | Path, records: Sequence[Record]) -> Verification:
         """Compare the merged model with the adapter on the weights that it was trained on, layer by layer.
@@ -159,6 +165,15 @@ class AdapterMerger:
         target = Output(open_storage(location, self.session, self.endpoint_url), location)
         checkpoint = self._checkpoint(trained)
         return _verification(target, _Job(trained, checkpoint, trained.plan(checkpoint)), records)
+
+    @contextlib.contextmanager
+    def _output(self, location: str | Path) -> Iterator[Output]:
+        """What is to be written; this process is its only writer, unless it is finished already."""
+        if isinstance(place := located(location), S3Location):
+            place.require_prefix("the output of a merge")
+        storage = open_storage(location, self.session, self.endpoint_url)
+        with contextlib.nullcontext() if MANIFEST in storage.sizes() else storage.reserve():
+            yield Output(storage, location)
 
     def _inputs(self, trained: TrainedAdapters) -> dict[str, Any]:
         return {

@@ -6,6 +6,7 @@ import dataclasses
 import fnmatch
 import hashlib
 import json
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 from sqlquarry.artifacts import MANIFEST, MANIFEST_VERSION, Manifest, MergedModel
 from sqlquarry.credentials import public_provenance
 from sqlquarry.errors import MergeError, MetadataError
+from sqlquarry.locations import located
 from sqlquarry.merging.base import SINGLE, BaseCheckpoint
 from sqlquarry.merging.rows import TensorRows
 from sqlquarry.merging.storage import Storage
@@ -123,10 +125,12 @@ class Output:
 
     def __init__(self, storage: Storage, location: str | Path) -> None:
         self.storage = storage
-        self.location = location
+        self.location = located(location)
         self.inputs: dict[str, Any] = {}
         self.done: dict[str, Receipt] = {}
         self._files: dict[str, dict[str, str | int]] = {}
+        self._writer = uuid.uuid4().hex  # tells this process's state file from another's
+        self._version = storage.version(_STATE)  # before it is read, so that a later one is noticed
         sizes = storage.sizes()
         self._finished: MergedModel | None = None
         self._sizes = sizes
@@ -195,7 +199,7 @@ class Output:
                 f"{self.location} holds something finished that is no intact merged model. Choose another place, or "
                 "delete this one and merge again."
             )
-        return MergedModel(Path(self.location), manifest)
+        return MergedModel(self.location, manifest)
 
     def remaining(self, shards: Sequence[OutputShard]) -> list[OutputShard]:
         """The shards that still have to be written.
@@ -218,8 +222,8 @@ class Output:
 
     def _save_state(self) -> None:
         shards = {name: dataclasses.asdict(receipt) for name, receipt in self.done.items()}
-        content = {"inputs": self.inputs, "shards": shards}
-        self.storage.write(_STATE, (json.dumps(content, indent=2) + "\n").encode())
+        content = {"inputs": self.inputs, "shards": shards, "writer": self._writer}
+        self._version = self.storage.replace(_STATE, (json.dumps(content, indent=2) + "\n").encode(), self._version)
 
     def discard(self) -> None:
         """Remove every finished shard and the state."""
@@ -275,7 +279,7 @@ class Output:
         manifest = Manifest(MergedModel.kind, dict(sorted(files.items())), public_provenance(provenance))
         self.storage.write(MANIFEST, _json({"version": MANIFEST_VERSION, **dataclasses.asdict(manifest)}))
         self.storage.delete(_STATE)
-        return MergedModel(Path(self.location), manifest)
+        return MergedModel(self.location, manifest)
 
 
 def dtype_changes(config: Mapping[str, Any], dtype: str | None) -> dict[str, Any]:

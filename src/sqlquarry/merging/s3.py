@@ -9,12 +9,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 from sqlquarry.aws import aws_client
-from sqlquarry.errors import MergeError
+from sqlquarry.aws.failures import aws_errors, error_code
+from sqlquarry.aws.folder import S3Folder
+from sqlquarry.errors import MergeError, OutputInUseError
+from sqlquarry.locations import S3Location
 from sqlquarry.merging.storage import AGAIN, Sink
 from sqlquarry.metadata import check_size
 
@@ -22,6 +25,8 @@ PART_BYTES = 32 * 2**20
 _MAX_PARTS = 10_000  # S3's limit for one object
 _PARTS_IN_FLIGHT = 4
 _READ_ATTEMPTS = 4
+# S3's answers to a condition that does not hold; 409 if both requests came at once, 404 if the object is gone.
+_NOT_AS_BEFORE = ("PreconditionFailed", "412", "ConditionalRequestConflict", "409", "NoSuchKey", "404")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +78,10 @@ class S3Prefix:
     part_bytes: int
 
     @classmethod
-    def open(cls, location: str, session: Any, endpoint_url: str | None) -> S3Prefix:
+    def open(cls, location: S3Location, session: Any, endpoint_url: str | None) -> S3Prefix:
         """The prefix ``s3://bucket/prefix``, with a client of the session."""
         client = aws_client("s3", session, endpoint_url, attempts=4, connect_timeout=10, read_timeout=60)
-        bucket, _, prefix = location.removeprefix("s3://").partition("/")
-        return cls(client, bucket, f"{prefix.strip('/')}/" if prefix.strip("/") else "", PART_BYTES)
+        return cls(client, location.bucket, location.prefix, PART_BYTES)
 
     def sizes(self) -> dict[str, int]:
         """See `Storage`."""
@@ -92,16 +96,9 @@ class S3Prefix:
 
     def file(self, name: str) -> S3File:
         """See `Storage`."""
-        from botocore.exceptions import ClientError
-
-        try:
-            with _s3_errors(f"looking for s3://{self.bucket}/{self.prefix}{name}"):
-                head = self.client.head_object(Bucket=self.bucket, Key=self.prefix + name)
-        except MergeError as error:
-            cause = error.__cause__
-            if isinstance(cause, ClientError) and cause.response["Error"]["Code"] in ("404", "NoSuchKey"):
-                raise MergeError(f"{self}/{name} is missing. Upload it again.") from error
-            raise
+        head = self._head(name)
+        if head is None:
+            raise MergeError(f"{self}/{name} is missing. Upload it again.")
         return S3File(self.client, self.bucket, self.prefix + name, head["ContentLength"])
 
     def read(self, name: str) -> bytes:
@@ -116,6 +113,39 @@ class S3Prefix:
         """See `Storage`."""
         with _s3_errors(f"writing {self}/{name}"):
             self.client.put_object(Bucket=self.bucket, Key=self.prefix + name, Body=content)
+
+    def reserve(self) -> AbstractContextManager[None]:
+        """See `Storage`; S3 has no locks, and `replace` notices another writer."""
+        return nullcontext()
+
+    def version(self, name: str) -> str | None:
+        """See `Storage`: the object's ETag."""
+        head = self._head(name)
+        return None if head is None else str(head["ETag"])
+
+    def replace(self, name: str, content: bytes, version: str | None) -> str:
+        """See `Storage`; S3 compares and writes in one step.
+
+        Source: "Add preconditions to S3 operations with conditional requests",
+        docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-requests.html
+        """
+        condition = {"IfNoneMatch": "*"} if version is None else {"IfMatch": version}
+        target = {"Bucket": self.bucket, "Key": self.prefix + name}
+        from botocore.exceptions import ClientError
+
+        with _s3_errors(f"writing {self}/{name}"):
+            try:
+                return str(self.client.put_object(**target, Body=content, **condition)["ETag"])
+            except ClientError as error:
+                if error_code(error) not in _NOT_AS_BEFORE:
+                    raise
+                # Or botocore sent the request again after the answer to its first one was lost.
+                if self.version(name) is not None and self.read(name) == content:
+                    return str(self.version(name))
+                raise OutputInUseError(
+                    f"another process has begun to write {self}, and this one stops. If both are the same merge, the "
+                    "other one uses what this one has finished."
+                ) from error
 
     def delete(self, name: str) -> None:
         """See `Storage`."""
@@ -134,8 +164,25 @@ class S3Prefix:
             yield upload
             upload.complete()
 
+    def why_empty(self) -> str:
+        """See `Storage`."""
+        with _s3_errors(f"looking for {self}"):
+            return S3Folder(self.client, S3Location(self.bucket, self.prefix)).why_empty()
+
     def require_room(self, nbytes: int) -> None:
         """S3 has room for anything."""
+
+    def _head(self, name: str) -> dict[str, Any] | None:
+        """What S3 says of an object; None if there is none."""
+        from botocore.exceptions import ClientError
+
+        with _s3_errors(f"looking for s3://{self.bucket}/{self.prefix}{name}"):
+            try:
+                return dict(self.client.head_object(Bucket=self.bucket, Key=self.prefix + name))
+            except ClientError as error:
+                if error_code(error) in ("404", "NoSuchKey"):
+                    return None
+                raise
 
     def __str__(self) -> str:
         return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
@@ -200,13 +247,5 @@ class _MultipartUpload:
         return {"PartNumber": number, "ETag": etag}
 
 
-@contextmanager
-def _s3_errors(doing: str) -> Iterator[None]:
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    try:
-        yield
-    except (BotoCoreError, ClientError) as error:
-        raise MergeError(
-            f"{doing} failed: {error}. Check the network, the bucket and the permissions. {AGAIN}"
-        ) from error
+def _s3_errors(doing: str) -> AbstractContextManager[None]:
+    return aws_errors(MergeError, doing, AGAIN)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,6 +13,8 @@ from typing import Any, Protocol
 from sqlquarry.artifacts import write_atomically
 from sqlquarry.errors import MergeError
 from sqlquarry.extras import require
+from sqlquarry.locations import S3Location, located
+from sqlquarry.locks import LOCK_FILE, only_writer
 from sqlquarry.metadata import read_bytes
 
 AGAIN = "Run the same merge again: it goes on where it stopped."
@@ -71,12 +73,36 @@ class Storage(Protocol):
         """Write a small file, whole or not at all."""
         ...
 
+    def reserve(self) -> AbstractContextManager[None]:
+        """Be the only writer until the context ends, if the storage has locks.
+
+        Raises:
+            OutputInUseError: another process writes here.
+        """
+        ...
+
+    def version(self, name: str) -> str | None:
+        """Return what `replace` compares; None if there is no such file, or if the storage has locks."""
+        ...
+
+    def replace(self, name: str, content: bytes, version: str | None) -> str | None:
+        """Write a small file and return its new version, unless it is no longer of the version given.
+
+        Raises:
+            OutputInUseError: another process has written it.
+        """
+        ...
+
     def delete(self, name: str) -> None:
         """Remove a file, or what is left of an unfinished one; nothing where there is none."""
         ...
 
     def create(self, name: str, nbytes: int) -> AbstractContextManager[Sink]:
         """A large file of `nbytes`, there once the context ends without an error."""
+        ...
+
+    def why_empty(self) -> str:
+        """Say why there may be no files here, and what to do."""
         ...
 
     def require_room(self, nbytes: int) -> None:
@@ -98,13 +124,15 @@ def open_storage(location: str | Path, session: Any = None, endpoint_url: str | 
 
     Raises:
         MissingExtraError: an S3 location, but boto3 is not installed.
+        ConfigError: it is not a location.
     """
-    if not str(location).startswith("s3://"):
-        return LocalDirectory(Path(location))
-    require("aws", f"merging with {location}")
+    place = located(location)
+    if not isinstance(place, S3Location):
+        return LocalDirectory(place)
+    require("aws", f"merging with {place}")
     from sqlquarry.merging.s3 import S3Prefix
 
-    return S3Prefix.open(str(location), session, endpoint_url)
+    return S3Prefix.open(place, session, endpoint_url)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +192,23 @@ class LocalDirectory:
         with self._writing(name):
             write_atomically(self.path / name, content)
 
+    @contextmanager
+    def reserve(self) -> Iterator[None]:
+        """See `Storage`."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(only_writer(self.path))
+            except OSError as error:
+                raise self._failed(LOCK_FILE, error) from error
+            yield
+
+    def version(self, name: str) -> None:
+        """See `Storage`."""
+
+    def replace(self, name: str, content: bytes, version: str | None) -> None:  # noqa: ARG002 - there is the lock
+        """See `Storage`."""
+        self.write(name, content)
+
     def delete(self, name: str) -> None:
         """See `Storage`."""
         (self.path / name).unlink(missing_ok=True)
@@ -181,6 +226,10 @@ class LocalDirectory:
                 temporary.replace(self.path / name)
         finally:
             temporary.unlink(missing_ok=True)
+
+    def why_empty(self) -> str:
+        """See `Storage`."""
+        return "there is no such directory."
 
     def require_room(self, nbytes: int) -> None:
         """See `Storage`."""
@@ -200,10 +249,12 @@ class LocalDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             yield
         except OSError as error:
-            raise MergeError(
-                f"writing {self.path / name} failed: {error.strerror or error}. Free some space, or mend the disk. "
-                f"{AGAIN}"
-            ) from error
+            raise self._failed(name, error) from error
+
+    def _failed(self, name: str, error: OSError) -> MergeError:
+        return MergeError(
+            f"writing {self.path / name} failed: {error.strerror or error}. Free some space, or mend the disk. {AGAIN}"
+        )
 
     def __str__(self) -> str:
         return str(self.path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,6 +50,10 @@ class TrainedAdapters:
             MergeError: a manifest does not name the base, or two name different ones.
         """
         require("merge", "AdapterMerger")
+        if adapters is None or isinstance(adapters, str | os.PathLike):
+            raise ConfigError(
+                f"merge() got {adapters!r:.200}, but needs an adapter. Open it first: AdapterCheckpoint.load(…)."
+            )
         adapters = [(adapters, 1.0)] if isinstance(adapters, AdapterCheckpoint) else list(adapters)
         if not adapters:
             raise ConfigError("merge() got no adapter. Give one, or a list of (adapter, weight).")

@@ -9,15 +9,16 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from sqlquarry.artifacts import sha256_file
+from sqlquarry.aws.download import download_files
+from sqlquarry.digests import sha256_file
 from sqlquarry.errors import GatedModelError, MetadataError, UnsupportedModelError
 from sqlquarry.foreign_model import refuse_foreign_code, require_no_refusals
+from sqlquarry.locations import S3Location, located
 from sqlquarry.metadata import read_object
 from sqlquarry.model_files import check_model_files
 from sqlquarry.progress import phase
 from sqlquarry.quantization import quiet_transformers
 from sqlquarry.training.gguf_file import check_gguf
-from sqlquarry.training.s3_base import download_base
 
 # Causal language models that Bedrock Custom Model Import takes (user guide, "custom model import", supported
 # architectures) and whose linear layers PEFT's "all-linear" reaches.
@@ -32,22 +33,23 @@ ARCHITECTURES = (
 _FILES = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt", "LICENSE*", "NOTICE*")
 
 
-def resolve_base_model(name: str | Path, *, cache: Path | None = None) -> Path:
+def resolve_base_model(name: str | Path, *, cache: Path | None = None, session: Any = None) -> Path:
     """The local directory of a base model, checked; its path is absolute.
 
     Args:
         name: a directory, a ``.gguf`` file (converted to bf16 safetensors once), an ``s3://`` prefix (copied here once)
             or a Hugging Face id.
-        cache: where conversions go; default ``~/.cache/sqlquarry``.
+        cache: where conversions and copies go; default ``~/.cache/sqlquarry``.
+        session: the boto3 session for S3; None takes the default credentials.
 
     Raises:
         UnsupportedModelError: nothing usable there; the message says what.
         GatedModelError: the hub wants a licence accepted or a token.
     """
-    path, cache = Path(name), cache or Path.home() / ".cache" / "sqlquarry"
-    if str(name).startswith("s3://"):
+    path, cache = located(name), cache or Path.home() / ".cache" / "sqlquarry"
+    if isinstance(path, S3Location):
         with phase(f"fetching {name}"):
-            directory = download_base(str(name), cache, _FILES)
+            directory = download_files(path, UnsupportedModelError, patterns=_FILES, session=session, cache=cache)
     elif path.suffix == ".gguf" and path.is_file():
         directory = _converted(path, cache)
     elif path.is_dir():

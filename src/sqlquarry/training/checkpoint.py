@@ -17,9 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sqlquarry.artifacts import sha256_file
-from sqlquarry.aws import aws_client, transfer_config
+from sqlquarry.aws.failures import aws_errors
+from sqlquarry.aws.folder import S3Folder
+from sqlquarry.digests import sha256_file
 from sqlquarry.errors import TrainingError
+from sqlquarry.locations import S3Location, located
 from sqlquarry.text import visible_logger
 
 if TYPE_CHECKING:
@@ -75,11 +77,16 @@ class Checkpoints:
     Args:
         place: the directory or prefix.
         kept: newest files that are kept; at least 2, so that one remains where the last is damaged.
+        session: the boto3 session for S3; None takes the default credentials.
+
+    Raises:
+        ConfigError: the place is a whole bucket.
     """
 
-    def __init__(self, place: str | Path, *, kept: int = 2) -> None:
-        self.place, self.kept = str(place), kept
-        self._store: Store = _Prefix(self.place) if self.place.startswith("s3://") else _Folder(Path(place))
+    def __init__(self, place: str | Path, *, kept: int = 2, session: Any = None) -> None:
+        where = located(place)
+        self.place, self.kept = str(where), kept
+        self._store: Store = _Prefix(where, session) if isinstance(where, S3Location) else _Folder(where)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
 
@@ -185,24 +192,25 @@ class _Folder:
 
 
 class _Prefix:
-    def __init__(self, uri: str) -> None:
-        self._bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-        self._prefix = prefix.rstrip("/") + "/" if prefix else ""
-        self._client: Any = aws_client("s3")
+    def __init__(self, location: S3Location, session: Any) -> None:
+        self._folder = S3Folder.open(location.require_prefix("checkpoint_dir"), session)
 
     def workspace(self) -> None:
         return None
 
     def names(self) -> list[str]:
-        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix)
-        return [entry["Key"].removeprefix(self._prefix) for page in pages for entry in page.get("Contents", ())]
+        with aws_errors(TrainingError, f"listing the checkpoints in {self._folder.location}"):
+            return list(self._folder.entries())
 
     def fetch(self, name: str, folder: Path) -> Path:
-        self._client.download_file(self._bucket, self._prefix + name, str(folder / name), Config=transfer_config())
+        with aws_errors(TrainingError, f"reading {self._folder.location.uri_of(name)}"):
+            self._folder.download(name, folder / name)
         return folder / name
 
     def put(self, path: Path, name: str) -> None:
-        self._client.upload_file(str(path), self._bucket, self._prefix + name, Config=transfer_config())
+        with aws_errors(TrainingError, f"writing {self._folder.location.uri_of(name)}"):
+            self._folder.upload(path, name)
 
     def delete(self, name: str) -> None:
-        self._client.delete_object(Bucket=self._bucket, Key=self._prefix + name)
+        with aws_errors(TrainingError, f"deleting {self._folder.location.uri_of(name)}"):
+            self._folder.delete(name)

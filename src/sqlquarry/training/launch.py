@@ -18,7 +18,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 from sqlquarry import errors
 from sqlquarry.artifacts import Record, write_json
+from sqlquarry.aws import session_environment
 from sqlquarry.errors import SQLQuarryError, TrainingError
+from sqlquarry.locations import located
 from sqlquarry.metadata import parse_json
 from sqlquarry.openmp import WAIT_POLICY
 
@@ -51,6 +53,7 @@ def launch(
     torchrun ends all processes once one has died, so nobody waits for a peer that is gone.
 
     Raises:
+        ConfigError: the trainer's session has no credentials that could be passed on.
         TrainingError: a process could not start, or died without a word (most often for lack of memory).
         SQLQuarryError: the error of the first process that failed, of its own class.
     """
@@ -63,7 +66,7 @@ def launch(
             "train": _written(train, place / "train.jsonl"),
             "evaluation": _written(evaluation, place / "evaluation.jsonl") if evaluation else None,
             "output_dir": str(output_dir),
-            "checkpoint_dir": str(checkpoint_dir) if checkpoint_dir else None,
+            "checkpoint_dir": str(located(checkpoint_dir)) if checkpoint_dir else None,
             "config": dataclasses.asdict(trainer.config),
         }
         write_json(place / "job.json", job)
@@ -71,7 +74,9 @@ def launch(
             *(sys.executable, *TORCHRUN, f"--nproc-per-node={processes}"),
             *("-m", "sqlquarry.training", str(place / "job.json")),
         ]
-        environment = os.environ | {FAILURES: folder, "GLOO_SOCKET_IFNAME": "lo"}
+        # Credentials travel in the environment of these processes only: job.json and command lines can be seen.
+        environment = os.environ | session_environment(trainer.session)
+        environment |= {FAILURES: folder, "GLOO_SOCKET_IFNAME": "lo"}
         environment.setdefault(WAIT_POLICY, "passive")
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
         status, said = _run(command, environment)

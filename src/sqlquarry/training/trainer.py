@@ -7,15 +7,17 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from sqlquarry.artifacts import MANIFEST, AdapterCheckpoint, Record, base_digest, write_json, write_manifest
-from sqlquarry.errors import DeviceError, MetadataError, RecordError, TrainingError
+from sqlquarry.errors import MetadataError, RecordError, TrainingError
 from sqlquarry.extras import require
 from sqlquarry.inference import pick_device
+from sqlquarry.locations import is_s3, local_path, located
+from sqlquarry.locks import LOCK_FILE, only_writer
 from sqlquarry.metadata import read_object
 from sqlquarry.openmp import warn_of_spinning
 from sqlquarry.options import check_options
@@ -27,6 +29,7 @@ from sqlquarry.training.base_model import resolve_base_model
 from sqlquarry.training.card import write_card
 from sqlquarry.training.checkpoint import Checkpoints
 from sqlquarry.training.config import TrainingConfig
+from sqlquarry.training.device_failures import device_failures
 from sqlquarry.training.given import as_records
 from sqlquarry.training.guards import check_run
 from sqlquarry.training.hardware import gpu_named
@@ -58,9 +61,11 @@ class QLoRAFSDPTrainer:
     number of processes.
 
     Args:
-        base_model: a directory, a ``.gguf`` file or a Hugging Face id.
+        base_model: a directory, a ``.gguf`` file, an ``s3://`` prefix or a Hugging Face id.
         formatter: the prompt; None uses the published wording.
         config: see `TrainingConfig`.
+        session: the boto3 session for S3; None takes the default credentials. The processes that
+            ``train(processes=n)`` starts get its credentials in their environment, and cannot renew temporary ones.
 
     Source: Hu et al. 2021, arXiv:2106.09685 (LoRA); Dettmers et al. 2023, arXiv:2305.14314 (QLoRA); Zhao et al. 2023,
     arXiv:2304.11277 (FSDP).
@@ -71,8 +76,11 @@ class QLoRAFSDPTrainer:
         base_model: str | Path,
         formatter: PromptFormatter | None = None,
         config: TrainingConfig | None = None,
+        *,
+        session: Any = None,
     ) -> None:
-        self.base_model = base_model
+        self.base_model: str | Path = str(located(base_model)) if is_s3(base_model) else base_model
+        self.session = session
         self.formatter = formatter or PromptFormatter()
         self.config = config or TrainingConfig()
 
@@ -94,7 +102,7 @@ class QLoRAFSDPTrainer:
             train: records with SQL; a generator is read into memory.
             evaluation: records whose loss is reported after each epoch; they are not learnt.
             output_dir: receives ``adapter_model.safetensors``, ``adapter_config.json``, ``prompt.json``,
-                ``training_log.jsonl``, ``loss.svg``, a model card and, last, ``manifest.json``.
+                ``training_log.jsonl``, ``loss.svg``, a model card and, last, ``manifest.json``. It is on this machine.
             checkpoint_dir: a directory of its own or an ``s3://`` prefix for checkpoints; None puts them below
                 `output_dir`. They are removed once the adapter is finished.
             processes: start so many processes on this machine, one for each GPU, and wait for them; None trains in this
@@ -109,15 +117,32 @@ class QLoRAFSDPTrainer:
             TrainingError: `output_dir` holds something else, the loss is no longer a number, a checkpoint cannot be
                 written, or one of several processes died.
             TrainingInterruptedError: a signal stopped it; the same call goes on.
+            OutputInUseError: another process trains into `output_dir`.
         """
         require("train", "QLoRAFSDPTrainer")
         train = as_records(train, "train")
         evaluation = as_records(() if evaluation is None else evaluation, "evaluation")
-        output = Path(output_dir)
+        output = local_path(output_dir, "output_dir")
+        with contextlib.ExitStack() as held:
+            return self._train(
+                train, evaluation, output=output, checkpoint_dir=checkpoint_dir, processes=processes, held=held
+            )
+
+    def _train(
+        self,
+        train: Sequence[Record],
+        evaluation: Sequence[Record],
+        *,
+        output: Path,
+        checkpoint_dir: str | Path | None,
+        processes: int | None,
+        held: contextlib.ExitStack,
+    ) -> AdapterCheckpoint:
+        """Do what `train` describes; `held` keeps the output's lock until all is done."""
         device = pick_device(self.config.device)
         if device == "cpu":
             warn_of_spinning()
-        base = resolve_base_model(self.base_model)
+        base = resolve_base_model(self.base_model, session=self.session)
         check_config(base)
         tokenizer = load_tokenizer(base)
         formatter = self.formatter.bind(tokenizer)
@@ -143,7 +168,7 @@ class QLoRAFSDPTrainer:
             "data_sha256": hashlib.sha256(json.dumps(examples).encode()).hexdigest(),
             "config": self.config.identity,
         }
-        if not world.lead(lambda: _finished(output, identity)):
+        if not world.lead(lambda: _claimed(output, identity, held)):
             plan = world.lead(
                 lambda: self._checked_plan(
                     train,
@@ -155,8 +180,10 @@ class QLoRAFSDPTrainer:
                     instances=world.machines,
                 )
             )
-            checkpoints = Checkpoints(checkpoint_dir or output / ".checkpoints", kept=self.config.kept_checkpoints)
-            with _device_failures():
+            checkpoints = Checkpoints(
+                checkpoint_dir or output / ".checkpoints", kept=self.config.kept_checkpoints, session=self.session
+            )
+            with device_failures():
                 provenance = self._trained(
                     base,
                     world,
@@ -202,7 +229,7 @@ class QLoRAFSDPTrainer:
         """
         require("train", "QLoRAFSDPTrainer.plan")
         records = as_records(records, "records")
-        base = resolve_base_model(self.base_model)
+        base = resolve_base_model(self.base_model, session=self.session)
         check_config(base)
         tokenizer = load_tokenizer(base)
         return plan_training(
@@ -353,32 +380,14 @@ def _name(records: Sequence[Record], index: int) -> str:
     return records[index].id or f"record {index}"
 
 
-@contextlib.contextmanager
-def _device_failures() -> Iterator[None]:
-    """What only the device finds out, as errors that say what to do.
-
-    Raises:
-        DeviceError: memory ran out.
-        TrainingError: torch.compile failed.
-    """
-    import torch
-
-    try:
-        yield
-    except torch._dynamo.exc.TorchDynamoException as error:  # noqa: SLF001 - what torch.compile raises; no public name
-        raise TrainingError(
-            f"torch.compile failed: {error}. It needs a C compiler. TrainingConfig(compiled=False) trains without it."
-        ) from error
-    except RuntimeError as error:
-        # Memory that runs out while a graph is recorded comes in the context of another error.
-        causes = [error, error.__context__, error.__cause__]
-        if not any(isinstance(cause, torch.OutOfMemoryError) for cause in causes):
-            raise
-        raise DeviceError(
-            f"the GPU's memory ran out, which the forecast had not expected ({str(error).partition('.')[0]}). Set "
-            'TrainingConfig(gradient_checkpointing=True, hold_dequantized=False, sharding="full") or a smaller '
-            "max_sequence_tokens, and run again: with the former it goes on from the newest checkpoint."
-        ) from error
+def _claimed(output: Path, identity: dict[str, Any], held: contextlib.ExitStack) -> bool:
+    """As `_finished`; if there is work to do, this process is the only writer while `held` is open."""
+    if not (output / MANIFEST).is_file():
+        try:
+            held.enter_context(only_writer(output))
+        except OSError as error:
+            raise TrainingError(f"{output} cannot be written ({error}). Choose another output_dir.") from error
+    return _finished(output, identity)
 
 
 def _finished(output: Path, identity: dict[str, Any]) -> bool:
@@ -407,7 +416,7 @@ def _finished(output: Path, identity: dict[str, Any]) -> bool:
                 "Choose another output_dir, or delete it."
             )
         return False
-    if output.is_dir() and any(output.iterdir()):
+    if output.is_dir() and any(path.name != LOCK_FILE for path in output.iterdir()):
         raise TrainingError(f"{output} holds files that no training run wrote. Choose an empty output_dir.")
     write_json(marker, identity)
     return False

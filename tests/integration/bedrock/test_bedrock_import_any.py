@@ -119,7 +119,9 @@ def test_other_weights_have_another_digest(tiny_llama: Path, tmp_path: Path) -> 
 
 def test_a_merged_model_by_its_path_is_that_merged_model(world: World, merged: MergedModel) -> None:
     world.until_done(Export.of(merged).manifest.digest, prompt=PromptFormatter.load(merged.path).fingerprint)
-    assert world.importer.import_model(merged.path, "sql", s3_uri=URI).formatter == PromptFormatter.load(merged.path)
+    assert world.importer.import_model(merged.path, "sql", s3_uri=Path(URI)).formatter == PromptFormatter.load(
+        merged.path
+    )
 
 
 def test_another_prompt_than_that_of_the_weights_is_refused(

@@ -16,7 +16,7 @@ import pytest
 from moto import mock_aws
 
 from sqlquarry.bedrock.preflight import PreflightReport, preflight, repair
-from sqlquarry.errors import BedrockError
+from sqlquarry.errors import BedrockError, ConfigError
 from sqlquarry.tensor_shapes import expected_tensors
 
 BUCKET = "models"
@@ -58,6 +58,10 @@ class Prefix:
         for path in sorted(path for path in directory.iterdir() if path.is_file()):
             self.s3.put_object(Bucket=BUCKET, Key=prefix + path.name, Body=path.read_bytes())
         return f"s3://{BUCKET}/{prefix}"
+
+    def etags(self, prefix: str = "a/model/") -> dict[str, str]:
+        found = self.s3.list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", ())
+        return {item["Key"].removeprefix(prefix): item["ETag"] for item in found}
 
     def check(self, uri: str, **options: Any) -> PreflightReport:
         """Preflight without account checks: these need services that moto has not."""
@@ -138,8 +142,9 @@ def test_a_repaired_checkpoint_has_no_findings(world: Prefix, saved: Path) -> No
     assert world.check(world.put(saved, "other/").rstrip("/")).findings == ()
 
 
-def test_nothing_is_repaired_on_s3_so_the_new_dialect_is_an_error(world: Prefix, tiny: Path) -> None:
-    report = world.check(world.put(tiny))
+def test_the_new_dialect_of_a_foreign_prefix_is_an_error_that_repair_mends(world: Prefix, tiny: Path) -> None:
+    uri = world.put(tiny)
+    report = world.check(uri)
     assert codes(report) == [
         "error:rope-parameters",
         "error:dtype-key",
@@ -147,6 +152,39 @@ def test_nothing_is_repaired_on_s3_so_the_new_dialect_is_an_error(world: Prefix,
         "warning:chat-template",
     ]
     assert all(finding.repairable for finding in report.findings)
+    before = {name: etag for name, etag in world.etags().items() if name.endswith(".safetensors")}
+    TRAFFIC.bytes = 0
+    done = {item.where for item in repair(Path(uri), session=world.session)}
+    assert TRAFFIC.bytes < 4 * 2**18 + 100_000  # headers and small files
+    assert {"config.json", "tokenizer_config.json", "chat_template.jinja"} <= done
+    assert world.check(uri).findings == ()
+    assert "chat_template.jinja" not in world.etags()
+    assert before.items() <= world.etags().items()
+    assert repair(uri, session=world.session) == []
+
+
+def test_what_cannot_be_repaired_on_s3_is_refused_before_a_change(world: Prefix, tiny: Path, tmp_path: Path) -> None:
+    uri = world.put(tiny)
+    before = world.etags()
+    with pytest.raises(BedrockError, match="max_shard_bytes"):
+        repair(uri, session=world.session, max_shard_bytes=10_000)
+    with pytest.raises(ConfigError):
+        repair(uri, session=world.session, output=tmp_path / "new")
+    with pytest.raises(ConfigError):
+        repair(tiny, output=uri)
+    with pytest.raises(BedrockError):
+        repair(f"s3://{BUCKET}/none", session=world.session)
+    world.s3.put_object(Bucket=BUCKET, Key="a/model/manifest.json", Body=b"{}")
+    with pytest.raises(ConfigError, match="import_model"):
+        repair(uri, session=world.session)
+    assert before.items() <= world.etags().items()
+
+
+def test_shards_without_an_index_get_one_on_s3(world: Prefix, saved: Path) -> None:
+    uri = world.put(saved)
+    world.s3.delete_object(Bucket=BUCKET, Key="a/model/model.safetensors.index.json")
+    assert [item.where for item in repair(uri, session=world.session)] == ["model.safetensors.index.json"]
+    assert world.check(uri).findings == ()
 
 
 def test_four_shards_take_few_requests_and_no_weights(world: Prefix, saved: Path) -> None:
@@ -209,7 +247,7 @@ def test_a_prefix_one_level_too_high_says_where_the_model_is(world: Prefix, save
 
 
 def test_an_empty_prefix_and_an_impossible_bucket(world: Prefix) -> None:
-    assert codes(world.check(f"s3://{BUCKET}/none/")) == ["error:file"] * 3 + ["error:weights"]
+    assert codes(world.check(f"s3://{BUCKET}/none/")) == ["error:s3-uri"]
     assert codes(world.check("s3://No Bucket/x/")) == ["error:s3-uri"]
     with pytest.raises(BedrockError, match="listing s3://not-there/x/"):
         world.check("s3://not-there/x/")

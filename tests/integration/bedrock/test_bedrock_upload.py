@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 from sqlquarry.artifacts import MergedModel, read_manifest
 from sqlquarry.bedrock.prefix import split_uri
 from sqlquarry.bedrock.upload import Export, upload
-from sqlquarry.errors import BedrockError
+from sqlquarry.errors import BedrockError, OutputInUseError
 
 URI = "s3://models/runs/one"
 
@@ -133,6 +133,20 @@ def test_neighbours_and_folder_markers_do_not_matter(s3: Any, merged_model: Merg
 def test_a_missing_bucket_is_explained(s3: Any, merged_model: MergedModel) -> None:
     with pytest.raises(BedrockError, match=r"NoSuchBucket.*Create the bucket"):
         upload(Export.of(merged_model), "s3://nowhere/x", s3=s3)
+
+
+def test_two_uploads_to_one_prefix_do_not_mix(s3: Any, merged_model: MergedModel) -> None:
+    """While one sends its metadata, another has replaced the weights."""
+    theirs = {"Bucket": "models", "Key": "runs/one/model.safetensors"}
+
+    def other(params: dict[str, Any], **_: Any) -> None:
+        if params["Key"].endswith("tokenizer.json"):
+            s3.put_object(**theirs, Body=b"theirs", Metadata={"sha256": "0" * 64})
+
+    s3.meta.events.register("before-parameter-build.s3.PutObject", other)
+    with pytest.raises(OutputInUseError, match=r"model\.safetensors"):
+        upload(Export.of(merged_model), URI, s3=s3, show_progress=False)
+    assert "runs/one/manifest.json" not in keys(s3)
 
 
 def test_a_refused_file_is_explained(s3: Any, merged_model: MergedModel) -> None:

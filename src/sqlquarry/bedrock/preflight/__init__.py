@@ -6,12 +6,15 @@ repair    -> what is mechanical among the findings, in place or into a new direc
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sqlquarry.artifacts import MANIFEST, Manifest, MergedModel
+from sqlquarry.aws.failures import aws_errors
+from sqlquarry.aws.folder import S3Folder
 from sqlquarry.bedrock.dialect import export_files
 from sqlquarry.bedrock.preflight import config, tensors, tokenizer, values
 from sqlquarry.bedrock.preflight.account import attempt, check_account, check_bucket
@@ -19,9 +22,11 @@ from sqlquarry.bedrock.preflight.checkpoint import Checkpoint, read_files, read_
 from sqlquarry.bedrock.preflight.findings import Finding, error, listed
 from sqlquarry.bedrock.preflight.finite import MOST_REQUESTS, finite
 from sqlquarry.bedrock.preflight.repairs import Repair, repair
-from sqlquarry.bedrock.preflight.request import Request, check_request, names_a_bucket
-from sqlquarry.bedrock.preflight.source import LocalSource, S3Source, Source
-from sqlquarry.errors import ArtifactError, PreflightError, SQLQuarryError
+from sqlquarry.bedrock.preflight.request import Request, check_request, given_uri, names_a_bucket
+from sqlquarry.bedrock.preflight.source import CopiedSource, LocalSource, S3Source, Source, source_location
+from sqlquarry.bedrock.stored_merge import StoredMerge
+from sqlquarry.errors import ArtifactError, BedrockError, PreflightError, SQLQuarryError
+from sqlquarry.locations import S3Location
 from sqlquarry.metadata import check_size
 from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
 
@@ -29,6 +34,7 @@ __all__ = ["Finding", "PreflightReport", "Repair", "preflight", "repair"]
 
 Check = Callable[[Checkpoint], Iterator[Finding]]
 _METADATA_CHECKS: tuple[Check, ...] = (*config.CHECKS, *values.CHECKS, *tokenizer.CHECKS)
+_MERGE_STATE = ".merge.json"  # which `AdapterMerger` keeps until it is done
 _MALFORMED = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 
 
@@ -65,7 +71,7 @@ def preflight(
     source: MergedModel | Path | str,
     name: str | None = None,
     *,
-    s3_uri: str | None = None,
+    s3_uri: str | Path | None = None,
     job_name: str | None = None,
     region: str | None = None,
     session: Any = None,
@@ -77,8 +83,9 @@ def preflight(
 ) -> PreflightReport:
     """Check a checkpoint, and the request to import it, without reading weights.
 
-    Of a local one, what is checked is what `import_model` would upload: what it rewrites on the way shows as a note. Of
-    an S3 prefix, what is there; no object is downloaded but small files and the headers of shards.
+    Of a local one, what is checked is what `import_model` would upload: what it rewrites on the way shows as a note. So
+    it is with a merged model on S3, which `import_model` rewrites there; of any other S3 prefix, what is there. No
+    object is downloaded but small files and the headers of shards.
 
     Args:
         source: a merged model, any directory in transformers' form, or ``s3://bucket/prefix``.
@@ -98,29 +105,49 @@ def preflight(
         BedrockError: the prefix cannot be listed or read (network, credentials).
         MissingExtraError: boto3 is not installed, where AWS is asked.
     """
-    on_s3 = isinstance(source, str) and source.startswith("s3://")
+    place = source_location(source)
+    on_s3 = isinstance(place, S3Location)
     region = region or (session.region_name if session is not None else None)
     request = Request(
-        name, job_name, s3_uri or (str(source) if on_s3 else None), region, role_arn, kms_key_id, vpc_config
+        name, job_name, given_uri(s3_uri) or (str(place) if on_s3 else None), region, role_arn, kms_key_id, vpc_config
     )
     findings = [*check_request(request)]
-    if on_s3:
-        if not names_a_bucket(str(source)):
+    if isinstance(place, S3Location):
+        if not names_a_bucket(str(place)):
             return PreflightReport(tuple(findings))
-        prefix = S3Source(str(source), session=session, endpoint_url=endpoint_url, region=region)
-        findings += _remote(prefix, region)
+        prefix = S3Source(place, session=session, endpoint_url=endpoint_url, region=region)
+        findings += _remote(prefix, region, formatter)
         if session is None:
             findings += attempt(
                 prefix.bucket, "s3:ListBucket", lambda: check_bucket(prefix.client, prefix.bucket, region)
             )
     else:
-        findings += _local(source, region, formatter)
+        findings += _local(place, source if isinstance(source, MergedModel) else None, region, formatter)
     if session is not None:
         findings += check_account(request, session=session, endpoint_url=endpoint_url)
     return PreflightReport(tuple(findings))
 
 
-def _remote(source: S3Source, region: str | None) -> Iterator[Finding]:
+def _remote(source: S3Source, region: str | None, formatter: PromptFormatter | None) -> Iterator[Finding]:
+    if not source.sizes:
+        with aws_errors(BedrockError, f"looking for {source.uri}"):
+            reason = S3Folder(source.client, S3Location(source.bucket, source.prefix)).why_empty()
+        why, fix = "An import job reads the files directly below its URI", "Give the prefix that holds config.json"
+        yield error("s3-uri", source.uri, reason.rstrip("."), why, fix)
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        try:
+            stored = StoredMerge.copy(source.uri, source.sizes, source.read, Path(directory))
+        except (OSError, ArtifactError, *_MALFORMED) as problem:
+            why = "import_model takes a merged model only as its manifest describes it"
+            fix = "Merge again into a new prefix, or restore the file"
+            yield error("manifest", MANIFEST, str(problem).rstrip("."), why, fix)
+            return
+        if stored is not None:
+            yield from _exported(
+                CopiedSource(source, Path(directory)), Path(directory), stored.model, region, formatter
+            )
+            return
     files, templates, unreadable = read_files(source)
     weights, bad_weights = read_weights(source)
     yield from (*unreadable, *bad_weights, *_upload_finished(source))
@@ -132,15 +159,23 @@ def _remote(source: S3Source, region: str | None) -> Iterator[Finding]:
         yield from finite(source, weights, most_reads=MOST_REQUESTS)
 
 
-def _local(given: MergedModel | Path | str, region: str | None, passed: PromptFormatter | None) -> Iterator[Finding]:
-    source = LocalSource(given.path if isinstance(given, MergedModel) else Path(given))
-    directory, merged = source.directory, given if isinstance(given, MergedModel) else None
+def _local(
+    directory: Path, merged: MergedModel | None, region: str | None, passed: PromptFormatter | None
+) -> Iterator[Finding]:
+    source = LocalSource(directory)
     if merged is None and MANIFEST in source.sizes:
         try:
             merged = MergedModel.load(directory)
         except ArtifactError as problem:
             why = "import_model takes a merged model only as its manifest describes it"
             yield error("manifest", MANIFEST, str(problem).rstrip("."), why, "Merge again, or remove the manifest")
+    yield from _exported(source, directory, merged, region, passed)
+
+
+def _exported(
+    source: Source, directory: Path, merged: MergedModel | None, region: str | None, passed: PromptFormatter | None
+) -> Iterator[Finding]:
+    """Findings on what `import_model` makes of a checkpoint whose small files are in a directory."""
     files, templates, unreadable = read_files(source)
     formatter = None
     if merged is not None or PROMPT_FILE in source.sizes:
@@ -165,9 +200,10 @@ def _local(given: MergedModel | Path | str, region: str | None, passed: PromptFo
     checkpoint = Checkpoint(source.sizes, old_files, old_templates, weights, formatter or passed, region)
     checkpoint = replace(checkpoint, trained=replace(checkpoint, files=files).tokenizer)
     found = [*_checked((*_METADATA_CHECKS, *tensors.CHECKS), checkpoint)]
-    yield from map(_as_uploaded, found)
+    uploaded = isinstance(source, LocalSource)
+    yield from map(_as_uploaded, found) if uploaded else found
     if weights is not None:
-        yield from finite(source, weights)
+        yield from finite(source, weights) if uploaded else finite(source, weights, most_reads=MOST_REQUESTS)
     if merged is None:
         yield from _rewritten_at_upload(replace(checkpoint, files=files, templates=templates), found)
     elif formatter is not None:
@@ -215,7 +251,10 @@ def _upload_finished(source: Source) -> Iterator[Finding]:
     """A prefix that this library uploaded has its manifest, and all that the manifest names."""
     fix = "Run import_model again: it goes on where it stopped"
     if MANIFEST not in source.sizes:
-        if PROMPT_FILE in source.sizes:
+        if _MERGE_STATE in source.sizes:
+            again = "Run the same merge again: it continues where it stopped"
+            yield error("unfinished", MANIFEST, "a merge did not finish", "A job would read a part of the model", again)
+        elif PROMPT_FILE in source.sizes:
             message = "prompt.json is there without a manifest: an upload did not finish"
             yield error("unfinished", MANIFEST, message, "A job would read a part of the model", fix)
         return

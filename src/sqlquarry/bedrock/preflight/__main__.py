@@ -13,6 +13,7 @@ from rich.text import Text
 from sqlquarry.aws import aws_session
 from sqlquarry.bedrock.preflight import Finding, PreflightReport, preflight, repair
 from sqlquarry.errors import SQLQuarryError
+from sqlquarry.locations import is_s3
 from sqlquarry.text import visible
 
 _COLOURS = {"error": "bold red", "warning": "yellow", "note": "cyan"}
@@ -24,10 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(soft_wrap=False)
     try:
         if options.fix or options.output:
-            if options.source.startswith("s3://"):
-                console.print("--fix works on a local directory; repair it there and upload it again.")
-                return 2
-            done = repair(options.source, output=options.output)
+            session = aws_session(options.region) if is_s3(options.source) else None
+            done = repair(options.source, output=options.output, session=session, endpoint_url=options.endpoint_url)
             for line in [str(item) for item in done] or ["nothing to repair"]:
                 console.print(Text(line))
         report = preflight(

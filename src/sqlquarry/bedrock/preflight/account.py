@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from sqlquarry.aws import aws_client
-from sqlquarry.bedrock.failures import error_code
+from sqlquarry.aws.failures import error_code
 from sqlquarry.bedrock.prefix import split_uri
 from sqlquarry.bedrock.preflight.findings import Finding, error, note, warning
 from sqlquarry.bedrock.preflight.request import Request

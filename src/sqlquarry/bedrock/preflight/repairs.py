@@ -5,21 +5,28 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sqlquarry.artifacts import MANIFEST, write_atomically
+from sqlquarry.aws.failures import aws_errors
 from sqlquarry.bedrock.chat_template import TEMPLATE_FILES
-from sqlquarry.bedrock.dialect import CARRIED_FILES, export_files
+from sqlquarry.bedrock.dialect import CARRIED_FILES, OPTIONAL_FILES, export_files
 from sqlquarry.bedrock.preflight.checkpoint import read_files, read_weights
 from sqlquarry.bedrock.preflight.config import QUANTIZATION_KEYS
 from sqlquarry.bedrock.preflight.reshard import SHARD_BYTES, Plan, plan, replaced_leftovers, write_index, write_shards
-from sqlquarry.bedrock.preflight.source import LocalSource
+from sqlquarry.bedrock.preflight.source import LocalSource, S3Source, Source, source_location
 from sqlquarry.bedrock.preflight.tensors import duplicates, stored_dtype
 from sqlquarry.bedrock.weights import ONE_SHARD, Weights, is_full
 from sqlquarry.errors import BedrockError, ConfigError
+from sqlquarry.locations import S3Location, local_path
+from sqlquarry.metadata import check_size
 from sqlquarry.safetensors_header import INDEX
 from sqlquarry.text import visible
+
+_SMALL = ("config.json", "tokenizer_config.json", *OPTIONAL_FILES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,47 +46,47 @@ class Repair:
 
 
 def repair(
-    directory: str | Path, *, output: str | Path | None = None, max_shard_bytes: int = SHARD_BYTES
+    directory: str | Path,
+    *,
+    output: str | Path | None = None,
+    max_shard_bytes: int = SHARD_BYTES,
+    session: Any = None,
+    endpoint_url: str | None = None,
 ) -> list[Repair]:
-    """Make a local checkpoint what Custom Model Import reads, as far as that is mechanical; weights keep every bit.
+    """Make a checkpoint what Custom Model Import reads, as far as that is mechanical; weights keep every bit.
 
     Run again, it does nothing. In place, every file changes whole or not at all; what is not mentioned in the result
-    is not touched. With `output`, the result is a new directory of only those files that an import needs.
+    is not touched. With `output`, the result is a new directory of only those files that an import needs. Below an
+    ``s3://`` prefix, only small files are rewritten, and no weight is read.
 
     Args:
-        directory: the checkpoint.
-        output: a directory that does not exist yet, or is empty; None repairs in place.
-        max_shard_bytes: shards that are larger are divided.
+        directory: the checkpoint's directory or ``s3://`` prefix.
+        output: a directory of this machine that does not exist yet, or is empty; None repairs in place.
+        max_shard_bytes: shards that are larger are divided, which is done on this machine only.
+        session: the boto3 session for S3; None takes the default credentials.
+        endpoint_url: another address of S3.
 
     Raises:
-        ConfigError: there is no such directory, `output` is not empty, or a finished merged model would be changed.
-        BedrockError: the files cannot be read, or there is not enough space.
+        ConfigError: there is no such directory, `output` is not empty or cannot be used, or a finished merged model
+            would be changed.
+        BedrockError: the files cannot be read or written, or there is not enough space.
     """
-    directory = Path(directory)
-    source = LocalSource(directory)
-    target = directory if output is None else Path(output)
+    place = source_location(directory)
+    if isinstance(place, S3Location):
+        if output is not None:
+            raise ConfigError(f"repair(…, output=…) copies directories of this machine; {place} is repaired in place.")
+        return _repair_prefix(S3Source(place, session=session, endpoint_url=endpoint_url), max_shard_bytes)
+    source = LocalSource(place)
+    target = place if output is None else local_path(output, "output")
     if output is None and MANIFEST in source.sizes:
-        raise ConfigError(
-            f"{directory} is a finished merged model, whose manifest would no longer hold. import_model rewrites it at "
-            "upload; to have the files, pass output=… to repair."
-        )
+        raise _finished(place, "to have the files, pass output=… to repair.")
     if output is not None and target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigError(f"{target} is not empty. Give repair(…, output=…) a new directory.")
-    _, _, unreadable = read_files(source)
-    weights, bad_weights = read_weights(source)
-    if weights is None or unreadable:
-        problems = "\n".join(f"- {finding}" for finding in (*unreadable, *bad_weights))
-        raise BedrockError(f"{directory} cannot be repaired before its files can be read:\n{problems}")
-    try:
-        metadata = _metadata(directory, weights)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise BedrockError(
-            f"{directory} cannot be repaired: its metadata is not that of a model ({type(error).__name__}: {error}). "
-            "Restore the base model's files."
-        ) from error
+    weights = _readable(source, place)
+    metadata = _metadata(place, weights)
     division = plan(weights, max_shard_bytes)
     if output is None:
-        return _apply(directory, directory, metadata, weights, division)
+        return _apply(place, place, metadata, weights, division)
     # Beside the target, so that the last step is one rename.
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     temporary.mkdir(parents=True)
@@ -88,8 +95,8 @@ def repair(
         for name in source.sizes:
             wanted = name in CARRIED_FILES or (name in weights.loaded and name not in division_inputs)
             if wanted or name in metadata or name in TEMPLATE_FILES:
-                shutil.copyfile(directory / name, temporary / name)
-        done = _apply(directory, temporary, metadata, weights, division)
+                shutil.copyfile(place / name, temporary / name)
+        done = _apply(place, temporary, metadata, weights, division)
         if target.exists():
             target.rmdir()
         temporary.rename(target)
@@ -98,8 +105,70 @@ def repair(
     return done
 
 
+def _repair_prefix(source: S3Source, max_shard_bytes: int) -> list[Repair]:
+    """Repair copies of the small files, and bring back those that changed: what names others goes last."""
+    if MANIFEST in source.sizes:
+        raise _finished(source.uri, "give the prefix to import_model.")
+    weights = _readable(source, source.uri)
+    if plan(weights, max_shard_bytes):
+        raise BedrockError(
+            f"{source.uri} holds shards above {max_shard_bytes / 1e9:g} GB, which are divided on this machine only. "
+            "Merge again with a smaller max_shard_bytes, or download the model, repair it and upload it."
+        )
+    with tempfile.TemporaryDirectory() as name:
+        copy = Path(name)
+        for file, size in source.sizes.items():
+            if "/" not in file and (file in (*_SMALL, *CARRIED_FILES, *TEMPLATE_FILES)):
+                check_size(file, size)
+                (copy / file).write_bytes(source.read(file))
+        done = _apply(copy, copy, _metadata(copy, weights), weights, None)
+        with aws_errors(BedrockError, f"repairing {source.uri}"):
+            for file in sorted({item.where for item in done}, key=lambda file: file in TEMPLATE_FILES):
+                key = {"Bucket": source.bucket, "Key": source.prefix + file}
+                if (copy / file).is_file():
+                    source.client.put_object(**key, Body=(copy / file).read_bytes())
+                else:
+                    source.client.delete_object(**key)
+    return done
+
+
+def _finished(place: Path | str, advice: str) -> ConfigError:
+    return ConfigError(
+        f"{place} is a finished merged model, whose manifest would no longer hold. import_model rewrites it with its "
+        f"manifest; {advice}"
+    )
+
+
+def _readable(source: Source, place: Path | str) -> Weights:
+    """The weights of a checkpoint whose files can be read.
+
+    Raises:
+        BedrockError: some cannot.
+    """
+    _, _, unreadable = read_files(source)
+    weights, bad_weights = read_weights(source)
+    if weights is None or unreadable:
+        problems = "\n".join(f"- {finding}" for finding in (*unreadable, *bad_weights))
+        raise BedrockError(f"{place} cannot be repaired before its files can be read:\n{problems}")
+    return weights
+
+
 def _metadata(directory: Path, weights: Weights) -> dict[str, bytes]:
-    """The small files as they should be."""
+    """The small files as they should be.
+
+    Raises:
+        BedrockError: they are not those of a model.
+    """
+    try:
+        return _rewritten(directory, weights)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise BedrockError(
+            f"{directory} cannot be repaired: its metadata is not that of a model ({type(error).__name__}: {error}). "
+            "Restore the base model's files."
+        ) from error
+
+
+def _rewritten(directory: Path, weights: Weights) -> dict[str, bytes]:
     files = export_files(directory)
     config, stored = json.loads(files["config.json"]), stored_dtype(weights)
     left_over = [key for key in QUANTIZATION_KEYS if key in config] if is_full(weights) else []
@@ -134,7 +203,7 @@ def _apply(
         done.append(Repair(INDEX, f"weights divided into {len(division.shards)} shards"))
         return done
     for name in replaced_leftovers(source, weights) if source == target else ():
-        (target / name).unlink()
+        (target / name).unlink(missing_ok=True)  # weights of a prefix are not copied here
         done.append(Repair(name, "removed: an earlier resharding had replaced it"))
     if weights.index is None and ONE_SHARD not in weights.shards and not duplicates(weights):
         write_index(weights, target)

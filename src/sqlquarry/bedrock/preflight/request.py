@@ -9,8 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from sqlquarry.bedrock.preflight.findings import Finding, error, warning
+from sqlquarry.locations import S3Location
 
 REGIONS = ("eu-central-1", "us-east-1", "us-east-2", "us-west-2")
 MAX_SUBNETS, MAX_SECURITY_GROUPS = 16, 5
@@ -48,6 +50,15 @@ class Request:
     role_arn: str | None = None
     kms_key_id: str | None = None
     vpc_config: Mapping[str, Sequence[str]] | None = None
+
+
+def given_uri(uri: str | Path | None) -> str | None:
+    """Return an S3 URI as text, which is left as it is; a path has lost a slash.
+
+    Raises:
+        ConfigError: the path is not on S3.
+    """
+    return f"{S3Location.parse(uri)}/" if isinstance(uri, Path) else uri
 
 
 def names_a_bucket(uri: str) -> bool:

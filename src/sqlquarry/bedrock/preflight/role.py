@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sqlquarry.bedrock.failures import error_code
+from sqlquarry.aws.failures import error_code
 from sqlquarry.bedrock.preflight.findings import Finding, error, warning
 
 _SERVICE = "bedrock.amazonaws.com"

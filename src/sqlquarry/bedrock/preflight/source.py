@@ -6,14 +6,35 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from sqlquarry.artifacts import AdapterCheckpoint, MergedModel
 from sqlquarry.aws import aws_client
-from sqlquarry.bedrock.failures import error_code, explained
-from sqlquarry.bedrock.prefix import split_uri
+from sqlquarry.aws.failures import error_code
+from sqlquarry.bedrock.failures import explained
 from sqlquarry.errors import BedrockError, ConfigError
+from sqlquarry.locations import S3Location, located
 
 # More than any checkpoint has; a prefix with more is the wrong one, and listing it all would take minutes.
 _MAX_KEYS = 5000
 _REFUSED_KEY = ("AccessDenied", "403", "NoSuchKey", "404", "InvalidObjectState", "KMS.DisabledException")
+
+
+def source_location(source: Any) -> Path | S3Location:
+    """Return where a model is that a caller has given as such, as text or as a path.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if isinstance(source, AdapterCheckpoint):
+        raise ConfigError(
+            f"{source.uri} is an adapter, and Bedrock serves whole models. Merge it first: "
+            "AdapterMerger().merge(adapter, output), and give the merged model."
+        )
+    if isinstance(source, MergedModel):
+        return source.location
+    try:
+        return located(source)
+    except ConfigError as error:
+        raise ConfigError(f"{error}. A model is a MergedModel, or where one is.") from error
 
 
 class Source(Protocol):
@@ -60,6 +81,21 @@ class LocalSource:
             return file.read(-1 if length is None else length)
 
 
+class CopiedSource:
+    """Another source, of which some files are in a directory as well and are read there."""
+
+    def __init__(self, source: Source, directory: Path) -> None:
+        self._source, self._directory, self.sizes = source, directory, source.sizes
+
+    def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
+        """As `Source.read`."""
+        path = self._directory / name
+        if not path.is_file():
+            return self._source.read(name, start, length)
+        content = path.read_bytes()
+        return content[start:] if length is None else content[start : start + length]
+
+
 class S3Source:
     """The objects below ``s3://bucket/prefix``, listed once; contents by ranged GETs.
 
@@ -67,10 +103,12 @@ class S3Source:
         BedrockError: the prefix cannot be listed, or holds far more than a model.
     """
 
-    def __init__(self, uri: str, *, session: Any, endpoint_url: str | None, region: str | None) -> None:
+    def __init__(
+        self, location: S3Location, *, session: Any, endpoint_url: str | None = None, region: str | None = None
+    ) -> None:
         from botocore.exceptions import BotoCoreError, ClientError
 
-        self.bucket, self.prefix = split_uri(uri)
+        self.bucket, self.prefix, self.uri = location.bucket, location.prefix, location.uri_of("")
         self.client = aws_client("s3", session, endpoint_url, region or _default_region(session))
         pages = self.client.get_paginator("list_objects_v2").paginate(
             Bucket=self.bucket, Prefix=self.prefix, PaginationConfig={"MaxItems": _MAX_KEYS}
@@ -78,9 +116,9 @@ class S3Source:
         try:
             objects = {item["Key"]: int(item["Size"]) for page in pages for item in page.get("Contents", ())}
         except (BotoCoreError, ClientError) as error:
-            raise explained(error, f"listing {uri}") from error
+            raise explained(error, f"listing {self.uri}") from error
         if len(objects) >= _MAX_KEYS:
-            raise BedrockError(f"{uri} holds {_MAX_KEYS} objects or more. Give the prefix of one model.")
+            raise BedrockError(f"{self.uri} holds {_MAX_KEYS} objects or more. Give the prefix of one model.")
         names = {key.removeprefix(self.prefix): size for key, size in objects.items()}
         # The console marks a folder with an empty object.
         self.sizes: Mapping[str, int] = {n: size for n, size in sorted(names.items()) if n and not n.endswith("/")}

@@ -21,6 +21,7 @@ from sqlquarry.data.sample.generate import queries_of
 from sqlquarry.data.sample.lexicon import KINDS, Domain, Kind
 from sqlquarry.data.sample.rows import connect
 from sqlquarry.errors import ConfigError, DataError
+from sqlquarry.locations import local_path
 
 __all__ = ["KINDS", "Kind", "Part", "sample_databases", "sample_kind", "sample_records"]
 
@@ -71,7 +72,7 @@ def sample_databases(directory: str | Path) -> dict[str, Path]:
     Raises:
         DataError: a file has that name but other content, on which the gold queries would give other answers.
     """
-    paths = {domain.name: Path(directory) / f"{domain.name}.sqlite" for domain in DOMAINS}
+    paths = {domain.name: local_path(directory, "directory") / f"{domain.name}.sqlite" for domain in DOMAINS}
     for domain in DOMAINS:
         path = paths[domain.name]
         with closing(connect(domain)) as database:

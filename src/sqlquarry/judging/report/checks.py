@@ -19,6 +19,7 @@ from sqlquarry.errors import JudgingError
 from sqlquarry.judging.report import analysis
 from sqlquarry.judging.report.model import Report
 from sqlquarry.judging.statistics import p_text
+from sqlquarry.locations import local_path
 from sqlquarry.text import visible
 
 _LEVEL = 0.05
@@ -94,7 +95,7 @@ def write_junit(path: str | Path, made: list[Check]) -> None:
                 ET.SubElement(case, "failure", message=visible(check.failure)).text = visible(check.text)
             ET.SubElement(case, "system-out").text = visible(check.text)
     ET.indent(root)
-    write_atomically(Path(path), ET.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n")
+    write_atomically(local_path(path, "path"), ET.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n")
 
 
 def _against(report: Report, baseline: Report) -> Check:

@@ -24,6 +24,7 @@ from sqlquarry.judging.report import analysis
 from sqlquarry.judging.report.model import Entry, Report
 from sqlquarry.judging.statistics import p_text
 from sqlquarry.judging.storable import storable
+from sqlquarry.locations import local_path
 from sqlquarry.text import visible
 
 _HERE = Path(__file__).parent
@@ -90,7 +91,10 @@ def write_html(
     }
     template = environment.from_string((_HERE / "page.html.j2").read_text(encoding="utf-8"))
     data = _index(reports, mistakes, slices), *_portions(reports)
-    write_atomically(Path(path), template.render(**shown, data=data).encode("utf-8", errors="backslashreplace"))
+    write_atomically(
+        local_path(path, "path"),
+        template.render(**shown, data=data).encode("utf-8", errors="backslashreplace"),
+    )
 
 
 def _system(name: str, report: Report) -> dict[str, Any]:

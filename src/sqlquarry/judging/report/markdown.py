@@ -10,6 +10,7 @@ from sqlquarry.artifacts import write_atomically
 from sqlquarry.judging.report import analysis
 from sqlquarry.judging.report.model import Report
 from sqlquarry.judging.statistics import Estimate, p_text
+from sqlquarry.locations import local_path
 from sqlquarry.text import as_markdown, visible
 
 _SLICES = 5
@@ -35,7 +36,7 @@ def write_markdown(
         stopped, left = as_markdown(str(report.about["stopped"])), as_markdown(str(report.about.get("left", 0)))
         blocks.append(f"**Incomplete:** {stopped}; {left} records are not judged.")
     blocks += [*_slices(report, baseline), *_examples(report, baseline)]
-    write_atomically(Path(path), ("\n\n".join(blocks) + "\n").encode("utf-8", "backslashreplace"))
+    write_atomically(local_path(path, "path"), ("\n\n".join(blocks) + "\n").encode("utf-8", "backslashreplace"))
 
 
 def _headline(report: Report, baseline: Report | None) -> str:

@@ -13,6 +13,7 @@ from sqlquarry.artifacts import Judgement, Record, write_atomically
 from sqlquarry.errors import JudgingError, SQLQuarryError
 from sqlquarry.judging.statistics import Estimate, PairedComparison, clustered_estimate, estimate
 from sqlquarry.judging.storable import storable
+from sqlquarry.locations import local_path
 from sqlquarry.metadata import parse_json
 from sqlquarry.notebook import html_table
 from sqlquarry.text import visible
@@ -229,7 +230,7 @@ class Report:
 
         Values that JSON cannot hold are written as text.
         """
-        write_atomically(Path(path), self._lines())
+        write_atomically(local_path(path, "path"), self._lines())
 
     def _lines(self) -> Iterator[bytes]:
         head = {"version": REPORT_VERSION, "graders": self.graders, "about": self.about}
@@ -247,7 +248,7 @@ class Report:
         """
         try:
             # Data of the user's own, which may be large, but is bounded in depth as anything that is read.
-            content = parse_json(Path(path).read_bytes(), str(path), lenient=True, max_values=_MAX_VALUES)
+            content = parse_json(local_path(path, "path").read_bytes(), str(path), lenient=True, max_values=_MAX_VALUES)
             version, graders = content["version"], tuple(content["graders"])
             entries = tuple(map(_entry, content["entries"]))
             about = dict(content.get("about", {}))

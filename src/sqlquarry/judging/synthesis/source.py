@@ -23,6 +23,7 @@ from sqlquarry.judging.synthesis.schema import Schema, read_schema
 from sqlquarry.judging.synthesis.search import Rival, Suite, make_suite, rivals
 from sqlquarry.judging.synthesis.store import VERSION, KillRate, StoredSuite, file_name, is_plausible, load, put, save
 from sqlquarry.judging.synthesis.translation import cannot_be_said, in_sqlite
+from sqlquarry.locations import local_path
 from sqlquarry.options import check_options
 
 _SHOWN_SURVIVORS = 5
@@ -100,7 +101,7 @@ class SynthesizedDatabases:
         self.databases_per_record, self.time_budget_s, self.seed = databases_per_record, time_budget_s, seed
         self._temporary = tempfile.TemporaryDirectory(prefix="sqlquarry-databases-")
         self._scratch = Path(self._temporary.name)
-        self.directory = Path(directory) if directory is not None else self._scratch / "suites"
+        self.directory = local_path(directory, "directory") if directory is not None else self._scratch / "suites"
         self._suites: dict[str, StoredSuite] = {}
         self._making = threading.Lock()
         self._sandbox = Sandbox(_RIVAL_LIMITS)

@@ -14,8 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sqlquarry.artifacts import sha256_file
 from sqlquarry.aws import transfer_config
+from sqlquarry.digests import sha256_file
 from sqlquarry.text import visible_logger
 from sqlquarry.training.sagemaker import bootstrap
 from sqlquarry.training.sagemaker.failures import error_code, explained

@@ -10,8 +10,9 @@ import boto3
 import pytest
 from moto import mock_aws
 
+from sqlquarry.aws.download import download_files
 from sqlquarry.errors import UnsupportedModelError
-from sqlquarry.training.s3_base import download_base
+from sqlquarry.locations import S3Location
 
 PATTERNS = ("*.json", "*.safetensors")
 URI = "s3://models/llama/base"
@@ -29,6 +30,10 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
             client.put_object(Bucket="models", Key=f"llama/base/{name}", Body=body.encode())
         client.put_object(Bucket="models", Key="llama/base/original/params.json", Body=b"{}")
         yield client
+
+
+def download_base(uri: str, cache: Path, patterns: tuple[str, ...]) -> Path:
+    return download_files(S3Location.parse(uri), UnsupportedModelError, patterns=patterns, cache=cache)
 
 
 def names(directory: Path) -> set[str]:
@@ -67,7 +72,7 @@ def test_a_cut_or_changed_file_comes_anew_and_a_removed_one_goes(bucket: Any, tm
 
 @pytest.mark.usefixtures("bucket")
 def test_what_is_not_there_is_said(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedModelError, match="no base model directly below s3://models/llama/basic"):
+    with pytest.raises(UnsupportedModelError, match="no files directly below s3://models/llama/basic"):
         download_base("s3://models/llama/basic", tmp_path, PATTERNS)
     with pytest.raises(UnsupportedModelError, match="NoSuchBucket"):
         download_base("s3://other/llama", tmp_path, PATTERNS)

@@ -1,0 +1,120 @@
+"""Finished artifacts on S3: read by their manifests, or copied here and compared with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sqlquarry.artifacts import MANIFEST, Manifest, parse_manifest, read_manifest
+from sqlquarry.aws.download import Entries, copy_here, download_files
+from sqlquarry.aws.failures import aws_errors
+from sqlquarry.aws.folder import S3Folder
+from sqlquarry.errors import ArtifactError, CorruptArtifactError, IncompleteArtifactError, MetadataError
+from sqlquarry.extras import require
+from sqlquarry.locations import S3Location
+
+MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt", "LICENSE*", "NOTICE*")
+
+
+def opened(
+    location: S3Location, kind: str, *, verify: bool = False, session: Any = None
+) -> tuple[Path | S3Location, Manifest]:
+    """Open an artifact as `AdapterCheckpoint.load` and `MergedModel.load` do.
+
+    An adapter is copied here, because it is small and every use needs its files; the weights of a model stay on S3.
+
+    Args:
+        location: the artifact's prefix.
+        kind: "adapter" or "merged-model".
+        verify: as `open_artifact`.
+        session: a boto3 session; None takes the default credentials.
+
+    Raises:
+        ArtifactError: as `open_artifact`.
+    """
+    if kind == "adapter":
+        directory = fetch_artifact(location, kind, session=session)
+        return directory, read_manifest(directory, kind)
+    return location, open_artifact(location, kind, session=session, verify=verify)
+
+
+def open_artifact(location: S3Location, kind: str, *, session: Any = None, verify: bool = False) -> Manifest:
+    """Read the manifest of a finished artifact, whose files stay where they are.
+
+    Args:
+        location: the artifact's prefix.
+        kind: the kind that the caller can use.
+        session: a boto3 session; None takes the default credentials.
+        verify: also read every file and compare its SHA-256; else only names and sizes.
+
+    Raises:
+        MissingExtraError: boto3 is not installed.
+        IncompleteArtifactError: there is no manifest.
+        CorruptArtifactError: the manifest is of another kind or version, or a file is missing or changed.
+        ArtifactError: S3 refuses.
+    """
+    require("aws", f"reading {location}")
+    with aws_errors(ArtifactError, f"reading {location}"):
+        folder = S3Folder.open(location, session)
+        manifest, _ = _described(folder, kind)
+        for name in manifest.files if verify else ():
+            if folder.sha256(name) != manifest.files[name]["sha256"]:
+                raise CorruptArtifactError(
+                    f"{location.uri_of(name)} differs from its SHA-256 in {MANIFEST}. Make the {kind} again."
+                )
+    return manifest
+
+
+def fetch_artifact(location: S3Location, kind: str, *, session: Any = None, cache: Path | None = None) -> Path:
+    """Copy a finished artifact into the cache, and compare every file with its SHA-256 in the manifest.
+
+    Raises:
+        ArtifactError: as `open_artifact`.
+    """
+
+    def wanted(folder: S3Folder) -> Entries:
+        _, entries = _described(folder, kind)
+        return entries
+
+    target = copy_here(location, ArtifactError, wanted, session=session, cache=cache)
+    read_manifest(target, kind, verify=True)
+    return target
+
+
+def fetch_model(location: S3Location, problem: Callable[[str], Exception], *, session: Any = None) -> Path:
+    """Copy a model into the cache; one that has a manifest is compared with it.
+
+    Args:
+        location: its prefix.
+        problem: makes an error of its message.
+        session: a boto3 session; None takes the default credentials.
+
+    Raises:
+        CorruptArtifactError: a file differs from the manifest.
+        Exception: what `problem` makes, if nothing is there or S3 refuses.
+    """
+    target = download_files(location, problem, patterns=MODEL_FILES, session=session)
+    if (target / MANIFEST).is_file():
+        read_manifest(target, "merged-model", verify=True)
+    return target
+
+
+def _described(folder: S3Folder, kind: str) -> tuple[Manifest, Entries]:
+    """The manifest, and the listing of it and of all files that it names."""
+    place = folder.location
+    entries = folder.entries(deep=True)
+    if MANIFEST not in entries:
+        why = f"{place} has no {MANIFEST}: the stage that writes this {kind} did not finish there. Run it again."
+        raise IncompleteArtifactError(why if entries else folder.why_empty())
+    try:
+        content = folder.read(MANIFEST)
+    except MetadataError as error:
+        raise CorruptArtifactError(f"{place.uri_of(MANIFEST)} is not a manifest ({error}).") from error
+    manifest = parse_manifest(content, place.uri_of(MANIFEST), kind)
+    for name, described in manifest.files.items():
+        if name not in entries or entries[name]["Size"] != described["bytes"]:
+            raise CorruptArtifactError(
+                f"{place.uri_of(name)} is missing or has another size than in {MANIFEST}. Make the {kind} again."
+            )
+    return manifest, {name: entries[name] for name in (*manifest.files, MANIFEST)}

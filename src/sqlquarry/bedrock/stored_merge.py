@@ -1,0 +1,152 @@
+"""A merged model on S3, brought into the service's dialect where it is: weights stay, small files are rewritten.
+
+The manifest is true at every moment: it goes before the first file changes and comes back last. What an interrupted
+rewriting is to end with is in `STATE` meanwhile, so the next import finishes it, and can check that it is the same.
+Two imports at once write the same bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlquarry.artifacts import MANIFEST, MANIFEST_VERSION, Manifest, MergedModel
+from sqlquarry.bedrock.chat_template import TEMPLATE_FILES
+from sqlquarry.bedrock.dialect import export_files
+from sqlquarry.bedrock.prefix import Prefix
+from sqlquarry.bedrock.transfer import Outgoing, Transfer
+from sqlquarry.errors import CorruptArtifactError, MetadataError
+from sqlquarry.metadata import check_size, file_name
+
+STATE = ".export.json"
+_READERS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMerge:
+    """A merged model below a prefix.
+
+    Args:
+        model: a copy of its small files, with the manifest of the whole.
+        found: name -> SHA-256 (hex) of the small files as they are on S3.
+        unfinished: whether a rewriting was interrupted.
+    """
+
+    model: MergedModel
+    found: Mapping[str, str]
+    unfinished: bool
+
+    @classmethod
+    def copy(
+        cls, where: str, sizes: Mapping[str, int], read: Callable[[str], bytes], directory: Path
+    ) -> StoredMerge | None:
+        """Copy the small files into a directory; None if the prefix holds no model that `AdapterMerger` wrote.
+
+        Args:
+            where: the prefix, for messages.
+            sizes: its files, with their bytes.
+            read: returns the content of a file.
+            directory: an empty directory.
+
+        Raises:
+            CorruptArtifactError: a file is missing, or differs from the manifest.
+            OSError: a file cannot be read.
+        """
+        manifest, state = (_merge_manifest(name, sizes, read) for name in (MANIFEST, STATE))
+        described = manifest or state
+        if described is None:
+            return None
+        weights = {name: entry for name, entry in described.files.items() if name.endswith(".safetensors")}
+        if wrong := sorted(name for name, entry in weights.items() if sizes.get(name) != entry["bytes"]):
+            raise _corrupt(where, wrong[0])
+        small = [name for name in described.files if name not in weights and name in sizes]
+        with ThreadPoolExecutor(_READERS) as pool:
+            contents = dict(zip(small, pool.map(lambda name: _small(name, sizes, read), small), strict=True))
+        for name, content in contents.items():
+            (directory / file_name(name, MANIFEST)).write_bytes(content)
+        found = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+        changed = sorted(
+            name
+            for name, entry in described.files.items()
+            if name not in weights and found.get(name) != entry["sha256"]
+        )
+        if changed and state is None:
+            raise _corrupt(where, changed[0])
+        stored = cls(MergedModel(directory, described if not changed or state is None else state), found, bool(state))
+        if changed:
+            stored._require_resumable(where)
+        return stored
+
+    def _require_resumable(self, where: str) -> None:
+        """Refuse files that the interrupted rewriting would not turn into those of its manifest."""
+        rewritten = export_files(self.model.path)
+        digests = {**self.found, **{name: hashlib.sha256(content).hexdigest() for name, content in rewritten.items()}}
+        for name, entry in self.model.manifest.files.items():
+            if not name.endswith(".safetensors") and digests.get(name) != entry["sha256"]:
+                raise _corrupt(where, name)
+
+    def rewrite(
+        self, exported: Mapping[str, bytes | Path], manifest: Manifest, prefix: Prefix, transfer: Transfer
+    ) -> None:
+        """Write the files that differ from an export of this model, and the manifest of the result.
+
+        Args:
+            exported: the files of the export; contents are written if they differ, paths are of files that stay.
+            manifest: of the export.
+            prefix: where the model is.
+            transfer: sends objects there.
+
+        Raises:
+            BedrockError: S3 refused; the next import continues.
+        """
+        s3, kept = prefix.s3, self.model.manifest.files
+        pending = {
+            name: content
+            for name, content in exported.items()
+            if isinstance(content, bytes) and self.found.get(name) != manifest.files[name]["sha256"]
+        }
+        templates = [name for name in TEMPLATE_FILES if name in prefix.objects()]
+        if not pending and not templates and not self.unfinished:
+            return
+        files = {name: entry for name, entry in kept.items() if name not in TEMPLATE_FILES}
+        files |= dict(manifest.files)
+        own = self.model.manifest.provenance
+        provenance = own if "exported_from" in own else manifest.provenance
+        final = dataclasses.asdict(Manifest(MergedModel.kind, dict(sorted(files.items())), provenance))
+        text = (json.dumps({"version": MANIFEST_VERSION, **final}, indent=2, ensure_ascii=False) + "\n").encode()
+        transfer.send([_outgoing(prefix, STATE, text)], prefix.prefix)
+        s3.delete_object(Bucket=prefix.bucket, Key=prefix.prefix + MANIFEST)
+        transfer.send([_outgoing(prefix, name, content) for name, content in pending.items()], prefix.prefix)
+        for name in templates:
+            s3.delete_object(Bucket=prefix.bucket, Key=prefix.prefix + name)
+        transfer.send([_outgoing(prefix, MANIFEST, text)], prefix.prefix)
+        s3.delete_object(Bucket=prefix.bucket, Key=prefix.prefix + STATE)
+
+
+def _merge_manifest(name: str, sizes: Mapping[str, int], read: Callable[[str], bytes]) -> Manifest | None:
+    if name not in sizes:
+        return None
+    try:
+        manifest = Manifest.parse(_small(name, sizes, read), name)
+    except MetadataError:
+        return None  # preflight says what is wrong with it
+    ours = manifest.kind == MergedModel.kind and isinstance(manifest.provenance.get("prompt_fingerprint"), str)
+    return manifest if ours else None
+
+
+def _small(name: str, sizes: Mapping[str, int], read: Callable[[str], bytes]) -> bytes:
+    check_size(name, sizes[name])
+    return read(name)
+
+
+def _outgoing(prefix: Prefix, name: str, content: bytes) -> Outgoing:
+    return Outgoing(prefix.prefix + name, content, len(content), hashlib.sha256(content).hexdigest())
+
+
+def _corrupt(where: str, name: str) -> CorruptArtifactError:
+    return CorruptArtifactError(f"{where}{name} is missing or differs from {MANIFEST}. Merge again into a new prefix.")

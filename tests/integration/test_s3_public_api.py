@@ -1,0 +1,257 @@
+"""Every public function that takes a place takes ``s3://``, or refuses it with a typed error before it writes."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto import mock_aws
+
+import sqlquarry as sq
+from sqlquarry.artifacts import Manifest, base_digest, write_manifest
+from sqlquarry.bedrock.preflight import preflight, repair
+from sqlquarry.errors import ArtifactError, BedrockError, ConfigError, JudgingError, MergeError, UnsupportedModelError
+from sqlquarry.training.checkpoint import Checkpoints
+
+from conftest import toy_examples
+
+ROLE = "arn:aws:iam::123456789012:role/import"
+RECORDS = [sq.Record(**example, id=str(number)) for number, example in enumerate(toy_examples(2))]
+REPORT = sq.Report(("exact",), ())
+
+
+@pytest.fixture(scope="module")
+def adapter(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> sq.AdapterCheckpoint:
+    """An adapter that changes one matrix of the tiny model, written without training."""
+    import torch
+    from safetensors.torch import save_file
+
+    directory = tmp_path_factory.mktemp("adapter")
+    module = "base_model.model.model.layers.0.self_attn.q_proj"
+    tensors = {f"{module}.lora_A.weight": torch.ones(4, 128), f"{module}.lora_B.weight": torch.ones(128, 4)}
+    save_file(tensors, directory / "adapter_model.safetensors")
+    (directory / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 4, "lora_alpha": 8}))
+    sq.PromptFormatter().save(directory)
+    provenance = {
+        "base_model": {"name": "base", "path": str(tiny_llama), "sha256": base_digest(tiny_llama)},
+        "prompt_fingerprint": sq.PromptFormatter().fingerprint,
+        "quantization": None,
+    }
+    return sq.AdapterCheckpoint(directory, write_manifest(directory, "adapter", provenance))
+
+
+@pytest.fixture
+def session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    """A session with credentials and an empty bucket; the environment has neither."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    # moto knows no imported models; what is checked of an account does not depend on the place.
+    monkeypatch.setattr("sqlquarry.bedrock.preflight.check_account", lambda *_, **__: [])
+    with mock_aws(config={"core": {"mock_credentials": False}}):
+        session = boto3.session.Session("testing", "testing", region_name="us-east-1")
+        session.client("s3").create_bucket(Bucket="bucket")
+        session.client("s3").put_object(Bucket="bucket", Key="one/model.safetensors", Body=b"x")
+        yield session
+
+
+def importer(session: Any) -> sq.BedrockImporter:
+    return sq.BedrockImporter(ROLE, session=session, region="us-east-1", show_progress=False)
+
+
+class _Silent:
+    def generate(self, inputs: Any) -> list[sq.Generation]:
+        return [sq.Generation("") for _ in inputs]
+
+
+def _requirements(at: Any) -> object:
+    from sqlquarry.training.sagemaker.packaging import job_requirements
+
+    return job_requirements(at)
+
+
+# What reads: (given the place and a session) -> the error of a place that is not there.
+READERS: dict[str, tuple[Callable[[Any, Any, Any], object], type[Exception]]] = {
+    "AdapterCheckpoint.load": (lambda at, s, _: sq.AdapterCheckpoint.load(at, session=s), ArtifactError),
+    "MergedModel.load": (lambda at, s, _: sq.MergedModel.load(at, session=s), ArtifactError),
+    "LocalModel": (lambda at, s, _: sq.LocalModel(at, session=s), UnsupportedModelError),
+    "QLoRAFSDPTrainer": (
+        lambda at, s, _: sq.QLoRAFSDPTrainer(at, session=s).train(RECORDS, output_dir="out"),
+        UnsupportedModelError,
+    ),
+    "AdapterMerger": (
+        lambda at, s, adapter: sq.AdapterMerger(base_model=at, session=s).merge(adapter, "merged"),
+        MergeError,
+    ),
+    "AdapterMerger.verify": (
+        lambda at, s, adapter: sq.AdapterMerger(session=s).verify(adapter, at, RECORDS),
+        (MergeError, UnsupportedModelError),
+    ),
+    "repair": (lambda at, s, _: repair(at, session=s), BedrockError),
+    "BedrockImporter.import_model": (lambda at, s, _: importer(s).import_model(at, "m"), BedrockError),
+}
+# What writes, or can find nothing to write: the place is a prefix of the bucket.
+WRITERS: dict[str, Callable[[Any, Any, Any], object]] = {
+    "AdapterMerger.merge": lambda at, s, adapter: sq.AdapterMerger(session=s).merge(adapter, at),
+    "AdapterMerger.package_base": lambda at, s, adapter: sq.AdapterMerger(session=s).package_base(adapter, at),
+    "QLoRAFSDPTrainer.train.checkpoint_dir": lambda at, s, _: Checkpoints(at, session=s).latest(),
+    "preflight": lambda at, s, _: preflight(at, session=s),
+    "BedrockImporter.preflight": lambda at, s, _: importer(s).preflight(at),
+}
+# What takes only a place on this machine.
+LOCAL: dict[str, Callable[[Any], object]] = {
+    "PromptFormatter.load": sq.PromptFormatter.load,
+    "PromptFormatter.save": sq.PromptFormatter().save,
+    "QLoRAFSDPTrainer.train": lambda at: sq.QLoRAFSDPTrainer("base").train(RECORDS, output_dir=at),
+    "repair.output": lambda at: repair("model", output=at),
+    "run_pipeline": lambda at: sq.run_pipeline(
+        RECORDS,
+        RECORDS,
+        trainer=sq.QLoRAFSDPTrainer("base"),
+        importer=importer(None),
+        judge=sq.SQLJudge([sq.ExactGrader()]),
+        name="m",
+        s3_uri="s3://bucket/m",
+        output_dir=at,
+    ),
+    "sample_databases": sq.sample_databases,
+    "ExecutionGrader": sq.ExecutionGrader,
+    "SQLJudge": lambda at: sq.SQLJudge([sq.ExactGrader()], journal=at).evaluate(_Silent(), RECORDS),
+    "SynthesizedDatabases": sq.SynthesizedDatabases,
+    "SageMakerLauncher": _requirements,
+    "Report.from_json": sq.Report.from_json,
+    "Report.to_html": REPORT.to_html,
+    "Report.to_json": REPORT.to_json,
+    "Report.to_junit": REPORT.to_junit,
+    "Report.to_markdown": REPORT.to_markdown,
+}
+# Names of arguments that are no places, or belong to one of the rows above; `load_records` and `to_jsonl` have tests
+# of their own.
+OTHERS = {"AdapterCheckpoint", "MergedModel", "SynthesizedDatabases.caveat", "load_records", "Records.to_jsonl"}
+
+
+def places() -> Iterator[str]:
+    """Public functions and methods with an argument that may be a path."""
+    seen: set[int] = set()
+    for module in ("", ".bedrock", ".bedrock.preflight", ".merging", ".training", ".judging", ".data"):
+        package = importlib.import_module(f"sqlquarry{module}")
+        for name in package.__all__:
+            public = getattr(package, name)
+            if id(public) in seen or not callable(public):
+                continue
+            seen.add(id(public))
+            methods = [key for key in dir(public) if not key.startswith("_")] if inspect.isclass(public) else []
+            for path, function in [(name, public), *((f"{name}.{key}", getattr(public, key)) for key in methods)]:
+                if callable(function) and _takes_a_path(function):
+                    yield path
+
+
+def _takes_a_path(function: Any) -> bool:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return False
+    return any("Path" in str(parameter.annotation) or parameter.annotation == "Source" for parameter in parameters)
+
+
+def test_every_function_with_a_place_is_in_a_table() -> None:
+    listed = {*READERS, *WRITERS, *LOCAL, *OTHERS, "write_html"}  # write_html is Report.to_html
+    assert set(places()) <= listed
+
+
+MISSING = ("s3://bucket/none", Path("s3://bucket/none"), "s3://absent-bucket/none", "s3://bucket/one/model.safetensors")
+
+
+@pytest.mark.parametrize("place", MISSING, ids=str)
+@pytest.mark.parametrize("name", READERS)
+def test_a_reader_says_where_nothing_is(name: str, place: Any, session: Any, adapter: Any) -> None:
+    call, kind = READERS[name]
+    with pytest.raises(kind) as caught:
+        call(place, session, adapter)
+    assert str(place).replace("s3:/", "s3://").replace("///", "//") in str(caught.value)
+    assert "s3:/b" not in str(caught.value)
+    assert not list(Path().glob("s3:*"))
+
+
+@pytest.mark.parametrize("place", ["s3://bucket/new", Path("s3://bucket/new")], ids=repr)
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_prefix_is_taken(name: str, place: Any, session: Any, adapter: Any) -> None:
+    result = WRITERS[name](place, session, adapter)
+    assert not list(Path().glob("s3:*"))
+    if isinstance(result, sq.MergedModel):
+        assert result.uri == "s3://bucket/new"
+        assert sq.MergedModel.load(place, session=session, verify=True) == result
+        with pytest.raises(ConfigError, match="s3://bucket/new"):
+            _ = result.path
+
+
+@pytest.mark.parametrize("place", ["s3://bucket/new", Path("s3://bucket/new")], ids=repr)
+@pytest.mark.parametrize("name", LOCAL)
+def test_what_is_local_only_says_so(name: str, place: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with pytest.raises((ConfigError, JudgingError)):
+        LOCAL[name](place)
+    assert not list(tmp_path.glob("s3:*"))
+
+
+@pytest.mark.parametrize("source", [None, 3, 2.5, b"model", object()])
+def test_what_is_no_model_is_not_imported(source: Any, session: Any) -> None:
+    with pytest.raises(ConfigError):
+        importer(session).import_model(source, "m", s3_uri="s3://bucket/m")
+    with pytest.raises(ConfigError):
+        preflight(source)
+
+
+def test_an_adapter_is_merged_first(session: Any, adapter: sq.AdapterCheckpoint) -> None:
+    for call in (importer(session).import_model, preflight):
+        with pytest.raises(ConfigError, match=r"AdapterMerger\(\)\.merge"):
+            call(adapter, "m")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_refusals_of_aws_say_what_to_do(name: str, session: Any, adapter: Any) -> None:
+    """Denied, and without credentials: typed, with the place and a remedy."""
+    from botocore.exceptions import ClientError
+
+    call, kind = READERS[name]
+    nobody = boto3.session.Session(region_name="us-east-1")
+    denied = _Denied(session, ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "ListObjectsV2"))
+    for other, remedy in ((nobody, "Log in to AWS"), (denied, "s3:ListBucket")):
+        with pytest.raises(kind) as caught:
+            call("s3://bucket/none", other, adapter)
+        assert remedy in str(caught.value)
+        assert "s3://bucket/none" in str(caught.value)
+
+
+class _Denied:
+    """A session whose S3 refuses every listing and every HEAD."""
+
+    region_name = "us-east-1"
+
+    def __init__(self, session: Any, error: Exception) -> None:
+        self._session, self._error = session, error
+
+    def client(self, service: str, **options: Any) -> Any:
+        client = self._session.client(service, **options)
+        if service == "s3":
+            client.meta.events.register("before-call.s3", self._refuse)
+        return client
+
+    def _refuse(self, **_: Any) -> None:
+        raise self._error
+
+
+def test_an_artifact_says_where_it_is() -> None:
+    manifest = Manifest("merged-model", {}, {})
+    assert sq.MergedModel(Path("s3://bucket/a"), manifest).uri == "s3://bucket/a"
+    assert sq.MergedModel(Path("runs"), manifest).path == Path("runs")
