@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
@@ -13,25 +11,30 @@ from pathlib import Path
 from typing import Any
 
 from sqlquarry.artifacts import MANIFEST, AdapterCheckpoint, Record, base_digest, write_json, write_manifest
-from sqlquarry.errors import DeviceError, MetadataError, RecordError, TrainingError
+from sqlquarry.aws import aws_client
+from sqlquarry.errors import DeviceError, MetadataError, TrainingError
 from sqlquarry.extras import require
 from sqlquarry.inference import pick_device
 from sqlquarry.metadata import read_object
-from sqlquarry.prompt import Encoded, PromptFormatter
-from sqlquarry.quantization import load_tokenizer, quiet_transformers
+from sqlquarry.prompt import PromptFormatter
+from sqlquarry.quantization import quiet_transformers
 from sqlquarry.text import visible_logger
+from sqlquarry.training.advice import advice
 from sqlquarry.training.base_model import resolve_base_model
 from sqlquarry.training.card import write_card
 from sqlquarry.training.checkpoint import Checkpoints
 from sqlquarry.training.config import TrainingConfig
+from sqlquarry.training.forecast import plan_run, plan_training, schedule_of
 from sqlquarry.training.guards import check_run
 from sqlquarry.training.hardware import gpu_named
 from sqlquarry.training.launch import launch
 from sqlquarry.training.loop import Log, Loop
 from sqlquarry.training.model import load_trainable
-from sqlquarry.training.packing import Row, pack
-from sqlquarry.training.plan import TrainingPlan, plan_training, schedule_of
+from sqlquarry.training.outline import BaseOutline, read_outline
+from sqlquarry.training.packing import Row
+from sqlquarry.training.plan import TrainingPlan
 from sqlquarry.training.plot import write_loss_plot
+from sqlquarry.training.prepared import PreparedRecords, prepare
 from sqlquarry.training.progress import StepLog
 from sqlquarry.training.reporting import Reporter, check_report_to
 from sqlquarry.training.speed import PaceMeter, peak_gpu_bytes
@@ -53,6 +56,7 @@ class QLoRAFSDPTrainer:
         base_model: a directory, a ``.gguf`` file or a Hugging Face id.
         formatter: the prompt; None uses the published wording.
         config: see `TrainingConfig`.
+        session: a boto3 session for whatever is on S3; None uses the default credentials.
 
     Source: Hu et al. 2021, arXiv:2106.09685 (LoRA); Dettmers et al. 2023, arXiv:2305.14314 (QLoRA); Zhao et al. 2023,
     arXiv:2304.11277 (FSDP).
@@ -63,10 +67,13 @@ class QLoRAFSDPTrainer:
         base_model: str | Path,
         formatter: PromptFormatter | None = None,
         config: TrainingConfig | None = None,
+        *,
+        session: Any = None,
     ) -> None:
         self.base_model = base_model
         self.formatter = formatter or PromptFormatter()
         self.config = config or TrainingConfig()
+        self._session = session
 
     def train(
         self,
@@ -96,7 +103,7 @@ class QLoRAFSDPTrainer:
             MissingExtraError: the extra "train" is not installed.
             RecordError: records without SQL, or longer than a row.
             ConfigError: base model and prompt do not fit (see `PromptFormatter.bind`), or the run cannot work: all
-                reasons are named before anything is loaded (see `check_run`).
+                reasons are named before the base is downloaded, hashed or loaded (see `check_run`).
             ModelError: the base model or the device cannot be used.
             TrainingError: `output_dir` holds something else, the loss is no longer a number, a checkpoint cannot be
                 written, or one of several processes died.
@@ -105,18 +112,26 @@ class QLoRAFSDPTrainer:
         require("train", "QLoRAFSDPTrainer")
         output = Path(output_dir)
         device = pick_device(self.config.device)
-        base = resolve_base_model(self.base_model)
-        tokenizer = load_tokenizer(base)
-        formatter = self.formatter.bind(tokenizer)
-        limit = self.config.max_sequence_tokens
-        examples = _encode(train, formatter, tokenizer, limit)
-        evaluation_rows = self._rows(evaluation, _encode(evaluation, formatter, tokenizer, limit)) if evaluation else []
+        outline = read_outline(self.base_model, s3=lambda: aws_client("s3", self._session), exact=True)
+        formatter = self.formatter.bind(outline.tokenizer)
+        prepared = prepare(train, formatter, outline.tokenizer, self.config)
+        held_out = (
+            prepare(evaluation, formatter, outline.tokenizer, self.config, kind="evaluation") if evaluation else None
+        )
         if processes is not None:
-            self._checked_plan(train, examples, base, formatter, tokenizer, processes=processes)
+            self._checked_plan(outline, prepared, held_out, processes=processes)
             launch(self, train, evaluation, output_dir=output, checkpoint_dir=checkpoint_dir, processes=processes)
             return AdapterCheckpoint.load(output)
 
         world = World.join(device)
+        plan = None
+        if not world.lead((output / MANIFEST).is_file):  # before the base is downloaded and hashed
+            plan = world.lead(
+                lambda: self._checked_plan(
+                    outline, prepared, held_out, processes=world.size, instances=world.machines, started=world.size > 1
+                )
+            )
+        base = resolve_base_model(self.base_model)
         identity = {
             "base_model": {
                 "name": str(self.base_model),
@@ -124,29 +139,19 @@ class QLoRAFSDPTrainer:
                 "sha256": world.lead(lambda: base_digest(base)),
             },
             "prompt_fingerprint": formatter.fingerprint,
-            "data_sha256": hashlib.sha256(json.dumps(examples).encode()).hexdigest(),
+            "data_sha256": prepared.digest,
             "config": self.config.identity,
         }
-        if not world.lead(lambda: _finished(output, identity)):
-            plan = world.lead(
-                lambda: self._checked_plan(
-                    train,
-                    examples,
-                    base,
-                    formatter,
-                    tokenizer,
-                    processes=world.size,
-                    instances=world.machines,
-                )
-            )
+        # A manifest that was there is of this run, or an error.
+        if not world.lead(lambda: _finished(output, identity)) and plan is not None:
             checkpoints = Checkpoints(checkpoint_dir or output / ".checkpoints", kept=self.config.kept_checkpoints)
             with _device_failures():
                 provenance = self._trained(
                     base,
                     world,
                     plan,
-                    rows=self._rows(train, examples),
-                    evaluation_rows=evaluation_rows,
+                    rows=prepared.rows,
+                    evaluation_rows=held_out.rows if held_out else [],
                     output=output,
                     checkpoints=checkpoints,
                 )
@@ -170,29 +175,46 @@ class QLoRAFSDPTrainer:
     def plan(
         self,
         records: Sequence[Record],
+        evaluation: Sequence[Record] | None = None,
         *,
         instance_type: str | None = None,
         gpu: str | None = None,
         processes: int | None = None,
         instances: int = 1,
         price_per_hour: float | None = None,
+        check: bool = True,
     ) -> TrainingPlan:
-        """Forecast tokens, steps, memory, time and price of `train` without loading a weight; see `plan_training`.
+        """Forecast tokens, steps, memory, time and price of `train`, and refuse what it would refuse.
+
+        Of the base model only configuration, tokenizer and headers are read, wherever it is. If the hub cannot be
+        reached, a well-known base is planned from a table and its tokens are estimated (`TrainingPlan.estimated`).
+
+        Args:
+            records: with SQL.
+            evaluation: records whose loss would be reported.
+            instance_type: a SageMaker instance ("ml.g5.12xlarge"); names GPU, processes and price.
+            gpu: a GPU by name ("H100"), or "cpu"; None takes this machine's GPU, or its CPU.
+            processes: None starts one for each GPU of the instances, but no more than there are rows for.
+            instances: machines of that type.
+            price_per_hour: dollars for one instance, instead of the table's.
+            check: False forecasts what cannot work, too, and lists why in `TrainingPlan.problems`.
 
         Raises:
-            RecordError: there are no records, or some have no SQL.
-            ConfigError: an unknown GPU or instance type.
-            ModelError: the base model cannot be used.
+            RecordError: there are no records, some have no SQL, or some cannot be learnt from.
+            ConfigError: the run cannot work: all reasons are named (see `check_run`). Or an unknown GPU or instance
+                type.
+            DeviceError: nothing but the devices is wrong.
+            ModelError: the base model cannot be used or reached.
         """
         require("train", "QLoRAFSDPTrainer.plan")
-        base = resolve_base_model(self.base_model)
-        tokenizer = load_tokenizer(base)
-        return plan_training(
-            base,
-            self.formatter.bind(tokenizer),
-            tokenizer,
+        return plan_run(
+            self.base_model,
+            self.formatter,
             self.config,
             records,
+            evaluation,
+            s3=lambda: aws_client("s3", self._session),
+            check=check,
             instance_type=instance_type,
             gpu=gpu,
             processes=processes,
@@ -202,34 +224,28 @@ class QLoRAFSDPTrainer:
 
     def _checked_plan(
         self,
-        records: Sequence[Record],
-        examples: list[Encoded],
-        base: Path,
-        formatter: PromptFormatter,
-        tokenizer: Any,
+        outline: BaseOutline,
+        prepared: PreparedRecords,
+        evaluation: PreparedRecords | None,
         *,
         processes: int,
         instances: int = 1,
+        started: bool = False,
     ) -> TrainingPlan:
         """The forecast of a run on this machine, after `check_run` found nothing against it."""
         import torch
 
         check_report_to(self.config.report_to)
         plan = plan_training(
-            base,
-            formatter,
-            tokenizer,
-            self.config,
-            records,
-            examples=examples,
-            processes=processes,
-            instances=instances,
+            outline.shape, prepared, self.config, evaluation=evaluation, processes=processes, instances=instances
         )
         here = torch.cuda.device_count() if pick_device(self.config.device) == "cuda" else None
         # Under torchrun this machine may be one of several.
         gpus_here = here if "LOCAL_WORLD_SIZE" not in os.environ else None
-        for note in check_run(plan, self.config, tokenizer=tokenizer, gpus_here=gpus_here):
+        for note in check_run(plan, self.config, tokenizer=outline.tokenizer, gpus_here=gpus_here, started=started):
             logger.info(note)
+        for note in advice(plan, self.config):
+            logger.warning(note)
         return plan
 
     def _trained(
@@ -287,42 +303,6 @@ class QLoRAFSDPTrainer:
             },
             "versions": {name: version(name) for name in _PACKAGES},
         }
-
-    def _rows(self, records: Sequence[Record], examples: list[Encoded]) -> list[Row]:
-        return pack(
-            examples,
-            [record.schema for record in records],
-            max_tokens=self.config.max_sequence_tokens,
-            share_prefixes=self.config.share_prefixes,
-            seed=self.config.seed,
-        )
-
-
-def _encode(records: Sequence[Record], formatter: PromptFormatter, tokenizer: Any, max_tokens: int) -> list[Encoded]:
-    """Encode records, refusing those that cannot be learnt from.
-
-    Raises:
-        RecordError: there are no records, some have no SQL, or some are longer than a row.
-    """
-    if not records:
-        raise RecordError("there are no records to train on")
-    without = [_name(records, index) for index, record in enumerate(records) if record.sql is None]
-    if without:
-        raise RecordError(f"{len(without)} records have no sql to learn: {', '.join(without[:5])} …")
-    examples = formatter.encode_all(records, tokenizer)
-    long = [index for index, example in enumerate(examples) if len(example.input_ids) > max_tokens]
-    if long:
-        worst = max(long, key=lambda index: len(examples[index].input_ids))
-        raise RecordError(
-            f"{len(long)} of {len(records)} records are longer than max_sequence_tokens={max_tokens}; the longest is "
-            f"{_name(records, worst)} with {len(examples[worst].input_ids)} tokens. Nothing is cut silently: raise "
-            "max_sequence_tokens, shorten the schemas, or leave those records out."
-        )
-    return examples
-
-
-def _name(records: Sequence[Record], index: int) -> str:
-    return records[index].id or f"record {index}"
 
 
 @contextlib.contextmanager

@@ -15,9 +15,10 @@ from sqlquarry.errors import ConfigError
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
 from sqlquarry.training.card import write_card
+from sqlquarry.training.forecast import plan_training
 from sqlquarry.training.guards import check_run
-from sqlquarry.training.plan import plan_training
 from sqlquarry.training.plot import write_loss_plot
+from sqlquarry.training.prepared import prepare
 from sqlquarry.training.sagemaker import SageMakerLauncher
 from sqlquarry.training.shape import ModelShape
 
@@ -30,7 +31,7 @@ RECORDS = [Record(**example) for example in toy_examples(30)]
 def test_a_plan_counts_what_the_run_then_does(tiny_llama: Path, tmp_path: Path, epochs: float) -> None:
     config = TrainingConfig(epochs=epochs, records_per_step=8, max_sequence_tokens=256, device="cpu")
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
-    plan = plan_training(tiny_llama, PromptFormatter(), tokenizer, config, RECORDS)
+    plan = plan_training(ModelShape.read(tiny_llama), prepare(RECORDS, PromptFormatter(), tokenizer, config), config)
     assert check_run(plan, config, tokenizer=tokenizer) == ()
     adapter = QLoRAFSDPTrainer(tiny_llama, config=config).train(RECORDS, output_dir=tmp_path / "adapter")
     run = adapter.manifest.provenance["run"]

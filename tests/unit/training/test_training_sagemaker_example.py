@@ -14,6 +14,7 @@ SECRET = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:hub-AbCdEf"
 def test_the_dry_run_prints_the_request(tmp_path: Path) -> None:
     # Nothing in the environment that could lead to an account.
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "AWS_EC2_METADATA_DISABLED": "true"}
+    environment["HF_HUB_OFFLINE"] = "1"
     command = [sys.executable, str(EXAMPLE), "--spot", "--region", "eu-west-1", "--bucket", "mine"]
     command += ["--secret", f"HF_TOKEN={SECRET}", "--set", "WANDB_PROJECT=a=b"]
     ran = subprocess.run(command, env=environment, cwd=tmp_path, check=True, capture_output=True, text=True)
