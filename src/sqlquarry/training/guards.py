@@ -84,14 +84,19 @@ def _expert_problems(plan: TrainingPlan, config: TrainingConfig) -> Iterator[str
 
 def _record_problems(plan: TrainingPlan, config: TrainingConfig) -> Iterator[str]:
     if plan.over_length:
+        count, limit = len(plan.over_length), config.max_sequence_tokens
         longest = ", ".join(f"{name} ({tokens:,})" for name, tokens in plan.over_length[:3])
         yield (
-            f"{len(plan.over_length):,} records are longer than max_sequence_tokens={config.max_sequence_tokens:,}: "
+            f"{count:,} record{'s are' if count > 1 else ' is'} longer than max_sequence_tokens={limit:,}: "
             f"{longest}{' by an estimate' if plan.estimated else ''}. Nothing is cut: set it to "
             f"{plan.over_length[0][1]:,}, shorten their schemas, or leave them out"
         )
     if plan.unlearnable:
-        yield f"{len(plan.unlearnable):,} records have no answer token to learn: {', '.join(plan.unlearnable[:3])}"
+        count = len(plan.unlearnable)
+        yield (
+            f"{count:,} record{'s have' if count > 1 else ' has'} no answer token to learn: "
+            f"{', '.join(plan.unlearnable[:3])}. Leave them out"
+        )
 
 
 def _process_problems(plan: TrainingPlan) -> Iterator[str]:

@@ -1,8 +1,8 @@
 """The job's first program: verifies the inputs, installs what the `code` channel brings, and runs the training.
 
 It is a file in that channel and runs before the library is installed, so it uses the standard library alone (and the
-image's boto3 if pip needs a secret). Its arguments are the digests of the channels, how many processes to start if not one
-for each GPU, and then the steps::
+image's boto3 if pip needs a secret). Its arguments are the digests of the channels, how many processes to start on each
+host if not one for each GPU, and then the steps::
 
     code=<SHA-256> job=<SHA-256> train=<SHA-256> processes=2 install train
 
