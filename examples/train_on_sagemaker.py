@@ -1,5 +1,8 @@
 """Train and merge in a SageMaker training job; without --run it prints the exact request, and needs no AWS account.
 
+Steps, memory, time and price are forecast first, on standard error, with a cheaper machine if there is one; a run that
+cannot work is refused there, before anything is sent.
+
     python examples/train_on_sagemaker.py                                     the CreateTrainingJob request, as JSON
     python examples/train_on_sagemaker.py --run --role arn:aws:iam::…:role/… --bucket my-models --region us-east-1
 
@@ -12,6 +15,7 @@ Run again, it attaches to the running job, or returns the finished one.
 
 import argparse
 import json
+import sys
 
 import sqlquarry as sq
 from sqlquarry.training.sagemaker import SageMakerLauncher
@@ -52,6 +56,7 @@ def main() -> None:
         secret_arns=dict(pair.split("=", 1) for pair in options.secret),
         environment=dict(pair.split("=", 1) for pair in options.set),
     )
+    print(launcher.plan(trainer, train, evaluation), file=sys.stderr)
     if not options.run:
         print(json.dumps(launcher.dry_run(trainer, train, evaluation), indent=2))
         return

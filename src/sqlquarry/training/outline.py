@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,27 +106,30 @@ def _on_s3(uri: str, s3: Callable[[], Any]) -> BaseOutline:
         entries = [entry for page in pages for entry in page.get("Contents", ())]
         sizes: dict[str, int] = {entry["Key"].removeprefix(prefix): entry["Size"] for entry in entries}
         with tempfile.TemporaryDirectory() as folder:
-            directory = Path(folder)
-            for name in _small(sizes):
-                check_size(name, sizes[name])
-                (directory / file_name(name, uri)).write_bytes(read(name, 0, sizes[name]) if sizes[name] else b"")
-            if not any(directory.iterdir()):
-                raise UnsupportedModelError(f"there is no base model directly below {uri}: check bucket and prefix")
-            config = check_base_model(directory, weights=False)
-            weights = [path.name for path in weight_files(directory)]
-            if lost := [name for name in weights if name not in sizes]:
-                raise UnsupportedModelError(f"{uri} lacks {lost[0]} ({len(lost)} such in all). Copy the base again.")
-            headers = [
-                parse_header(name, sizes[name], lambda start, length, name=name: read(name, start, length))  # type: ignore[misc]  # mypy infers no lambda with a default
-                for name in weights
-            ]
-            tensors = {name: (one.dtype, one.shape) for header in headers for name, one in header.tensors.items()}
-            return BaseOutline(ModelShape.of(config, tensors), load_tokenizer(directory))
+            try:
+                return _fetched(uri, Path(folder), sizes, read)
+            except UnsupportedModelError as error:  # the folder is gone when somebody reads it
+                raise UnsupportedModelError(str(error).replace(folder, uri)) from error
     except (BotoCoreError, ClientError, MetadataError) as error:
         raise UnsupportedModelError(
             f"the base model {uri} cannot be read: {error}. Check that you may list and read it, and that it is whole."
         ) from error
 
 
-def _small(names: Iterable[str]) -> list[str]:
-    return [name for name in names if any(fnmatch(name, pattern) for pattern in SMALL_FILES)]
+def _fetched(
+    uri: str, directory: Path, sizes: Mapping[str, int], read: Callable[[str, int, int], bytes]
+) -> BaseOutline:
+    """The outline from small files, which are copied into the directory, and from headers, which are only read."""
+    for name in sizes:
+        if any(fnmatch(name, pattern) for pattern in SMALL_FILES):
+            check_size(name, sizes[name])
+            (directory / file_name(name, uri)).write_bytes(read(name, 0, sizes[name]) if sizes[name] else b"")
+    if not any(directory.iterdir()):
+        raise UnsupportedModelError(f"there is no base model directly below {uri}: check bucket and prefix")
+    config = check_base_model(directory, weights=False)
+    weights = [path.name for path in weight_files(directory)]
+    if lost := [name for name in weights if name not in sizes]:
+        raise UnsupportedModelError(f"{uri} lacks {lost[0]} ({len(lost)} such in all). Copy the base again.")
+    headers = [parse_header(name, sizes[name], partial(read, name)) for name in weights]
+    tensors = {name: (one.dtype, one.shape) for header in headers for name, one in header.tensors.items()}
+    return BaseOutline(ModelShape.of(config, tensors), load_tokenizer(directory))

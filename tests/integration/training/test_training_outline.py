@@ -142,7 +142,7 @@ def test_a_base_on_s3_is_planned_with_the_session_and_without_its_weights(
         with pytest.raises(TrainingError, match="no-such-bucket"):
             nowhere.launch(QLoRAFSDPTrainer(large_vocabulary, config=NARROW), RECORDS)
         s3.delete_object(Bucket=aws.bucket, Key="bases/tiny/config.json")
-        with pytest.raises(UnsupportedModelError, match=r"config\.json"):
+        with pytest.raises(UnsupportedModelError, match=rf"{uri} lacks config\.json"):
             QLoRAFSDPTrainer(uri, session=aws.session()).plan(RECORDS)
         for elsewhere in (f"s3://{aws.bucket}/none", "s3://no-such-bucket-of-anybody/none"):
             with pytest.raises(UnsupportedModelError, match="none"):

@@ -16,13 +16,14 @@ from AWS's toolkit, whose place this entry point takes; they count where they ar
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
@@ -206,6 +207,7 @@ if __name__ == "__main__":
     given = dict(word.split("=", 1) for word in sys.argv[1:] if "=" in word)
     limit = int(given.pop(PROCESSES, 0))
     verify(given)
-    steps = {"install": install, "install-without-hashes": install_without_hashes, "train": lambda: train(limit)}
+    steps: dict[str, Callable[[], None]] = {"install": install, "install-without-hashes": install_without_hashes}
+    steps["train"] = functools.partial(train, limit)
     for step in (word for word in sys.argv[1:] if "=" not in word):
         steps[step]()
