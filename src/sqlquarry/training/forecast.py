@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, RecordError
+from sqlquarry.inference import pick_device
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.training.advice import advice
 from sqlquarry.training.config import TrainingConfig, learning_rate_for
@@ -60,11 +61,11 @@ def plan_run(
     held_out = prepare(evaluation, bound, outline.tokenizer, config, kind="evaluation") if evaluation else None
     plan = plan_training(outline.shape, prepared, config, evaluation=held_out, **machines)
     plan = dataclasses.replace(plan, estimated=outline.estimated)
-    if not check and (problems := run_problems(plan, config)):
+    here = None if machines.get("instance_type") or machines.get("gpu") else gpus_here(config)
+    if not check and (problems := run_problems(plan, config, gpus_here=here)):
         return dataclasses.replace(plan, problems=problems)
-    return dataclasses.replace(
-        plan, notes=(*check_run(plan, config, tokenizer=outline.tokenizer), *advice(plan, config))
-    )
+    notes = check_run(plan, config, tokenizer=outline.tokenizer, gpus_here=here)
+    return dataclasses.replace(plan, notes=(*notes, *advice(plan, config)))
 
 
 def plan_training(
@@ -196,11 +197,22 @@ def _device(
     return this_machine(config), 1
 
 
-def this_machine(config: TrainingConfig) -> GPU | None:
-    """This machine's GPU with the memory that is free on it; one of no known name is taken to be as fast as an A10G."""
+def gpus_here(config: TrainingConfig) -> int | None:
+    """Return how many GPUs this machine has for training; None if it trains on its CPU."""
     import torch
 
-    if config.device == "cpu" or not torch.cuda.is_available():
+    return torch.cuda.device_count() if pick_device(config.device) == "cuda" else None
+
+
+def this_machine(config: TrainingConfig) -> GPU | None:
+    """This machine's GPU with the memory that is free on it; one of no known name is taken to be as fast as an A10G.
+
+    Raises:
+        DeviceError: the configuration asks for CUDA, and there is none.
+    """
+    import torch
+
+    if pick_device(config.device) == "cpu":
         return None
     name = torch.cuda.get_device_name()
     gc.collect()  # a model of before may lie in cycles

@@ -48,9 +48,9 @@ def check_run(
     return tuple(_notes(plan, config, tokenizer))
 
 
-def run_problems(plan: TrainingPlan, config: TrainingConfig) -> tuple[str, ...]:
+def run_problems(plan: TrainingPlan, config: TrainingConfig, *, gpus_here: int | None = None) -> tuple[str, ...]:
     """Return what `check_run` would refuse; () if nothing."""
-    return tuple(problem for found in _problems(plan, config).values() for problem in found)
+    return tuple(problem for found in _problems(plan, config, gpus_here).values() for problem in found)
 
 
 def _problems(

@@ -24,7 +24,7 @@ from sqlquarry.training.base_model import resolve_base_model
 from sqlquarry.training.card import write_card
 from sqlquarry.training.checkpoint import Checkpoints
 from sqlquarry.training.config import TrainingConfig
-from sqlquarry.training.forecast import plan_run, plan_training, schedule_of
+from sqlquarry.training.forecast import gpus_here, plan_run, plan_training, schedule_of
 from sqlquarry.training.guards import check_run
 from sqlquarry.training.hardware import gpu_named
 from sqlquarry.training.launch import launch
@@ -207,6 +207,8 @@ class QLoRAFSDPTrainer:
             ModelError: the base model cannot be used or reached.
         """
         require("train", "QLoRAFSDPTrainer.plan")
+        if check and instance_type is None and gpu is None:
+            check_report_to(self.config.report_to)
         return plan_run(
             self.base_model,
             self.formatter,
@@ -233,16 +235,13 @@ class QLoRAFSDPTrainer:
         started: bool = False,
     ) -> TrainingPlan:
         """The forecast of a run on this machine, after `check_run` found nothing against it."""
-        import torch
-
         check_report_to(self.config.report_to)
         plan = plan_training(
             outline.shape, prepared, self.config, evaluation=evaluation, processes=processes, instances=instances
         )
-        here = torch.cuda.device_count() if pick_device(self.config.device) == "cuda" else None
         # Under torchrun this machine may be one of several.
-        gpus_here = here if "LOCAL_WORLD_SIZE" not in os.environ else None
-        for note in check_run(plan, self.config, tokenizer=outline.tokenizer, gpus_here=gpus_here, started=started):
+        here = gpus_here(self.config) if "LOCAL_WORLD_SIZE" not in os.environ else None
+        for note in check_run(plan, self.config, tokenizer=outline.tokenizer, gpus_here=here, started=started):
             logger.info(note)
         for note in advice(plan, self.config):
             logger.warning(note)

@@ -45,7 +45,7 @@ def planned(
     epochs=st.sampled_from([0.5, 1.0, 2.0, 3.5]),
     row=st.sampled_from([256, 512, 2048]),
 )
-@settings(max_examples=20)
+@settings(max_examples=15)
 def test_advice_for_more_steps_gives_them(records: int, records_per_step: int, epochs: float, row: int) -> None:
     config = TrainingConfig(records_per_step=records_per_step, epochs=epochs, max_sequence_tokens=row)
     plan = planned(records, config=config)
@@ -63,7 +63,7 @@ def test_advice_for_more_steps_gives_them(records: int, records_per_step: int, e
     instance=st.sampled_from([name for name, one in INSTANCES.items() if one.price_per_hour]),
     row=st.sampled_from([512, 2048, 8192]),
 )
-@settings(max_examples=15)
+@settings(max_examples=10)
 def test_a_cheaper_machine_is_cheaper_and_the_run_works_there(records: int, base: str, instance: str, row: int) -> None:
     config = TrainingConfig(max_sequence_tokens=row)
     plan = planned(records, base, config, instance_type=instance)
@@ -116,6 +116,30 @@ def test_an_instance_that_cannot_work_is_refused_with_one_that_can() -> None:
             check_run(planned(120, base, instance_type=instance), TrainingConfig())
         (named,) = set(re.findall(r"take (ml\.\w+\.\w+)", str(caught.value)))
         check_run(planned(120, base, instance_type=named), TrainingConfig())
+
+
+def test_a_plan_for_this_machine_is_refused_as_training_on_it_would_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    def plan(device: Any = "auto", **options: Any) -> TrainingPlan:
+        config = TrainingConfig(max_sequence_tokens=256, device=device)
+        return QLoRAFSDPTrainer("Qwen/Qwen2.5-0.5B", config=config).plan(ALL[:100], **options)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert plan(processes=2).gpu is None
+    with pytest.raises(DeviceError, match="no CUDA device"):
+        plan("cuda")
+    for name, value in {"is_available": True, "device_count": 2, "get_device_name": "NVIDIA H200"}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (100 * 2**30, 140 * 2**30))
+    for name in ("memory_reserved", "memory_allocated"):
+        monkeypatch.setattr(torch.cuda, name, lambda: 0)
+    assert plan(processes=2).gpu is not None
+    with pytest.raises(DeviceError, match="3 processes on 2 GPUs"):
+        plan(processes=3)
+    assert plan(processes=3, check=False).problems
+    assert plan(processes=3, gpu="H200").processes == 3  # of another machine
 
 
 def test_a_forecast_of_what_cannot_work_is_to_be_had() -> None:

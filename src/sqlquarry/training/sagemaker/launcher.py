@@ -212,6 +212,7 @@ class SageMakerLauncher:
         Raises:
             RecordError, ConfigError, DeviceError, ModelError: as `QLoRAFSDPTrainer.plan`.
         """
+        require("train", "SageMakerLauncher.plan")
         known = self.instance_type in INSTANCES
         plan = plan_run(
             trainer.base_model,
