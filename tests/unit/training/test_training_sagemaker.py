@@ -12,6 +12,7 @@ from training_sagemaker_fakes import API_KEY, KEY, RECORDS, ROLE, TOKEN, TRAINER
 
 from sqlquarry import PromptFormatter, QLoRAFSDPTrainer, Record, TrainingConfig
 from sqlquarry.errors import ConfigError, DeviceError, RecordError, TrainingError
+from sqlquarry.training import estimate
 from sqlquarry.training.sagemaker import SageMakerLauncher
 from sqlquarry.training.sagemaker.request import violations
 
@@ -200,6 +201,18 @@ def test_the_same_launch_finds_the_running_and_the_finished_job(capsys: pytest.C
     assert len(account.requests) == 1
     assert len(account.puts) == sent
     assert capsys.readouterr().err == ""  # what is finished is not told again
+
+
+def test_a_plan_that_starts_other_processes_finds_the_same_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    account = Account()
+    trainer = QLoRAFSDPTrainer(TRAINER.base_model, config=TrainingConfig(max_sequence_tokens=256))
+    first = launcher(account).launch(trainer, RECORDS * 40, wait=False)
+    monkeypatch.setattr(estimate, "BYTES_PER_TOKEN", 30)  # as if the tokenizer could be read now
+    assert launcher(account).launch(trainer, RECORDS * 40, wait=False).name == first.name
+    started = account.requests[0]["AlgorithmSpecification"]["ContainerArguments"]
+    asked = launcher(account).dry_run(trainer, RECORDS * 40)["AlgorithmSpecification"]["ContainerArguments"]
+    assert len(account.requests) == 1
+    assert started != asked
 
 
 @pytest.mark.parametrize("ended", ["Failed", "Stopped"])

@@ -38,8 +38,7 @@ from sqlquarry.training.trainer import QLoRAFSDPTrainer
 logger = visible_logger(__name__)
 _BUCKET = re.compile(r"[a-z0-9][-.a-z0-9]{1,61}[a-z0-9]")
 _GPU = ("ml.g", "ml.p")
-_ATTEMPTS = 99
-_ANY_DIGEST = "0" * 64
+_ATTEMPTS, _ANY_DIGEST = 99, "0" * 64
 _PRICES = {name: found.price_per_hour for name, found in INSTANCES.items() if found.price_per_hour is not None}
 
 
@@ -227,10 +226,10 @@ class SageMakerLauncher:
             instances=self.instance_count,
             price_per_hour=self.usd_per_hour.get(self.instance_type),
         )
-        if known or not self.instance_type.startswith(_GPU):
-            return plan
-        note = f"{self.instance_type} is not in the table of instances: memory, GPUs, time and price are not checked"
-        return dataclasses.replace(plan, notes=(*plan.notes, note))
+        if not known and self.instance_type.startswith(_GPU):
+            note = f"{self.instance_type} is not in the table of instances: its memory and price are not checked"
+            plan = dataclasses.replace(plan, notes=(*plan.notes, note))
+        return plan
 
     def attach(self, name: str) -> TrainingJob:
         """A job of the account, to wait for, to stop, or to ask for its results.
@@ -277,7 +276,7 @@ class SageMakerLauncher:
         fed = forecast.processes // self.instance_count
         gpus = INSTANCES[self.instance_type].gpus if self.instance_type in INSTANCES else fed
 
-        def request_of(digests: Mapping[str, str], learnt: str) -> dict[str, Any]:
+        def request_of(digests: Mapping[str, str], learnt: str, processes: int | None = None) -> dict[str, Any]:
             place = f"s3://{self.bucket}/{self._folder}"
             sent = {name: place + channel_key(name, digest) for name, digest in digests.items()}
             return training_request(
@@ -288,7 +287,7 @@ class SageMakerLauncher:
                 bootstrap_sha256=hashlib.sha256(bootstrap_source()).hexdigest(),
                 checkpoints=f"{place}checkpoints/{learnt[:16]}",
                 output=f"{place}jobs",
-                processes=fed if fed < gpus else None,
+                processes=processes,
             )
 
         # What the service would refuse does not depend on the digests, which take minutes for a large base.
@@ -300,8 +299,10 @@ class SageMakerLauncher:
             raise ConfigError("SageMaker would refuse the job: " + "; ".join(wrong))
         if checked:
             checked()
-        request = request_of({channel.name: channel.digest for channel in inputs.channels}, inputs.learnt)
-        content = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+        digests = {channel.name: channel.digest for channel in inputs.channels}
+        # Processes are no part of the name: where tokens are estimated, another day's plan may start more.
+        content = hashlib.sha256(json.dumps(request_of(digests, inputs.learnt), sort_keys=True).encode()).hexdigest()
+        request = request_of(digests, inputs.learnt, fed if fed < gpus else None)
         return _Plan(_stem(name, content), request, inputs.channels, forecast.notes)
 
     def _started(self, plan: _Plan, name: str) -> TrainingJob:
