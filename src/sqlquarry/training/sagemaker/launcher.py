@@ -249,9 +249,9 @@ class SageMakerLauncher:
         merge: Base | None,
         name: str | None,
         *,
-        checked: Callable[[], None] | None = None,
+        checked: Callable[[], None] = lambda: None,
     ) -> _Plan:
-        """All that the job will be, checked; nothing is sent. `checked` is called before the inputs are hashed."""
+        """All that the job will be, checked; nothing is sent. `checked` runs before the inputs are hashed."""
         for extra in ("aws", "train", "merge"):  # the job gets the versions that are installed here
             require(extra, "SageMakerLauncher")
         processor: Literal["cpu", "gpu"] = "gpu" if self.instance_type.startswith(_GPU) else "cpu"
@@ -294,16 +294,15 @@ class SageMakerLauncher:
         draft = request_of({channel.name: _ANY_DIGEST for channel in inputs.channels}, _ANY_DIGEST)
         if exposed := credential_problems(draft):  # before `violations`, which shows values
             raise ConfigError("SageMakerLauncher: " + "; ".join(exposed))
-        named = {"TrainingJobName": _numbered(_stem(name, _ANY_DIGEST), _ATTEMPTS), **draft}
+        named = {"TrainingJobName": _numbered(f"{name or 'sqlquarry'}-{_ANY_DIGEST[:12]}", _ATTEMPTS), **draft}
         if wrong := violations(named, sagemaker.meta.service_model):
             raise ConfigError("SageMaker would refuse the job: " + "; ".join(wrong))
-        if checked:
-            checked()
+        checked()
         digests = {channel.name: channel.digest for channel in inputs.channels}
         # Processes are no part of the name: where tokens are estimated, another day's plan may start more.
         content = hashlib.sha256(json.dumps(request_of(digests, inputs.learnt), sort_keys=True).encode()).hexdigest()
         request = request_of(digests, inputs.learnt, fed if fed < gpus else None)
-        return _Plan(_stem(name, content), request, inputs.channels, forecast.notes)
+        return _Plan(f"{name or 'sqlquarry'}-{content[:12]}", request, inputs.channels, forecast.notes)
 
     def _started(self, plan: _Plan, name: str) -> TrainingJob:
         from botocore.exceptions import BotoCoreError, ClientError
@@ -390,10 +389,6 @@ class _Plan:
     request: Mapping[str, Any]
     channels: Sequence[Channel]
     notes: Sequence[str]
-
-
-def _stem(name: str | None, content: str) -> str:
-    return f"{name or 'sqlquarry'}-{content[:12]}"
 
 
 def _numbered(stem: str, attempt: int) -> str:
