@@ -1,7 +1,7 @@
 """Train and merge in a SageMaker training job; without --run it prints the exact request, and needs no AWS account.
 
-Steps, memory, time and price are forecast first, on standard error, with a cheaper machine if there is one; a run that
-cannot work is refused there, before anything is sent.
+A run that cannot work is refused first, before anything is sent. What would be better, such as a cheaper machine, is
+said on standard error; launcher.plan(trainer, train, evaluation) forecasts steps, memory, time and price.
 
     python examples/train_on_sagemaker.py                                     the CreateTrainingJob request, as JSON
     python examples/train_on_sagemaker.py --run --role arn:aws:iam::…:role/… --bucket my-models --region us-east-1
@@ -15,7 +15,6 @@ Run again, it attaches to the running job, or returns the finished one.
 
 import argparse
 import json
-import sys
 
 import sqlquarry as sq
 from sqlquarry.training.sagemaker import SageMakerLauncher
@@ -56,7 +55,6 @@ def main() -> None:
         secret_arns=dict(pair.split("=", 1) for pair in options.secret),
         environment=dict(pair.split("=", 1) for pair in options.set),
     )
-    print(launcher.plan(trainer, train, evaluation), file=sys.stderr)
     if not options.run:
         print(json.dumps(launcher.dry_run(trainer, train, evaluation), indent=2))
         return

@@ -28,10 +28,11 @@ def advice(plan: TrainingPlan, config: TrainingConfig) -> Iterator[str]:
     yield from _unused_gpus(plan)
     if offers := cheaper_offer(plan, config):
         planned, other = offers
+        minutes, before = f"{other.seconds / 60:.0f}", f"{planned.seconds / 60:.0f}"
         yield (
-            f"{other.instance_type} would cost about ${other.cost_usd:.2f} instead of ${planned.cost_usd:.2f}, and "
-            f"take {other.seconds / 60:.0f} instead of {planned.seconds / 60:.0f} minutes; start and merge are roughly "
-            "included in both"
+            f"{other.instance_type} would cost about ${other.cost_usd:.2f} instead of ${planned.cost_usd:.2f}, and take "
+            + (f"{minutes} instead of {before} minutes" if minutes != before else f"the same {minutes} minutes")
+            + "; start and merge are roughly included"
         )
 
 
@@ -56,7 +57,7 @@ def _more_steps(plan: TrainingPlan, config: TrainingConfig) -> str:
 
 def _idle_processes(plan: TrainingPlan) -> str:
     rows = -(-plan.rows_per_step // plan.processes) * plan.processes
-    idle = f"{plan.idle_share:.0%} of {plan.processes} processes' time is idle in steps of {plan.rows_per_step} rows"
+    idle = f"{plan.idle_share:.0%} of {plan.processes} processes' time is idle in steps of {_rows(plan)}"
     more = f": records_per_step={round(rows * plan.records / plan.rows)} makes them {rows}"
     return idle + (more if rows <= plan.rows else "")
 
@@ -68,6 +69,10 @@ def _unused_gpus(plan: TrainingPlan) -> Iterator[str]:
     if plan.processes < gpus:
         more = f"; records_per_step={-(-gpus * plan.records // plan.rows)} would use all"
         yield (
-            f"a step of {plan.rows_per_step} rows uses {plan.processes} of the {gpus} GPUs that are paid for"
+            f"a step of {_rows(plan)} uses {plan.processes} of the {gpus} GPUs that are paid for"
             + (more if MIN_STEPS_PER_EPOCH * gpus <= plan.rows else "")
         )
+
+
+def _rows(plan: TrainingPlan) -> str:
+    return f"{plan.rows_per_step} row{'s' if plan.rows_per_step > 1 else ''}"
