@@ -30,8 +30,8 @@ def advice(plan: TrainingPlan, config: TrainingConfig) -> Iterator[str]:
         planned, other = offers
         minutes, before = f"{other.seconds / 60:.0f}", f"{planned.seconds / 60:.0f}"
         yield (
-            f"{other.instance_type} would cost about ${other.cost_usd:.2f} instead of ${planned.cost_usd:.2f}, and take "
-            + (f"{minutes} instead of {before} minutes" if minutes != before else f"the same {minutes} minutes")
+            f"{other.instance_type} would cost about ${other.cost_usd:.2f} instead of ${planned.cost_usd:.2f}, and "
+            + (f"take {minutes} instead of {before} minutes" if minutes != before else f"take the same {minutes} minutes")
             + "; start and merge are roughly included"
         )
 
