@@ -29,10 +29,10 @@ def advice(plan: TrainingPlan, config: TrainingConfig) -> Iterator[str]:
     if offers := cheaper_offer(plan, config):
         planned, other = offers
         minutes, before = f"{other.seconds / 60:.0f}", f"{planned.seconds / 60:.0f}"
+        takes = f"take {minutes} instead of {before} minutes" if minutes != before else f"take {minutes} minutes, too"
         yield (
             f"{other.instance_type} would cost about ${other.cost_usd:.2f} instead of ${planned.cost_usd:.2f}, and "
-            + (f"take {minutes} instead of {before} minutes" if minutes != before else f"take the same {minutes} minutes")
-            + "; start and merge are roughly included"
+            f"{takes}; start and merge are roughly included"
         )
 
 
