@@ -32,7 +32,7 @@ def main() -> None:
     for held in (False, True):
         options: dict[str, Any] = {"epochs": 1, "max_sequence_tokens": 1024, "records_per_step": 64}
         options |= {"sharding": "full", "hold_dequantized": held, "gradient_checkpointing": True, "learning_rate": 2e-4}
-        plan = sq.QLoRAFSDPTrainer(base, config=sq.TrainingConfig(**options)).plan(records, processes=2)
+        plan = sq.QLoRAFSDPTrainer(base, config=sq.TrainingConfig(**options)).plan(records, processes=2, check=False)
         output = place / f"held-{held}"
         job = {"base_model": str(base), "train": str(records_file), "output_dir": str(output), "config": options}
         output.with_suffix(".json").write_text(json.dumps(job))

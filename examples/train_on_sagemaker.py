@@ -1,5 +1,8 @@
 """Train and merge in a SageMaker training job; without --run it prints the exact request, and needs no AWS account.
 
+A run that cannot work is refused first, before anything is sent. What would be better, such as a cheaper machine, is
+said on standard error; launcher.plan(trainer, train, evaluation) forecasts steps, memory, time and price.
+
     python examples/train_on_sagemaker.py                                     the CreateTrainingJob request, as JSON
     python examples/train_on_sagemaker.py --run --role arn:aws:iam::…:role/… --bucket my-models --region us-east-1
 

@@ -24,6 +24,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 if "PYTEST_XDIST_WORKER" in os.environ:  # each worker of two takes one of two cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # plans of hub ids ask the hub; tests ask none but their own on loopback
+
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"

@@ -19,6 +19,7 @@ from sqlquarry.errors import ConfigError, DeviceError, UnsupportedModelError
 from sqlquarry.extras import require
 from sqlquarry.foreign_model import refuse_foreign_code
 from sqlquarry.inputs import check_inputs, option_problems, stop_problems
+from sqlquarry.local_files import base_of, local_copy
 from sqlquarry.model_files import check_model_files
 from sqlquarry.options import check_options
 from sqlquarry.prefill import PromptReader

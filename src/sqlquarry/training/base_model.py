@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ ARCHITECTURES = (
     "Qwen3ForCausalLM",
     "Qwen3MoeForCausalLM",
 )
-_FILES = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt", "LICENSE*", "NOTICE*")
+SMALL_FILES = ("*.json", "*.model", "*.jinja", "*.txt")  # configuration and tokenizer
+_FILES = (*SMALL_FILES, "*.safetensors", "LICENSE*", "NOTICE*")
 
 
 def resolve_base_model(name: str | Path, *, cache: Path | None = None, session: Any = None) -> Path:
@@ -54,18 +56,27 @@ def resolve_base_model(name: str | Path, *, cache: Path | None = None, session: 
         directory = _converted(path, cache)
     elif path.is_dir():
         directory = path
-    elif path.is_absolute() or str(name).startswith(".") or str(name).count("/") != 1:
+    elif not is_hub_id(str(name)):
         raise UnsupportedModelError(
             f"base model {str(name)!r} is neither a directory, a .gguf file, an s3:// prefix nor a hub id"
         )
     else:
-        directory = _downloaded(str(name))
+        directory = download(str(name), _FILES)
     check_base_model(directory)
     return directory.resolve()
 
 
-def check_base_model(directory: Path) -> dict[str, Any]:
+def is_hub_id(name: str) -> bool:
+    """Return whether a base model is named by its Hugging Face id, and is not a file or directory here."""
+    return name.count("/") == 1 and not name.startswith((".", "/", "~")) and not Path(name).exists()
+
+
+def check_base_model(directory: Path, *, weights: bool = True) -> dict[str, Any]:
     """Read and check a base model's config.json.
+
+    Args:
+        directory: the base model's.
+        weights: False if the weights are elsewhere.
 
     Raises:
         UnsupportedModelError: files missing or damaged (see `check_model_files`), two sets of weights, an architecture
@@ -73,7 +84,7 @@ def check_base_model(directory: Path) -> dict[str, Any]:
             `refuse_foreign_code`).
     """
     missing = [file for file in ("config.json", "tokenizer_config.json") if not (directory / file).is_file()]
-    if not any(directory.glob("*.safetensors")):
+    if weights and not any(directory.glob("*.safetensors")):
         missing.append("*.safetensors")
     if missing:
         raise UnsupportedModelError(f"base model {directory} lacks {', '.join(missing)}: save it with save_pretrained")
@@ -96,16 +107,27 @@ def check_base_model(directory: Path) -> dict[str, Any]:
             "weights. Use the original bf16 or fp16 checkpoint."
         )
     refuse_foreign_code(directory)
-    check_model_files(directory)
+    if weights:
+        check_model_files(directory)
     return config
 
 
-def _downloaded(name: str) -> Path:
+def download(name: str, patterns: Iterable[str]) -> Path:
+    """Bring files of a repository on the hub into its cache, and return their directory.
+
+    Args:
+        name: the repository's id.
+        patterns: file names to take (``*.json``).
+
+    Raises:
+        UnsupportedModelError: they are not in the cache and the hub cannot be reached.
+        GatedModelError: the hub wants a licence accepted or a token.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     try:
-        return Path(snapshot_download(name, allow_patterns=list(_FILES)))
+        return Path(snapshot_download(name, allow_patterns=list(patterns)))
     except GatedRepoError as error:
         raise GatedModelError(
             f"{name} is gated: accept its licence on its page on the hub, then set HF_TOKEN (or run `hf auth login`)"

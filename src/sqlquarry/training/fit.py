@@ -41,13 +41,23 @@ def fitted(
         for hold in ([held] if held is not None else [False, True] if may_hold else [False])
         for recomputed in ([layers] if layers is not None else range(shape.layers, -1, -1))
     ]
-    needed = [forecast_memory(shape, way, rows, processes=processes, machines=machines).needed for way in ways]
+    worst = worst_rows(rows)
+    needed = [forecast_memory(shape, way, worst, processes=processes, machines=machines).needed for way in ways]
     room = max(gpu.memory_bytes, min(needed))
     longest = max(rows)
     return min(
         (way for way, bytes_ in zip(ways, needed, strict=True) if bytes_ <= room),
         key=lambda way: row_seconds(shape, way, *longest, gpu=gpu, processes=processes, machines=machines),
     )
+
+
+def worst_rows(row_sizes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the rows that no other exceeds in both tokens and answers: memory depends on no others."""
+    worst: list[tuple[int, int]] = []
+    for tokens, answers in sorted(set(row_sizes), reverse=True):
+        if not worst or answers > worst[-1][1]:
+            worst.append((tokens, answers))
+    return worst
 
 
 def _shardings(config: TrainingConfig, processes: int, machines: int) -> list[Sharding | None]:

@@ -6,10 +6,12 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from sqlquarry.errors import ConfigError, DeviceError
+from sqlquarry.errors import ConfigError, DeviceError, RecordError, SQLQuarryError
+from sqlquarry.training.advice import MIN_STEPS_PER_EPOCH
 from sqlquarry.training.config import TrainingConfig
 from sqlquarry.training.hardware import GPU
 from sqlquarry.training.memory import forecast_memory
+from sqlquarry.training.offers import cheapest_fit
 from sqlquarry.training.plan import TrainingPlan
 from sqlquarry.training.reach import tokens_without_rows
 
@@ -22,6 +24,7 @@ def check_run(
     *,
     tokenizer: Any = None,
     gpus_here: int | None = None,
+    started: bool = False,
 ) -> tuple[str, ...]:
     """Refuse a run that cannot work; return what is worth knowing about one that can.
 
@@ -30,22 +33,37 @@ def check_run(
         config: as it would train.
         tokenizer: the base's; for a note where its padding is its end of text.
         gpus_here: GPUs of the machine that the processes start on; None where that is another than this one.
+        started: the processes run already, so those that nothing is left to do for are only noted.
 
     Raises:
         DeviceError: nothing but the devices is wrong.
+        RecordError: nothing but records is wrong.
         ConfigError: anything else; the message lists every problem with what to do.
     """
-    devices = [*_device_problems(plan, config, gpus_here)]
-    problems = [
-        *_target_problems(plan, config),
-        *_expert_problems(plan, config),
-        *_stop_problems(plan),
-        *_data_problems(plan, config),
-    ]
-    if problems or devices:
-        kind = ConfigError if problems else DeviceError
-        raise kind("this run cannot work:\n" + "\n".join(f"- {problem}" for problem in (*problems, *devices)))
+    problems = _problems(plan, config, gpus_here, started=started)
+    if any(problems.values()):
+        kinds = [kind for kind, found in problems.items() if found]
+        kind = kinds[0] if len(kinds) == 1 else ConfigError
+        listed = "\n".join(f"- {problem}" for found in problems.values() for problem in found)
+        raise kind(f"this run cannot work:\n{listed}")
     return tuple(_notes(plan, config, tokenizer))
+
+
+def run_problems(plan: TrainingPlan, config: TrainingConfig, *, gpus_here: int | None = None) -> tuple[str, ...]:
+    """Return what `check_run` would refuse; () if nothing."""
+    return tuple(problem for found in _problems(plan, config, gpus_here).values() for problem in found)
+
+
+def _problems(
+    plan: TrainingPlan, config: TrainingConfig, gpus_here: int | None = None, *, started: bool = False
+) -> dict[type[SQLQuarryError], list[str]]:
+    """What is wrong, by the error that it is if nothing else is."""
+    choices = [*_target_problems(plan, config), *_expert_problems(plan, config), *_stop_problems(plan)]
+    return {
+        ConfigError: choices if started else [*choices, *_process_problems(plan)],
+        RecordError: [*_record_problems(plan, config)],
+        DeviceError: [*_device_problems(plan, config, gpus_here)],
+    }
 
 
 def _target_problems(plan: TrainingPlan, config: TrainingConfig) -> Iterator[str]:
@@ -75,31 +93,50 @@ def _stop_problems(plan: TrainingPlan) -> Iterator[str]:
         )
 
 
-def _data_problems(plan: TrainingPlan, config: TrainingConfig) -> Iterator[str]:
+def _record_problems(plan: TrainingPlan, config: TrainingConfig) -> Iterator[str]:
     if plan.over_length:
+        count, limit = len(plan.over_length), config.max_sequence_tokens
         longest = ", ".join(f"{name} ({tokens:,})" for name, tokens in plan.over_length[:3])
         yield (
-            f"{len(plan.over_length):,} of {plan.records:,} records are longer than max_sequence_tokens="
-            f"{config.max_sequence_tokens:,}: {longest}. Nothing is cut: set it to {plan.over_length[0][1]:,}, shorten "
-            "their schemas, or leave them out"
+            f"{count:,} record{'s are' if count > 1 else ' is'} longer than max_sequence_tokens={limit:,}: "
+            f"{longest}{' by an estimate' if plan.estimated else ''}. Nothing is cut: set it to "
+            f"{plan.over_length[0][1]:,}, shorten their schemas, or leave them out"
         )
     if plan.unlearnable:
-        yield f"{len(plan.unlearnable):,} records have no answer token to learn: {', '.join(plan.unlearnable[:3])}"
-    yield from plan.beyond_base
-    if plan.processes > plan.rows_per_step:
-        more = f"set records_per_step to {-(-plan.processes * plan.records // plan.rows)} or more, "
+        count = len(plan.unlearnable)
         yield (
-            f"{plan.processes} processes share steps of {plan.rows_per_step} rows, so some would only idle: "
-            + (more if plan.processes <= plan.rows else "")
-            + f"lower max_sequence_tokens, or start {plan.rows_per_step} processes"
+            f"{count:,} record{'s have' if count > 1 else ' has'} no answer token to learn: "
+            f"{', '.join(plan.unlearnable[:3])}. Leave them out"
         )
+    yield from plan.beyond_base
+
+
+def _process_problems(plan: TrainingPlan) -> Iterator[str]:
+    if plan.processes <= plan.rows_per_step:
+        return
+    rows = f"{plan.rows_per_step} row{'s' if plan.rows_per_step > 1 else ''}"
+    remedies = [f"start {plan.rows_per_step} process{'es' if plan.rows_per_step > 1 else ''}"]
+    if plan.instances > plan.rows_per_step:  # each machine runs one at least
+        remedies = [f"take {plan.rows_per_step} machine{'s' if plan.rows_per_step > 1 else ''}"]
+    elif plan.instance_type:
+        remedies = [f"leave processes out, which starts {plan.rows_per_step}", "take an instance with fewer GPUs"]
+    if MIN_STEPS_PER_EPOCH * plan.processes <= plan.rows:
+        remedies.append(f"set records_per_step to {-(-plan.processes * plan.records // plan.rows)} or more")
+    yield (
+        f"{plan.processes} processes share steps of {rows}, so {plan.processes - plan.rows_per_step} would only idle: "
+        + ", or ".join(remedies)
+    )
 
 
 def _device_problems(plan: TrainingPlan, config: TrainingConfig, gpus_here: int | None) -> Iterator[str]:
     if gpus_here is not None and plan.gpu is not None and plan.processes > gpus_here:
         yield f"{plan.processes} processes on {gpus_here} GPUs: start one for each GPU"
     if plan.gpu is not None and not plan.gpu.has_bf16:
-        yield f"the {plan.gpu.name} does not compute in bfloat16, which training uses on CUDA: take a newer GPU"
+        place = f"{plan.instance_type} has {plan.gpu.name} GPUs, which do" if plan.instance_type else ""
+        yield (
+            f"{place or f'the {plan.gpu.name} does'} not compute in bfloat16, which training uses on CUDA: take "
+            + (_instance_that_fits(plan, config) or "a newer GPU")
+        )
     if config.cpu_offload and plan.config.sharers(plan.processes, plan.instances) == 1:
         yield (
             "cpu_offload keeps sharded weights in CPU memory, but here each process holds the base alone: leave it off"
@@ -109,8 +146,15 @@ def _device_problems(plan: TrainingPlan, config: TrainingConfig, gpus_here: int 
         room = plan.gpu.memory_bytes / _GIB
         remedies = list(_remedies(plan, config, plan.gpu))[:3]
         yield f"{plan.memory.needed / _GIB:.1f} GiB are needed on each {plan.gpu.name}, which has {room:.1f}: " + (
-            "; or ".join(remedies) if remedies else "nothing here makes it fit; take a GPU with more memory"
+            "; or ".join(remedies)
+            if remedies
+            else "nothing here makes it fit; take " + (_instance_that_fits(plan, config) or "a GPU with more memory")
         )
+
+
+def _instance_that_fits(plan: TrainingPlan, config: TrainingConfig) -> str:
+    offer = cheapest_fit(plan, config) if plan.instance_type else None
+    return f"{offer.instance_type} (about ${offer.cost_usd:.2f} for the whole job)" if offer else ""
 
 
 def _remedies(plan: TrainingPlan, config: TrainingConfig, gpu: GPU) -> Iterator[str]:
@@ -128,7 +172,8 @@ def _remedies(plan: TrainingPlan, config: TrainingConfig, gpu: GPU) -> Iterator[
     for part in (2, 4):
         tokens = max(16, config.max_sequence_tokens // part)
         changes.append((f"max_sequence_tokens={tokens}", {"max_sequence_tokens": tokens}, 1, min(1, tokens / longest)))
-    changes.extend((f"processes={plan.processes * more}", {}, more, 1) for more in (2, 4, 8))
+    fed = [more for more in (2, 4, 8) if plan.processes * more <= plan.rows_per_step]
+    changes.extend((f"processes={plan.processes * more}", {}, more, 1) for more in fed)
     changes.append((f"rank={max(1, config.rank // 2)}", {"rank": max(1, config.rank // 2)}, 1, 1))
     if plan.processes > 1 and not config.cpu_offload:
         changes.append(("cpu_offload=True", {"cpu_offload": True}, 1, 1))
@@ -150,16 +195,6 @@ def _notes(plan: TrainingPlan, config: TrainingConfig, tokenizer: Any) -> Iterat
         yield "padding equals end of text: harmless here, for labels are explicit and the end of an answer stays learnt"
     if without := tokens_without_rows(tokenizer, plan.shape.vocabulary):
         yield without
-    if plan.idle_share:
-        rows = -(-plan.rows_per_step // plan.processes) * plan.processes
-        yield (
-            f"{plan.idle_share:.0%} of {plan.processes} processes' time is idle in steps of {plan.rows_per_step} rows"
-            + (
-                f": records_per_step={round(rows * plan.records / plan.rows)} makes them {rows}"
-                if rows <= plan.rows
-                else ""
-            )
-        )
     floats = plan.shape.dtypes & {"F64", "F32", "F16", "BF16"}
     if len(floats) > 1:
         yield f"the base holds {' and '.join(sorted(floats))}; everything is loaded in one dtype"

@@ -11,6 +11,7 @@ orientation, and `price_per_hour` overrides them. None means that no price was f
 
 from __future__ import annotations
 
+import difflib
 import re
 from dataclasses import dataclass
 
@@ -46,14 +47,18 @@ class GPU:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One SageMaker instance type: its GPUs and its price in dollars an hour, None where none is known."""
+    """One SageMaker instance type: its GPUs, its memory and its price in dollars an hour, None where none is known."""
 
     gpu: GPU
     gpus: int
     vcpus: int
+    memory_gib: int
     price_per_hour: float | None
 
 
+K80 = GPU("K80", 4e12, 240e9, int(11.2 * _GIB), 10e9, has_bf16=False)
+V100_16 = GPU("V100-SXM2-16GB", 125e12, 900e9, int(15.8 * _GIB), 130e9, has_bf16=False)
+V100_32 = GPU("V100-SXM2-32GB", 125e12, 900e9, int(31.7 * _GIB), 130e9, has_bf16=False)
 T4 = GPU("T4", 65e12, 320e9, int(14.6 * _GIB), 10e9, has_bf16=False)
 A10G = GPU("A10G", 70e12, 600e9, int(22.1 * _GIB), 10e9)
 L4 = GPU("L4", 121e12, 300e9, int(22.0 * _GIB), 10e9)
@@ -63,33 +68,54 @@ A100_80 = GPU("A100-SXM4-80GB", 312e12, 2039e9, int(79.2 * _GIB), 250e9)
 H100 = GPU("H100", 989e12, 3350e9, int(79.2 * _GIB), 270e9)
 H200 = GPU("H200", 989e12, 4800e9, int(139.8 * _GIB), 270e9)
 B200 = GPU("B200", 2250e12, 8000e9, int(178.0 * _GIB), 700e9)
-GPUS = (A100_40, A100_80, L40S, A10G, H100, H200, B200, L4, T4)
+GPUS = (A100_40, A100_80, L40S, A10G, H100, H200, B200, L4, T4, V100_16, V100_32, K80)
 
+# Memory by AWS's pages of instance types (https://aws.amazon.com/ec2/instance-types).
 INSTANCES = {
-    "ml.g4dn.xlarge": Instance(T4, 1, 4, 0.7364),
-    "ml.g4dn.12xlarge": Instance(T4, 4, 48, 4.89),
-    "ml.g5.xlarge": Instance(A10G, 1, 4, 1.41),
-    "ml.g5.2xlarge": Instance(A10G, 1, 8, 1.52),
-    "ml.g5.4xlarge": Instance(A10G, 1, 16, 2.03),
-    "ml.g5.8xlarge": Instance(A10G, 1, 32, 3.06),
-    "ml.g5.12xlarge": Instance(A10G, 4, 48, 7.09),
-    "ml.g5.24xlarge": Instance(A10G, 4, 96, 10.18),
-    "ml.g5.48xlarge": Instance(A10G, 8, 192, 20.36),
-    "ml.g6.xlarge": Instance(L4, 1, 4, 1.127),
-    "ml.g6.2xlarge": Instance(L4, 1, 8, 1.222),
-    "ml.g6.4xlarge": Instance(L4, 1, 16, 1.654),
-    "ml.g6.12xlarge": Instance(L4, 4, 48, 5.752),
-    "ml.g6.24xlarge": Instance(L4, 4, 96, 8.344),
-    "ml.g6.48xlarge": Instance(L4, 8, 192, 16.688),
-    "ml.g6e.2xlarge": Instance(L40S, 1, 8, 2.80),
-    "ml.g6e.4xlarge": Instance(L40S, 1, 16, 3.76),
-    "ml.g6e.8xlarge": Instance(L40S, 1, 32, 5.66),
-    "ml.g6e.12xlarge": Instance(L40S, 4, 48, 13.10),
-    "ml.p4d.24xlarge": Instance(A100_40, 8, 96, 25.25),
-    "ml.p4de.24xlarge": Instance(A100_80, 8, 96, None),
-    "ml.p5.48xlarge": Instance(H100, 8, 192, 63.30),
-    "ml.p5en.48xlarge": Instance(H200, 8, 192, None),
-    "ml.p6-b200.48xlarge": Instance(B200, 8, 192, None),
+    "ml.p2.xlarge": Instance(K80, 1, 4, 61, None),
+    "ml.p2.8xlarge": Instance(K80, 8, 32, 488, None),
+    "ml.p2.16xlarge": Instance(K80, 16, 64, 732, None),
+    "ml.p3.2xlarge": Instance(V100_16, 1, 8, 61, None),
+    "ml.p3.8xlarge": Instance(V100_16, 4, 32, 244, None),
+    "ml.p3.16xlarge": Instance(V100_16, 8, 64, 488, None),
+    "ml.p3dn.24xlarge": Instance(V100_32, 8, 96, 768, None),
+    "ml.g4dn.xlarge": Instance(T4, 1, 4, 16, 0.7364),
+    "ml.g4dn.2xlarge": Instance(T4, 1, 8, 32, None),
+    "ml.g4dn.4xlarge": Instance(T4, 1, 16, 64, None),
+    "ml.g4dn.8xlarge": Instance(T4, 1, 32, 128, None),
+    "ml.g4dn.12xlarge": Instance(T4, 4, 48, 192, 4.89),
+    "ml.g4dn.16xlarge": Instance(T4, 1, 64, 256, None),
+    "ml.g5.xlarge": Instance(A10G, 1, 4, 16, 1.41),
+    "ml.g5.2xlarge": Instance(A10G, 1, 8, 32, 1.52),
+    "ml.g5.4xlarge": Instance(A10G, 1, 16, 64, 2.03),
+    "ml.g5.8xlarge": Instance(A10G, 1, 32, 128, 3.06),
+    "ml.g5.16xlarge": Instance(A10G, 1, 64, 256, None),
+    "ml.g5.12xlarge": Instance(A10G, 4, 48, 192, 7.09),
+    "ml.g5.24xlarge": Instance(A10G, 4, 96, 384, 10.18),
+    "ml.g5.48xlarge": Instance(A10G, 8, 192, 768, 20.36),
+    "ml.g6.xlarge": Instance(L4, 1, 4, 16, 1.127),
+    "ml.g6.2xlarge": Instance(L4, 1, 8, 32, 1.222),
+    "ml.g6.4xlarge": Instance(L4, 1, 16, 64, 1.654),
+    "ml.g6.8xlarge": Instance(L4, 1, 32, 128, None),
+    "ml.g6.16xlarge": Instance(L4, 1, 64, 256, None),
+    "ml.g6.12xlarge": Instance(L4, 4, 48, 192, 5.752),
+    "ml.g6.24xlarge": Instance(L4, 4, 96, 384, 8.344),
+    "ml.g6.48xlarge": Instance(L4, 8, 192, 768, 16.688),
+    "ml.g6e.xlarge": Instance(L40S, 1, 4, 32, None),
+    "ml.g6e.2xlarge": Instance(L40S, 1, 8, 64, 2.80),
+    "ml.g6e.4xlarge": Instance(L40S, 1, 16, 128, 3.76),
+    "ml.g6e.8xlarge": Instance(L40S, 1, 32, 256, 5.66),
+    "ml.g6e.16xlarge": Instance(L40S, 1, 64, 512, None),
+    "ml.g6e.12xlarge": Instance(L40S, 4, 48, 384, 13.10),
+    "ml.g6e.24xlarge": Instance(L40S, 4, 96, 768, None),
+    "ml.g6e.48xlarge": Instance(L40S, 8, 192, 1536, None),
+    "ml.p4d.24xlarge": Instance(A100_40, 8, 96, 1152, 25.25),
+    "ml.p4de.24xlarge": Instance(A100_80, 8, 96, 1152, None),
+    "ml.p5.4xlarge": Instance(H100, 1, 16, 256, None),
+    "ml.p5.48xlarge": Instance(H100, 8, 192, 2048, 63.30),
+    "ml.p5e.48xlarge": Instance(H200, 8, 192, 2048, None),
+    "ml.p5en.48xlarge": Instance(H200, 8, 192, 2048, None),
+    "ml.p6-b200.48xlarge": Instance(B200, 8, 192, 2048, None),
 }
 
 
@@ -100,14 +126,15 @@ def gpu_named(name: str) -> GPU | None:
 
 
 def instance_named(instance_type: str) -> Instance:
-    """The SageMaker instance of this type.
+    """Return the SageMaker instance of this type.
 
     Raises:
-        ConfigError: it is not in the table.
+        ConfigError: it is not in the table; the message names the nearest types.
     """
     if instance_type not in INSTANCES:
+        near = difflib.get_close_matches(instance_type, INSTANCES, n=3) or list(INSTANCES)
         raise ConfigError(
-            f"instance_type {instance_type!r} is not known here. Known: {', '.join(INSTANCES)}. "
-            "For another, give gpu=, processes= and price_per_hour= instead."
+            f"instance_type {instance_type!r} is not known here. Did you mean {', '.join(near)}? "
+            "For a type that is not in the table, give gpu=, processes= and price_per_hour= instead."
         )
     return INSTANCES[instance_type]

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from sqlquarry.artifacts import MANIFEST, AdapterCheckpoint, write_json
+from sqlquarry.errors import MetadataError, TrainingError
+from sqlquarry.locks import LOCK_FILE, only_writer
+from sqlquarry.metadata import read_object
+
+MARKER = ".training"  # in a directory that a run has begun to fill; holds what the run is of
 _NOT_THERE = object()
 
 
@@ -24,6 +31,48 @@ def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
         now: what would be trained.
     """
     return ", ".join(_differences(there, now))
+
+
+def claimed(output: Path, identity: dict[str, Any], held: contextlib.ExitStack) -> bool:
+    """As `_finished`; if there is work to do, this process is the only writer while `held` is open."""
+    if not (output / MANIFEST).is_file():
+        try:
+            held.enter_context(only_writer(output))
+        except OSError as error:
+            raise TrainingError(f"{output} cannot be written ({error}). Choose another output_dir.") from error
+    return _finished(output, identity)
+
+
+def _finished(output: Path, identity: dict[str, Any]) -> bool:
+    """Whether the finished adapter of the same inputs is there; else the directory is made ready to train or go on in.
+
+    Raises:
+        TrainingError: the directory holds another run, or files that no training run wrote.
+    """
+    if (output / MANIFEST).is_file():
+        adapter = AdapterCheckpoint.load(output)
+        if differing := differences(adapter.manifest.provenance, identity):
+            raise TrainingError(
+                f"{output} already holds a finished adapter that differs in {differing}. "
+                "Choose another output_dir, or delete it."
+            )
+        return True
+    marker = output / MARKER
+    if marker.is_file():
+        try:
+            there = read_object(marker, lenient=True) if marker.stat().st_size else {}
+        except (OSError, MetadataError) as error:
+            raise TrainingError(f"{marker} cannot be read ({error}). Choose another output_dir.") from error
+        if differing := differences(there, identity):
+            raise TrainingError(
+                f"{output} holds an unfinished run that differs in {differing}, so it cannot be resumed. "
+                "Choose another output_dir, or delete it."
+            )
+        return False
+    if output.is_dir() and any(path.name != LOCK_FILE for path in output.iterdir()):
+        raise TrainingError(f"{output} holds files that no training run wrote. Choose an empty output_dir.")
+    write_json(marker, identity)
+    return False
 
 
 def _differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:

@@ -9,9 +9,10 @@ benchmarks/scaling.py). On other GPUs the same shares of their own peaks are ass
 
 from __future__ import annotations
 
+import math
 import os
-from collections import deque
-from collections.abc import Mapping
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,6 +116,43 @@ def summing_seconds(
         return 0.0
     gradient = 4 * shape.adapter_parameters(config.target_modules, config.rank)
     return 2 * gradient * (processes - 1) / processes / _link(gpu, over_network=machines > 1)
+
+
+def run_seconds(
+    shape: ModelShape,
+    config: TrainingConfig,
+    row_sizes: Sequence[tuple[int, int]],
+    *,
+    rows_per_step: int,
+    steps: int,
+    gpu: GPU | None,
+    processes: int,
+    machines: int = 1,
+) -> float:
+    """Forecast of a run's steps: each waits for the process with the most rows, and the mean row stands for all.
+
+    Args:
+        shape: the base model.
+        config: as for `row_seconds`.
+        row_sizes: tokens and answer tokens of each row of an epoch.
+        rows_per_step: rows that one optimiser step sees.
+        steps: optimiser steps of the run.
+        gpu: None for this machine's CPU cores.
+        processes: all of the run.
+        machines: that they are spread over.
+    """
+    rows = len(row_sizes)
+    mean = (
+        sum(
+            count * row_seconds(shape, config, tokens, answers, gpu=gpu, processes=processes, machines=machines)
+            for (tokens, answers), count in Counter(row_sizes).items()
+        )
+        / rows
+    )
+    full, rest = divmod(rows, rows_per_step)
+    rounds = full * math.ceil(rows_per_step / processes) + math.ceil(rest / processes)
+    summing = summing_seconds(shape, config, gpu=gpu, processes=processes, machines=machines)
+    return steps * (rounds * mean / math.ceil(rows / rows_per_step) + summing)
 
 
 @dataclass(frozen=True, slots=True)

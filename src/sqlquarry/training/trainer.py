@@ -4,52 +4,49 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
-import json
 import os
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from sqlquarry.artifacts import MANIFEST, AdapterCheckpoint, Record, base_digest, write_json, write_manifest
-from sqlquarry.errors import MetadataError, RecordError, TrainingError
+from sqlquarry.artifacts import MANIFEST, AdapterCheckpoint, Record, base_digest, write_manifest
+from sqlquarry.aws import aws_client
 from sqlquarry.extras import require
 from sqlquarry.inference import pick_device
 from sqlquarry.locations import is_s3, local_path, located
-from sqlquarry.locks import LOCK_FILE, only_writer
-from sqlquarry.metadata import read_object
 from sqlquarry.openmp import warn_of_spinning
 from sqlquarry.options import check_options
 from sqlquarry.progress import phase
-from sqlquarry.prompt import Encoded, PromptFormatter
-from sqlquarry.quantization import check_config, load_tokenizer, quiet_transformers
+from sqlquarry.prompt import PromptFormatter
+from sqlquarry.quantization import quiet_transformers
 from sqlquarry.text import visible_logger
+from sqlquarry.training.advice import advice
 from sqlquarry.training.base_model import resolve_base_model
 from sqlquarry.training.card import write_card
 from sqlquarry.training.checkpoint import Checkpoints
 from sqlquarry.training.config import TrainingConfig
 from sqlquarry.training.device_failures import device_failures
+from sqlquarry.training.forecast import gpus_here, plan_run, plan_training, schedule_of, with_stop
 from sqlquarry.training.given import as_records
 from sqlquarry.training.guards import check_run
 from sqlquarry.training.hardware import gpu_named
-from sqlquarry.training.identity import base_name, differences
+from sqlquarry.training.identity import MARKER, base_name, claimed
 from sqlquarry.training.launch import launch
 from sqlquarry.training.loop import Log, Loop
 from sqlquarry.training.model import load_trainable
-from sqlquarry.training.packing import Row, pack
-from sqlquarry.training.plan import TrainingPlan, plan_training, schedule_of
+from sqlquarry.training.outline import BaseOutline, read_outline
+from sqlquarry.training.packing import Row
+from sqlquarry.training.plan import TrainingPlan
 from sqlquarry.training.plot import write_loss_plot
+from sqlquarry.training.prepared import PreparedRecords, prepare
 from sqlquarry.training.progress import StepLog
-from sqlquarry.training.reach import beyond_base
 from sqlquarry.training.reporting import Reporter, check_report_to
-from sqlquarry.training.shape import ModelShape
 from sqlquarry.training.speed import PaceMeter, peak_gpu_bytes
 from sqlquarry.training.world import World
 
 logger = visible_logger(__name__)
 _PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
-_MARKER = ".training"  # in a directory that a run has begun to fill; holds what the run is of
 
 
 @check_options()
@@ -112,7 +109,7 @@ class QLoRAFSDPTrainer:
             MissingExtraError: the extra "train" is not installed.
             RecordError: something else than records, records without SQL, or records longer than a row.
             ConfigError: base model and prompt do not fit (see `PromptFormatter.bind`), or the run cannot work: all
-                reasons are named before anything is loaded (see `check_run`).
+                reasons are named before the base is downloaded, hashed or loaded (see `check_run`).
             ModelError: the base model or the device cannot be used.
             TrainingError: `output_dir` holds something else, the loss is no longer a number, a checkpoint cannot be
                 written, or one of several processes died.
@@ -142,22 +139,37 @@ class QLoRAFSDPTrainer:
         device = pick_device(self.config.device)
         if device == "cpu":
             warn_of_spinning()
-        base = resolve_base_model(self.base_model, session=self.session)
-        check_config(base)
-        tokenizer = load_tokenizer(base)
-        formatter = self.formatter.bind(tokenizer)
-        limit = self.config.max_sequence_tokens
-        examples = _encode(train, formatter, tokenizer, limit)
-        held_out = _encode(evaluation, formatter, tokenizer, limit) if evaluation else []
-        if problems := "; ".join(beyond_base(evaluation, held_out, ModelShape.read(base), tokenizer)):
-            raise RecordError(f"the evaluation cannot be used: {problems}.")
-        evaluation_rows = self._rows(evaluation, held_out)
+        outline = read_outline(self.base_model, s3=lambda: aws_client("s3", self.session), exact=True)
+        formatter = self.formatter.bind(outline.tokenizer)
+        prepared = prepare(train, formatter, outline.tokenizer, self.config, shape=outline.shape)
+        held_out = (
+            prepare(evaluation, formatter, outline.tokenizer, self.config, shape=outline.shape, kind="evaluation")
+            if evaluation
+            else None
+        )
         if processes is not None:
-            self._checked_plan(train, examples, base, formatter, tokenizer, processes=processes)
+            self._checked_plan(outline, formatter, prepared, held_out, processes=processes)
             launch(self, train, evaluation, output_dir=output, checkpoint_dir=checkpoint_dir, processes=processes)
             return AdapterCheckpoint.load(output)
 
         world = World.join(device)
+        plan = None
+        if not world.lead((output / MANIFEST).is_file):  # before the base is downloaded and hashed
+            plan = world.lead(
+                lambda: self._checked_plan(
+                    outline,
+                    formatter,
+                    prepared,
+                    held_out,
+                    processes=world.size,
+                    instances=world.machines,
+                    started=world.size > 1,
+                )
+            )
+        base = resolve_base_model(self.base_model, session=self.session)
+        if plan is not None and outline.directory is None:  # the rows of the head are here only now
+            plan = with_stop(plan, base, self.config, formatter=formatter, tokenizer=outline.tokenizer)
+            check_run(plan, self.config, started=True)
         identity = {
             "base_model": {
                 "name": base_name(self.base_model),
@@ -165,21 +177,10 @@ class QLoRAFSDPTrainer:
                 "sha256": world.lead(lambda: _base_digest(base)),
             },
             "prompt_fingerprint": formatter.fingerprint,
-            "data_sha256": hashlib.sha256(json.dumps(examples).encode()).hexdigest(),
+            "data_sha256": prepared.digest,
             "config": self.config.identity,
         }
-        if not world.lead(lambda: _claimed(output, identity, held)):
-            plan = world.lead(
-                lambda: self._checked_plan(
-                    train,
-                    examples,
-                    base,
-                    formatter,
-                    tokenizer,
-                    processes=world.size,
-                    instances=world.machines,
-                )
-            )
+        if not world.lead(lambda: claimed(output, identity, held)) and plan is not None:
             checkpoints = Checkpoints(
                 checkpoint_dir or output / ".checkpoints", kept=self.config.kept_checkpoints, session=self.session
             )
@@ -188,8 +189,8 @@ class QLoRAFSDPTrainer:
                     base,
                     world,
                     plan,
-                    rows=self._rows(train, examples),
-                    evaluation_rows=evaluation_rows,
+                    rows=prepared.rows,
+                    evaluation_rows=held_out.rows if held_out else [],
                     output=output,
                     checkpoints=checkpoints,
                 )
@@ -202,7 +203,7 @@ class QLoRAFSDPTrainer:
                 write_manifest(output, AdapterCheckpoint.kind, identity | provenance)
                 # Only now: whatever a kill leaves before the manifest can be gone on with.
                 checkpoints.clear()
-                (output / _MARKER).unlink()
+                (output / MARKER).unlink()
 
             world.lead(finish)
         # On several machines only the leading process's disk holds the files.
@@ -213,31 +214,50 @@ class QLoRAFSDPTrainer:
     def plan(
         self,
         records: Iterable[Record],
+        evaluation: Iterable[Record] | None = None,
         *,
         instance_type: str | None = None,
         gpu: str | None = None,
         processes: int | None = None,
         instances: int = 1,
         price_per_hour: float | None = None,
+        check: bool = True,
     ) -> TrainingPlan:
-        """Forecast tokens, steps, memory, time and price of `train` without loading a weight; see `plan_training`.
+        """Forecast tokens, steps, memory, time and price of `train`, and refuse what it would refuse.
+
+        Of the base model only configuration, tokenizer and headers are read, wherever it is. If the hub cannot be
+        reached, a well-known base is planned from a table and its tokens are estimated (`TrainingPlan.estimated`).
+
+        Args:
+            records: with SQL.
+            evaluation: records whose loss would be reported.
+            instance_type: a SageMaker instance ("ml.g5.12xlarge"); names GPU, processes and price.
+            gpu: a GPU by name ("H100"), or "cpu"; None takes this machine's GPU, or its CPU.
+            processes: None starts one for each GPU of the instances, but no more than there are rows for.
+            instances: machines of that type.
+            price_per_hour: dollars for one instance, instead of the table's.
+            check: False forecasts what cannot work, too, and lists why in `TrainingPlan.problems`.
 
         Raises:
-            RecordError: there are no records, or some have no SQL.
-            ConfigError: an unknown GPU or instance type.
-            ModelError: the base model cannot be used.
+            RecordError: there are no records, some have no SQL, or some cannot be learnt from.
+            ConfigError: the run cannot work: all reasons are named (see `check_run`). Or an unknown GPU or instance
+                type.
+            DeviceError: nothing but the devices is wrong.
+            ModelError: the base model cannot be used or reached.
         """
         require("train", "QLoRAFSDPTrainer.plan")
         records = as_records(records, "records")
-        base = resolve_base_model(self.base_model, session=self.session)
-        check_config(base)
-        tokenizer = load_tokenizer(base)
-        return plan_training(
-            base,
-            self.formatter.bind(tokenizer),
-            tokenizer,
+        held_out = as_records(() if evaluation is None else evaluation, "evaluation")
+        if check and instance_type is None and gpu is None:
+            check_report_to(self.config.report_to)
+        return plan_run(
+            self.base_model,
+            self.formatter,
             self.config,
             records,
+            held_out,
+            s3=lambda: aws_client("s3", self.session),
+            check=check,
             instance_type=instance_type,
             gpu=gpu,
             processes=processes,
@@ -247,34 +267,27 @@ class QLoRAFSDPTrainer:
 
     def _checked_plan(
         self,
-        records: Sequence[Record],
-        examples: list[Encoded],
-        base: Path,
+        outline: BaseOutline,
         formatter: PromptFormatter,
-        tokenizer: Any,
+        prepared: PreparedRecords,
+        evaluation: PreparedRecords | None,
         *,
         processes: int,
         instances: int = 1,
+        started: bool = False,
     ) -> TrainingPlan:
         """The forecast of a run on this machine, after `check_run` found nothing against it."""
-        import torch
-
         check_report_to(self.config.report_to)
         plan = plan_training(
-            base,
-            formatter,
-            tokenizer,
-            self.config,
-            records,
-            examples=examples,
-            processes=processes,
-            instances=instances,
+            outline.shape, prepared, self.config, evaluation=evaluation, processes=processes, instances=instances
         )
-        here = torch.cuda.device_count() if pick_device(self.config.device) == "cuda" else None
+        plan = with_stop(plan, outline.directory, self.config, formatter=formatter, tokenizer=outline.tokenizer)
         # Under torchrun this machine may be one of several.
-        gpus_here = here if "LOCAL_WORLD_SIZE" not in os.environ else None
-        for note in check_run(plan, self.config, tokenizer=tokenizer, gpus_here=gpus_here):
+        here = gpus_here(self.config) if "LOCAL_WORLD_SIZE" not in os.environ else None
+        for note in check_run(plan, self.config, tokenizer=outline.tokenizer, gpus_here=here, started=started):
             logger.info(note)
+        for note in advice(plan, self.config):
+            logger.warning(note)
         return plan
 
     def _trained(
@@ -337,86 +350,7 @@ class QLoRAFSDPTrainer:
             "versions": {name: version(name) for name in _PACKAGES},
         }
 
-    def _rows(self, records: Sequence[Record], examples: list[Encoded]) -> list[Row]:
-        return pack(
-            examples,
-            [record.schema for record in records],
-            max_tokens=self.config.max_sequence_tokens,
-            share_prefixes=self.config.share_prefixes,
-            seed=self.config.seed,
-        )
-
-
-def _encode(records: Sequence[Record], formatter: PromptFormatter, tokenizer: Any, max_tokens: int) -> list[Encoded]:
-    """Encode records, refusing those that cannot be learnt from.
-
-    Raises:
-        RecordError: there are no records, some have no SQL, or some are longer than a row.
-    """
-    if not records:
-        raise RecordError("there are no records to train on")
-    without = [_name(records, index) for index, record in enumerate(records) if record.sql is None]
-    if without:
-        raise RecordError(f"{len(without)} records have no sql to learn: {', '.join(without[:5])} …")
-    with phase(f"encoding {len(records):,} records"):
-        examples = formatter.encode_all(records, tokenizer)
-    long = [index for index, example in enumerate(examples) if len(example.input_ids) > max_tokens]
-    if long:
-        worst = max(long, key=lambda index: len(examples[index].input_ids))
-        raise RecordError(
-            f"{len(long)} of {len(records)} records are longer than max_sequence_tokens={max_tokens}; the longest is "
-            f"{_name(records, worst)} with {len(examples[worst].input_ids)} tokens. Nothing is cut silently: raise "
-            "max_sequence_tokens, shorten the schemas, or leave those records out."
-        )
-    return examples
-
 
 def _base_digest(base: Path) -> str:
     with phase("hashing the base model"):
         return base_digest(base)
-
-
-def _name(records: Sequence[Record], index: int) -> str:
-    return records[index].id or f"record {index}"
-
-
-def _claimed(output: Path, identity: dict[str, Any], held: contextlib.ExitStack) -> bool:
-    """As `_finished`; if there is work to do, this process is the only writer while `held` is open."""
-    if not (output / MANIFEST).is_file():
-        try:
-            held.enter_context(only_writer(output))
-        except OSError as error:
-            raise TrainingError(f"{output} cannot be written ({error}). Choose another output_dir.") from error
-    return _finished(output, identity)
-
-
-def _finished(output: Path, identity: dict[str, Any]) -> bool:
-    """Whether the finished adapter of the same inputs is there; else the directory is made ready to train or go on in.
-
-    Raises:
-        TrainingError: the directory holds another run, or files that no training run wrote.
-    """
-    if (output / MANIFEST).is_file():
-        adapter = AdapterCheckpoint.load(output)
-        if differing := differences(adapter.manifest.provenance, identity):
-            raise TrainingError(
-                f"{output} already holds a finished adapter that differs in {differing}. "
-                "Choose another output_dir, or delete it."
-            )
-        return True
-    marker = output / _MARKER
-    if marker.is_file():
-        try:
-            there = read_object(marker, lenient=True) if marker.stat().st_size else {}
-        except (OSError, MetadataError) as error:
-            raise TrainingError(f"{marker} cannot be read ({error}). Choose another output_dir.") from error
-        if differing := differences(there, identity):
-            raise TrainingError(
-                f"{output} holds an unfinished run that differs in {differing}, so it cannot be resumed. "
-                "Choose another output_dir, or delete it."
-            )
-        return False
-    if output.is_dir() and any(path.name != LOCK_FILE for path in output.iterdir()):
-        raise TrainingError(f"{output} holds files that no training run wrote. Choose an empty output_dir.")
-    write_json(marker, identity)
-    return False

@@ -15,9 +15,10 @@ from sqlquarry.errors import ConfigError
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
 from sqlquarry.training.card import write_card
+from sqlquarry.training.forecast import plan_training
 from sqlquarry.training.guards import check_run
-from sqlquarry.training.plan import plan_training
 from sqlquarry.training.plot import write_loss_plot
+from sqlquarry.training.prepared import prepare
 from sqlquarry.training.sagemaker import SageMakerLauncher
 from sqlquarry.training.shape import ModelShape
 
@@ -30,7 +31,7 @@ RECORDS = [Record(**example) for example in toy_examples(30)]
 def test_a_plan_counts_what_the_run_then_does(tiny_llama: Path, tmp_path: Path, epochs: float) -> None:
     config = TrainingConfig(epochs=epochs, records_per_step=8, max_sequence_tokens=256, device="cpu")
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
-    plan = plan_training(tiny_llama, PromptFormatter(), tokenizer, config, RECORDS)
+    plan = plan_training(ModelShape.read(tiny_llama), prepare(RECORDS, PromptFormatter(), tokenizer, config), config)
     assert check_run(plan, config, tokenizer=tokenizer) == ()
     adapter = QLoRAFSDPTrainer(tiny_llama, config=config).train(RECORDS, output_dir=tmp_path / "adapter")
     run = adapter.manifest.provenance["run"]
@@ -83,7 +84,17 @@ def test_a_job_that_would_refuse_its_base_is_refused_before_anything_is_sent(tin
     role = "arn:aws:iam::123456789012:role/training"
     four_gpus = SageMakerLauncher(role, bucket="models", region="us-east-1")
     config = TrainingConfig(records_per_step=1, max_sequence_tokens=256)
-    with pytest.raises(ConfigError, match="4 processes share steps of 1 rows"):
-        four_gpus.dry_run(QLoRAFSDPTrainer(tiny_llama, config=config), RECORDS)
-    enough = dataclasses.replace(config, records_per_step=30)
-    assert four_gpus.dry_run(QLoRAFSDPTrainer(tiny_llama, config=enough), RECORDS)["ResourceConfig"]
+    with pytest.raises(ConfigError, match="4 processes share steps of 1 row"):
+        QLoRAFSDPTrainer(tiny_llama, config=config).plan(RECORDS, instance_type="ml.g5.12xlarge", processes=4)
+    two_machines = dataclasses.replace(four_gpus, instance_count=2)
+    with pytest.raises(ConfigError, match=r"2 processes share steps of 1 row, .*: take 1 machine"):
+        two_machines.dry_run(QLoRAFSDPTrainer(tiny_llama, config=config), RECORDS)
+
+    def arguments(records_per_step: int) -> list[str]:
+        changed = dataclasses.replace(config, records_per_step=records_per_step)
+        request = four_gpus.dry_run(QLoRAFSDPTrainer(tiny_llama, config=changed), RECORDS)
+        return request["AlgorithmSpecification"]["ContainerArguments"][-3:]
+
+    assert arguments(1) == ["processes=1", "install", "train"]  # as many as a step has rows
+    assert arguments(30)[1:] == ["install", "train"]
+    assert not arguments(30)[0].startswith("processes")

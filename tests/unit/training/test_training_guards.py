@@ -11,6 +11,7 @@ import pytest
 
 from sqlquarry.errors import ConfigError, DeviceError
 from sqlquarry.training import TrainingConfig
+from sqlquarry.training.advice import advice
 from sqlquarry.training.guards import check_run
 from sqlquarry.training.hardware import A10G, H100, T4
 from sqlquarry.training.memory import forecast_memory
@@ -163,9 +164,9 @@ def test_what_is_advised_against_idling_makes_even_steps(records: int, rows: int
 
     config = TrainingConfig(records_per_step=64)
     fields = {"records": records, "rows": rows, "rows_per_step": steps(64), "processes": 4}
-    (note,) = check_run(plan_of(config, gpu=H100, **fields), config)
-    advice = re.search(r"records_per_step=(\d+) makes them (\d+)", note)
-    assert ((steps(int(advice[1])), int(advice[2])) if advice else None) == ((wanted, wanted) if wanted else None)
+    (note,) = advice(plan_of(config, gpu=H100, **fields), config)
+    advised = re.search(r"records_per_step=(\d+) makes them (\d+)", note)
+    assert ((steps(int(advised[1])), int(advised[2])) if advised else None) == ((wanted, wanted) if wanted else None)
 
 
 def test_a_base_that_is_whole_on_each_is_advised_to_be_shared() -> None:

@@ -20,9 +20,11 @@ from sqlquarry.prompt import PromptFormatter
 from sqlquarry.training import TrainingConfig
 from sqlquarry.training import config as config_module
 from sqlquarry.training.fit import fitted
+from sqlquarry.training.forecast import plan_training, this_machine
 from sqlquarry.training.hardware import A10G, GPU, GPUS, H100, H200, INSTANCES, gpu_named, instance_named
 from sqlquarry.training.memory import forecast_memory
-from sqlquarry.training.plan import TrainingPlan, _this_machine, plan_training
+from sqlquarry.training.plan import TrainingPlan
+from sqlquarry.training.prepared import prepare
 from sqlquarry.training.shape import ModelShape
 from sqlquarry.training.speed import PaceMeter, flops_per_token, row_seconds, summing_seconds
 
@@ -87,8 +89,8 @@ def plan(
 ) -> TrainingPlan:
     config = config or TrainingConfig(max_sequence_tokens=256, records_per_step=8)
     tokenizer = tiny_tokenizer()
-    base = save_headers(tmp_path, TINY)
-    return plan_training(base, PromptFormatter().bind(tokenizer), tokenizer, config, records, **options)
+    shape = ModelShape.read(save_headers(tmp_path, TINY))
+    return plan_training(shape, prepare(records, PromptFormatter(), tokenizer, config), config, **options)
 
 
 def test_parameters_are_counted_as_the_models_cards_say(tmp_path: Path) -> None:
@@ -337,7 +339,8 @@ def test_a_plan_counts_what_the_trainer_will_do(tmp_path: Path) -> None:
 
 
 def test_an_instance_type_brings_gpus_and_a_price(tmp_path: Path) -> None:
-    forecast = plan(tmp_path, instance_type="ml.g5.12xlarge", instances=2)
+    many = TrainingConfig(max_sequence_tokens=256, records_per_step=60)
+    forecast = plan(tmp_path, config=many, instance_type="ml.g5.12xlarge", instances=2)
     assert (forecast.gpu, forecast.processes) == (A10G, 8)
     assert forecast.price == pytest.approx(2 * 7.09 * forecast.seconds / 3600)
     assert "2 × ml.g5.12xlarge" in forecast.summary()
@@ -418,12 +421,12 @@ def test_a_gpu_of_no_known_name_is_planned_with_its_own_memory(monkeypatch: pyte
         monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (18 * 2**30, 24 * 2**30))
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *, including_emulation: not including_emulation)
-    gpu = _this_machine(TrainingConfig())
+    gpu = this_machine(TrainingConfig())
     assert gpu is not None
     assert (gpu.name, gpu.memory_bytes, gpu.has_bf16) == ("NVIDIA RTX 9999", 20 * 2**30, True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H200")
-    assert _this_machine(TrainingConfig()) == dataclasses.replace(H200, memory_bytes=20 * 2**30)
-    assert _this_machine(TrainingConfig(device="cpu")) is None
+    assert this_machine(TrainingConfig()) == dataclasses.replace(H200, memory_bytes=20 * 2**30)
+    assert this_machine(TrainingConfig(device="cpu")) is None
 
 
 def test_names_are_whole_words() -> None:
@@ -443,8 +446,8 @@ def test_what_has_experts_is_forecast_as_it_runs_uncompiled(tmp_path: Path) -> N
     write_holes(tmp_path / "model.safetensors", tensors)
     (tmp_path / "config.json").write_text(json.dumps(TINY | {"num_local_experts": 4, "num_experts_per_tok": 2}))
     tokenizer = tiny_tokenizer()
-    formatter = PromptFormatter().bind(tokenizer)
-    forecast = plan_training(tmp_path, formatter, tokenizer, TrainingConfig(), RECORDS, gpu="H200")
+    prepared = prepare(RECORDS, PromptFormatter(), tokenizer, TrainingConfig())
+    forecast = plan_training(ModelShape.read(tmp_path), prepared, TrainingConfig(), gpu="H200")
     assert forecast.config.compiled is False
     assert not forecast.config.uses_flex(cuda=True)
     assert not forecast.config.uses_graphs(cuda=True, sharers=1)

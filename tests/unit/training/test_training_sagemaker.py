@@ -12,7 +12,8 @@ from training_bases import save_base
 from training_sagemaker_fakes import API_KEY, KEY, RECORDS, ROLE, TOKEN, TRAINER, Account, launcher, refusal
 
 from sqlquarry import PromptFormatter, QLoRAFSDPTrainer, Record, TrainingConfig
-from sqlquarry.errors import ConfigError, RecordError, TrainingError
+from sqlquarry.errors import ConfigError, DeviceError, RecordError, TrainingError
+from sqlquarry.training import estimate
 from sqlquarry.training.sagemaker import SageMakerLauncher
 from sqlquarry.training.sagemaker.request import violations
 
@@ -23,6 +24,7 @@ def channels(request: dict[str, Any]) -> dict[str, str]:
 
 def test_every_option_has_its_place_in_a_request_that_the_service_model_accepts() -> None:
     account = Account()
+    many_a_step = QLoRAFSDPTrainer(TRAINER.base_model, config=TrainingConfig(records_per_step=400))  # rows for both
     request = launcher(
         account,
         spot=True,
@@ -35,7 +37,7 @@ def test_every_option_has_its_place_in_a_request_that_the_service_model_accepts(
         tags={"team": "data"},
         environment={"WANDB_PROJECT": "wiki"},
         secret_arns={"WANDB_API_KEY": API_KEY, "HF_TOKEN": TOKEN},
-    ).dry_run(TRAINER, RECORDS, RECORDS, name="wiki")
+    ).dry_run(many_a_step, RECORDS * 400, RECORDS, name="wiki")
 
     assert violations(request, account.meta.service_model) == []
     entrypoint = request["AlgorithmSpecification"]["ContainerEntrypoint"]
@@ -124,14 +126,19 @@ def test_a_role_that_is_none_is_refused() -> None:
 
 @pytest.mark.parametrize(("device", "instance"), [("cuda", "ml.m5.xlarge"), ("cpu", "ml.g5.12xlarge")])
 def test_a_device_that_the_machine_does_not_have_is_refused(device: Any, instance: str) -> None:
-    trainer = QLoRAFSDPTrainer("a/b", config=TrainingConfig(device=device))
+    trainer = QLoRAFSDPTrainer("Qwen/Qwen3-8B", config=TrainingConfig(device=device))
     with pytest.raises(ConfigError, match=f"device is '{device}', but {instance}"):
         launcher(instance_type=instance).dry_run(trainer, RECORDS)
 
 
 def test_a_gpu_without_bfloat16_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"ml\.g4dn\.xlarge does not compute in bfloat16"):
-        launcher(instance_type="ml.g4dn.xlarge").dry_run(TRAINER, RECORDS)
+    for instance in ("ml.g4dn.xlarge", "ml.p3.2xlarge", "ml.p2.xlarge"):
+        account = Account()
+        refusing = launcher(account, instance_type=instance)
+        for ask in (refusing.dry_run, refusing.launch, refusing.plan):
+            with pytest.raises(DeviceError, match=f"{instance} .*bfloat16"):
+                ask(TRAINER, RECORDS)
+        assert account.objects == {}
 
 
 def test_records_that_cannot_be_learnt_from_are_refused() -> None:
@@ -175,7 +182,7 @@ def test_what_is_sent_is_what_the_container_reads() -> None:
 
 def test_the_prompt_that_is_sent_is_the_one_that_loads(tmp_path: Path) -> None:
     account = Account()
-    trainer = QLoRAFSDPTrainer("a/b", PromptFormatter(template="chat"))
+    trainer = QLoRAFSDPTrainer("Qwen/Qwen3-8B", PromptFormatter(template="chat"))
     launcher(account).launch(trainer, RECORDS, wait=False)
     (prompt,) = (body for key, body in account.objects.items() if key.endswith("/prompt.json"))
     (tmp_path / "prompt.json").write_bytes(prompt)
@@ -193,6 +200,18 @@ def test_the_same_launch_finds_the_running_and_the_finished_job(capsys: pytest.C
     assert len(account.requests) == 1
     assert len(account.puts) == sent
     assert capsys.readouterr().err == ""  # what is finished is not told again
+
+
+def test_a_plan_that_starts_other_processes_finds_the_same_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    account = Account()
+    trainer = QLoRAFSDPTrainer(TRAINER.base_model, config=TrainingConfig(max_sequence_tokens=256))
+    first = launcher(account).launch(trainer, RECORDS * 40, wait=False)
+    monkeypatch.setattr(estimate, "BYTES_PER_TOKEN", 30)  # as if the tokenizer could be read now
+    assert launcher(account).launch(trainer, RECORDS * 40, wait=False).name == first.name
+    started = account.requests[0]["AlgorithmSpecification"]["ContainerArguments"]
+    asked = launcher(account).dry_run(trainer, RECORDS * 40)["AlgorithmSpecification"]["ContainerArguments"]
+    assert len(account.requests) == 1
+    assert started != asked
 
 
 @pytest.mark.parametrize("ended", ["Failed", "Stopped"])
@@ -231,9 +250,10 @@ def test_a_local_base_model_is_sent_and_one_on_s3_is_read_there(tmp_path: Path) 
     account = Account()
     save_base(tmp_path)
     (tmp_path / "pytorch_model.bin").write_bytes(b"the same weights")
-    # Without a GPU, whose memory the base would be held against.
+    account.objects |= {f"llama/{path.name}": path.read_bytes() for path in tmp_path.iterdir()}
     for base in (tmp_path, "s3://bases/llama"):
-        launcher(account, instance_type="ml.m5.xlarge").launch(QLoRAFSDPTrainer(base), RECORDS, wait=False)
+        launcher(account).launch(QLoRAFSDPTrainer(base), RECORDS, wait=False)
+    assert account.read["llama/model.safetensors"] < len(account.objects["llama/model.safetensors"])
 
     local, remote = account.requests
     prefix = channels(local)["model"].removeprefix("s3://models/")

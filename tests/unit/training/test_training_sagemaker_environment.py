@@ -108,7 +108,7 @@ def test_a_report_that_would_be_lost_is_refused(
     report_to: str, options: dict[str, Any], named: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reporting, "find_spec", lambda _: object())  # none of them is needed for this
-    trainer = QLoRAFSDPTrainer("a/b", config=TrainingConfig(report_to=("tensorboard", report_to)))
+    trainer = QLoRAFSDPTrainer("Qwen/Qwen3-8B", config=TrainingConfig(report_to=("tensorboard", report_to)))
     account = Account()
     with pytest.raises(ConfigError, match=named):
         launcher(account, instance_type="ml.g5.xlarge", **options).launch(trainer, RECORDS)
@@ -132,7 +132,7 @@ def test_a_report_with_all_it_needs_is_pinned_whatever_this_machine_s_own_settin
     monkeypatch.setattr(reporting, "find_spec", lambda _: object())
     monkeypatch.setenv("WANDB_LOG_MODEL", "end")
     account = Account()
-    trainer = QLoRAFSDPTrainer("a/b", config=TrainingConfig(report_to=(report_to,)))
+    trainer = QLoRAFSDPTrainer("Qwen/Qwen3-8B", config=TrainingConfig(report_to=(report_to,)))
     launcher(account, requirements="without-hashes", **options).launch(trainer, RECORDS, wait=False)
     (pinned,) = (body for key, body in account.objects.items() if key.endswith("/requirements.txt"))
     assert f"{report_to}==".encode() in pinned

@@ -153,6 +153,8 @@ def test_the_bootstrap_starts_a_process_for_each_gpu_of_each_machine(
     )
     assert bootstrap.environment()["NCCL_SOCKET_IFNAME"] == "eth0"
     assert "OMP_WAIT_POLICY" not in bootstrap.environment()
+    assert bootstrap.program(9) == bootstrap.program()
+    assert "--nproc-per-node 3" in " ".join(bootstrap.program(3))  # a step has no rows for more
 
 
 @pytest.mark.usefixtures("root")
@@ -163,6 +165,9 @@ def test_one_process_needs_no_torchrun_and_without_the_file_the_variables_count(
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     assert bootstrap.environment()["OMP_WAIT_POLICY"] == "passive"
     assert bootstrap.program() == ["-m", "sqlquarry.container"]
+    monkeypatch.setenv("SM_NUM_GPUS", "4")
+    assert bootstrap.program(1) == ["-m", "sqlquarry.container"]
+    monkeypatch.setenv("SM_NUM_GPUS", "0")
     monkeypatch.setenv("SM_HOSTS", '["algo-1", "algo-2"]')
     monkeypatch.setenv("SM_CURRENT_HOST", "algo-2")
     assert bootstrap.program()[2:6] == ["--nnodes", "2", "--node-rank", "1"]

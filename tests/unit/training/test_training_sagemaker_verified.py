@@ -211,7 +211,7 @@ def test_a_reporter_without_a_lock_and_a_missing_file_are_named() -> None:
     with pytest.raises(ConfigError, match="comet"):
         packaging.job_requirements("locked", ["comet"])
     with pytest.raises(ConfigError, match="lokced"):
-        launcher(requirements="lokced").dry_run(QLoRAFSDPTrainer("a/b", config=TrainingConfig()), RECORDS)
+        launcher(requirements="lokced").dry_run(QLoRAFSDPTrainer("Qwen/Qwen3-8B", config=TrainingConfig()), RECORDS)
 
 
 class Index(BaseHTTPRequestHandler):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
+import io
 from typing import Any
 
 import boto3
@@ -42,6 +43,7 @@ class Account:
     def __init__(self, *, bucket_region: str = REGION) -> None:
         self.bucket_region = bucket_region
         self.objects: dict[str, bytes] = {}
+        self.read: dict[str, int] = {}  # key -> bytes that were asked for
         self.puts: list[dict[str, Any]] = []
         self.jobs: dict[str, dict[str, Any]] = {}
         self.requests: list[dict[str, Any]] = []
@@ -88,6 +90,12 @@ class Account:
         checksum = base64.b64encode(hashlib.sha256(self.objects[Key]).digest()).decode()
         return {"ContentLength": len(self.objects[Key]), "ChecksumSHA256": checksum}
 
+    def get_object(self, *, Key: str, Range: str, **_: str) -> dict[str, Any]:  # noqa: N803 - the API's names
+        start, end = map(int, Range.removeprefix("bytes=").split("-"))
+        content = self.objects[Key][start : end + 1]
+        self.read[Key] = self.read.get(Key, 0) + len(content)
+        return {"Body": io.BytesIO(content)}
+
     def put_object(self, *, Key: str, Body: bytes, **options: Any) -> None:  # noqa: N803 - the API's names
         self.puts.append({"Key": Key, **options})
         self.objects[Key] = Body
@@ -99,10 +107,13 @@ class Account:
     # CloudWatch Logs
 
     def get_paginator(self, operation: str) -> Account:
-        assert operation == "describe_log_streams"
+        assert operation in ("describe_log_streams", "list_objects_v2")
         return self
 
     def paginate(self, **filters: str) -> list[dict[str, Any]]:
+        if "Prefix" in filters:
+            found = {key: body for key, body in self.objects.items() if key.startswith(filters["Prefix"])}
+            return [{"Contents": [{"Key": key, "Size": len(body)} for key, body in found.items()]}]
         if not self.events:
             raise refusal("ResourceNotFoundException", "The specified log group does not exist.")
         prefix = filters["logStreamNamePrefix"]

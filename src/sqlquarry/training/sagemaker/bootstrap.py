@@ -1,9 +1,10 @@
 """The job's first program: verifies the inputs, installs what the `code` channel brings, and runs the training.
 
 It is a file in that channel and runs before the library is installed, so it uses the standard library alone (and the
-image's boto3 if pip needs a secret). Its arguments are the digests of the channels and then the steps::
+image's boto3 if pip needs a secret). Its arguments are the digests of the channels, how many processes to start on each
+host if not one for each GPU, and then the steps::
 
-    code=<SHA-256> job=<SHA-256> train=<SHA-256> install train
+    code=<SHA-256> job=<SHA-256> train=<SHA-256> processes=2 install train
 
 The digests are in the job's request, so who can write to the bucket, but cannot start jobs, cannot change what runs.
 
@@ -15,13 +16,14 @@ from AWS's toolkit, whose place this entry point takes; they count where they ar
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
@@ -31,6 +33,7 @@ ROOT = Path(os.environ.get("SQLQUARRY_ML_ROOT", "/opt/ml"))  # only the emulator
 CODE = ROOT / "input" / "data" / "code"
 PORT = 7777  # of torchrun's meeting place on the first host
 SECRETS = "SQLQUARRY_SECRET_ARNS"  # holds JSON: variable -> ARN of the secret with its value
+PROCESSES = "processes"  # an argument: how many to start on each host, if there are not rows for all of its GPUs
 PIP = "PIP_"  # begins pip's own variables; their secrets are for the installation alone
 
 
@@ -127,13 +130,13 @@ def secret_text(stored: str) -> str:
     return stored.strip()
 
 
-def train() -> None:
+def train(limit: int | None = None) -> None:
     """Run ``python -m sqlquarry.container``, under torchrun where there are several processes, and end as it ends.
 
     SIGTERM (a spot notice, StopTrainingJob) is passed on; exit status 143 says that it was obeyed.
     """
     os.environ |= environment()
-    command = [sys.executable, *program(), str(ROOT / "input" / "data" / "job" / "job.json")]
+    command = [sys.executable, *program(limit), str(ROOT / "input" / "data" / "job" / "job.json")]
     print("starting", *command, flush=True)
     training = subprocess.Popen(command)  # noqa: S603 - our own arguments
     stopped: list[int] = []
@@ -151,11 +154,12 @@ def train() -> None:
     sys.exit(status if status >= 0 else 128 - status)
 
 
-def program() -> list[str]:
-    """Python's arguments: the container's program, one process for each GPU of each host."""
+def program(limit: int | None = None) -> list[str]:
+    """Python's arguments: the container's program, one process for each GPU of each host, at most `limit` on each."""
     cluster = resources()
     hosts, here = sorted(cluster["hosts"]), cluster["current_host"]
     processes = _gpus() or 1
+    processes = min(processes, limit or processes)
     if len(hosts) * processes == 1:
         return ["-m", "sqlquarry.container"]
     meeting = ["--nnodes", str(len(hosts)), "--node-rank", str(hosts.index(here))]
@@ -205,7 +209,10 @@ def resources() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    verify(dict(word.split("=", 1) for word in sys.argv[1:] if "=" in word))
-    steps = {"install": install, "install-without-hashes": install_without_hashes, "train": train}
+    given = dict(word.split("=", 1) for word in sys.argv[1:] if "=" in word)
+    limit = int(given.pop(PROCESSES, 0))
+    verify(given)
+    steps: dict[str, Callable[[], None]] = {"install": install, "install-without-hashes": install_without_hashes}
+    steps["train"] = functools.partial(train, limit)
     for step in (word for word in sys.argv[1:] if "=" not in word):
         steps[step]()

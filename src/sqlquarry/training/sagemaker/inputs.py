@@ -8,12 +8,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import RecordError
 from sqlquarry.prompt import PROMPT_FILE
-from sqlquarry.training.base_model import resolve_base_model
+from sqlquarry.training.base_model import is_hub_id, resolve_base_model
 from sqlquarry.training.sagemaker import bootstrap, packaging
 from sqlquarry.training.sagemaker.staging import Channel
 from sqlquarry.training.trainer import QLoRAFSDPTrainer
@@ -28,14 +28,24 @@ class Inputs:
     """All inputs of a job.
 
     Args:
-        channels: those that are sent.
-        places: channel -> ``s3://`` prefix of those that lie on S3 already.
-        learnt: SHA-256 (hex) of what the adapter depends on; the machines are no part of it.
+        channels: those that are sent, the training records first.
+        places: channel -> ``s3://`` prefix of those that are on S3 already.
+        base: the base model's hub id or ``s3://`` prefix, or the channel that brings it.
+        prompt_fingerprint: of the formatter.
+        config: `TrainingConfig.identity`.
     """
 
     channels: Sequence[Channel]
     places: Mapping[str, str]
-    learnt: str
+    base: str | Channel
+    prompt_fingerprint: str
+    config: Mapping[str, Any]
+
+    @property
+    def learnt(self) -> str:
+        """SHA-256 (hex) of what the adapter depends on; the machines are no part of it. It reads all local weights."""
+        base = self.base if isinstance(self.base, str) else self.base.digest
+        return hashlib.sha256(_json([base, self.prompt_fingerprint, self.channels[0].digest, self.config])).hexdigest()
 
 
 def gather(
@@ -48,6 +58,8 @@ def gather(
 ) -> Inputs:
     """The channels `train`, `evaluation` (optional), `model` (a base model that is no hub id), `job` and `code`.
 
+    Nothing is hashed yet, because the base may have many gigabytes.
+
     Raises:
         RecordError: there are no records, or some without SQL.
         UnsupportedModelError: the base model cannot be used.
@@ -57,16 +69,16 @@ def gather(
     if evaluation:
         channels.append(Channel("evaluation", {"evaluation.jsonl": _lines(evaluation, "evaluation")}))
     places = {}
-    base = hub_id = str(trainer.base_model)
-    if base.startswith("s3://"):
-        places["model"] = f"{base.rstrip('/')}/"
-        hub_id = ""
-    elif not _is_hub_id(base):
-        channels.append(Channel("model", {path.name: path for path in _files(resolve_base_model(base))}))
-        base, hub_id = channels[-1].digest, ""
+    name = str(trainer.base_model)
+    base: str | Channel = name
+    if name.startswith("s3://"):
+        places["model"] = f"{name.rstrip('/')}/"
+    elif not is_hub_id(name):
+        base = Channel("model", {path.name: path for path in _files(resolve_base_model(name))})
+        channels.append(base)
     formatter = trainer.formatter
     job = {
-        "base_model": hub_id or None,
+        "base_model": name if is_hub_id(name) else None,
         "config": dataclasses.asdict(trainer.config),
         "merge": {"base": merge} if merge else None,
     }
@@ -83,8 +95,7 @@ def gather(
             },
         )
     )
-    learnt = [base, formatter.fingerprint, channels[0].digest, trainer.config.identity]
-    return Inputs(channels, places, hashlib.sha256(_json(learnt)).hexdigest())
+    return Inputs(channels, places, base, formatter.fingerprint, trainer.config.identity)
 
 
 def bootstrap_source() -> bytes:
@@ -98,10 +109,6 @@ def _lines(records: Sequence[Record], what: str) -> bytes:
         problem = f"{len(without)} records have no sql: {', '.join(without[:5])}" if without else "there are none"
         raise RecordError(f"the records of {what!r} cannot be learnt from: {problem}")
     return "".join(json.dumps(dataclasses.asdict(record)) + "\n" for record in records).encode()
-
-
-def _is_hub_id(base: str) -> bool:
-    return base.count("/") == 1 and not base.startswith((".", "/", "~")) and not Path(base).exists()
 
 
 def _files(directory: Path) -> list[Path]:

@@ -7,7 +7,7 @@ import hashlib
 import importlib.metadata
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -18,21 +18,28 @@ from sqlquarry.errors import ConfigError, TrainingError
 from sqlquarry.extras import require
 from sqlquarry.options import check_options
 from sqlquarry.text import visible_logger
-from sqlquarry.training.guards import check_run
+from sqlquarry.training.forecast import plan_run
 from sqlquarry.training.hardware import INSTANCES
+from sqlquarry.training.plan import TrainingPlan
 from sqlquarry.training.reporting import check_report_to
 from sqlquarry.training.sagemaker.failures import error_code, explained, quota_advice
 from sqlquarry.training.sagemaker.images import training_image
 from sqlquarry.training.sagemaker.inputs import Base, bootstrap_source, gather
 from sqlquarry.training.sagemaker.job import TrainingJob
-from sqlquarry.training.sagemaker.request import credential_problems, environment_problems, training_request, violations
-from sqlquarry.training.sagemaker.staging import Channel, upload
+from sqlquarry.training.sagemaker.request import (
+    credential_problems,
+    environment_problems,
+    report_problems,
+    training_request,
+    violations,
+)
+from sqlquarry.training.sagemaker.staging import Channel, channel_key, upload
 from sqlquarry.training.trainer import QLoRAFSDPTrainer
 
 logger = visible_logger(__name__)
 _BUCKET = re.compile(r"[a-z0-9][-.a-z0-9]{1,61}[a-z0-9]")
 _GPU = ("ml.g", "ml.p")
-_ATTEMPTS = 99
+_ATTEMPTS, _ANY_DIGEST = 99, "0" * 64
 _PRICES = {name: found.price_per_hour for name, found in INSTANCES.items() if found.price_per_hour is not None}
 
 
@@ -52,7 +59,7 @@ class SageMakerLauncher:
         region: None uses the session's.
         endpoint_url: another address for all AWS calls.
         image: URI of the container; None chooses an AWS Deep Learning Container by the torch that is installed here.
-        instance_type: the machine; it gets one process for each GPU.
+        instance_type: the machine; it gets one process for each GPU that a step has a row for.
         instance_count: machines.
         volume_gb: size of the volume, for instance types that have no disks of their own.
         max_run_s: seconds after which SageMaker stops the job.
@@ -152,8 +159,8 @@ class SageMakerLauncher:
         also on another instance type.
 
         Args:
-            trainer: base model, prompt and configuration. A local base model is sent to S3, once, after `check_run`
-                found nothing against training it on these machines; one from elsewhere is checked in the job.
+            trainer: base model, prompt and configuration. It is checked as the job will check it, wherever the base
+                model is, before anything is hashed or sent. A local base model is then sent to S3, once.
             train: records with SQL.
             evaluation: records whose loss is reported after each epoch.
             name: beginning of the job's name; a part made of the content follows.
@@ -162,13 +169,14 @@ class SageMakerLauncher:
 
         Raises:
             MissingExtraError: an extra is not installed.
-            ConfigError: something the service would refuse, or that does not fit the machine.
-            RecordError: there are no records, or some without SQL.
+            ConfigError: something the service would refuse, or a run that cannot work (see `check_run`).
+            RecordError: there are no records, some have no SQL, or some are longer than a row.
+            DeviceError: the machine's GPUs lack memory or do not compute in bfloat16.
+            ModelError: the base model cannot be used or reached.
             TrainingError: AWS refused, with what to do (which quota, which right); or, with `wait`, the job failed.
             TrainingInterruptedError: with `wait`, the job was stopped.
         """
-        plan = self._planned(trainer, train, evaluation, merge, name)
-        self._check_bucket()
+        plan = self._planned(trainer, train, evaluation, merge, name, checked=self._check_bucket)
         job, following = self._latest(plan.stem)
         status = job.status if job else None
         if job is None or status in ("Failed", "Stopped"):
@@ -187,10 +195,43 @@ class SageMakerLauncher:
         """The CreateTrainingJob request that `launch` would make; nothing is sent, no credentials are needed.
 
         Raises:
-            ConfigError, RecordError, MissingExtraError: as `launch`.
+            ConfigError, RecordError, ModelError, MissingExtraError: as `launch`.
         """
         plan = self._planned(trainer, train, evaluation, merge, name)
+        for note in plan.notes:
+            logger.warning(note)
         return {"TrainingJobName": plan.stem, **plan.request}
+
+    def plan(
+        self, trainer: QLoRAFSDPTrainer, train: Sequence[Record], evaluation: Sequence[Record] | None = None
+    ) -> TrainingPlan:
+        """Forecast steps, memory, time and price of the job on these machines, and check it as the job will.
+
+        Each machine starts a process for each GPU, but no more than there are rows for. For an instance type that is
+        not in the library's table, and for CPUs, only what does not depend on the machine is checked.
+
+        Raises:
+            RecordError, ConfigError, DeviceError, ModelError: as `QLoRAFSDPTrainer.plan`.
+        """
+        require("train", "SageMakerLauncher.plan")
+        known = self.instance_type in INSTANCES
+        plan = plan_run(
+            trainer.base_model,
+            trainer.formatter,
+            trainer.config,
+            train,
+            evaluation,
+            s3=lambda: self._client("s3"),
+            instance_type=self.instance_type if known else None,
+            gpu=None if known else "cpu",
+            processes=None if known else self.instance_count,
+            instances=self.instance_count,
+            price_per_hour=self.usd_per_hour.get(self.instance_type),
+        )
+        if not known and self.instance_type.startswith(_GPU):
+            note = f"{self.instance_type} is not in the table of instances: its memory and price are not checked"
+            plan = dataclasses.replace(plan, notes=(*plan.notes, note))
+        return plan
 
     def attach(self, name: str) -> TrainingJob:
         """A job of the account, to wait for, to stop, or to ask for its results.
@@ -209,8 +250,10 @@ class SageMakerLauncher:
         evaluation: Sequence[Record] | None,
         merge: Base | None,
         name: str | None,
+        *,
+        checked: Callable[[], None] = lambda: None,
     ) -> _Plan:
-        """All that the job will be, checked; nothing is sent."""
+        """All that the job will be, checked; nothing is sent. `checked` runs before the inputs are hashed."""
         for extra in ("aws", "train", "merge"):  # the job gets the versions that are installed here
             require(extra, "SageMakerLauncher")
         processor: Literal["cpu", "gpu"] = "gpu" if self.instance_type.startswith(_GPU) else "cpu"
@@ -219,18 +262,12 @@ class SageMakerLauncher:
             bad.append(f"merge is {merge!r}, but must be None or one of {', '.join(get_args(Base))}")
         if trainer.config.device not in ("auto", {"gpu": "cuda", "cpu": "cpu"}[processor]):
             bad.append(f"TrainingConfig.device is {trainer.config.device!r}, but {self.instance_type} is a {processor}")
-        if self.instance_type in INSTANCES and not INSTANCES[self.instance_type].gpu.has_bf16:
-            bad.append(f"{self.instance_type} does not compute in bfloat16; take ml.g5 or newer")
-        bad += self._unreported(trainer.config.report_to)
+        bad += report_problems(trainer.config.report_to, self.environment, self.secret_arns)
         if bad:
             raise ConfigError("SageMakerLauncher: " + "; ".join(bad))
         check_report_to(trainer.config.report_to, self.environment)
         inputs = gather(trainer, train, evaluation, merge, requirements=self.requirements)
-        if self.instance_type in INSTANCES and any(channel.name == "model" for channel in inputs.channels):
-            # The job would find the same, on machines that are paid for; of a base elsewhere nothing is read here.
-            forecast = trainer.plan(train, instance_type=self.instance_type, instances=self.instance_count)
-            for note in check_run(forecast, trainer.config):
-                logger.info(note)
+        forecast = self.plan(trainer, train, evaluation)
         sagemaker = self._client("sagemaker")
         image = self.image or training_image(
             sagemaker.meta.region_name,
@@ -238,47 +275,42 @@ class SageMakerLauncher:
             transformers=importlib.metadata.version("transformers"),
             processor=processor,
         )
-        place = f"s3://{self.bucket}/{self._folder}"
-        request = training_request(
-            self,
-            image,
-            channels={**{channel.name: place + channel.key for channel in inputs.channels}, **inputs.places},
-            digests={channel.name: channel.digest for channel in inputs.channels},
-            bootstrap_sha256=hashlib.sha256(bootstrap_source()).hexdigest(),
-            checkpoints=f"{place}checkpoints/{inputs.learnt[:16]}",
-            output=f"{place}jobs",
-        )
-        if exposed := credential_problems(request):  # before `violations`, which shows values
+        fed = forecast.processes // self.instance_count
+        gpus = INSTANCES[self.instance_type].gpus if self.instance_type in INSTANCES else fed
+
+        def request_of(digests: Mapping[str, str], learnt: str, processes: int | None = None) -> dict[str, Any]:
+            place = f"s3://{self.bucket}/{self._folder}"
+            sent = {name: place + channel_key(name, digest) for name, digest in digests.items()}
+            return training_request(
+                self,
+                image,
+                channels={**sent, **inputs.places},
+                digests=digests,
+                bootstrap_sha256=hashlib.sha256(bootstrap_source()).hexdigest(),
+                checkpoints=f"{place}checkpoints/{learnt[:16]}",
+                output=f"{place}jobs",
+                processes=processes,
+            )
+
+        # What the service would refuse does not depend on the digests, which take minutes for a large base.
+        draft = request_of({channel.name: _ANY_DIGEST for channel in inputs.channels}, _ANY_DIGEST)
+        if exposed := credential_problems(draft):  # before `violations`, which shows values
             raise ConfigError("SageMakerLauncher: " + "; ".join(exposed))
-        content = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
-        stem = f"{name or 'sqlquarry'}-{content[:12]}"
-        named = {"TrainingJobName": _numbered(stem, _ATTEMPTS), **request}
+        named = {"TrainingJobName": _numbered(f"{name or 'sqlquarry'}-{_ANY_DIGEST[:12]}", _ATTEMPTS), **draft}
         if wrong := violations(named, sagemaker.meta.service_model):
             raise ConfigError("SageMaker would refuse the job: " + "; ".join(wrong))
-        return _Plan(stem, request, inputs.channels)
-
-    def _unreported(self, report_to: Sequence[str]) -> list[str]:
-        """What the services of `report_to` lack; the container has no one to log in, and is gone after the job."""
-        lacking = []
-        if (
-            "wandb" in report_to
-            and "WANDB_API_KEY" not in self.secret_arns
-            and self.environment.get("WANDB_MODE") != "offline"
-        ):
-            lacking.append(
-                "report_to 'wandb' needs the ARN of the secret with the API key, secret_arns={'WANDB_API_KEY': …}, or "
-                "environment={'WANDB_MODE': 'offline'}"
-            )
-        if "mlflow" in report_to and not {**self.environment, **self.secret_arns}.get("MLFLOW_TRACKING_URI"):
-            lacking.append(
-                "report_to 'mlflow' needs the address of a tracking server, environment={'MLFLOW_TRACKING_URI': …}; "
-                "without it the figures would be lost with the container"
-            )
-        return lacking
+        checked()
+        digests = {channel.name: channel.digest for channel in inputs.channels}
+        # Processes are no part of the name: where tokens are estimated, another day's plan may start more.
+        content = hashlib.sha256(json.dumps(request_of(digests, inputs.learnt), sort_keys=True).encode()).hexdigest()
+        request = request_of(digests, inputs.learnt, fed if fed < gpus else None)
+        return _Plan(f"{name or 'sqlquarry'}-{content[:12]}", request, inputs.channels, forecast.notes)
 
     def _started(self, plan: _Plan, name: str) -> TrainingJob:
         from botocore.exceptions import BotoCoreError, ClientError
 
+        for note in plan.notes:
+            logger.warning(note)
         s3, sagemaker = self._client("s3"), self._client("sagemaker")
         for channel in plan.channels:
             upload(s3, self.bucket, self._folder, channel, self.kms_key_arn)
@@ -352,11 +384,13 @@ class _Plan:
         stem: its name, but for the number of the attempt.
         request: of CreateTrainingJob, but for the name.
         channels: what has to be sent before.
+        notes: what is worth knowing before it is paid for.
     """
 
     stem: str
     request: Mapping[str, Any]
     channels: Sequence[Channel]
+    notes: Sequence[str]
 
 
 def _numbered(stem: str, attempt: int) -> str:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sqlquarry.credentials import credentials_in, find_credential
-from sqlquarry.training.sagemaker.bootstrap import SECRETS
+from sqlquarry.training.sagemaker.bootstrap import PROCESSES, SECRETS
 from sqlquarry.training.sagemaker.metrics import METRIC_DEFINITIONS
 from sqlquarry.training.sagemaker.packaging import WITHOUT_HASHES
 
@@ -44,6 +44,7 @@ def training_request(
     bootstrap_sha256: str,
     checkpoints: str,
     output: str,
+    processes: int | None = None,
 ) -> dict[str, Any]:
     """The request but for the job's name.
 
@@ -55,6 +56,7 @@ def training_request(
         bootstrap_sha256: SHA-256 (hex) of the first program.
         checkpoints: ``s3://`` prefix that SageMaker copies the checkpoints to and from.
         output: ``s3://`` prefix below which it makes a folder for the job.
+        processes: of each machine; None starts one for each of its GPUs.
     """
     key = launcher.kms_key_arn
     # Every machine gets all files of a channel: training itself shares the rows out.
@@ -66,6 +68,7 @@ def training_request(
             "ContainerEntrypoint": ["python3", "-P", "-c", _RUN_VERIFIED, _BOOTSTRAP, bootstrap_sha256],
             "ContainerArguments": [
                 *(f"{name}={digest}" for name, digest in digests.items()),
+                *([f"{PROCESSES}={processes}"] if processes else []),
                 "install-without-hashes" if launcher.requirements == WITHOUT_HASHES else "install",
                 "train",
             ],
@@ -148,6 +151,24 @@ def environment_problems(environment: Mapping[str, object], secret_arns: Mapping
             + (", one of them for secret_arns" if secret_arns else "")
         )
     return problems
+
+
+def report_problems(
+    report_to: Sequence[str], environment: Mapping[str, str], secret_arns: Mapping[str, str]
+) -> list[str]:
+    """Return what the services of `report_to` lack; the container has no one to log in, and is gone after the job."""
+    lacking = []
+    if "wandb" in report_to and "WANDB_API_KEY" not in secret_arns and environment.get("WANDB_MODE") != "offline":
+        lacking.append(
+            "report_to 'wandb' needs the ARN of the secret with the API key, secret_arns={'WANDB_API_KEY': …}, or "
+            "environment={'WANDB_MODE': 'offline'}"
+        )
+    if "mlflow" in report_to and not {**environment, **secret_arns}.get("MLFLOW_TRACKING_URI"):
+        lacking.append(
+            "report_to 'mlflow' needs the address of a tracking server, environment={'MLFLOW_TRACKING_URI': …}; "
+            "without it the figures would be lost with the container"
+        )
+    return lacking
 
 
 def credential_problems(request: Mapping[str, Any]) -> list[str]:

@@ -48,7 +48,12 @@ class Channel:
     @property
     def key(self) -> str:
         """Where it lies below the launcher's prefix."""
-        return f"inputs/{self.name}-{self.digest[:16]}/"
+        return channel_key(self.name, self.digest)
+
+
+def channel_key(name: str, digest: str) -> str:
+    """Return where a channel of this digest is below the launcher's prefix."""
+    return f"inputs/{name}-{digest[:16]}/"
 
 
 def upload(s3: Any, bucket: str, prefix: str, channel: Channel, kms_key_arn: str | None) -> None:

@@ -1,0 +1,215 @@
+"""Of a base on the hub or on S3 a plan reads small files and headers; what it refuses is refused before any weight."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+from hub_on_loopback import Hub
+
+import sqlquarry as sq
+from sqlquarry.artifacts import Record
+from sqlquarry.emulator import LocalAWS
+from sqlquarry.errors import (
+    ConfigError,
+    DeviceError,
+    GatedModelError,
+    RecordError,
+    TrainingError,
+    UnsupportedModelError,
+)
+from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig, base_model, trainer
+from sqlquarry.training.plan import TrainingPlan
+from sqlquarry.training.sagemaker import SageMakerLauncher, staging
+
+from conftest import save_tiny_llama, toy_examples
+
+RECORDS = [Record(**example) for example in toy_examples(30)]
+LONG = Record("How many? " * 400, "CREATE TABLE t (a)", "SELECT 1", id="wide")
+CONFIG = TrainingConfig(epochs=1, max_sequence_tokens=256, device="cpu")
+NARROW = TrainingConfig(max_sequence_tokens=256)
+BASE = "acme/llama-tiny"
+
+
+@pytest.fixture(scope="module")
+def large_vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of some megabytes, in several files."""
+    directory = save_tiny_llama(tmp_path_factory.mktemp("base"), hidden_size=256, intermediate_size=1024)
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(directory)
+    (directory / "model.safetensors").unlink()
+    model.save_pretrained(directory, max_shard_size="2MB")
+    assert len(list(directory.glob("*.safetensors"))) > 1
+    return directory
+
+
+@pytest.fixture
+def hub(large_vocabulary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    gated = ("meta-llama/Meta-Llama-3-8B-Instruct", "acme/gated")
+    found = Hub(dict.fromkeys((BASE, *gated), large_vocabulary), gated)
+    with found.serving():
+        constants = huggingface_hub.constants
+        monkeypatch.setattr(constants, "ENDPOINT", found.endpoint)
+        template = found.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        yield found
+
+
+def same(one: TrainingPlan, other: TrainingPlan) -> bool:
+    alike = dataclasses.replace(one, shape=other.shape, notes=other.notes)  # of one the rows of the head are not here
+    return alike == other and one.shape.parameters == other.shape.parameters
+
+
+def test_a_hub_base_is_planned_exactly_without_its_weights(hub: Hub, large_vocabulary: Path, tmp_path: Path) -> None:
+    local = QLoRAFSDPTrainer(large_vocabulary, config=CONFIG).plan(RECORDS)
+    plan = QLoRAFSDPTrainer(BASE, config=CONFIG).plan(RECORDS, RECORDS)
+    assert same(plan, local)
+    assert not plan.estimated
+    weights = {path.name: path.stat().st_size for path in large_vocabulary.glob("*.safetensors")}
+    asked = {name: sent for name, sent in hub.sent.items() if name in weights}
+    assert asked.keys() == weights.keys()
+    assert all(sent <= 100_001 for sent in asked.values())  # the first bytes of each, which hold its header
+    assert sum(asked.values()) < sum(weights.values()) / 4
+    assert not list((tmp_path / "hub").rglob("*.safetensors"))
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_hub_base_that_was_planned_trains_and_is_then_planned_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub_trainer = QLoRAFSDPTrainer(BASE, config=CONFIG)
+    planned = hub_trainer.plan(RECORDS)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UnsupportedModelError):  # the weights are not here
+        hub_trainer.train(RECORDS, output_dir=tmp_path / "out")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    adapter = hub_trainer.train(RECORDS, output_dir=tmp_path / "out")
+    assert adapter.manifest.provenance["run"]["steps"] == planned.steps
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert same(hub_trainer.plan(RECORDS), planned)
+    assert hub_trainer.train(RECORDS, output_dir=tmp_path / "out") == adapter
+
+
+@pytest.mark.parametrize(("records", "error"), [([*RECORDS, LONG], RecordError), ([Record("q", "s")], RecordError)])
+def test_what_train_refuses_of_a_hub_base_is_refused_before_its_weights(
+    hub: Hub, tmp_path: Path, records: list[Record], error: type[Exception]
+) -> None:
+    hub_trainer = QLoRAFSDPTrainer(BASE, config=CONFIG)
+    for ask in (hub_trainer.plan, lambda found: hub_trainer.train(found, output_dir=tmp_path / "out")):
+        with pytest.raises(error):
+            ask(records)
+    assert all(sent <= 2 * 100_001 for name, sent in hub.sent.items() if name.endswith(".safetensors"))
+    assert not list((tmp_path / "hub").rglob("*.safetensors"))
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_gated_base_is_planned_if_it_is_well_known_and_else_says_what_to_do() -> None:
+    known = QLoRAFSDPTrainer("meta-llama/Meta-Llama-3-8B-Instruct")
+    plan = known.plan(RECORDS, instance_type="ml.g5.2xlarge")
+    assert plan.shape.parameters == 8_030_261_248
+    assert "HF_TOKEN" in plan.estimated
+    for name in ("acme/gated", "acme/private"):
+        with pytest.raises(GatedModelError, match="HF_TOKEN"):
+            QLoRAFSDPTrainer(name).plan(RECORDS, instance_type="ml.g5.2xlarge")
+    with pytest.raises(GatedModelError, match="HF_TOKEN"):  # training needs the tokenizer itself
+        known.train(RECORDS, output_dir="never")
+
+
+def test_a_base_on_s3_is_planned_with_the_session_and_without_its_weights(
+    large_vocabulary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with LocalAWS() as aws:
+        s3 = aws.session().client("s3")
+        for path in large_vocabulary.iterdir():
+            s3.upload_file(str(path), aws.bucket, f"bases/tiny/{path.name}")
+        uri = f"s3://{aws.bucket}/bases/tiny"
+        local = QLoRAFSDPTrainer(large_vocabulary, config=CONFIG).plan(RECORDS)
+        assert same(QLoRAFSDPTrainer(uri, config=CONFIG, session=aws.session()).plan(RECORDS), local)
+        launcher = SageMakerLauncher(aws.role_arn, bucket=aws.bucket, session=aws.session())
+        assert launcher.dry_run(QLoRAFSDPTrainer(uri, config=NARROW), RECORDS)
+        for refused in ([*RECORDS, LONG], [Record("q", "s")]):
+            with pytest.raises(RecordError):
+                launcher.dry_run(QLoRAFSDPTrainer(uri, config=NARROW), refused)
+        monkeypatch.setattr(staging, "sha256_file", lambda path: pytest.fail(f"hashed {path}"))
+        nowhere = dataclasses.replace(launcher, bucket="no-such-bucket-of-anybody")
+        with pytest.raises(TrainingError, match="no-such-bucket"):
+            nowhere.launch(QLoRAFSDPTrainer(large_vocabulary, config=NARROW), RECORDS)
+        s3.delete_object(Bucket=aws.bucket, Key="bases/tiny/config.json")
+        with pytest.raises(UnsupportedModelError, match=rf"{uri} lacks config\.json"):
+            QLoRAFSDPTrainer(uri, session=aws.session()).plan(RECORDS)
+        for elsewhere in (f"s3://{aws.bucket}/none", "s3://no-such-bucket-of-anybody/none"):
+            with pytest.raises(UnsupportedModelError, match="none"):
+                QLoRAFSDPTrainer(elsewhere, session=aws.session()).plan(RECORDS)
+
+
+@pytest.fixture
+def hashes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (staging, base_model):
+        monkeypatch.setattr(module, "sha256_file", lambda path: pytest.fail(f"hashed {path}"))
+    monkeypatch.setattr(trainer, "base_digest", lambda path: pytest.fail(f"hashed {path}"))
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "error"),
+    [
+        ([[*RECORDS, LONG]], {}, RecordError),
+        ([RECORDS, [LONG]], {}, RecordError),
+        ([RECORDS, [Record("q", "s", id="e-7")]], {}, RecordError),
+        ([RECORDS], {"instance_type": "ml.g4dn.12xlarge"}, DeviceError),
+        ([RECORDS], {"instance_type": "ml.p3.16xlarge"}, DeviceError),
+        ([RECORDS], {"instance_count": 40}, ConfigError),
+        ([RECORDS], {"keep_alive_s": 99_999}, ConfigError),
+    ],
+)
+@pytest.mark.usefixtures("hashes_nothing")
+def test_whatever_is_refused_is_refused_before_anything_is_hashed_or_sent(
+    tiny_llama: Path, data: list[list[Record]], options: dict[str, Any], error: type[Exception]
+) -> None:
+    chosen = {"bucket": "models", "region": "us-east-1"} | options
+    launcher = SageMakerLauncher("arn:aws:iam::123456789012:role/training", **chosen)
+    for ask in (launcher.launch, launcher.dry_run):
+        with pytest.raises(error):
+            ask(QLoRAFSDPTrainer(tiny_llama, config=NARROW), *data)
+
+
+@pytest.mark.usefixtures("hashes_nothing")
+def test_a_run_that_cannot_work_here_is_refused_before_its_base_is_hashed(tiny_llama: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="wide"):
+        QLoRAFSDPTrainer(tiny_llama, config=CONFIG).train([*RECORDS, LONG], output_dir=tmp_path / "out")
+    wrong = dataclasses.replace(CONFIG, target_modules=("no_such_layer",))
+    with pytest.raises(ConfigError, match="no_such_layer"):
+        QLoRAFSDPTrainer(tiny_llama, config=wrong).train(RECORDS, output_dir=tmp_path / "out")
+
+
+def test_evaluation_records_are_named_as_such(tiny_llama: Path) -> None:
+    local = QLoRAFSDPTrainer(tiny_llama, config=CONFIG)
+    with pytest.raises(RecordError, match="evaluation wide"):
+        local.plan(RECORDS, [RECORDS[0], LONG])
+    with pytest.raises(RecordError, match="evaluation record 1"):
+        local.plan(RECORDS, [RECORDS[0], Record("q", "CREATE TABLE t (a)")])
+
+
+def test_train_packs_once_and_hashes_what_it_hashed_before(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import hashlib
+
+    from sqlquarry.quantization import load_tokenizer
+    from sqlquarry.training import prepared
+
+    packed = []
+    real = prepared.pack
+    monkeypatch.setattr(prepared, "pack", lambda *given, **options: packed.append(1) or real(*given, **options))
+    adapter = QLoRAFSDPTrainer(tiny_llama, config=CONFIG).train(RECORDS, output_dir=tmp_path / "out")
+    assert packed == [1]
+    examples = sq.PromptFormatter().encode_all(RECORDS, load_tokenizer(tiny_llama))
+    whole = hashlib.sha256(json.dumps(examples).encode()).hexdigest()
+    assert adapter.manifest.provenance["data_sha256"] == whole

@@ -1,0 +1,159 @@
+"""What a plan advises can be followed: more steps, used GPUs, a machine that is cheaper and on which the run works."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sqlquarry import QLoRAFSDPTrainer, TrainingConfig
+from sqlquarry.artifacts import Record
+from sqlquarry.errors import ConfigError, DeviceError
+from sqlquarry.prompt import PromptFormatter
+from sqlquarry.training.advice import FEW_STEPS, advice
+from sqlquarry.training.estimate import TokenEstimator
+from sqlquarry.training.forecast import plan_training
+from sqlquarry.training.guards import check_run, run_problems
+from sqlquarry.training.hardware import INSTANCES
+from sqlquarry.training.known_bases import known_shape
+from sqlquarry.training.offers import cheaper_offer, cheapest_fit
+from sqlquarry.training.plan import TrainingPlan
+from sqlquarry.training.prepared import prepare
+
+from conftest import toy_examples
+
+ALL = [Record(**example) for example in toy_examples(400)]
+
+
+def planned(
+    records: int, base: str = "meta-llama/Meta-Llama-3-8B", config: TrainingConfig | None = None, **machines: Any
+) -> TrainingPlan:
+    config = config or TrainingConfig()
+    prepared = prepare(ALL[:records], PromptFormatter(), TokenEstimator(), config)
+    shape = known_shape(base)
+    assert shape is not None
+    return plan_training(shape, prepared, config, **{"instance_type": "ml.g5.12xlarge"} | machines)
+
+
+@given(
+    records=st.integers(1, 400),
+    records_per_step=st.integers(1, 128),
+    epochs=st.sampled_from([0.5, 1.0, 2.0, 3.5]),
+    row=st.sampled_from([256, 512, 2048]),
+)
+@settings(max_examples=15)
+def test_advice_for_more_steps_gives_them(records: int, records_per_step: int, epochs: float, row: int) -> None:
+    config = TrainingConfig(records_per_step=records_per_step, epochs=epochs, max_sequence_tokens=row)
+    plan = planned(records, config=config)
+    notes = [note for note in advice(plan, config) if "teaches little" in note]
+    assert bool(notes) == (plan.steps < FEW_STEPS)
+    for note in notes:
+        advised = {name: int(value) for name, value in re.findall(r"(records_per_step|epochs)=(\d+)", note)}
+        assert advised
+        assert planned(records, config=dataclasses.replace(config, **advised)).steps >= FEW_STEPS
+
+
+@given(
+    records=st.integers(1, 400),
+    base=st.sampled_from(["meta-llama/Llama-3.2-1B", "Qwen/Qwen3-8B", "Qwen/Qwen2.5-32B", "meta-llama/Llama-3.1-70B"]),
+    instance=st.sampled_from([name for name, one in INSTANCES.items() if one.price_per_hour]),
+    row=st.sampled_from([512, 2048, 8192]),
+)
+@settings(max_examples=10)
+def test_a_cheaper_machine_is_cheaper_and_the_run_works_there(records: int, base: str, instance: str, row: int) -> None:
+    config = TrainingConfig(max_sequence_tokens=row)
+    plan = planned(records, base, config, instance_type=instance)
+    offers = cheaper_offer(plan, config)
+    fit = cheapest_fit(plan, config)
+    for offer in (offers[1] if offers else None, fit):
+        if offer:
+            there = planned(records, base, config, instance_type=offer.instance_type)
+            check_run(there, config)
+            assert there.price is not None
+            assert offer.cost_usd > there.price  # which is of training alone
+    if offers:
+        assert offers[1].cost_usd <= 0.8 * offers[0].cost_usd
+        assert offers[1].seconds <= 2 * offers[0].seconds
+        assert fit is not None
+        assert fit.cost_usd <= offers[1].cost_usd
+
+
+@pytest.mark.parametrize("records", [1, 40, 120, 400])
+def test_small_data_runs_on_a_machine_with_many_gpus(records: int) -> None:
+    plan = planned(records)
+    check_run(plan, TrainingConfig())
+    assert plan.processes == min(4, plan.rows_per_step)
+    notes = " ".join(advice(plan, TrainingConfig()))
+    assert f"{plan.processes} of the 4 GPUs" in notes
+    named = re.search(r"(ml\.\S+) would cost about \$([\d.]+) instead of \$([\d.]+)", notes)
+    assert named is not None
+    assert float(named[2]) < float(named[3])
+    assert INSTANCES[named[1]].gpus == 1
+
+
+def test_a_remedy_for_too_many_processes_fits_the_data() -> None:
+    with pytest.raises(ConfigError) as small:
+        check_run(planned(120, processes=4), TrainingConfig())
+    assert "records_per_step" not in str(small.value)
+    assert "fewer GPUs" in str(small.value)
+    check_run(planned(120, processes=4), TrainingConfig(), started=True)  # on machines that are paid for already
+    large = TrainingConfig(max_sequence_tokens=256, records_per_step=8)
+    with pytest.raises(ConfigError) as caught:
+        check_run(planned(400, config=large, processes=4), large)
+    advised = re.search(r"records_per_step to (\d+)", str(caught.value))
+    assert advised is not None
+    fed = dataclasses.replace(large, records_per_step=int(advised[1]))
+    check_run(planned(400, config=fed, processes=4), fed)
+
+
+def test_an_instance_that_cannot_work_is_refused_with_one_that_can() -> None:
+    for base, instance in (("Qwen/Qwen3-8B", "ml.p3.2xlarge"), ("meta-llama/Llama-3.3-70B-Instruct", "ml.g5.2xlarge")):
+        with pytest.raises(DeviceError) as caught:
+            check_run(planned(120, base, instance_type=instance), TrainingConfig())
+        (named,) = set(re.findall(r"take (ml\.\w+\.\w+)", str(caught.value)))
+        check_run(planned(120, base, instance_type=named), TrainingConfig())
+
+
+def test_a_plan_for_this_machine_is_refused_as_training_on_it_would_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    def plan(device: Any = "auto", **options: Any) -> TrainingPlan:
+        config = TrainingConfig(max_sequence_tokens=256, device=device)
+        return QLoRAFSDPTrainer("Qwen/Qwen2.5-0.5B", config=config).plan(ALL[:100], **options)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert plan(processes=2).gpu is None
+    with pytest.raises(DeviceError, match="no CUDA device"):
+        plan("cuda")
+    for name, value in {"is_available": True, "device_count": 2, "get_device_name": "NVIDIA H200"}.items():
+        monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (100 * 2**30, 140 * 2**30))
+    for name in ("memory_reserved", "memory_allocated"):
+        monkeypatch.setattr(torch.cuda, name, lambda: 0)
+    assert plan(processes=2).gpu is not None
+    with pytest.raises(DeviceError, match="3 processes on 2 GPUs"):
+        plan(processes=3)
+    assert plan(processes=3, check=False).problems
+    assert plan(processes=3, gpu="H200").processes == 3  # of another machine
+
+
+def test_a_forecast_of_what_cannot_work_is_to_be_had() -> None:
+    trainer = QLoRAFSDPTrainer("Qwen/Qwen3-8B")
+    plan = trainer.plan(ALL[:40], instance_type="ml.g4dn.xlarge", check=False)
+    assert plan.steps > 0
+    assert plan.problems == run_problems(plan, trainer.config)
+    assert "bfloat16" in " ".join(plan.problems)
+    assert "problem" in plan.summary()
+
+
+@pytest.mark.parametrize(
+    ("given_name", "near"), [("ml.g5.12xlrage", "ml.g5.12xlarge"), ("g6.2xlarge", "ml.g6.2xlarge")]
+)
+def test_an_unknown_instance_type_names_the_nearest(given_name: str, near: str) -> None:
+    with pytest.raises(ConfigError, match=near):
+        planned(10, instance_type=given_name)
