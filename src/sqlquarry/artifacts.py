@@ -45,8 +45,7 @@ class Record:
         id: the record's name in reports; None lets its place in the sequence stand for it.
 
     Raises:
-        RecordError: question, schema or an alternative is blank, `sql` is given but blank, there are alternatives
-            without `sql`, or the dialect is not known.
+        RecordError: a text is blank, there are alternatives without `sql`, or the dialect is not known.
     """
 
     question: str
@@ -60,9 +59,7 @@ class Record:
     def __post_init__(self) -> None:
         alternatives: Any = self.alternatives
         if isinstance(alternatives, str) or (alternatives and self.sql is None):
-            raise RecordError(
-                f"{self._name}: alternatives is {alternatives!r}, but must be a list of queries beside `sql`"
-            )
+            raise RecordError(f"{self._name}: alternatives is {alternatives!r}, but must be queries beside `sql`")
         object.__setattr__(self, "alternatives", tuple(alternatives))  # a list, where it was read from JSON
         object.__setattr__(self, "dialect", dialect_name(self.dialect, lambda why: RecordError(f"{self._name}: {why}")))
         texts = {"question": self.question, "schema": self.schema} | ({} if self.sql is None else {"sql": self.sql})

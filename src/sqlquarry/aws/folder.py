@@ -53,6 +53,12 @@ class S3Folder:
         content: bytes = answer["Body"].read()
         return content
 
+    def read_range(self, name: str, start: int, length: int) -> bytes:
+        """Read `length` bytes of a file from byte `start` on."""
+        span = f"bytes={start}-{start + length - 1}"
+        content: bytes = self.client.get_object(**self._key(name), Range=span)["Body"].read()
+        return content
+
     def sha256(self, name: str) -> str:
         """Return the SHA-256 (hex) of a file's content, which is read in blocks of 1 MiB."""
         digest, body = hashlib.sha256(), self.client.get_object(**self._key(name))["Body"]

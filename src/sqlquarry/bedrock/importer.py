@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import itertools
 import re
 import tempfile
 import time
@@ -44,7 +43,6 @@ from sqlquarry.text import visible_logger
 logger = visible_logger(__name__)
 
 _ROLE_ARN = re.compile(r"arn:aws(-[^:]+)?:iam::([0-9]{12})?:role/.+")
-_JOB_NAME_CHARACTERS = 63
 Source = MergedModel | Path | str
 
 
@@ -184,9 +182,9 @@ class BedrockImporter:
         digest = export.manifest.digest
         uri = where if in_place or s3_uri else f"{where}sqlquarry/{name}/{digest[:12]}/"
 
-        arn = self._imported(name, digest) or self._in_progress(name, digest)
+        arn = self._jobs.imported(name, digest) or self._jobs.in_progress(name, digest)
         if arn is None:
-            job_name = self._free_job_name(job_name, name, digest)
+            job_name = self._jobs.free_name(job_name, name, digest)
             if not in_place:
                 # Before hours of upload: bucket, region, quotas, role, key and network.
                 asked = Request(name, job_name, uri, self._region, self._role_arn, kms_key_id, vpc_config)
@@ -337,38 +335,6 @@ class BedrockImporter:
             clock=self._clock,
             show_progress=self._show_progress,
         )
-
-    def _imported(self, name: str, digest: str) -> str | None:
-        """The ARN of the imported model of this name, if it has this content."""
-        arn = next((model.arn for model in self._jobs.models(nameContains=name) if model.name == name), None)
-        if arn is not None and (found := self._jobs.tags(arn).get(MANIFEST_TAG)) != digest:
-            raise BedrockError(
-                f"an imported model {name!r} exists already ({arn}), made from other content (manifest {found!r}, not "
-                f"{digest!r}). Choose another name, or delete it: importer.delete({name!r})."
-            )
-        return arn
-
-    def _in_progress(self, name: str, digest: str) -> str | None:
-        """The ARN of a running job that imports this content under this name."""
-        for job in self._jobs.jobs(statusEquals="InProgress"):
-            if job.model_name == name:
-                if self._jobs.tags(job.arn).get(MANIFEST_TAG) == digest:
-                    return job.arn
-                raise BedrockError(
-                    f"import job {job.arn} is importing other content as {name!r}. Wait for it, or choose another name."
-                )
-        return None
-
-    def _free_job_name(self, wanted: str | None, name: str, digest: str) -> str:
-        """`wanted` if no job had it yet, or a name derived from the content; job names are unique for good."""
-        suffix = f"-{digest[:12]}"
-        # 4 characters stay for the number of the attempt: after a failed job the next one needs another name.
-        base = wanted or name.replace("_", "-")[: _JOB_NAME_CHARACTERS - len(suffix) - 4] + suffix
-        taken = {job.name for job in self._jobs.jobs(nameContains=base)}
-        if wanted in taken:
-            raise BedrockError(f"there was an import job {wanted!r} before; choose another job_name, or leave it out")
-        names = itertools.chain([base], (f"{base}-{attempt}" for attempt in itertools.count(2)))
-        return next(free for free in names if free not in taken)
 
 
 def _opened(source: Source) -> MergedModel | Path:

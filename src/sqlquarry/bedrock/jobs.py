@@ -6,6 +6,7 @@ stops a job.
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from sqlquarry.progress import ProgressBar
 from sqlquarry.text import visible_logger
 
 logger = visible_logger(__name__)
+_JOB_NAME_CHARACTERS = 63
 
 MANIFEST_TAG = "sqlquarry:manifest"
 PROMPT_TAG = "sqlquarry:prompt"
@@ -231,6 +233,50 @@ class ImportJobs:
                 yield from page.get(key, ())
         except (BotoCoreError, ClientError) as error:
             raise explained(error, operation) from error
+
+    def imported(self, name: str, digest: str) -> str | None:
+        """Return the ARN of the imported model of this name, if it has this content.
+
+        Raises:
+            BedrockError: it has other content, or AWS refused.
+        """
+        arn = next((model.arn for model in self.models(nameContains=name) if model.name == name), None)
+        if arn is not None and (found := self.tags(arn).get(MANIFEST_TAG)) != digest:
+            raise BedrockError(
+                f"an imported model {name!r} exists already ({arn}), made from other content (manifest {found!r}, not "
+                f"{digest!r}). Choose another name, or delete it: importer.delete({name!r})."
+            )
+        return arn
+
+    def in_progress(self, name: str, digest: str) -> str | None:
+        """Return the ARN of a running job that imports this content under this name.
+
+        Raises:
+            BedrockError: it imports other content, or AWS refused.
+        """
+        for job in self.jobs(statusEquals="InProgress"):
+            if job.model_name == name:
+                if self.tags(job.arn).get(MANIFEST_TAG) == digest:
+                    return job.arn
+                raise BedrockError(
+                    f"import job {job.arn} is importing other content as {name!r}. Wait for it, or choose another name."
+                )
+        return None
+
+    def free_name(self, wanted: str | None, name: str, digest: str) -> str:
+        """Return `wanted` if no job had it yet, or a name derived from the content; job names are unique for good.
+
+        Raises:
+            BedrockError: a job had the wanted name, or AWS refused.
+        """
+        suffix = f"-{digest[:12]}"
+        # 4 characters stay for the number of the attempt: after a failed job the next one needs another name.
+        base = wanted or name.replace("_", "-")[: _JOB_NAME_CHARACTERS - len(suffix) - 4] + suffix
+        taken = {job.name for job in self.jobs(nameContains=base)}
+        if wanted in taken:
+            raise BedrockError(f"there was an import job {wanted!r} before; choose another job_name, or leave it out")
+        names = itertools.chain([base], (f"{base}-{attempt}" for attempt in itertools.count(2)))
+        return next(free for free in names if free not in taken)
 
 
 def expected_minutes(weight_bytes: int | None) -> tuple[int, int]:

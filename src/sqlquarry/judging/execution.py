@@ -165,8 +165,7 @@ class ExecutionGrader:
             return Judgement(self.name, "unjudged", str(error))
         if not databases:
             return Judgement(self.name, "unjudged", "there is no database for this record")
-        extra = getattr(source, "details", None)
-        details = {"databases": len(databases)} | (dict(extra(record)) if extra else {})
+        details = {"databases": len(databases), **getattr(source, "details", lambda _: {})(record)}
         try:
             verdict, reason = self._grade(databases, golds, predicted_sql, details)
         except _UnavailableError as error:

@@ -72,7 +72,7 @@ def read_job(path: Path) -> tuple[Mapping[str, str], TrainingConfig]:
     try:
         return {name: job[name] for name in job if name != "config"}, TrainingConfig(**options)
     except ConfigError as error:
-        raise ConfigError(f"the training job {path}: {error}") from error
+        raise ConfigError(f"the training job {path}: config: {error}") from error
 
 
 def _require_plain(content: bytes) -> None:

@@ -10,8 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sqlquarry.aws.failures import aws_errors
+from sqlquarry.aws.folder import S3Folder
 from sqlquarry.errors import MetadataError, ModelError, UnsupportedModelError
-from sqlquarry.metadata import check_size, file_name, read_object
+from sqlquarry.locations import S3Location, located
+from sqlquarry.metadata import file_name, read_object
 from sqlquarry.model_files import weight_files
 from sqlquarry.quantization import check_config, load_tokenizer
 from sqlquarry.safetensors_header import parse_header
@@ -54,8 +57,8 @@ def read_outline(base_model: str | Path, *, s3: Callable[[], Any], exact: bool =
         GatedModelError: the hub wants a licence accepted or a token.
     """
     name = str(base_model)
-    if name.startswith("s3://"):
-        return _on_s3(name, s3)
+    if isinstance(place := located(base_model), S3Location):
+        return _on_s3(place, s3)
     if not is_hub_id(name):
         return _in(resolve_base_model(base_model))
     try:
@@ -94,48 +97,32 @@ def _hub_tensors(name: str, revision: str) -> dict[str, tuple[str, tuple[int, ..
     }
 
 
-def _on_s3(uri: str, s3: Callable[[], Any]) -> BaseOutline:
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-    prefix = prefix.rstrip("/") + "/" if prefix else ""
-    try:
-        client = s3()
-
-        def read(name: str, start: int, length: int) -> bytes:
-            span = f"bytes={start}-{start + length - 1}"
-            content: bytes = client.get_object(Bucket=bucket, Key=prefix + name, Range=span)["Body"].read()
-            return content
-
-        pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix, Delimiter="/")
-        entries = [entry for page in pages for entry in page.get("Contents", ())]
-        sizes: dict[str, int] = {entry["Key"].removeprefix(prefix): entry["Size"] for entry in entries}
-        with tempfile.TemporaryDirectory() as folder:
+def _on_s3(location: S3Location, s3: Callable[[], Any]) -> BaseOutline:
+    with aws_errors(UnsupportedModelError, f"reading the base model {location}"):
+        folder = S3Folder(s3(), location)
+        sizes = {name: int(entry["Size"]) for name, entry in folder.entries().items()}
+        if not sizes:
+            raise UnsupportedModelError(f"the base model cannot be read: {folder.why_empty()}")
+        with tempfile.TemporaryDirectory() as here:
             try:
-                return _fetched(uri, Path(folder), sizes, read)
-            except UnsupportedModelError as error:  # the folder is gone when somebody reads it
-                raise UnsupportedModelError(str(error).replace(folder, uri)) from error
-    except (BotoCoreError, ClientError, MetadataError) as error:
-        raise UnsupportedModelError(
-            f"the base model {uri} cannot be read: {error}. Check that you may list and read it, and that it is whole."
-        ) from error
+                return _fetched(folder, Path(here), sizes)
+            except MetadataError as error:
+                raise UnsupportedModelError(f"base model {location}: {error}. Copy the base again.") from error
+            except UnsupportedModelError as error:  # the directory is gone when somebody reads it
+                raise UnsupportedModelError(str(error).replace(here, str(location))) from error
 
 
-def _fetched(
-    uri: str, directory: Path, sizes: Mapping[str, int], read: Callable[[str, int, int], bytes]
-) -> BaseOutline:
+def _fetched(folder: S3Folder, directory: Path, sizes: Mapping[str, int]) -> BaseOutline:
     """The outline from small files, which are copied into the directory, and from headers, which are only read."""
     for name in sizes:
         if any(fnmatch(name, pattern) for pattern in SMALL_FILES):
-            check_size(name, sizes[name])
-            (directory / file_name(name, uri)).write_bytes(read(name, 0, sizes[name]) if sizes[name] else b"")
-    if not any(directory.iterdir()):
-        raise UnsupportedModelError(f"there is no base model directly below {uri}: check bucket and prefix")
+            (directory / file_name(name, str(folder.location))).write_bytes(folder.read(name))
     config = check_base_model(directory, weights=False)
     check_config(directory)
     weights = [path.name for path in weight_files(directory)]
     if lost := [name for name in weights if name not in sizes]:
-        raise UnsupportedModelError(f"{uri} lacks {lost[0]} ({len(lost)} such in all). Copy the base again.")
-    headers = [parse_header(name, sizes[name], partial(read, name)) for name in weights]
+        more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+        raise UnsupportedModelError(f"{folder.location} lacks {lost[0]}{more}. Copy the base again.")
+    headers = [parse_header(name, sizes[name], partial(folder.read_range, name)) for name in weights]
     tensors = {name: (one.dtype, one.shape) for header in headers for name, one in header.tensors.items()}
     return BaseOutline(ModelShape.of(config, tensors), load_tokenizer(directory))

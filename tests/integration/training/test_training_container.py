@@ -122,8 +122,8 @@ def test_sigterm_leaves_a_checkpoint_and_the_next_start_goes_on(
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        ({"config": {"epochs": -1}}, "ConfigError: TrainingConfig: epochs is -1"),
-        ({"config": {"epoch": 1}}, "config.epoch is not a field of TrainingConfig"),
+        ({"config": {"epochs": -1}}, "TrainingConfig: epochs is -1"),
+        ({"config": {"epoch": 1}}, "TrainingConfig: epoch is not an option; did you mean 'epochs'"),
         ({"base_model": "/nowhere"}, "UnsupportedModelError: base model '/nowhere'"),
     ],
 )

@@ -31,7 +31,8 @@ RECORDS = [Record(**example) for example in toy_examples(30)]
 def test_a_plan_counts_what_the_run_then_does(tiny_llama: Path, tmp_path: Path, epochs: float) -> None:
     config = TrainingConfig(epochs=epochs, records_per_step=8, max_sequence_tokens=256, device="cpu")
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
-    plan = plan_training(ModelShape.read(tiny_llama), prepare(RECORDS, PromptFormatter(), tokenizer, config), config)
+    shape = ModelShape.read(tiny_llama)
+    plan = plan_training(shape, prepare(RECORDS, PromptFormatter(), tokenizer, config, shape=shape), config)
     assert check_run(plan, config, tokenizer=tokenizer) == ()
     adapter = QLoRAFSDPTrainer(tiny_llama, config=config).train(RECORDS, output_dir=tmp_path / "adapter")
     run = adapter.manifest.provenance["run"]

@@ -33,9 +33,9 @@ def planned(
     records: int, base: str = "meta-llama/Meta-Llama-3-8B", config: TrainingConfig | None = None, **machines: Any
 ) -> TrainingPlan:
     config = config or TrainingConfig()
-    prepared = prepare(ALL[:records], PromptFormatter(), TokenEstimator(), config)
     shape = known_shape(base)
     assert shape is not None
+    prepared = prepare(ALL[:records], PromptFormatter(), TokenEstimator(), config, shape=shape)
     return plan_training(shape, prepared, config, **{"instance_type": "ml.g5.12xlarge"} | machines)
 
 

@@ -73,9 +73,12 @@ def test_a_base_that_nobody_knows_and_that_cannot_be_reached_says_what_to_do() -
 
 @pytest.mark.parametrize("template", ["human-assistant", "chat"])
 def test_an_estimate_counts_bytes_and_sees_what_prompts_share(template: str) -> None:
-    config = TrainingConfig()
-    prepared = prepare(RECORDS, PromptFormatter(template=template), TokenEstimator(), config)
-    apart = prepare(RECORDS, PromptFormatter(template=template), TokenEstimator(), TrainingConfig(share_prefixes=False))
+    shape = known_shape("meta-llama/Meta-Llama-3-8B")
+    assert shape is not None
+    prepared, apart = (
+        prepare(RECORDS, PromptFormatter(template=template), TokenEstimator(), config, shape=shape)
+        for config in (TrainingConfig(), TrainingConfig(share_prefixes=False))
+    )
     assert sum(len(row.input_ids) for row in prepared.rows) < sum(len(row.input_ids) for row in apart.rows)
     formatter = PromptFormatter(template=template).bind(TokenEstimator())
     written = len((formatter.prompt(RECORDS[0]) + formatter.completion(RECORDS[0])).encode())

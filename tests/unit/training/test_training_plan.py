@@ -90,7 +90,7 @@ def plan(
     config = config or TrainingConfig(max_sequence_tokens=256, records_per_step=8)
     tokenizer = tiny_tokenizer()
     shape = ModelShape.read(save_headers(tmp_path, TINY))
-    return plan_training(shape, prepare(records, PromptFormatter(), tokenizer, config), config, **options)
+    return plan_training(shape, prepare(records, PromptFormatter(), tokenizer, config, shape=shape), config, **options)
 
 
 def test_parameters_are_counted_as_the_models_cards_say(tmp_path: Path) -> None:
@@ -446,8 +446,9 @@ def test_what_has_experts_is_forecast_as_it_runs_uncompiled(tmp_path: Path) -> N
     write_holes(tmp_path / "model.safetensors", tensors)
     (tmp_path / "config.json").write_text(json.dumps(TINY | {"num_local_experts": 4, "num_experts_per_tok": 2}))
     tokenizer = tiny_tokenizer()
-    prepared = prepare(RECORDS, PromptFormatter(), tokenizer, TrainingConfig())
-    forecast = plan_training(ModelShape.read(tmp_path), prepared, TrainingConfig(), gpu="H200")
+    shape = ModelShape.read(tmp_path)
+    prepared = prepare(RECORDS, PromptFormatter(), tokenizer, TrainingConfig(), shape=shape)
+    forecast = plan_training(shape, prepared, TrainingConfig(), gpu="H200")
     assert forecast.config.compiled is False
     assert not forecast.config.uses_flex(cuda=True)
     assert not forecast.config.uses_graphs(cuda=True, sharers=1)

@@ -90,11 +90,11 @@ class Account:
         checksum = base64.b64encode(hashlib.sha256(self.objects[Key]).digest()).decode()
         return {"ContentLength": len(self.objects[Key]), "ChecksumSHA256": checksum}
 
-    def get_object(self, *, Key: str, Range: str, **_: str) -> dict[str, Any]:  # noqa: N803 - the API's names
-        start, end = map(int, Range.removeprefix("bytes=").split("-"))
+    def get_object(self, *, Key: str, Range: str = "", **_: str) -> dict[str, Any]:  # noqa: N803 - the API's names
+        start, end = map(int, Range.removeprefix("bytes=").split("-")) if Range else (0, len(self.objects[Key]))
         content = self.objects[Key][start : end + 1]
         self.read[Key] = self.read.get(Key, 0) + len(content)
-        return {"Body": io.BytesIO(content)}
+        return {"Body": io.BytesIO(content), "ContentLength": len(content)}
 
     def put_object(self, *, Key: str, Body: bytes, **options: Any) -> None:  # noqa: N803 - the API's names
         self.puts.append({"Key": Key, **options})

@@ -19,6 +19,7 @@ from sqlquarry.extras import require
 from sqlquarry.options import check_options
 from sqlquarry.text import visible_logger
 from sqlquarry.training.forecast import plan_run
+from sqlquarry.training.given import as_records
 from sqlquarry.training.hardware import INSTANCES
 from sqlquarry.training.plan import TrainingPlan
 from sqlquarry.training.reporting import check_report_to
@@ -230,7 +231,7 @@ class SageMakerLauncher:
         )
         if not known and self.instance_type.startswith(_GPU):
             note = f"{self.instance_type} is not in the table of instances: its memory and price are not checked"
-            plan = dataclasses.replace(plan, notes=(*plan.notes, note))
+            return dataclasses.replace(plan, notes=(*plan.notes, note))
         return plan
 
     def attach(self, name: str) -> TrainingJob:
@@ -257,15 +258,16 @@ class SageMakerLauncher:
         for extra in ("aws", "train", "merge"):  # the job gets the versions that are installed here
             require(extra, "SageMakerLauncher")
         processor: Literal["cpu", "gpu"] = "gpu" if self.instance_type.startswith(_GPU) else "cpu"
-        bad = []
-        if merge not in (None, *get_args(Base)):
-            bad.append(f"merge is {merge!r}, but must be None or one of {', '.join(get_args(Base))}")
+        merges = (None, *get_args(Base))
+        bad = [] if merge in merges else [f"merge is {merge!r}, but must be one of {', '.join(map(repr, merges))}"]
         if trainer.config.device not in ("auto", {"gpu": "cuda", "cpu": "cpu"}[processor]):
             bad.append(f"TrainingConfig.device is {trainer.config.device!r}, but {self.instance_type} is a {processor}")
         bad += report_problems(trainer.config.report_to, self.environment, self.secret_arns)
         if bad:
             raise ConfigError("SageMakerLauncher: " + "; ".join(bad))
         check_report_to(trainer.config.report_to, self.environment)
+        train = as_records(train, "train")
+        evaluation = None if evaluation is None else as_records(evaluation, "evaluation")
         inputs = gather(trainer, train, evaluation, merge, requirements=self.requirements)
         forecast = self.plan(trainer, train, evaluation)
         sagemaker = self._client("sagemaker")
