@@ -220,6 +220,14 @@ def test_compiled_and_recorded_steps_are_those_of_plain_ones(base: Path, tmp_pat
     assert trained(base, tmp_path / "recorded", **changes) == pytest.approx(plain, rel=1e-3)
 
 
+def test_trained_rows_are_in_compiled_steps_as_in_plain_ones(base: Path, tmp_path: Path) -> None:
+    changes = {"trainable_tokens": ["<|im_end|>"]}
+    plain = trained(base, tmp_path / "plain", compiled=False, attention="sdpa", **changes)
+    assert trained(base, tmp_path / "compiled", **changes) == pytest.approx(plain, rel=2e-3)
+    rows = json.loads((tmp_path / "compiled" / "manifest.json").read_text())["provenance"]["run"]["trained_rows"]
+    assert rows == AutoTokenizer.from_pretrained(base).convert_tokens_to_ids(["<|im_end|>"])
+
+
 def test_a_killed_run_ends_with_the_bits_of_an_undisturbed_one(base: Path, tmp_path: Path) -> None:
     changes = {"epochs": 40, "checkpoint_interval_steps": 7}
     trained(base, tmp_path / "undisturbed", **changes)
