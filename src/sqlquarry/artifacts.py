@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,10 +23,10 @@ from sqlquarry.errors import (
     RecordError,
 )
 from sqlquarry.locations import S3Location, local_path, located
-from sqlquarry.metadata import parse_object, path_inside, read_bytes, relative_name
+from sqlquarry.metadata import json_bytes, parse_object, path_inside, read_bytes, relative_name
 
 MANIFEST = "manifest.json"
-MANIFEST_VERSION = 1
+_MANIFEST_VERSION = 1
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -183,8 +182,8 @@ class Manifest:
         kind, files, provenance = (fields.get(key) for key in ("kind", "files", "provenance"))
         if not isinstance(kind, str) or not isinstance(files, dict) or not isinstance(provenance, dict):
             raise MetadataError(f"{name} lacks kind, files or provenance")
-        if fields.get("version") != MANIFEST_VERSION:
-            raise MetadataError(f"{name} is of format {fields.get('version')!r:.80}, not {MANIFEST_VERSION}")
+        if fields.get("version") != _MANIFEST_VERSION:
+            raise MetadataError(f"{name} is of format {fields.get('version')!r:.80}, not {_MANIFEST_VERSION}")
         entries: dict[str, dict[str, str | int]] = {}
         for file, entry in files.items():
             sha256, size = (entry.get("sha256"), entry.get("bytes")) if isinstance(entry, dict) else (None, None)
@@ -192,6 +191,10 @@ class Manifest:
                 raise MetadataError(f"{name} has no SHA-256 or no size for {file!r:.80}")
             entries[relative_name(file, name)] = {"sha256": sha256, "bytes": size}
         return cls(kind, entries, provenance)
+
+    def content(self) -> bytes:
+        """Return what `parse` reads."""
+        return json_bytes({"version": _MANIFEST_VERSION, **dataclasses.asdict(self)})
 
     def require_prompt(self, fingerprint: str) -> None:
         """Refuse a prompt other than the one that this artifact was made with.
@@ -228,9 +231,7 @@ def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as indented JSON, atomically."""
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    # What UTF-8 cannot hold (half of an emoji, cut at a token limit) becomes the JSON escape of the same form.
-    write_atomically(path, text.encode("utf-8", "backslashreplace"))
+    write_atomically(path, json_bytes(content))
 
 
 def base_digest(directory: Path) -> str:
@@ -248,7 +249,7 @@ def write_manifest(directory: Path, kind: str, provenance: Mapping[str, Any]) ->
         for name, digest in zip(names, digests, strict=True)
     }
     manifest = Manifest(kind, files, public_provenance(provenance))  # equal to what read_manifest returns
-    write_json(directory / MANIFEST, {"version": MANIFEST_VERSION, **dataclasses.asdict(manifest)})
+    write_atomically(directory / MANIFEST, manifest.content())
     return manifest
 
 
