@@ -32,8 +32,13 @@ class Prefix:
 
     @classmethod
     def of(cls, s3: Any, s3_uri: str) -> Prefix:
-        """The prefix that a URI names."""
-        return cls(s3, *split_uri(s3_uri))
+        """The prefix that a URI names.
+
+        Raises:
+            ConfigError: it is not such a URI.
+        """
+        location = S3Location.parse(s3_uri)
+        return cls(s3, location.bucket, location.prefix)
 
     def __str__(self) -> str:
         return f"s3://{self.bucket}/{self.prefix}"
@@ -90,13 +95,3 @@ class Prefix:
                 f"nothing lies directly below {self}. Check the prefix; an import reads no deeper level."
             )
         return Manifest("s3-prefix", files, {})
-
-
-def split_uri(s3_uri: str) -> tuple[str, str]:
-    """Return bucket and key prefix of ``s3://bucket/prefix``; the prefix ends with "/" unless it is empty.
-
-    Raises:
-        ConfigError: it is not such a URI.
-    """
-    location = S3Location.parse(s3_uri)
-    return location.bucket, location.prefix
