@@ -26,7 +26,7 @@ from sqlquarry.locations import S3Location, local_path, located
 from sqlquarry.metadata import json_bytes, parse_object, path_inside, read_bytes, relative_name
 
 MANIFEST = "manifest.json"
-_MANIFEST_VERSION = 1
+MANIFEST_VERSION = 1
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -182,8 +182,8 @@ class Manifest:
         kind, files, provenance = (fields.get(key) for key in ("kind", "files", "provenance"))
         if not isinstance(kind, str) or not isinstance(files, dict) or not isinstance(provenance, dict):
             raise MetadataError(f"{name} lacks kind, files or provenance")
-        if fields.get("version") != _MANIFEST_VERSION:
-            raise MetadataError(f"{name} is of format {fields.get('version')!r:.80}, not {_MANIFEST_VERSION}")
+        if fields.get("version") != MANIFEST_VERSION:
+            raise MetadataError(f"{name} is of format {fields.get('version')!r:.80}, not {MANIFEST_VERSION}")
         entries: dict[str, dict[str, str | int]] = {}
         for file, entry in files.items():
             sha256, size = (entry.get("sha256"), entry.get("bytes")) if isinstance(entry, dict) else (None, None)
@@ -194,7 +194,7 @@ class Manifest:
 
     def content(self) -> bytes:
         """Return what `parse` reads."""
-        return json_bytes({"version": _MANIFEST_VERSION, **dataclasses.asdict(self)})
+        return json_bytes({"version": MANIFEST_VERSION, **dataclasses.asdict(self)})
 
     def require_prompt(self, fingerprint: str) -> None:
         """Refuse a prompt other than the one that this artifact was made with.
