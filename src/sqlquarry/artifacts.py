@@ -202,8 +202,7 @@ class Manifest:
         Raises:
             PromptMismatchError: the fingerprints differ.
         """
-        trained = self.provenance.get("prompt_fingerprint")
-        if trained != fingerprint:
+        if (trained := self.provenance.get("prompt_fingerprint")) != fingerprint:
             raise PromptMismatchError(
                 f"this {self.kind} was made with prompt {trained!r}, not {fingerprint!r}: it would be served another "
                 "prompt than it was trained with. Use PromptFormatter.load() on the artifact's own directory."
