@@ -129,5 +129,5 @@ def test_every_logger_of_the_package_is_made_safe() -> None:
 @pytest.mark.parametrize(
     ("count", "shown"), [(1, "a"), (2, "a, b"), (4, "a, b and 2 more"), (1502, "a, b and 1,500 more")]
 )
-def test_a_list_is_cut_and_says_by_how_much(count, shown):
+def test_a_list_is_cut_and_says_by_how_much(count: int, shown: str) -> None:
     assert first_of(["a", "b", *["c"] * 2000][:count], 2) == shown
