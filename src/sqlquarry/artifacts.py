@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +23,7 @@ from sqlquarry.errors import (
     RecordError,
 )
 from sqlquarry.locations import S3Location, local_path, located
-from sqlquarry.metadata import parse_object, path_inside, read_bytes, relative_name
+from sqlquarry.metadata import json_bytes, parse_object, path_inside, read_bytes, relative_name
 
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1
@@ -193,14 +192,17 @@ class Manifest:
             entries[relative_name(file, name)] = {"sha256": sha256, "bytes": size}
         return cls(kind, entries, provenance)
 
+    def content(self) -> bytes:
+        """Return what `parse` reads."""
+        return json_bytes({"version": MANIFEST_VERSION, **dataclasses.asdict(self)})
+
     def require_prompt(self, fingerprint: str) -> None:
         """Refuse a prompt other than the one that this artifact was made with.
 
         Raises:
             PromptMismatchError: the fingerprints differ.
         """
-        trained = self.provenance.get("prompt_fingerprint")
-        if trained != fingerprint:
+        if (trained := self.provenance.get("prompt_fingerprint")) != fingerprint:
             raise PromptMismatchError(
                 f"this {self.kind} was made with prompt {trained!r}, not {fingerprint!r}: it would be served another "
                 "prompt than it was trained with. Use PromptFormatter.load() on the artifact's own directory."
@@ -228,9 +230,7 @@ def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write `content` as indented JSON, atomically."""
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    # What UTF-8 cannot hold (half of an emoji, cut at a token limit) becomes the JSON escape of the same form.
-    write_atomically(path, text.encode("utf-8", "backslashreplace"))
+    write_atomically(path, json_bytes(content))
 
 
 def base_digest(directory: Path) -> str:
@@ -248,7 +248,7 @@ def write_manifest(directory: Path, kind: str, provenance: Mapping[str, Any]) ->
         for name, digest in zip(names, digests, strict=True)
     }
     manifest = Manifest(kind, files, public_provenance(provenance))  # equal to what read_manifest returns
-    write_json(directory / MANIFEST, {"version": MANIFEST_VERSION, **dataclasses.asdict(manifest)})
+    write_atomically(directory / MANIFEST, manifest.content())
     return manifest
 
 

@@ -30,7 +30,6 @@ from typing import Any
 
 from sqlquarry.artifacts import (
     MANIFEST,
-    MANIFEST_VERSION,
     AdapterCheckpoint,
     Manifest,
     MergedModel,
@@ -180,7 +179,7 @@ def _merged(adapter: AdapterCheckpoint, merger: AdapterMerger, root: Path) -> No
             write_atomically(output / name, content)
     merge = {**export.manifest.provenance.get("merge", {}), "verification": verification}
     manifest = Manifest(MergedModel.kind, export.manifest.files, {**export.manifest.provenance, "merge": merge})
-    write_json(output / MANIFEST, {"version": MANIFEST_VERSION, **dataclasses.asdict(manifest)})
+    write_atomically(output / MANIFEST, manifest.content())
     print(f"merged: {output}, verification: {json.dumps(verification)}", flush=True)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, RecordError
+from sqlquarry.text import first_of
 
 _SHOWN = 5
 
@@ -67,10 +68,10 @@ def refuse_in_answers(records: Sequence[Record], tokenizer: Any) -> None:
         if record.sql is not None and (match := pattern.search(record.sql))
     ]
     if found:
-        shown = ", ".join(f"{name} ({token})" for name, token in found[:_SHOWN])
+        shown = first_of([f"{name} ({token})" for name, token in found], _SHOWN)
         raise RecordError(
-            f"the SQL of {len(found):,} of {len(records):,} records contains the text of a special token: {shown}"
-            f"{', …' if len(found) > _SHOWN else ''}. The tokenizer would turn it into the token itself, so the model "
+            f"the SQL of {len(found):,} of {len(records):,} records contains the text of a special token: {shown}. "
+            "The tokenizer would turn it into the token itself, so the model "
             "would learn to stop or to switch roles there. Leave these records out, or split the text, as in "
             "'<|im_' || 'end|>'."
         )

@@ -13,6 +13,8 @@ from sqlquarry.errors import ConfigError
 # `Path("s3://bucket/prefix")` has one slash; the scheme of a URI has no case (RFC 3986, 3.1).
 _S3 = re.compile(r"s3:(?:/+([^/]*)(.*))?", re.IGNORECASE | re.DOTALL)
 
+_HUB_ID = re.compile(r"(?!\.)[\w.-]+/[\w.-]+")
+
 
 @dataclass(frozen=True, slots=True)
 class S3Location:
@@ -74,6 +76,11 @@ def located(location: Any) -> Path | S3Location:
         raise ConfigError(f"{location!r:.80} is not a place: give a directory or s3://bucket/prefix")
     text = os.fspath(location)
     return S3Location.parse(text) if is_s3(text) else Path(text)
+
+
+def is_hub_id(location: str | Path) -> bool:
+    """Whether a model is named by its Hugging Face id; a directory of that name wins, as in transformers."""
+    return bool(_HUB_ID.fullmatch(str(location))) and not Path(location).exists()
 
 
 def local_path(location: Any, what: str) -> Path:

@@ -1,4 +1,4 @@
-"""Read the small files that describe models and artifacts, which anybody may have written.
+"""Read and write the small files that describe models and artifacts, which anybody may have written.
 
 Every read is bounded in bytes, nesting depth and number of values, and so in time and memory. Numbers are finite, text
 is UTF-8, and a name in a file never leads out of the folder that the file describes.
@@ -244,6 +244,13 @@ def leads_inside(path: Path, directory: Path) -> bool:
     # https://huggingface.co/docs/huggingface_hub/guides/manage-cache: snapshots/<revision>/<name> -> blobs/<hash>.
     blobs: Iterable[Path] = [part.parent / "blobs" for part in root.parents if part.name == "snapshots"]
     return target.is_relative_to(root) or any(target.parent == folder for folder in blobs)
+
+
+def json_bytes(content: Any) -> bytes:
+    """Return indented JSON as this library writes it to files."""
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    # What UTF-8 cannot hold (half of an emoji, cut at a token limit) becomes the JSON escape of the same form.
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _bad(name: str, problem: str) -> MetadataError:

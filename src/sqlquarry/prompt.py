@@ -8,7 +8,6 @@ doubled.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import re
@@ -24,7 +23,7 @@ from sqlquarry.control_tokens import refuse_in_answers, special_tokens, stop_tok
 from sqlquarry.errors import ConfigError, IncompleteArtifactError, RecordError
 from sqlquarry.locations import local_path
 from sqlquarry.metadata import read_object
-from sqlquarry.options import check_options
+from sqlquarry.options import check_options, did_you_mean
 from sqlquarry.rendering import Conversation, compile_template, require_bounded
 
 PROMPT_FILE = "prompt.json"
@@ -346,8 +345,8 @@ def _placeholder_problems(system: str, user: str) -> Iterator[str]:
         yield f"user must contain {{question}}, but is {user!r}"
     for name, text in (("system", system), ("user", user)):
         for unknown in sorted({found[1] for found in _PLACEHOLDER.finditer(text)} - {*PLACEHOLDERS}):
-            near = difflib.get_close_matches(unknown.lower(), PLACEHOLDERS, n=1)
-            hint = f". Did you mean {{{near[0]}}}?" if near else ": use {schema}, {question} or {dialect}"
+            meant = did_you_mean(f"{{{unknown}}}", [f"{{{name}}}" for name in PLACEHOLDERS])
+            hint = meant or ": use {schema}, {question} or {dialect}"
             yield f"{name} has the unknown placeholder {{{unknown}}}{hint}"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import unicodedata
+from collections.abc import Sequence
 
 # Control, format, unassigned, private and surrogate characters, line and paragraph separators.
 _INVISIBLE = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
@@ -60,6 +61,12 @@ def as_markdown(text: str) -> str:
     """Write text as one line of Markdown that shows it and nothing else: no link, image, HTML or mention."""
     text = _MARKDOWN.sub(r"\\\g<0>", " ".join(visible(text).split())).replace("\\@", "@\u200b")
     return _LINK.sub(lambda found: f"&#{ord(found[0])};", text)
+
+
+def first_of(names: Sequence[str], most: int = 3) -> str:
+    """Return the first names and how many follow, for a message that stays readable."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def visible_logger(name: str) -> logging.Logger:

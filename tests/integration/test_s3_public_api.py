@@ -47,20 +47,29 @@ def adapter(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> sq.Ad
     return sq.AdapterCheckpoint(directory, write_manifest(directory, "adapter", provenance))
 
 
+@pytest.fixture(scope="module")
+def account() -> Iterator[Any]:
+    """A session with credentials, and a bucket; making both takes longer than most of the tests."""
+    with mock_aws(config={"core": {"mock_credentials": False}}):
+        session = boto3.session.Session("testing", "testing", region_name="us-east-1")
+        session.client("s3").create_bucket(Bucket="bucket")
+        yield session
+
+
 @pytest.fixture
-def session(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
-    """A session with credentials and an empty bucket; the environment has neither."""
+def session(account: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """The session, with one object in the bucket; the environment has no credentials."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     # moto knows no imported models; what is checked of an account does not depend on the place.
     monkeypatch.setattr("sqlquarry.bedrock.preflight.check_account", lambda *_, **__: [])
-    with mock_aws(config={"core": {"mock_credentials": False}}):
-        session = boto3.session.Session("testing", "testing", region_name="us-east-1")
-        session.client("s3").create_bucket(Bucket="bucket")
-        session.client("s3").put_object(Bucket="bucket", Key="one/model.safetensors", Body=b"x")
-        yield session
+    s3 = account.client("s3")
+    for item in s3.list_objects_v2(Bucket="bucket").get("Contents", ()):
+        s3.delete_object(Bucket="bucket", Key=item["Key"])
+    s3.put_object(Bucket="bucket", Key="one/model.safetensors", Body=b"x")
+    return account
 
 
 def importer(session: Any) -> sq.BedrockImporter:

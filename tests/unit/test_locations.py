@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sqlquarry.errors import ConfigError
-from sqlquarry.locations import S3Location, is_s3, local_path, located
+from sqlquarry.locations import S3Location, is_hub_id, is_s3, local_path, located
 
 _PART = st.text("abcXYZ019-_.", min_size=1, max_size=8).filter(lambda part: part.strip(".") == part)
 
@@ -49,3 +49,12 @@ def test_a_place_on_s3_is_not_a_directory() -> None:
         S3Location.parse("s3://bucket").require_prefix("checkpoint_dir")
     with pytest.raises(ConfigError):
         S3Location.parse("bucket/prefix")
+
+
+def test_a_hub_id_is_two_names_and_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert is_hub_id("meta-llama/Llama-3.2-1B")
+    for other in ("Llama-3.2-1B", "./base/model", "../model", "/base/model", "~/model", "a/b/c", "s3://bucket/model"):
+        assert not is_hub_id(other)
+    (tmp_path / "meta-llama" / "Llama-3.2-1B").mkdir(parents=True)
+    assert not is_hub_id("meta-llama/Llama-3.2-1B")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sqlquarry import errors
-from sqlquarry.text import as_markdown, visible, visible_logger
+from sqlquarry.text import as_markdown, first_of, visible, visible_logger
 
 BIDI = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 ANY = st.text(st.characters(codec=None, exclude_categories=()))
@@ -124,3 +124,10 @@ def test_every_logger_of_the_package_is_made_safe() -> None:
     root = Path(errors.__file__).parent
     plain = [path.name for path in root.rglob("*.py") if "logger = logging.getLogger" in path.read_text()]
     assert plain == ["text.py"]
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"), [(1, "a"), (2, "a, b"), (4, "a, b and 2 more"), (1502, "a, b and 1,500 more")]
+)
+def test_a_list_is_cut_and_says_by_how_much(count: int, shown: str) -> None:
+    assert first_of(["a", "b", *["c"] * 2000][:count], 2) == shown

@@ -66,7 +66,7 @@ def open_artifact(location: S3Location, kind: str, *, session: Any = None, verif
     return manifest
 
 
-def fetch_artifact(location: S3Location, kind: str, *, session: Any = None, cache: Path | None = None) -> Path:
+def fetch_artifact(location: S3Location, kind: str, *, session: Any = None) -> Path:
     """Copy a finished artifact into the cache, and compare every file with its SHA-256 in the manifest.
 
     Raises:
@@ -77,7 +77,7 @@ def fetch_artifact(location: S3Location, kind: str, *, session: Any = None, cach
         _, entries = _described(folder, kind)
         return entries
 
-    target = copy_here(location, ArtifactError, wanted, session=session, cache=cache)
+    target = copy_here(location, ArtifactError, wanted, session=session)
     read_manifest(target, kind, verify=True)
     return target
 

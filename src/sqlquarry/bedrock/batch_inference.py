@@ -18,10 +18,9 @@ from sqlquarry.aws import aws_client
 from sqlquarry.aws.failures import error_code
 from sqlquarry.bedrock.conversation import API, Inquiry, Manner, Structure, body, read
 from sqlquarry.bedrock.failures import explained, is_transient
-from sqlquarry.bedrock.prefix import split_uri
 from sqlquarry.errors import BedrockError, ConfigError, GenerationError, MetadataError
 from sqlquarry.inputs import check_inputs, option_problems
-from sqlquarry.locations import is_s3
+from sqlquarry.locations import S3Location, is_s3
 from sqlquarry.metadata import parse_object
 from sqlquarry.options import check_options
 from sqlquarry.progress import ProgressBar
@@ -108,7 +107,7 @@ class BatchFoundationModel:
         self.model_id, self.formatter, self._system = model_id, formatter or PromptFormatter(), system or ""
         self.minimum_records = minimum_records
         self._role_arn, self._timeout_hours = role_arn, timeout_hours
-        self._bucket, self._prefix = split_uri(s3_uri)
+        self._place = S3Location.parse(s3_uri)
         self._api, self._manner = api, Manner(max_tokens, temperature, structure=structure)
         self._timeout_s, self._poll_interval_s, self._sleep, self._clock = timeout_s, poll_interval_s, sleep, clock
         self._show_progress = show_progress
@@ -189,8 +188,8 @@ class BatchFoundationModel:
             if job["status"] not in (*_OVER, "Stopping"):
                 logger.info("batch job %s is there already (%s)", job["jobArn"], job["status"])
                 return str(job["jobArn"])
-        folder = f"{self._prefix}{digest}/"
-        self._s3.put_object(Bucket=self._bucket, Key=f"{folder}input.jsonl", Body=content)
+        folder = f"{self._place.prefix}{digest}/"
+        self._s3.put_object(Bucket=self._place.bucket, Key=f"{folder}input.jsonl", Body=content)
         # A job's name is unique, and its token is spent, even where the job failed.
         attempt = len(found) + 1
         arn = self._bedrock.create_model_invocation_job(
@@ -243,24 +242,24 @@ class BatchFoundationModel:
     def _outputs(self, arn: str) -> dict[str, Mapping[str, Any]]:
         """The job's output lines by record id; their order is not promised."""
         job = self._bedrock.get_model_invocation_job(jobIdentifier=arn)
-        bucket, prefix = split_uri(job["outputDataConfig"]["s3OutputDataConfig"]["s3Uri"])
+        place = S3Location.parse(job["outputDataConfig"]["s3OutputDataConfig"]["s3Uri"])
         pages = self._s3.get_paginator("list_objects_v2").paginate(
-            Bucket=bucket, Prefix=f"{prefix}{arn.rsplit('/', 1)[-1]}/"
+            Bucket=place.bucket, Prefix=f"{place.prefix}{arn.rsplit('/', 1)[-1]}/"
         )
         keys = [
             item["Key"] for page in pages for item in page.get("Contents", ()) if item["Key"].endswith(".jsonl.out")
         ]
         if not keys:
             raise BedrockError(
-                f"batch job {arn} is done, but s3://{bucket}/{prefix} holds no answers of it. If they were deleted, "
+                f"batch job {arn} is done, but {place} holds no answers of it. If they were deleted, "
                 "ask with another s3_uri or a changed prompt; else check that the role may write there."
             )
         outputs: dict[str, Mapping[str, Any]] = {}
         for key in keys:
-            for line in self._s3.get_object(Bucket=bucket, Key=key)["Body"].read().splitlines():
+            for line in self._s3.get_object(Bucket=place.bucket, Key=key)["Body"].read().splitlines():
                 if line.strip():
                     try:
-                        output = parse_object(line, f"a line of s3://{bucket}/{key}", lenient=True)
+                        output = parse_object(line, f"a line of s3://{place.bucket}/{key}", lenient=True)
                     except MetadataError as error:
                         raise BedrockError(f"{error}. Delete it, and ask with another s3_uri.") from error
                     outputs[str(output.get("recordId"))] = output
@@ -291,7 +290,7 @@ class BatchFoundationModel:
         return known
 
     def _uri(self, key: str) -> str:
-        return f"s3://{self._bucket}/{key}"
+        return f"s3://{self._place.bucket}/{key}"
 
 
 def _record_id(place: int) -> str:

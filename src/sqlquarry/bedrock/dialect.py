@@ -21,7 +21,7 @@ from sqlquarry.bedrock.chat_template import special_tokens, templates, turn_end
 from sqlquarry.bedrock.tokenizer_files import LOADING_KEYS, repaired, saved_by_5, wanted_reading
 from sqlquarry.control_tokens import ending_token
 from sqlquarry.errors import ConfigError
-from sqlquarry.metadata import parse_object, read_bytes, read_object
+from sqlquarry.metadata import json_bytes, parse_object, read_bytes, read_object
 from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
 from sqlquarry.safetensors_header import INDEX
 from sqlquarry.tokenizing import TokenizerFiles
@@ -107,8 +107,8 @@ def _repaired_tokenizer(own: TokenizerFiles, exported: Mapping[str, bytes], *, b
     changed = repaired(files, wanted_reading(own, by_5=by_5), by_5=by_5)
     if changed is files:
         return {}
-    config = {"tokenizer_config.json": _written(changed.config)}
-    return config if changed.tokenizer is files.tokenizer else config | {"tokenizer.json": _written(changed.tokenizer)}
+    new = {"tokenizer_config.json": json_bytes(changed.config)}
+    return new if changed.tokenizer is files.tokenizer else new | {"tokenizer.json": json_bytes(changed.tokenizer)}
 
 
 def _served(formatter: PromptFormatter) -> tuple[str, str]:
@@ -228,8 +228,4 @@ def _rewrite(path: Path, change: Callable[[JsonObject], JsonObject]) -> bytes:
     new = change(source)
     if path.is_file() and new == source:
         return read_bytes(path)
-    return _written(new)
-
-
-def _written(content: Mapping[str, Any]) -> bytes:
-    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+    return json_bytes(new)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from sqlquarry.bedrock.preflight.finite import sha256_of_finite
 from sqlquarry.bedrock.weights import ONE_SHARD
 from sqlquarry.digests import sha256_file
 from sqlquarry.errors import PromptMismatchError
-from sqlquarry.metadata import read_bytes
+from sqlquarry.metadata import json_bytes, read_bytes
 from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
 from sqlquarry.safetensors_header import INDEX, parse_index
 
@@ -106,4 +105,4 @@ def _sha256(path: Path) -> str:
 def _prompt_json(formatter: PromptFormatter) -> bytes:
     """What `PromptFormatter.save` writes."""
     content = dataclasses.asdict(formatter) | {"fingerprint": formatter.fingerprint}
-    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+    return json_bytes(content)

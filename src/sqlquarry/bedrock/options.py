@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypedDict
 
 from sqlquarry.bedrock.cost import PriceTable
 from sqlquarry.bedrock.requests import Schema
 from sqlquarry.errors import ConfigError
+from sqlquarry.options import did_you_mean
 
 
 class AskingOptions(TypedDict, total=False):
@@ -40,10 +40,5 @@ def refuse_unknown(given: Collection[str], owner: str) -> None:
         ConfigError: some do not; the message names the option that was probably meant.
     """
     known = AskingOptions.__annotations__
-    bad = []
-    for name in given:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            bad.append(f"no option {name!r}" + (f" (did you mean {close[0]}?)" if close else ""))
-    if bad:
+    if bad := [f"no option {name!r}{did_you_mean(name, known)}" for name in given if name not in known]:
         raise ConfigError(f"{owner} has {', '.join(bad)}. Its options are {', '.join(known)}.")

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from sqlquarry.artifacts import MANIFEST, Manifest
+from sqlquarry.aws.folder import S3Folder
 from sqlquarry.bedrock.failures import explained
 from sqlquarry.bedrock.transfer import SHA256
 from sqlquarry.errors import BedrockError
 from sqlquarry.locations import S3Location
-from sqlquarry.metadata import check_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,23 +31,25 @@ class Prefix:
 
     @classmethod
     def of(cls, s3: Any, s3_uri: str) -> Prefix:
-        """The prefix that a URI names."""
-        return cls(s3, *split_uri(s3_uri))
+        """The prefix that a URI names.
+
+        Raises:
+            ConfigError: it is not such a URI.
+        """
+        location = S3Location.parse(s3_uri)
+        return cls(s3, location.bucket, location.prefix)
 
     def __str__(self) -> str:
         return f"s3://{self.bucket}/{self.prefix}"
 
+    @property
+    def _folder(self) -> S3Folder:
+        return S3Folder(self.s3, S3Location(self.bucket, self.prefix))
+
     def objects(self) -> dict[str, Stored]:
         """What lies below the prefix, at any depth: name -> object."""
-        return dict(self._objects())
-
-    def _objects(self) -> Iterator[tuple[str, Stored]]:
-        for page in self.s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix):
-            for item in page.get("Contents", ()):
-                name = item["Key"].removeprefix(self.prefix)
-                # The console marks a folder with an empty object.
-                if name and not name.endswith("/"):
-                    yield name, Stored(item["Size"], item["ETag"].strip('"'))
+        entries = self._folder.entries(deep=True)
+        return {name: Stored(entry["Size"], entry["ETag"].strip('"')) for name, entry in entries.items()}
 
     def sha256(self, name: str) -> str | None:
         """The SHA-256 (hex) that an uploaded object carries in its metadata."""
@@ -62,10 +63,7 @@ class Prefix:
         Raises:
             MetadataError: it is larger than any such file.
         """
-        answer = self.s3.get_object(Bucket=self.bucket, Key=self.prefix + name)
-        check_size(name, answer["ContentLength"])
-        content: bytes = answer["Body"].read()
-        return content
+        return self._folder.read(name)
 
     def content(self) -> Manifest:
         """What an import would read, directly below the prefix: each file's SHA-256 where it carries one, or its ETag.
@@ -90,13 +88,3 @@ class Prefix:
                 f"nothing lies directly below {self}. Check the prefix; an import reads no deeper level."
             )
         return Manifest("s3-prefix", files, {})
-
-
-def split_uri(s3_uri: str) -> tuple[str, str]:
-    """Return bucket and key prefix of ``s3://bucket/prefix``; the prefix ends with "/" unless it is empty.
-
-    Raises:
-        ConfigError: it is not such a URI.
-    """
-    location = S3Location.parse(s3_uri)
-    return location.bucket, location.prefix

@@ -7,15 +7,13 @@ Two imports at once write the same bytes.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlquarry.artifacts import MANIFEST, MANIFEST_VERSION, Manifest, MergedModel
+from sqlquarry.artifacts import MANIFEST, Manifest, MergedModel
 from sqlquarry.bedrock.chat_template import TEMPLATE_FILES
 from sqlquarry.bedrock.dialect import export_files
 from sqlquarry.bedrock.prefix import Prefix
@@ -117,8 +115,7 @@ class StoredMerge:
         files |= dict(manifest.files)
         own = self.model.manifest.provenance
         provenance = own if "exported_from" in own else manifest.provenance
-        final = dataclasses.asdict(Manifest(MergedModel.kind, dict(sorted(files.items())), provenance))
-        text = (json.dumps({"version": MANIFEST_VERSION, **final}, indent=2, ensure_ascii=False) + "\n").encode()
+        text = Manifest(MergedModel.kind, dict(sorted(files.items())), provenance).content()
         transfer.send([_outgoing(prefix, STATE, text)], prefix.prefix)
         s3.delete_object(Bucket=prefix.bucket, Key=prefix.prefix + MANIFEST)
         transfer.send([_outgoing(prefix, name, content) for name, content in pending.items()], prefix.prefix)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import json
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from sqlquarry.artifacts import MANIFEST, MANIFEST_VERSION, Manifest
+from sqlquarry.artifacts import MANIFEST
 from sqlquarry.bedrock.export import Export
 from sqlquarry.bedrock.failures import explained
 from sqlquarry.bedrock.prefix import Prefix
 from sqlquarry.bedrock.transfer import PART_BYTES, REQUESTS_IN_FLIGHT, Outgoing, Transfer
 from sqlquarry.errors import BedrockError, OutputInUseError
 from sqlquarry.progress import ProgressBar
+from sqlquarry.text import first_of
 
 
 def upload(
@@ -61,7 +60,7 @@ def upload(
             for name, entry in export.manifest.files.items()
             if present.get(name) != entry["bytes"] or prefix.sha256(name) != entry["sha256"]
         ]
-        manifest = _manifest_json(export.manifest)
+        manifest = export.manifest.content()
         digest = hashlib.sha256(manifest).hexdigest()
         if not pending and MANIFEST in present and prefix.sha256(MANIFEST) == digest:
             return 0
@@ -121,13 +120,8 @@ def _outgoing(export: Export, prefix: Prefix, name: str) -> Outgoing:
 def _refuse_leftovers(present: Iterable[str], export: Export, s3_uri: str) -> None:
     foreign = sorted(set(present) - export.manifest.files.keys() - {MANIFEST})
     if foreign:
-        shown = ", ".join(foreign[:5]) + (", …" if len(foreign) > 5 else "")
         raise BedrockError(
-            f"{s3_uri} already holds {len(foreign)} file(s) that are not part of this model ({shown}). The service "
-            "would read them as well and fail. Give an empty prefix, or delete them."
+            f"{s3_uri} already holds {len(foreign)} file(s) that are not part of this model "
+            f"({first_of(foreign, 5)}). The service would read them as well and fail. Give an empty prefix, or delete "
+            "them."
         )
-
-
-def _manifest_json(manifest: Manifest) -> bytes:
-    content = {"version": MANIFEST_VERSION, **dataclasses.asdict(manifest)}
-    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()

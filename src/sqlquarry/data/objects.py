@@ -10,9 +10,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sqlquarry.aws import aws_client, transfer_config
+from sqlquarry.aws.failures import aws_errors
 from sqlquarry.errors import DataError
 from sqlquarry.extras import require
 
+_ADVICE = "Check bucket, key and region, and that the credentials allow {}."
 _SCHEME = re.compile(r"s3:/+", re.IGNORECASE)
 
 
@@ -34,7 +36,7 @@ def downloaded(uri: str, session: Any) -> Iterator[Path]:
     require("aws", f"reading {uri}")
     with tempfile.TemporaryDirectory(prefix="sqlquarry-") as directory:
         path = Path(directory) / PurePosixPath(key).name
-        with _said(f"{uri} cannot be read", "s3:GetObject"):
+        with aws_errors(DataError, f"reading {uri}", _ADVICE.format("s3:GetObject")):
             aws_client("s3", session).download_file(bucket, key, str(path), Config=transfer_config())
         yield path
 
@@ -51,7 +53,7 @@ def upload(uri: str, parts: Iterable[bytes], session: Any) -> None:
     with tempfile.TemporaryFile(prefix="sqlquarry-") as file:
         file.writelines(parts)
         file.seek(0)
-        with _said(f"{uri} cannot be written", "s3:PutObject"):
+        with aws_errors(DataError, f"writing {uri}", _ADVICE.format("s3:PutObject")):
             aws_client("s3", session).upload_fileobj(file, bucket, key, Config=transfer_config())
 
 
@@ -65,16 +67,3 @@ def bucket_and_key(uri: str) -> tuple[str, str]:
     if not bucket or not key or key.endswith("/"):
         raise DataError(f"{uri} is not of the form s3://bucket/key")
     return bucket, key
-
-
-@contextmanager
-def _said(problem: str, permission: str) -> Iterator[None]:
-    from boto3.exceptions import Boto3Error
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    try:
-        yield
-    except (Boto3Error, BotoCoreError, ClientError) as error:
-        raise DataError(
-            f"{problem}: {error}. Check bucket, key and region, and that the credentials allow {permission}."
-        ) from error

@@ -17,7 +17,7 @@ from sqlquarry.data.shapes import KNOWN_SHAPES, fits_a_shape, known_columns, rec
 from sqlquarry.dialects import dialect_name
 from sqlquarry.errors import ConfigError, DataError, RecordError
 from sqlquarry.extras import require
-from sqlquarry.text import visible_logger
+from sqlquarry.text import first_of, visible_logger
 
 _log = visible_logger(__name__)
 _SHOWN_PROBLEMS = 10
@@ -106,10 +106,9 @@ def _directory(path: Path) -> str:
         return f"a directory that cannot be read: {error}"
     if not names:
         return f"a directory: name one file ({FORMATS}); it holds none"
-    more = f" and {len(names) - _SHOWN_FILES} more" if len(names) > _SHOWN_FILES else ""
     suffix = Path(names[0]).suffix
     return (
-        f"a directory: name one file of {', '.join(names[:_SHOWN_FILES])}{more}, or several by a pattern such as "
+        f"a directory: name one file of {first_of(names, _SHOWN_FILES)}, or several by a pattern such as "
         f"{path / f'*{suffix}'}"
     )
 

@@ -155,13 +155,14 @@ class Records(Sequence[Record]):
             DataError: S3 does not take it.
             MissingExtraError: S3 without its extra.
         """
-        name = s3_uri(path) or str(path)
+        uri = s3_uri(path)
+        name = uri or str(path)
         if not name.endswith((".jsonl", ".jsonl.gz")):
             raise ConfigError(f"{name} must end in .jsonl or .jsonl.gz, so that load_records knows how to read it")
         lines: Iterable[bytes] = map(_json_line, self)
         content = _gzipped(lines) if name.endswith(".gz") else lines
-        if name.startswith("s3://"):
-            upload(name, content, session)
+        if uri:
+            upload(uri, content, session)
         else:
             write_atomically(Path(path).expanduser(), content)
 

@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sqlquarry.added_tokens import token_text
 from sqlquarry.errors import ConfigError, MetadataError, UnsupportedModelError
 from sqlquarry.foreign_model import refuse_foreign_code
 from sqlquarry.metadata import read_bytes, read_object
@@ -150,9 +151,7 @@ def _templates(config: dict[str, Any]) -> list[str]:
 
 def _special_tokens(config: dict[str, Any]) -> dict[str, str]:
     """bos_token, eos_token, … as text."""
-    named = {key: value for key, value in config.items() if key.endswith("_token")}
-    texts = {key: value.get("content") if isinstance(value, dict) else value for key, value in named.items()}
-    return {key: text for key, text in texts.items() if isinstance(text, str)}
+    return {key: text for key in config if key.endswith("_token") and (text := token_text(config[key]))}
 
 
 def _check_weights(directory: Path) -> int:

@@ -19,7 +19,7 @@ from sqlquarry.metadata import parse_json
 from sqlquarry.sampling import Sampling
 
 
-class _Kind(NamedTuple):
+class _Allowed(NamedTuple):
     """Says what a key may hold; null always counts as leaving it out."""
 
     wanted: str
@@ -34,15 +34,15 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-_NUMBER = _Kind("a number", _is_number)
-_INTEGER = _Kind("an integer", _is_int)
-_COUNT = _Kind("a positive integer", lambda value: _is_int(value) and value > 0)
-_FLAG = _Kind("true or false", lambda value: isinstance(value, bool))
-_OBJECT = _Kind("an object", lambda value: isinstance(value, dict))
-_WRITTEN_TOKENS_ONLY = _Kind(
+_NUMBER = _Allowed("a number", _is_number)
+_INTEGER = _Allowed("an integer", _is_int)
+_COUNT = _Allowed("a positive integer", lambda value: _is_int(value) and value > 0)
+_FLAG = _Allowed("true or false", lambda value: isinstance(value, bool))
+_OBJECT = _Allowed("an object", lambda value: isinstance(value, dict))
+_WRITTEN_TOKENS_ONLY = _Allowed(
     "true, false, 0 or 1, because other candidates are not reported here", lambda value: value in (0, 1)
 )
-_SAMPLING: Mapping[str, _Kind] = {
+_SAMPLING: Mapping[str, _Allowed] = {
     "temperature": _NUMBER,
     "top_p": _NUMBER,
     "top_k": _INTEGER,
@@ -51,31 +51,31 @@ _SAMPLING: Mapping[str, _Kind] = {
     "presence_penalty": _NUMBER,
     "frequency_penalty": _NUMBER,
 }
-_EVERY_SHAPE: Mapping[str, _Kind] = {
+_EVERY_SHAPE: Mapping[str, _Allowed] = {
     **_SAMPLING,
-    "logit_bias": _Kind(
+    "logit_bias": _Allowed(
         "an object with a number for each token id",
         lambda value: isinstance(value, dict) and all(key.isdecimal() and _is_number(value[key]) for key in value),
     ),
-    "seed": _Kind("an integer of 64 bits", lambda value: _is_int(value) and -(2**63) <= value < 2**63),
-    "stop": _Kind(
+    "seed": _Allowed("an integer of 64 bits", lambda value: _is_int(value) and -(2**63) <= value < 2**63),
+    "stop": _Allowed(
         "a string or a list of strings, none of them empty",
         lambda value: (
             (isinstance(value, str) and bool(value))
             or (isinstance(value, list) and all(isinstance(text, str) and text for text in value))
         ),
     ),
-    "stop_token_ids": _Kind(
+    "stop_token_ids": _Allowed(
         "a list of token ids",
         lambda value: isinstance(value, list) and all(_is_int(token) and token >= 0 for token in value),
     ),
     "ignore_eos": _FLAG,
-    "min_tokens": _Kind("an integer of at least 0", lambda value: _is_int(value) and value >= 0),
+    "min_tokens": _Allowed("an integer of at least 0", lambda value: _is_int(value) and value >= 0),
     "skip_special_tokens": _FLAG,
     "response_format": _OBJECT,
 }
 # Each shape's own keys, `prompt` and `messages` apart.
-_OWN_KEYS: Mapping[type[Shape], Mapping[str, _Kind]] = {
+_OWN_KEYS: Mapping[type[Shape], Mapping[str, _Allowed]] = {
     BedrockCompletion: {"max_gen_len": _COUNT, "return_logprobs": _FLAG},
     OpenAICompletion: {
         "max_tokens": _COUNT,

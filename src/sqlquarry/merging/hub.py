@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from sqlquarry.errors import MergeError
-from sqlquarry.locations import is_s3
-
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+from sqlquarry.locations import is_hub_id, is_s3
 
 
 def locate_base(base_model: str | Path | None, trained_on: Mapping[str, str]) -> str | Path:
@@ -24,18 +21,13 @@ def locate_base(base_model: str | Path | None, trained_on: Mapping[str, str]) ->
         MergeError: a hub id that is not in the local cache.
     """
     if base_model is not None:
-        return _cached(str(base_model)) if _is_hub_id(base_model) else base_model
+        return _cached(str(base_model)) if is_hub_id(base_model) else base_model
     if not Path(trained_on["path"]).exists():
         if is_s3(trained_on["name"]):
             return trained_on["name"]
-        if _is_hub_id(trained_on["name"]):
+        if is_hub_id(trained_on["name"]):
             return _cached(trained_on["name"])
     return trained_on["path"]
-
-
-def _is_hub_id(location: str | Path) -> bool:
-    # A directory of that name wins, as in transformers.
-    return bool(_HUB_ID.fullmatch(str(location))) and not str(location).startswith(".") and not Path(location).exists()
 
 
 def _cached(model_id: str) -> Path:

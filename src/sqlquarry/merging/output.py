@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlquarry.artifacts import MANIFEST, MANIFEST_VERSION, Manifest, MergedModel
+from sqlquarry.artifacts import MANIFEST, Manifest, MergedModel
 from sqlquarry.credentials import public_provenance
 from sqlquarry.errors import MergeError, MetadataError
 from sqlquarry.locations import located
@@ -20,7 +20,7 @@ from sqlquarry.merging.base import SINGLE, BaseCheckpoint
 from sqlquarry.merging.rows import TensorRows
 from sqlquarry.merging.storage import Storage
 from sqlquarry.merging.tensorfile import FLOATS, StoredTensor, TensorFile, encode_header
-from sqlquarry.metadata import parse_object, relative_name
+from sqlquarry.metadata import json_bytes, parse_object, relative_name
 from sqlquarry.safetensors_header import INDEX
 
 _STATE = ".merge.json"
@@ -256,7 +256,7 @@ class Output:
         for name in sorted(name for name in names if any(fnmatch.fnmatch(name, one) for one in _CARRIED)):
             content = base.storage.read(name)
             if name == "config.json" and changes:
-                content = _json({**base.config, **changes})
+                content = json_bytes({**base.config, **changes})
             self._write(name, content)
         self._write(prompt.name, prompt.read_bytes())
         if all(shard.source and shard.header == shard.source.header for shard in shards):
@@ -265,7 +265,7 @@ class Output:
         elif [shard.name for shard in shards] != [SINGLE]:
             weight_map = {tensor.name: shard.name for shard in shards for tensor in shard.tensors}
             total = sum(rows.nbytes(tensor) for shard in shards for tensor in shard.tensors)
-            self._write(INDEX, _json({"metadata": {"total_size": total}, "weight_map": weight_map}))
+            self._write(INDEX, json_bytes({"metadata": {"total_size": total}, "weight_map": weight_map}))
 
     def _write(self, name: str, content: bytes) -> None:
         self.storage.write(name, content)
@@ -277,7 +277,7 @@ class Output:
             shard.name: {"sha256": self.done[shard.name].sha256, "bytes": shard.nbytes} for shard in shards
         }
         manifest = Manifest(MergedModel.kind, dict(sorted(files.items())), public_provenance(provenance))
-        self.storage.write(MANIFEST, _json({"version": MANIFEST_VERSION, **dataclasses.asdict(manifest)}))
+        self.storage.write(MANIFEST, manifest.content())
         self.storage.delete(_STATE)
         return MergedModel(self.location, manifest)
 
@@ -294,7 +294,3 @@ def dtype_changes(config: Mapping[str, Any], dtype: str | None) -> dict[str, Any
     name = FLOATS[dtype][0]
     fields = [key for key in ("torch_dtype", "dtype") if key in config] or ["torch_dtype"]
     return {key: name for key in fields if config.get(key) != name}
-
-
-def _json(content: Any) -> bytes:
-    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()

@@ -86,13 +86,7 @@ class S3Prefix:
     def sizes(self) -> dict[str, int]:
         """See `Storage`."""
         with _s3_errors(f"listing {self}"):
-            pages = self.client.get_paginator("list_objects_v2").paginate(
-                Bucket=self.bucket, Prefix=self.prefix, Delimiter="/"
-            )
-            found = {
-                item["Key"].removeprefix(self.prefix): item["Size"] for p in pages for item in p.get("Contents", ())
-            }
-        return {name: size for name, size in found.items() if name}  # the console marks a folder with an empty object
+            return {name: int(entry["Size"]) for name, entry in self._folder.entries().items()}
 
     def file(self, name: str) -> S3File:
         """See `Storage`."""
@@ -167,10 +161,14 @@ class S3Prefix:
     def why_empty(self) -> str:
         """See `Storage`."""
         with _s3_errors(f"looking for {self}"):
-            return S3Folder(self.client, S3Location(self.bucket, self.prefix)).why_empty()
+            return self._folder.why_empty()
 
     def require_room(self, nbytes: int) -> None:
         """S3 has room for anything."""
+
+    @property
+    def _folder(self) -> S3Folder:
+        return S3Folder(self.client, S3Location(self.bucket, self.prefix))
 
     def _head(self, name: str) -> dict[str, Any] | None:
         """What S3 says of an object; None if there is none."""

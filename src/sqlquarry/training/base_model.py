@@ -14,7 +14,7 @@ from sqlquarry.aws.download import download_files
 from sqlquarry.digests import sha256_file
 from sqlquarry.errors import GatedModelError, MetadataError, UnsupportedModelError
 from sqlquarry.foreign_model import refuse_foreign_code, require_no_refusals
-from sqlquarry.locations import S3Location, located
+from sqlquarry.locations import S3Location, is_hub_id, located
 from sqlquarry.metadata import read_object
 from sqlquarry.model_files import check_model_files
 from sqlquarry.progress import phase
@@ -56,7 +56,7 @@ def resolve_base_model(name: str | Path, *, cache: Path | None = None, session: 
         directory = _converted(path, cache)
     elif path.is_dir():
         directory = path
-    elif not is_hub_id(str(name)):
+    elif not is_hub_id(name):
         raise UnsupportedModelError(
             f"base model {str(name)!r} is neither a directory, a .gguf file, an s3:// prefix nor a hub id"
         )
@@ -64,11 +64,6 @@ def resolve_base_model(name: str | Path, *, cache: Path | None = None, session: 
         directory = download(str(name), _FILES)
     check_base_model(directory)
     return directory.resolve()
-
-
-def is_hub_id(name: str) -> bool:
-    """Return whether a base model is named by its Hugging Face id, and is not a file or directory here."""
-    return name.count("/") == 1 and not name.startswith((".", "/", "~")) and not Path(name).exists()
 
 
 def check_base_model(directory: Path, *, weights: bool = True) -> dict[str, Any]:

@@ -13,12 +13,13 @@ from typing import Any
 from sqlquarry.aws.failures import aws_errors
 from sqlquarry.aws.folder import S3Folder
 from sqlquarry.errors import MetadataError, ModelError, UnsupportedModelError
-from sqlquarry.locations import S3Location, located
+from sqlquarry.locations import S3Location, is_hub_id, located
 from sqlquarry.metadata import file_name, read_object
 from sqlquarry.model_files import weight_files
 from sqlquarry.quantization import check_config, load_tokenizer
 from sqlquarry.safetensors_header import parse_header
-from sqlquarry.training.base_model import SMALL_FILES, check_base_model, download, is_hub_id, resolve_base_model
+from sqlquarry.text import first_of
+from sqlquarry.training.base_model import SMALL_FILES, check_base_model, download, resolve_base_model
 from sqlquarry.training.estimate import TokenEstimator
 from sqlquarry.training.known_bases import known_shape
 from sqlquarry.training.shape import ModelShape
@@ -121,8 +122,7 @@ def _fetched(folder: S3Folder, directory: Path, sizes: Mapping[str, int]) -> Bas
     check_config(directory)
     weights = [path.name for path in weight_files(directory)]
     if lost := [name for name in weights if name not in sizes]:
-        more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
-        raise UnsupportedModelError(f"{folder.location} lacks {lost[0]}{more}. Copy the base again.")
+        raise UnsupportedModelError(f"{folder.location} lacks {first_of(lost, 1)}. Copy the base again.")
     headers = [parse_header(name, sizes[name], partial(folder.read_range, name)) for name in weights]
     tensors = {name: (one.dtype, one.shape) for header in headers for name, one in header.tensors.items()}
     return BaseOutline(ModelShape.of(config, tensors), load_tokenizer(directory))

@@ -25,7 +25,6 @@ class TrainingPlan:
         records: records given.
         over_length: (name, tokens) of records longer than a row, longest first; `train` refuses them.
         unlearnable: names of records without any answer token.
-        beyond_base: what of the records the base cannot take (see `beyond_base`); `train` refuses it.
         rows: packed rows of an epoch.
         row_sizes: tokens and answer tokens of each.
         steps: optimiser steps of the run.
@@ -47,7 +46,7 @@ class TrainingPlan:
         needed_flops_per_token: arithmetic of one token without recomputation, for MFU.
         stop_problem: why answers could not learn to end; "" if they can.
         trained_rows: tokens whose rows of embeddings and head are trained (`TrainingConfig.trainable_tokens`).
-        beyond_base: what the base cannot take of the records (see `reach`).
+        beyond_base: what the base cannot take of the records (see `reach`); `train` refuses it.
         estimated: why tokens are estimated from characters; "" if the base's tokenizer counted them.
         notes: what is worth knowing, such as a cheaper instance type (see `guards` and `advice`).
         problems: why `train` refuses this run; only a forecast that was asked for with ``check=False`` can have any.

@@ -13,6 +13,7 @@ from sqlquarry.control_tokens import note_in_prompts
 from sqlquarry.errors import RecordError
 from sqlquarry.progress import phase
 from sqlquarry.prompt import IGNORED_LABEL, Encoded, PromptFormatter
+from sqlquarry.text import first_of
 from sqlquarry.training.config import TrainingConfig
 from sqlquarry.training.packing import Row, pack
 from sqlquarry.training.reach import beyond_base
@@ -81,8 +82,8 @@ def prepare(
     names = [f"{kind} {record.id or f'record {index}'}".strip() for index, record in enumerate(records)]
     if without := [name for name, record in zip(names, records, strict=True) if record.sql is None]:
         raise RecordError(
-            f"{len(without)} of {len(records)} {label}s have no sql to learn: {', '.join(without[:5])}"
-            f"{', …' if len(without) > 5 else ''}. Add their SQL, or leave them out."
+            f"{len(without)} of {len(records)} {label}s have no sql to learn: {first_of(without, 5)}. "
+            "Add their SQL, or leave them out."
         )
     with phase(f"encoding {len(records):,} {label}s"):
         examples = formatter.encode_all(records, tokenizer)

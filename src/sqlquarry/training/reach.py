@@ -7,9 +7,9 @@ from typing import Any
 
 from sqlquarry.artifacts import Record
 from sqlquarry.prompt import Encoded
+from sqlquarry.text import first_of
 from sqlquarry.training.shape import ModelShape
 
-_SHOWN = 3
 _MEND = (
     "give them rows (model.resize_token_embeddings(len(tokenizer)), and save the base), or take them out of its "
     "tokenizer"
@@ -43,9 +43,9 @@ def beyond_base(
         return
     used = {token for example in examples if max(example.input_ids) >= shape.vocabulary for token in example.input_ids}
     if unknown := sorted(token for token in used if token >= shape.vocabulary):
-        texts = [f"{tokenizer.convert_ids_to_tokens(token)!r} ({token})" for token in unknown[:_SHOWN]]
+        texts = [f"{tokenizer.convert_ids_to_tokens(token)!r} ({token})" for token in unknown]
         yield (
-            f"the prompt or the records use {_listed(texts, len(unknown))}, but the base's embeddings have "
+            f"the prompt or the records use {_named(texts)}, but the base's embeddings have "
             f"{shape.vocabulary:,} rows: {_MEND}"
         )
 
@@ -56,14 +56,12 @@ def tokens_without_rows(tokenizer: Any, rows: int) -> str:
     unknown = sorted((token, text) for text, token in vocabulary.items() if token >= rows)
     if not unknown:
         return ""
-    texts = [f"{text!r} ({token})" for token, text in unknown[:_SHOWN]]
+    texts = [f"{text!r} ({token})" for token, text in unknown]
     return (
-        f"the tokenizer knows {_listed(texts, len(unknown))}, but the base's embeddings have {rows:,} rows: text with "
+        f"the tokenizer knows {_named(texts)}, but the base's embeddings have {rows:,} rows: text with "
         f"these tokens will be refused. To use them, {_MEND}"
     )
 
 
-def _listed(texts: Sequence[str], count: int) -> str:
-    return f"the token{'s' if count > 1 else ''} {', '.join(texts)}" + (
-        f" and {count - len(texts):,} more" if count > len(texts) else ""
-    )
+def _named(tokens: Sequence[str]) -> str:
+    return f"the token{'s' if len(tokens) > 1 else ''} {first_of(tokens)}"

@@ -15,7 +15,6 @@ from bedrock_scripted import finish_merged, scripted_aws
 from botocore.exceptions import ClientError
 
 from sqlquarry.artifacts import MergedModel, read_manifest
-from sqlquarry.bedrock.prefix import split_uri
 from sqlquarry.bedrock.upload import Export, upload
 from sqlquarry.errors import BedrockError, OutputInUseError
 
@@ -170,11 +169,3 @@ def test_the_exported_digest_follows_the_content(merged_model: MergedModel, tmp_
     config = json.loads((changed / "config.json").read_text())
     (changed / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 1024}))
     assert Export.of(MergedModel(changed, merged_model.manifest)).manifest.digest != digest
-
-
-@pytest.mark.parametrize(
-    ("uri", "expected"),
-    [("s3://b", ("b", "")), ("s3://b/", ("b", "")), ("s3://b/p", ("b", "p/")), ("s3://b/p/q/", ("b", "p/q/"))],
-)
-def test_split_uri(uri: str, expected: tuple[str, str]) -> None:
-    assert split_uri(uri) == expected

@@ -13,10 +13,10 @@ from typing import Any
 
 from sqlquarry.aws import aws_client
 from sqlquarry.aws.failures import error_code
-from sqlquarry.bedrock.prefix import split_uri
 from sqlquarry.bedrock.preflight.findings import Finding, error, note, warning
 from sqlquarry.bedrock.preflight.request import Request
 from sqlquarry.bedrock.preflight.role import check_role, check_role_permissions
+from sqlquarry.locations import S3Location
 
 MODELS_QUOTA = "L-45B04988"  # imported models per account
 DEFAULT_MODELS = 3
@@ -38,20 +38,20 @@ def check_account(request: Request, *, session: Any, endpoint_url: str | None = 
         *attempt("imported models", "bedrock:ListImportedModels", lambda: _model_quota(client, request.name)),
         *attempt("import jobs", "bedrock:ListModelImportJobs", lambda: _running_jobs(client("bedrock"))),
     ]
-    bucket, prefix = split_uri(request.s3_uri) if request.s3_uri else (None, "")
+    place = S3Location.parse(request.s3_uri) if request.s3_uri else None
     key: str | None = None
-    if bucket is not None:
-        s3 = client("s3")
+    if place is not None:
+        s3, bucket = client("s3"), place.bucket
         findings += attempt(bucket, "s3:ListBucket", lambda: check_bucket(s3, bucket, request.region))
         key = _bucket_key(s3, bucket)
     if request.role_arn is not None and request.role_arn.count(":role/") == 1:
         role, iam, sts = request.role_arn, client("iam"), client("sts")
         findings += attempt(role, "iam:GetRole", lambda: check_role(role, iam, sts))
-        if bucket is not None:
+        if place is not None:
             findings += attempt(
                 f"permissions of {role}",
                 "iam:SimulatePrincipalPolicy",
-                lambda: check_role_permissions(role, bucket, prefix, kms_key=key, iam=iam, sts=sts),
+                lambda: check_role_permissions(role, place.bucket, place.prefix, kms_key=key, iam=iam, sts=sts),
             )
     if request.kms_key_id is not None:
         kms_key = request.kms_key_id

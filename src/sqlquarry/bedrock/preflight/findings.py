@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from sqlquarry.text import visible
+from sqlquarry.text import first_of, visible
 
 Severity = Literal["error", "warning", "note"]
 
@@ -44,7 +44,5 @@ note = partial(Finding, "note")
 
 
 def listed(names: Iterable[str], count: int = 3) -> str:
-    """The first names and how many follow, for a message that stays readable."""
-    ordered = sorted(names)
-    more = f" and {len(ordered) - count} more" if len(ordered) > count else ""
-    return ", ".join(ordered[:count]) + more
+    """As `first_of`, in alphabetical order."""
+    return first_of(sorted(names), count)

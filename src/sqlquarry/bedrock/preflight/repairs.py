@@ -22,7 +22,7 @@ from sqlquarry.bedrock.preflight.tensors import duplicates, stored_dtype
 from sqlquarry.bedrock.weights import ONE_SHARD, Weights, is_full
 from sqlquarry.errors import BedrockError, ConfigError
 from sqlquarry.locations import S3Location, local_path
-from sqlquarry.metadata import check_size
+from sqlquarry.metadata import check_size, json_bytes
 from sqlquarry.safetensors_header import INDEX
 from sqlquarry.text import visible
 
@@ -179,7 +179,7 @@ def _rewritten(directory: Path, weights: Weights) -> dict[str, bytes]:
     if stored is not None and named != stored:
         level["torch_dtype"] = stored
     if left_over or (stored is not None and named != stored):
-        files["config.json"] = (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
+        files["config.json"] = json_bytes(config)
     return files
 
 

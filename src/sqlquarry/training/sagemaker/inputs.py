@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import RecordError
+from sqlquarry.locations import is_hub_id
 from sqlquarry.prompt import PROMPT_FILE
-from sqlquarry.training.base_model import is_hub_id, resolve_base_model
+from sqlquarry.training.base_model import resolve_base_model
 from sqlquarry.training.sagemaker import bootstrap, packaging
 from sqlquarry.training.sagemaker.staging import Channel
 from sqlquarry.training.trainer import QLoRAFSDPTrainer
