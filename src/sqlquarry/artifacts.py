@@ -66,7 +66,7 @@ class Record:
         for name, value in (*texts.items(), *(("alternatives", query) for query in self.alternatives)):
             if not isinstance(value, str) or not value.strip():
                 hint = "; leave it out where the gold query is unknown" if name == "sql" else ""
-                raise RecordError(f"{self._name}: {name} is {value!r}, but must be text{hint}")
+                raise RecordError(f"{self._name}: {name} is {value!r}, but must be text that is not empty{hint}")
 
     @property
     def golds(self) -> tuple[str, ...]:
@@ -267,6 +267,8 @@ def read_manifest(directory: Path, kind: str, *, verify: bool = False) -> Manife
     """
     path = directory / MANIFEST
     if not path.is_file():
+        if not directory.exists():
+            raise IncompleteArtifactError(f"{directory} does not exist. Check the path of the {kind}.")
         raise IncompleteArtifactError(
             f"{directory} has no {MANIFEST}: the stage that writes this {kind} did not finish there. Run it again."
         )

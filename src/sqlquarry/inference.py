@@ -102,12 +102,15 @@ class LocalModel:
 
     @classmethod
     def from_merged(cls, merged: MergedModel, **options: Any) -> LocalModel:
-        """The merged weights, served with the prompt they were trained with; `options` as in the constructor.
+        """Serve merged weights with the prompt that they were trained with; `options` are those of the constructor.
 
         Raises:
+            ConfigError: `merged` is something else, such as a path.
             IncompleteArtifactError: the directory holds no prompt.
             SQLQuarryError: as the constructor.
         """
+        if not isinstance(merged, MergedModel):
+            raise ConfigError(f"merged is {merged!r:.80}, but must be a MergedModel. Open it: MergedModel.load(…).")
         directory = local_copy(merged.location, options.get("session"))
         return cls(directory, formatter=PromptFormatter.load(directory), **options)
 
@@ -115,7 +118,7 @@ class LocalModel:
     def from_adapter(
         cls, adapter: AdapterCheckpoint, *, base_model: str | Path | None = None, **options: Any
     ) -> LocalModel:
-        """The adapter on the base weights of its training, 4-bit ones included.
+        """Serve the adapter on the base weights of its training, in 4 bits if it was trained on such.
 
         Args:
             adapter: what the trainer wrote.
@@ -123,10 +126,15 @@ class LocalModel:
             options: as in the constructor.
 
         Raises:
+            ConfigError: `adapter` is something else, such as a path.
             IncompleteArtifactError: the directory holds no prompt.
             UnsupportedModelError: the base is not there, or is another one.
             SQLQuarryError: as the constructor.
         """
+        if not isinstance(adapter, AdapterCheckpoint):
+            raise ConfigError(
+                f"adapter is {adapter!r:.80}, but must be an AdapterCheckpoint. Open it: AdapterCheckpoint.load(…)."
+            )
         base = base_of(adapter, base_model, options.get("session"))
         return cls(base, formatter=PromptFormatter.load(adapter.path), adapter=adapter, **options)
 

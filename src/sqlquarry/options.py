@@ -128,7 +128,9 @@ def _problems_of(construct: Callable[[], None], name: str) -> Iterator[str]:
 
 def _described(name: str, error: _MismatchError) -> str:
     plain = isinstance(error.value, str | int | float | list | tuple | None) and not error.is_secret
-    shown = redacted(repr(error.value))[:_SHOWN_CHARACTERS] if plain else f"of type {type(error.value).__name__}"
+    kind = type(error.value).__name__
+    other = f"the class {error.value.__name__}" if isinstance(error.value, type) else f"of type {kind}"
+    shown = redacted(repr(error.value))[:_SHOWN_CHARACTERS] if plain else other
     words = re.findall(r"'([^']*)'", error.named)
     meant = did_you_mean(error.value, words) if isinstance(error.value, str) and not error.is_secret else ""
     return f"{name}{visible(error.place)} is {visible(shown)}, but must be {error.named}{meant}"
@@ -197,7 +199,8 @@ def _protocol(kind: type) -> _Kind:
     named = f"a {kind.__name__} (an object with {', '.join(methods)})"
 
     def read(value: Any) -> Any:
-        if not all(callable(getattr(value, name, None)) for name in methods):
+        # A class has the methods of its objects, but cannot be used for one.
+        if isinstance(value, type) or not all(callable(getattr(value, name, None)) for name in methods):
             raise _MismatchError(value, named)
         return value
 

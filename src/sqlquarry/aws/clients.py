@@ -52,8 +52,12 @@ def aws_client(
 
     Raises:
         MissingExtraError: boto3 is not installed.
-        ConfigError: no region is known.
+        ConfigError: no region is known, or `session` is not a session.
     """
+    if session is not None and not callable(getattr(session, "client", None)):
+        raise ConfigError(
+            f"session is {session!r:.80}, but must be a boto3 session, such as boto3.Session(profile_name=…)"
+        )
     owners = stated_owners(session)
     session = session or aws_session()
     from botocore.config import Config

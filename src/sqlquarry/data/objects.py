@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sqlquarry.aws import aws_client, transfer_config
+from sqlquarry.aws.failures import COMMON_ERRORS, KnownError, described
 from sqlquarry.errors import DataError
 from sqlquarry.extras import require
 
@@ -34,7 +35,7 @@ def downloaded(uri: str, session: Any) -> Iterator[Path]:
     require("aws", f"reading {uri}")
     with tempfile.TemporaryDirectory(prefix="sqlquarry-") as directory:
         path = Path(directory) / PurePosixPath(key).name
-        with _said(f"{uri} cannot be read", "s3:GetObject"):
+        with _said(f"reading {uri}", "s3:GetObject"):
             aws_client("s3", session).download_file(bucket, key, str(path), Config=transfer_config())
         yield path
 
@@ -51,7 +52,7 @@ def upload(uri: str, parts: Iterable[bytes], session: Any) -> None:
     with tempfile.TemporaryFile(prefix="sqlquarry-") as file:
         file.writelines(parts)
         file.seek(0)
-        with _said(f"{uri} cannot be written", "s3:PutObject"):
+        with _said(f"writing {uri}", "s3:PutObject"):
             aws_client("s3", session).upload_fileobj(file, bucket, key, Config=transfer_config())
 
 
@@ -68,13 +69,13 @@ def bucket_and_key(uri: str) -> tuple[str, str]:
 
 
 @contextmanager
-def _said(problem: str, permission: str) -> Iterator[None]:
+def _said(doing: str, permission: str) -> Iterator[None]:
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
         yield
     except (Boto3Error, BotoCoreError, ClientError) as error:
-        raise DataError(
-            f"{problem}: {error}. Check bucket, key and region, and that the credentials allow {permission}."
-        ) from error
+        advice = f"Check bucket, key and region, and that the credentials allow {permission}."
+        of_objects = (KnownError(code, "", advice) for code in ("403", "404", "AccessDenied", "NoSuchBucket"))
+        raise DataError(described(error, doing, known=(*of_objects, *COMMON_ERRORS))) from error

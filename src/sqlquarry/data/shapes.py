@@ -13,7 +13,7 @@ from sqlquarry.metadata import parse_json
 
 KNOWN_SHAPES = (
     "question, schema[, sql, alternatives, database, dialect, id] (SQLQuarry); "
-    "question, context, answer (sql-create-context); question, query, db_id, schema (Spider); "
+    "question, context, answer[, database, dialect, id] (sql-create-context); question, query, db_id, schema (Spider); "
     "question, SQL, db_id, schema[, evidence] (BIRD)"
 )
 
@@ -36,7 +36,9 @@ _SPIDER = _Shape(("question", "query", "db_id"), schema=("schema", "tables"), sq
 # BIRD, https://bird-bench.github.io
 _BIRD = _Shape(("question", "sql", "db_id"), schema=("schema", "tables"), sql="sql", id=("question_id", "id"))
 # https://huggingface.co/datasets/b-mc2/sql-create-context
-_CREATE_CONTEXT = _Shape(("question", "context", "answer"), schema=("context",), sql="answer")
+_CREATE_CONTEXT = _Shape(
+    ("question", "context", "answer"), schema=("context",), sql="answer", database=("database", "db_id")
+)
 _ROLES = (("schema", "tables", "context"), ("sql", "query", "answer"), ("database", "db_id"))
 _SQL = frozenset(_ROLES[1])
 # Names that leave no doubt what a column holds; a "context" or an "answer" may be anything.

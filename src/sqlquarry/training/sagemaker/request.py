@@ -5,6 +5,7 @@ Source: "CreateTrainingJob", docs.aws.amazon.com/sagemaker/latest/APIReference/A
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -233,6 +234,7 @@ def _beyond_types(value: Any, shape: Any, path: str) -> Iterator[str]:
 
 
 def _nearest(value: str, known: list[str]) -> list[str]:
-    """Known values of the same family (ml.g5.…), else the first few."""
+    """Return the known values of the same family (ml.g5.…), else those that are spelled most like this one."""
     family = value.rpartition(".")[0]
-    return [name for name in known if name.rpartition(".")[0] == family] or [*known[:3], "…"]
+    of_family = [name for name in known if name.rpartition(".")[0] == family]
+    return of_family or [*(difflib.get_close_matches(value, known) or known[:3]), "…"]
