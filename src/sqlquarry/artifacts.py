@@ -59,7 +59,9 @@ class Record:
     def __post_init__(self) -> None:
         alternatives: Any = self.alternatives
         if isinstance(alternatives, str) or (alternatives and self.sql is None):
-            raise RecordError(f"{self._name}: alternatives is {alternatives!r}, but must be queries beside `sql`")
+            raise RecordError(
+                f"{self._name}: alternatives is {alternatives!r}, but must be a list of queries, and needs `sql`"
+            )
         object.__setattr__(self, "alternatives", tuple(alternatives))  # a list, where it was read from JSON
         object.__setattr__(self, "dialect", dialect_name(self.dialect, lambda why: RecordError(f"{self._name}: {why}")))
         texts = {"question": self.question, "schema": self.schema} | ({} if self.sql is None else {"sql": self.sql})

@@ -45,7 +45,7 @@ class LocalModel:
     Args:
         directory: config, tokenizer and safetensors, as transformers or Bedrock's dialect has them; an ``s3://`` prefix
             is copied to ``~/.cache/sqlquarry`` once.
-        formatter: how records become prompts, and which token ends an answer; None where only text prompts are given.
+        formatter: how records become prompts, and which token ends an answer; None if only text prompts are given.
             One that is not bound yet is bound to the model's tokenizer.
         adapter: a LoRA adapter to put on top; with a 4-bit recipe in its manifest the base is quantised as in training.
         device: "auto" (CUDA where there is one), "cpu" or "cuda".
@@ -57,7 +57,7 @@ class LocalModel:
         MissingExtraError: torch or transformers is not installed.
         UnsupportedModelError: the directory holds no causal language model in safetensors, or model or adapter ask for
             code of their own, or a file is malformed.
-        DeviceError: CUDA was asked for where there is none.
+        DeviceError: CUDA was asked for, but there is no GPU.
         ConfigError: an unknown device, an option out of range, or a formatter that does not fit the tokenizer.
     """
 

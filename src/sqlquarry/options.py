@@ -61,7 +61,7 @@ class _MismatchError(Exception):
 def check_options(*, also_called: Mapping[str, str] | None = None) -> Callable[[_Class], _Class]:
     """Return a class decorator that checks the arguments of the constructor before it runs.
 
-    An int stands for a float, a list for a tuple, and the text ``1e-4`` for 0.0001. NaN is not a number here, and
+    An int is taken for a float, a list for a tuple, and the text ``1e-4`` for 0.0001. NaN is not a number here, and
     infinity is one only where the option is a duration (``*_s``). Of a protocol only the methods are checked, and an
     annotation that exists for type checkers alone is not. The error is a `ConfigError` that names every wrong option,
     its value and what it must be.

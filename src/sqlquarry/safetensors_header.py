@@ -37,7 +37,7 @@ class Header(NamedTuple):
     """The leading bytes of a file as they are, its ``__metadata__``, and its tensors by name in file order.
 
     Args:
-        format: what the metadata says made the file, such as "pt" for PyTorch, which is also meant if there is no
+        format: what the metadata says made the file, such as "pt" for PyTorch, which is also assumed if there is no
             metadata; "" if there is some without a format.
     """
 

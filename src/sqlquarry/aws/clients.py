@@ -93,7 +93,7 @@ def transfer_config(part_bytes: int = 8 * 2**20) -> Any:
 def session_environment(session: Any) -> dict[str, str]:
     """Return environment variables with which a child process has a session's credentials, region and endpoint.
 
-    What `expect_bucket_owners` was told for the session is passed on as well.
+    The owners that `expect_bucket_owners` states for the session are passed on, too.
 
     They hold the secret key, so they belong in the environment of that process alone. Temporary credentials are
     passed as they are now, and that process cannot renew them.

@@ -75,13 +75,13 @@ _SIGNED_TEXT = re.compile(r"The (?:Canonical String|String-to-Sign)\b.*", re.DOT
 
 def error_code(error: Exception) -> str:
     """Return AWS's code of a botocore ClientError; the class's name of any other error."""
-    # botocore's errors of the connection have a `response` too, which is None.
+    # botocore's connection errors have a `response`, too, which is None.
     response: dict[str, Any] | None = getattr(error, "response", None)
     return str(response["Error"]["Code"]) if response else type(error).__name__
 
 
 def says(error: Exception, code: str, fragment: str) -> bool:
-    """Whether an error has this code and its message holds this text, in any case (a stream's codes begin small)."""
+    """Return whether an error has this code and message; case does not matter (a stream's codes begin small)."""
     return error_code(error).lower() == code.lower() and fragment in str(error).lower()
 
 

@@ -57,7 +57,7 @@ def upload(uri: str, parts: Iterable[bytes], session: Any) -> None:
 
 
 def bucket_and_key(uri: str) -> tuple[str, str]:
-    """Take an address apart.
+    """Split an address into bucket and key.
 
     Raises:
         DataError: it names no object.

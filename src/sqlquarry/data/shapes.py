@@ -156,7 +156,7 @@ def _readings(names: tuple[str, ...]) -> tuple[_Reading, ...]:
 
 
 def _shapes(columns: Mapping[str, str]) -> list[_Shape]:
-    """The shapes that fit; ours comes first unless rows are plainly BIRD's, whose columns it shares."""
+    """Return the shapes that fit, SQLQuarry's first unless the rows are clearly BIRD's, which has the same columns."""
     is_bird = "evidence" in columns or "question_id" in columns or columns.get("sql") == "SQL"
     order = (_BIRD, _OURS) if is_bird else (_OURS, _BIRD)
     fitting = [shape for shape in (*order, _SPIDER, _CREATE_CONTEXT) if columns.keys() >= set(shape.needs)]
@@ -167,7 +167,7 @@ def _shapes(columns: Mapping[str, str]) -> list[_Shape]:
 
 
 def _rivals(shape: _Shape, shapes: list[_Shape], columns: Mapping[str, str]) -> list[tuple[str, str]]:
-    """The pairs of a column that the shape reads, and another one that may be meant in its place."""
+    """Return pairs of a column that the shape reads and another one that may be meant instead."""
     meant = {name for other in shapes for name in (*other.schema, other.sql, *other.database)}
     pairs = []
     for role in _ROLES:

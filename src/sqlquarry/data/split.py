@@ -248,9 +248,9 @@ def nearest_subset(sizes: Sequence[int], target: int) -> list[int]:
         return fitting
     last: dict[int, int] = {}
     sums = 1
-    # The smallest size alone, or none of more than twice the target, is nearer than any larger sum.
+    # The smallest size alone, or a sum of at most twice the target, is nearer than any larger sum.
     largest = max(2 * target, min(sizes))
-    possible = (1 << min(sum(sizes), largest + 1)) - 1  # the sum of all is no split
+    possible = (1 << min(sum(sizes), largest + 1)) - 1  # all records together are not a split
     for place, size in enumerate(sizes):
         if size > largest:
             continue

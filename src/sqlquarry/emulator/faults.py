@@ -27,7 +27,7 @@ INVOCATIONS = "InvokeModel*|Converse*"
 
 
 def is_named(operation: str, pattern: str) -> bool:
-    """Whether a pattern, or one of several with | between them, fits an operation."""
+    """Return whether a pattern, or one of several with | between them, fits an operation."""
     return any(fnmatchcase(operation, one) for one in pattern.split("|"))
 
 

@@ -162,7 +162,7 @@ def _read(path: Path, step: int) -> Snapshot | None:
     from safetensors import SafetensorError, safe_open
 
     with contextlib.suppress(SafetensorError), safe_open(path, "pt") as file:
-        return Snapshot(step, {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {})  # noqa: SIM118 - it is no dict
+        return Snapshot(step, {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {})  # noqa: SIM118 - it is not a dict
     return None
 
 

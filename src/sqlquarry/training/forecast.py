@@ -212,7 +212,7 @@ def schedule_of(rows: Sequence[Row], config: TrainingConfig, hidden_size: int) -
 def _device(
     config: TrainingConfig, instance_type: str | None, gpu: str | None, instances: int
 ) -> tuple[GPU | None, int]:
-    """What one process computes with (None is a CPU), and how many of them there are."""
+    """Return what a process computes with (None is a CPU) and how many GPUs there are."""
     if instance_type is not None:
         instance = instance_named(instance_type)
         return instance.gpu, instance.gpus * instances

@@ -242,7 +242,7 @@ class QLoRAFSDPTrainer:
             RecordError: there are no records, some have no SQL, or some cannot be learnt from.
             ConfigError: the run cannot work: all reasons are named (see `check_run`). Or an unknown GPU or instance
                 type.
-            DeviceError: nothing but the devices is wrong.
+            DeviceError: only the devices are wrong.
             ModelError: the base model cannot be used or reached.
         """
         require("train", "QLoRAFSDPTrainer.plan")

@@ -83,7 +83,7 @@ def preflight(
 ) -> PreflightReport:
     """Check a checkpoint, and the request to import it, without reading weights.
 
-    Of a local one, what is checked is what `import_model` would upload: what it rewrites on the way shows as a note. So
+    Of a local one, the files are checked as `import_model` would upload them; what it would rewrite is a note. So
     it is with a merged model on S3, which `import_model` rewrites there; of any other S3 prefix, what is there. No
     object is downloaded but small files and the headers of shards.
 

@@ -199,7 +199,7 @@ def stop_token(checkpoint: Checkpoint) -> Iterator[Finding]:
 
 
 def served_tokens(checkpoint: Checkpoint) -> Iterator[Finding]:
-    """The server makes the tokens of a prompt that the training made of it."""
+    """Check that the server makes the same tokens of a prompt as the training did."""
     files, trained = checkpoint.tokenizer, checkpoint.trained or checkpoint.tokenizer
     if files.class_name not in TOKENIZERS:
         return  # `tokenizer_class` has said so

@@ -156,7 +156,7 @@ class SageMakerLauncher:
     ) -> TrainingJob:
         """Start the job, or find the one that does the same: running, it is attached to; finished, returned.
 
-        A job that failed or was stopped is started anew under another name, and goes on from its newest checkpoint,
+        A job that failed or was stopped is started anew under another name, and resumes from its newest checkpoint,
         also on another instance type.
 
         Args:
@@ -193,7 +193,7 @@ class SageMakerLauncher:
         name: str | None = None,
         merge: Base | None = "auto",
     ) -> dict[str, Any]:
-        """The CreateTrainingJob request that `launch` would make; nothing is sent, no credentials are needed.
+        """Return the CreateTrainingJob request of `launch`; nothing is sent, and no credentials are needed.
 
         Raises:
             ConfigError, RecordError, ModelError, MissingExtraError: as `launch`.
@@ -235,7 +235,7 @@ class SageMakerLauncher:
         return plan
 
     def attach(self, name: str) -> TrainingJob:
-        """A job of the account, to wait for, to stop, or to ask for its results.
+        """Return a job of the account, to wait for it, stop it, or get its results.
 
         Raises:
             TrainingError: there is no such job, or AWS could not be asked.
@@ -254,7 +254,7 @@ class SageMakerLauncher:
         *,
         checked: Callable[[], None] = lambda: None,
     ) -> _Plan:
-        """All that the job will be, checked; nothing is sent. `checked` runs before the inputs are hashed."""
+        """Return the checked request and inputs of the job; nothing is sent. `checked` runs before hashing."""
         for extra in ("aws", "train", "merge"):  # the job gets the versions that are installed here
             require(extra, "SageMakerLauncher")
         processor: Literal["cpu", "gpu"] = "gpu" if self.instance_type.startswith(_GPU) else "cpu"
@@ -306,7 +306,7 @@ class SageMakerLauncher:
             raise ConfigError("SageMaker would refuse the job: " + "; ".join(wrong))
         checked()
         digests = {channel.name: channel.digest for channel in inputs.channels}
-        # Processes are no part of the name: where tokens are estimated, another day's plan may start more.
+        # Processes do not change the name: if tokens are estimated, a later plan may start more.
         content = hashlib.sha256(json.dumps(request_of(digests, inputs.learnt), sort_keys=True).encode()).hexdigest()
         request = request_of(digests, inputs.learnt, fed if fed < gpus else None)
         estimate = [f"tokens are estimated, rather too many: {forecast.estimated}"] if forecast.estimated else []
