@@ -256,7 +256,7 @@ class LocalModel:
         """Return the tokens of each prompt.
 
         Raises:
-            ConfigError: a prompt has none, or so many that the model's context holds no token of an answer.
+            ConfigError: a prompt has no tokens, or too many for the model's context to hold an answer.
         """
         encoded = [self.tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"] for text in prompts]
         for place, tokens in enumerate(encoded):
@@ -349,7 +349,7 @@ class LocalModel:
         ]
 
     def _extend(self, written: list[int], token: int, ending: Ending) -> Generation | None:
-        """Take one more token; the finished answer, or None while it goes on."""
+        """Take one more token; the finished answer, or None until it ends."""
         written.append(token)
         if token in ending.ids:
             return Generation(self._text(written[:-1], ending))

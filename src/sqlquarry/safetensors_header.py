@@ -99,7 +99,7 @@ def parse_header(name: str, size: int, read: Callable[[int, int], bytes]) -> Hea
     for tensor, (dtype, shape, start, stop) in found:
         if start != end:
             raise MetadataError(
-                f"{name} is damaged: {tensor} ({dtype} {list(shape)}) lies at bytes {start:,} to {stop:,}, where "
+                f"{name} is damaged: {tensor} ({dtype} {list(shape)}) is at bytes {start:,} to {stop:,}, where "
                 f"{end:,} is the next free one"
             )
         end = stop

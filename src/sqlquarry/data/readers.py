@@ -155,7 +155,7 @@ def _records(sources: list[_Source], name: str, limit: int | None, dialect: str 
         raise RecordError(
             f"{name}: {len(problems)} bad of {len(problems) + len(records)} rows\n"
             + "\n".join(problems[:_SHOWN_PROBLEMS])
-            + f"{more}\nMend or remove them. Known columns: {KNOWN_SHAPES}."
+            + f"{more}\nCorrect or remove them. Known columns: {KNOWN_SHAPES}."
         )
     if not records:
         raise DataError(f"{name} holds no records. Check that it was written to its end.")

@@ -206,7 +206,7 @@ def _alternatives(value: object) -> tuple[str, ...]:
         try:
             value = parse_json(value, "it", lenient=True)
         except ValueError as error:
-            raise RecordError(f"'alternatives' is {value!r:.40}, which is no JSON list: {error}") from error
+            raise RecordError(f"'alternatives' is {value!r:.40}, which is not a JSON list: {error}") from error
     if not isinstance(value, list | tuple):
         raise RecordError(f"'alternatives' is {value!r:.40} ({type(value).__name__}), but must be a list of queries")
     return tuple(_text({"alternatives": query}, "alternatives") for query in value)

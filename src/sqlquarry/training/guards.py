@@ -73,7 +73,7 @@ def _target_problems(plan: TrainingPlan, config: TrainingConfig) -> Iterator[str
     for target in config.target_modules:
         if target.rpartition(".")[2] in ("lm_head", "embed_tokens"):
             tied = ", and here both are one matrix, which no merge can keep apart" if plan.shape.tied else ""
-            yield f"target_modules names {target}, which is no layer of the decoder{tied}: leave it out"
+            yield f"target_modules names {target}, which is not a layer of the decoder{tied}: leave it out"
         elif not plan.shape.targeted((target,)):
             yield f"target_modules names {target}, but no linear layer is called so; there are {', '.join(known)}"
 

@@ -249,7 +249,7 @@ def _trained_with(merged: MergedModel, formatter: PromptFormatter) -> Iterator[F
 
 def _upload_finished(source: Source) -> Iterator[Finding]:
     """A prefix that this library uploaded has its manifest, and all that the manifest names."""
-    fix = "Run import_model again: it goes on where it stopped"
+    fix = "Run import_model again: it resumes where it stopped"
     if MANIFEST not in source.sizes:
         if _MERGE_STATE in source.sizes:
             again = "Run the same merge again: it continues where it stopped"

@@ -56,7 +56,7 @@ def gather(
     *,
     requirements: str | Path,
 ) -> Inputs:
-    """The channels `train`, `evaluation` (optional), `model` (a base model that is no hub id), `job` and `code`.
+    """The channels `train`, `evaluation` (optional), `model` (a base model without a hub id), `job` and `code`.
 
     Nothing is hashed yet, because the base may have many gigabytes.
 

@@ -65,7 +65,7 @@ class SageMakerLauncher:
         volume_gb: size of the volume, for instance types that have no disks of their own.
         max_run_s: seconds after which SageMaker stops the job.
         max_wait_s: with `spot`, seconds after which it gives up, waiting included; None is twice `max_run_s`.
-        spot: use spare machines, which can be taken away at any time; training goes on from its checkpoint.
+        spot: use spare machines, which can be taken away at any time; training resumes from its checkpoint.
         keep_alive_s: keep the machines (billed) for the next job of the same kind.
         subnets: of the VPC that the job runs in; they need a way to a package index and to S3.
         security_group_ids: of the same VPC.
@@ -361,7 +361,7 @@ class SageMakerLauncher:
         there, here = found.get("BucketRegion"), s3.meta.region_name
         if there and there != here:
             raise ConfigError(
-                f"the bucket {self.bucket} lies in {there}, but the job would run in {here}: use one region"
+                f"the bucket {self.bucket} is in {there}, but the job would run in {here}: use one region"
             )
 
     def _job(self, name: str) -> TrainingJob:

@@ -124,7 +124,7 @@ def environment_problems(environment: Mapping[str, object], secret_arns: Mapping
         "give its ARN in secret_arns": [
             name for name, value in environment.items() if isinstance(value, str) and find_credential(value)
         ],
-        "environment has {}, which is no variable's name": [
+        "environment has {}, which is not a variable's name": [
             name for name in environment if not _VARIABLE.fullmatch(name)
         ],
         f"environment has {{}}, whose value must be text of at most {_LONGEST_VALUE} characters": [
