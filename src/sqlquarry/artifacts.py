@@ -59,9 +59,7 @@ class Record:
     def __post_init__(self) -> None:
         alternatives: Any = self.alternatives
         if isinstance(alternatives, str) or (alternatives and self.sql is None):
-            raise RecordError(
-                f"{self._name}: alternatives is {alternatives!r}, but must be a list of queries, and needs `sql`"
-            )
+            raise RecordError(f"{self._name}: alternatives is {alternatives!r}, but must be queries, given with `sql`")
         object.__setattr__(self, "alternatives", tuple(alternatives))  # a list, where it was read from JSON
         object.__setattr__(self, "dialect", dialect_name(self.dialect, lambda why: RecordError(f"{self._name}: {why}")))
         texts = {"question": self.question, "schema": self.schema} | ({} if self.sql is None else {"sql": self.sql})
@@ -269,11 +267,9 @@ def read_manifest(directory: Path, kind: str, *, verify: bool = False) -> Manife
     """
     path = directory / MANIFEST
     if not path.is_file():
-        if not directory.exists():
-            raise IncompleteArtifactError(f"{directory} does not exist. Check the path of the {kind}.")
-        raise IncompleteArtifactError(
-            f"{directory} has no {MANIFEST}: the stage that writes this {kind} did not finish there. Run it again."
-        )
+        unfinished = f"has no {MANIFEST}: the stage that writes this {kind} did not finish there. Run it again."
+        missing = f"does not exist. Check the path of the {kind}."
+        raise IncompleteArtifactError(f"{directory} {unfinished if directory.exists() else missing}")
     try:
         manifest = parse_manifest(read_bytes(path), str(path), kind)
         files = {path_inside(directory, name, path.name): entry for name, entry in manifest.files.items()}

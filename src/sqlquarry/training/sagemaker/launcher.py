@@ -261,10 +261,7 @@ class SageMakerLauncher:
         merges = (None, *get_args(Base))
         bad = [] if merge in merges else [f"merge is {merge!r}, but must be one of {', '.join(map(repr, merges))}"]
         if trainer.config.device not in ("auto", {"gpu": "cuda", "cpu": "cpu"}[processor]):
-            bad.append(
-                f"TrainingConfig.device is {trainer.config.device!r}, but {self.instance_type} trains on its "
-                f"{processor.upper()}s"
-            )
+            bad.append(f"the trainer's device is {trainer.config.device!r}, but {self.instance_type} has a {processor}")
         bad += report_problems(trainer.config.report_to, self.environment, self.secret_arns)
         if bad:
             raise ConfigError("SageMakerLauncher: " + "; ".join(bad))
@@ -309,9 +306,7 @@ class SageMakerLauncher:
         # Processes do not change the name: if tokens are estimated, a later plan may start more.
         content = hashlib.sha256(json.dumps(request_of(digests, inputs.learnt), sort_keys=True).encode()).hexdigest()
         request = request_of(digests, inputs.learnt, fed if fed < gpus else None)
-        estimate = [f"tokens are estimated, rather too many: {forecast.estimated}"] if forecast.estimated else []
-        notes = (*estimate, *forecast.notes)
-        return _Plan(f"{name or 'sqlquarry'}-{content[:12]}", request, inputs.channels, notes)
+        return _Plan(f"{name or 'sqlquarry'}-{content[:12]}", request, inputs.channels, forecast.remarks)
 
     def _started(self, plan: _Plan, name: str) -> TrainingJob:
         from botocore.exceptions import BotoCoreError, ClientError
