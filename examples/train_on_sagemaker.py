@@ -1,9 +1,10 @@
 """Train and merge in a SageMaker training job; without --run it prints the exact request, and needs no AWS account.
 
-A run that cannot work is refused first, before anything is sent. What would be better, such as a cheaper machine, is
-said on standard error; launcher.plan(trainer, train, evaluation) forecasts steps, memory, time and price.
+A run that cannot work is refused before anything is sent. Standard error says what would be better, such as a cheaper
+machine; launcher.plan(trainer, train, evaluation) forecasts steps, memory, time and price.
 
     python examples/train_on_sagemaker.py                                     the CreateTrainingJob request, as JSON
+    python examples/train_on_sagemaker.py --data questions.csv --dialect postgres --test 0.1
     python examples/train_on_sagemaker.py --run --role arn:aws:iam::…:role/… --bucket my-models --region us-east-1
 
 Secrets and settings of the job, here for figures in Weights & Biases:
@@ -30,8 +31,10 @@ def main() -> None:
         "--base", default="meta-llama/Meta-Llama-3-8B-Instruct", help="hub id, directory or s3:// prefix"
     )
     parser.add_argument("--data", help="anything that load_records reads (default: the sample records)")
+    parser.add_argument("--dialect", help="SQL dialect of rows that name none, such as postgres")
+    parser.add_argument("--test", type=float, default=0.01, help="share of the records whose loss is only reported")
     parser.add_argument("--instance", default="ml.g5.12xlarge")
-    parser.add_argument("--spot", action="store_true", help="spare machines; training goes on after an interruption")
+    parser.add_argument("--spot", action="store_true", help="spare machines; training resumes after an interruption")
     parser.add_argument("--report-to", action="append", default=[], choices=("tensorboard", "wandb", "mlflow"))
     parser.add_argument(
         "--secret",
@@ -43,8 +46,8 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="variable of the job")
     options = parser.parse_args()
 
-    records = sq.load_records(options.data) if options.data else sq.sample_records("train")
-    train, evaluation = records.split(test=0.01)
+    records = sq.load_records(options.data, dialect=options.dialect) if options.data else sq.sample_records("train")
+    train, evaluation = records.split(test=options.test)
     trainer = sq.QLoRAFSDPTrainer(options.base, config=sq.TrainingConfig(epochs=2, report_to=tuple(options.report_to)))
     launcher = SageMakerLauncher(
         options.role,
@@ -63,7 +66,7 @@ def main() -> None:
     print(f"{job.name}: {'price not known' if cost is None else f'${cost:.2f}'}")
     print(f"adapter: {job.adapter_uri}")
     print(f"merged:  {job.merged_uri}")
-    print("next:    BedrockImporter(role_arn).import_model(…), with what stands after merged")
+    print(f"next:    BedrockImporter(role_arn).import_model({job.merged_uri!r}, 'text-to-sql')")
 
 
 if __name__ == "__main__":

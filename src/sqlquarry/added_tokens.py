@@ -46,7 +46,7 @@ class Declared:
     by_name: Mapping[str, str]
 
     def text(self, name: str) -> str:
-        """Return the token of this name, "" if there is none."""
+        """Return the token of this name; "" if the tokenizer does not name one."""
         return self.by_name.get(name, "")
 
     @classmethod
@@ -125,7 +125,7 @@ class AddedTokens:
             self.add(_with_flags(token))
 
     def id(self, text: str) -> int | None:
-        """Return the id of a token, None if there is no such token."""
+        """Return the id of a token; None if the vocabulary does not hold it."""
         return self._tokens[text]["id"] if text in self._tokens else self._words.get(text)
 
     def add(self, token: JsonObject) -> None:
@@ -167,13 +167,13 @@ class AddedTokens:
 
 
 def token_text(token: Any) -> str:
-    """Return a special token's text, written as such or as transformers' AddedToken; "" if there is none."""
+    """Return a special token's text, written as text or as transformers' AddedToken; "" if it is not given."""
     content = token.get("content") if isinstance(token, Mapping) else token
     return content if isinstance(content, str) else ""
 
 
 def is_untyped(token: Any) -> bool:
-    """Whether tokenizer_config.json holds a special token as an object that transformers does not know for a token."""
+    """Return whether tokenizer_config.json holds a special token as an object that transformers cannot read."""
     return isinstance(token, dict) and token.get("__type") != "AddedToken"
 
 

@@ -58,14 +58,14 @@ class Record:
     def __post_init__(self) -> None:
         alternatives: Any = self.alternatives
         if isinstance(alternatives, str) or (alternatives and self.sql is None):
-            raise RecordError(f"{self._name}: alternatives is {alternatives!r}, but must be queries beside `sql`")
+            raise RecordError(f"{self._name}: alternatives is {alternatives!r}, but must be queries, given with `sql`")
         object.__setattr__(self, "alternatives", tuple(alternatives))  # a list, where it was read from JSON
         object.__setattr__(self, "dialect", dialect_name(self.dialect, lambda why: RecordError(f"{self._name}: {why}")))
         texts = {"question": self.question, "schema": self.schema} | ({} if self.sql is None else {"sql": self.sql})
         for name, value in (*texts.items(), *(("alternatives", query) for query in self.alternatives)):
             if not isinstance(value, str) or not value.strip():
                 hint = "; leave it out where the gold query is unknown" if name == "sql" else ""
-                raise RecordError(f"{self._name}: {name} is {value!r}, but must be text{hint}")
+                raise RecordError(f"{self._name}: {name} is {value!r}, but must be text that is not empty{hint}")
 
     @property
     def golds(self) -> tuple[str, ...]:
@@ -267,9 +267,9 @@ def read_manifest(directory: Path, kind: str, *, verify: bool = False) -> Manife
     """
     path = directory / MANIFEST
     if not path.is_file():
-        raise IncompleteArtifactError(
-            f"{directory} has no {MANIFEST}: the stage that writes this {kind} did not finish there. Run it again."
-        )
+        unfinished = f"has no {MANIFEST}: the stage that writes this {kind} did not finish there. Run it again."
+        missing = f"does not exist. Check the path of the {kind}."
+        raise IncompleteArtifactError(f"{directory} {unfinished if directory.exists() else missing}")
     try:
         manifest = parse_manifest(read_bytes(path), str(path), kind)
         files = {path_inside(directory, name, path.name): entry for name, entry in manifest.files.items()}

@@ -6,7 +6,7 @@ One process for each GPU trains; the first one then merges, verifies, and leaves
     merged/     the full model as Bedrock reads it, unless the job says ``"merge": null``
 
 each with its manifest, written last. SageMaker copies that folder to S3 uncompressed, and ``/opt/ml/checkpoints`` both
-ways, so a job that is interrupted, or fails after training, goes on where it was.
+ways, so a job that is interrupted, or fails after training, resumes where it was.
 
 job.json holds `base_model` (a hub id; null where the channel `model` brings the base), `config` (fields of
 TrainingConfig) and `merge` (``{"base": "auto"}`` or null); ``prompt.json`` lies beside it.
@@ -97,7 +97,7 @@ def run(job_file: Path, root: Path) -> None:
         root: stands for ``/opt/ml``.
 
     Raises:
-        SQLQuarryError: of the stage that could not go on.
+        SQLQuarryError: of the stage that failed.
     """
     try:
         job = read_object(job_file)
@@ -134,7 +134,7 @@ def _trained(job: dict[str, Any], prompt: Path, root: Path, leads: bool) -> Adap
     except IncompleteArtifactError:
         if leads:
             raise
-        return None  # the adapter lies on the first machine
+        return None  # the adapter is on the first machine
     if leads:
         # Training is the costly part: whatever happens to the merge, the next attempt starts with it.
         _copied(adapter.path, root / "checkpoints" / "adapter")

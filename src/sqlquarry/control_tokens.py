@@ -21,7 +21,7 @@ _SHOWN = 5
 def special_tokens(tokenizer: Any) -> dict[str, int]:
     """Return the text and id of each special token of a transformers tokenizer.
 
-    Tokens that were added as ordinary words are left out: they are decoded to the text that they stand for.
+    Tokens that were added as ordinary words are left out: they are decoded to their text.
     """
     added = getattr(tokenizer, "added_tokens_decoder", {})
     return {str(token): number for number, token in added.items() if token.special and str(token)}

@@ -15,8 +15,8 @@
     │   ├── UnsupportedModelError     architecture, quantised checkpoint, missing files
     │   ├── GatedModelError           a licence must be accepted, or a token is missing
     │   └── DeviceError               CUDA asked for where there is none
-    ├── TrainingError                 training could not go on
-    │   └── TrainingInterruptedError  a signal stopped it after a whole step; the same call goes on from there
+    ├── TrainingError                 training failed
+    │   └── TrainingInterruptedError  a signal stopped it after a whole step; the same call resumes there
     ├── MergeError                    adapter and base do not make one model
     │   ├── UnsupportedAdapterError   an adapter whose merge would be wrong
     │   └── UnusedTensorsError        adapter tensors that no base tensor took up
@@ -135,11 +135,11 @@ class DeviceError(ModelError):
 
 
 class TrainingError(SQLQuarryError):
-    """Training could not go on."""
+    """Training failed."""
 
 
 class TrainingInterruptedError(TrainingError):
-    """A signal (a spot notice, Ctrl-C) stopped training after a whole step; the same call goes on from there."""
+    """A signal (a spot notice, Ctrl-C) stopped training after a whole step; the same call resumes there."""
 
 
 class MergeError(SQLQuarryError):
@@ -189,7 +189,7 @@ class JudgingError(SQLQuarryError):
 
 
 class JudgeFailedError(JudgingError):
-    """An LLM judge failed so often in a row that asking on is no use.
+    """An LLM judge failed so often in a row that the run was ended.
 
     Attributes:
         partial: the judgements that were finished, in the order of the records, None where one is missing.

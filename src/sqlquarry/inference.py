@@ -45,7 +45,7 @@ class LocalModel:
     Args:
         directory: config, tokenizer and safetensors, as transformers or Bedrock's dialect has them; an ``s3://`` prefix
             is copied to ``~/.cache/sqlquarry`` once.
-        formatter: how records become prompts, and which token ends an answer; None where only text prompts are given.
+        formatter: how records become prompts, and which token ends an answer; None if only text prompts are given.
             One that is not bound yet is bound to the model's tokenizer.
         adapter: a LoRA adapter to put on top; with a 4-bit recipe in its manifest the base is quantised as in training.
         device: "auto" (CUDA where there is one), "cpu" or "cuda".
@@ -57,7 +57,7 @@ class LocalModel:
         MissingExtraError: torch or transformers is not installed.
         UnsupportedModelError: the directory holds no causal language model in safetensors, or model or adapter ask for
             code of their own, or a file is malformed.
-        DeviceError: CUDA was asked for where there is none.
+        DeviceError: CUDA was asked for, but there is no GPU.
         ConfigError: an unknown device, an option out of range, or a formatter that does not fit the tokenizer.
     """
 
@@ -102,12 +102,15 @@ class LocalModel:
 
     @classmethod
     def from_merged(cls, merged: MergedModel, **options: Any) -> LocalModel:
-        """The merged weights, served with the prompt they were trained with; `options` as in the constructor.
+        """Serve merged weights with the prompt that they were trained with; `options` are those of the constructor.
 
         Raises:
+            ConfigError: `merged` is something else, such as a path.
             IncompleteArtifactError: the directory holds no prompt.
             SQLQuarryError: as the constructor.
         """
+        if not isinstance(merged, MergedModel):
+            raise ConfigError(f"merged is {merged!r:.80}, but must be a MergedModel. Open it: MergedModel.load(…).")
         directory = local_copy(merged.location, options.get("session"))
         return cls(directory, formatter=PromptFormatter.load(directory), **options)
 
@@ -115,7 +118,7 @@ class LocalModel:
     def from_adapter(
         cls, adapter: AdapterCheckpoint, *, base_model: str | Path | None = None, **options: Any
     ) -> LocalModel:
-        """The adapter on the base weights of its training, 4-bit ones included.
+        """Serve the adapter on the base weights of its training, in 4 bits if it was trained on such.
 
         Args:
             adapter: what the trainer wrote.
@@ -123,10 +126,15 @@ class LocalModel:
             options: as in the constructor.
 
         Raises:
+            ConfigError: `adapter` is something else, such as a path.
             IncompleteArtifactError: the directory holds no prompt.
             UnsupportedModelError: the base is not there, or is another one.
             SQLQuarryError: as the constructor.
         """
+        if not isinstance(adapter, AdapterCheckpoint):
+            raise ConfigError(
+                f"adapter is {adapter!r:.80}, but must be an AdapterCheckpoint. Open it: AdapterCheckpoint.load(…)."
+            )
         base = base_of(adapter, base_model, options.get("session"))
         return cls(base, formatter=PromptFormatter.load(adapter.path), adapter=adapter, **options)
 
@@ -248,7 +256,7 @@ class LocalModel:
         """Return the tokens of each prompt.
 
         Raises:
-            ConfigError: a prompt has none, or so many that the model's context holds no token of an answer.
+            ConfigError: a prompt has no tokens, or too many for the model's context to hold an answer.
         """
         encoded = [self.tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"] for text in prompts]
         for place, tokens in enumerate(encoded):
@@ -341,7 +349,7 @@ class LocalModel:
         ]
 
     def _extend(self, written: list[int], token: int, ending: Ending) -> Generation | None:
-        """Take one more token; the finished answer, or None while it goes on."""
+        """Take one more token; the finished answer, or None until it ends."""
         written.append(token)
         if token in ending.ids:
             return Generation(self._text(written[:-1], ending))

@@ -60,7 +60,7 @@ class S3Location:
 
 
 def is_s3(location: object) -> bool:
-    """Whether a text or path names a place on S3, whether or not it names one that can exist."""
+    """Return whether a text or path names a place on S3, even one that cannot exist."""
     return isinstance(location, str | os.PathLike) and _S3.fullmatch(os.fspath(location)) is not None
 
 

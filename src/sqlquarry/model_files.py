@@ -62,7 +62,7 @@ def weight_files(directory: Path) -> list[Path]:
     """The safetensors that transformers reads of a folder, which may hold others: one, or those that an index lists.
 
     Raises:
-        UnsupportedModelError: the index cannot be read, or lists others beside the one.
+        UnsupportedModelError: the index cannot be read, or lists other files than the one.
     """
     single, index = directory / _SINGLE, directory / INDEX
     if not index.is_file():

@@ -58,7 +58,7 @@ class NotebookDisplay:
 def safe_html(text: str, most: int = _LINE_CHARACTERS) -> str:
     """Return text as one line of HTML that shows its first `most` characters and nothing else."""
     shown = visible(text[: most + 1], one_line=True)
-    # An escape is longer than the character that it stands for.
+    # An escape is longer than its character.
     return html.escape(shown if len(shown) <= most else f"{shown[:most]}…")
 
 

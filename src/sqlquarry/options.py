@@ -61,7 +61,7 @@ class _MismatchError(Exception):
 def check_options(*, also_called: Mapping[str, str] | None = None) -> Callable[[_Class], _Class]:
     """Return a class decorator that checks the arguments of the constructor before it runs.
 
-    An int stands for a float, a list for a tuple, and the text ``1e-4`` for 0.0001. NaN is not a number here, and
+    An int is taken for a float, a list for a tuple, and the text ``1e-4`` for 0.0001. NaN is not a number here, and
     infinity is one only where the option is a duration (``*_s``). Of a protocol only the methods are checked, and an
     annotation that exists for type checkers alone is not. The error is a `ConfigError` that names every wrong option,
     its value and what it must be.
@@ -128,7 +128,9 @@ def _problems_of(construct: Callable[[], None], name: str) -> Iterator[str]:
 
 def _described(name: str, error: _MismatchError) -> str:
     plain = isinstance(error.value, str | int | float | list | tuple | None) and not error.is_secret
-    shown = redacted(repr(error.value))[:_SHOWN_CHARACTERS] if plain else f"of type {type(error.value).__name__}"
+    kind = type(error.value).__name__
+    other = f"the class {error.value.__name__}" if isinstance(error.value, type) else f"of type {kind}"
+    shown = redacted(repr(error.value))[:_SHOWN_CHARACTERS] if plain else other
     words = re.findall(r"'([^']*)'", error.named)
     meant = did_you_mean(error.value, words) if isinstance(error.value, str) and not error.is_secret else ""
     return f"{name}{visible(error.place)} is {visible(shown)}, but must be {error.named}{meant}"
@@ -197,7 +199,8 @@ def _protocol(kind: type) -> _Kind:
     named = f"a {kind.__name__} (an object with {', '.join(methods)})"
 
     def read(value: Any) -> Any:
-        if not all(callable(getattr(value, name, None)) for name in methods):
+        # A class has the methods of its objects, but cannot be used for one.
+        if isinstance(value, type) or not all(callable(getattr(value, name, None)) for name in methods):
             raise _MismatchError(value, named)
         return value
 

@@ -45,7 +45,7 @@ def run_pipeline(
 ) -> PipelineResult:
     """Train, merge, import, generate and judge.
 
-    Every stage keeps its result below `output_dir` or on S3, so a second call goes on where the first stopped.
+    Every stage keeps its result below `output_dir` or on S3, so a second call resumes where the first stopped.
 
     Args:
         train: records to learn from.
@@ -60,7 +60,7 @@ def run_pipeline(
         max_tokens: longest answer, in tokens.
 
     Raises:
-        SQLQuarryError: of the stage that could not go on.
+        SQLQuarryError: of the stage that failed.
     """
     output = Path(output_dir)
     adapter = trainer.train(train, output_dir=output / "adapter")

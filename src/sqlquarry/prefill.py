@@ -67,7 +67,7 @@ class PromptReader:
             self.step(torch.tensor([prompts[0][:shared]], device=self._device), None, None, cache)
             cache.batch_repeat_interleave(len(prompts))
         width = max(len(prompt) for prompt in prompts) - shared
-        # Padding stands between the shared prefix and a shorter rest, so that all rows end in the same column.
+        # Padding is put between the shared prefix and a shorter rest, so that all rows end in the same column.
         pads = [width - (len(prompt) - shared) for prompt in prompts]
         rests = torch.tensor([[0] * pad + prompt[shared:] for pad, prompt in zip(pads, prompts, strict=True)])
         mask = torch.tensor([[1] * shared + [0] * pad + [1] * (width - pad) for pad in pads], device=self._device)

@@ -88,7 +88,7 @@ class QuantizationRecipe:
         )
 
     def pack(self, weight: torch.Tensor, layer: Any = None) -> Any:
-        """A weight (outputs, inputs) as bitsandbytes' 4-bit parameter, on its device; `layer` is whose it shall be."""
+        """Return a weight (outputs, inputs) as bitsandbytes' 4-bit parameter, on its device, for `layer`."""
         import bitsandbytes
         import torch
 

@@ -37,7 +37,7 @@ class Header(NamedTuple):
     """The leading bytes of a file as they are, its ``__metadata__``, and its tensors by name in file order.
 
     Args:
-        format: what the metadata says made the file, such as "pt" for PyTorch, which is also meant if there is no
+        format: what the metadata says made the file, such as "pt" for PyTorch, which is also assumed if there is no
             metadata; "" if there is some without a format.
     """
 
@@ -99,7 +99,7 @@ def parse_header(name: str, size: int, read: Callable[[int, int], bytes]) -> Hea
     for tensor, (dtype, shape, start, stop) in found:
         if start != end:
             raise MetadataError(
-                f"{name} is damaged: {tensor} ({dtype} {list(shape)}) lies at bytes {start:,} to {stop:,}, where "
+                f"{name} is damaged: {tensor} ({dtype} {list(shape)}) is at bytes {start:,} to {stop:,}, where "
                 f"{end:,} is the next free one"
             )
         end = stop

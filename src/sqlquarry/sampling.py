@@ -52,7 +52,7 @@ class Sampling:
             raise ConfigError("; ".join(bad))
 
     def _problems(self) -> Iterator[str]:
-        # Ranges: vLLM's SamplingParams, and OpenAI's for logit_bias. NaN is in none of them.
+        # Ranges: vLLM's SamplingParams, and OpenAI's for logit_bias. NaN is outside all of them.
         if not 0 <= self.temperature < float("inf"):
             yield f"temperature is {self.temperature!r}, but must be a number of at least 0"
         if not 0 < self.top_p <= 1:

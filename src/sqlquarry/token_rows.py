@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def run_token_rows_directly(model: Any) -> None:
-    """Let embeddings and head of a PEFT model compute the adapter's rows apart; nothing changes for a model without."""
+    """Let embeddings and head of a PEFT model compute the adapter's rows separately; other models do not change."""
     import torch
     from peft.tuners.trainable_tokens import TrainableTokensLayer
 

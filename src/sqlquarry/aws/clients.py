@@ -52,8 +52,12 @@ def aws_client(
 
     Raises:
         MissingExtraError: boto3 is not installed.
-        ConfigError: no region is known.
+        ConfigError: no region is known, or `session` is not a session.
     """
+    if session is not None and not callable(getattr(session, "client", None)):
+        raise ConfigError(
+            f"session is {session!r:.80}, but must be a boto3 session, such as boto3.Session(profile_name=…)"
+        )
     owners = stated_owners(session)
     session = session or aws_session()
     from botocore.config import Config
@@ -89,7 +93,7 @@ def transfer_config(part_bytes: int = 8 * 2**20) -> Any:
 def session_environment(session: Any) -> dict[str, str]:
     """Return environment variables with which a child process has a session's credentials, region and endpoint.
 
-    What `expect_bucket_owners` was told for the session is passed on as well.
+    The owners that `expect_bucket_owners` states for the session are passed on, too.
 
     They hold the secret key, so they belong in the environment of that process alone. Temporary credentials are
     passed as they are now, and that process cannot renew them.

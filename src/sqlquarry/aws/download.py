@@ -88,7 +88,7 @@ def copy_here(
                 raise problem(folder.why_empty())
             _fetch(folder, entries, target)
         except (OSError, MetadataError) as error:
-            raise problem(f"{doing} failed: {error}. Make room on the disk, or mend it. {again}") from error
+            raise problem(f"{doing} failed: {error}. Make room on the disk, or repair it. {again}") from error
     return target
 
 

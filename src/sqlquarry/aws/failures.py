@@ -75,13 +75,13 @@ _SIGNED_TEXT = re.compile(r"The (?:Canonical String|String-to-Sign)\b.*", re.DOT
 
 def error_code(error: Exception) -> str:
     """Return AWS's code of a botocore ClientError; the class's name of any other error."""
-    # botocore's errors of the connection have a `response` too, which is None.
+    # botocore's connection errors have a `response`, too, which is None.
     response: dict[str, Any] | None = getattr(error, "response", None)
     return str(response["Error"]["Code"]) if response else type(error).__name__
 
 
 def says(error: Exception, code: str, fragment: str) -> bool:
-    """Whether an error has this code and its message holds this text, in any case (a stream's codes begin small)."""
+    """Return whether an error has this code and message; case does not matter (a stream's codes begin small)."""
     return error_code(error).lower() == code.lower() and fragment in str(error).lower()
 
 
@@ -106,13 +106,16 @@ def described(
 
 
 @contextmanager
-def aws_errors(kind: Callable[[str], Exception], doing: str, more: str = "") -> Iterator[None]:
+def aws_errors(
+    kind: Callable[[str], Exception], doing: str, more: str = "", *, known: Sequence[KnownError] = COMMON_ERRORS
+) -> Iterator[None]:
     """Raise boto3's errors as errors of this library.
 
     Args:
         kind: makes the error of its message.
         doing: as in `described`.
         more: what follows the advice.
+        known: errors with their advice; the first that fits counts.
     """
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
@@ -120,4 +123,4 @@ def aws_errors(kind: Callable[[str], Exception], doing: str, more: str = "") -> 
     try:
         yield
     except (Boto3Error, BotoCoreError, ClientError) as error:
-        raise kind(f"{described(error, doing)} {more}".rstrip()) from error
+        raise kind(f"{described(error, doing, known=known)} {more}".rstrip()) from error

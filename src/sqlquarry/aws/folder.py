@@ -81,7 +81,7 @@ class S3Folder:
         self.client.delete_object(**self._key(name))
 
     def why_empty(self) -> str:
-        """Say what is wrong with a location below which there are no files, and what to do."""
+        """Say why no files are found below a location, and what to do."""
         from botocore.exceptions import ClientError
 
         place = self.location

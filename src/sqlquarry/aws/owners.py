@@ -53,9 +53,9 @@ def expect_bucket_owners(owners: Mapping[str, str | None], *, session: Any = Non
 
 
 def stated_owners(session: Any) -> dict[str, str | None]:
-    """Return what `expect_bucket_owners` was told for a session, also what it will be told later.
+    """Return the owners that `expect_bucket_owners` states for a session; statements made later appear in it, too.
 
-    With the default credentials, what a parent process was told counts too (`session_environment`).
+    With the default credentials, the statements of a parent process count, too (`session_environment`).
 
     Raises:
         ConfigError: the parent's statement cannot be read.

@@ -56,7 +56,7 @@ class BatchFoundationModel:
             back from one to the next, so ask a `FoundationModel` once where you do not know.
         minimum_records: fewest prompts of a job, commonly 100; the quota of each model is in Service Quotas.
         timeout_hours: after which the service gives up, 24 to 168.
-        timeout_s: seconds to wait here; the job goes on.
+        timeout_s: seconds to wait here; the job continues after them.
         poll_interval_s: seconds between two looks at the job.
         sleep, clock: waiting and time; injected by tests.
         show_progress: show how far it is (see `sqlquarry.progress`).
@@ -233,7 +233,7 @@ class BatchFoundationModel:
             waited = self._clock() - started
             if waited >= self._timeout_s:
                 raise BedrockError(
-                    f"batch job {arn} is still {status} after {waited:.0f} s. It goes on without us; the same call "
+                    f"batch job {arn} is still {status} after {waited:.0f} s. The job continues; the same call "
                     "waits for it again."
                 )
             logger.info("batch job %s: %s, %.0f s", arn, status, waited)

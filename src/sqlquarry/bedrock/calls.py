@@ -39,7 +39,7 @@ class Calls:
         self._asking = threading.Lock()
 
     def send(self, body: str) -> bytes | dict[str, Any]:
-        """Send a body and return the answer as it came.
+        """Send a body and return the unparsed answer.
 
         Raises:
             botocore.exceptions.BotoCoreError, ClientError: AWS refused, or was not reached.

@@ -96,7 +96,7 @@ def export_files(directory: Path, formatter: PromptFormatter | None = None) -> d
 
 
 def _repaired_tokenizer(own: TokenizerFiles, exported: Mapping[str, bytes], *, by_5: bool) -> dict[str, bytes]:
-    """The tokenizer's files, if 4.51.3 would make other ids of the exported ones than the training did."""
+    """Return the tokenizer's files if 4.51.3 would make other ids of the exported ones than the training did."""
     by_5 = by_5 or saved_by_5(own)
     files = replace(
         own,
@@ -119,7 +119,7 @@ def _served(formatter: PromptFormatter) -> tuple[str, str]:
 
 
 def _own_prompt(directory: Path, source: JsonObject) -> tuple[str | None, str]:
-    """As `_served`, of a checkpoint as it came."""
+    """As `_served`, for a checkpoint that is not rewritten."""
 
     def read(name: str) -> bytes | None:
         return read_bytes(directory / name) if (directory / name).is_file() else None

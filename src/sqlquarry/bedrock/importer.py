@@ -58,7 +58,7 @@ class BedrockImporter:
         bucket: where to upload when `import_model` is given no `s3_uri`.
         poll_interval_s: seconds between two looks at a job (imports take about 15 minutes).
         timeout_s: seconds to wait for a job, and before that for the account's one import slot.
-        role_propagation_s: seconds to go on where the service does not know the role yet.
+        role_propagation_s: seconds to keep trying while the service does not know the role yet.
         sleep: waits; injected by tests.
         clock: seconds that never go back; injected by tests.
         show_progress: show how far it is (see `sqlquarry.progress`).
@@ -130,7 +130,7 @@ class BedrockImporter:
     ) -> ImportedModel:
         """Check, upload and import a checkpoint, and wait until it can be called.
 
-        Run again with the same content, it returns the imported model, or goes on with what is missing.
+        Run again with the same content, it returns the imported model, or does what is missing.
 
         Args:
             source: a finished merged model or any checkpoint's directory, which are exported in the service's dialect;

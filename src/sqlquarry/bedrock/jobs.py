@@ -79,7 +79,7 @@ def problems(
         if key.lower().startswith(("aws:", "sqlquarry:")):
             bad.append(f"tag {key!r} begins with a reserved word (aws:, sqlquarry:)")
     if len(tags or {}) > MAX_TAGS - 2:
-        bad.append(f"{len(tags or {})} tags, but at most {MAX_TAGS - 2} fit beside two of ours")
+        bad.append(f"{len(tags or {})} tags, but at most {MAX_TAGS - 2} fit, because the library adds two")
     if kms_key_id is not None and not (len(kms_key_id) <= 2048 and _KMS_KEY.fullmatch(kms_key_id)):
         bad.append(f"kms_key_id {kms_key_id!r} is neither a key's id or ARN nor alias/…")
     if vpc_config is not None:
@@ -193,7 +193,7 @@ class ImportJobs:
 
         started = self._clock()
         low, high = expected_minutes(weight_bytes)
-        goes_on = f"It goes on without us; attach({job_arn!r}, formatter) waits for it again."
+        goes_on = f"The job continues; attach({job_arn!r}, formatter) waits for it again."
         name, note = f"import job {job_arn.rsplit('/', 1)[-1]}", f"{low} to {high} min expected"
         with ProgressBar(name, high * 60, unit="second", note=note, show=self._show_progress) as bar:
             while True:

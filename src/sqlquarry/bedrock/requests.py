@@ -147,5 +147,5 @@ def _is_json(value: Any) -> bool:
 def _constraint(structured: Mapping[str, Any], schema: str) -> dict[str, Any]:
     if schema != "max_gen_len":
         return {"structured_outputs": dict(structured)}
-    # BedrockCompletion takes the schema itself, where OpenAI's formats put a name beside it.
+    # BedrockCompletion takes the schema itself; OpenAI's formats also give it a name.
     return {"response_format": {"type": "json_schema", "json_schema": structured["json"]}}

@@ -109,7 +109,7 @@ def _ids(tokenizer: FileTokenizer, text: str, *, adds: bool) -> tuple[int, ...]:
 
 
 def _around(tokens: Iterable[str]) -> Iterator[str]:
-    """Texts with an added token at the beginning, inside, and behind, with and without white space beside it."""
+    """Return texts with an added token at the start, inside and at the end, with and without white space around it."""
     for token in tokens:
         yield from (
             token,

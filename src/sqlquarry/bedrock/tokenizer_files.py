@@ -24,14 +24,14 @@ _OPTIONS = ("add_bos_token", "add_eos_token")
 
 
 def saved_by_5(files: TokenizerFiles) -> bool:
-    """Whether transformers 5 saved the model, so that its training read the tokenizer as that version does."""
+    """Return whether transformers 5 saved the model, so that its training read the tokenizer as that version does."""
     major = str(files.model.get("transformers_version", "")).partition(".")[0]
     newer = major.isdigit() and int(major) >= 5
     return newer or not files.model.keys().isdisjoint(("dtype", "rope_parameters")) or loaded_by_5(files.config)
 
 
 def loaded_by_5(tokenizer_config: Mapping[str, Any]) -> bool:
-    """Whether transformers 5 wrote a tokenizer_config.json."""
+    """Return whether transformers 5 wrote a tokenizer_config.json."""
     return not tokenizer_config.keys().isdisjoint(LOADING_KEYS)
 
 
@@ -54,7 +54,7 @@ def wanted_reading(files: TokenizerFiles, *, by_5: bool) -> Reading:
 
 
 def repaired(files: TokenizerFiles, wanted: Reading, *, by_5: bool) -> TokenizerFiles:
-    """Change tokenizer.json and tokenizer_config.json, if need be, until 4.51.3 makes the wanted ids.
+    """Change tokenizer.json and tokenizer_config.json, if necessary, until 4.51.3 makes the wanted ids.
 
     If `by_5`, a result that transformers 5 reads equally too is preferred, so that local answers are those of the
     server. What cannot be repaired comes back as it is.

@@ -230,7 +230,7 @@ class Transfer:
             pages = self._s3.get_paginator("list_parts").paginate(**place, UploadId=unfinished)
             sending.there = {part["PartNumber"]: part for page in pages for part in page.get("Parts", ())}
             sending.upload_id = unfinished
-            logger.info("%s goes on: %d of its parts are there", file.key, len(sending.there))
+            logger.info("%s is resumed: %d of its parts are there", file.key, len(sending.there))
         else:
             options = {"Metadata": {SHA256: file.sha256}, "ChecksumAlgorithm": "CRC32"}
             answer = self._try(file, lambda: self._s3.create_multipart_upload(**place, **options))

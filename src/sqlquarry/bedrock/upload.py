@@ -27,7 +27,7 @@ def upload(
     requests_in_flight: int = REQUESTS_IN_FLIGHT,
     sleep: Callable[[float], None] = time.sleep,
 ) -> int:
-    """Bring an export to an S3 prefix; a second run uploads nothing, a broken one goes on where it stopped.
+    """Bring an export to an S3 prefix; a second run uploads nothing, a broken one resumes where it stopped.
 
     Objects of the right size and SHA-256 are left alone, and so are the parts of unfinished uploads. Weights go first:
     what names them is not there before they are. Memory: `part_bytes` * `requests_in_flight`.

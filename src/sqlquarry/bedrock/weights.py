@@ -10,7 +10,7 @@ from sqlquarry.safetensors_header import Tensor
 
 ONE_SHARD = "model.safetensors"  # the only name that transformers reads without an index
 DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}  # safetensors' name -> torch's name
-# Tensors that bitsandbytes, GPTQ, AWQ, HQQ and FP8 checkpoints hold beside or instead of weights.
+# Tensors that bitsandbytes, GPTQ, AWQ, HQQ and FP8 checkpoints hold next to weights or instead of them.
 QUANTIZED = re.compile(
     r"\.(absmax|quant_map|nested_absmax|nested_quant_map|quant_state\.[\w.]+|SCB|qweight|qzeros|g_idx|scales|"
     r"weight_scale|weight_scale_inv|input_scale|weight_packed|weight_format|W_q)$"
@@ -26,7 +26,7 @@ class Weights:
     Args:
         shards: file -> its tensors.
         sizes: file -> bytes.
-        index: tensor -> file; None if there is no index.
+        index: tensor -> file; None for a checkpoint without an index.
         formats: file -> what its metadata says made it (see `Header`).
     """
 

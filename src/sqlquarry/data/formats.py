@@ -29,7 +29,7 @@ FORMATS = ", ".join(_READERS)
 
 
 def file_format(name: str) -> tuple[str, str] | None:
-    """Return a file's stem and format, ``"A.JSONL.gz"`` -> ``("A", ".jsonl")``; None if it is none of `FORMATS`."""
+    """Return a file's stem and format, ``"A.JSONL.gz"`` -> ``("A", ".jsonl")``; None if `FORMATS` does not have it."""
     path = Path(name[:-3] if name.lower().endswith(".gz") else name)
     return (path.stem, path.suffix.lower()) if path.suffix.lower() in _READERS else None
 

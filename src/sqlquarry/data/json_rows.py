@@ -116,7 +116,7 @@ def _reported(text: _Text, found: Iterator[Row], what: str) -> Iterator[Row]:
 
 
 class _Text:
-    """The text of a file, read in pieces, of which only the value that is being read is in memory."""
+    """Read the text of a file in pieces; only the value that is being read is in memory."""
 
     def __init__(self, file: io.BufferedIOBase) -> None:
         self._file, self._decoder = file, codecs.getincrementaldecoder("utf-8-sig")()
@@ -133,7 +133,7 @@ class _Text:
         return self._lines + error.lineno - 1, error.colno + (self._column if error.lineno == 1 else 0)
 
     def peek(self) -> str:
-        """Return the next character that is no white space, or nothing at the end."""
+        """Return the next character that is not white space; "" at the end."""
         while not (found := _INK.search(self._text, self._place)):
             self._place = len(self._text)
             if not self._read():
@@ -160,7 +160,7 @@ class _Text:
                 if not self._read():
                     raise
             else:
-                if end < len(self._text) or not self._read():  # a number may go on in the next piece
+                if end < len(self._text) or not self._read():  # a number may continue in the next piece
                     self._place = end
                     return value
 

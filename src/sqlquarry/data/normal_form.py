@@ -30,7 +30,7 @@ _SCHEMA_WORDS = frozenset(
     time timestamp timestamptz tinyint tinytext unique unsigned update utf8 utf8mb4 uuid varbinary varchar varchar2
     varying with without year zone""".split()  # noqa: SIM905 - a text of words is easier to read and to change
 )
-# What follows a table or a column in a query and is no alias of it.
+# Words that follow a table or a column in a query without being its alias.
 _KEYWORDS = (
     "and|as|asc|between|by|case|collate|cross|desc|else|end|escape|except|fetch|filter|for|from|full|glob|group|having|"
     "ilike|in|inner|intersect|is|join|lateral|left|like|limit|minus|natural|not|nulls|offset|on|or|order|outer|over|"

@@ -10,11 +10,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sqlquarry.aws import aws_client, transfer_config
-from sqlquarry.aws.failures import aws_errors
+from sqlquarry.aws.failures import COMMON_ERRORS, KnownError, aws_errors
 from sqlquarry.errors import DataError
 from sqlquarry.extras import require
 
-_ADVICE = "Check bucket, key and region, and that the credentials allow {}."
 _SCHEME = re.compile(r"s3:/+", re.IGNORECASE)
 
 
@@ -36,7 +35,7 @@ def downloaded(uri: str, session: Any) -> Iterator[Path]:
     require("aws", f"reading {uri}")
     with tempfile.TemporaryDirectory(prefix="sqlquarry-") as directory:
         path = Path(directory) / PurePosixPath(key).name
-        with aws_errors(DataError, f"reading {uri}", _ADVICE.format("s3:GetObject")):
+        with aws_errors(DataError, f"reading {uri}", known=_known_errors("s3:GetObject")):
             aws_client("s3", session).download_file(bucket, key, str(path), Config=transfer_config())
         yield path
 
@@ -53,12 +52,12 @@ def upload(uri: str, parts: Iterable[bytes], session: Any) -> None:
     with tempfile.TemporaryFile(prefix="sqlquarry-") as file:
         file.writelines(parts)
         file.seek(0)
-        with aws_errors(DataError, f"writing {uri}", _ADVICE.format("s3:PutObject")):
+        with aws_errors(DataError, f"writing {uri}", known=_known_errors("s3:PutObject")):
             aws_client("s3", session).upload_fileobj(file, bucket, key, Config=transfer_config())
 
 
 def bucket_and_key(uri: str) -> tuple[str, str]:
-    """Take an address apart.
+    """Split an address into bucket and key.
 
     Raises:
         DataError: it names no object.
@@ -67,3 +66,9 @@ def bucket_and_key(uri: str) -> tuple[str, str]:
     if not bucket or not key or key.endswith("/"):
         raise DataError(f"{uri} is not of the form s3://bucket/key")
     return bucket, key
+
+
+def _known_errors(permission: str) -> tuple[KnownError, ...]:
+    advice = f"Check bucket, key and region, and that the credentials allow {permission}."
+    refused = (KnownError(code, "", advice) for code in ("403", "404", "AccessDenied", "NoSuchBucket"))
+    return (*refused, *COMMON_ERRORS)

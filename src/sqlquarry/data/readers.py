@@ -60,11 +60,16 @@ def load_records(
     Raises:
         RecordError: bad rows; the message counts all and names the first 10 by line, array element or table row.
         DataError: the source cannot be found or read, or holds no records.
-        ConfigError: `limit` is below 1, or the dialect is not known.
+        ConfigError: `source` is neither text nor a path, `limit` is below 1, or the dialect is not known.
         MissingExtraError: reading Parquet, S3 or the hub without its extra.
     """
     if limit is not None and limit < 1:
         raise ConfigError(f"limit is {limit}, but must be at least 1; leave it out to read everything")
+    if not isinstance(source, str | Path):
+        raise ConfigError(
+            f"source is {source!r:.80}, but must be one path, pattern, s3:// address or hub id. "
+            "Records of several sources can be added: load_records(a) + load_records(b)."
+        )
     stated = None if dialect is None else dialect_name(dialect)
     if uri := s3_uri(source):
         if "*" in uri:
@@ -121,7 +126,11 @@ def _file(path: Path, name: str) -> _Source:
 def _known_format(name: str) -> tuple[str, str]:
     found = file_format(name)
     if found is None:
-        raise DataError(f"{name} is of no known format: its name must end in one of {FORMATS}, with or without .gz")
+        is_excel = name.lower().endswith((".xls", ".xlsx", ".xlsm", ".ods"))
+        hint = ". Save the sheet as CSV UTF-8 first" if is_excel else ""
+        raise DataError(
+            f"the format of {name} is not known: its name must end in one of {FORMATS}, with or without .gz{hint}"
+        )
     return found
 
 
@@ -145,7 +154,7 @@ def _records(sources: list[_Source], name: str, limit: int | None, dialect: str 
         raise RecordError(
             f"{name}: {len(problems)} bad of {len(problems) + len(records)} rows\n"
             + "\n".join(problems[:_SHOWN_PROBLEMS])
-            + f"{more}\nMend or remove them. Known columns: {KNOWN_SHAPES}."
+            + f"{more}\nCorrect or remove them. Known columns: {KNOWN_SHAPES}."
         )
     if not records:
         raise DataError(f"{name} holds no records. Check that it was written to its end.")

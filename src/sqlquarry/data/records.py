@@ -7,6 +7,7 @@ import itertools
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any, Self, overload
 
@@ -15,6 +16,7 @@ from sqlquarry.data.objects import s3_uri, upload
 from sqlquarry.data.split import FIELDS, LEVELS, SplitReport, divide
 from sqlquarry.errors import ConfigError, RecordError
 from sqlquarry.notebook import html_table
+from sqlquarry.options import did_you_mean
 
 _SHOWN = 10  # records in a notebook
 
@@ -130,7 +132,10 @@ class Records(Sequence[Record]):
         count = self._test_count(test)
         known = (*LEVELS, *(name for name in FIELDS if name not in LEVELS))
         if group_by is not None and group_by not in known:
-            raise ConfigError(f"group_by is {group_by!r}; use one of {', '.join(known)}, or None for single records")
+            meant = did_you_mean(group_by, known) if isinstance(group_by, str) else ""
+            raise ConfigError(
+                f"group_by is {group_by!r}, but must be one of {', '.join(known)}, or None for single records{meant}"
+            )
         held_out, report = divide(self._records, count, seed, group_by)
         return Split(
             self._selected([place not in held_out for place in range(len(self))]),
@@ -166,16 +171,16 @@ class Records(Sequence[Record]):
         else:
             write_atomically(Path(path).expanduser(), content)
 
-    def _test_count(self, test: float) -> int:
+    def _test_count(self, test: Any) -> int:
         if isinstance(test, int) and not isinstance(test, bool):
             if not 0 < test < len(self):
                 raise ConfigError(f"test is {test} records, but must be at least 1 and less than all {len(self)}")
             return test
-        if isinstance(test, bool) or not 0 < test < 1:
+        if isinstance(test, bool) or not isinstance(test, Real) or not 0 < float(test) < 1:
             raise ConfigError(
-                f"test is {test}, but a share must lie between 0 and 1; give an int for a number of records"
+                f"test is {test!r}, but must be a share between 0 and 1, such as 0.2, or an int for a number of records"
             )
-        return min(max(1, round(test * len(self))), max(1, len(self) - 1))
+        return min(max(1, round(float(test) * len(self))), max(1, len(self) - 1))
 
 
 def _fields(record: Record) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""What readers of all formats share: rows with their places, lines of bounded length, and bytes that are no text."""
+"""What readers of all formats share: rows with their places, lines of bounded length, and bytes that are not text."""
 
 from __future__ import annotations
 
@@ -70,14 +70,14 @@ def too_long() -> RecordError:
 
 
 def not_utf8(error: UnicodeDecodeError) -> RecordError:
-    """Say which byte is no UTF-8, and what the file may be instead."""
+    """Say which byte is not UTF-8, and what the file may be instead."""
     if error.start == 0 and error.object.startswith(_UTF16):
         return RecordError('not UTF-8 but UTF-16, Excel\'s "Unicode Text"; save the file as "CSV UTF-8"')
     return RecordError(f"not UTF-8 (byte 0x{error.object[error.start]:02x}); save the file as UTF-8")
 
 
 def as_object(value: object) -> Mapping[str, object] | RecordError:
-    """Return the value as columns, or say that it has none."""
+    """Return the value as columns, or say that it is not an object."""
     if isinstance(value, dict):
         return value
     return RecordError(f"a {type(value).__name__}, but must be an object with named columns")

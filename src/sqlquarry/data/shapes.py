@@ -13,7 +13,7 @@ from sqlquarry.metadata import parse_json
 
 KNOWN_SHAPES = (
     "question, schema[, sql, alternatives, database, dialect, id] (SQLQuarry); "
-    "question, context, answer (sql-create-context); question, query, db_id, schema (Spider); "
+    "question, context, answer[, database, dialect, id] (sql-create-context); question, query, db_id, schema (Spider); "
     "question, SQL, db_id, schema[, evidence] (BIRD)"
 )
 
@@ -36,7 +36,9 @@ _SPIDER = _Shape(("question", "query", "db_id"), schema=("schema", "tables"), sq
 # BIRD, https://bird-bench.github.io
 _BIRD = _Shape(("question", "sql", "db_id"), schema=("schema", "tables"), sql="sql", id=("question_id", "id"))
 # https://huggingface.co/datasets/b-mc2/sql-create-context
-_CREATE_CONTEXT = _Shape(("question", "context", "answer"), schema=("context",), sql="answer")
+_CREATE_CONTEXT = _Shape(
+    ("question", "context", "answer"), schema=("context",), sql="answer", database=("database", "db_id")
+)
 _ROLES = (("schema", "tables", "context"), ("sql", "query", "answer"), ("database", "db_id"))
 _SQL = frozenset(_ROLES[1])
 # Names that leave no doubt what a column holds; a "context" or an "answer" may be anything.
@@ -154,7 +156,7 @@ def _readings(names: tuple[str, ...]) -> tuple[_Reading, ...]:
 
 
 def _shapes(columns: Mapping[str, str]) -> list[_Shape]:
-    """The shapes that fit; ours comes first unless rows are plainly BIRD's, whose columns it shares."""
+    """Return the shapes that fit, SQLQuarry's first unless the rows are clearly BIRD's, which has the same columns."""
     is_bird = "evidence" in columns or "question_id" in columns or columns.get("sql") == "SQL"
     order = (_BIRD, _OURS) if is_bird else (_OURS, _BIRD)
     fitting = [shape for shape in (*order, _SPIDER, _CREATE_CONTEXT) if columns.keys() >= set(shape.needs)]
@@ -165,7 +167,7 @@ def _shapes(columns: Mapping[str, str]) -> list[_Shape]:
 
 
 def _rivals(shape: _Shape, shapes: list[_Shape], columns: Mapping[str, str]) -> list[tuple[str, str]]:
-    """The pairs of a column that the shape reads, and another one that may be meant in its place."""
+    """Return pairs of a column that the shape reads and another one that may be meant instead."""
     meant = {name for other in shapes for name in (*other.schema, other.sql, *other.database)}
     pairs = []
     for role in _ROLES:
@@ -204,7 +206,7 @@ def _alternatives(value: object) -> tuple[str, ...]:
         try:
             value = parse_json(value, "it", lenient=True)
         except ValueError as error:
-            raise RecordError(f"'alternatives' is {value!r:.40}, which is no JSON list: {error}") from error
+            raise RecordError(f"'alternatives' is {value!r:.40}, which is not a JSON list: {error}") from error
     if not isinstance(value, list | tuple):
         raise RecordError(f"'alternatives' is {value!r:.40} ({type(value).__name__}), but must be a list of queries")
     return tuple(_text({"alternatives": query}, "alternatives") for query in value)

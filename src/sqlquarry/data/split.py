@@ -47,7 +47,7 @@ class SplitReport:
 
     def __str__(self) -> str:
         text = (
-            f"{self.train:,} train and {self.test:,} test records ({self.asked:,} asked), split by {self.level}: "
+            f"{self.train:,} train and {self.test:,} test records ({self.asked:,} asked for), split by {self.level}: "
             f"{self.groups:,} groups, {self.repeats:,} records repeat another's query or question and stay with it"
         )
         return f"{text}. {self.reason}" if self.reason else text
@@ -67,7 +67,8 @@ def divide(records: Sequence[Record], asked: int, seed: int, group_by: str | Non
         )
     held_out = grouping.nearest(asked, seed)
     if not _fits(len(held_out), asked):
-        nearest = f"Whole groups come no nearer to {asked:,}; the largest has {max(grouping.sizes.values()):,} records."
+        largest = max(grouping.sizes.values())
+        nearest = f"No choice of whole groups comes nearer to {asked:,}; the largest has {largest:,} records."
         reason = f"{reason} {nearest}".strip()
     report = SplitReport(
         grouping.level,
@@ -247,9 +248,9 @@ def nearest_subset(sizes: Sequence[int], target: int) -> list[int]:
         return fitting
     last: dict[int, int] = {}
     sums = 1
-    # The smallest size alone, or none of more than twice the target, is nearer than any larger sum.
+    # The smallest size alone, or a sum of at most twice the target, is nearer than any larger sum.
     largest = max(2 * target, min(sizes))
-    possible = (1 << min(sum(sizes), largest + 1)) - 1  # the sum of all is no split
+    possible = (1 << min(sum(sizes), largest + 1)) - 1  # all records together are not a split
     for place, size in enumerate(sizes):
         if size > largest:
             continue

@@ -92,7 +92,7 @@ class Request:
         context_tokens: the model's limit for prompt and answer together; None for no limit.
         add_special_tokens: let the tokenizer put its special tokens around the prompt; None does so with texts, not
             with messages, whose template brings its own.
-        template: what the chat template is given, messages apart.
+        template: variables of the chat template, without the messages.
     """
 
     prompt: str | list[dict[str, Any]]

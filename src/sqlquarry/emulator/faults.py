@@ -27,7 +27,7 @@ INVOCATIONS = "InvokeModel*|Converse*"
 
 
 def is_named(operation: str, pattern: str) -> bool:
-    """Whether a pattern, or one of several with | between them, fits an operation."""
+    """Return whether a pattern, or one of several with | between them, fits an operation."""
     return any(fnmatchcase(operation, one) for one in pattern.split("|"))
 
 
@@ -160,7 +160,7 @@ class JobHangs(Fault):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceQuota(Refused):
-    """The account may not use so many instances for training; SageMaker's words, with its default quota of none."""
+    """The account may not use this many instances for training; SageMaker's words, with its default quota of none."""
 
     operation: str = "CreateTrainingJob"
     code: str = "ResourceLimitExceeded"
@@ -361,5 +361,5 @@ def all_faults(faults: Iterable[Fault]) -> tuple[Fault, ...]:
     """
     given = tuple(faults)
     if strangers := [fault for fault in given if not isinstance(fault, Fault)]:
-        raise ConfigError(f"LocalAWS: faults holds {strangers[0]!r}, which is no fault of sqlquarry.emulator.faults")
+        raise ConfigError(f"LocalAWS: faults holds {strangers[0]!r}, which is not a fault of sqlquarry.emulator.faults")
     return given

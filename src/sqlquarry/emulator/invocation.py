@@ -74,7 +74,7 @@ _EVERY_SHAPE: Mapping[str, _Allowed] = {
     "skip_special_tokens": _FLAG,
     "response_format": _OBJECT,
 }
-# Each shape's own keys, `prompt` and `messages` apart.
+# Each shape's own keys, without `prompt` and `messages`.
 _OWN_KEYS: Mapping[type[Shape], Mapping[str, _Allowed]] = {
     BedrockCompletion: {"max_gen_len": _COUNT, "return_logprobs": _FLAG},
     OpenAICompletion: {
@@ -141,7 +141,7 @@ def parse(raw: bytes | str) -> tuple[Shape, Request]:
 
 
 def chat_request(messages: Any, options: Mapping[str, Any]) -> Request:
-    """Read messages, and the other keys that a body has beside them.
+    """Read messages, and the other keys of the body.
 
     Raises:
         ApiError: ValidationException that says what is wrong.

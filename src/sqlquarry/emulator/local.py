@@ -49,9 +49,9 @@ class LocalAWS:
     Args:
         faults: what goes wrong on purpose from the start (see `sqlquarry.emulator.faults`); `faults.add` adds more.
         import_polls: looks at an import job (Get, or another Create) for which it stays InProgress.
-        import_seconds: for how many seconds it does, besides.
+        import_seconds: seconds for which it also does.
         cold_calls: invocations that answer ModelNotReadyException, after an import and after five idle minutes.
-        cold_seconds: for how many seconds, from the first of them, they do, besides.
+        cold_seconds: seconds, from the first of them, for which they also do.
         clock: seconds; what all of these, `seconds` of faults and the service's times are measured by.
         sleep: waits for so many seconds, for slow answers; a `ManualClock` gives both: ``clock, sleep=clock.advance``.
         max_batch: concurrent requests that are decoded together.

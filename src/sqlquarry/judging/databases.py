@@ -106,7 +106,7 @@ class NamedDatabases:
                 raise JudgingError(f"database {name!r} is not among the {len(self._named)} given")
             return self._named[name]
         if Path(name).name != name:  # it must not lead out of the directory
-            raise JudgingError(f"{name!r} is no name of a database")
+            raise JudgingError(f"{name!r} is not a name for a database")
         if self._url is not None:
             return self._url.replace(_PLACEHOLDER, quote(name, safe=""))
         candidates = (self._directory / folder / (name + suffix) for folder in ("", name) for suffix in _SUFFIXES)

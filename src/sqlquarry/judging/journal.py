@@ -35,7 +35,7 @@ class Journal:
         path: the file; made, with its folders, where it does not exist.
 
     Raises:
-        JudgingError: the file is no journal, or cannot be read or written.
+        JudgingError: the file is not a journal, or cannot be read or written.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -79,7 +79,7 @@ class Journal:
                 self._values[entry["key"]] = entry["value"]
             except (ValueError, KeyError, TypeError) as error:
                 raise JudgingError(
-                    f"{self.path}, line {number} is no journal line ({error!r}). Give another file."
+                    f"{self.path}, line {number} is not a journal line ({error!r}). Give another file."
                 ) from error
         if whole < len(content):  # torn by a kill; the next line must not continue it
             self._file.truncate(whole)

@@ -101,6 +101,8 @@ class SQLJudge:
             raise JudgingError(
                 f"{len(records)} records, but {len(predictions)} predictions. Give one prediction per record, in order."
             )
+        if any(isinstance(item, Record) for item in predictions):
+            raise JudgingError("predictions holds records. Give the records first and the predictions second.")
         for i, prediction in enumerate(predictions):
             if not isinstance(prediction, str | Generation):
                 raise JudgingError(f"prediction {i} is a {type(prediction).__name__}, not text or a Generation")
@@ -111,9 +113,14 @@ class SQLJudge:
         """Let `generator` answer all records, without showing it their gold SQL, and grade the answers.
 
         Raises:
-            JudgingError: there are no records, or the generator gave another number of answers.
+            JudgingError: there are no records, the generator has no `generate`, or it gave another number of answers.
             SQLQuarryError: whatever the generator raises; with a journal, its answers so far are kept.
         """
+        if not callable(getattr(generator, "generate", None)):
+            raise JudgingError(
+                f"generator is {generator!r:.80}, but must have a method generate, as LocalModel and ImportedModel do. "
+                "For answers that are there already, call judge(records, predictions)."
+            )
 
         def answers(journal: Journal | None, places: slice) -> Sequence[Generation]:
             return _answered(generator, records[places], journal)

@@ -90,8 +90,9 @@ class Limits:
     memory_bytes_limit: int = 1_000_000_000
 
     def __post_init__(self) -> None:
-        if bad := [f"{name} is {value!r}" for name, value in vars(self).items() if not 0 < value < math.inf]:
-            raise ConfigError(f"limits must be above 0 and finite, but {', '.join(bad)}")
+        rule = "but must be above 0 and finite"
+        if bad := [f"{name} is {value!r}, {rule}" for name, value in vars(self).items() if not 0 < value < math.inf]:
+            raise ConfigError("; ".join(bad))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -143,7 +143,7 @@ def _answer(uri: str, sql: str, guard: _Guard) -> Answer:
         with closing(sqlite3.connect(uri, guard.wait_s, uri=True, isolation_level=None)) as connection:
             guard.protect(connection)
             return guard.fetch(connection.execute(sql))
-    # Python reports a second statement as a Warning, which is no Error; a query may hold a lone surrogate or NUL.
+    # Python reports a second statement as a Warning, which is not an Error; a query may hold a lone surrogate or NUL.
     except (sqlite3.Error, sqlite3.Warning, ValueError, OverflowError, MemoryError) as error:
         return guard.explain(error)
 

@@ -80,7 +80,7 @@ class AdapterMerger:
     ) -> MergedModel:
         """Write the full model to `output`; a finished merge of the same inputs is returned as it stands.
 
-        An interrupted merge goes on where it stopped. Peak memory does not grow with the model.
+        An interrupted merge resumes where it stopped. Peak memory does not grow with the model.
 
         Args:
             adapter: what the trainer wrote; several as [(adapter, weight), …], all of one base and prompt.
@@ -279,7 +279,7 @@ class _Job:
 def _verification(target: Output, job: _Job, records: Sequence[Record]) -> Verification:
     written = BaseCheckpoint.open(target.storage).tensors
     if different := sorted((job.checkpoint.tensors.keys() | job.plan.extra.keys()) ^ written.keys()):
-        raise MergeError(f"{target.location} is no merge of this adapter: {different[0]} is only in one of them.")
+        raise MergeError(f"{target.location} is not a merge of this adapter: {different[0]} is only in one of them.")
     (agreement,) = compare(job.config, job.reference, [TensorRows(written, {}, None)], job.examples(records))
     updates = target.relative_updates or target.found("relative_updates") or {}
     return Verification(

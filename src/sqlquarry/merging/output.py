@@ -1,4 +1,4 @@
-"""The output of a merge: its layout, what may stand in it already, and how it goes on after a crash."""
+"""The output of a merge: its layout, what it may hold already, and how it resumes after a crash."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ class Output:
             self._found = {}
             if others := sorted(name for name in sizes if not name.startswith(".")):
                 names = ", ".join(others[:5]) + (" …" if len(others) > 5 else "")
-                raise MergeError(f"{location} holds files that are no merge ({names}). Choose another place.")
+                raise MergeError(f"{location} holds files that are not a merge ({names}). Choose another place.")
 
     def _state(self) -> tuple[dict[str, Any], dict[str, Receipt]]:
         """The inputs of an unfinished merge, and its shards so far.
@@ -196,8 +196,8 @@ class Output:
         intact = all(self._sizes.get(name) == entry["bytes"] for name, entry in manifest.files.items())
         if manifest.kind != MergedModel.kind or not intact:
             raise MergeError(
-                f"{self.location} holds something finished that is no intact merged model. Choose another place, or "
-                "delete this one and merge again."
+                f"{self.location} holds something finished that is not an intact merged model. Choose another place, "
+                "or delete this one and merge again."
             )
         return MergedModel(self.location, manifest)
 
@@ -216,7 +216,7 @@ class Output:
         return left
 
     def shard_done(self, shard: OutputShard, receipt: Receipt) -> None:
-        """Note that a shard stands in its place."""
+        """Note that a shard is in its place."""
         self.done[shard.name] = receipt
         self._save_state()
 

@@ -171,7 +171,7 @@ class S3Prefix:
         return S3Folder(self.client, S3Location(self.bucket, self.prefix))
 
     def _head(self, name: str) -> dict[str, Any] | None:
-        """What S3 says of an object; None if there is none."""
+        """Return what S3 reports of an object; None if it does not exist."""
         from botocore.exceptions import ClientError
 
         with _s3_errors(f"looking for s3://{self.bucket}/{self.prefix}{name}"):

@@ -17,7 +17,7 @@ from sqlquarry.locations import S3Location, located
 from sqlquarry.locks import LOCK_FILE, only_writer
 from sqlquarry.metadata import read_bytes
 
-AGAIN = "Run the same merge again: it goes on where it stopped."
+AGAIN = "Run the same merge again: it resumes where it stopped."
 
 
 class StoredFile(Protocol):

@@ -1,4 +1,4 @@
-"""What would make a run that works better or cheaper: enough steps, no idle GPUs, a smaller machine."""
+"""Say what would make a run better or cheaper: enough steps, no idle GPUs, a smaller machine."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def advice(plan: TrainingPlan, config: TrainingConfig) -> Iterator[str]:
 
 
 def _more_steps(plan: TrainingPlan, config: TrainingConfig) -> str:
-    """Fewer records a step, then more epochs; what `forecast.schedule_of` makes of them."""
+    """Advise fewer records a step, then more epochs, by the steps that `forecast.schedule_of` makes of them."""
     rows_per_step = max(1, math.floor(config.epochs * plan.rows / FEW_STEPS))
     while rows_per_step > 1 and math.ceil(config.epochs * math.ceil(plan.rows / rows_per_step)) < FEW_STEPS:
         rows_per_step -= 1

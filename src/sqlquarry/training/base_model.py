@@ -58,7 +58,8 @@ def resolve_base_model(name: str | Path, *, cache: Path | None = None, session: 
         directory = path
     elif not is_hub_id(name):
         raise UnsupportedModelError(
-            f"base model {str(name)!r} is neither a directory, a .gguf file, an s3:// prefix nor a hub id"
+            f"base model {str(name)!r} is neither a directory, a .gguf file, an s3:// prefix nor a hub id. "
+            "Check the path; a hub id has the form owner/name."
         )
     else:
         directory = download(str(name), _FILES)

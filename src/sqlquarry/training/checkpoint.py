@@ -1,4 +1,4 @@
-"""What a killed run goes on from: adapter, Adam's moments and the number of steps, in one file that verifies itself.
+"""What a killed run resumes from: adapter, Adam's moments and the number of steps, in one file that verifies itself.
 
 The order of the rows, the rates and dropout are functions of the step's number (`schedule`, `loop`), so nothing else
 has to be kept, and the file fits any number of processes.
@@ -39,7 +39,7 @@ class Snapshot:
     Args:
         step: steps done.
         tensors: ``adapter.<name>``, ``exp_avg.<name>`` and ``exp_avg_sq.<name>`` of each trained parameter, on the CPU.
-        facts: what else the run goes on with (sums for the log), as text.
+        facts: what else the run resumes with (sums for the log), as text.
     """
 
     step: int
@@ -162,7 +162,7 @@ def _read(path: Path, step: int) -> Snapshot | None:
     from safetensors import SafetensorError, safe_open
 
     with contextlib.suppress(SafetensorError), safe_open(path, "pt") as file:
-        return Snapshot(step, {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {})  # noqa: SIM118 - it is no dict
+        return Snapshot(step, {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {})  # noqa: SIM118 - it is not a dict
     return None
 
 

@@ -82,7 +82,7 @@ class TrainingConfig:
         compiled: compile the decoder's layers (torch.compile) and, with flex attention and without dropout, launch each
             row as one CUDA graph (of a shared base from torch 2.11 on, and without `cpu_offload`); None does so on CUDA
             only. Models with experts are never compiled.
-        gradient_checkpointing: recompute the activations of all layers in the backward pass, or of so many, or (False)
+        gradient_checkpointing: recompute the activations of all layers in the backward pass, of this number, or (False)
             of none; None recomputes as many as the GPU's memory asks for, and none on a CPU.
         max_gradient_norm: gradients are scaled down to this norm.
         device: "auto", "cpu" or "cuda".
@@ -164,7 +164,7 @@ class TrainingConfig:
             raise ConfigError("TrainingConfig: " + "; ".join(bad))
 
     def recomputed(self, layers: int, *, cuda: bool) -> int:
-        """How many of so many layers are recomputed; all of them on CUDA where nobody has chosen yet (`fitted`)."""
+        """Return how many of `layers` are recomputed; all of them on CUDA until `fitted` has chosen."""
         chosen = cuda if self.gradient_checkpointing is None else self.gradient_checkpointing
         return chosen * layers if isinstance(chosen, bool) else min(chosen, layers)
 
@@ -199,7 +199,7 @@ class TrainingConfig:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What the adapter depends on, ready for JSON: a run goes on only from checkpoints of the same."""
+        """What the adapter depends on, ready for JSON: a run resumes only from checkpoints of the same."""
         fields = json.loads(json.dumps(dataclasses.asdict(self)))
         return {name: value for name, value in fields.items() if name not in _HOW_NOT_WHAT}
 

@@ -32,5 +32,5 @@ def device_failures() -> Iterator[None]:
         raise DeviceError(
             f"the GPU's memory ran out, which the forecast had not expected ({str(error).partition('.')[0]}). Set "
             'TrainingConfig(gradient_checkpointing=True, hold_dequantized=False, sharding="full") or a smaller '
-            "max_sequence_tokens, and run again: with the former it goes on from the newest checkpoint."
+            "max_sequence_tokens, and run again: with these it resumes from the newest checkpoint."
         ) from error

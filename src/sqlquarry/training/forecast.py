@@ -71,7 +71,7 @@ def plan_run(
     if not check and (problems := run_problems(plan, config, gpus_here=here)):
         return dataclasses.replace(plan, problems=problems)
     notes = check_run(plan, config, tokenizer=outline.tokenizer, gpus_here=here)
-    return dataclasses.replace(plan, notes=(*plan.notes, *notes, *advice(plan, config)))
+    return dataclasses.replace(plan, notes=(*notes, *advice(plan, config)))
 
 
 def plan_training(
@@ -116,10 +116,13 @@ def plan_training(
     rows, records = prepared.rows, len(prepared.examples)
     over_length = prepared.over_length + (evaluation.over_length if evaluation else ())
     if not rows:
-        raise RecordError(
-            f"none of {records} records can be learnt from: {len(prepared.over_length)} are longer than "
-            f"max_sequence_tokens={config.max_sequence_tokens}, the others have no answer tokens"
-        )
+        reasons = [f"{len(prepared.unlearnable)} have no answer tokens"] if prepared.unlearnable else []
+        if prepared.over_length:
+            reasons.append(
+                f"{len(prepared.over_length)} are longer than max_sequence_tokens={config.max_sequence_tokens}, the "
+                f"longest has {max(tokens for _, tokens in prepared.over_length):,} tokens. Raise it"
+            )
+        raise RecordError(f"none of {records} records can be learnt from: {'; '.join(reasons)}.")
     row_sizes = tuple((len(row.input_ids), row.answers) for row in rows)
     schedule = schedule_of(rows, config, shape.hidden)
     if processes is None:
@@ -180,7 +183,7 @@ def with_stop(
 ) -> TrainingPlan:
     """Return the plan with what `check_stop` finds in the head; if the weights are elsewhere, it cannot look yet."""
     if base is None:
-        note = "whether the base can end its answers is checked once its weights are there"
+        note = "the base's weights are not here, so training will check whether it can end its answers"
         return dataclasses.replace(plan, notes=(*plan.notes, note))
     stop = check_stop(base, formatter, tokenizer, config)
     rows = len(stop.trained_rows) * plan.shape.hidden * (1 if plan.shape.tied else 2)
@@ -209,7 +212,7 @@ def schedule_of(rows: Sequence[Row], config: TrainingConfig, hidden_size: int) -
 def _device(
     config: TrainingConfig, instance_type: str | None, gpu: str | None, instances: int
 ) -> tuple[GPU | None, int]:
-    """What one process computes with (None is a CPU), and how many of them there are."""
+    """Return what a process computes with (None is a CPU) and how many GPUs there are."""
     if instance_type is not None:
         instance = instance_named(instance_type)
         return instance.gpu, instance.gpus * instances
@@ -241,7 +244,7 @@ def this_machine(config: TrainingConfig) -> GPU | None:
     if pick_device(config.device) == "cpu":
         return None
     name = torch.cuda.get_device_name()
-    gc.collect()  # a model of before may lie in cycles
+    gc.collect()  # an earlier model may be held by reference cycles
     free = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
     has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
     known = gpu_named(name) or dataclasses.replace(A10G, name=name, has_bf16=has_bf16)

@@ -21,7 +21,9 @@ def as_records(given: Any, name: str) -> Sequence[Record]:
         RecordError: it is not an iterable, or holds something else than records; the message says what to pass.
     """
     if isinstance(given, str | Path):
-        raise RecordError(f"{name} is {str(given)!r}, but must be records. Read the file first: load_records({name}).")
+        raise RecordError(
+            f"{name} is {str(given)!r}, but must be records. Read the file first: load_records({str(given)!r})."
+        )
     if isinstance(given, Record):
         raise RecordError(f"{name} is a single Record, but must be a list of records: [record].")
     if isinstance(given, Mapping) or not isinstance(given, Iterable):

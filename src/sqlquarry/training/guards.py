@@ -36,8 +36,8 @@ def check_run(
         started: the processes run already, so those that nothing is left to do for are only noted.
 
     Raises:
-        DeviceError: nothing but the devices is wrong.
-        RecordError: nothing but records is wrong.
+        DeviceError: only the devices are wrong.
+        RecordError: only the records are wrong.
         ConfigError: anything else; the message lists every problem with what to do.
     """
     problems = _problems(plan, config, gpus_here, started=started)
@@ -57,7 +57,7 @@ def run_problems(plan: TrainingPlan, config: TrainingConfig, *, gpus_here: int |
 def _problems(
     plan: TrainingPlan, config: TrainingConfig, gpus_here: int | None = None, *, started: bool = False
 ) -> dict[type[SQLQuarryError], list[str]]:
-    """What is wrong, by the error that it is if nothing else is."""
+    """Return what is wrong, by the error to raise if there are no other problems."""
     choices = [*_target_problems(plan, config), *_expert_problems(plan, config), *_stop_problems(plan)]
     return {
         ConfigError: choices if started else [*choices, *_process_problems(plan)],
@@ -73,7 +73,7 @@ def _target_problems(plan: TrainingPlan, config: TrainingConfig) -> Iterator[str
     for target in config.target_modules:
         if target.rpartition(".")[2] in ("lm_head", "embed_tokens"):
             tied = ", and here both are one matrix, which no merge can keep apart" if plan.shape.tied else ""
-            yield f"target_modules names {target}, which is no layer of the decoder{tied}: leave it out"
+            yield f"target_modules names {target}, which is not a layer of the decoder{tied}: leave it out"
         elif not plan.shape.targeted((target,)):
             yield f"target_modules names {target}, but no linear layer is called so; there are {', '.join(known)}"
 

@@ -120,7 +120,7 @@ INSTANCES = {
 
 
 def gpu_named(name: str) -> GPU | None:
-    """The GPU whose name stands in `name` (``torch.cuda.get_device_name()`` or a user's word); None if unknown."""
+    """Return the GPU that `name` (``torch.cuda.get_device_name()`` or a user's word) names; None if unknown."""
     words = ((gpu, rf"(?<![a-z0-9]){gpu.name.lower()}(?![a-z0-9])") for gpu in GPUS)
     return next((gpu for gpu, word in words if re.search(word, name.lower())), None)
 

@@ -44,7 +44,7 @@ def claimed(output: Path, identity: dict[str, Any], held: contextlib.ExitStack) 
 
 
 def _finished(output: Path, identity: dict[str, Any]) -> bool:
-    """Whether the finished adapter of the same inputs is there; else the directory is made ready to train or go on in.
+    """Return whether the finished adapter of the same inputs is there; else prepare the directory for a run.
 
     Raises:
         TrainingError: the directory holds another run, or files that no training run wrote.

@@ -147,7 +147,7 @@ def _failure(folder: Path, said: Mapping[str, str], status: int) -> SQLQuarryErr
         why = f"the first error above is {said['error']}"
     else:
         why = f"torchrun ended with exit status {status}. The reason may stand above; memory is the usual one"
-    return TrainingError(f"{why}. Run again to go on from the newest checkpoint.")
+    return TrainingError(f"{why}. Run again to resume from the newest checkpoint.")
 
 
 def _written(records: Sequence[Record], path: Path) -> str:

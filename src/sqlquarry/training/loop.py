@@ -109,7 +109,7 @@ class Loop:
                     raise TrainingInterruptedError(
                         f"stopped by a signal after step {self.done} of {self.schedule.steps}; "
                         + (
-                            f"the same call goes on from {self.checkpoints.place}"
+                            f"the same call resumes from {self.checkpoints.place}"
                             if self.checkpoints
                             else "nothing is kept"
                         )

@@ -16,7 +16,7 @@ from sqlquarry.training.speed import run_seconds
 # Not measured: a machine's start, image and packages; and the base that is fetched, read, merged and sent again.
 _START_S = 400
 _HANDLED_TIMES, _HANDLED_BYTES_PER_SECOND = 4, 200e6
-# A merge on the machine needs memory beside the 16-bit weights; not measured.
+# A merge on the machine needs memory in addition to the 16-bit weights; not measured.
 _MEMORY_TIMES_WEIGHTS = 1.5
 _SLOWER, _CHEAPER = 2.0, 0.8  # at most twice as long, and at least a fifth cheaper: a change costs somebody's time
 
@@ -46,7 +46,7 @@ def cheaper_offer(plan: TrainingPlan, config: TrainingConfig) -> tuple[Offer, Of
 
 
 def cheapest_fit(plan: TrainingPlan, config: TrainingConfig) -> Offer | None:
-    """Return the cheapest instance that the run fits, however long it takes; None if there is none."""
+    """Return the cheapest instance that the run fits, however long it takes; None if it fits no instance."""
     return min(_offers(plan, config), key=lambda offer: offer.cost_usd, default=None)
 
 

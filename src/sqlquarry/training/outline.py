@@ -88,7 +88,7 @@ def _hub_tensors(name: str, revision: str) -> dict[str, tuple[str, tuple[int, ..
 
     try:
         files = HfApi().get_safetensors_metadata(name, revision=revision).files_metadata
-    except Exception as error:  # whatever the HTTP library raises, and what is no safetensors
+    except Exception as error:  # whatever the HTTP library raises, and files that are not safetensors
         raise UnsupportedModelError(
             f"the headers of the weights of {name} cannot be read from the hub ({type(error).__name__}: {error}). "
             "Check that it has safetensors, try again with a connection, or give a local directory."

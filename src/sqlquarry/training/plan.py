@@ -136,10 +136,16 @@ class TrainingPlan:
                 ("too long", f"{len(self.over_length):,}", f"left out here; the longest is {name}: {tokens:,} tokens")
             )
         if self.estimated:
-            lines.append(("estimate", "", f"tokens are estimated, rather too many: {self.estimated}"))
+            lines.append(("estimate", "", self.remarks[0]))
         lines += [("note", "", note) for note in self.notes]
         lines += [("problem", "", problem) for problem in self.problems]
         return lines
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """The notes, and first of all whether the tokens are an estimate."""
+        estimate = f"tokens are estimated, rather too many: {self.estimated}" if self.estimated else ""
+        return (*filter(None, [estimate]), *self.notes)
 
     def compare(self, run: Mapping[str, Any]) -> str:
         """Forecast beside actual, for the figures that a run has.

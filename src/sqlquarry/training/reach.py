@@ -39,7 +39,7 @@ def beyond_base(
             f"{lengths[longest]:,}. It was never trained beyond them: shorten the schemas, leave these records out, or "
             "take a base with a longer context"
         )
-    if not hasattr(tokenizer, "convert_ids_to_tokens"):  # an estimate, whose tokens are no tokens of the base
+    if not hasattr(tokenizer, "convert_ids_to_tokens"):  # an estimate: its tokens are not tokens of the base
         return
     used = {token for example in examples if max(example.input_ids) >= shape.vocabulary for token in example.input_ids}
     if unknown := sorted(token for token in used if token >= shape.vocabulary):

@@ -25,7 +25,7 @@ class Reporter:
     ``MLFLOW_TRACKING_URI``, ``TENSORBOARD_LOGGING_DIR``, …). TensorBoard's files go below `output_dir`/runs unless told
     otherwise. A run that is open already gets the figures and stays open; one begun here is ended here.
 
-    A resumed training is another run there, with steps that go on; ``WANDB_RUN_ID`` and ``WANDB_RESUME=allow``, or
+    A resumed training is another run there, whose steps continue; ``WANDB_RUN_ID`` and ``WANDB_RESUME=allow``, or
     ``MLFLOW_RUN_ID``, make it the same one.
 
     Args:
@@ -100,7 +100,7 @@ class Reporter:
             self._callbacks.on_train_begin(self._arguments, self._state, self._control)
         except Exception as error:
             raise TrainingError(
-                f"no run could be begun in {' or '.join(self._names)}: {str(error).rstrip('.')}. Mend it, or leave it "
+                f"no run could be begun in {' or '.join(self._names)}: {str(error).rstrip('.')}. Fix it, or leave it "
                 "out of report_to, and run again."
             ) from error
 

@@ -1,7 +1,7 @@
 """Which rows every optimiser step sees, and at what rate: functions of the seed and the step's number alone.
 
 Nothing here depends on the number of processes or on what ran before, so a run that is resumed, also on other machines,
-goes on exactly where it stopped, without any position or random state to save.
+resumes exactly where it stopped, without any position or random state to save.
 """
 
 from __future__ import annotations

@@ -129,7 +129,7 @@ def run_seconds(
     processes: int,
     machines: int = 1,
 ) -> float:
-    """Forecast of a run's steps: each waits for the process with the most rows, and the mean row stands for all.
+    """Forecast the seconds of a run: each step waits for the process with the most rows, all taken to be the mean row.
 
     Args:
         shape: the base model.

@@ -114,7 +114,7 @@ def _token_ids(names: Sequence[str], tokenizer: Any) -> tuple[int, ...]:
 def untrained_row(
     base: Path, token: int, tokenizer: Any, *, stops: frozenset[int] = frozenset()
 ) -> UntrainedRow | None:
-    """Compare a token's row of the head with the mean row, zero and other rows; None if it is near none of them.
+    """Compare a token's row of the head with the mean row, zero and other rows; None if it is unlike all of them.
 
     Reads some 6,000 rows: a sample, and those of added and unused tokens.
 
@@ -177,7 +177,7 @@ def _head(base: Path) -> tuple[Path, str]:
     for path in weight_files(base):
         try:
             with safe_open(path, "pt") as file:
-                if name in file.keys():  # noqa: SIM118 - it is no dict
+                if name in file.keys():  # noqa: SIM118 - it is not a dict
                     return path, name
         except SafetensorError as error:
             raise ValueError(f"{path} cannot be read ({error})") from error

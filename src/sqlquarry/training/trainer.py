@@ -54,7 +54,7 @@ class QLoRAFSDPTrainer:
     """Fine-tune a base model with QLoRA on one CPU, one GPU, or several, which share the base (FSDP2) where they must.
 
     Under ``torchrun`` every process calls `train`; from a notebook or a script, ``train(..., processes=4)`` starts
-    them. A run that was killed goes on from its newest checkpoint when the same call is made again, also on another
+    them. A run that was killed resumes from its newest checkpoint when the same call is made again, also on another
     number of processes.
 
     Args:
@@ -102,8 +102,8 @@ class QLoRAFSDPTrainer:
                 ``training_log.jsonl``, ``loss.svg``, a model card and, last, ``manifest.json``. It is on this machine.
             checkpoint_dir: a directory of its own or an ``s3://`` prefix for checkpoints; None puts them below
                 `output_dir`. They are removed once the adapter is finished.
-            processes: start so many processes on this machine, one for each GPU, and wait for them; None trains in this
-                process (or, under ``torchrun``, in these processes).
+            processes: start this number of processes on this machine, one for each GPU, and wait for them; None trains
+                in this process (or, under ``torchrun``, in these processes).
 
         Raises:
             MissingExtraError: the extra "train" is not installed.
@@ -113,7 +113,7 @@ class QLoRAFSDPTrainer:
             ModelError: the base model or the device cannot be used.
             TrainingError: `output_dir` holds something else, the loss is no longer a number, a checkpoint cannot be
                 written, or one of several processes died.
-            TrainingInterruptedError: a signal stopped it; the same call goes on.
+            TrainingInterruptedError: a signal stopped it; the same call resumes.
             OutputInUseError: another process trains into `output_dir`.
         """
         require("train", "QLoRAFSDPTrainer")
@@ -201,7 +201,7 @@ class QLoRAFSDPTrainer:
                 write_loss_plot(output / "training_log.jsonl", output / "loss.svg")
                 write_card(output, identity | provenance, base=base)
                 write_manifest(output, AdapterCheckpoint.kind, identity | provenance)
-                # Only now: whatever a kill leaves before the manifest can be gone on with.
+                # Only now: a run that is killed before the manifest is written can be resumed.
                 checkpoints.clear()
                 (output / MARKER).unlink()
 
@@ -242,7 +242,7 @@ class QLoRAFSDPTrainer:
             RecordError: there are no records, some have no SQL, or some cannot be learnt from.
             ConfigError: the run cannot work: all reasons are named (see `check_run`). Or an unknown GPU or instance
                 type.
-            DeviceError: nothing but the devices is wrong.
+            DeviceError: only the devices are wrong.
             ModelError: the base model cannot be used or reached.
         """
         require("train", "QLoRAFSDPTrainer.plan")

@@ -125,7 +125,7 @@ IMPORTING: dict[str, tuple[Fault, type[BedrockError], str]] = {
     "credentials-expire-while-waiting": (
         ExpiredToken(operation="GetModelImportJob"),
         BedrockError,
-        r"expired.*Renew the credentials.*goes on without us; attach\('arn:",
+        r"expired.*Renew the credentials.*The job continues; attach\('arn:",
     ),
     "signature-refused": (
         Refused(operation="CreateModelImportJob", code="InvalidSignatureException", message=SIGNED, times=ALWAYS),

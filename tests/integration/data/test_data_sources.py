@@ -116,7 +116,7 @@ def test_bad_s3(aws):
     session, bucket = aws.session(), aws.bucket
     session.client("s3").put_object(Bucket=bucket, Key="bad.jsonl", Body=b"{}")
 
-    with pytest.raises(DataError, match=rf"s3://{bucket}/gone\.jsonl failed.*s3:GetObject"):
+    with pytest.raises(DataError, match=rf"reading s3://{bucket}/gone\.jsonl failed.*s3:GetObject"):
         load_records(f"s3://{bucket}/gone.jsonl", session=session)
     with pytest.raises(RecordError, match=rf"^s3://{bucket}/bad\.jsonl: 1 bad of 1 rows"):
         load_records(f"s3://{bucket}/bad.jsonl", session=session)

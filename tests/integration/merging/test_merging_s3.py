@@ -186,7 +186,7 @@ def test_broken_prefixes_are_named(s3: Any, base: Path, adapter: AdapterCheckpoi
     with pytest.raises(UnsupportedModelError, match=r"config\.json cannot be read"):
         AdapterMerger(base_model="s3://bucket/base").merge(adapter, "s3://bucket/out")
     s3.put_object(Bucket="bucket", Key="full/model.bin", Body=b"x")
-    with pytest.raises(MergeError, match=r"s3://bucket/full holds files that are no merge \(model\.bin\)"):
+    with pytest.raises(MergeError, match=r"s3://bucket/full holds files that are not a merge \(model\.bin\)"):
         AdapterMerger().merge(adapter, "s3://bucket/full")
     assert objects(s3, "out/") == {}
 

@@ -174,7 +174,7 @@ def test_a_damaged_weight_is_found_by_verification(adapter: AdapterCheckpoint, t
     assert bad.agreement.kl > 20 * good.agreement.kl
     del tensors["model.norm.weight"]
     save_file(tensors, file, {"format": "pt"})
-    with pytest.raises(MergeError, match="no intact merged model"):
+    with pytest.raises(MergeError, match="not an intact merged model"):
         AdapterMerger().verify(adapter, merged, RECORDS)
 
 

@@ -125,7 +125,7 @@ def test_split_is_the_same_on_every_machine():
         ({"test": True}, "between 0 and 1"),
         ({"test": 0}, "at least 1 and less than all 3"),
         ({"test": 3}, "at least 1 and less than all 3"),
-        ({"group_by": "schemas"}, "use one of auto, schema, template"),
+        ({"group_by": "schemas"}, "must be one of auto, schema, template"),
         ({"group_by": "dialect"}, "all 3 share one dialect"),
         ({"group_by": "database"}, "all 3 share one database"),
     ],

@@ -334,3 +334,13 @@ def test_predictions_can_neither_write_nor_run_for_long(tmp_path):
     assert database.run("SELECT count(*) FROM t") == [(0,)]
     assert time.monotonic() - start < 2
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["SERIAL", "bigserial", "SMALLSERIAL"])
+def test_a_serial_key_compares_with_whole_numbers(kind):
+    schema = f"CREATE TABLE a (id {kind} PRIMARY KEY, n TEXT); CREATE TABLE b (a_id INT NOT NULL, v INT)"
+    gold = "SELECT a.n FROM a JOIN b ON b.a_id = a.id"
+    assert equivalence(gold, "SELECT x.n FROM a AS x JOIN b AS y ON x.id = y.a_id", schema, "postgres").answer == (
+        "equivalent"
+    )
+    assert equivalence(gold, gold.replace("a.id", "a.n"), schema, "postgres").answer != "equivalent"

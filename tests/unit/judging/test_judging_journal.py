@@ -150,7 +150,7 @@ def test_a_torn_line_is_dropped_and_a_foreign_file_refused(tmp_path):
     journal.close()
     assert Journal(path).get("b") == {"x": 2}
     path.write_text("question,sql\n")
-    with pytest.raises(JudgingError, match="line 1 is no journal line"):
+    with pytest.raises(JudgingError, match="line 1 is not a journal line"):
         Journal(path)
     with pytest.raises(JudgingError, match="cannot be opened"):
         Journal(tmp_path)

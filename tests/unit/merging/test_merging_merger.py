@@ -356,9 +356,9 @@ def test_a_finished_merge_is_returned_and_never_overwritten(
     with pytest.raises(MergeError, match=r"a finished merge of other inputs .*adapter_digest"):
         AdapterMerger().merge(other, tmp_path / "out")
     damage(tmp_path / "out/model.safetensors")
-    with pytest.raises(MergeError, match="no intact merged model"):
+    with pytest.raises(MergeError, match="not an intact merged model"):
         AdapterMerger().merge(adapter, tmp_path / "out")
-    with pytest.raises(MergeError, match="no intact merged model"):
+    with pytest.raises(MergeError, match="not an intact merged model"):
         AdapterMerger().merge(adapter, adapter.path)
     assert {k: v for k, v in contents(first.path).items() if k != "model.safetensors"} == {
         k: v for k, v in before.items() if k != "model.safetensors"
@@ -367,7 +367,7 @@ def test_a_finished_merge_is_returned_and_never_overwritten(
 
 def test_foreign_files_are_left_alone(base: Path, tmp_path: Path) -> None:
     adapter = write_adapter(tmp_path / "adapter", base)
-    with pytest.raises(MergeError, match=r"no merge \(LICENSE\.txt, config\.json.*Choose another place"):
+    with pytest.raises(MergeError, match=r"not a merge \(LICENSE\.txt, config\.json.*Choose another place"):
         AdapterMerger().merge(adapter, base)
     with pytest.raises(MergeError, match="is a file"):
         AdapterMerger().merge(adapter, base / "config.json")

@@ -151,7 +151,7 @@ def test_records_that_cannot_be_learnt_from_are_refused() -> None:
 
 def test_the_bucket_is_looked_at_before_anything_is_sent() -> None:
     account = Account(bucket_region="us-east-1")
-    with pytest.raises(ConfigError, match="lies in us-east-1, but the job would run in eu-west-1"):
+    with pytest.raises(ConfigError, match="is in us-east-1, but the job would run in eu-west-1"):
         launcher(account).launch(TRAINER, RECORDS)
     with pytest.raises(TrainingError, match=r"looking at the bucket missing failed: .*Create the bucket"):
         launcher(account, bucket="missing").launch(TRAINER, RECORDS)

@@ -51,7 +51,7 @@ def test_a_secret_in_the_wrong_place_is_not_repeated(options: dict[str, Any]) ->
             for name in ("WANDB_API_KEY", "hf_token", "TOKEN", "MLFLOW_TRACKING_PASSWORD", "AWS_SECRET_ACCESS_KEY")
         ),
         ({"environment": {"1ST": "x", "A-B": "x", "": "x", "C" * 513: "x"}}, "'1ST', 'A-B', '', 'CCC"),
-        ({"environment": {"LINE\n": "x"}}, "which is no variable's name"),
+        ({"environment": {"LINE\n": "x"}}, "which is not a variable's name"),
         (
             {"environment": {"A": "x" * 513, "B": "é" * 600}},
             "'A', 'B', whose value must be text of at most 512 characters",

@@ -31,6 +31,9 @@ def test_the_defaults_work_with_few_records_and_name_a_cheaper_machine(tmp_path:
     arguments = request["AlgorithmSpecification"]["ContainerArguments"]
     assert re.fullmatch("processes=[123]", arguments[-3])  # of four GPUs
     assert re.search(r"ml\.g\w+\.2xlarge would cost about \$\d", ran.stderr)
+    lines = ran.stderr.splitlines()
+    assert len(set(lines)) == len(lines)  # no note twice
+    assert any("tokens are estimated" in line for line in lines)
 
 
 def test_the_dry_run_prints_the_request(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_a_job_that_was_stopped_says_how_to_go_on(end: dict[str, Any], says: str
     with pytest.raises(TrainingInterruptedError) as caught:
         running(Account(), **end).wait(show=False)
     assert says in str(caught.value)
-    assert "launch again to go on from the newest checkpoint" in str(caught.value)
+    assert "launch again to resume from the newest checkpoint" in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def preflight(
 ) -> PreflightReport:
     """Check a checkpoint, and the request to import it, without reading weights.
 
-    Of a local one, what is checked is what `import_model` would upload: what it rewrites on the way shows as a note. So
+    Of a local one, the files are checked as `import_model` would upload them; what it would rewrite is a note. So
     it is with a merged model on S3, which `import_model` rewrites there; of any other S3 prefix, what is there. No
     object is downloaded but small files and the headers of shards.
 
@@ -249,7 +249,7 @@ def _trained_with(merged: MergedModel, formatter: PromptFormatter) -> Iterator[F
 
 def _upload_finished(source: Source) -> Iterator[Finding]:
     """A prefix that this library uploaded has its manifest, and all that the manifest names."""
-    fix = "Run import_model again: it goes on where it stopped"
+    fix = "Run import_model again: it resumes where it stopped"
     if MANIFEST not in source.sizes:
         if _MERGE_STATE in source.sizes:
             again = "Run the same merge again: it continues where it stopped"

@@ -72,10 +72,10 @@ def check_request(request: Request) -> Iterator[Finding]:
     name, job_name, uri = request.name, request.job_name, request.s3_uri
     if name is not None and not (len(name) <= 63 and _MODEL_NAME.fullmatch(name)):
         fix = "Use at most 63 letters, digits and single - or _ between them (no dots, no --)"
-        yield error("model-name", "name", f"{name!r} is no name for an imported model", pattern, fix)
+        yield error("model-name", "name", f"{name!r} is not a valid name for an imported model", pattern, fix)
     if job_name is not None and not (len(job_name) <= 63 and _JOB_NAME.fullmatch(job_name)):
         fix = "Use at most 63 letters, digits, +, - and ., a letter or digit first"
-        yield error("job-name", "job_name", f"{job_name!r} is no name for an import job", pattern, fix)
+        yield error("job-name", "job_name", f"{job_name!r} is not a valid name for an import job", pattern, fix)
     if uri is not None and not (len(uri) <= 1024 and _S3_URI.fullmatch(uri)):
         fix = "Use s3://bucket/prefix/ with letters, digits and - ! _ * ' ( ) . only (no spaces, =, + or @)"
         yield error("s3-uri", "s3_uri", f"{uri!r} is not what the service takes", pattern, fix)
@@ -88,7 +88,7 @@ def check_request(request: Request) -> Iterator[Finding]:
         yield warning("region", "region", message, "A job can be created only where the service is", fix)
     if request.role_arn is not None and not _ROLE.fullmatch(request.role_arn):
         fix = "Give arn:aws:iam::<account>:role/<name>"
-        yield error("role-arn", "role_arn", f"{request.role_arn!r} is no ARN of a role", pattern, fix)
+        yield error("role-arn", "role_arn", f"{request.role_arn!r} is not the ARN of a role", pattern, fix)
     yield from _key(request.kms_key_id, request.region, pattern)
     if request.vpc_config is not None:
         yield from _network(request.vpc_config, pattern)
@@ -100,7 +100,7 @@ def _key(key: str | None, region: str | None, pattern: str) -> Iterator[Finding]
     arn = _KEY_ARN.fullmatch(key)
     if arn is None:
         fix = "Give the ARN, the id or the alias/… of a symmetric key"
-        yield error("kms-key", "kms_key_id", f"{key!r} is no KMS key", pattern, fix)
+        yield error("kms-key", "kms_key_id", f"{key!r} is not a KMS key", pattern, fix)
     elif region is not None and arn["region"] != region:
         message = f"the key is in {arn['region']}, the model in {region}"
         why = "The service encrypts with keys of its own region only"

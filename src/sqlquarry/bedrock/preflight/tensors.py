@@ -50,8 +50,8 @@ def leftovers(checkpoint: Checkpoint) -> Iterator[Finding]:
         yield warning(
             "leftovers",
             "files",
-            f"{len(debris)} files are no part of a model to import: {listed(debris)}",
-            "A job reads all that lies below its prefix, and mixed leftovers are reported to fail it",
+            f"{len(debris)} files do not belong to a model to import: {listed(debris)}",
+            "A job reads everything below its prefix, and leftovers are reported to fail it",
             "Leave them out; import_model uploads only what is needed, and repair(…, output=…) copies only that",
         )
 

@@ -129,7 +129,7 @@ def chat_template(checkpoint: Checkpoint) -> Iterator[Finding]:
         yield severity("chat-template", _CONFIG, message, why, "Keep the one that was trained with", repairable=True)
     elif _CONFIG not in found:
         (where,) = found
-        message = "the chat template stands in a file of its own" if "json" in where or "jinja" in where else where
+        message = "the chat template is in a file of its own" if "json" in where or "jinja" in where else where
         yield warning("chat-template", where, message, why, "Embed it in tokenizer_config.json", repairable=True)
 
 
@@ -199,7 +199,7 @@ def stop_token(checkpoint: Checkpoint) -> Iterator[Finding]:
 
 
 def served_tokens(checkpoint: Checkpoint) -> Iterator[Finding]:
-    """The server makes the tokens of a prompt that the training made of it."""
+    """Check that the server makes the same tokens of a prompt as the training did."""
     files, trained = checkpoint.tokenizer, checkpoint.trained or checkpoint.tokenizer
     if files.class_name not in TOKENIZERS:
         return  # `tokenizer_class` has said so

@@ -60,7 +60,7 @@ _RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
 
 
 def values(checkpoint: Checkpoint) -> Iterator[Finding]:
-    """Every value is of a kind and size that the model can be built with."""
+    """Check that the model can be built with every value."""
     if checkpoint.architecture not in DECODERS:
         return
     config = checkpoint.text_config
@@ -76,7 +76,7 @@ def values(checkpoint: Checkpoint) -> Iterator[Finding]:
 
 
 def rope(checkpoint: Checkpoint) -> Iterator[Finding]:
-    """The rotary scaling is a mapping with all that its type needs."""
+    """Check that the rotary scaling is a mapping with everything that its type needs."""
     config = checkpoint.text_config
     scaling = config.get("rope_scaling")
     if checkpoint.architecture not in DECODERS or scaling is None:

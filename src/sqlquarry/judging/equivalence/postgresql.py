@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sqlglot.expressions import Expr
 
 _FAMILIES = {
-    "number": {"INT", "BIGINT", "SMALLINT", "DECIMAL", "DOUBLE", "FLOAT"},
+    "number": {"INT", "BIGINT", "SMALLINT", "DECIMAL", "DOUBLE", "FLOAT", "SERIAL", "BIGSERIAL", "SMALLSERIAL"},
     "text": {"TEXT", "VARCHAR", "CHAR"},
     "date": {"DATE"},
     "timestamp": {"TIMESTAMP", "TIMESTAMPTZ"},

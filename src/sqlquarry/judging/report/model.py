@@ -252,8 +252,10 @@ class Report:
             version, graders = content["version"], tuple(content["graders"])
             entries = tuple(map(_entry, content["entries"]))
             about = dict(content.get("about", {}))
+        except FileNotFoundError as error:
+            raise JudgingError(f"{path} is not there. Check the path; Report.to_json writes such a file.") from error
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SQLQuarryError) as error:
-            raise JudgingError(f"{path} is not a report that to_json wrote ({error!r})") from error
+            raise JudgingError(f"{path} is not a report: {error!r}. Give a file that Report.to_json wrote.") from error
         if version not in _READABLE_VERSIONS:
             raise JudgingError(f"{path} is a report of format {version}, not {REPORT_VERSION}. Judge again.")
         return cls(graders, entries, about)

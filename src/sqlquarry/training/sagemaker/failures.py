@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 from sqlquarry.credentials import redacted
 from sqlquarry.errors import TrainingError
 
-_RENEW = "Renew the credentials (aws sso login, or a new session). A job that runs goes on: launcher.attach(name)."
+_RENEW = "Renew the credentials (aws sso login, or a new session). A running job continues: launcher.attach(name)."
 _LOG_IN = "Log in to AWS (aws configure, aws sso login), or pass a session that has credentials."
-_NETWORK = "Check the network, the region and endpoint_url. A job that runs goes on: launcher.attach(name)."
+_NETWORK = "Check the network, the region and endpoint_url. A running job continues: launcher.attach(name)."
 _BUCKET_RIGHTS = (
     "The caller needs s3:ListBucket, s3:GetObject and s3:PutObject there, and kms:GenerateDataKey with a key."
 )
@@ -33,7 +33,7 @@ _ERRORS = (
     _Known(
         "ValidationException",
         "image",
-        "Check the image's URI and that it lies in the job's region; the role needs ecr:BatchGetImage and "
+        "Check the image's URI and that it is in the job's region; the role needs ecr:BatchGetImage and "
         "ecr:GetDownloadUrlForLayer on it, and ecr:GetAuthorizationToken.",
     ),
     _Known(
@@ -77,7 +77,7 @@ class _Failure(NamedTuple):
     advice: str
 
 
-_AGAIN = "launch the same again: it goes on from the newest checkpoint"
+_AGAIN = "launch the same again: it resumes from the newest checkpoint"
 # The first that fits counts.
 _JOB_FAILURES = (
     _Failure(
@@ -124,7 +124,7 @@ def error_code(error: Exception) -> str:
 
 
 def explained(error: Exception, doing: str, advice: str | None = None) -> TrainingError:
-    """An error of ours for one of botocore's: what was being done, what AWS said, what to do next; no secrets.
+    """Return our error for one of botocore's: what was being done, AWS's answer, what to do next; no secrets.
 
     `advice` takes the place of the table's. What S3 and STS append to signature errors, the request as they saw it, is
     left out, also of `error`, which tracebacks show as the cause.

@@ -44,7 +44,7 @@ class Inputs:
 
     @property
     def learnt(self) -> str:
-        """SHA-256 (hex) of what the adapter depends on; the machines are no part of it. It reads all local weights."""
+        """SHA-256 (hex) of what the adapter depends on, which excludes the machines. It reads all local weights."""
         base = self.base if isinstance(self.base, str) else self.base.digest
         return hashlib.sha256(_json([base, self.prompt_fingerprint, self.channels[0].digest, self.config])).hexdigest()
 
@@ -57,7 +57,7 @@ def gather(
     *,
     requirements: str | Path,
 ) -> Inputs:
-    """The channels `train`, `evaluation` (optional), `model` (a base model that is no hub id), `job` and `code`.
+    """The channels `train`, `evaluation` (optional), `model` (a base model without a hub id), `job` and `code`.
 
     Nothing is hashed yet, because the base may have many gigabytes.
 

@@ -60,7 +60,7 @@ class TrainingJob:
             with Display(self.name, show=show) as display:
                 description = self._followed(display if show else None)
         except KeyboardInterrupt:
-            logger.warning("the training job %s goes on; attach(%r) follows it again", self.name, self.name)
+            logger.warning("the training job %s continues; attach(%r) follows it again", self.name, self.name)
             raise
         _raise_unless_completed(description)
         return self
@@ -180,5 +180,5 @@ def _raise_unless_completed(description: Mapping[str, Any]) -> None:
             "machines included; raise it, or set spot=False",
         }.get(description.get("SecondaryStatus", ""), "was stopped")
         raise TrainingInterruptedError(
-            f"the training job {name} {why}. What it learnt is kept: launch again to go on from the newest checkpoint."
+            f"the training job {name} {why}. What it learnt is kept: launch again to resume from the newest checkpoint."
         )

@@ -65,7 +65,7 @@ class SageMakerLauncher:
         volume_gb: size of the volume, for instance types that have no disks of their own.
         max_run_s: seconds after which SageMaker stops the job.
         max_wait_s: with `spot`, seconds after which it gives up, waiting included; None is twice `max_run_s`.
-        spot: use spare machines, which can be taken away at any time; training goes on from its checkpoint.
+        spot: use spare machines, which can be taken away at any time; training resumes from its checkpoint.
         keep_alive_s: keep the machines (billed) for the next job of the same kind.
         subnets: of the VPC that the job runs in; they need a way to a package index and to S3.
         security_group_ids: of the same VPC.
@@ -156,7 +156,7 @@ class SageMakerLauncher:
     ) -> TrainingJob:
         """Start the job, or find the one that does the same: running, it is attached to; finished, returned.
 
-        A job that failed or was stopped is started anew under another name, and goes on from its newest checkpoint,
+        A job that failed or was stopped is started anew under another name, and resumes from its newest checkpoint,
         also on another instance type.
 
         Args:
@@ -193,7 +193,7 @@ class SageMakerLauncher:
         name: str | None = None,
         merge: Base | None = "auto",
     ) -> dict[str, Any]:
-        """The CreateTrainingJob request that `launch` would make; nothing is sent, no credentials are needed.
+        """Return the CreateTrainingJob request of `launch`; nothing is sent, and no credentials are needed.
 
         Raises:
             ConfigError, RecordError, ModelError, MissingExtraError: as `launch`.
@@ -235,7 +235,7 @@ class SageMakerLauncher:
         return plan
 
     def attach(self, name: str) -> TrainingJob:
-        """A job of the account, to wait for, to stop, or to ask for its results.
+        """Return a job of the account, to wait for it, stop it, or get its results.
 
         Raises:
             TrainingError: there is no such job, or AWS could not be asked.
@@ -254,14 +254,14 @@ class SageMakerLauncher:
         *,
         checked: Callable[[], None] = lambda: None,
     ) -> _Plan:
-        """All that the job will be, checked; nothing is sent. `checked` runs before the inputs are hashed."""
+        """Return the checked request and inputs of the job; nothing is sent. `checked` runs before hashing."""
         for extra in ("aws", "train", "merge"):  # the job gets the versions that are installed here
             require(extra, "SageMakerLauncher")
         processor: Literal["cpu", "gpu"] = "gpu" if self.instance_type.startswith(_GPU) else "cpu"
         merges = (None, *get_args(Base))
         bad = [] if merge in merges else [f"merge is {merge!r}, but must be one of {', '.join(map(repr, merges))}"]
         if trainer.config.device not in ("auto", {"gpu": "cuda", "cpu": "cpu"}[processor]):
-            bad.append(f"TrainingConfig.device is {trainer.config.device!r}, but {self.instance_type} is a {processor}")
+            bad.append(f"the trainer's device is {trainer.config.device!r}, but {self.instance_type} has a {processor}")
         bad += report_problems(trainer.config.report_to, self.environment, self.secret_arns)
         if bad:
             raise ConfigError("SageMakerLauncher: " + "; ".join(bad))
@@ -303,10 +303,10 @@ class SageMakerLauncher:
             raise ConfigError("SageMaker would refuse the job: " + "; ".join(wrong))
         checked()
         digests = {channel.name: channel.digest for channel in inputs.channels}
-        # Processes are no part of the name: where tokens are estimated, another day's plan may start more.
+        # Processes do not change the name: if tokens are estimated, a later plan may start more.
         content = hashlib.sha256(json.dumps(request_of(digests, inputs.learnt), sort_keys=True).encode()).hexdigest()
         request = request_of(digests, inputs.learnt, fed if fed < gpus else None)
-        return _Plan(f"{name or 'sqlquarry'}-{content[:12]}", request, inputs.channels, forecast.notes)
+        return _Plan(f"{name or 'sqlquarry'}-{content[:12]}", request, inputs.channels, forecast.remarks)
 
     def _started(self, plan: _Plan, name: str) -> TrainingJob:
         from botocore.exceptions import BotoCoreError, ClientError
@@ -356,7 +356,7 @@ class SageMakerLauncher:
         there, here = found.get("BucketRegion"), s3.meta.region_name
         if there and there != here:
             raise ConfigError(
-                f"the bucket {self.bucket} lies in {there}, but the job would run in {here}: use one region"
+                f"the bucket {self.bucket} is in {there}, but the job would run in {here}: use one region"
             )
 
     def _job(self, name: str) -> TrainingJob:

@@ -5,6 +5,7 @@ Source: "CreateTrainingJob", docs.aws.amazon.com/sagemaker/latest/APIReference/A
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -123,7 +124,7 @@ def environment_problems(environment: Mapping[str, object], secret_arns: Mapping
         "give its ARN in secret_arns": [
             name for name, value in environment.items() if isinstance(value, str) and find_credential(value)
         ],
-        "environment has {}, which is no variable's name": [
+        "environment has {}, which is not a variable's name": [
             name for name in environment if not _VARIABLE.fullmatch(name)
         ],
         f"environment has {{}}, whose value must be text of at most {_LONGEST_VALUE} characters": [
@@ -233,6 +234,7 @@ def _beyond_types(value: Any, shape: Any, path: str) -> Iterator[str]:
 
 
 def _nearest(value: str, known: list[str]) -> list[str]:
-    """Known values of the same family (ml.g5.…), else the first few."""
+    """Return the known values of the same family (ml.g5.…), else those that are spelled most like this one."""
     family = value.rpartition(".")[0]
-    return [name for name in known if name.rpartition(".")[0] == family] or [*known[:3], "…"]
+    of_family = [name for name in known if name.rpartition(".")[0] == family]
+    return of_family or [*(difflib.get_close_matches(value, known) or known[:3]), "…"]

@@ -1,0 +1,66 @@
+"""What users pass by mistake gets a typed error that holds the value and the next step, not an AttributeError."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sqlquarry as sq
+from sqlquarry.aws import aws_client
+from sqlquarry.errors import ConfigError, DataError, IncompleteArtifactError, JudgingError, RecordError
+
+RECORDS = sq.Records(
+    sq.Record(f"How many {name}?", f"CREATE TABLE {name} (a)", f"SELECT COUNT(*) FROM {name}", id=name)
+    for name in ("cats", "dogs", "owls")
+)
+judge = sq.SQLJudge([sq.ExactGrader()])
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "says"),
+    [
+        (lambda: sq.load_records(7), ConfigError, "7"),
+        (lambda: sq.load_records(["a.csv", "b.csv"]), ConfigError, "load_records(a) + load_records(b)"),
+        (lambda: RECORDS.split(test="a third"), ConfigError, "'a third'"),
+        (lambda: RECORDS.split(test=None), ConfigError, "None"),
+        (lambda: RECORDS.split(test=1, group_by="schemas"), ConfigError, "did you mean 'schema'"),
+        (lambda: sq.Record("", "CREATE TABLE t (a)"), RecordError, "not empty"),
+        (lambda: sq.LocalModel.from_merged("runs/merged"), ConfigError, "MergedModel.load"),
+        (lambda: sq.LocalModel.from_adapter("runs/adapter"), ConfigError, "AdapterCheckpoint.load"),
+        (lambda: sq.AdapterCheckpoint.load("runs/no-such-adapter"), IncompleteArtifactError, "does not exist"),
+        (lambda: aws_client("s3", "my-profile"), ConfigError, "'my-profile'"),
+        (lambda: sq.SQLJudge([sq.ExecutionGrader]), ConfigError, "the class ExecutionGrader"),
+        (lambda: judge.evaluate("model-1", RECORDS), JudgingError, "'model-1'"),
+        (lambda: judge.judge(["SELECT 1"] * 3, RECORDS), JudgingError, "records first"),
+        (lambda: sq.Report.from_json("no-such.json"), JudgingError, "not there"),
+        (lambda: sq.ExecutionGrader({}, time_limit_s=0), ConfigError, "time_limit_s is 0"),
+        (lambda: sq.QLoRAFSDPTrainer("Llama-3-8B").plan(RECORDS), sq.SQLQuarryError, "owner/name"),
+        (lambda: sq.QLoRAFSDPTrainer("o/n").plan("a.csv"), RecordError, "load_records('a.csv')"),
+    ],
+)
+def test_a_mistaken_argument_is_named(call: Callable[[], Any], error: type[Exception], says: str) -> None:
+    with pytest.raises(error) as caught:
+        call()
+    assert says in str(caught.value)
+
+
+def test_a_spreadsheet_is_to_be_saved_as_csv(tmp_path: Path) -> None:
+    (tmp_path / "questions.xlsx").write_bytes(b"PK\x03\x04")
+    with pytest.raises(DataError) as caught:
+        sq.load_records(tmp_path / "questions.xlsx")
+    assert "CSV UTF-8" in str(caught.value)
+
+
+def test_rows_of_sql_create_context_keep_their_database(tmp_path: Path) -> None:
+    row = {"question": "How many?", "context": "CREATE TABLE t (a)", "answer": "SELECT COUNT(*) FROM t"}
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps(row | {"database": "shop", "dialect": "pg"}) + "\n")
+    (record,) = sq.load_records(file)
+    assert (record.database, record.dialect) == ("shop", "postgres")
+    file.write_text(json.dumps(row | {"database": "shop", "db_id": "zoo"}) + "\n")
+    with pytest.raises(RecordError):
+        sq.load_records(file)
