@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from sqlquarry.errors import ConfigError
@@ -25,6 +27,12 @@ FormKind = Literal["json", "regex", "choice", "grammar"]
 # Characters. At three times as many, chains of rules overflow llguidance's native stack, which ends the process.
 _LIMITS: Mapping[FormKind, int] = {"json": 32_768, "regex": 8_192, "choice": 32_768, "grammar": 8_192}
 _SHOWN_CHARACTERS = 300
+# llguidance builds a state for each remainder before an answer begins: a multipleOf of 999,983 takes eight seconds.
+_LARGEST_DIVISOR = 10_000
+# What follows of itself is left to the model like everything else: llguidance would write it as the tokenizer reads it,
+# and so "<|im_end|>" as the special token, which is not that text.
+_OPTIONS = '\n%llguidance {"no_forcing": true}'
+_GBNF_RULE = re.compile(r"^\s*[\w-]+\s*::=", re.MULTILINE)
 # Between two tokens of JSON: enough to indent, not without end, which models that never learned JSON fall into.
 _WHITE_SPACE = r"[\x20\x0A\x0D\x09]{1,40}"
 
@@ -122,11 +130,13 @@ class AnswerForm:
         """Return a matcher for a new answer.
 
         Raises:
-            ConfigError: the tokenizer is of a kind that cannot be constrained, or the form takes too much work.
+            ConfigError: the tokenizer is of a kind that cannot be constrained, or the form cannot be read or takes too
+                much work.
         """
-        from llguidance import LLMatcher
+        from llguidance import LLMatcher, LLParserLimits
 
-        return _GuidedMatcher(LLMatcher(vocabulary.table, self._grammar(), log_level=0), self.kind)
+        limits = LLParserLimits(verbose_errors=False)  # else messages end with the parser's whole state
+        return _GuidedMatcher(LLMatcher(vocabulary.table, self._grammar(), log_level=0, limits=limits), self.kind)
 
     def _check(self) -> None:
         from llguidance import LLMatcher
@@ -140,19 +150,34 @@ class AnswerForm:
             raise ConfigError(f"{self.kind} cannot be read: {_first(str(error))}") from error
         if failed:
             raise ConfigError(f"{self.kind} cannot be read: {_first(messages[0])}")
+        if self.kind == "json" and (large := max(_divisors(json.loads(self.source)), default=0)) > _LARGEST_DIVISOR:
+            raise ConfigError(
+                f"json takes too much work: multipleOf, without its decimal point, is {large:,}, but may be "
+                f"{_LARGEST_DIVISOR:,}"
+            )
 
     def _grammar(self) -> str:
-        from llguidance import LLMatcher, grammar_from
+        """Return it in Lark's language.
 
-        if self.kind == "choice":
-            return LLMatcher.grammar_from_regex("|".join(map(_literal, json.loads(self.source))))
+        Raises:
+            ValueError: it cannot be read.
+        """
+        from llguidance import LLMatcher
+        from llguidance.gbnf_to_lark import gbnf_to_lark
+
         if self.kind == "json":
-            return LLMatcher.grammar_from_json_schema(self.source, overrides={"whitespace_pattern": _WHITE_SPACE})
-        return (
-            grammar_from("grammar", self.source)
-            if self.kind == "grammar"
-            else LLMatcher.grammar_from_regex(self.source)
-        )
+            written = LLMatcher.grammar_from_json_schema(self.source, overrides={"whitespace_pattern": _WHITE_SPACE})
+            return f"start: %json {json.dumps(json.loads(written)['grammars'][0]['json_schema'])}{_OPTIONS}"
+        if self.kind == "grammar":
+            if not _GBNF_RULE.search(self.source):
+                return self.source + _OPTIONS
+            try:
+                return gbnf_to_lark(self.source) + _OPTIONS
+            except Exception as error:  # it fails with whatever comes, such as IndexError
+                raise ValueError(f"as GBNF: {error}") from error
+        expression = "|".join(map(_literal, json.loads(self.source))) if self.kind == "choice" else self.source
+        (grammar,) = json.loads(LLMatcher.grammar_from_regex(expression))["grammars"]
+        return f"{grammar['lark_grammar']}{_OPTIONS}"
 
 
 class _GuidedMatcher:
@@ -176,7 +201,9 @@ class _GuidedMatcher:
 
     def _raise_if_failed(self) -> None:
         if self._matcher.is_error():
-            raise ConfigError(f"{self._kind} cannot be followed: {_first(self._matcher.get_error())}")
+            said = self._matcher.get_error().removesuffix("<non-verbose/>")
+            said = "no text has this form" if said.startswith("NoExtension") else _first(said)
+            raise ConfigError(f"{self._kind} cannot be followed: {said}")
 
 
 def _source(kind: FormKind, value: Any) -> str:
@@ -196,6 +223,17 @@ def _source(kind: FormKind, value: Any) -> str:
         return json.dumps(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{kind} is {value!r:.80}, but must be something that JSON can hold") from error
+
+
+def _divisors(schema: Any) -> Iterator[int]:
+    """Return each multipleOf of a schema as a whole number: 1225 for 12.25."""
+    if isinstance(schema, Mapping):
+        value = schema.get("multipleOf")
+        if isinstance(value, int | float):
+            number = Decimal(repr(value))
+            yield int(number.scaleb(max(0, -int(number.as_tuple().exponent))))
+    for inner in schema.values() if isinstance(schema, Mapping) else schema if isinstance(schema, list) else ():
+        yield from _divisors(inner)
 
 
 def _literal(text: str) -> str:

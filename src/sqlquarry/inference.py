@@ -26,8 +26,8 @@ from sqlquarry.prefill import PromptReader
 from sqlquarry.progress import ProgressBar
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.quantization import QuantizationRecipe, load_causal_lm, load_tokenizer, reading_model
-from sqlquarry.sampling import GREEDY, Ending, Sampling, adjusted, forbid, pick
-from sqlquarry.text import visible_logger
+from sqlquarry.sampling import GREEDY, Ending, Sampling, adjusted, decoding_problems, forbid, pick
+from sqlquarry.text import lone_surrogate, visible_logger
 from sqlquarry.token_rows import run_token_rows_directly
 
 if TYPE_CHECKING:
@@ -232,7 +232,13 @@ class LocalModel:
         import torch
 
         check_inputs(prompts, method="complete", records=False)
-        bad = option_problems({"max_tokens": max_tokens}, {"min_tokens": min_tokens}) + stop_problems(stop)
+        bad = option_problems({"max_tokens": max_tokens}, {}) + stop_problems(stop)
+        rows = self.model.get_input_embeddings().weight.shape[0]
+        bad += decoding_problems(
+            rows, min_tokens=min_tokens, sampling=sampling, seed=seed, stop_ids=stop_ids, constraint=constraint
+        )
+        if not bad and min_tokens > max_tokens:
+            bad.append(f"min_tokens is {min_tokens}, but must be at most max_tokens, which is {max_tokens}")
         if constraint and (min_tokens or ignore_eos):
             bad.append("a constraint says where an answer ends, so min_tokens and ignore_eos cannot be given too")
         if bad:
@@ -240,7 +246,7 @@ class LocalModel:
         encoded = self._encoded(prompts, add_special_tokens=add_special_tokens)
         self._require_rows(encoded)
         random = torch.Generator(device=self.device)
-        random.manual_seed(seed if seed is not None else torch.seed() % 2**63)
+        random.manual_seed(int(seed) if seed is not None else torch.seed() % 2**63)
         ids = frozenset(stop_ids) | (frozenset() if ignore_eos else self._eos_ids)
         ending = Ending(max_tokens, min_tokens, stop, ids, ids | self._eos_ids, skip_special_tokens)
         answers: list[Generation] = []
@@ -256,8 +262,11 @@ class LocalModel:
         """Return the tokens of each prompt.
 
         Raises:
-            ConfigError: a prompt has no tokens, or too many for the model's context to hold an answer.
+            ConfigError: a prompt holds half a character, has no tokens, or leaves no room in the model's context.
         """
+        for place, text in enumerate(prompts):
+            if half := lone_surrogate(text):
+                raise ConfigError(f"prompt {place} holds {half}, which is half a character. Read its text as UTF-8.")
         encoded = [self.tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"] for text in prompts]
         for place, tokens in enumerate(encoded):
             if not tokens:

@@ -50,13 +50,18 @@ def option_problems(counts: Mapping[str, Any], amounts: Mapping[str, Any]) -> li
     bad = [
         f"{option} is {value!r}, but must be a whole number of at least 1"
         for option, value in counts.items()
-        if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < 1
+        if not is_whole(value) or int(value) < 1
     ]
     return bad + [
         f"{option} is {value!r}, but must be a number of at least 0"
         for option, value in amounts.items()
         if isinstance(value, bool) or not isinstance(value, Real) or not float(value) >= 0  # NaN is not
     ]
+
+
+def is_whole(value: Any) -> bool:
+    """Tell whether a value is a whole number, of Python or numpy; True and False are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def stop_problems(stop: Any) -> list[str]:

@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import jinja2
+import jinja2.meta
 import jinja2.sandbox
 
 from sqlquarry.errors import ConfigError, SQLQuarryError
@@ -229,11 +230,23 @@ def compile_template(source: str) -> jinja2.Template:
     environment.globals["raise_exception"] = _raise
     # Jinja's own escapes HTML.
     environment.filters["tojson"] = functools.partial(json.dumps, ensure_ascii=False)
-    source = re.sub(r"({%[-+]?\s*)generation(\s*[-+]?%})", r"\1if true\2", source)
-    source = re.sub(r"({%[-+]?\s*)endgeneration(\s*[-+]?%})", r"\1endif\2", source)
     try:
-        return environment.from_string(source)
+        return environment.from_string(_without_marks(source))
     except (jinja2.TemplateSyntaxError, MemoryError):
         raise
     except Exception as error:  # a RecursionError or SyntaxError, where Jinja's own parser found nothing wrong
         raise jinja2.TemplateSyntaxError(f"{type(error).__name__}: {error}", lineno=1) from error
+
+
+def template_variables(source: str) -> set[str]:
+    """Return the names that a chat template takes from outside; `messages` is one.
+
+    Raises:
+        jinja2.TemplateSyntaxError: it does not parse.
+    """
+    return jinja2.meta.find_undeclared_variables(compile_template(source).environment.parse(_without_marks(source)))
+
+
+def _without_marks(source: str) -> str:
+    source = re.sub(r"({%[-+]?\s*)generation(\s*[-+]?%})", r"\1if true\2", source)
+    return re.sub(r"({%[-+]?\s*)endgeneration(\s*[-+]?%})", r"\1endif\2", source)

@@ -6,20 +6,25 @@ temperature 0 the likeliest token; else temperature, `min_p`, `top_k` and `top_p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlquarry.constraints import Matcher
 from sqlquarry.errors import ConfigError
+from sqlquarry.inputs import is_whole
+from sqlquarry.options import check_options
 
 if TYPE_CHECKING:
     import torch
 
 # Below the first vLLM takes the likeliest token; between the two it samples at the second, whose logits stay finite.
 _GREEDY_BELOW, _LEAST_TEMPERATURE = 1e-5, 0.01
+# Penalties go no further: at the least temperature such a logit is still finite in float32 and bfloat16.
+_LARGEST_LOGIT = 1e30
 
 
+@check_options()
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """Say how tokens are chosen; without options, the likeliest token is taken.
@@ -35,7 +40,7 @@ class Sampling:
         logit_bias: (token id, what is added to its logit) pairs.
 
     Raises:
-        ConfigError: an option is out of range; the message names all that are.
+        ConfigError: an option is of a wrong type or out of range; the message names all that are.
     """
 
     temperature: float = 0.0
@@ -99,6 +104,27 @@ class Ending(NamedTuple):
     skip_special: bool
 
 
+def decoding_problems(
+    size: int, *, min_tokens: Any, sampling: Any, seed: Any, stop_ids: Any, constraint: Any
+) -> list[str]:
+    """Return what is wrong with options of a model with so many tokens, one text per bad option."""
+    bad = []
+    if not is_whole(min_tokens) or min_tokens < 0:
+        bad.append(f"min_tokens is {min_tokens!r:.60}, but must be a whole number of at least 0")
+    if not isinstance(sampling, Sampling):
+        bad.append(f"sampling is {sampling!r:.60}, but must be a Sampling")
+    elif absent := [token for token, _ in sampling.logit_bias if token >= size]:
+        bad.append(f"logit_bias names token {absent[0]}, but the model has {size:,} tokens")
+    if seed is not None and not (is_whole(seed) and -(2**63) <= seed < 2**63):
+        bad.append(f"seed is {seed!r:.60}, but must be None or a whole number of 64 bits")
+    sound = isinstance(stop_ids, Collection) and not isinstance(stop_ids, str)
+    if not sound or not all(is_whole(token) and 0 <= token < size for token in stop_ids):
+        bad.append(f"stop_ids is {stop_ids!r:.60}, but must be a list of token ids below {size:,}")
+    if constraint is not None and not hasattr(constraint, "begin"):
+        bad.append(f"constraint is {constraint!r:.60}, but must be an AnswerForm")
+    return bad
+
+
 def adjusted(
     logits: torch.Tensor, sampling: Sampling, prompts: Sequence[Sequence[int]], written: Sequence[Sequence[int]]
 ) -> torch.Tensor:
@@ -114,8 +140,9 @@ def adjusted(
     counts = torch.stack([_counts(tokens, size) for tokens in written]).to(logits)
     if sampling.repetition_penalty != 1:
         seen = counts + torch.stack([_counts(tokens, size) for tokens in prompts]).to(logits) > 0
-        penalty = sampling.repetition_penalty
+        penalty = min(max(sampling.repetition_penalty, 1 / _LARGEST_LOGIT), _LARGEST_LOGIT)
         logits = torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+        logits = logits.clamp(-_LARGEST_LOGIT, _LARGEST_LOGIT)
     return logits - sampling.frequency_penalty * counts - sampling.presence_penalty * (counts > 0)
 
 

@@ -28,6 +28,7 @@ _SPACED = str.maketrans("\t\n\r", "   ")
 _MARKDOWN = re.compile(r"[\\`*_{}\[\]<>#|~$&@]")
 # What begins a link without a sign of Markdown: https://github.github.com/gfm/#autolinks-extension-
 _LINK = re.compile(r":(?=//)|(?<=www)\.", re.IGNORECASE)
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _VIRAMA = 9  # canonical combining class
 
 
@@ -55,6 +56,12 @@ def visible(text: str, *, one_line: bool = False) -> str:
         else:
             shown.append(f"\\u{{{ord(character):x}}}")
     return "".join(shown)
+
+
+def lone_surrogate(text: str) -> str:
+    r"""Return the first half of a surrogate pair, as JSON escapes it; "" if the text is one that UTF-8 can hold."""
+    found = _SURROGATE.search(text)
+    return f"\\u{ord(found[0]):04x}" if found else ""
 
 
 def as_markdown(text: str) -> str:

@@ -13,7 +13,14 @@ import pytest
 from sqlquarry import PromptFormatter
 from sqlquarry.errors import ConfigError, IncompleteArtifactError
 from sqlquarry.prompt import BoundTokens
-from sqlquarry.rendering import SAMPLES, Conversation, compile_template, render_bounded, require_bounded
+from sqlquarry.rendering import (
+    SAMPLES,
+    Conversation,
+    compile_template,
+    render_bounded,
+    require_bounded,
+    template_variables,
+)
 
 LLAMA_3 = (
     "{% set loop_messages = messages %}{% for message in loop_messages %}{% set content = '<|start_header_id|>' + "
@@ -186,3 +193,16 @@ def test_a_hostile_prompt_file_is_a_typed_error(tmp_path: Path, where: str) -> N
         )
     with pytest.raises(IncompleteArtifactError, match="was stopped"):
         PromptFormatter.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("template", "names"),
+    [
+        ("{% for m in messages %}{% generation %}{{ m.role }}{% endgeneration %}{% endfor %}", {"messages"}),
+        ("{# thinking #}thinking{{ 'tools' }}", set()),
+        ("{% if not day is defined %}{% set day = 1 %}{% endif %}{{ day }}", {"day"}),
+        ("{% set x = 1 %}{{ x }}{{ y | default(2) }}", {"y"}),
+    ],
+)
+def test_the_variables_of_a_template_come_from_outside(template, names):
+    assert template_variables(template) == names

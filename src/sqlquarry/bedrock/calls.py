@@ -50,7 +50,7 @@ class Calls:
             return content
 
         def converse() -> bytes | dict[str, Any]:
-            return dict(self._runtime.converse(modelId=self._arn, **_converse_request(body)))
+            return conversation.whole(self._runtime.converse(modelId=self._arn, **_converse_request(body)))
 
         return self._either(converse, invoke)
 

@@ -147,6 +147,19 @@ def _claude(inquiry: Inquiry, manner: Manner) -> dict[str, Any]:
     return request
 
 
+def whole(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an answer of Converse, which botocore passes on empty where the connection broke in the middle of it.
+
+    Raises:
+        botocore.exceptions.ResponseStreamingError: it did.
+    """
+    from botocore.exceptions import ResponseStreamingError
+
+    if "output" not in answer:
+        raise ResponseStreamingError(error="the answer broke off")
+    return dict(answer)
+
+
 def read(
     answer: Mapping[str, Any], inquiry: Inquiry, manner: Manner, model_id: str, latency_s: float | None = None
 ) -> Generation:

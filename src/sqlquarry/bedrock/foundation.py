@@ -12,7 +12,7 @@ from typing import Any, get_args
 from sqlquarry.artifacts import Generation, Record
 from sqlquarry.aws import aws_client
 from sqlquarry.bedrock.batch import Batches, warn_of_truncation
-from sqlquarry.bedrock.conversation import API, NEEDS_PROFILE, Inquiry, Manner, body, read
+from sqlquarry.bedrock.conversation import API, NEEDS_PROFILE, Inquiry, Manner, body, read, whole
 from sqlquarry.bedrock.waiting import Patience, Waiter
 from sqlquarry.errors import BedrockError, ConfigError, GenerationError, MetadataError
 from sqlquarry.inputs import check_inputs, option_problems, stop_problems
@@ -186,7 +186,7 @@ class FoundationModel:
             request = body(self._api, inquiry, manner)
             try:
                 if self._api == "converse":
-                    answer = dict(self._runtime.converse(modelId=self.model_id, **request))
+                    answer = whole(self._runtime.converse(modelId=self.model_id, **request))
                 else:
                     raw = self._runtime.invoke_model(modelId=self.model_id, body=json.dumps(request))["body"].read()
                     answer = parse_object(raw, f"the answer of {self.model_id}", lenient=True)

@@ -138,7 +138,7 @@ def _structured_problems(structured: Mapping[str, Any], schema: str) -> Iterator
 
 def _is_json(value: Any) -> bool:
     try:
-        json.dumps(value)
+        json.dumps(value, allow_nan=False)
     except (TypeError, ValueError):
         return False
     return True

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
+from sqlquarry.errors import MetadataError
+from sqlquarry.metadata import parse_json
+
 # Of an operation, in the types of botocore's service model.
 Parameters = dict[str, Any]
 
@@ -56,6 +59,32 @@ def check_types(operation: str, parameters: Any, *, service: str) -> None:
     report = ParamValidator().validate(parameters, shape) if shape else None
     if report and report.has_errors():
         raise ApiError("ValidationException", report.generate_report())
+
+
+def json_members(operation: str, body: bytes | str, *, service: str) -> dict[str, Any]:
+    """Return the members of an operation as its body holds them: moto passes over unknown ones, and converts types.
+
+    Members that are null are left out, as the service does. A body that is one member (InvokeModel's) has none.
+
+    Raises:
+        ApiError: ValidationException where the body is no JSON object.
+    """
+    shape = _input_shape(service, operation)
+    if not body or shape is None or "payload" in shape.serialization:
+        return {}
+    try:
+        content = parse_json(body, "the body", lenient=True)
+    except MetadataError as error:
+        raise ApiError("ValidationException", str(error)) from error
+    if not isinstance(content, dict):
+        raise ApiError("ValidationException", "the body must be a JSON object")
+    return dict(_without_null(content))
+
+
+def _without_null(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_null(held) for key, held in value.items() if held is not None}
+    return [_without_null(item) for item in value] if isinstance(value, list) else value
 
 
 def validate(operation: str, parameters: Any, *, service: str = "bedrock") -> None:

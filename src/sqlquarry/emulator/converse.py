@@ -16,12 +16,18 @@ from sqlquarry.emulator.invocation import chat_request
 
 # In the words that users report.
 UNSUPPORTED = "This action doesn't support the model that you provided. Try again with a supported text or chat model."
+BLANK = "The text field in the ContentBlock object is blank. Add text to the text field, and try again."
 _PIECE_CHARACTERS = 4  # about a token
-# Parameter -> the value that changes nothing, if there is one.
-_NOT_EMULATED: Mapping[str, Any] = {
-    "toolConfig": None,
-    "guardrailConfig": None,
-    "outputConfig": None,
+_HONOURED = {
+    "modelId",
+    "messages",
+    "system",
+    "inferenceConfig",
+    "additionalModelRequestFields",
+    "requestMetadata",  # for the logs of the service; it changes no answer
+}
+# Of the other parameters -> the value that changes nothing, if there is one.
+_WITHOUT_EFFECT: Mapping[str, Any] = {
     "promptVariables": {},
     "additionalModelResponseFieldPaths": [],
     "performanceConfig": {"latency": "standard"},
@@ -39,7 +45,8 @@ def parse_converse(parameters: Parameters) -> Request:
         ApiError: ValidationException that names what is wrong or not emulated.
     """
     validate("Converse", parameters, service="bedrock-runtime")
-    if refused := sorted(key for key in _NOT_EMULATED if parameters.get(key) not in (None, _NOT_EMULATED[key])):
+    asked = [key for key in parameters if key not in _HONOURED and parameters[key] is not None]
+    if refused := sorted(key for key in asked if parameters[key] != _WITHOUT_EFFECT.get(key)):
         raise _invalid(
             f"this emulator does not support {', '.join(refused)}. Leave it out here, or ask the service itself"
         )
@@ -51,7 +58,7 @@ def parse_converse(parameters: Parameters) -> Request:
     if system := parameters.get("system"):
         messages.insert(0, {"role": "system", "content": _text(system)})
     settings = parameters.get("inferenceConfig") or {}
-    options = {_SETTINGS[name]: value for name, value in settings.items() if value is not None}
+    options = {_SETTINGS.get(name, name): value for name, value in settings.items() if value is not None}
     for name in ("temperature", "top_p"):  # InvokeModel's temperature may be higher
         if options.get(name, 0) > 1:
             raise _invalid(f"inferenceConfig: {name} is {options[name]!r}, but must be at most 1")
@@ -104,6 +111,8 @@ def _text(blocks: list[dict[str, Any]]) -> str:
     kinds = {kind for block in blocks for kind in block}
     if not blocks or kinds != {"text"}:
         raise _invalid(f"content must be text, but holds {', '.join(sorted(kinds)) or 'nothing'}")
+    if not all(block["text"].strip() for block in blocks):
+        raise _invalid(BLANK)
     return "\n".join(block["text"] for block in blocks)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import queue
-import re
 import threading
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -20,7 +19,9 @@ from typing import Any, Protocol
 from sqlquarry.artifacts import Generation
 from sqlquarry.constraints import Constraint
 from sqlquarry.emulator.api import ApiError
+from sqlquarry.rendering import template_variables
 from sqlquarry.sampling import Sampling
+from sqlquarry.text import lone_surrogate
 
 DEFAULT_MAX_TOKENS = 512  # for requests that name no limit; ours
 UNCHANGED = Sampling(temperature=1.0)  # the model's own probabilities, as vLLM samples where nothing is said
@@ -233,6 +234,8 @@ def _ready(tokenizer: Any, pending: _Pending) -> _Ready:
         raise ApiError(
             "ValidationException", f"token id {max(named)} is too large: the model has {len(tokenizer)} tokens"
         )
+    if half := lone_surrogate(text):
+        raise ApiError("ValidationException", f"the prompt holds {half}, which is half a character")
     prompt_tokens = len(tokenizer(text, add_special_tokens=special)["input_ids"])
     if prompt_tokens == 0:
         raise ApiError("ValidationException", "the prompt has no tokens")
@@ -245,6 +248,12 @@ def _ready(tokenizer: Any, pending: _Pending) -> _Ready:
                 f"tokens and asks for {wanted} more",
             )
         decoding = replace(decoding, max_tokens=wanted)
+    most = decoding.max_tokens or DEFAULT_MAX_TOKENS
+    if decoding.min_tokens > most:
+        raise ApiError(
+            "ValidationException",
+            f"min_tokens is {decoding.min_tokens}, but without a limit the answer has at most {most} tokens",
+        )
     return _Ready(text, special, decoding, pending.future)
 
 
@@ -252,14 +261,16 @@ def _render(tokenizer: Any, messages: list[dict[str, Any]], options: Mapping[str
     source = tokenizer.chat_template
     if source is None:
         raise ApiError("ValidationException", "tokenizer_config.json of the imported model holds no chat_template")
-    own = inspect.signature(tokenizer.apply_chat_template).parameters.keys() - {"add_generation_prompt"}
-    if unread := [name for name in options if name in own or not re.search(rf"\b{re.escape(name)}\b", str(source))]:
-        raise ApiError("ValidationException", f"the chat template does not read {', '.join(sorted(unread))}")
+    reserved = inspect.signature(tokenizer.apply_chat_template).parameters.keys() - {"add_generation_prompt"}
     try:
-        options = {"add_generation_prompt": True} | dict(options)
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, **options))
+        unread = options and sorted(options.keys() - (template_variables(source) - reserved - {"messages"}))
+        given = {"add_generation_prompt": True} | dict(options)
+        rendered = "" if unread else str(tokenizer.apply_chat_template(messages, tokenize=False, **given))
     except Exception as error:  # a template is code of the model's makers, and can raise anything
         raise ApiError("ValidationException", f"the chat template refuses these messages: {error}") from error
+    if unread:
+        raise ApiError("ValidationException", f"the chat template does not read {', '.join(unread)}")
+    return rendered
 
 
 def _groups(requests: Iterable[_Ready]) -> Iterable[list[_Ready]]:

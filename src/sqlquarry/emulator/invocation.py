@@ -7,6 +7,7 @@ is said to ignore keys that it does not know; here they are refused, so that no 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -42,6 +43,7 @@ _OBJECT = _Allowed("an object", lambda value: isinstance(value, dict))
 _WRITTEN_TOKENS_ONLY = _Allowed(
     "true, false, 0 or 1, because other candidates are not reported here", lambda value: value in (0, 1)
 )
+_TOKEN_ID = re.compile("0|[1-9][0-9]{0,8}")  # one spelling each, so that no token is named twice
 _SAMPLING: Mapping[str, _Allowed] = {
     "temperature": _NUMBER,
     "top_p": _NUMBER,
@@ -55,7 +57,7 @@ _EVERY_SHAPE: Mapping[str, _Allowed] = {
     **_SAMPLING,
     "logit_bias": _Allowed(
         "an object with a number for each token id",
-        lambda value: isinstance(value, dict) and all(key.isdecimal() and _is_number(value[key]) for key in value),
+        lambda value: isinstance(value, dict) and all(_TOKEN_ID.fullmatch(k) and _is_number(value[k]) for k in value),
     ),
     "seed": _Allowed("an integer of 64 bits", lambda value: _is_int(value) and -(2**63) <= value < 2**63),
     "stop": _Allowed(
@@ -96,6 +98,7 @@ _OWN_KEYS: Mapping[type[Shape], Mapping[str, _Allowed]] = {
     },
 }
 _LIMITS = ("max_gen_len", "max_completion_tokens", "max_tokens")
+_CHOOSING = ("prompt", "messages", *_LIMITS)  # the keys that choose the shape
 # vLLM knows these keys, and this emulator does not. These values change nothing, so clients may send them.
 _WITHOUT_EFFECT: Mapping[str, Any] = {
     "n": 1,
@@ -126,6 +129,7 @@ def parse(raw: bytes | str) -> tuple[Shape, Request]:
         raise _invalid(f"the body is not valid JSON ({error})") from error
     if not isinstance(body, dict):
         raise _invalid("the body must be a JSON object")
+    body = {key: value for key, value in body.items() if value is not None or key not in _CHOOSING}
     if "messages" in body:
         rest = {key: value for key, value in body.items() if key != "messages"}
         return OpenAIChatCompletion(), chat_request(body["messages"], rest)
@@ -176,7 +180,7 @@ def _decoding(options: Mapping[str, Any], shape: type[Shape]) -> Decoding:
             logit_bias=tuple((int(token), bias) for token, bias in given.get("logit_bias", {}).items()),
         )
     except ConfigError as error:
-        raise _invalid(str(error)) from error
+        raise _invalid(str(error).removeprefix("Sampling: ")) from error
     constraint = _form(given, shape)
     stop, least = given.get("stop", ()), given.get("min_tokens", 0)
     limits = [key for key in _LIMITS if key in given]
@@ -217,7 +221,7 @@ def _wants_logprobs(given: Mapping[str, Any], shape: type[Shape]) -> bool:
 
 
 def _form(given: Mapping[str, Any], shape: type[Shape]) -> AnswerForm | None:
-    outputs, wanted = given.get("structured_outputs"), given.get("response_format")
+    outputs, wanted = (_without_null(given.get(key)) for key in ("structured_outputs", "response_format"))
     if outputs is not None and wanted is not None:
         raise _invalid("structured_outputs and response_format cannot both be given")
     if outputs is not None:
@@ -234,6 +238,10 @@ def _form(given: Mapping[str, Any], shape: type[Shape]) -> AnswerForm | None:
             f"response_format is {wanted!r:.80}, but must be of type text, json_object, or json_schema with json_schema"
         )
     return _read_form("response_format", "json", _schema(wanted["json_schema"], shape))
+
+
+def _without_null(value: dict[str, Any] | None) -> dict[str, Any] | None:
+    return value and {key: held for key, held in value.items() if held is not None}
 
 
 def _read_form(key: str, kind: str, value: Any) -> AnswerForm:

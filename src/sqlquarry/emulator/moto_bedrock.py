@@ -22,7 +22,15 @@ from http.client import HTTP_PORT
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sqlquarry.emulator.api import COMMON_STATUSES, QUERY_WORDS, STREAM_ERROR, ApiError, Parameters, check_types
+from sqlquarry.emulator.api import (
+    COMMON_STATUSES,
+    QUERY_WORDS,
+    STREAM_ERROR,
+    ApiError,
+    Parameters,
+    check_types,
+    json_members,
+)
 from sqlquarry.emulator.faults import AnswerReset, Faults, is_named
 from sqlquarry.emulator.gate import CUT_AFTER, gate
 from sqlquarry.emulator.guard import guard
@@ -326,7 +334,9 @@ def _operation(handle: Callable[[Parameters], dict[str, Any]], region: str | Non
             for name, value in response.params.items()
         }
         try:
-            check_types(response._get_action(), parameters, service=response.boto3_service_name)  # noqa: SLF001 - likewise
+            action, service = response._get_action(), response.boto3_service_name  # noqa: SLF001 - likewise
+            sent = json_members(action, response.body, service=service) if service.startswith("bedrock") else {}
+            check_types(action, parameters | sent, service=service)
             answer = handle(parameters)
         except ApiError as error:
             raise _refusal()(error.code, error.message) from error
@@ -343,6 +353,8 @@ def _error_event(error: ApiError) -> bytes:
     """The message that ends an event stream with an error; moto itself writes events only."""
     from moto.core.eventstream import EventStreamEncoder
 
-    headers = {":message-type": "exception", ":exception-type": error.code, ":content-type": "application/json"}
+    # In streams codes are members of the answer's shape, which begin with a small letter.
+    code = error.code[:1].lower() + error.code[1:]
+    headers = {":message-type": "exception", ":exception-type": code, ":content-type": "application/json"}
     encoded: bytes = EventStreamEncoder().encode_message(headers, json.dumps({"message": error.message}).encode())
     return encoded

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,13 +18,16 @@ from sqlquarry.emulator.invocation import parse
 from sqlquarry.emulator.records import Model
 from sqlquarry.errors import ConfigError
 
-# Parameters of InvokeModel that would change the answer -> the value that does not.
-_NOT_EMULATED = {
-    "guardrailIdentifier": "",
-    "guardrailVersion": "",
-    "trace": "DISABLED",
-    "performanceConfigLatency": "standard",
-    "serviceTier": "default",
+_HONOURED = {"modelId", "body", "requestMetadata"}  # the last is for the logs of the service; it changes no answer
+# Of InvokeModel's other parameters -> the values that change nothing.
+_WITHOUT_EFFECT: Mapping[str, tuple[str, ...]] = {
+    "accept": ("application/json", "*/*"),
+    "contentType": ("application/json",),
+    "guardrailIdentifier": ("",),
+    "guardrailVersion": ("",),
+    "trace": ("DISABLED",),
+    "performanceConfigLatency": ("standard",),
+    "serviceTier": ("default",),
 }
 
 
@@ -88,7 +91,8 @@ class Runtime:
 
     def _invoke(self, parameters: Parameters) -> tuple[Shape, Generation, str]:
         model = self._model(parameters)
-        refused = [name for name, neutral in _NOT_EMULATED.items() if parameters.get(name) not in (None, neutral)]
+        asked = {name: held for name, held in parameters.items() if name not in _HONOURED}
+        refused = [name for name, held in asked.items() if held not in (None, *_WITHOUT_EFFECT.get(name, ()))]
         if refused:
             message = (
                 f"this emulator does not support {', '.join(refused)}. Leave it out here, or ask the service itself"
@@ -109,7 +113,8 @@ class Runtime:
         request = replace(request, context_tokens=model.admitted.context_tokens)
         cut = self._faults.take(CutAnswer)
         if cut:
-            request = replace(request, decoding=replace(request.decoding, max_tokens=cut.tokens))
+            least = min(request.decoding.min_tokens, cut.tokens)
+            request = replace(request, decoding=replace(request.decoding, max_tokens=cut.tokens, min_tokens=least))
         try:
             generation = self._pool.submit(model.directory, request).result()
         except ApiError:

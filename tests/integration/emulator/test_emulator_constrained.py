@@ -68,6 +68,45 @@ def test_local_answers_have_the_form(local, kind, temperature):
     assert cut.stop_reason == "length"
 
 
+SPECIAL = "<|im_start|>"
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "wanted"),
+    [
+        ("choice", [SPECIAL], SPECIAL),
+        ("regex", r"<\|im_end\|>/", "<|im_end|>/"),
+        ("json", {"const": SPECIAL}, f'"{SPECIAL}"'),
+        ("grammar", f'start: "{SPECIAL}" "x"', f"{SPECIAL}x"),
+        ("grammar", f'root ::= "{SPECIAL}" "x"', f"{SPECIAL}x"),
+    ],
+)
+def test_the_text_of_a_special_token_is_text(local, kind, value, wanted):
+    answers = local.complete(PROMPTS, constraint=AnswerForm.of(kind, value), max_tokens=40)
+    assert [(answer.text, answer.stop_reason) for answer in answers] == [(wanted, "stop")] * len(PROMPTS)
+
+
+def test_strong_penalties_do_not_leave_the_form(local):
+    for penalty in (1e-300, 1e300):
+        sampling = Sampling(temperature=1, repetition_penalty=penalty, top_p=0.9)
+        (answer,) = local.complete(["aaaa"], constraint=AnswerForm.of("regex", "a{9}"), sampling=sampling, seed=1)
+        assert answer.text == "a" * 9
+        assert local.complete(PROMPTS, sampling=sampling, seed=1, max_tokens=4)
+
+
+@pytest.mark.parametrize(("kind", "value"), [("json", {"$ref": "#"}), ("grammar", "start: start")])
+def test_forms_without_any_text_are_refused_in_words(local, kind, value):
+    with pytest.raises(ConfigError, match="no text has this form"):
+        local.complete(PROMPTS, constraint=AnswerForm.of(kind, value))
+
+
+@pytest.mark.parametrize("divisor", [999_983, 1_000_000, 12_345.25, 1e300, 1e-7 + 1e-12])
+def test_a_form_that_takes_too_much_work_is_refused(divisor):
+    with pytest.raises(ConfigError):
+        AnswerForm.of("json", {"items": {"anyOf": [{"type": "number", "multipleOf": divisor}]}})
+    assert AnswerForm.of("json", {"type": "number", "multipleOf": 0.25})
+
+
 def test_logprobs_are_the_models_own(local):
     options = {"max_tokens": 20, "logprobs": True}
     (forced,) = local.complete(PROMPTS[:1], constraint=AnswerForm.of("choice", ["positive"]), **options)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from urllib.parse import quote
 
 import pytest
-from emulator_account import emulators, to_4_51
+from emulator_account import emulators, send, signed, to_4_51
 
 from sqlquarry.bedrock import ImportedModel
-from sqlquarry.emulator.faults import CutAnswer, NoText, NotReady, StreamBroken
+from sqlquarry.emulator.faults import AnswerReset, CutAnswer, NoText, NotReady, StreamBroken
 from sqlquarry.errors import BedrockError, GenerationError
 
 QUESTION = "List the name of all users."
@@ -158,6 +159,9 @@ REFUSED = {
     "max_tokens": {"additionalModelRequestFields": {"max_tokens": 5}, "inferenceConfig": LIMIT},
     "max_completion_tokens": {"additionalModelRequestFields": {"max_completion_tokens": 5}, "inferenceConfig": LIMIT},
     "logprobs": {"additionalModelRequestFields": {"logprobs": True}},
+    "projectIdentifier": {"projectIdentifier": "abcdefghij"},
+    "blank": {"messages": [{"role": "user", "content": [{"text": " \n"}]}]},
+    "half a character": {"messages": [{"role": "user", "content": [{"text": "caf\udc80"}]}]},
 }
 
 
@@ -168,6 +172,50 @@ def test_what_is_not_done_is_refused_by_its_name(account, llama, name):
         code, message, status = account.error(call, **parameters)
         assert (code, status) == ("ValidationException", 400)
         assert name in message
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"made_up": 1}, "made_up"),
+        ({"inferenceConfig": {"topK": 3}}, "topK"),
+        ({"inferenceConfig": {"maxTokens": 2.5}}, "maxTokens"),
+        ({"inferenceConfig": {"temperature": "0"}}, "temperature"),
+        ({"messages": [MESSAGES[0] | {"made_up": 1}]}, "made_up"),
+    ],
+)
+def test_what_boto3_would_not_send_is_refused_too(account, llama, change, told):
+    target = f"/model/{quote(llama, safe='')}/converse"
+
+    def post(body):
+        headers = signed(account.aws, "POST", target, service="bedrock", body=body)
+        status, _, answer = send(account.aws, "POST", target, body=body, headers=headers)
+        return status, answer.decode()
+
+    plain = {"messages": MESSAGES, "inferenceConfig": LIMIT, "toolConfig": None}
+    assert post(json.dumps(plain).encode())[0] == 200
+    status, answer = post(json.dumps(plain | change).encode())
+    assert status == 400
+    assert told in answer
+    assert "not valid JSON" in post(b'{"messages"')[1]
+
+
+def test_an_answer_that_breaks_off_is_asked_again(account, llama):
+    model = ImportedModel(
+        llama, None, session=account.aws.session(), max_tokens=4, request_schema="converse", sleep=lambda _: None
+    )
+    (whole,) = model.generate([QUESTION])
+    for size in (0, 20, 150):
+        account.aws.faults.add(AnswerReset(operation="Converse", after_bytes=size))
+        assert model.generate([QUESTION])[0].text == whole.text
+        assert not account.aws.faults.pending()
+
+
+def test_a_stream_breaks_with_an_error_by_its_name_in_the_api(account, llama):
+    account.aws.faults.add(StreamBroken(code="ThrottlingException"))
+    model = ImportedModel(llama, None, session=account.aws.session(), max_tokens=4, request_schema="converse")
+    with pytest.raises(BedrockError, match="throttlingException"):
+        list(model.stream(QUESTION))
 
 
 def test_a_model_without_a_template_refuses_as_the_service_does(account, served):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError
 from sqlquarry.inference import LocalModel
 from sqlquarry.prompt import PromptFormatter
+from sqlquarry.sampling import Sampling
 
 from conftest import save_tiny_llama
 
@@ -46,10 +48,19 @@ def test_complete_takes_a_list_of_texts_with_tokens(model: LocalModel, prompts: 
         ("min_tokens", math.nan),
         ("stop", ";"),
         ("stop", [""]),
+        ("min_tokens", 1.5),
+        ("min_tokens", 300),
+        ("sampling", "greedy"),
+        ("seed", "1"),
+        ("seed", 2**70),
+        ("stop_ids", "5"),
+        ("stop_ids", [10**9]),
+        ("stop_ids", [-1]),
+        ("constraint", "a+"),
     ],
 )
 def test_options_of_complete(model: LocalModel, name: str, value: Any) -> None:
-    with pytest.raises(ConfigError, match=f"{name} is {value!r}".replace("[", r"\[")):
+    with pytest.raises(ConfigError, match=re.escape(f"{name} is {value!r}")):
         model.complete(["SELECT"], **{name: value})
 
 
@@ -57,6 +68,14 @@ def test_options_of_complete(model: LocalModel, name: str, value: Any) -> None:
 def test_options_of_the_model(lively_llama: Path, name: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=f"{name} is {value!r}"):
         LocalModel(lively_llama, device="cpu", **{name: value})
+
+
+def test_tokens_and_characters_that_do_not_exist(model: LocalModel) -> None:
+    with pytest.raises(ConfigError, match="names token 1000000"):
+        model.complete(["SELECT"], sampling=Sampling(logit_bias=((10**6, 1.0),)))
+    for ask in (model.complete, model.generate):
+        with pytest.raises(ConfigError, match=r"prompt 1 holds \\udc80"):
+            ask(["SELECT", "caf\udc80"])
 
 
 def test_a_prompt_ends_where_the_context_does(tmp_path: Path) -> None:

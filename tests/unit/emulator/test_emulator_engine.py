@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -191,3 +192,11 @@ def test_closing_answers_what_is_queued():
         model.gate.set()
         closing.result(10)
     assert [future.result(0).text for future in futures] == [f"P{i}" for i in range(5)]
+
+
+def test_more_tokens_than_the_answer_may_have_are_refused(engine_of):
+    engine = engine_of(Echo())
+    for context_tokens in (None, 4096):
+        request = Request("a", replace(GREEDY, max_tokens=None, min_tokens=600), context_tokens=context_tokens)
+        with pytest.raises(ApiError, match="min_tokens is 600"):
+            engine.submit(request).result(10)

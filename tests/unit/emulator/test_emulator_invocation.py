@@ -73,7 +73,7 @@ WRONG = {
     "repetition_penalty": [0, -1, "1", True],
     "presence_penalty": [-2.5, 2.5, "0", True],
     "frequency_penalty": [-2.5, 2.5, "0", True],
-    "logit_bias": [[], {"a": 1}, {"1": "x"}, {"1": 101}, {"-1": 1}, {"1": True}],
+    "logit_bias": [[], {"a": 1}, {"1": "x"}, {"1": 101}, {"-1": 1}, {"1": True}, {"05": 1}, {"٥": 1}, {"9" * 5000: 1}],
     "seed": [1.5, "1", True, 2**63],
     "stop": ["", [""], [1], {}, 5],
     "stop_token_ids": [[-1], ["1"], 5, [True]],
@@ -190,6 +190,17 @@ def test_what_is_known_and_not_done_is_refused_unless_it_changes_nothing(shape):
 )
 def test_a_bad_body_is_refused_with_its_reason(body, names):
     refused(body, *names)
+
+
+def test_null_is_as_good_as_leaving_a_key_out():
+    without = {"prompt": "p", "max_tokens": 5}
+    for null in ({"messages": None}, {"max_gen_len": None}):
+        assert type(parse(json.dumps(without | null))[0]) is OpenAICompletion
+    assert type(parse(json.dumps({"prompt": "p", "max_tokens": None}))[0]) is BedrockCompletion
+    assert type(parse(json.dumps({"messages": [USER], "prompt": None}))[0]) is OpenAIChatCompletion
+    nested = {"structured_outputs": {"regex": "a", "json": None}}, {"response_format": {"type": "text", "schema": None}}
+    forms = [parse(json.dumps(without | body))[1].decoding.constraint for body in nested]
+    assert forms == [AnswerForm.of("regex", "a"), None]
 
 
 OPENAI_SCHEMA = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}}
