@@ -93,7 +93,17 @@ def export_files(directory: Path, formatter: PromptFormatter | None = None) -> d
         "special_tokens_map.json": special,
         "tokenizer_config.json": tokenizer,
     }
-    return files | _repaired_tokenizer(own, files, by_5=formatter is not None)
+    return files | _repaired_index(directory) | _repaired_tokenizer(own, files, by_5=formatter is not None)
+
+
+def _repaired_index(directory: Path) -> dict[str, bytes]:
+    """The index of shards, if it lacks the metadata without which 4.51.3 does not read it."""
+    path = directory / INDEX
+    try:
+        index = read_object(path)
+    except (OSError, ValueError):
+        return {}  # there is none, or whoever reads the weights says what is wrong with it
+    return {} if isinstance(index.get("metadata"), dict) else {INDEX: _written({**index, "metadata": {}})}
 
 
 def _repaired_tokenizer(own: TokenizerFiles, exported: Mapping[str, bytes], *, by_5: bool) -> dict[str, bytes]:

@@ -42,8 +42,8 @@ class Weights:
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """All tensors by name."""
-        return {name: tensor for shard in self.shards.values() for name, tensor in shard.items()}
+        """The tensors that a server reads, by name."""
+        return {name: tensor for shard in self.loaded.values() for name, tensor in shard.items()}
 
     @property
     def loaded(self) -> Mapping[str, Mapping[str, Tensor]]:

@@ -317,3 +317,38 @@ def test_repair_drops_the_mark_of_quantised_weights_at_every_level(tmp_path: Pat
     source = write_checkpoint(tmp_path, config={"text_config": {**CONFIG, **nested}})
     repair(source)
     assert "quantization_config" not in (source / "config.json").read_text()
+
+
+@pytest.mark.parametrize(
+    "stray",
+    [
+        b"",
+        b"xx",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+        safetensors({"layers.0.weight": ("F32", [4])}),
+        safetensors({"layers.0.weight": ("I8", [4]), "layers.0.qscale_weight": ("F32", [1])}),
+        safetensors({"lm_head.weight": ("BF16", [9, 4])}),
+    ],
+)
+@pytest.mark.parametrize(
+    "name", ["consolidated.safetensors", "consolidated-00001-of-00002.safetensors", "x.safetensors"]
+)
+def test_weights_that_stay_here_are_not_judged(tmp_path: Path, stray: bytes, name: str) -> None:
+    source = write_checkpoint(tmp_path, files={name: stray})
+    report = preflight(source)
+    assert report.ok
+    assert [found.where for found in report.findings if found.code == "stray-shard"] == [name]
+    assert name not in Export.of(source).files
+
+
+@pytest.mark.parametrize("metadata", [{}, {"metadata": None}, {"metadata": []}])
+def test_an_index_without_metadata_gets_some(tmp_path: Path, metadata: dict[str, Any]) -> None:
+    index = "model.safetensors.index.json"
+    content = {**metadata, "weight_map": dict.fromkeys(TENSORS, "model.safetensors")}
+    source = write_checkpoint(tmp_path / "model", files={index: content})
+    report = preflight(source)
+    assert report.ok
+    assert [found.severity for found in report.findings if found.code == "index-metadata"] == ["note"]
+    assert json.loads(Export.of(source).files[index])["metadata"] == {}  # type: ignore[arg-type] - bytes, as above
+    repair(source)
+    assert json.loads((source / index).read_bytes())["metadata"] == {}

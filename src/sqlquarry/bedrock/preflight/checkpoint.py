@@ -19,7 +19,7 @@ from sqlquarry.tokenizing import SENTENCEPIECE_FILES, TokenizerFiles
 
 _REQUIRED = ("config.json", "tokenizer_config.json", "tokenizer.json")
 _PROCESSORS = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
-_OTHERS = (*OPTIONAL_FILES, "added_tokens.json", *_PROCESSORS)
+_OTHERS = (*OPTIONAL_FILES, "added_tokens.json", INDEX, *_PROCESSORS)
 _READERS = 8
 
 
@@ -124,7 +124,8 @@ def read_files(
                 continue
             files[name] = parse_object(raw, name)
         except (OSError, ValueError) as problem:
-            findings.append(_unreadable(name, str(problem)))
+            if name != INDEX:  # of which `read_weights` says it
+                findings.append(_unreadable(name, str(problem)))
     try:
         found = templates(content, files.get("tokenizer_config.json", {}))
     except (OSError, ValueError) as problem:
@@ -152,20 +153,24 @@ def read_weights(source: Source) -> tuple[Weights | None, list[Finding]]:
         futures = {
             name: pool.submit(parse_header, name, source.sizes[name], partial(source.read, name)) for name in names
         }
-    shards: dict[str, Mapping[str, Tensor]] = {}
-    formats: dict[str, str] = {}
-    for name, future in futures.items():
-        try:
-            header = future.result()
-            shards[name], formats[name] = header.tensors, header.format
-        except (OSError, ValueError) as problem:
-            findings.append(_bad_weights(name, str(problem)))
     index = None
     if INDEX in source.sizes:
         try:
             index = parse_index(_small(source, INDEX))
         except (OSError, ValueError) as problem:
             findings.append(_bad_weights(INDEX, str(problem)))
+    shards: dict[str, Mapping[str, Tensor]] = {}
+    formats: dict[str, str] = {}
+    wanted = Weights({name: {} for name in names}, {}, index).loaded
+    for name, future in futures.items():
+        try:
+            header = future.result()
+            shards[name], formats[name] = header.tensors, header.format
+        except (OSError, ValueError) as problem:
+            if name in wanted:
+                findings.append(_bad_weights(name, str(problem)))
+            else:
+                shards[name] = {}  # nobody reads it
     return None if findings else Weights(shards, {name: source.sizes[name] for name in names}, index, formats), findings
 
 

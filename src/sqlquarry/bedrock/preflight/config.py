@@ -13,6 +13,7 @@ from sqlquarry.bedrock.preflight.checkpoint import Checkpoint
 from sqlquarry.bedrock.preflight.findings import Finding, error, note, warning
 from sqlquarry.bedrock.weights import is_full
 from sqlquarry.foreign_model import MODEL_TYPES, refusals
+from sqlquarry.safetensors_header import INDEX
 
 MULTIMODAL_ARCHITECTURES = (
     "MllamaForConditionalGeneration",
@@ -205,4 +206,12 @@ def stop_ids(checkpoint: Checkpoint) -> Iterator[Finding]:
         )
 
 
-CHECKS = (architecture, keys, dialect, positions, quantization, stop_ids)
+def index(checkpoint: Checkpoint) -> Iterator[Finding]:
+    """The index of shards has all that is read of it."""
+    if INDEX in checkpoint.files and not isinstance(checkpoint.file(INDEX).get("metadata"), dict):
+        why = f"transformers {TRANSFORMERS_VERSION} does not read it without"
+        fix = 'Add "metadata": {}'
+        yield error("index-metadata", INDEX, "it has no object called metadata", why, fix, repairable=True)
+
+
+CHECKS = (architecture, keys, dialect, positions, quantization, stop_ids, index)
