@@ -28,12 +28,14 @@ class Weights:
         sizes: file -> bytes.
         index: tensor -> file; None if there is no index.
         formats: file -> what its metadata says made it (see `Header`).
+        has_metadata: whether the index, where there is one, has an object called metadata.
     """
 
     shards: Mapping[str, Mapping[str, Tensor]]
     sizes: Mapping[str, int]
     index: Mapping[str, str] | None
     formats: Mapping[str, str] = field(default_factory=dict)
+    has_metadata: bool = True
 
     @property
     def unreadable(self) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from sqlquarry.tokenizing import SENTENCEPIECE_FILES, TokenizerFiles
 
 _REQUIRED = ("config.json", "tokenizer_config.json", "tokenizer.json")
 _PROCESSORS = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
-_OTHERS = (*OPTIONAL_FILES, "added_tokens.json", INDEX, *_PROCESSORS)
+_OTHERS = (*OPTIONAL_FILES, "added_tokens.json", *_PROCESSORS)
 _READERS = 8
 
 
@@ -124,8 +124,7 @@ def read_files(
                 continue
             files[name] = parse_object(raw, name)
         except (OSError, ValueError) as problem:
-            if name != INDEX:  # of which `read_weights` says it
-                findings.append(_unreadable(name, str(problem)))
+            findings.append(_unreadable(name, str(problem)))
     try:
         found = templates(content, files.get("tokenizer_config.json", {}))
     except (OSError, ValueError) as problem:
@@ -153,10 +152,11 @@ def read_weights(source: Source) -> tuple[Weights | None, list[Finding]]:
         futures = {
             name: pool.submit(parse_header, name, source.sizes[name], partial(source.read, name)) for name in names
         }
-    index = None
+    index, has_metadata = None, True
     if INDEX in source.sizes:
         try:
-            index = parse_index(_small(source, INDEX))
+            index = parse_index(content := _small(source, INDEX))
+            has_metadata = isinstance(parse_object(content, INDEX).get("metadata"), dict)
         except (OSError, ValueError) as problem:
             findings.append(_bad_weights(INDEX, str(problem)))
     shards: dict[str, Mapping[str, Tensor]] = {}
@@ -171,7 +171,8 @@ def read_weights(source: Source) -> tuple[Weights | None, list[Finding]]:
                 findings.append(_bad_weights(name, str(problem)))
             else:
                 shards[name] = {}  # nobody reads it
-    return None if findings else Weights(shards, {name: source.sizes[name] for name in names}, index, formats), findings
+    sizes = {name: source.sizes[name] for name in names}
+    return None if findings else Weights(shards, sizes, index, formats, has_metadata), findings
 
 
 def _small(source: Source, name: str) -> bytes:

@@ -208,7 +208,7 @@ def stop_ids(checkpoint: Checkpoint) -> Iterator[Finding]:
 
 def index(checkpoint: Checkpoint) -> Iterator[Finding]:
     """The index of shards has all that is read of it."""
-    if INDEX in checkpoint.files and not isinstance(checkpoint.file(INDEX).get("metadata"), dict):
+    if checkpoint.weights is not None and not checkpoint.weights.has_metadata:
         why = f"transformers {TRANSFORMERS_VERSION} does not read it without"
         fix = 'Add "metadata": {}'
         yield error("index-metadata", INDEX, "it has no object called metadata", why, fix, repairable=True)
