@@ -319,6 +319,12 @@ def _shapes() -> dict[str, Files]:
     shapes["listed in the map only"] = sentencepiece(
         legacy=False, added_tokens_decoder=None, files_={"special_tokens_map.json": only_map}
     )
+    shapes["listed in the map, none in the configuration"] = sentencepiece(
+        legacy=False,
+        added_tokens_decoder=None,
+        additional_special_tokens=[],
+        files_={"special_tokens_map.json": only_map},
+    )
     shapes["listed in the map, and added"] = sentencepiece(
         legacy=False,
         added_tokens_decoder=None,

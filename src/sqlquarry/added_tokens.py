@@ -64,7 +64,7 @@ class Declared:
             values.setdefault("pad_token", "<|padding|>")
         if name == "CodeLlamaTokenizer":
             values = {**_INFILLING, **({"fill_token": "<FILL_ME>"} if version == 5 else {}), **values}
-        if version == 5 and values.get(_FORMER_LIST) and not values.get(_LIST):
+        if version == 5 and _FORMER_LIST in values and not values.get(_LIST):
             values[_LIST] = values.pop(_FORMER_LIST)
         decoder: dict[int, JsonObject] = {}
         if isinstance(listed := values.get("added_tokens_decoder"), dict):
