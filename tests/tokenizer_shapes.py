@@ -315,6 +315,31 @@ def _shapes() -> dict[str, Files]:
         additional_special_tokens=["<x>"],
         files_={"special_tokens_map.json": special_map | {"additional_special_tokens": ["<z>", "<x>"]}},
     )
+    only_map = {"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]}
+    shapes["listed in the map only"] = sentencepiece(
+        legacy=False, added_tokens_decoder=None, files_={"special_tokens_map.json": only_map}
+    )
+    shapes["listed in the map, none in the configuration"] = sentencepiece(
+        legacy=False,
+        added_tokens_decoder=None,
+        additional_special_tokens=[],
+        files_={"special_tokens_map.json": only_map},
+    )
+    shapes["listed in the map, and added"] = sentencepiece(
+        legacy=False,
+        added_tokens_decoder=None,
+        files_={"special_tokens_map.json": only_map, "added_tokens.json": {"<pad>": SP, "<|im_end|>": SP + 1}},
+    )
+    shapes["objects without a decoder"] = sentencepiece(
+        *chatml, legacy=False, added_tokens_decoder=None, additional_special_tokens=["<|im_start|>", stripped]
+    )
+    shapes["object in the map, text in the list"] = sentencepiece(
+        *chatml,
+        legacy=False,
+        added_tokens_decoder=None,
+        additional_special_tokens=["<|im_end|>"],
+        files_={"special_tokens_map.json": {"additional_special_tokens": [{"content": "<|im_end|>", "lstrip": True}]}},
+    )
     shapes["ordinary but listed"] = sentencepiece(
         *ordinary, legacy=False, additional_special_tokens=["<|im_end|>"], split_special_tokens=True
     )

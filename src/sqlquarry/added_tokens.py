@@ -28,6 +28,7 @@ CLASS_TOKENS: dict[str, dict[str, str]] = {
 }
 _INFILLING = {f"{part.lower()}_token": f"▁<{part[:3].upper()}>" for part in ("prefix", "middle", "suffix")}
 _INFILLING["eot_token"] = "▁<EOT>"  # noqa: S105 - a token's text, no password
+_FORMER_LIST, _LIST = "additional_special_tokens", "extra_special_tokens"  # before transformers 5, and there
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
@@ -63,19 +64,29 @@ class Declared:
             values.setdefault("pad_token", "<|padding|>")
         if name == "CodeLlamaTokenizer":
             values = {**_INFILLING, **({"fill_token": "<FILL_ME>"} if version == 5 else {}), **values}
+        if version == 5 and _FORMER_LIST in values and not values.get(_LIST):
+            values[_LIST] = values.pop(_FORMER_LIST)
         decoder: dict[int, JsonObject] = {}
         if isinstance(listed := values.get("added_tokens_decoder"), dict):
             decoder = {int(index): _with_flags(token) for index, token in listed.items()}
         else:
             values |= {key: value for key, value in files.special.items() if not isinstance(value, list)}
-            key = "additional_special_tokens" if version == 4 else "extra_special_tokens"
+            key = _FORMER_LIST if version == 4 else _LIST
             more, own_list = files.special.get(key), values.get(key) or []
             if isinstance(more, list) and isinstance(own_list, list):
+                # 4.51.3 keeps a text beside an object of the same content, and adds the object last.
+                objects = [token_text(token) for token in more if isinstance(token, dict)]
+                own_list = [token for token in own_list if token not in objects]
                 values[key] = [*own_list, *(token for token in more if token not in own_list)]
-            special = {token_text(values.get(key)) for key in NAMED_TOKENS}
+            if version == 5 and isinstance(former := files.special.get(_FORMER_LIST), list):
+                values[_FORMER_LIST] = former
+            listed_too = values[key] if isinstance(values.get(key), list) else ()
+            special = {token_text(token) for token in (*map(values.get, NAMED_TOKENS), *listed_too)}
             decoder |= {int(id_): _plain(text, special=text in special) for text, id_ in files.added.items()}
             decoder |= {int(token["id"]): _with_flags(token) for token in files.tokenizer.get("added_tokens") or ()}
-        lists = [values.get("additional_special_tokens"), values.get("extra_special_tokens")]
+        if version == 5 and not isinstance(values.get(_LIST, {}), dict):
+            values.pop(_FORMER_LIST, None)  # the new name wins
+        lists = [values.get(_FORMER_LIST), values.get(_LIST)]
         mappings = [one for one in (*lists, values.get("model_specific_special_tokens")) if isinstance(one, dict)]
         names = [*NAMED_TOKENS, *(_INFILLING if name == "CodeLlamaTokenizer" else ())]
         if version == 5:

@@ -10,6 +10,8 @@ from typing import Any, Self
 
 from sqlquarry.errors import ConfigError
 
+# A directory of such a name would be made without a word ("https:/bucket.s3.amazonaws.com/prefix").
+_ELSEWHERE = re.compile(r"[a-z][a-z0-9+.-]+:/|arn:", re.IGNORECASE)
 # `Path("s3://bucket/prefix")` has one slash; the scheme of a URI has no case (RFC 3986, 3.1).
 _S3 = re.compile(r"s3:(?:/+([^/]*)(.*))?", re.IGNORECASE | re.DOTALL)
 
@@ -68,14 +70,18 @@ def located(location: Any) -> Path | S3Location:
     """Return the directory or the place on S3 that a caller has named.
 
     Raises:
-        ConfigError: it is neither text nor a path, or a URI of S3 without a bucket.
+        ConfigError: it is neither text nor a path, an ARN or a URI of another kind, or one of S3 without a bucket.
     """
     if isinstance(location, S3Location):
         return location
     if not isinstance(location, str | os.PathLike):
         raise ConfigError(f"{location!r:.80} is not a place: give a directory or s3://bucket/prefix")
     text = os.fspath(location)
-    return S3Location.parse(text) if is_s3(text) else Path(text)
+    if is_s3(text):
+        return S3Location.parse(text)
+    if _ELSEWHERE.match(text):
+        raise ConfigError(f"{text!r:.200} is neither a directory nor on S3: give a directory or s3://bucket/prefix")
+    return Path(text)
 
 
 def is_hub_id(location: str | Path) -> bool:

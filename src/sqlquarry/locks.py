@@ -28,7 +28,6 @@ def only_writer(directory: Path) -> Iterator[None]:
         OSError: the directory or the lock file cannot be made.
     """
     made = [folder for folder in (directory, *directory.parents) if not folder.exists()]
-    directory.mkdir(parents=True, exist_ok=True)
     path = directory / LOCK_FILE
     file = _locked(path)
     try:
@@ -43,7 +42,13 @@ def only_writer(directory: Path) -> Iterator[None]:
 
 def _locked(path: Path) -> IO[str]:
     while True:
-        file = path.open("a+", encoding="utf-8")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            file = path.open("a+", encoding="utf-8")
+        except FileNotFoundError:
+            if path.is_symlink():
+                raise
+            continue  # its owner has removed the folder again, as it wrote nothing there
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Its owner may have removed the file between our opening and locking it.

@@ -46,7 +46,7 @@ def expected_tensors(architecture: str | None, config: Mapping[str, Any]) -> Sha
 
 def _attention(prefix: str, architecture: str, config: Mapping[str, Any]) -> Shapes:
     hidden, heads = config["hidden_size"], config["num_attention_heads"]
-    kv_heads = config.get("num_key_value_heads") or _DEFAULT_KV_HEADS[architecture] or heads
+    kv_heads = config.get("num_key_value_heads", _DEFAULT_KV_HEADS[architecture]) or heads  # null: as many as heads
     # Dense Qwen3's head size does not follow from the others.
     default = 128 if architecture == "Qwen3ForCausalLM" else hidden // heads
     head = config.get("head_dim") or default
@@ -86,7 +86,9 @@ def _mlp(prefix: str, layer: int, architecture: str, config: Mapping[str, Any]) 
 
 def _is_sparse(layer: int, config: Mapping[str, Any]) -> bool:
     return (
-        layer not in (config.get("mlp_only_layers") or ()) and (layer + 1) % config.get("decoder_sparse_step", 1) == 0
+        layer not in (config.get("mlp_only_layers") or ())
+        and config["num_experts"] > 0
+        and (layer + 1) % config.get("decoder_sparse_step", 1) == 0
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -70,3 +72,21 @@ def test_a_lock_whose_file_is_removed_meanwhile_is_taken_anew(tmp_path: Path, mo
         assert (tmp_path / LOCK_FILE).is_file()
         with pytest.raises(OutputInUseError), only_writer(tmp_path):
             pass
+
+
+def test_a_folder_that_its_last_writer_removes_is_made_again(tmp_path: Path) -> None:
+    def write_nothing() -> int:
+        written = 0
+        for _ in range(300):
+            with suppress(OutputInUseError), only_writer(tmp_path / "new" / "out"):
+                written += 1
+        return written
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(lambda _: write_nothing(), range(4)))
+
+
+def test_a_lock_file_that_leads_nowhere_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / LOCK_FILE).symlink_to(tmp_path / "missing" / "file")
+    with pytest.raises(FileNotFoundError), only_writer(tmp_path):
+        pass

@@ -35,7 +35,12 @@ def test_everything_else_is_a_path(parts: list[str], root: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [None, 3, 1.5, b"s3://bucket", ["a"], object(), "s3://", "s3:///", "s3:/", Path("s3://")]
+    "bad",
+    [
+        *(None, 3, 1.5, b"s3://bucket", ["a"], object(), "s3://", "s3:///", "s3:/", Path("s3://")),
+        *("https://bucket.s3.amazonaws.com/prefix", Path("https://bucket.s3.amazonaws.com/prefix"), "gs://bucket/x"),
+        *("hf://owner/model", "file:///tmp/x", "arn:aws:s3:::bucket/prefix"),
+    ],
 )
 def test_what_is_no_place_is_refused(bad: Any) -> None:
     with pytest.raises(ConfigError):

@@ -16,11 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sqlquarry.added_tokens import NAMED_TOKENS
+from sqlquarry.added_tokens import NAMED_TOKENS, token_text
 from sqlquarry.bedrock.chat_template import special_tokens, templates, turn_end
 from sqlquarry.bedrock.tokenizer_files import LOADING_KEYS, repaired, saved_by_5, wanted_reading
 from sqlquarry.control_tokens import ending_token
 from sqlquarry.errors import ConfigError
+from sqlquarry.foreign_model import MODEL_TYPES
 from sqlquarry.metadata import json_bytes, parse_object, read_bytes, read_object
 from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
 from sqlquarry.safetensors_header import INDEX
@@ -92,7 +93,17 @@ def export_files(directory: Path, formatter: PromptFormatter | None = None) -> d
         "special_tokens_map.json": special,
         "tokenizer_config.json": tokenizer,
     }
-    return files | _repaired_tokenizer(own, files, by_5=formatter is not None)
+    return files | _repaired_index(directory) | _repaired_tokenizer(own, files, by_5=formatter is not None)
+
+
+def _repaired_index(directory: Path) -> dict[str, bytes]:
+    """The index of shards, if it lacks the metadata without which 4.51.3 does not read it."""
+    path = directory / INDEX
+    try:
+        index = read_object(path)
+    except (OSError, ValueError):
+        return {}  # there is none, or whoever reads the weights says what is wrong with it
+    return {} if isinstance(index.get("metadata"), dict) else {INDEX: _written({**index, "metadata": {}})}
 
 
 def _repaired_tokenizer(own: TokenizerFiles, exported: Mapping[str, bytes], *, by_5: bool) -> dict[str, bytes]:
@@ -135,6 +146,9 @@ def _own_prompt(directory: Path, source: JsonObject) -> tuple[str | None, str]:
 def model_config(config: Mapping[str, Any]) -> JsonObject:
     """config.json in the dialect: `rope_parameters` -> `rope_theta` + `rope_scaling`, `dtype` -> `torch_dtype`, …."""
     new = copy.deepcopy(dict(config))
+    names = new.get("architectures")
+    if new.get("model_type") is None and isinstance(names, list) and names and str(names[0]) in MODEL_TYPES:
+        new["model_type"] = MODEL_TYPES[names[0]]
     _rewrite_level(new)
     if new.get("model_type") in FLAT_IN_4_51 and isinstance(new.get("text_config"), dict):
         text = new.pop("text_config")
@@ -148,6 +162,8 @@ def _rewrite_level(config: JsonObject) -> None:
     # 4.51.3 would build 128 experts, its default.
     if config.get("model_type") == "qwen3_moe" and "num_local_experts" in config:
         config.setdefault("num_experts", config.pop("num_local_experts"))
+    if config.get("quantization_config", "") is None:  # 4.51.3 fails at null
+        del config["quantization_config"]
     if "dtype" in config:
         config["torch_dtype"] = config.pop("dtype")
     rope = config.pop("rope_parameters", None)
@@ -211,9 +227,13 @@ def generation_config(
 
 
 def special_tokens_map(config: Mapping[str, Any]) -> JsonObject:
-    """special_tokens_map.json, which transformers 5 no longer writes, from an exported tokenizer_config.json."""
-    names = (*NAMED_TOKENS, "additional_special_tokens")
-    return {name: config[name] for name in names if config.get(name)}
+    """special_tokens_map.json, which transformers 5 no longer writes, from an exported tokenizer_config.json.
+
+    It holds texts only: 4.51.3 imposes the flags of an object on those that the other files give a token.
+    """
+    named = {name: text for name in NAMED_TOKENS if (text := token_text(config.get(name)))}
+    listed = [text for token in config.get("additional_special_tokens") or () if (text := token_text(token))]
+    return named | ({"additional_special_tokens": listed} if listed else {})
 
 
 def special_token_id(tokenizer: Mapping[str, Any], stop: str) -> int | None:

@@ -28,12 +28,14 @@ class Weights:
         sizes: file -> bytes.
         index: tensor -> file; None for a checkpoint without an index.
         formats: file -> what its metadata says made it (see `Header`).
+        has_metadata: whether the index, where there is one, has an object called metadata.
     """
 
     shards: Mapping[str, Mapping[str, Tensor]]
     sizes: Mapping[str, int]
     index: Mapping[str, str] | None
     formats: Mapping[str, str] = field(default_factory=dict)
+    has_metadata: bool = True
 
     @property
     def unreadable(self) -> tuple[str, ...]:
@@ -42,8 +44,8 @@ class Weights:
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """All tensors by name."""
-        return {name: tensor for shard in self.shards.values() for name, tensor in shard.items()}
+        """The tensors that a server reads, by name."""
+        return {name: tensor for shard in self.loaded.values() for name, tensor in shard.items()}
 
     @property
     def loaded(self) -> Mapping[str, Mapping[str, Tensor]]:

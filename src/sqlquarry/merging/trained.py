@@ -12,6 +12,7 @@ from typing import Any
 from sqlquarry.artifacts import AdapterCheckpoint, read_manifest
 from sqlquarry.errors import ConfigError, MergeError, PromptMismatchError
 from sqlquarry.extras import require
+from sqlquarry.locations import located
 from sqlquarry.merging.adapter import LoraAdapter
 from sqlquarry.merging.base import BaseCheckpoint
 from sqlquarry.merging.fourbit import differing_offset
@@ -51,8 +52,9 @@ class TrainedAdapters:
         """
         require("merge", "AdapterMerger")
         if adapters is None or isinstance(adapters, str | os.PathLike):
+            given = None if adapters is None else str(located(adapters))
             raise ConfigError(
-                f"merge() got {adapters!r:.200}, but needs an adapter. Open it first: AdapterCheckpoint.load(…)."
+                f"merge() got {given!r:.200}, but needs an adapter. Open it first: AdapterCheckpoint.load(…)."
             )
         adapters = [(adapters, 1.0)] if isinstance(adapters, AdapterCheckpoint) else list(adapters)
         if not adapters:

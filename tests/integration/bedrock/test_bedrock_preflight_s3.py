@@ -117,7 +117,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (directory / shard).write_bytes(struct.pack("<Q", len(text)) + text + bytes(end))
     for name, content in {
         "config.json": CONFIG,
-        "model.safetensors.index.json": {"weight_map": index},
+        "model.safetensors.index.json": {"metadata": {}, "weight_map": index},
         "tokenizer.json": TOKENIZER,
         "tokenizer_config.json": {"eos_token": "</s>", "tokenizer_class": "TokenizersBackend"},
     }.items():

@@ -195,7 +195,7 @@ FOREIGN: list[tuple[dict[str, Any], list[str]]] = [
     ({"config": {"eos_token_id": None}, "template": None}, ["warning:eos", "warning:chat-template"]),
     ({"files": {"added_tokens.json": {"<|more|>": 6}}}, ["error:vocabulary-size"]),
     ({"files": {"adapter_config.json": {}}}, ["error:adapter"]),
-    ({"files": {"quantize_config.json": {}}}, ["error:quantized"]),
+    ({"files": {"quantize_config.json": {}}}, ["warning:quantized"]),
     ({"files": {"pytorch_model.bin": b"x"}}, ["warning:leftovers"]),
     ({"files": {"model.Q4_K_M.gguf": b"x"}}, ["warning:leftovers"]),
     ({"files": {"checkpoint-500/optimizer.pt": b"x"}}, ["warning:leftovers"]),

@@ -20,10 +20,21 @@ from sqlquarry.bedrock.preflight import preflight, repair
 from sqlquarry.bedrock.preflight.finite import finite, holds_non_finite, sha256_of_finite
 from sqlquarry.bedrock.preflight.source import LocalSource
 from sqlquarry.errors import CorruptArtifactError
+from sqlquarry.tensor_shapes import expected_tensors
 
 NORM = "model.norm.weight"
 NO_ROPE = {"rope_parameters": None}
 ROPE = {"rope_theta": 1e4}
+QWEN2 = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"}
+QWEN3 = {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3"}
+EXPERTS = {
+    "architectures": ["Qwen3MoeForCausalLM"],
+    "model_type": "qwen3_moe",
+    "num_experts": 3,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 4,
+}
+MIXTRAL = {"architectures": ["MixtralForCausalLM"], "model_type": "mixtral", "num_local_experts": 3}
 
 
 def errors(source: Any) -> list[str]:
@@ -69,6 +80,31 @@ def errors(source: Any) -> list[str]:
         ({"attention_dropout": 2}, "attention_dropout"),
         ({"max_position_embeddings": "64"}, "max_position_embeddings"),
         ({"sliding_window": "4096"}, "sliding_window"),
+        ({"num_attention_heads": 0}, "num_attention_heads"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers"),
+        ({"pad_token_id": True}, "pad_token_id"),
+        ({"head_dim": 3}, "head_dim"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+        ({"partial_rotary_factor": None}, "partial_rotary_factor"),
+        ({"pruned_heads": None}, "pruned_heads"),
+        ({"pruned_heads": {"0": [1]}}, "pruned_heads"),
+        ({"num_labels": None}, "num_labels"),
+        ({"id2label": ["a"]}, "id2label"),
+        ({"problem_type": "generation"}, "problem_type"),
+        ({"_attn_implementation": "flash_attention_3"}, "_attn_implementation"),
+        (NO_ROPE | {"rope_scaling": {"type": "yarn", "factor": 4.0, "beta_fast": "32"}}, "rope_scaling.beta_fast"),
+        (
+            NO_ROPE | {"rope_scaling": {"type": "yarn", "factor": 4.0, "attention_factor": "1"}},
+            "rope_scaling.attention_factor",
+        ),
+        (QWEN3 | {"head_dim": None}, "head_dim"),
+        (QWEN2 | {"head_dim": None}, "head_dim"),
+        (QWEN2 | {"use_sliding_window": True, "max_window_layers": None}, "max_window_layers"),
+        (EXPERTS | {"num_key_value_heads": None}, "num_key_value_heads"),
+        (EXPERTS | {"decoder_sparse_step": 0}, "decoder_sparse_step"),
+        (EXPERTS | {"decoder_sparse_step": None}, "decoder_sparse_step"),
+        (EXPERTS | {"num_experts_per_tok": 4}, "num_experts_per_tok"),
+        (MIXTRAL | {"num_experts_per_tok": 0}, "num_experts_per_tok"),
     ],
 )
 def test_values_that_no_model_can_be_built_from(tmp_path: Path, config: dict[str, Any], named: str) -> None:
@@ -86,6 +122,8 @@ def test_values_that_no_model_can_be_built_from(tmp_path: Path, config: dict[str
         {"rope_parameters": ROPE | {"rope_type": "longrope", "factor": 4.0, "short_factor": [1], "long_factor": [2]}},
         {"rope_parameters": ROPE | {"rope_type": "default"}},
         {"head_dim": None, "sliding_window": None, "num_key_value_heads": 1},
+        {"attention_dropout": None, "partial_rotary_factor": 1.0, "decoder_sparse_step": None, "pruned_heads": {}},
+        {"rope_parameters": ROPE | {"rope_type": "yarn", "factor": 4.0, "beta_fast": None, "attention_factor": 1.0}},
     ],
 )
 def test_values_that_models_have_are_fine(tmp_path: Path, config: dict[str, Any]) -> None:
@@ -226,3 +264,91 @@ def test_really_quantized_weights_are_not_called_left_over(tmp_path: Path) -> No
     found = [one for one in preflight(write_merged(tmp_path, **options)).findings if one.code == "quantized"]
     assert not any(one.repairable for one in found)
     assert len(found) == 2
+
+
+@pytest.mark.parametrize(
+    ("config", "code"), [({"model_type": None}, "model-type"), ({"quantization_config": None}, "quantized")]
+)
+def test_null_at_which_4_51_3_fails_is_removed_at_upload_and_by_repair(
+    tmp_path: Path, config: dict[str, Any], code: str
+) -> None:
+    source = write_checkpoint(tmp_path / "model", config=config)
+    report = preflight(source)
+    assert report.ok
+    assert [(found.severity, found.repairable) for found in report.findings if found.code == code] == [("note", True)]
+    repair(source, output=tmp_path / "repaired")
+    for files in (Export.of(source).files, {"config.json": (tmp_path / "repaired/config.json").read_bytes()}):
+        content = json.loads(files["config.json"])  # type: ignore[arg-type] - rewritten files are bytes
+        assert content["model_type"] == "llama"
+        assert "quantization_config" not in content
+
+
+@pytest.mark.parametrize("heads", [None, 2])
+def test_null_key_value_heads_are_as_many_as_heads(heads: int | None) -> None:
+    sizes = {
+        "hidden_size": 4,
+        "intermediate_size": 8,
+        "num_attention_heads": 2,
+        "num_hidden_layers": 1,
+        "vocab_size": 6,
+    }
+    for name in ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM"):
+        shapes = expected_tensors(name, sizes | {"num_key_value_heads": heads, "head_dim": 2})
+        assert shapes is not None
+        assert shapes["model.layers.0.self_attn.k_proj.weight"] == (4, 4)
+
+
+def test_no_experts_make_dense_layers() -> None:
+    config = CONFIG | EXPERTS | {"num_experts": 0, "head_dim": 2}
+    shapes = expected_tensors("Qwen3MoeForCausalLM", config)
+    assert shapes is not None
+    assert shapes["model.layers.0.mlp.up_proj.weight"] == (8, 4)
+
+
+@pytest.mark.parametrize("name", ["hf_quant_config.json", "quant_config.json", "quantize_config.json"])
+def test_a_file_about_quantisation_beside_full_weights_is_a_leftover(tmp_path: Path, name: str) -> None:
+    report = preflight(write_checkpoint(tmp_path, files={name: {"bits": 4}}))
+    assert report.ok
+    assert [found.where for found in report.warnings if found.code == "quantized"] == [name]
+
+
+def test_repair_drops_the_mark_of_quantised_weights_at_every_level(tmp_path: Path) -> None:
+    nested = {"quantization_config": {"quant_method": "fp8"}}
+    source = write_checkpoint(tmp_path, config={"text_config": {**CONFIG, **nested}})
+    repair(source)
+    assert "quantization_config" not in (source / "config.json").read_text()
+
+
+@pytest.mark.parametrize(
+    "stray",
+    [
+        b"",
+        b"xx",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+        safetensors({"layers.0.weight": ("F32", [4])}),
+        safetensors({"layers.0.weight": ("I8", [4]), "layers.0.qscale_weight": ("F32", [1])}),
+        safetensors({"lm_head.weight": ("BF16", [9, 4])}),
+    ],
+)
+@pytest.mark.parametrize(
+    "name", ["consolidated.safetensors", "consolidated-00001-of-00002.safetensors", "x.safetensors"]
+)
+def test_weights_that_stay_here_are_not_judged(tmp_path: Path, stray: bytes, name: str) -> None:
+    source = write_checkpoint(tmp_path, files={name: stray})
+    report = preflight(source)
+    assert report.ok
+    assert [found.where for found in report.findings if found.code == "stray-shard"] == [name]
+    assert name not in Export.of(source).files
+
+
+@pytest.mark.parametrize("metadata", [{}, {"metadata": None}, {"metadata": []}])
+def test_an_index_without_metadata_gets_some(tmp_path: Path, metadata: dict[str, Any]) -> None:
+    index = "model.safetensors.index.json"
+    content = {**metadata, "weight_map": dict.fromkeys(TENSORS, "model.safetensors")}
+    source = write_checkpoint(tmp_path / "model", files={index: content})
+    report = preflight(source)
+    assert report.ok
+    assert [found.severity for found in report.findings if found.code == "index-metadata"] == ["note"]
+    assert json.loads(Export.of(source).files[index])["metadata"] == {}  # type: ignore[arg-type] - bytes, as above
+    repair(source)
+    assert json.loads((source / index).read_bytes())["metadata"] == {}

@@ -29,6 +29,7 @@ from sqlquarry.errors import ArtifactError, BedrockError, PreflightError, SQLQua
 from sqlquarry.locations import S3Location
 from sqlquarry.metadata import check_size
 from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
+from sqlquarry.safetensors_header import INDEX
 
 __all__ = ["Finding", "PreflightReport", "Repair", "preflight", "repair"]
 
@@ -197,7 +198,8 @@ def _exported(
         yield error("file", "*.json", f"the metadata cannot be rewritten ({problem})", why, "Restore the files")
         return
     old_files, old_templates, _ = read_files(source, exported)
-    checkpoint = Checkpoint(source.sizes, old_files, old_templates, weights, formatter or passed, region)
+    served = replace(weights, has_metadata=True) if weights is not None and INDEX in exported else weights
+    checkpoint = Checkpoint(source.sizes, old_files, old_templates, served, formatter or passed, region)
     checkpoint = replace(checkpoint, trained=replace(checkpoint, files=files).tokenizer)
     found = [*_checked((*_METADATA_CHECKS, *tensors.CHECKS), checkpoint)]
     uploaded = isinstance(source, LocalSource)
@@ -205,7 +207,7 @@ def _exported(
     if weights is not None:
         yield from finite(source, weights) if uploaded else finite(source, weights, most_reads=MOST_REQUESTS)
     if merged is None:
-        yield from _rewritten_at_upload(replace(checkpoint, files=files, templates=templates), found)
+        yield from _rewritten_at_upload(replace(checkpoint, files=files, templates=templates, weights=weights), found)
     elif formatter is not None:
         yield from _trained_with(merged, formatter)
 

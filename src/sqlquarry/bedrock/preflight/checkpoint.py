@@ -152,21 +152,27 @@ def read_weights(source: Source) -> tuple[Weights | None, list[Finding]]:
         futures = {
             name: pool.submit(parse_header, name, source.sizes[name], partial(source.read, name)) for name in names
         }
+    index, has_metadata = None, True
+    if INDEX in source.sizes:
+        try:
+            index = parse_index(content := _small(source, INDEX))
+            has_metadata = isinstance(parse_object(content, INDEX).get("metadata"), dict)
+        except (OSError, ValueError) as problem:
+            findings.append(_bad_weights(INDEX, str(problem)))
     shards: dict[str, Mapping[str, Tensor]] = {}
     formats: dict[str, str] = {}
+    wanted = Weights({name: {} for name in names}, {}, index).loaded
     for name, future in futures.items():
         try:
             header = future.result()
             shards[name], formats[name] = header.tensors, header.format
         except (OSError, ValueError) as problem:
-            findings.append(_bad_weights(name, str(problem)))
-    index = None
-    if INDEX in source.sizes:
-        try:
-            index = parse_index(_small(source, INDEX))
-        except (OSError, ValueError) as problem:
-            findings.append(_bad_weights(INDEX, str(problem)))
-    return None if findings else Weights(shards, {name: source.sizes[name] for name in names}, index, formats), findings
+            if name in wanted:
+                findings.append(_bad_weights(name, str(problem)))
+            else:
+                shards[name] = {}  # nobody reads it
+    sizes = {name: source.sizes[name] for name in names}
+    return None if findings else Weights(shards, sizes, index, formats, has_metadata), findings
 
 
 def _small(source: Source, name: str) -> bytes:

@@ -13,6 +13,7 @@ from sqlquarry.bedrock.preflight.checkpoint import Checkpoint
 from sqlquarry.bedrock.preflight.findings import Finding, error, note, warning
 from sqlquarry.bedrock.weights import is_full
 from sqlquarry.foreign_model import MODEL_TYPES, refusals
+from sqlquarry.safetensors_header import INDEX
 
 MULTIMODAL_ARCHITECTURES = (
     "MllamaForConditionalGeneration",
@@ -54,6 +55,10 @@ def architecture(checkpoint: Checkpoint) -> Iterator[Finding]:
             why,
             f"Start from one of: {', '.join(MODEL_TYPES)}",
         )
+    elif checkpoint.config.get("model_type") is None:
+        message = "there is no model_type"
+        why = f"transformers {TRANSFORMERS_VERSION} knows the model by it, and fails"
+        yield error("model-type", "config.json", message, why, f"It is {MODEL_TYPES[name]!r}", repairable=True)
     for refusal in refusals(checkpoint.files):
         why = f"{refusal.why[0].upper()}{refusal.why[1:]}"
         yield error(refusal.code, refusal.file, refusal.message, why, refusal.fix)
@@ -153,11 +158,17 @@ def positions(checkpoint: Checkpoint) -> Iterator[Finding]:
 
 def quantization(checkpoint: Checkpoint) -> Iterator[Finding]:
     """Full weights, by what config.json says of them."""
-    for key in QUANTIZATION_KEYS:
-        settings = checkpoint.config.get(key)
+    levels = {"": checkpoint.config, "text_config.": checkpoint.text_config}
+    marked = {f"{at}{key}": level[key] for at, level in levels.items() for key in QUANTIZATION_KEYS if key in level}
+    if checkpoint.text_config is checkpoint.config:
+        marked = {key: value for key, value in marked.items() if "." not in key}
+    for key, settings in marked.items():
         if settings is None:
-            continue
-        if checkpoint.architecture == GPT_OSS and settings.get("quant_method") == "mxfp4":
+            if key.endswith("quantization_config"):  # 4.51.3 reads no other
+                message = f"{key} is null"
+                why = f"transformers {TRANSFORMERS_VERSION} fails at it: 'NoneType' object has no attribute 'to_dict'"
+                yield error("quantized", "config.json", message, why, "Remove the key", repairable=True)
+        elif checkpoint.architecture == GPT_OSS and settings.get("quant_method") == "mxfp4":
             why = "GPT-OSS is published so, and the service takes it; nothing is documented on other forms"
             yield note("quantized", "config.json", "the experts' weights are MXFP4", why, "Leave it as it is")
         elif checkpoint.weights is not None and is_full(checkpoint.weights):
@@ -195,4 +206,12 @@ def stop_ids(checkpoint: Checkpoint) -> Iterator[Finding]:
         )
 
 
-CHECKS = (architecture, keys, dialect, positions, quantization, stop_ids)
+def index(checkpoint: Checkpoint) -> Iterator[Finding]:
+    """The index of shards has all that is read of it."""
+    if checkpoint.weights is not None and not checkpoint.weights.has_metadata:
+        why = f"transformers {TRANSFORMERS_VERSION} does not read it without"
+        fix = 'Add "metadata": {}'
+        yield error("index-metadata", INDEX, "it has no object called metadata", why, fix, repairable=True)
+
+
+CHECKS = (architecture, keys, dialect, positions, quantization, stop_ids, index)

@@ -171,10 +171,11 @@ def _metadata(directory: Path, weights: Weights) -> dict[str, bytes]:
 def _rewritten(directory: Path, weights: Weights) -> dict[str, bytes]:
     files = export_files(directory)
     config, stored = json.loads(files["config.json"]), stored_dtype(weights)
-    left_over = [key for key in QUANTIZATION_KEYS if key in config] if is_full(weights) else []
-    for key in left_over:
-        del config[key]
     level = config["text_config"] if isinstance(config.get("text_config"), dict) else config
+    marked = [(place, key) for key in QUANTIZATION_KEYS for place in (config, level) if key in place]
+    left_over = marked if is_full(weights) else []
+    for place, key in left_over:
+        place.pop(key, None)
     named = level.get("torch_dtype") or config.get("torch_dtype")
     if stored is not None and named != stored:
         level["torch_dtype"] = stored

@@ -34,7 +34,7 @@ def source_location(source: Any) -> Path | S3Location:
     try:
         return located(source)
     except ConfigError as error:
-        raise ConfigError(f"{error}. A model is a MergedModel, or where one is.") from error
+        raise ConfigError(f"{str(error).rstrip('.')}. A model is a MergedModel, or where one is.") from error
 
 
 class Source(Protocol):

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from sqlquarry.bedrock.preflight.checkpoint import Checkpoint
 from sqlquarry.bedrock.preflight.config import GPT_OSS, MULTIMODAL_ARCHITECTURES
 from sqlquarry.bedrock.preflight.findings import Finding, error, listed, warning
-from sqlquarry.bedrock.weights import DTYPES, ONE_SHARD, QUANTIZED, Weights
+from sqlquarry.bedrock.weights import DTYPES, ONE_SHARD, QUANTIZED, Weights, is_full
 from sqlquarry.foreign_model import refusals
 from sqlquarry.safetensors_header import INDEX, Tensor
 from sqlquarry.tensor_shapes import expected_tensors
@@ -26,16 +26,20 @@ _TIED_BY_DEFAULT = ("T5ForConditionalGeneration", "GPTBigCodeForCausalLM")
 
 def leftovers(checkpoint: Checkpoint) -> Iterator[Finding]:
     """No adapter, no quantised weights among the tensors, no files of training or of other formats."""
-    names = checkpoint.sizes
+    names, weights = checkpoint.sizes, checkpoint.weights
     merge = "Merge it (AdapterMerger, or PEFT's merge_and_unload), then leave it out"
     for name in names:
         if re.fullmatch(r"adapter_(config\.json|model.*)", name):
             yield error("adapter", name, "an adapter lies beside the weights", "The service reads full weights", merge)
     for name in ("quantize_config.json", "quant_config.json", "hf_quant_config.json"):
         if name in names:
+            if weights is not None and is_full(weights):
+                message, why = "it is left over: the weights themselves are not quantised", "A server may believe it"
+                fix = "Remove it; import_model and repair(…, output=…) leave it out"
+                yield warning("quantized", name, message, why, fix)
+                continue
             why = "Quantised weights fail as a size mismatch"
             yield error("quantized", name, "it belongs to quantised weights", why, "Save the model in bfloat16")
-    weights = checkpoint.weights
     tensors = weights.tensors if weights else {}
     if lora := [name for name in tensors if ".lora_" in name or name.startswith("base_model.model.")]:
         message = f"{len(lora)} tensors belong to an unmerged LoRA"
