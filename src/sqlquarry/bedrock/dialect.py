@@ -103,7 +103,7 @@ def _repaired_index(directory: Path) -> dict[str, bytes]:
         index = read_object(path)
     except (OSError, ValueError):
         return {}  # there is none, or whoever reads the weights says what is wrong with it
-    return {} if isinstance(index.get("metadata"), dict) else {INDEX: _written({**index, "metadata": {}})}
+    return {} if isinstance(index.get("metadata"), dict) else {INDEX: json_bytes({**index, "metadata": {}})}
 
 
 def _repaired_tokenizer(own: TokenizerFiles, exported: Mapping[str, bytes], *, by_5: bool) -> dict[str, bytes]:
