@@ -63,17 +63,22 @@ def is_s3(location: object) -> bool:
 
 
 def located(location: Any) -> Path | S3Location:
-    """Return the directory or the place on S3 that a caller has named.
+    """Return the directory or the place on S3 that a caller has named; ``~`` is the home directory.
 
     Raises:
-        ConfigError: it is neither text nor a path, or a URI of S3 without a bucket.
+        ConfigError: it is neither text nor a path, a URI of S3 without a bucket, or in the home of nobody.
     """
     if isinstance(location, S3Location):
         return location
     if not isinstance(location, str | os.PathLike):
         raise ConfigError(f"{location!r:.80} is not a place: give a directory or s3://bucket/prefix")
     text = os.fspath(location)
-    return S3Location.parse(text) if is_s3(text) else Path(text)
+    if is_s3(text):
+        return S3Location.parse(text)
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"{text!r} is not a place: {error}") from error
 
 
 def local_path(location: Any, what: str) -> Path:

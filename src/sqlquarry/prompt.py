@@ -49,7 +49,8 @@ HUMAN_ASSISTANT = (
 PLACEHOLDERS = ("schema", "question", "dialect")
 # Twice in braces, as Jinja and str.format write other things, a name is text.
 _PLACEHOLDER = re.compile(r"(?<!\{)\{([A-Za-z_]\w*)\}(?!\})")
-_FILLED = re.compile(r"\{(schema|question|dialect)\}")
+_FILLED = re.compile(r"(?:(?<!\{)\{(?=\w+\})|\{(?=\w+\}(?!\})))(schema|question|dialect)\}")
+_FORMATTED = re.compile(r"\{(?:schema|question|dialect)[!:][^{}]*\}")
 # How a reader spells the dialects that sqlglot's names do not show.
 _DIALECTS = {
     "athena": "Amazon Athena",
@@ -65,7 +66,7 @@ _DIALECTS = {
     "sqlite": "SQLite",
     "tsql": "T-SQL",
 }
-_PROBE = Record(question="QUESTION", schema="SCHEMA", sql="SELECT 1")
+_PROBE = Record(question="Question", schema="Schema", sql="Select a")  # a template may change case
 
 
 class Encoded(NamedTuple):
@@ -169,7 +170,7 @@ class PromptFormatter:
         if self.template == "chat":
             self._require_bounded(source, draft.bos, draft.eos)
         # Some templates write an empty thought before the answer: only what follows the answer ends it.
-        tail = dataclasses.replace(self, tokens=draft).completion(_PROBE).partition(_PROBE.sql or "")[2]
+        tail = dataclasses.replace(self, tokens=draft)._checked_completion()[2]  # noqa: SLF001 - the same class
         if not tail:
             raise ConfigError(
                 f"the template ends no assistant turn: after {_PROBE.sql!r} nothing follows, so a trained model could "
@@ -304,6 +305,33 @@ class PromptFormatter:
         ends = [Conversation(self.messages(record), record is not _PROBE) for record in (_PROBE.asked, _PROBE)]
         require_bounded(template, {"bos_token": bos, "eos_token": eos}, ends)
 
+    def _checked_completion(self) -> tuple[str, str, str]:
+        """Return what comes before an answer, the answer, and what ends it, as the template renders them.
+
+        Raises:
+            ConfigError: the template leaves out the question or the schema, changes the answer, or would have the model
+                write what begins a turn.
+        """
+        prompt, completion = self.prompt(_PROBE), self.completion(_PROBE)
+        if lost := [name for name in ("question", "schema") if str(getattr(_PROBE, name)) not in prompt]:
+            raise ConfigError(
+                f"the template leaves out or changes the {' and the '.join(lost)}: a prompt ends with "
+                f"{prompt[-120:]!r}. Pass a plain Jinja template{self._system_hint}."
+            )
+        before, answer, after = completion.partition(_PROBE.sql or "")
+        if not answer:
+            raise ConfigError(
+                f"the template changes the answer: of {_PROBE.sql!r} it makes {completion[-120:]!r}. Pass a plain Jinja "
+                "template that writes it as it is."
+            )
+        asked = self.messages(_PROBE.asked)
+        if before.strip() and self._raw(asked, generation=True) == self._raw(asked, generation=False):
+            raise ConfigError(
+                f"the template does not begin the assistant's turn, so the model would write {before!r} before each "
+                "answer. End it with {% if add_generation_prompt %}{{ … }}{% endif %}, which writes that."
+            )
+        return before, answer, after
+
     def _bound(self, tokenizer: Any) -> PromptFormatter:
         if self.tokens is None and tokenizer is None:
             raise ConfigError("this formatter is not bound to a base model yet: pass a tokenizer, or call bind()")
@@ -340,15 +368,18 @@ class PromptFormatter:
 
 
 def _placeholder_problems(system: str, user: str) -> Iterator[str]:
-    if "{schema}" not in system and "{schema}" not in user:
+    found = {name: {one[1] for one in _FILLED.finditer(text)} for name, text in (("system", system), ("user", user))}
+    if "schema" not in found["system"] | found["user"]:
         yield f"system must contain {{schema}}, but is {system!r} (or user must contain it)"
-    if "{question}" not in user:
+    if "question" not in found["user"]:
         yield f"user must contain {{question}}, but is {user!r}"
     for name, text in (("system", system), ("user", user)):
         for unknown in sorted({found[1] for found in _PLACEHOLDER.finditer(text)} - {*PLACEHOLDERS}):
             near = difflib.get_close_matches(unknown.lower(), PLACEHOLDERS, n=1)
             hint = f". Did you mean {{{near[0]}}}?" if near else ": use {schema}, {question} or {dialect}"
             yield f"{name} has the unknown placeholder {{{unknown}}}{hint}"
+        for formatted in _FORMATTED.findall(text):
+            yield f"{name} has {formatted}, but placeholders take no format: use {{schema}}, {{question}} or {{dialect}}"
 
 
 @dataclass(frozen=True, slots=True)

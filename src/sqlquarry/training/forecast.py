@@ -71,7 +71,7 @@ def plan_run(
     if not check and (problems := run_problems(plan, config, gpus_here=here)):
         return dataclasses.replace(plan, problems=problems)
     notes = check_run(plan, config, tokenizer=outline.tokenizer, gpus_here=here)
-    return dataclasses.replace(plan, notes=(*plan.notes, *notes, *advice(plan, config)))
+    return dataclasses.replace(plan, notes=(*notes, *advice(plan, config)))
 
 
 def plan_training(
@@ -171,7 +171,7 @@ def plan_training(
             cuda=device is not None,
         ),
         beyond_base=prepared.beyond_base + (evaluation.beyond_base if evaluation else ()),
-        notes=tuple(filter(None, [prepared.note])),
+        notes=tuple(filter(None, [prepared.note, evaluation.note if evaluation else ""])),
     )
 
 
