@@ -225,6 +225,8 @@ class LocalModel:
 
         check_inputs(prompts, method="complete", records=False)
         bad = option_problems({"max_tokens": max_tokens}, {"min_tokens": min_tokens}) + stop_problems(stop)
+        if seed is not None and (type(seed) is not int or not -(2**63) <= seed < 2**64):
+            bad.append(f"seed is {seed!r}, but must be None or a whole number of at most 64 bits")
         if constraint and (min_tokens or ignore_eos):
             bad.append("a constraint says where an answer ends, so min_tokens and ignore_eos cannot be given too")
         if bad:

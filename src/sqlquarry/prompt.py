@@ -321,8 +321,8 @@ class PromptFormatter:
         before, answer, after = completion.partition(_PROBE.sql or "")
         if not answer:
             raise ConfigError(
-                f"the template changes the answer: of {_PROBE.sql!r} it makes {completion[-120:]!r}. Pass a plain Jinja "
-                "template that writes it as it is."
+                f"the template changes the answer: of {_PROBE.sql!r} it makes {completion[-120:]!r}. Pass a plain "
+                "Jinja template that writes it as it is."
             )
         asked = self.messages(_PROBE.asked)
         if before.strip() and self._raw(asked, generation=True) == self._raw(asked, generation=False):
@@ -379,7 +379,7 @@ def _placeholder_problems(system: str, user: str) -> Iterator[str]:
             hint = f". Did you mean {{{near[0]}}}?" if near else ": use {schema}, {question} or {dialect}"
             yield f"{name} has the unknown placeholder {{{unknown}}}{hint}"
         for formatted in _FORMATTED.findall(text):
-            yield f"{name} has {formatted}, but placeholders take no format: use {{schema}}, {{question}} or {{dialect}}"
+            yield f"{name} has {formatted}, but placeholders take no format: leave out what follows the name"
 
 
 @dataclass(frozen=True, slots=True)

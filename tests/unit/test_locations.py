@@ -31,11 +31,12 @@ def test_every_spelling_is_one_location(bucket: str, parts: list[str], slashes: 
 def test_everything_else_is_a_path(parts: list[str], root: str) -> None:
     text = root + "/".join(parts)
     assert not is_s3(text)
-    assert located(text) == local_path(text, "x") == Path(text)
+    assert located(text) == local_path(text, "x") == Path(text).expanduser()
 
 
 @pytest.mark.parametrize(
-    "bad", [None, 3, 1.5, b"s3://bucket", ["a"], object(), "s3://", "s3:///", "s3:/", Path("s3://")]
+    "bad",
+    [None, 3, 1.5, b"s3://bucket", ["a"], object(), "~nobody-of-this-name/a", "s3://", "s3:///", "s3:/", Path("s3://")],
 )
 def test_what_is_no_place_is_refused(bad: Any) -> None:
     with pytest.raises(ConfigError):

@@ -52,8 +52,12 @@ def aws_client(
 
     Raises:
         MissingExtraError: boto3 is not installed.
-        ConfigError: no region is known.
+        ConfigError: no region is known, or the session is a text.
     """
+    if isinstance(session, str):
+        raise ConfigError(
+            f"session is {session!r:.60}, but must be a boto3 session. Of a profile: boto3.Session(profile_name=...)."
+        )
     owners = stated_owners(session)
     session = session or aws_session()
     from botocore.config import Config

@@ -50,7 +50,7 @@ def check_counts(**counts: Any) -> None:
 
 
 def check_apart(checkpoint_dir: Any, output: Path) -> None:
-    """Check that checkpoints, which are removed in the end, are not among the files that the manifest of `output` names.
+    """Check that checkpoints, which are removed in the end, are not among the files that are the adapter's.
 
     Raises:
         ConfigError: they are.
@@ -61,6 +61,6 @@ def check_apart(checkpoint_dir: Any, output: Path) -> None:
     below = place.resolve().relative_to(output.resolve()).parts
     if not any(part.startswith(".") for part in below):
         raise ConfigError(
-            f"checkpoint_dir is {place}, which is in output_dir, whose files are the adapter's. Leave it out, which puts "
-            f"checkpoints into {output / '.checkpoints'}, or give another directory."
+            f"checkpoint_dir is {place}, which is in output_dir, whose files are the adapter's. Leave it out, which "
+            f"puts checkpoints into {output / '.checkpoints'}, or give another directory."
         )
