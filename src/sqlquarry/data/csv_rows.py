@@ -71,7 +71,9 @@ def _fields(file: io.BufferedIOBase) -> Iterator[tuple[int, list[str] | RecordEr
             number = reader.line_num + 1  # a quoted field may span lines
     except (csv.Error, RecordError) as error:
         # An open quote swallows what follows, so nothing after it can be trusted.
-        yield number, RecordError(f"not CSV from here on: {error}")
+        is_old = "new-line character" in str(error)  # csv advises to open the file in another way, which is done here
+        why = 'lines end with carriage returns alone; save the file as "CSV UTF-8"' if is_old else error
+        yield number, RecordError(f"not CSV from here on: {why}")
 
 
 def _next(reader: Iterator[list[str]]) -> list[str] | None:
