@@ -45,8 +45,7 @@ class Record:
         id: the record's name in reports; None lets its place in the sequence stand for it.
 
     Raises:
-        RecordError: a text is blank, `id` or `database` is not text, there are alternatives without `sql`, or the
-            dialect is not known.
+        RecordError: a text is blank, a name no text, the dialect unknown, or there are alternatives without `sql`.
     """
 
     question: str
@@ -68,10 +67,10 @@ class Record:
             if not isinstance(value, str) or not value.strip():
                 hint = "; leave it out where the gold query is unknown" if name == "sql" else ""
                 raise RecordError(f"{self._name}: {name} is {value!r}, but must be text{hint}")
-        names: dict[str, Any] = {"id": self.id, "database": self.database}
-        for name, named in names.items():
-            if named is not None and not isinstance(named, str):
-                raise RecordError(f"{self._name}: {name} is {named!r}, but must be text or None")
+        if not all(isinstance(name, str | None) for name in (self.id, self.database)):
+            raise RecordError(
+                f"{self._name}: id and database must be text or None, but are {self.id!r}, {self.database!r}"
+            )
 
     @property
     def golds(self) -> tuple[str, ...]:

@@ -170,7 +170,7 @@ class PromptFormatter:
         if self.template == "chat":
             self._require_bounded(source, draft.bos, draft.eos)
         # Some templates write an empty thought before the answer: only what follows the answer ends it.
-        tail = dataclasses.replace(self, tokens=draft)._checked_completion()[2]  # noqa: SLF001 - the same class
+        tail = dataclasses.replace(self, tokens=draft)._checked_stop()  # noqa: SLF001 - the same class
         if not tail:
             raise ConfigError(
                 f"the template ends no assistant turn: after {_PROBE.sql!r} nothing follows, so a trained model could "
@@ -305,13 +305,8 @@ class PromptFormatter:
         ends = [Conversation(self.messages(record), record is not _PROBE) for record in (_PROBE.asked, _PROBE)]
         require_bounded(template, {"bos_token": bos, "eos_token": eos}, ends)
 
-    def _checked_completion(self) -> tuple[str, str, str]:
-        """Return what comes before an answer, the answer, and what ends it, as the template renders them.
-
-        Raises:
-            ConfigError: the template leaves out the question or the schema, changes the answer, or would have the model
-                write what begins a turn.
-        """
+    def _checked_stop(self) -> str:
+        """Return what ends an answer, of a template that loses and changes nothing and begins the assistant's turn."""
         prompt, completion = self.prompt(_PROBE), self.completion(_PROBE)
         if lost := [name for name in ("question", "schema") if str(getattr(_PROBE, name)) not in prompt]:
             raise ConfigError(
@@ -324,13 +319,12 @@ class PromptFormatter:
                 f"the template changes the answer: of {_PROBE.sql!r} it makes {completion[-120:]!r}. Pass a plain "
                 "Jinja template that writes it as it is."
             )
-        asked = self.messages(_PROBE.asked)
-        if before.strip() and self._raw(asked, generation=True) == self._raw(asked, generation=False):
+        if before.strip() and prompt == self._render(self.messages(_PROBE.asked), generation=False):
             raise ConfigError(
                 f"the template does not begin the assistant's turn, so the model would write {before!r} before each "
                 "answer. End it with {% if add_generation_prompt %}{{ … }}{% endif %}, which writes that."
             )
-        return before, answer, after
+        return after
 
     def _bound(self, tokenizer: Any) -> PromptFormatter:
         if self.tokens is None and tokenizer is None:
