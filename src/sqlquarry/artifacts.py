@@ -44,7 +44,7 @@ class Record:
         id: the record's name in reports; None lets its place in the sequence stand for it.
 
     Raises:
-        RecordError: a text is blank, there are alternatives without `sql`, or the dialect is not known.
+        RecordError: a text is blank, a name no text, the dialect unknown, or there are alternatives without `sql`.
     """
 
     question: str
@@ -64,8 +64,10 @@ class Record:
         texts = {"question": self.question, "schema": self.schema} | ({} if self.sql is None else {"sql": self.sql})
         for name, value in (*texts.items(), *(("alternatives", query) for query in self.alternatives)):
             if not isinstance(value, str) or not value.strip():
-                hint = "; leave it out where the gold query is unknown" if name == "sql" else ""
+                hint = "; leave it out if it is unknown" if name == "sql" else ""
                 raise RecordError(f"{self._name}: {name} is {value!r}, but must be text that is not empty{hint}")
+        if not all(isinstance(name, str | None) for name in (self.id, self.database)):
+            raise RecordError(f"{self._name}: id {self.id!r} and database {self.database!r} must be text or None")
 
     @property
     def golds(self) -> tuple[str, ...]:
@@ -145,7 +147,6 @@ class TextGenerator(Protocol):
 
     def generate(self, inputs: Sequence[Record] | Sequence[str], /) -> list[Generation]:
         """Answer each input, in order; a `Record` is rendered with the prompt that the model was trained with."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,8 +389,6 @@ class AdapterCheckpoint(_DirectoryArtifact):
 @dataclass(frozen=True, slots=True)
 class MergedModel(_DirectoryArtifact):
     """A finished full model: safetensors, the base's tokenizer and config, and the prompt.
-
-    Bedrock's dialect of the small files is made from these at upload.
 
     Args:
         location: the directory, or the place on S3.

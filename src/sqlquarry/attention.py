@@ -8,6 +8,7 @@ from typing import Any
 # Tokens that a token sees, itself included; None: all before it. Of a model whose layers differ, by kind of layer.
 Windows = int | None | Mapping[str, int | None]
 _BY_LAYER = ("qwen2", "qwen3")  # transformers takes one mask for each kind of layer of these
+_IN_ALL_LAYERS = ("mistral", "mixtral", "qwen3_moe")
 
 
 def windows_of(config: Any, longest: int) -> Windows:
@@ -24,7 +25,8 @@ def windows_of(config: Any, longest: int) -> Windows:
     if window is None or window >= longest:
         return None
     if config.model_type not in _BY_LAYER:
-        return window
+        # Other models, such as a Llama that was made from a Mistral, may name a window that they do not have.
+        return window if config.model_type in _IN_ALL_LAYERS else None
     kinds = set(config.layer_types)
     if len(kinds) == 1:
         return window if kinds == {"sliding_attention"} else None

@@ -67,10 +67,11 @@ def is_s3(location: object) -> bool:
 
 
 def located(location: Any) -> Path | S3Location:
-    """Return the directory or the place on S3 that a caller has named.
+    """Return the directory or the place on S3 that a caller has named; ``~`` is the home directory.
 
     Raises:
-        ConfigError: it is neither text nor a path, an ARN or a URI of another kind, or one of S3 without a bucket.
+        ConfigError: it is neither text nor a path, an ARN or a URI of another kind, one of S3 without a bucket, or in
+            the home of nobody.
     """
     if isinstance(location, S3Location):
         return location
@@ -81,7 +82,10 @@ def located(location: Any) -> Path | S3Location:
         return S3Location.parse(text)
     if _ELSEWHERE.match(text):
         raise ConfigError(f"{text!r:.200} is neither a directory nor on S3: give a directory or s3://bucket/prefix")
-    return Path(text)
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"{text!r} is not a place: {error}") from error
 
 
 def is_hub_id(location: str | Path) -> bool:

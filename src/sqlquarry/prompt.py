@@ -48,7 +48,8 @@ HUMAN_ASSISTANT = (
 PLACEHOLDERS = ("schema", "question", "dialect")
 # Twice in braces, as Jinja and str.format write other things, a name is text.
 _PLACEHOLDER = re.compile(r"(?<!\{)\{([A-Za-z_]\w*)\}(?!\})")
-_FILLED = re.compile(r"\{(schema|question|dialect)\}")
+_FILLED = re.compile(r"(?:(?<!\{)\{(?=\w+\})|\{(?=\w+\}(?!\})))(schema|question|dialect)\}")
+_FORMATTED = re.compile(r"\{(?:schema|question|dialect)[!:][^{}]*\}")
 # How a reader spells the dialects that sqlglot's names do not show.
 _DIALECTS = {
     "athena": "Amazon Athena",
@@ -64,7 +65,7 @@ _DIALECTS = {
     "sqlite": "SQLite",
     "tsql": "T-SQL",
 }
-_PROBE = Record(question="QUESTION", schema="SCHEMA", sql="SELECT 1")
+_PROBE = Record(question="Question", schema="Schema", sql="Select a")  # a template may change case
 
 
 class Encoded(NamedTuple):
@@ -168,7 +169,7 @@ class PromptFormatter:
         if self.template == "chat":
             self._require_bounded(source, draft.bos, draft.eos)
         # Some templates write an empty thought before the answer: only what follows the answer ends it.
-        tail = dataclasses.replace(self, tokens=draft).completion(_PROBE).partition(_PROBE.sql or "")[2]
+        tail = dataclasses.replace(self, tokens=draft)._checked_stop()  # noqa: SLF001 - the same class
         if not tail:
             raise ConfigError(
                 f"the template ends no assistant turn: after {_PROBE.sql!r} nothing follows, so a trained model could "
@@ -303,6 +304,27 @@ class PromptFormatter:
         ends = [Conversation(self.messages(record), record is not _PROBE) for record in (_PROBE.asked, _PROBE)]
         require_bounded(template, {"bos_token": bos, "eos_token": eos}, ends)
 
+    def _checked_stop(self) -> str:
+        """Return what ends an answer, of a template that loses and changes nothing and begins the assistant's turn."""
+        prompt, completion = self.prompt(_PROBE), self.completion(_PROBE)
+        if lost := [name for name in ("question", "schema") if str(getattr(_PROBE, name)) not in prompt]:
+            raise ConfigError(
+                f"the template leaves out or changes the {' and the '.join(lost)}: a prompt ends with "
+                f"{prompt[-120:]!r}. Pass a plain Jinja template{self._system_hint}."
+            )
+        before, answer, after = completion.partition(_PROBE.sql or "")
+        if not answer:
+            raise ConfigError(
+                f"the template changes the answer: of {_PROBE.sql!r} it makes {completion[-120:]!r}. Pass a plain "
+                "Jinja template that writes it as it is."
+            )
+        if before.strip() and prompt == self._render(self.messages(_PROBE.asked), generation=False):
+            raise ConfigError(
+                f"the template does not begin the assistant's turn, so the model would write {before!r} before each "
+                "answer. End it with {% if add_generation_prompt %}{{ … }}{% endif %}, which writes that."
+            )
+        return after
+
     def _bound(self, tokenizer: Any) -> PromptFormatter:
         if self.tokens is None and tokenizer is None:
             raise ConfigError("this formatter is not bound to a base model yet: pass a tokenizer, or call bind()")
@@ -339,15 +361,18 @@ class PromptFormatter:
 
 
 def _placeholder_problems(system: str, user: str) -> Iterator[str]:
-    if "{schema}" not in system and "{schema}" not in user:
+    found = {name: {one[1] for one in _FILLED.finditer(text)} for name, text in (("system", system), ("user", user))}
+    if "schema" not in found["system"] | found["user"]:
         yield f"system must contain {{schema}}, but is {system!r} (or user must contain it)"
-    if "{question}" not in user:
+    if "question" not in found["user"]:
         yield f"user must contain {{question}}, but is {user!r}"
     for name, text in (("system", system), ("user", user)):
         for unknown in sorted({found[1] for found in _PLACEHOLDER.finditer(text)} - {*PLACEHOLDERS}):
             meant = did_you_mean(f"{{{unknown}}}", [f"{{{name}}}" for name in PLACEHOLDERS])
             hint = meant or ": use {schema}, {question} or {dialect}"
             yield f"{name} has the unknown placeholder {{{unknown}}}{hint}"
+        for formatted in _FORMATTED.findall(text):
+            yield f"{name} has {formatted}, but placeholders take no format: leave out what follows the name"
 
 
 @dataclass(frozen=True, slots=True)

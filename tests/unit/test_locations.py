@@ -31,12 +31,13 @@ def test_every_spelling_is_one_location(bucket: str, parts: list[str], slashes: 
 def test_everything_else_is_a_path(parts: list[str], root: str) -> None:
     text = root + "/".join(parts)
     assert not is_s3(text)
-    assert located(text) == local_path(text, "x") == Path(text)
+    assert located(text) == local_path(text, "x") == Path(text).expanduser()
 
 
 @pytest.mark.parametrize(
     "bad",
     [
+        "~nobody-of-this-name/a",
         *(None, 3, 1.5, b"s3://bucket", ["a"], object(), "s3://", "s3:///", "s3:/", Path("s3://")),
         *("https://bucket.s3.amazonaws.com/prefix", Path("https://bucket.s3.amazonaws.com/prefix"), "gs://bucket/x"),
         *("hf://owner/model", "file:///tmp/x", "arn:aws:s3:::bucket/prefix"),

@@ -377,3 +377,33 @@ def test_load_refuses_a_file_that_is_no_prompt(tmp_path: Path, content: str):
 
     with pytest.raises(IncompleteArtifactError, match=r"prompt\.json"):
         PromptFormatter.load(tmp_path)
+
+
+TURNS = "{% for m in messages %}{{ m.role + ': ' + m.content + eos_token }}{% endfor %}"
+BEGIN = "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        (TURNS.replace("{{", "{% if m.role != 'system' %}{{").replace("}}", "}}{% endif %}") + BEGIN, "the schema"),
+        (TURNS.replace("{{", "{% if m.role != 'user' %}{{").replace("}}", "}}{% endif %}") + BEGIN, "the question"),
+        (TURNS.replace("m.content", "m.content | lower") + BEGIN, "question and the schema"),
+        (TURNS.replace("m.content", "m.content.replace('Select', 'select')") + BEGIN, "changes the answer"),
+        (TURNS, "'assistant: '"),
+    ],
+)
+def test_templates_that_lose_or_change_what_they_are_given(template: str, message: str):
+    with pytest.raises(ConfigError, match=message):
+        PromptFormatter(template=template).bind(CharacterTokenizer())
+
+
+@pytest.mark.parametrize("user", ["{{question}} {schema}", "{question:>10} {question}", "{question!r} {question}"])
+def test_what_is_not_filled_is_refused(user: str):
+    with pytest.raises(ConfigError):
+        PromptFormatter(user=user)
+
+
+def test_braces_around_a_placeholder_stay():
+    user = PromptFormatter(user='{"s": {schema}, "q": {question}}').messages(Record("Q", "S"))[-1]
+    assert user["content"] == '{"s": S, "q": Q}'

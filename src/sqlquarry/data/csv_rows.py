@@ -41,12 +41,12 @@ def _columns(header: Sequence[str], fields: Sequence[str]) -> Mapping[str, objec
             f"{len(fields)} fields, where the header has {len(header)}; a field that holds the delimiter needs quotes"
         )
     columns: dict[str, object] = {}
-    for name, field in zip(header, fields, strict=False):  # either may have empty fields at the end
+    for place, (name, field) in enumerate(zip(header, fields, strict=False)):  # either may have empty fields at the end
         if name.strip():
             # CSV cannot tell an empty text from none, nor the text 1.0 from the number that pandas makes of an id.
             is_float_id = field.endswith(".0") and name.strip().lower() in ("id", "question_id")
             columns[name] = field[:-2] if is_float_id and field[:-2].isdecimal() else field or None
-        elif field:
+        elif field and not (place == 0 and field.isdecimal()):  # pandas writes its index there
             return RecordError(f"the field {field!r:.40} has no name in the header")
     return columns
 
@@ -71,7 +71,9 @@ def _fields(file: io.BufferedIOBase) -> Iterator[tuple[int, list[str] | RecordEr
             number = reader.line_num + 1  # a quoted field may span lines
     except (csv.Error, RecordError) as error:
         # An open quote swallows what follows, so nothing after it can be trusted.
-        yield number, RecordError(f"not CSV from here on: {error}")
+        is_old = "new-line character" in str(error)  # csv advises to open the file in another way, which is done here
+        why = 'lines end with carriage returns alone; save the file as "CSV UTF-8"' if is_old else error
+        yield number, RecordError(f"not CSV from here on: {why}")
 
 
 def _next(reader: Iterator[list[str]]) -> list[str] | None:

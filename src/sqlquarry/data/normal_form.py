@@ -10,7 +10,7 @@ import re
 from functools import lru_cache
 
 # Quoted text first, because "--" within quotes begins no comment.
-_COMMENT = re.compile(r"""('(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`)|--[^\n]*|/\*.*?(?:\*/|\Z)""", re.DOTALL)
+_COMMENT = re.compile(r"""('(?:[^']|'')*'|"(?:[^"]|"")*"|`[^`]*`)|(?:--|#(?=\s))[^\n]*|/\*.*?(?:\*/|\Z)""", re.DOTALL)
 _STRING = re.compile(r"'(?:[^']|'')*'?")
 _QUOTED = re.compile(r"""('(?:[^']|'')*'?)|"((?:[^"]|"")*)"|`([^`]*)`|\[([^\[\]]*)\]""")
 _PLAIN = r"[^\W\d]\w*|[<>=!|]+|[^\w\s;']"
@@ -28,7 +28,9 @@ _SCHEMA_WORDS = frozenset(
     jsonb key long longblob longtext mediumint mediumtext money nchar no not ntext null number numeric nvarchar on
     precision primary public real references restrict serial set smallint smallserial string table temp temporary text
     time timestamp timestamptz tinyint tinytext unique unsigned update utf8 utf8mb4 uuid varbinary varchar varchar2
-    varying with without year zone""".split()  # noqa: SIM905 - a text of words is easier to read and to change
+    varying with without year zone
+    array bytes clob cluster clustered datetime2 drop enum float64 go insert int64 interval into nonclustered nvarchar2
+    uniqueidentifier use values""".split()  # noqa: SIM905 - a text of words is easier to read and to change
 )
 # Words that follow a table or a column in a query without being its alias.
 _KEYWORDS = (
@@ -41,6 +43,8 @@ _QUALIFIER = re.compile(r"(?<!\S)\w+ \. ")
 _ALIAS = re.compile(rf" as (?!(?:{_KEYWORDS})\b)(\w+)(?!\S)")
 _BARE_ALIAS = re.compile(rf"((?<!\S)(?:from|join|,) (?!(?:{_KEYWORDS})\b)\w+) (?!(?:{_KEYWORDS})\b)(\w+)(?!\S)")
 _SIGN = re.compile(r"((?:[=<>(,*/-]|and|between|else|limit|offset|then|select|when|where) )[-+] \?")
+_TYPED = re.compile(r"(?<!\S)(?:[benx]|date|time|timestamp) \? ")  # N'text' and DATE '2020-01-01'
+_BOOLEAN = re.compile(r"(?<!\S)(?:true|false)(?!\S)")
 _LIST = re.compile(r"\? (?:, \? )+")
 _SAME = {
     " <> ": " != ",
@@ -81,6 +85,10 @@ def query_form(sql: str, schema: str = "", *, literals: bool = False) -> str:
     else:
         text = " ".join(_TOKEN_OR_LITERAL.findall(text)).replace("  ", " ? ") + " "
         text = text.replace("  ", " ? ")  # a literal at the end, or one after another
+        if "'" in sql:
+            text = _TYPED.sub("? ", text)
+        if " true " in text or " false " in text:
+            text = _BOOLEAN.sub("?", text)
     for spelling, same in _SAME.items():
         if spelling in text:
             text = text.replace(spelling, same)
@@ -116,7 +124,7 @@ def _words(schema: str) -> frozenset[str]:
 
 
 def _without_comments(text: str) -> str:
-    if "--" not in text and "/*" not in text:
+    if "--" not in text and "/*" not in text and "#" not in text:
         return text
     return _COMMENT.sub(lambda found: found[1] or " ", text)
 

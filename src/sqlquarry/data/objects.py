@@ -6,7 +6,7 @@ import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 from sqlquarry.aws import aws_client, transfer_config
@@ -18,7 +18,13 @@ _SCHEME = re.compile(r"s3:/+", re.IGNORECASE)
 
 
 def s3_uri(source: str | Path) -> str | None:
-    """Return the ``s3://bucket/key`` that a source means, also as a `Path`, which makes one slash of two; else None."""
+    """Return the ``s3://bucket/key`` that a source means, also as a `Path`, which makes one slash of two; else None.
+
+    Raises:
+        DataError: the source is neither text nor a path.
+    """
+    if not isinstance(source, str | PurePath):
+        raise DataError(f"{source!r:.80} is a {type(source).__name__}, but must be a path or an address")
     text = source if isinstance(source, str) else source.as_posix()
     return f"s3://{text[scheme.end() :]}" if (scheme := _SCHEME.match(text)) else None
 

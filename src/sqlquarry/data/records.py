@@ -7,7 +7,7 @@ import itertools
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Self, overload
 
@@ -55,6 +55,8 @@ class Records(Sequence[Record]):
     __slots__ = ("_records",)
 
     def __init__(self, records: Iterable[Record] = ()) -> None:
+        if isinstance(records, Record) or not isinstance(records, Iterable):
+            raise RecordError(f"records is a {type(records).__name__}, but must be a list of records")
         schemas: dict[str, str] = {}
         kept: list[Record] = []
         for place, record in enumerate(records):
@@ -172,15 +174,19 @@ class Records(Sequence[Record]):
             write_atomically(Path(path).expanduser(), content)
 
     def _test_count(self, test: Any) -> int:
-        if isinstance(test, int) and not isinstance(test, bool):
-            if not 0 < test < len(self):
-                raise ConfigError(f"test is {test} records, but must be at least 1 and less than all {len(self)}")
-            return test
-        if isinstance(test, bool) or not isinstance(test, Real) or not 0 < float(test) < 1:
+        if isinstance(test, bool) or not isinstance(test, Real):
             raise ConfigError(
                 f"test is {test!r}, but must be a share between 0 and 1, such as 0.2, or an int for a number of records"
             )
-        return min(max(1, round(float(test) * len(self))), max(1, len(self) - 1))
+        if isinstance(test, Integral):
+            count = int(test)
+            if not 0 < count < len(self):
+                raise ConfigError(f"test is {count} records, but must be at least 1 and less than all {len(self)}")
+            return count
+        share = float(test)
+        if not 0 < share < 1:
+            raise ConfigError(f"test is {share}, but a share is between 0 and 1; give an int for a number of records")
+        return min(max(1, round(share * len(self))), max(1, len(self) - 1))
 
 
 def _fields(record: Record) -> dict[str, object]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sqlquarry.aws.failures import aws_errors
 from sqlquarry.aws.folder import S3Folder
 from sqlquarry.digests import sha256_file
-from sqlquarry.errors import TrainingError
+from sqlquarry.errors import ConfigError, TrainingError
 from sqlquarry.locations import S3Location, located
 from sqlquarry.text import visible_logger
 
@@ -80,7 +80,7 @@ class Checkpoints:
         session: the boto3 session for S3; None takes the default credentials.
 
     Raises:
-        ConfigError: the place is a whole bucket.
+        ConfigError: the place is a whole bucket, or a file.
     """
 
     def __init__(self, place: str | Path, *, kept: int = 2, session: Any = None) -> None:
@@ -169,6 +169,8 @@ def _read(path: Path, step: int) -> Snapshot | None:
 class _Folder:
     def __init__(self, root: Path) -> None:
         self.root = root
+        if root.exists() and not root.is_dir():
+            raise ConfigError(f"checkpoint_dir is {root}, which is a file. Give a directory.")
         for leftover in root.glob("tmp*"):  # of a process that was killed while it wrote
             shutil.rmtree(leftover, ignore_errors=True)
 

@@ -25,7 +25,7 @@ from sqlquarry.training.prepared import PreparedRecords, prepare
 from sqlquarry.training.schedule import Schedule
 from sqlquarry.training.shape import ModelShape
 from sqlquarry.training.speed import flops_per_token, run_seconds
-from sqlquarry.training.stop_row import check_stop
+from sqlquarry.training.stop_row import StopCheck, check_stop, named_rows
 
 
 def plan_run(
@@ -174,19 +174,23 @@ def plan_training(
             cuda=device is not None,
         ),
         beyond_base=prepared.beyond_base + (evaluation.beyond_base if evaluation else ()),
-        notes=tuple(filter(None, [prepared.note])),
+        notes=tuple(filter(None, [prepared.note, evaluation.note if evaluation else ""])),
     )
 
 
 def with_stop(
     plan: TrainingPlan, base: Path | None, config: TrainingConfig, *, formatter: PromptFormatter, tokenizer: Any
 ) -> TrainingPlan:
-    """Return the plan with what `check_stop` finds in the head; if the weights are elsewhere, it cannot look yet."""
+    """Return the plan with what `check_stop` finds in the head; if the weights are elsewhere, with the named rows."""
     if base is None:
         note = "the base's weights are not here, so training will check whether it can end its answers"
-        return dataclasses.replace(plan, notes=(*plan.notes, note))
-    stop = check_stop(base, formatter, tokenizer, config)
-    rows = len(stop.trained_rows) * plan.shape.hidden * (1 if plan.shape.tied else 2)
+        # An estimate has no tokens that could be named.
+        named = named_rows(config, tokenizer) if not plan.estimated else ()
+        stop = StopCheck("", note, named)
+    else:
+        stop = check_stop(base, formatter, tokenizer, config)
+    more = len(stop.trained_rows) - len(plan.trained_rows)  # a plan made before the weights came has named ones
+    rows = more * plan.shape.hidden * (1 if plan.shape.tied else 2)
     return dataclasses.replace(
         plan,
         stop_problem=stop.problem,

@@ -1,4 +1,4 @@
-"""Records as they are given to `train` and `plan`: anything that holds `Record`s, and a clear error for the rest."""
+"""What is given to `train` and `plan`: records in any form, counts and places, and a clear error for the rest."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from sqlquarry.artifacts import Record
-from sqlquarry.errors import RecordError
+from sqlquarry.errors import ConfigError, RecordError
+from sqlquarry.inputs import option_problems
+from sqlquarry.locations import located
 
 
 def as_records(given: Any, name: str) -> Sequence[Record]:
@@ -36,3 +38,31 @@ def as_records(given: Any, name: str) -> Sequence[Record]:
                 f"element {place} of {name} is {record!r:.80}, a {type(record).__name__} and not a Record: {how}."
             )
     return records
+
+
+def check_counts(**counts: Any) -> None:
+    """Check that these arguments are whole numbers of at least 1, or None.
+
+    Raises:
+        ConfigError: some are not.
+    """
+    given = {name: count for name, count in counts.items() if count is not None}
+    if bad := option_problems(given, {}):
+        raise ConfigError("; ".join(bad))
+
+
+def check_apart(checkpoint_dir: Any, output: Path) -> None:
+    """Check that checkpoints, which are removed in the end, are not among the files that are the adapter's.
+
+    Raises:
+        ConfigError: they are.
+    """
+    place = located(checkpoint_dir) if checkpoint_dir else None
+    if not isinstance(place, Path) or not place.resolve().is_relative_to(output.resolve()):
+        return
+    below = place.resolve().relative_to(output.resolve()).parts
+    if not any(part.startswith(".") for part in below):
+        raise ConfigError(
+            f"checkpoint_dir is {place}, which is in output_dir, whose files are the adapter's. Leave it out, which "
+            f"puts checkpoints into {output / '.checkpoints'}, or give another directory."
+        )

@@ -86,7 +86,10 @@ def prepare(
             "Add their SQL, or leave them out."
         )
     with phase(f"encoding {len(records):,} {label}s"):
-        examples = formatter.encode_all(records, tokenizer)
+        try:
+            examples = formatter.encode_all(records, tokenizer)
+        except RecordError as error:
+            raise RecordError(f"{kind}: {error}" if kind else str(error)) from error
     limit = config.max_sequence_tokens
     lengths = [len(example.input_ids) for example in examples]
     unlearnable = [not any(token != IGNORED_LABEL for token in reversed(example.labels)) for example in examples]
@@ -98,6 +101,7 @@ def prepare(
         share_prefixes=config.share_prefixes,
         seed=config.seed,
     )
+    note = note_in_prompts(records, tokenizer) or ""
     over = [(name, tokens) for name, tokens in zip(names, lengths, strict=True) if tokens > limit]
     return PreparedRecords(
         examples,
@@ -108,5 +112,5 @@ def prepare(
         beyond_base=tuple(
             f"{kind}: {problem}" if kind else problem for problem in beyond_base(records, examples, shape, tokenizer)
         ),
-        note=note_in_prompts(records, tokenizer) or "",
+        note=f"{kind}: {note}" if kind and note else note,
     )

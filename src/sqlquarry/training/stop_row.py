@@ -12,7 +12,7 @@ leaves the head as it is, so what such a row cannot do no training changes:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,7 +76,7 @@ def check_stop(base: Path, formatter: PromptFormatter, tokenizer: Any, config: T
     text, eos = formatter.tokens.stop, tokenizer.eos_token_id
     stop = stop_token_id(tokenizer, text)
     named = config.trainable_tokens
-    rows = () if named in (None, "auto") else _token_ids(named, tokenizer)
+    rows = named_rows(config, tokenizer)
     if stop in rows:
         return StopCheck("", "", rows)
     try:
@@ -104,7 +104,13 @@ def check_stop(base: Path, formatter: PromptFormatter, tokenizer: Any, config: T
     )
 
 
-def _token_ids(names: Sequence[str], tokenizer: Any) -> tuple[int, ...]:
+def named_rows(config: TrainingConfig, tokenizer: Any) -> tuple[int, ...]:
+    """Return the ids of the tokens that `config.trainable_tokens` names; "auto" names none.
+
+    Raises:
+        ConfigError: it names what is not one token.
+    """
+    names = () if config.trainable_tokens in (None, "auto") else config.trainable_tokens
     vocabulary = tokenizer.get_vocab()
     if unknown := [name for name in names if name not in vocabulary]:
         raise ConfigError(f"trainable_tokens names {unknown[0]!r}, which is not a token of the base's tokenizer")

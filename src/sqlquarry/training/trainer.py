@@ -28,7 +28,7 @@ from sqlquarry.training.checkpoint import Checkpoints
 from sqlquarry.training.config import TrainingConfig
 from sqlquarry.training.device_failures import device_failures
 from sqlquarry.training.forecast import gpus_here, plan_run, plan_training, schedule_of, with_stop
-from sqlquarry.training.given import as_records
+from sqlquarry.training.given import as_records, check_apart, check_counts
 from sqlquarry.training.guards import check_run
 from sqlquarry.training.hardware import gpu_named
 from sqlquarry.training.identity import MARKER, base_name, claimed
@@ -76,7 +76,8 @@ class QLoRAFSDPTrainer:
         *,
         session: Any = None,
     ) -> None:
-        self.base_model: str | Path = str(located(base_model)) if is_s3(base_model) else base_model
+        is_plain = not (is_s3(base_model) or str(base_model).startswith("~"))  # "./a/b" must not become a hub id
+        self.base_model: str | Path = base_model if is_plain else str(located(base_model))
         self.session = session
         self.formatter = formatter or PromptFormatter()
         self.config = config or TrainingConfig()
@@ -108,8 +109,9 @@ class QLoRAFSDPTrainer:
         Raises:
             MissingExtraError: the extra "train" is not installed.
             RecordError: something else than records, records without SQL, or records longer than a row.
-            ConfigError: base model and prompt do not fit (see `PromptFormatter.bind`), or the run cannot work: all
-                reasons are named before the base is downloaded, hashed or loaded (see `check_run`).
+            ConfigError: base model and prompt do not fit (see `PromptFormatter.bind`), `checkpoint_dir` is in
+                `output_dir`, or the run cannot work: all reasons are named before the base is downloaded, hashed or
+                loaded (see `check_run`).
             ModelError: the base model or the device cannot be used.
             TrainingError: `output_dir` holds something else, the loss is no longer a number, a checkpoint cannot be
                 written, or one of several processes died.
@@ -120,6 +122,8 @@ class QLoRAFSDPTrainer:
         train = as_records(train, "train")
         evaluation = as_records(() if evaluation is None else evaluation, "evaluation")
         output = local_path(output_dir, "output_dir")
+        check_counts(processes=processes)
+        check_apart(checkpoint_dir, output)
         with contextlib.ExitStack() as held:
             return self._train(
                 train, evaluation, output=output, checkpoint_dir=checkpoint_dir, processes=processes, held=held
@@ -246,6 +250,7 @@ class QLoRAFSDPTrainer:
             ModelError: the base model cannot be used or reached.
         """
         require("train", "QLoRAFSDPTrainer.plan")
+        check_counts(processes=processes, instances=instances)
         records = as_records(records, "records")
         held_out = as_records(() if evaluation is None else evaluation, "evaluation")
         if check and instance_type is None and gpu is None:

@@ -23,7 +23,10 @@ from sqlquarry.errors import (
     TrainingError,
     UnsupportedModelError,
 )
+from sqlquarry.prompt import PromptFormatter
+from sqlquarry.quantization import load_tokenizer
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig, base_model, trainer
+from sqlquarry.training.forecast import with_stop
 from sqlquarry.training.plan import TrainingPlan
 from sqlquarry.training.sagemaker import SageMakerLauncher, staging
 
@@ -213,3 +216,34 @@ def test_train_packs_once_and_hashes_what_it_hashed_before(
     examples = sq.PromptFormatter().encode_all(RECORDS, load_tokenizer(tiny_llama))
     whole = hashlib.sha256(json.dumps(examples).encode()).hexdigest()
     assert adapter.manifest.provenance["data_sha256"] == whole
+
+
+@pytest.mark.usefixtures("hub")
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"trainable_tokens": ("<|im_end|>",), "sharding": "full"}, "sharding"),
+        ({"trainable_tokens": ("<|nothing|>",)}, "nothing"),
+    ],
+)
+def test_named_tokens_are_checked_before_the_weights_come(
+    large_vocabulary: Path, tmp_path: Path, options: dict[str, Any], named: str
+) -> None:
+    config = dataclasses.replace(CONFIG, records_per_step=8, **options)
+    for base in (BASE, large_vocabulary):
+        asked = QLoRAFSDPTrainer(base, config=config)
+        with pytest.raises(ConfigError, match=named):
+            asked.plan(RECORDS, processes=2)
+        with pytest.raises(ConfigError, match=named):
+            asked.train(RECORDS, output_dir=tmp_path / "out", processes=2)
+
+
+@pytest.mark.usefixtures("hub")
+def test_named_tokens_count_once_before_and_after_the_weights_come(large_vocabulary: Path) -> None:
+    config = dataclasses.replace(CONFIG, trainable_tokens=("<|im_end|>",))
+    plans = [QLoRAFSDPTrainer(base, config=config).plan(RECORDS) for base in (BASE, large_vocabulary)]
+    assert plans[0].adapter_parameters == plans[1].adapter_parameters
+    tokenizer = load_tokenizer(large_vocabulary)
+    bound = PromptFormatter().bind(tokenizer)
+    again = with_stop(plans[0], large_vocabulary, config, formatter=bound, tokenizer=tokenizer)
+    assert again.adapter_parameters == plans[1].adapter_parameters

@@ -36,6 +36,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "qwen3_moe": QWEN | {"num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 16},
     "qwen2-off": QWEN | {"model_type": "qwen2", "use_sliding_window": False},
     "llama": {},
+    "llama-named": {"model_type": "llama", "sliding_window": 8, "layer_types": ["sliding_attention"] * 4},
 }
 
 

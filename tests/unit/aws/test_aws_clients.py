@@ -210,3 +210,8 @@ def test_every_transfer_is_made_by_the_client_itself() -> None:
     transfers = list(calls(of={"upload_file", "download_file", "upload_fileobj", "download_fileobj"}))
     assert len(transfers) >= 4
     assert [place for place, call in transfers if "Config" not in {word.arg for word in call.keywords}] == []
+
+
+def test_the_name_of_a_profile_is_no_session() -> None:
+    with pytest.raises(ConfigError, match="profile_name"):
+        aws_client("s3", "default")

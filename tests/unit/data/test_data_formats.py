@@ -232,3 +232,16 @@ def test_mutated_files_give_records_or_our_errors(tmp_path: Path, suffix: str, m
         path.write_bytes(content)
         with suppress(SQLQuarryError):
             assert load_records(path)
+
+
+def test_the_index_that_pandas_writes_is_no_column(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(",question,schema,sql\n0,How many?,CREATE TABLE t (a INT),SELECT COUNT(*) FROM t\n")
+    assert [record.question for record in load_records(path)] == ["How many?"]
+
+
+def test_lines_of_old_macs_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"question,schema,sql\rHow many?,CREATE TABLE t (a INT),SELECT COUNT(*) FROM t\r")
+    with pytest.raises(RecordError, match="carriage return"):
+        load_records(path)

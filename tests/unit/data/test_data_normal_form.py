@@ -108,3 +108,21 @@ def test_forms_take_time_that_grows_with_the_text(piece):
     query_form(piece * (100_000 // len(piece)), SCHEMA)
     schema_form(piece * (100_000 // len(piece)))
     question_form(piece * (100_000 // len(piece)), values=False)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("SELECT a FROM t WHERE b = 1", "SELECT a FROM t # all of it\nWHERE b = 2"),
+        ("SELECT a FROM t WHERE b = 'x'", "SELECT a FROM t WHERE b = N'y'"),
+        ("SELECT a FROM t WHERE b > DATE '2020-01-01'", "SELECT a FROM t WHERE b > '2021-02-03'"),
+        ("SELECT a FROM t WHERE b = TRUE", "SELECT a FROM t WHERE b = false"),
+    ],
+)
+def test_typed_literals_and_comments_after_a_hash_change_no_template(one: str, other: str):
+    assert query_form(one) == query_form(other)
+
+
+def test_what_a_dump_adds_to_a_schema_changes_nothing():
+    dump = "USE db;\nDROP TABLE IF EXISTS t; # the old one\nCREATE TABLE t (a ENUM('x'));\nINSERT INTO t VALUES ('x');"
+    assert schema_form(dump) == schema_form("CREATE TABLE t (a TEXT)")

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sqlquarry import Record, Records
+from sqlquarry import Record, Records, load_records
 from sqlquarry.data.split import nearest_subset
-from sqlquarry.errors import ConfigError, RecordError
+from sqlquarry.errors import ConfigError, DataError, RecordError
 
 FIELDS = ("question", "schema", "sql", "database", "dialect", "id")
 
@@ -186,3 +186,20 @@ def test_to_jsonl_replaces_all_or_nothing(tmp_path: Path, monkeypatch: pytest.Mo
 
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == ["records.jsonl"]
+
+
+def test_values_of_a_wrong_type_are_refused():
+    record = Record("q", "s", "SELECT 1")
+    for test in ("0.1", None, [1], True):
+        with pytest.raises(ConfigError):
+            Records([record] * 3).split(test)  # type: ignore[arg-type] - that is the test
+    for other in (record, None, 3):
+        with pytest.raises(RecordError):
+            Records(other)  # type: ignore[arg-type] - that is the test
+        with pytest.raises(DataError):
+            Records([record]).to_jsonl(other)  # type: ignore[arg-type] - that is the test
+        with pytest.raises(DataError):
+            load_records(other)  # type: ignore[arg-type] - that is the test
+    for field in ("id", "database"):
+        with pytest.raises(RecordError, match=field):
+            Record("q", "s", **{field: 5})  # type: ignore[arg-type] - that is the test

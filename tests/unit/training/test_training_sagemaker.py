@@ -81,6 +81,9 @@ def test_a_warm_pool_is_asked_for_where_it_is_wanted() -> None:
     [
         ({"bucket": "s3://models"}, "bucket is 's3://models'"),
         ({"instance_count": 0}, "instance_count is 0"),
+        ({"prefix": "s3://models/x"}, "prefix is 's3://models/x'"),
+        ({"poll_interval_s": -1}, "poll_interval_s is -1"),
+        ({"poll_interval_s": float("inf")}, "poll_interval_s is inf"),
         ({"max_wait_s": 60}, "max_wait_s is 60"),
         ({"spot": True, "max_run_s": 100, "max_wait_s": 60}, "at least max_run_s=100"),
         ({"spot": True, "keep_alive_s": 60}, "keep_alive_s is 60"),

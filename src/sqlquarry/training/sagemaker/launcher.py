@@ -121,7 +121,9 @@ class SageMakerLauncher:
                 "an x86 machine with NVIDIA GPUs, or with none",
             ),
             "instance_count": (self.instance_count >= 1, "at least 1"),
+            "prefix": ("s3:" not in self.prefix.lower(), "a folder in the bucket, without s3://"),
             "volume_gb": (self.volume_gb >= 1, "at least 1"),
+            "poll_interval_s": (0 <= self.poll_interval_s <= 3600, "from 0 to 3600"),
             "max_run_s": (self.max_run_s >= 1, "at least 1"),
             "max_wait_s": (
                 self.max_wait_s is None or (self.spot and self.max_wait_s >= self.max_run_s),
@@ -134,11 +136,8 @@ class SageMakerLauncher:
                 "given with subnets, or neither",
             ),
         }
-        bad = [
-            f"{name} is {getattr(self, name)!r}, but must be {rule}"
-            for name, (fine, rule) in checks.items()
-            if not fine
-        ]
+        wrong = {name: rule for name, (fine, rule) in checks.items() if not fine}
+        bad = [f"{name} is {getattr(self, name)!r}, but must be {rule}" for name, rule in wrong.items()]
         bad += environment_problems(self.environment, self.secret_arns)
         bad += credential_problems({"tags": self.tags})
         if bad:
