@@ -60,7 +60,7 @@ class Record:
         alternatives: Any = self.alternatives
         if isinstance(alternatives, str) or (alternatives and self.sql is None):
             raise RecordError(f"{self._name}: alternatives is {alternatives!r}, but must be queries beside `sql`")
-        object.__setattr__(self, "alternatives", tuple(alternatives))  # a list, where it was read from JSON
+        object.__setattr__(self, "alternatives", tuple(alternatives))  # JSON has a list
         object.__setattr__(self, "dialect", dialect_name(self.dialect, lambda why: RecordError(f"{self._name}: {why}")))
         texts = {"question": self.question, "schema": self.schema} | ({} if self.sql is None else {"sql": self.sql})
         for name, value in (*texts.items(), *(("alternatives", query) for query in self.alternatives)):
@@ -68,9 +68,7 @@ class Record:
                 hint = "; leave it out where the gold query is unknown" if name == "sql" else ""
                 raise RecordError(f"{self._name}: {name} is {value!r}, but must be text{hint}")
         if not all(isinstance(name, str | None) for name in (self.id, self.database)):
-            raise RecordError(
-                f"{self._name}: id and database must be text or None, but are {self.id!r}, {self.database!r}"
-            )
+            raise RecordError(f"id is {self.id!r}, database {self.database!r}, but both must be text or None")
 
     @property
     def golds(self) -> tuple[str, ...]:
