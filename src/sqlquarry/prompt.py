@@ -314,10 +314,7 @@ class PromptFormatter:
             )
         before, answer, after = completion.partition(_PROBE.sql or "")
         if not answer:
-            raise ConfigError(
-                f"the template changes the answer: of {_PROBE.sql!r} it makes {completion[-120:]!r}. Pass a plain "
-                "Jinja template that writes it as it is."
-            )
+            raise ConfigError(f"the template makes {completion[-120:]!r} of {_PROBE.sql!r}: it changes the answer")
         if before.strip() and prompt == self._render(self.messages(_PROBE.asked), generation=False):
             raise ConfigError(
                 f"the template does not begin the assistant's turn, so the model would write {before!r} before each "
