@@ -430,7 +430,7 @@ def test_bad_construction_is_refused(tmp_path):
         ExecutionGrader(tmp_path / "nowhere")
     with pytest.raises(JudgingError, match=r"a: .*nope\.sqlite"):
         ExecutionGrader({"a": tmp_path / "nope.sqlite"})
-    with pytest.raises(ConfigError, match=r"time_limit_s is inf, row_limit is -1"):
+    with pytest.raises(ConfigError, match=r"time_limit_s is inf.*row_limit is -1"):
         ExecutionGrader(tmp_path, time_limit_s=math.inf, row_limit=-1)
 
 

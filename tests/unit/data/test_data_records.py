@@ -198,7 +198,7 @@ def test_values_of_a_wrong_type_are_refused():
             Records(other)  # type: ignore[arg-type] - that is the test
         with pytest.raises(DataError):
             Records([record]).to_jsonl(other)  # type: ignore[arg-type] - that is the test
-        with pytest.raises(DataError):
+        with pytest.raises(ConfigError):
             load_records(other)  # type: ignore[arg-type] - that is the test
     for field in ("id", "database"):
         with pytest.raises(RecordError, match=field):
