@@ -19,6 +19,7 @@ FIELDS = tuple(field.name for field in dataclasses.fields(Record))
 # What `group_by` may be, with the fields of Record and None for single records.
 LEVELS = ("auto", "schema", "template", "query")
 _TOLERANCE = 0.25  # how far "auto" may miss the asked size before it divides schemas
+_NEGLIGIBLE = 0.05  # of all records: how far it may miss the size before it divides query templates
 _LONG_QUESTION = 9  # words; one word more or less is a Jaccard similarity of at least 0.9 from here on
 
 
@@ -150,10 +151,19 @@ def _automatic(records: Sequence[Record], asked: int, seed: int) -> tuple[_Group
             "kept together; group_by='schema' keeps schemas whole."
         )
     parts = _grouping(records, "template", templates)
-    if len(parts.sizes) > 1:
-        return parts, reason
-    reason = "Templates and questions connect all records, so train and test share query templates."
-    return _grouping(records, "query"), reason
+    if len(parts.sizes) < 2:
+        reason = "Templates and questions connect all records, so train and test share query templates."
+        return _grouping(records, "query"), reason
+    found = len(parts.nearest(asked, seed))
+    miss = abs(found - asked)
+    if not _fits(found, asked) and miss > _NEGLIGIBLE * len(records):
+        queries = _grouping(records, "query")
+        if abs(len(queries.nearest(asked, seed)) - asked) < miss:
+            return queries, (
+                f"Whole query templates give {found:,} test records, so train and test share templates, and only equal "
+                "queries and questions are kept together; group_by='template' keeps templates whole."
+            )
+    return parts, reason
 
 
 def _grouping(records: Sequence[Record], level: str | None, templates: _Forest | None = None) -> _Grouping:

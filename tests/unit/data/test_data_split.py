@@ -198,3 +198,22 @@ def test_one_public_database(shared_data: Path):
     train, test = some.split(0.1)
     assert abs(len(test) - 0.1 * len(some)) < 2
     assert not templates(train) & templates(test)
+
+
+def test_few_templates_are_divided_only_where_whole_ones_miss_the_size_by_far():
+    rows = [
+        Record(f"What {sql[7:10]} has customer {i}?", "CREATE TABLE orders (customer INT, total INT)", sql)
+        for i in range(60)
+        for sql in (
+            f"SELECT COUNT(*) FROM orders WHERE customer = {i}",
+            f"SELECT SUM(total) FROM orders WHERE customer = {i}",
+        )
+    ]
+    few = Records(rows).split(test=0.1)
+    assert (few.report.level, len(few[1])) == ("query", 12)
+    assert "Whole query templates give 60 test records" in few.report.reason
+    assert not {row.sql for row in few[0]} & {row.sql for row in few[1]}
+    half = Records(rows).split(test=0.5)
+    assert (half.report.level, len(half[1]), half.report.reason) == ("template", 60, "")
+    strict = Records(rows).split(test=0.1, group_by="template")
+    assert (strict.report.level, len(strict[1])) == ("template", 60)
