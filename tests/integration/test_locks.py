@@ -62,7 +62,7 @@ def test_a_lock_whose_file_is_removed_meanwhile_is_taken_anew(tmp_path: Path, mo
     stock, opened = fcntl.flock, []
 
     def flock(file: object, operation: int) -> None:
-        stock(file, operation)  # type: ignore[arg-type]
+        stock(file, operation)  # type: ignore[arg-type] - any open file will do
         if not opened:
             opened.append(file)
             (tmp_path / LOCK_FILE).unlink()

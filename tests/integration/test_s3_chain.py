@@ -181,4 +181,4 @@ def test_an_adapter_on_s3_is_copied_here_and_compared(chain: Chain) -> None:
     with pytest.raises(CorruptArtifactError):
         sq.AdapterCheckpoint.load(uri, session=chain.session)
     with pytest.raises(ConfigError, match=r"AdapterMerger"):
-        chain.importer().import_model(chain.adapter, "adapter")  # type: ignore[arg-type]
+        chain.importer().import_model(chain.adapter, "adapter")  # type: ignore[arg-type] - wrong on purpose

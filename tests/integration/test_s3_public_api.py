@@ -228,7 +228,7 @@ def test_what_is_no_model_is_not_imported(source: Any, session: Any) -> None:
 def test_an_adapter_is_merged_first(session: Any, adapter: sq.AdapterCheckpoint) -> None:
     for call in (importer(session).import_model, preflight):
         with pytest.raises(ConfigError, match=r"AdapterMerger\(\)\.merge"):
-            call(adapter, "m")  # type: ignore[arg-type]
+            call(adapter, "m")  # type: ignore[arg-type] - wrong on purpose
 
 
 @pytest.mark.parametrize("name", READERS)

@@ -8,6 +8,7 @@ from array import array
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from sqlquarry.artifacts import Record
 from sqlquarry.data.normal_form import query_form, question_form, schema_form
@@ -59,14 +60,14 @@ def divide(records: Sequence[Record], asked: int, seed: int, group_by: str | Non
     if group_by == "auto":
         grouping, reason = _automatic(records, asked, seed)
     else:
-        grouping, reason = _grouping(records, group_by), ""
+        grouping, reason = _grouping(records, asked, seed, group_by), ""
     if len(grouping.sizes) < 2:
         count = len(records)
         what = f"all {count} share one {grouping.level}" if count > 1 else f"there is {count} record"
         raise ConfigError(
             f"nothing to split: {what}. Give more records, another group_by, or group_by=None for single records."
         )
-    held_out = grouping.nearest(asked, seed)
+    held_out = grouping.held_out
     if not _fits(len(held_out), asked):
         largest = max(grouping.sizes.values())
         nearest = f"No choice of whole groups comes nearer to {asked:,}; the largest has {largest:,} records."
@@ -118,21 +119,25 @@ class _Forest:
 class _Grouping:
     """Records in groups that are not divided."""
 
-    def __init__(self, records: Sequence[Record], forest: _Forest, level: str, repeats: int) -> None:
+    def __init__(
+        self, records: Sequence[Record], forest: _Forest, level: str, repeats: int, *, asked: int, seed: int
+    ) -> None:
         self.level, self.repeats, self._records = level, repeats, records
+        self._asked, self._seed = asked, seed
         self._roots = [forest.root(place) for place in range(len(records))]
         self.sizes = Counter(self._roots)
 
-    def nearest(self, asked: int, seed: int) -> set[int]:
-        """Return the places of whole groups whose number of records is nearest to `asked`."""
+    @cached_property
+    def held_out(self) -> set[int]:
+        """The places of whole groups whose number of records is nearest to the asked one."""
         # The least record ranks its group, whatever the order of the records is.
         least: dict[int, int] = {}
         for place, root in enumerate(self._roots):
             other = least.setdefault(root, place)
             if other != place and _content(self._records[place]) < _content(self._records[other]):
                 least[root] = place
-        ranked = sorted(least, key=lambda root: _rank(seed, self._records[least[root]]))
-        chosen = {ranked[place] for place in nearest_subset([self.sizes[root] for root in ranked], asked)}
+        ranked = sorted(least, key=lambda root: _rank(self._seed, self._records[least[root]]))
+        chosen = {ranked[place] for place in nearest_subset([self.sizes[root] for root in ranked], self._asked)}
         return {place for place, root in enumerate(self._roots) if root in chosen}
 
 
@@ -140,25 +145,25 @@ def _automatic(records: Sequence[Record], asked: int, seed: int) -> tuple[_Group
     """Return the groups of the first level that gives about the asked size, and why whole schemas do not."""
     templates = _Forest(len(records))
     templates.join(_templates(records))
-    whole = _grouping(records, "schema", templates.copy())
+    whole = _grouping(records, asked, seed, "schema", templates.copy())
     reason = ""
     if len(whole.sizes) > 1:
-        found = len(whole.nearest(asked, seed))
+        found = len(whole.held_out)
         if _fits(found, asked):
             return whole, ""
         reason = (
             f"Whole schemas give {found:,} test records, so schemas are divided and only queries and questions are "
             "kept together; group_by='schema' keeps schemas whole."
         )
-    parts = _grouping(records, "template", templates)
+    parts = _grouping(records, asked, seed, "template", templates)
     if len(parts.sizes) < 2:
         reason = "Templates and questions connect all records, so train and test share query templates."
-        return _grouping(records, "query"), reason
-    found = len(parts.nearest(asked, seed))
+        return _grouping(records, asked, seed, "query"), reason
+    found = len(parts.held_out)
     miss = abs(found - asked)
     if not _fits(found, asked) and miss > _NEGLIGIBLE * len(records):
-        queries = _grouping(records, "query")
-        if abs(len(queries.nearest(asked, seed)) - asked) < miss:
+        queries = _grouping(records, asked, seed, "query")
+        if abs(len(queries.held_out) - asked) < miss:
             return queries, (
                 f"Whole query templates give {found:,} test records, so train and test share templates, and only equal "
                 "queries and questions are kept together; group_by='template' keeps templates whole."
@@ -166,7 +171,9 @@ def _automatic(records: Sequence[Record], asked: int, seed: int) -> tuple[_Group
     return parts, reason
 
 
-def _grouping(records: Sequence[Record], level: str | None, templates: _Forest | None = None) -> _Grouping:
+def _grouping(
+    records: Sequence[Record], asked: int, seed: int, level: str | None, templates: _Forest | None = None
+) -> _Grouping:
     forest = templates or _Forest(len(records))
     if level in ("schema", "template") and not templates:
         forest.join(_templates(records))
@@ -180,7 +187,7 @@ def _grouping(records: Sequence[Record], level: str | None, templates: _Forest |
         forest.join((place, record.database) for place, record in enumerate(records) if record.database)
     elif level in FIELDS:
         forest.join((place, getattr(record, level)) for place, record in enumerate(records))
-    return _Grouping(records, forest, level or "record", repeats)
+    return _Grouping(records, forest, level or "record", repeats, asked=asked, seed=seed)
 
 
 def _schemas(records: Sequence[Record]) -> Iterator[tuple[int, str]]:

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sqlquarry.errors import SQLQuarryError, TrainingInterruptedError
-from sqlquarry.training.job import read_job, run_job
+from sqlquarry.training.job import read_job, train_as
 from sqlquarry.training.launch import leave_failure
 
 
@@ -30,9 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     path: Path = _parser().parse_args(arguments).job
     status = 2
     try:
-        read_job(path)
+        job, config = read_job(path)
         status = 1
-        run_job(path)
+        train_as(job, config)
     except TrainingInterruptedError as error:
         leave_failure(error)
         sys.stderr.write(f"{error}\n")

@@ -21,7 +21,7 @@ from sqlquarry.training.memory import forecast_memory
 from sqlquarry.training.outline import read_outline
 from sqlquarry.training.packing import Row
 from sqlquarry.training.plan import TrainingPlan
-from sqlquarry.training.prepared import PreparedRecords, prepare
+from sqlquarry.training.prepared import PreparedRecords, prepare_both
 from sqlquarry.training.schedule import Schedule
 from sqlquarry.training.shape import ModelShape
 from sqlquarry.training.speed import flops_per_token, run_seconds
@@ -58,12 +58,7 @@ def plan_run(
     """
     outline = read_outline(base_model, s3=s3)
     bound = formatter.bind(outline.tokenizer)
-    prepared = prepare(records, bound, outline.tokenizer, config, shape=outline.shape)
-    held_out = (
-        prepare(evaluation, bound, outline.tokenizer, config, shape=outline.shape, kind="evaluation")
-        if evaluation
-        else None
-    )
+    prepared, held_out = prepare_both(records, evaluation, bound, outline, config)
     plan = plan_training(outline.shape, prepared, config, evaluation=held_out, **machines)
     plan = dataclasses.replace(plan, estimated=outline.estimated)
     plan = with_stop(plan, outline.directory, config, formatter=bound, tokenizer=outline.tokenizer)

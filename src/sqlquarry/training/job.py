@@ -24,10 +24,18 @@ def run_job(path: Path) -> AdapterCheckpoint:
         ConfigError: the file cannot be read, or has missing, unknown or bad fields; all are named.
         SQLQuarryError: as `QLoRAFSDPTrainer.train`.
     """
+    return train_as(*read_job(path))
+
+
+def train_as(job: Mapping[str, str], config: TrainingConfig) -> AdapterCheckpoint:
+    """Train as a job says that `read_job` has read.
+
+    Raises:
+        SQLQuarryError: as `QLoRAFSDPTrainer.train`.
+    """
     # Through the front door: phases do not import each other, and this file is where a user wires them.
     from sqlquarry import load_records
 
-    job, config = read_job(path)
     trainer = QLoRAFSDPTrainer(
         job["base_model"], PromptFormatter.load(job["prompt"]) if job.get("prompt") else None, config
     )

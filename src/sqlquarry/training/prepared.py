@@ -15,6 +15,7 @@ from sqlquarry.progress import phase
 from sqlquarry.prompt import IGNORED_LABEL, Encoded, PromptFormatter
 from sqlquarry.text import first_of
 from sqlquarry.training.config import TrainingConfig
+from sqlquarry.training.outline import BaseOutline
 from sqlquarry.training.packing import Row, pack
 from sqlquarry.training.reach import beyond_base
 from sqlquarry.training.shape import ModelShape
@@ -114,3 +115,22 @@ def prepare(
         ),
         note=f"{kind}: {note}" if kind and note else note,
     )
+
+
+def prepare_both(
+    records: Sequence[Record],
+    evaluation: Sequence[Record] | None,
+    formatter: PromptFormatter,
+    outline: BaseOutline,
+    config: TrainingConfig,
+) -> tuple[PreparedRecords, PreparedRecords | None]:
+    """Prepare the records of a run, and those it is evaluated with, if there are any.
+
+    Raises:
+        RecordError, ConfigError: as `prepare`.
+    """
+    tokenizer, shape = outline.tokenizer, outline.shape
+    prepared = prepare(records, formatter, tokenizer, config, shape=shape)
+    if not evaluation:
+        return prepared, None
+    return prepared, prepare(evaluation, formatter, tokenizer, config, shape=shape, kind="evaluation")

@@ -14,7 +14,7 @@ from sqlquarry.artifacts import MANIFEST, AdapterCheckpoint, Record, base_digest
 from sqlquarry.aws import aws_client
 from sqlquarry.extras import require
 from sqlquarry.inference import pick_device
-from sqlquarry.locations import is_s3, local_path, located
+from sqlquarry.locations import is_hub_id, is_s3, local_path, located
 from sqlquarry.openmp import warn_of_spinning
 from sqlquarry.options import check_options
 from sqlquarry.progress import phase
@@ -39,7 +39,7 @@ from sqlquarry.training.outline import BaseOutline, read_outline
 from sqlquarry.training.packing import Row
 from sqlquarry.training.plan import TrainingPlan
 from sqlquarry.training.plot import write_loss_plot
-from sqlquarry.training.prepared import PreparedRecords, prepare
+from sqlquarry.training.prepared import PreparedRecords, prepare_both
 from sqlquarry.training.progress import StepLog
 from sqlquarry.training.reporting import Reporter, check_report_to
 from sqlquarry.training.speed import PaceMeter, peak_gpu_bytes
@@ -145,12 +145,7 @@ class QLoRAFSDPTrainer:
             warn_of_spinning()
         outline = read_outline(self.base_model, s3=lambda: aws_client("s3", self.session), exact=True)
         formatter = self.formatter.bind(outline.tokenizer)
-        prepared = prepare(train, formatter, outline.tokenizer, self.config, shape=outline.shape)
-        held_out = (
-            prepare(evaluation, formatter, outline.tokenizer, self.config, shape=outline.shape, kind="evaluation")
-            if evaluation
-            else None
-        )
+        prepared, held_out = prepare_both(train, evaluation, formatter, outline, self.config)
         if processes is not None:
             self._checked_plan(outline, formatter, prepared, held_out, processes=processes)
             launch(self, train, evaluation, output_dir=output, checkpoint_dir=checkpoint_dir, processes=processes)
@@ -170,7 +165,9 @@ class QLoRAFSDPTrainer:
                     started=world.size > 1,
                 )
             )
-        base = resolve_base_model(self.base_model, session=self.session)
+        base = outline.directory
+        if base is None or is_hub_id(self.base_model):  # of the hub's files, only what a plan reads is here for sure
+            base = resolve_base_model(self.base_model, session=self.session)
         if plan is not None and outline.directory is None:  # the rows of the head are here only now
             plan = with_stop(plan, base, self.config, formatter=formatter, tokenizer=outline.tokenizer)
             check_run(plan, self.config, started=True)
