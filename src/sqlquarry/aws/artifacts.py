@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from sqlquarry.artifacts import MANIFEST, Manifest, parse_manifest, read_manifest
-from sqlquarry.aws.download import Entries, copy_here, download_files
+from sqlquarry.aws.download import MODEL_FILES, Entries, copy_here, download_files
 from sqlquarry.aws.failures import aws_errors
 from sqlquarry.aws.folder import S3Folder
 from sqlquarry.errors import ArtifactError, CorruptArtifactError, IncompleteArtifactError, MetadataError
 from sqlquarry.extras import require
 from sqlquarry.locations import S3Location
-
-MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.jinja", "*.txt", "LICENSE*", "NOTICE*")
 
 
 def opened(

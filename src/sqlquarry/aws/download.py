@@ -19,6 +19,8 @@ from sqlquarry.metadata import file_name, read_object
 
 _RECEIVED = ".received.json"  # what is here whole: file name -> the object's ETag
 _AT_ONCE = 4
+SMALL_FILES = ("*.json", "*.model", "*.jinja", "*.txt")  # configuration and tokenizer of a model
+MODEL_FILES = (*SMALL_FILES, "*.safetensors", "LICENSE*", "NOTICE*")
 Entries = Mapping[str, Mapping[str, Any]]  # as `S3Folder.entries`
 
 

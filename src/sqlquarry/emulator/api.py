@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any
 
@@ -43,6 +43,18 @@ class ApiError(Exception):
         super().__init__(message)
         self.code = code
         self.message = message
+
+
+def invalid(message: str) -> ApiError:
+    """Return the ValidationException with this message."""
+    return ApiError("ValidationException", message)
+
+
+def unsupported(names: Iterable[str], where: str = "") -> ApiError:
+    """Return the refusal of what the service may know and this emulator does not, by its names."""
+    return invalid(
+        f"this emulator does not support {', '.join(names)}{where}. Leave it out here, or ask the service itself"
+    )
 
 
 def check_types(operation: str, parameters: Any, *, service: str) -> None:

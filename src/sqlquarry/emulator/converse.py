@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sqlquarry.artifacts import Generation
-from sqlquarry.emulator.api import ApiError, Parameters, validate
+from sqlquarry.emulator.api import Parameters, invalid, unsupported, validate
 from sqlquarry.emulator.engine import Request
 from sqlquarry.emulator.invocation import chat_request
 
@@ -47,13 +47,11 @@ def parse_converse(parameters: Parameters) -> Request:
     validate("Converse", parameters, service="bedrock-runtime")
     asked = [key for key in parameters if key not in _HONOURED and parameters[key] is not None]
     if refused := sorted(key for key in asked if parameters[key] != _WITHOUT_EFFECT.get(key)):
-        raise _invalid(
-            f"this emulator does not support {', '.join(refused)}. Leave it out here, or ask the service itself"
-        )
+        raise unsupported(refused)
     turns = parameters.get("messages") or []
     roles = [turn["role"] for turn in turns]
     if roles != ["user" if place % 2 == 0 else "assistant" for place in range(len(turns))] or len(turns) % 2 == 0:
-        raise _invalid(f"messages must begin and end with a user message, and roles must alternate, but are {roles}")
+        raise invalid(f"messages must begin and end with a user message, and roles must alternate, but are {roles}")
     messages = [{"role": turn["role"], "content": _text(turn["content"])} for turn in turns]
     if system := parameters.get("system"):
         messages.insert(0, {"role": "system", "content": _text(system)})
@@ -61,15 +59,15 @@ def parse_converse(parameters: Parameters) -> Request:
     options = {_SETTINGS.get(name, name): value for name, value in settings.items() if value is not None}
     for name in ("temperature", "top_p"):  # InvokeModel's temperature may be higher
         if options.get(name, 0) > 1:
-            raise _invalid(f"inferenceConfig: {name} is {options[name]!r}, but must be at most 1")
+            raise invalid(f"inferenceConfig: {name} is {options[name]!r}, but must be at most 1")
     more = parameters.get("additionalModelRequestFields") or {}
     if not isinstance(more, dict):
-        raise _invalid(f"additionalModelRequestFields is {more!r:.80}, but must be an object")
+        raise invalid(f"additionalModelRequestFields is {more!r:.80}, but must be an object")
     if twice := sorted(options.keys() & more.keys()):
-        raise _invalid(f"{', '.join(twice)} is in inferenceConfig and in additionalModelRequestFields")
+        raise invalid(f"{', '.join(twice)} is in inferenceConfig and in additionalModelRequestFields")
     request = chat_request(messages, options | more)
     if request.decoding.logprobs:
-        raise _invalid("Converse has no place for logprobs in its answers; use InvokeModel")
+        raise invalid("Converse has no place for logprobs in its answers; use InvokeModel")
     return request
 
 
@@ -110,11 +108,7 @@ def _measures(generation: Generation) -> dict[str, Any]:
 def _text(blocks: list[dict[str, Any]]) -> str:
     kinds = {kind for block in blocks for kind in block}
     if not blocks or kinds != {"text"}:
-        raise _invalid(f"content must be text, but holds {', '.join(sorted(kinds)) or 'nothing'}")
+        raise invalid(f"content must be text, but holds {', '.join(sorted(kinds)) or 'nothing'}")
     if not all(block["text"].strip() for block in blocks):
-        raise _invalid(BLANK)
+        raise invalid(BLANK)
     return "\n".join(block["text"] for block in blocks)
-
-
-def _invalid(message: str) -> ApiError:
-    return ApiError("ValidationException", message)

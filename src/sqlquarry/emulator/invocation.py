@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from sqlquarry.constraints import AnswerForm
-from sqlquarry.emulator.api import ApiError
+from sqlquarry.emulator.api import invalid, unsupported
 from sqlquarry.emulator.engine import Decoding, Request
 from sqlquarry.emulator.formats import BedrockCompletion, OpenAIChatCompletion, OpenAICompletion, Shape
 from sqlquarry.errors import ConfigError, MetadataError
@@ -126,20 +126,20 @@ def parse(raw: bytes | str) -> tuple[Shape, Request]:
     try:
         body = parse_json(raw, "the body", lenient=True)
     except MetadataError as error:
-        raise _invalid(f"the body is not valid JSON ({error})") from error
+        raise invalid(f"the body is not valid JSON ({error})") from error
     if not isinstance(body, dict):
-        raise _invalid("the body must be a JSON object")
+        raise invalid("the body must be a JSON object")
     body = {key: value for key, value in body.items() if value is not None or key not in _CHOOSING}
     if "messages" in body:
         rest = {key: value for key, value in body.items() if key != "messages"}
         return OpenAIChatCompletion(), chat_request(body["messages"], rest)
     if not isinstance(prompt := body.get("prompt"), str):
-        raise _invalid("prompt (a string) or messages (a list) is required")
+        raise invalid("prompt (a string) or messages (a list) is required")
     rest = {key: value for key, value in body.items() if key != "prompt"}
     if "max_tokens" in body and "max_gen_len" not in body:
         request = Request(prompt, _decoding(rest, OpenAICompletion), add_special_tokens=rest.get("add_special_tokens"))
         if body.get("echo") and request.decoding.logprobs:
-            raise _invalid("this emulator does not support echo together with logprobs; leave one out")
+            raise invalid("this emulator does not support echo together with logprobs; leave one out")
         return OpenAICompletion(prompt if body.get("echo") else ""), request
     return BedrockCompletion(), Request(prompt, _decoding(rest, BedrockCompletion))
 
@@ -151,7 +151,7 @@ def chat_request(messages: Any, options: Mapping[str, Any]) -> Request:
         ApiError: ValidationException that says what is wrong.
     """
     if not isinstance(messages, list) or not messages:
-        raise _invalid("messages must be a list with at least one message")
+        raise invalid("messages must be a list with at least one message")
     decoding = _decoding(options, OpenAIChatCompletion)
     template = dict(options.get("chat_template_kwargs") or {})
     if options.get("add_generation_prompt") is not None:
@@ -167,32 +167,29 @@ def chat_request(messages: Any, options: Mapping[str, Any]) -> Request:
 def _decoding(options: Mapping[str, Any], shape: type[Shape]) -> Decoding:
     kinds = {**_EVERY_SHAPE, **_OWN_KEYS[shape]}
     if refused := [key for key in options if key not in kinds and not _changes_nothing(key, options[key])]:
-        raise _invalid(
-            f"this emulator does not support {', '.join(sorted(refused))} in {shape.__name__}. Leave it out here, or "
-            "ask the service itself"
-        )
+        raise unsupported(sorted(refused), f" in {shape.__name__}")
     given = {key: value for key, value in options.items() if key in kinds and value is not None}
     if wrong := [key for key, value in given.items() if not kinds[key].fits(value)]:
-        raise _invalid("; ".join(f"{key} is {given[key]!r:.80}, but must be {kinds[key].wanted}" for key in wrong))
+        raise invalid("; ".join(f"{key} is {given[key]!r:.80}, but must be {kinds[key].wanted}" for key in wrong))
     try:
         sampling = Sampling(
             **{"temperature": 1.0} | {key: given[key] for key in _SAMPLING if key in given},
             logit_bias=tuple((int(token), bias) for token, bias in given.get("logit_bias", {}).items()),
         )
     except ConfigError as error:
-        raise _invalid(str(error).removeprefix("Sampling: ")) from error
+        raise invalid(str(error).removeprefix("Sampling: ")) from error
     constraint = _form(given, shape)
     stop, least = given.get("stop", ()), given.get("min_tokens", 0)
     limits = [key for key in _LIMITS if key in given]
     if len(limits) > 1:
-        raise _invalid(f"{' and '.join(limits)} cannot both be given")
+        raise invalid(f"{' and '.join(limits)} cannot both be given")
     limit = given[limits[0]] if limits else None
     if limit is not None and least > limit:
-        raise _invalid(f"min_tokens is {least}, but at most {limit} tokens are asked for")
+        raise invalid(f"min_tokens is {least}, but at most {limit} tokens are asked for")
     if constraint and (least or given.get("ignore_eos")):
-        raise _invalid("a constraint says where the answer ends: leave out min_tokens and ignore_eos")
+        raise invalid("a constraint says where the answer ends: leave out min_tokens and ignore_eos")
     if given.get("top_logprobs") and not given.get("logprobs"):
-        raise _invalid("top_logprobs needs logprobs")
+        raise invalid("top_logprobs needs logprobs")
     return Decoding(
         max_tokens=limit,
         sampling=sampling,
@@ -223,10 +220,10 @@ def _wants_logprobs(given: Mapping[str, Any], shape: type[Shape]) -> bool:
 def _form(given: Mapping[str, Any], shape: type[Shape]) -> AnswerForm | None:
     outputs, wanted = (_without_null(given.get(key)) for key in ("structured_outputs", "response_format"))
     if outputs is not None and wanted is not None:
-        raise _invalid("structured_outputs and response_format cannot both be given")
+        raise invalid("structured_outputs and response_format cannot both be given")
     if outputs is not None:
         if len(outputs) != 1:
-            raise _invalid(f"structured_outputs must hold one of json, regex, choice, grammar, not {sorted(outputs)}")
+            raise invalid(f"structured_outputs must hold one of json, regex, choice, grammar, not {sorted(outputs)}")
         ((kind, value),) = outputs.items()
         return _read_form("structured_outputs", kind, value)
     if wanted is None or wanted == {"type": "text"}:
@@ -234,7 +231,7 @@ def _form(given: Mapping[str, Any], shape: type[Shape]) -> AnswerForm | None:
     if wanted == {"type": "json_object"}:
         return _read_form("response_format", "json", {"type": "object"})
     if wanted.get("type") != "json_schema" or wanted.keys() != {"type", "json_schema"}:
-        raise _invalid(
+        raise invalid(
             f"response_format is {wanted!r:.80}, but must be of type text, json_object, or json_schema with json_schema"
         )
     return _read_form("response_format", "json", _schema(wanted["json_schema"], shape))
@@ -248,7 +245,7 @@ def _read_form(key: str, kind: str, value: Any) -> AnswerForm:
     try:
         return AnswerForm.of(kind, value)
     except ConfigError as error:
-        raise _invalid(f"{key}: {error}") from error
+        raise invalid(f"{key}: {error}") from error
 
 
 def _schema(described: Any, shape: type[Shape]) -> Any:
@@ -256,7 +253,7 @@ def _schema(described: Any, shape: type[Shape]) -> Any:
     fits = isinstance(described, dict)
     if shape is BedrockCompletion:
         if not fits or isinstance(described.get("schema"), dict):
-            raise _invalid(f"response_format.json_schema is {described!r:.80}, but must be the schema itself here")
+            raise invalid(f"response_format.json_schema is {described!r:.80}, but must be the schema itself here")
         return described
     if (
         not fits
@@ -266,20 +263,20 @@ def _schema(described: Any, shape: type[Shape]) -> Any:
         or not isinstance(described.get("strict"), bool | None)
         or not isinstance(described.get("description"), str | None)
     ):
-        raise _invalid(f"response_format.json_schema is {described!r:.80}, but must be an object with name and schema")
+        raise invalid(f"response_format.json_schema is {described!r:.80}, but must be an object with name and schema")
     return described["schema"]
 
 
 def _message(message: Any) -> dict[str, Any]:
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-        raise _invalid(f"a message is {message!r:.80}, but must be an object with role and content")
+        raise invalid(f"a message is {message!r:.80}, but must be an object with role and content")
     if refused := sorted(message.keys() - {"role", "content"}):
-        raise _invalid(f"this emulator does not support {', '.join(refused)} in messages, only role and content")
+        raise invalid(f"this emulator does not support {', '.join(refused)} in messages, only role and content")
     content = message.get("content")
     if isinstance(content, list) and content and all(map(_is_text_part, content)):
         content = "\n".join(part["text"] for part in content)  # vLLM's rule for templates that take strings
     if not isinstance(content, str):
-        raise _invalid(f"the content of the {message['role']} message is {content!r:.80}, but must be text")
+        raise invalid(f"the content of the {message['role']} message is {content!r:.80}, but must be text")
     return {"role": message["role"], "content": content}
 
 
@@ -290,7 +287,3 @@ def _is_text_part(part: Any) -> bool:
         and part.get("type", "text") == "text"
         and isinstance(part.get("text"), str)
     )
-
-
-def _invalid(message: str) -> ApiError:
-    return ApiError("ValidationException", message)

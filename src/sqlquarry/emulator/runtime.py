@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from sqlquarry.artifacts import Generation
-from sqlquarry.emulator.api import STREAM_ERROR, ApiError, Parameters
+from sqlquarry.emulator.api import STREAM_ERROR, ApiError, Parameters, unsupported
 from sqlquarry.emulator.converse import UNSUPPORTED, converse_answer, converse_events, parse_converse
 from sqlquarry.emulator.engine import EnginePool, Request
 from sqlquarry.emulator.faults import CutAnswer, Faults, ModelDeleted, NoText, NotReady, SlowAnswers, StreamBroken
@@ -94,10 +94,7 @@ class Runtime:
         asked = {name: held for name, held in parameters.items() if name not in _HONOURED}
         refused = [name for name, held in asked.items() if held not in (None, *_WITHOUT_EFFECT.get(name, ()))]
         if refused:
-            message = (
-                f"this emulator does not support {', '.join(refused)}. Leave it out here, or ask the service itself"
-            )
-            raise ApiError("ValidationException", message)
+            raise unsupported(refused)
         shape, request = parse(parameters.get("body") or b"")
         return shape, self._complete(model, request), model.arn
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from sqlquarry.aws.download import download_files
+from sqlquarry.aws.download import MODEL_FILES, download_files
 from sqlquarry.digests import sha256_file
 from sqlquarry.errors import GatedModelError, MetadataError, UnsupportedModelError
 from sqlquarry.foreign_model import refuse_foreign_code, require_no_refusals
@@ -31,8 +31,6 @@ ARCHITECTURES = (
     "Qwen3ForCausalLM",
     "Qwen3MoeForCausalLM",
 )
-SMALL_FILES = ("*.json", "*.model", "*.jinja", "*.txt")  # configuration and tokenizer
-_FILES = (*SMALL_FILES, "*.safetensors", "LICENSE*", "NOTICE*")
 
 
 def resolve_base_model(name: str | Path, *, cache: Path | None = None, session: Any = None) -> Path:
@@ -51,7 +49,7 @@ def resolve_base_model(name: str | Path, *, cache: Path | None = None, session: 
     path, cache = located(name), cache or Path.home() / ".cache" / "sqlquarry"
     if isinstance(path, S3Location):
         with phase(f"fetching {name}"):
-            directory = download_files(path, UnsupportedModelError, patterns=_FILES, session=session, cache=cache)
+            directory = download_files(path, UnsupportedModelError, patterns=MODEL_FILES, session=session, cache=cache)
     elif path.suffix == ".gguf" and path.is_file():
         directory = _converted(path, cache)
     elif path.is_dir():
@@ -62,7 +60,7 @@ def resolve_base_model(name: str | Path, *, cache: Path | None = None, session: 
             "Check the path; a hub id has the form owner/name."
         )
     else:
-        directory = download(str(name), _FILES)
+        directory = download(str(name), MODEL_FILES)
     check_base_model(directory)
     return directory.resolve()
 

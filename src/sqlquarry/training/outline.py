@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sqlquarry.aws.download import SMALL_FILES
 from sqlquarry.aws.failures import aws_errors
 from sqlquarry.aws.folder import S3Folder
 from sqlquarry.errors import MetadataError, ModelError, UnsupportedModelError
@@ -19,7 +20,7 @@ from sqlquarry.model_files import weight_files
 from sqlquarry.quantization import check_config, load_tokenizer
 from sqlquarry.safetensors_header import parse_header
 from sqlquarry.text import first_of
-from sqlquarry.training.base_model import SMALL_FILES, check_base_model, download, resolve_base_model
+from sqlquarry.training.base_model import check_base_model, download, resolve_base_model
 from sqlquarry.training.estimate import TokenEstimator
 from sqlquarry.training.known_bases import known_shape
 from sqlquarry.training.shape import ModelShape
