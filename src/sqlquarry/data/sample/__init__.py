@@ -21,7 +21,7 @@ from sqlquarry.data.sample.generate import queries_of
 from sqlquarry.data.sample.lexicon import KINDS, Domain, Kind
 from sqlquarry.data.sample.rows import connect
 from sqlquarry.errors import ConfigError, DataError
-from sqlquarry.locations import local_path
+from sqlquarry.files.locations import local_path
 
 __all__ = ["KINDS", "Kind", "Part", "sample_databases", "sample_kind", "sample_records"]
 
