@@ -1,7 +1,7 @@
 """Faults that tests switch on: what goes wrong, how often or for how long.
 
     with LocalAWS(faults=[RoleUnknown(times=3)]) as aws:
-        aws.faults.add(NotReady(seconds=90), UploadReset(after_bytes=1 << 20))
+        aws.faults.add(NotReady(duration_s=90), UploadReset(after_bytes=1 << 20))
         aws.faults.clear()
 
 Codes and messages are the service's own where they are published (Bedrock API reference; S3 "Error responses"; reports
@@ -18,10 +18,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TypeVar
 
+from sqlquarry.emulator.clock import Clock
 from sqlquarry.errors import ConfigError
-
-Clock = Callable[[], float]
-
 
 INVOCATIONS = "InvokeModel*|Converse*"
 
@@ -37,15 +35,15 @@ class Fault:
 
     Args:
         times: how often it happens; `math.inf` for always.
-        seconds: instead of `times`, for how long after it was added, by the emulator's clock.
+        duration_s: instead of `times`, for how long after it was added, by the emulator's clock.
     """
 
     times: float = 1
-    seconds: float | None = None
+    duration_s: float | None = None
 
     def __post_init__(self) -> None:
-        if not self.times >= 1 or (self.seconds is not None and not self.seconds > 0):
-            raise ConfigError(f"{self}: times must be at least 1, and seconds above 0")
+        if not self.times >= 1 or (self.duration_s is not None and not self.duration_s > 0):
+            raise ConfigError(f"{self}: times must be at least 1, and duration_s above 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,7 +266,7 @@ class Faults:
     """The faults of one emulator; tests may add and clear while it runs.
 
     Args:
-        clock: seconds; what `seconds` and `per_second` are measured by.
+        clock: returns the time in seconds, by which `duration_s` and `per_second` are measured.
     """
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
@@ -281,7 +279,7 @@ class Faults:
         now = self._clock()
         with self._lock:
             self._active += [
-                _Active(f, f.times, math.inf) if f.seconds is None else _Active(f, math.inf, now + f.seconds)
+                _Active(f, f.times, math.inf) if f.duration_s is None else _Active(f, math.inf, now + f.duration_s)
                 for f in faults
             ]
 
@@ -334,23 +332,6 @@ class Faults:
     def _drop_ended(self) -> None:
         now = self._clock()
         self._active = [active for active in self._active if active.left >= 1 and now < active.until]
-
-
-class ManualClock:
-    """A clock for tests that only moves when told to: ``LocalAWS(clock=clock, sleep=clock.advance)``."""
-
-    def __init__(self, now: float = 0.0) -> None:
-        self._now = now
-        self._lock = threading.Lock()
-
-    def __call__(self) -> float:
-        """What time it is."""
-        return self._now
-
-    def advance(self, seconds: float) -> None:
-        """Let time pass."""
-        with self._lock:
-            self._now += seconds
 
 
 def all_faults(faults: Iterable[Fault]) -> tuple[Fault, ...]:

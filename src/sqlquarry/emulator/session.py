@@ -40,7 +40,7 @@ def loopback_session(endpoint_url: str, region: str, key: AccessKey) -> boto3.Se
     core.set_default_client_config(Config(**options))
     create_client = core.create_client
 
-    def create_loopback_client(*args: Any, **keywords: Any) -> Any:
+    def create_loopback_client(*args: object, **keywords: object) -> object:
         if keywords.get("endpoint_url") not in (None, endpoint_url):
             raise EmulatorError(
                 f"this session belongs to the emulator at {endpoint_url}, so it makes no client for "
