@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from sqlquarry.data.sample.conditions import Condition, between, compare, in_year, is_null, like, one_of
-from sqlquarry.data.sample.dice import Dice
-from sqlquarry.data.sample.lexicon import Column, Domain, Kind, Role, Table, Value
-from sqlquarry.data.sample.rows import columns_of
+from sqlquarry.data.sample import Kind
+from tools.sample_data.conditions import Condition, between, compare, in_year, is_null, like, one_of
+from tools.sample_data.dice import Dice
+from tools.sample_data.lexicon import Column, Domain, Role, Table, Value
+from tools.sample_data.rows import columns_of
 
 T = TypeVar("T")
 

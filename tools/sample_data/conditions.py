@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlquarry.data.sample.dice import Dice
-from sqlquarry.data.sample.lexicon import Column, Value
+from tools.sample_data.dice import Dice
+from tools.sample_data.lexicon import Column, Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,8 @@ class Condition:
 
 def literal(value: Value) -> str:
     """The value as SQL writes it; sample values hold no quote marks."""
+    if value is None:
+        return "NULL"
     return f"'{value}'" if isinstance(value, str) else str(value)
 
 

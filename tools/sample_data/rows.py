@@ -4,8 +4,8 @@ import sqlite3
 from collections.abc import Mapping
 from functools import cache
 
-from sqlquarry.data.sample.dice import Dice
-from sqlquarry.data.sample.lexicon import Domain, Filling, Value
+from tools.sample_data.dice import Dice
+from tools.sample_data.lexicon import Domain, Filling, Value
 
 
 @cache

@@ -5,11 +5,11 @@ import sqlite3
 from contextlib import closing
 from typing import Any
 
-from sqlquarry.data.sample.chooser import Chooser, DeadEndError, Draft
-from sqlquarry.data.sample.dice import Dice
-from sqlquarry.data.sample.lexicon import Domain, Query
-from sqlquarry.data.sample.patterns import PATTERNS
-from sqlquarry.data.sample.rows import connect
+from tools.sample_data.chooser import Chooser, DeadEndError, Draft
+from tools.sample_data.dice import Dice
+from tools.sample_data.lexicon import Domain, Query
+from tools.sample_data.patterns import PATTERNS
+from tools.sample_data.rows import connect
 
 _ATTEMPTS = 60
 _PHRASINGS = 3

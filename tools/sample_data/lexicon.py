@@ -5,30 +5,12 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
-from sqlquarry.data.sample.dice import Dice
-from sqlquarry.data.sample.names import FIRST_NAMES, LAST_NAMES
+from sqlquarry.data.sample import Kind
+from tools.sample_data.dice import Dice
+from tools.sample_data.names import FIRST_NAMES, LAST_NAMES
 
-Kind = Literal[
-    "projection",
-    "filter",
-    "multi_filter",
-    "count",
-    "aggregate",
-    "distinct",
-    "order_limit",
-    "group",
-    "having",
-    "join",
-    "join_group",
-    "subquery",
-    "set_operation",
-    "null",
-    "date",
-    "range",
-]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 Role = Literal["key", "label", "category", "number", "date", "optional", "reference"]
 Value = str | int | float | None
 
