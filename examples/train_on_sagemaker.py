@@ -18,7 +18,7 @@ import argparse
 import json
 
 import sqlquarry as sq
-from sqlquarry.training.sagemaker import SageMakerLauncher
+from sqlquarry.sagemaker import SageMakerLauncher
 
 
 def main() -> None:

@@ -13,7 +13,6 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, get_args
 
 from sqlquarry.credentials import public_provenance
 from sqlquarry.dialects import dialect_name
-from sqlquarry.digests import combined_digest, file_digests, files_below, sha256_file
 from sqlquarry.errors import (
     CorruptArtifactError,
     IncompleteArtifactError,
@@ -22,8 +21,9 @@ from sqlquarry.errors import (
     PromptMismatchError,
     RecordError,
 )
-from sqlquarry.locations import S3Location, local_path, located
-from sqlquarry.metadata import json_bytes, parse_object, path_inside, read_bytes, relative_name
+from sqlquarry.files.digests import combined_digest, file_digests, files_below, sha256_file
+from sqlquarry.files.locations import S3Location, local_path, located
+from sqlquarry.files.metadata import json_bytes, parse_object, path_inside, read_bytes, relative_name
 
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1

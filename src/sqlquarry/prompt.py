@@ -19,12 +19,12 @@ from typing import Any, NamedTuple
 import jinja2
 
 from sqlquarry.artifacts import Message, Record, write_json
-from sqlquarry.control_tokens import refuse_in_answers, special_tokens, stop_token_id
 from sqlquarry.errors import ConfigError, IncompleteArtifactError, RecordError
-from sqlquarry.locations import local_path
-from sqlquarry.metadata import read_object
+from sqlquarry.files.locations import local_path
+from sqlquarry.files.metadata import read_object
 from sqlquarry.options import check_options, did_you_mean
-from sqlquarry.rendering import Conversation, compile_template, require_bounded
+from sqlquarry.tokenizing.control_tokens import refuse_in_answers, special_tokens, stop_token_id
+from sqlquarry.tokenizing.rendering import Conversation, compile_template, require_bounded
 
 PROMPT_FILE = "prompt.json"
 IGNORED_LABEL = -100  # torch's CrossEntropyLoss(ignore_index=-100)

@@ -13,8 +13,7 @@ from typing import Any
 
 from sqlquarry.artifacts import MANIFEST, Manifest, MergedModel
 from sqlquarry.aws import aws_client, aws_session
-from sqlquarry.bedrock.client import ImportedModel
-from sqlquarry.bedrock.cost import PriceTable
+from sqlquarry.aws.transfer import CLIENT_OPTIONS, Transfer
 from sqlquarry.bedrock.export import Export
 from sqlquarry.bedrock.jobs import (
     MANIFEST_TAG,
@@ -30,13 +29,14 @@ from sqlquarry.bedrock.preflight.account import check_account
 from sqlquarry.bedrock.preflight.request import Request, given_uri
 from sqlquarry.bedrock.preflight.source import S3Source, source_location
 from sqlquarry.bedrock.stored_merge import StoredMerge
-from sqlquarry.bedrock.transfer import CLIENT_OPTIONS, Transfer
 from sqlquarry.bedrock.upload import discard_unfinished, upload
 from sqlquarry.errors import BedrockError, ConfigError, CorruptArtifactError, PromptMismatchError
-from sqlquarry.locations import S3Location
-from sqlquarry.metadata import read_object
+from sqlquarry.files.locations import S3Location
+from sqlquarry.files.metadata import read_object
+from sqlquarry.models.imported.cost import PriceTable
+from sqlquarry.models.imported.model import ImportedModel
 from sqlquarry.options import check_options
-from sqlquarry.progress import phase
+from sqlquarry.progress.bar import phase
 from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
 from sqlquarry.text import visible_logger
 
@@ -61,7 +61,7 @@ class BedrockImporter:
         role_propagation_s: seconds to keep trying while the service does not know the role yet.
         sleep: waits; injected by tests.
         clock: seconds that never go back; injected by tests.
-        show_progress: show how far it is (see `sqlquarry.progress`).
+        show_progress: show how far it is (see `sqlquarry.progress.bar`).
 
     Raises:
         ConfigError: bad options, all at once; or no region is known.

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from sqlquarry.aws import aws_client
+from sqlquarry.aws.advice import explained
 from sqlquarry.aws.failures import error_code
-from sqlquarry.bedrock.failures import explained
 from sqlquarry.errors import BedrockError, ConfigError
 from sqlquarry.text import visible_logger
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, MissingExtraError, UnsupportedModelError
 from sqlquarry.prompt import PromptFormatter
-from sqlquarry.token_readings import Reading
-from sqlquarry.tokenizing import FileTokenizer, TokenizerFiles
+from sqlquarry.tokenizing.readings import Reading
+from sqlquarry.tokenizing.tokenizer_files import FileTokenizer, TokenizerFiles
 
 _TEXTS = (
     "How many orders are there?",

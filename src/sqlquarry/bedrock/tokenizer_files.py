@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from sqlquarry.added_tokens import NAMED_TOKENS, JsonObject, is_untyped, token_text
 from sqlquarry.errors import UnsupportedModelError
-from sqlquarry.token_readings import Reading, same_tokens, special_ids
-from sqlquarry.tokenizing import (
+from sqlquarry.tokenizing.added_tokens import NAMED_TOKENS, JsonObject, is_untyped, token_text
+from sqlquarry.tokenizing.readings import Reading, same_tokens, special_ids
+from sqlquarry.tokenizing.tokenizer_files import (
     BOS_BY_OPTION,
     SENTENCEPIECE_FILES,
     TokenizerFiles,

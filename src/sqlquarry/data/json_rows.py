@@ -11,7 +11,7 @@ from json import JSONDecodeError
 from sqlquarry.data import rows
 from sqlquarry.data.rows import Row
 from sqlquarry.errors import MetadataError, RecordError
-from sqlquarry.metadata import parse_json, parse_next
+from sqlquarry.files.metadata import parse_json, parse_next
 
 # The keys under which an object holds the rows: {"version": 1, "data": [...]}.
 _WRAPPERS = ("data", "records", "rows", "examples", "items", "train", "validation", "dev", "test")

@@ -15,8 +15,8 @@ from sqlquarry.artifacts import Record, write_atomically
 from sqlquarry.data.objects import s3_uri, upload
 from sqlquarry.data.split import FIELDS, LEVELS, SplitReport, divide
 from sqlquarry.errors import ConfigError, RecordError
-from sqlquarry.notebook import html_table
 from sqlquarry.options import did_you_mean
+from sqlquarry.progress.notebook import html_table
 
 _SHOWN = 10  # records in a notebook
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import RecordError
-from sqlquarry.metadata import parse_json
+from sqlquarry.files.metadata import parse_json
 
 KNOWN_SHAPES = (
     "question, schema[, sql, alternatives, database, dialect, id] (SQLQuarry); "

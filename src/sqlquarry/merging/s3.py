@@ -17,9 +17,9 @@ from sqlquarry.aws import aws_client
 from sqlquarry.aws.failures import aws_errors, error_code
 from sqlquarry.aws.folder import S3Folder
 from sqlquarry.errors import MergeError, OutputInUseError
-from sqlquarry.locations import S3Location
+from sqlquarry.files.locations import S3Location
+from sqlquarry.files.metadata import check_size
 from sqlquarry.merging.storage import AGAIN, Sink
-from sqlquarry.metadata import check_size
 
 PART_BYTES = 32 * 2**20
 _MAX_PARTS = 10_000  # S3's limit for one object

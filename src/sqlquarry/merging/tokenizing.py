@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlquarry.errors import UnsupportedModelError
 from sqlquarry.merging.storage import Storage
-from sqlquarry.tokenizing import FileTokenizer, TokenizerFiles, trained_reading
+from sqlquarry.tokenizing.tokenizer_files import FileTokenizer, TokenizerFiles, trained_reading
 
 
 def base_tokenizer(storage: Storage) -> FileTokenizer:

@@ -11,8 +11,8 @@ from datetime import timedelta
 
 import pytest
 from botocore.exceptions import ClientError
-from emulator_training import LOG_GROUP, Jobs
 
+from emulator_training import LOG_GROUP, Jobs
 from sqlquarry.emulator import LocalAWS
 from sqlquarry.emulator.faults import AccessDenied, InstanceQuota, TrainingFails
 

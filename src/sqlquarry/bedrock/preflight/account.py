@@ -16,7 +16,7 @@ from sqlquarry.aws.failures import error_code
 from sqlquarry.bedrock.preflight.findings import Finding, error, note, warning
 from sqlquarry.bedrock.preflight.request import Request
 from sqlquarry.bedrock.preflight.role import check_role, check_role_permissions
-from sqlquarry.locations import S3Location
+from sqlquarry.files.locations import S3Location
 
 MODELS_QUOTA = "L-45B04988"  # imported models per account
 DEFAULT_MODELS = 3

@@ -20,10 +20,10 @@ from sqlquarry.bedrock.preflight.reshard import SHARD_BYTES, Plan, plan, replace
 from sqlquarry.bedrock.preflight.source import LocalSource, S3Source, Source, source_location
 from sqlquarry.bedrock.preflight.tensors import duplicates, stored_dtype
 from sqlquarry.bedrock.weights import ONE_SHARD, Weights, is_full
+from sqlquarry.checkpoints.safetensors_header import INDEX
 from sqlquarry.errors import BedrockError, ConfigError
-from sqlquarry.locations import S3Location, local_path
-from sqlquarry.metadata import check_size, json_bytes
-from sqlquarry.safetensors_header import INDEX
+from sqlquarry.files.locations import S3Location, local_path
+from sqlquarry.files.metadata import check_size, json_bytes
 from sqlquarry.text import visible
 
 _SMALL = ("config.json", "tokenizer_config.json", *OPTIONAL_FILES)

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 from sqlquarry.artifacts import AdapterCheckpoint, MergedModel
 from sqlquarry.aws import aws_client
+from sqlquarry.aws.advice import explained
 from sqlquarry.aws.failures import error_code
-from sqlquarry.bedrock.failures import explained
 from sqlquarry.errors import BedrockError, ConfigError
-from sqlquarry.locations import S3Location, located
+from sqlquarry.files.locations import S3Location, located
 
 # More than any checkpoint has; a prefix with more is the wrong one, and listing it all would take minutes.
 _MAX_KEYS = 5000

@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple, TypedDict, get_args
 from sqlquarry.artifacts import Record, write_atomically
 from sqlquarry.data.records import Records
 from sqlquarry.errors import ConfigError, DataError
-from sqlquarry.locations import local_path
+from sqlquarry.files.locations import local_path
 
 __all__ = ["KINDS", "Kind", "Part", "sample_databases", "sample_kind", "sample_records"]
 
