@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from threading import Lock
 
 from sqlquarry.data import rows
-from sqlquarry.data.rows import Row
+from sqlquarry.data.rows import SourceRow
 from sqlquarry.data.shapes import fits_a_shape
 from sqlquarry.errors import RecordError
 
@@ -19,19 +19,19 @@ _STATED = re.compile(r"sep=([,;|:\t])\s*", re.IGNORECASE)  # Excel's first line
 _field_limit = Lock()  # held while `csv.field_size_limit` is raised
 
 
-def csv_rows(file: io.BufferedIOBase) -> Iterator[Row]:
+def csv_rows(file: io.BufferedIOBase) -> Iterator[SourceRow]:
     """Read the rows of a CSV file; the delimiter is the one that makes a header of known columns."""
     header: Sequence[str] = ()
     for number, fields in _fields(file):
         if isinstance(fields, RecordError):
-            yield Row("line", number, fields)
+            yield SourceRow("line", number, fields)
         elif any(fields) and header:
-            yield Row("line", number, _columns(header, fields))
+            yield SourceRow("line", number, _columns(header, fields))
         elif any(fields):
             header = fields
             names = [name.strip() for name in header if name.strip()]
             if len(set(names)) < len(names):
-                yield Row("line", number, RecordError(f"the header names a column twice: {', '.join(names)}"))
+                yield SourceRow("line", number, RecordError(f"the header names a column twice: {', '.join(names)}"))
                 return
 
 

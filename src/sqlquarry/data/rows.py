@@ -22,7 +22,7 @@ class TooLargeError(Exception):
     """A file that must be read whole is too large; the message follows its name."""
 
 
-class Row(NamedTuple):
+class SourceRow(NamedTuple):
     """One row and its place ("line", 12); a row that cannot be read is the error that says why.
 
     Errors are part of the stream, rather than ending it, so that all bad rows are reported at once.

@@ -1,4 +1,4 @@
-"""One row -> one Record: the data set shapes that are known, recognised by their columns."""
+"""One row -> one Record: the data set shapes that are known, recognized by their columns."""
 
 from __future__ import annotations
 
