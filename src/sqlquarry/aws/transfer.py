@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlquarry.aws.advice import explained, is_transient
+from sqlquarry.aws.clients import ClientOptions
 from sqlquarry.aws.failures import error_code
 from sqlquarry.aws.parallel import parallel
 from sqlquarry.errors import CorruptArtifactError
@@ -39,10 +40,10 @@ MAX_PARTS = 10_000  # S3's limit for one object
 SHA256 = "sha256"  # the object metadata that makes a second run skip what is there
 # For the client: requests have checksums that S3 verifies, so payloads are not hashed a second time for signing (over
 # https botocore leaves that out by itself), and waits between tries are ours.
-CLIENT_OPTIONS: dict[str, Any] = {
+CLIENT_OPTIONS: ClientOptions = {
     "attempts": 3,
     "max_pool_connections": REQUESTS_IN_FLIGHT,
-    "s3": {"payload_signing_enabled": False},
+    "sign_payloads": False,
 }
 RETRY_WAITS_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 

@@ -91,7 +91,7 @@ class BedrockImporter:
         self._role_arn, self._bucket, self._show_progress = role_arn, bucket, show_progress
         self._sleep, self._clock = sleep, clock
         self._session, self._endpoint_url = session, endpoint_url
-        bedrock = aws_client("bedrock", session, endpoint_url, region)
+        bedrock = aws_client("bedrock", session, endpoint_url=endpoint_url, region=region)
         self._region: str = bedrock.meta.region_name
         self._jobs = ImportJobs(bedrock, **times, sleep=sleep, clock=clock, show_progress=show_progress)
 
@@ -275,7 +275,9 @@ class BedrockImporter:
 
     @functools.cached_property
     def _s3(self) -> Any:
-        return aws_client("s3", self._session, self._endpoint_url, self._region, **CLIENT_OPTIONS)
+        options = CLIENT_OPTIONS.copy()
+        options |= {"endpoint_url": self._endpoint_url, "region": self._region}
+        return aws_client("s3", self._session, **options)
 
     def _stored_export(
         self, location: S3Location, source: Source, formatter: PromptFormatter | None

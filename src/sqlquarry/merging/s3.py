@@ -80,7 +80,9 @@ class S3Prefix:
     @classmethod
     def open(cls, location: S3Location, session: Any, endpoint_url: str | None) -> S3Prefix:
         """The prefix ``s3://bucket/prefix``, with a client of the session."""
-        client = aws_client("s3", session, endpoint_url, attempts=4, connect_timeout=10, read_timeout=60)
+        client = aws_client(
+            "s3", session, endpoint_url=endpoint_url, attempts=4, connect_timeout_s=10, read_timeout_s=60
+        )
         return cls(client, location.bucket, location.prefix, PART_BYTES)
 
     def sizes(self) -> dict[str, int]:

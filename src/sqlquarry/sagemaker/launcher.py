@@ -374,7 +374,7 @@ class SageMakerLauncher:
 
     def _client(self, service: str) -> Any:
         # A job is watched for hours.
-        return aws_client(service, self.session, self.endpoint_url, self.region, attempts=8)
+        return aws_client(service, self.session, endpoint_url=self.endpoint_url, region=self.region, attempts=8)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ def check_account(request: Request, *, session: Any, endpoint_url: str | None = 
     """
 
     def client(service: str) -> Any:
-        return aws_client(service, session, endpoint_url, request.region)
+        return aws_client(service, session, endpoint_url=endpoint_url, region=request.region)
 
     findings = [
         *attempt("imported models", "bedrock:ListImportedModels", lambda: _model_quota(client, request.name)),

@@ -11,7 +11,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from sqlquarry.artifacts import Generation, Record
 from sqlquarry.aws import aws_client
@@ -27,8 +27,11 @@ from sqlquarry.progress.bar import ProgressBar
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.text import visible_logger
 
+if TYPE_CHECKING:
+    from mypy_boto3_bedrock.type_defs import ModelInvocationJobSummaryTypeDef
+
 logger = visible_logger(__name__)
-_INVOCATION_TYPE = {"converse": "Converse", "claude": "InvokeModel"}
+_INVOCATION_TYPE: dict[str, Literal["Converse", "InvokeModel"]] = {"converse": "Converse", "claude": "InvokeModel"}
 _DONE = ("Completed", "PartiallyCompleted")
 _OVER = ("Failed", "Stopped", "Expired")
 
@@ -111,8 +114,8 @@ class BatchFoundationModel:
         self._api, self._manner = api, Manner(max_tokens, temperature, structure=structure)
         self._timeout_s, self._poll_interval_s, self._sleep, self._clock = timeout_s, poll_interval_s, sleep, clock
         self._show_progress = show_progress
-        self._bedrock = aws_client("bedrock", session, endpoint_url, region)
-        self._s3 = aws_client("s3", session, endpoint_url, region)
+        self._bedrock = aws_client("bedrock", session, endpoint_url=endpoint_url, region=region)
+        self._s3 = aws_client("s3", session, endpoint_url=endpoint_url, region=region)
 
     def __repr__(self) -> str:
         return f"BatchFoundationModel({self.model_id!r})"
@@ -176,7 +179,7 @@ class BatchFoundationModel:
         content_of = f"{self.model_id}\0{self._api}\0".encode() + content
         digest = hashlib.sha256(content_of).hexdigest()[:40]
         name = f"sqlquarry-{digest}"
-        found: list[dict[str, Any]] = []
+        found: list[ModelInvocationJobSummaryTypeDef] = []
         request: dict[str, Any] = {"nameContains": name, "sortBy": "CreationTime", "sortOrder": "Descending"}
         while True:
             page = self._bedrock.list_model_invocation_jobs(**request)

@@ -95,9 +95,9 @@ class FoundationModel:
         self._runtime = aws_client(
             "bedrock-runtime",
             session,
-            endpoint_url,
-            region,
-            read_timeout=_READ_TIMEOUT_S,
+            endpoint_url=endpoint_url,
+            region=region,
+            read_timeout_s=_READ_TIMEOUT_S,
             max_pool_connections=concurrency,
         )
 

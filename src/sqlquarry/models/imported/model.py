@@ -115,7 +115,7 @@ class ImportedModel:
         self._meter = Meter(clock)
         self._units: int | None = None
         self._client = functools.partial(aws_client, session=session, endpoint_url=endpoint_url, region=self._region)
-        runtime = self._client("bedrock-runtime", read_timeout=_READ_TIMEOUT_S, max_pool_connections=concurrency)
+        runtime = self._client("bedrock-runtime", read_timeout_s=_READ_TIMEOUT_S, max_pool_connections=concurrency)
         self._calls = Calls(arn, runtime, self._describe, converse=request_schema == "converse")
 
     def __repr__(self) -> str:
