@@ -15,7 +15,7 @@ from sqlquarry.errors import DataError
 from sqlquarry.extras import require
 
 if TYPE_CHECKING:
-    from boto3 import Session
+    import boto3
 
 _SCHEME = re.compile(r"s3:/+", re.IGNORECASE)
 
@@ -33,7 +33,7 @@ def s3_uri(source: str | Path) -> str | None:
 
 
 @contextmanager
-def downloaded(uri: str, session: Session | None) -> Iterator[Path]:
+def downloaded(uri: str, session: boto3.Session | None) -> Iterator[Path]:
     """Download an object to a temporary file of the same name.
 
     Raises:
@@ -49,7 +49,7 @@ def downloaded(uri: str, session: Session | None) -> Iterator[Path]:
         yield path
 
 
-def upload(uri: str, parts: Iterable[bytes], session: Session | None) -> None:
+def upload(uri: str, parts: Iterable[bytes], session: boto3.Session | None) -> None:
     """Write an object of these parts, which need never be in memory together.
 
     Raises:

@@ -20,7 +20,7 @@ from sqlquarry.extras import require
 from sqlquarry.text import first_of, visible_logger
 
 if TYPE_CHECKING:
-    from boto3 import Session
+    import boto3
 
 _log = visible_logger(__name__)
 _SHOWN_PROBLEMS = 10
@@ -42,7 +42,7 @@ class _Source(NamedTuple):
 
 
 def load_records(
-    source: str | Path, *, limit: int | None = None, dialect: str | None = None, session: Session | None = None
+    source: str | Path, *, limit: int | None = None, dialect: str | None = None, session: boto3.Session | None = None
 ) -> Records:
     """Read question/schema/SQL records; duplicates are kept, and nothing is dropped.
 

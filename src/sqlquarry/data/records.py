@@ -19,7 +19,7 @@ from sqlquarry.options import did_you_mean
 from sqlquarry.progress.notebook import html_table
 
 if TYPE_CHECKING:
-    from boto3 import Session
+    import boto3
 
 _SHOWN = 10  # records in a notebook
 
@@ -153,7 +153,7 @@ class Records(Sequence[Record]):
         selected._records = tuple(itertools.compress(self._records, wanted))  # checked when they came here
         return selected
 
-    def to_jsonl(self, path: str | Path, *, session: Session | None = None) -> None:
+    def to_jsonl(self, path: str | Path, *, session: boto3.Session | None = None) -> None:
         """Write one JSON object a line, all at once or not at all; `load_records` reads it back equal.
 
         Args:
