@@ -44,7 +44,7 @@ def _line(asked: _Asked, test: set[str]) -> str:
 
 
 def _test_queries(queries: list[Query]) -> set[str]:
-    """The SQL of the test part: of each kind the queries whose hashes come first, so the choice is blind but fixed."""
+    """Return the SQL of the test part: of each kind the queries whose hashes come first, a blind but fixed choice."""
     different = {(query.kind, query.sql) for query in queries}
     test: set[str] = set()
     for _, same_kind in groupby(sorted(different, key=lambda one: (one[0], _hash(one[1]))), lambda one: one[0]):
@@ -58,7 +58,7 @@ def _hash(text: str) -> str:
 
 
 def _database(domain: Domain) -> str:
-    """A paragraph with the schema, then one for each table with its rows."""
+    """Return a paragraph with the schema, then one for each table with its rows."""
     paragraphs = [domain.schema]
     for table, columns in columns_of(domain).items():
         rows = (", ".join(map(literal, row)) for row in zip(*columns.values(), strict=True))

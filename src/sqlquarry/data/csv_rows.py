@@ -41,12 +41,12 @@ def _columns(header: Sequence[str], fields: Sequence[str]) -> Mapping[str, objec
             f"{len(fields)} fields, where the header has {len(header)}; a field that holds the delimiter needs quotes"
         )
     columns: dict[str, object] = {}
-    for place, (name, field) in enumerate(zip(header, fields, strict=False)):  # either may have empty fields at the end
+    for index, (name, field) in enumerate(zip(header, fields, strict=False)):  # either may have empty fields at the end
         if name.strip():
             # CSV cannot tell an empty text from none, nor the text 1.0 from the number that pandas makes of an id.
             is_float_id = field.endswith(".0") and name.strip().lower() in ("id", "question_id")
             columns[name] = field[:-2] if is_float_id and field[:-2].isdecimal() else field or None
-        elif field and not (place == 0 and field.isdecimal()):  # pandas writes its index there
+        elif field and not (index == 0 and field.isdecimal()):  # pandas writes its index there
             return RecordError(f"the field {field!r:.40} has no name in the header")
     return columns
 

@@ -50,15 +50,15 @@ def _columns(batch: RecordBatch) -> Iterator[dict[str, object] | RecordError]:
     try:
         yield from batch.to_pylist()
     except Exception:  # noqa: BLE001 - as above; each value is tried by itself, to name the bad one
-        for place in range(batch.num_rows):
-            yield _row(batch, place)
+        for index in range(batch.num_rows):
+            yield _row(batch, index)
 
 
-def _row(batch: RecordBatch, place: int) -> dict[str, object] | RecordError:
+def _row(batch: RecordBatch, index: int) -> dict[str, object] | RecordError:
     columns: dict[str, object] = {}
     for name in batch.schema.names:
         try:
-            columns[name] = batch.column(name)[place].as_py()
+            columns[name] = batch.column(name)[index].as_py()
         except Exception as error:  # noqa: BLE001 - as above
             return RecordError(f"{name!r} cannot be read ({type(error).__name__}: {error})")
     return columns

@@ -46,7 +46,7 @@ def load_records(
 ) -> Records:
     """Read question/schema/SQL records; duplicates are kept, and nothing is dropped.
 
-    The columns say what the rows are: ours (question, schema, and optionally sql, database, dialect, id),
+    The columns say what the rows are: SQLQuarry's (question, schema, and optionally sql, database, dialect, id),
     sql-create-context and the WikiSQL data made in its form (question, context, answer), Spider (question, query,
     db_id, and schema or tables) or BIRD (question, SQL, db_id, schema; the evidence is appended to the question in
     parentheses). Case and white space around the names do not matter. A record without an id is called

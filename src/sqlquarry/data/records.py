@@ -62,10 +62,10 @@ class Records(Sequence[Record]):
             raise RecordError(f"records is a {type(records).__name__}, but must be a list of records")
         schemas: dict[str, str] = {}
         kept: list[Record] = []
-        for place, record in enumerate(records):
+        for index, record in enumerate(records):
             if not isinstance(record, Record):
                 raise RecordError(
-                    f"element {place} is {type(record).__name__}, not a Record. Make it with sqlquarry.Record(...)."
+                    f"element {index} is {type(record).__name__}, not a Record. Make it with sqlquarry.Record(...)."
                 )
             if (schema := schemas.setdefault(record.schema, record.schema)) is not record.schema:
                 object.__setattr__(record, "schema", schema)  # an equal text, so nobody can tell
@@ -143,8 +143,8 @@ class Records(Sequence[Record]):
             )
         held_out, report = divide(self._records, count, seed, group_by)
         return Split(
-            self._selected([place not in held_out for place in range(len(self))]),
-            self._selected([place in held_out for place in range(len(self))]),
+            self._selected([index not in held_out for index in range(len(self))]),
+            self._selected([index in held_out for index in range(len(self))]),
             report,
         )
 

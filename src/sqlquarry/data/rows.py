@@ -34,7 +34,7 @@ class SourceRow(NamedTuple):
 
 
 def lines(file: io.BufferedIOBase) -> Iterator[tuple[int, str | RecordError]]:
-    """Read a file's lines with their numbers; a line that is too long or no text is an error."""
+    """Read a file's lines with their numbers; a line that is too long or not UTF-8 is an error."""
     # Bytes end a line at "\n" alone; text would also end it at U+2028, which JSON allows inside a string.
     for number in itertools.count(1):
         line = file.readline(MAX_LINE_BYTES + 1)
