@@ -1,6 +1,6 @@
 """Question patterns: order, limits, groups and HAVING."""
 
-from sqlquarry.data.sample.chooser import Chooser, Draft, Pattern
+from tools.sample_data.chooser import Chooser, Draft, Pattern
 
 
 def _first_row(c: Chooser) -> Draft:

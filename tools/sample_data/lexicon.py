@@ -5,30 +5,12 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
-from sqlquarry.data.sample.dice import Dice
-from sqlquarry.data.sample.names import FIRST_NAMES, LAST_NAMES
+from sqlquarry.data.sample import Kind
+from tools.sample_data.dice import Dice
+from tools.sample_data.names import FIRST_NAMES, LAST_NAMES
 
-Kind = Literal[
-    "projection",
-    "filter",
-    "multi_filter",
-    "count",
-    "aggregate",
-    "distinct",
-    "order_limit",
-    "group",
-    "having",
-    "join",
-    "join_group",
-    "subquery",
-    "set_operation",
-    "null",
-    "date",
-    "range",
-]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 Role = Literal["key", "label", "category", "number", "date", "optional", "reference"]
 Value = str | int | float | None
 
@@ -107,7 +89,7 @@ class Table:
         return (self.having("label") or self.having("key"))[0]
 
     def having(self, *roles: Role) -> list[Column]:
-        """The columns of these roles."""
+        """Return the columns of these roles."""
         return [column for column in self.columns if column.role in roles]
 
 
@@ -143,23 +125,23 @@ class Domain:
 
 
 def plural_of(noun: str) -> str:
-    """The regular English plural."""
+    """Return the regular English plural."""
     return noun[:-1] + "ies" if noun.endswith("y") and noun[-2] not in "aeiou" else noun + "s"
 
 
 def key(name: str) -> Column:
-    """The integer primary key: the row's place, from 1."""
+    """Make the integer primary key: the row's number, from 1."""
     noun = name.replace("_", " ")
     return Column(name, "INTEGER", "key", noun, noun + "s", lambda f: range(1, f.rows + 1))
 
 
 def person(name: str, where: str = "named {}", *, noun: str = "") -> Column:
-    """Full names of people, without repeats."""
+    """Make full names of people, without repeats."""
     return pairs(name, FIRST_NAMES, LAST_NAMES, where, noun=noun)
 
 
 def pairs(name: str, firsts: str, seconds: str, where: str = "named {}", *, noun: str = "") -> Column:
-    """Names of two words, one of each list, without repeats."""
+    """Make names of two words, one of each list, without repeats."""
     names = [f"{first} {second}" for first in firsts.split() for second in seconds.split()]
 
     def fill(f: Filling) -> list[Value]:
@@ -170,7 +152,7 @@ def pairs(name: str, firsts: str, seconds: str, where: str = "named {}", *, noun
 
 
 def code(name: str, prefix: str) -> Column:
-    """Codes such as "PX-4711", without repeats."""
+    """Make codes such as "PX-4711", without repeats."""
     noun = name.replace("_", " ")
 
     def fill(f: Filling) -> list[Value]:
@@ -182,7 +164,7 @@ def code(name: str, prefix: str) -> Column:
 def category(
     name: str, values: Sequence[str | int], *, noun: str = "", plural: str = "", where: str = "", counted: str = ""
 ) -> Column:
-    """A few values that many rows share, the first ones more often."""
+    """Make a few values that many rows share, the first ones more often."""
     noun = noun or name.replace("_", " ")
 
     def fill(f: Filling) -> list[Value]:
@@ -207,7 +189,7 @@ def number(
     most: str = "",
     least: str = "",
 ) -> Column:
-    """Numbers from `low` to `high` in steps, without repeats where there are enough: integers if `step` is one."""
+    """Make numbers from `low` to `high` in steps, without repeats if there are enough; integers if `step` is one."""
     noun = noun or (f"number of {counted}" if counted else name.replace("_", " "))
     plural = plural or (f"numbers of {counted}" if counted else plural_of(noun))
 
@@ -219,7 +201,7 @@ def number(
 
 
 def date(name: str, first: str, last: str, *, noun: str, where: str) -> Column:
-    """ISO dates between two days, without repeats; `where` reads before "after 2021-06-30"."""
+    """Make ISO dates between two days, without repeats; `where` reads before "after 2021-06-30"."""
     start = dt.date.fromisoformat(first)
     days = (dt.date.fromisoformat(last) - start).days + 1
 
@@ -230,7 +212,7 @@ def date(name: str, first: str, last: str, *, noun: str, where: str) -> Column:
 
 
 def later(name: str, since: str, days: tuple[int, int], *, noun: str, missing: str, present: str) -> Column:
-    """ISO dates some days after those of the column `since`; about a quarter are NULL."""
+    """Make ISO dates some days after those of the column `since`; about a quarter are NULL."""
 
     def fill(f: Filling) -> list[Value]:
         starts = [dt.date.fromisoformat(str(value)) for value in f.columns[since]]
@@ -241,7 +223,7 @@ def later(name: str, since: str, days: tuple[int, int], *, noun: str, missing: s
 
 
 def optional(name: str, values: Sequence[str] | str, *, noun: str = "", missing: str = "", present: str = "") -> Column:
-    """A text that about a quarter of the rows lack: one of `values`, or a pattern in which each # is a digit."""
+    """Make a text that about a quarter of the rows lack: one of `values`, or a pattern in which each # is a digit."""
     noun = noun or name
     article = "an" if noun[0] in "aeiou" else "a"
 
@@ -263,7 +245,7 @@ def optional(name: str, values: Sequence[str] | str, *, noun: str = "", missing:
 
 
 def reference(name: str, parent: str, where: str) -> Column:
-    """A foreign key; the last sixth of the parents have no child, and the first ones have more."""
+    """Make a foreign key; the last sixth of the parents have no child, and the first ones have more."""
     noun = name.replace("_", " ")
 
     def fill(f: Filling) -> list[Value]:

@@ -1,6 +1,5 @@
-"""The sample databases: valid, repeatable, and every gold query gives an answer that its conditions shape."""
+"""The generated databases: valid, repeatable, and every gold query gives an answer that its conditions shape."""
 
-import hashlib
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -10,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from sqlquarry.data.sample import sample_databases, sample_records
-from sqlquarry.data.sample.domains import DOMAINS
-from sqlquarry.data.sample.generate import has_one_order
-from sqlquarry.data.sample.lexicon import Domain
-from sqlquarry.data.sample.rows import columns_of
-from sqlquarry.errors import DataError
+from tools.sample_data.domains import DOMAINS
+from tools.sample_data.generate import has_one_order
+from tools.sample_data.lexicon import Domain
+from tools.sample_data.rows import columns_of
 
 by_domain = pytest.mark.parametrize("domain", DOMAINS, ids=lambda domain: domain.name)
 
@@ -34,12 +32,6 @@ def database(folder: Path, domain: Domain) -> Iterator[sqlite3.Connection]:
 
 def queries(domain: Domain) -> set[str]:
     return {record.sql or "" for record in sample_records() if record.database == domain.name}
-
-
-def test_one_file_for_each_domain(folder: Path) -> None:
-    paths = sample_databases(folder)
-    assert set(paths) == {record.database for record in sample_records()}
-    assert sorted(paths.values()) == sorted(folder.iterdir())
 
 
 @by_domain
@@ -95,27 +87,3 @@ def test_has_one_order_sees_ties() -> None:
         assert not has_one_order(database, "SELECT a FROM t ORDER BY b LIMIT 1")
         assert not has_one_order(database, "SELECT a FROM t ORDER BY b DESC LIMIT 2")
         assert not has_one_order(database, "SELECT a FROM t ORDER BY b")
-
-
-def test_a_second_call_leaves_files_alone_and_completes_what_is_missing(tmp_path: Path) -> None:
-    first = sample_databases(tmp_path)
-    kept, lost = first["gym"], first["bakery"]
-    before = kept.stat().st_mtime_ns, hashlib.sha256(lost.read_bytes()).hexdigest()
-    lost.unlink()
-    (tmp_path / "own.txt").write_text("mine")
-    assert sample_databases(str(tmp_path)) == first
-    assert (kept.stat().st_mtime_ns, hashlib.sha256(lost.read_bytes()).hexdigest()) == before
-    assert (tmp_path / "own.txt").read_text() == "mine"
-
-
-@pytest.mark.parametrize("stale", ["other rows", "no database"])
-def test_a_file_of_other_content_is_refused(tmp_path: Path, stale: str) -> None:
-    path = sample_databases(tmp_path)["gym"]
-    if stale == "other rows":
-        with closing(sqlite3.connect(path)) as database:
-            database.execute("DELETE FROM members WHERE member_id = 1")
-            database.commit()
-    else:
-        path.write_text("not a database")
-    with pytest.raises(DataError, match=r"gym\.sqlite is not the sample database of this version: delete it"):
-        sample_databases(tmp_path)

@@ -1,6 +1,6 @@
 """A veterinary practice and a clinic's laboratory."""
 
-from sqlquarry.data.sample.lexicon import (
+from tools.sample_data.lexicon import (
     Domain,
     Query,
     Table,

@@ -1,6 +1,6 @@
 """A wholesale bakery and a vineyard."""
 
-from sqlquarry.data.sample.lexicon import (
+from tools.sample_data.lexicon import (
     Domain,
     Query,
     Table,

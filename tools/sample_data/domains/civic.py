@@ -1,6 +1,6 @@
 """An insurance company and a town library."""
 
-from sqlquarry.data.sample.lexicon import (
+from tools.sample_data.lexicon import (
     Domain,
     Query,
     Table,

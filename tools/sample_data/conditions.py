@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlquarry.data.sample.dice import Dice
-from sqlquarry.data.sample.lexicon import Column, Value
+from tools.sample_data.dice import Dice
+from tools.sample_data.lexicon import Column, Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,22 +30,24 @@ class Condition:
         return f"{self.column.name} {self.test}"
 
     def of(self, table: str) -> str:
-        """The test in a query that joins tables."""
+        """Return the test in a query that joins tables."""
         return f"{table}.{self.column.name} {self.test}"
 
 
 def literal(value: Value) -> str:
-    """The value as SQL writes it; sample values hold no quote marks."""
+    """Return the value as SQL writes it; sample values hold no quote marks."""
+    if value is None:
+        return "NULL"
     return f"'{value}'" if isinstance(value, str) else str(value)
 
 
 def with_article(noun: str) -> str:
-    """The noun with "a" or "an"."""
+    """Return the noun with "a" or "an"."""
     return f"{'an' if noun[0] in 'aeio' or noun.startswith('hour') else 'a'} {noun}"
 
 
 def compare(column: Column, values: Sequence[Any], dice: Dice) -> Condition:
-    """A condition of one literal that fits the column's role: equality, order, or before and after."""
+    """Make a condition of one literal that fits the column's role: equality, order, or before and after."""
     if column.role in ("category", "label"):
         value = dice.pick(values)
         if column.role == "category" and dice.below(7) == 0:
@@ -78,7 +80,7 @@ def compare(column: Column, values: Sequence[Any], dice: Dice) -> Condition:
 
 
 def in_year(column: Column, values: Sequence[Any], dice: Dice) -> Condition:
-    """A date within one of the years that occur."""
+    """Require a date within one of the years that occur."""
     year = str(dice.pick(values))[:4]
     return Condition(
         column,
@@ -89,7 +91,7 @@ def in_year(column: Column, values: Sequence[Any], dice: Dice) -> Condition:
 
 
 def between(column: Column, values: Sequence[Any], dice: Dice) -> Condition:
-    """A number or date between two bounds, both included."""
+    """Require a number or date between two bounds, both included."""
     low, high = _inner(values, dice, 0.2, 0.5), _inner(values, dice, 0.5, 0.8)
     if column.role == "number":
         low, high = _rounded(low), _rounded(high)
@@ -104,7 +106,7 @@ def between(column: Column, values: Sequence[Any], dice: Dice) -> Condition:
 
 
 def one_of(column: Column, values: Sequence[Any], dice: Dice) -> Condition:
-    """A category that is one of two values."""
+    """Require a category that is one of two values."""
     first, second = dice.shuffled(dict.fromkeys(values))[:2]
     words = f"{first} or {second}"
     return Condition(
@@ -116,7 +118,7 @@ def one_of(column: Column, values: Sequence[Any], dice: Dice) -> Condition:
 
 
 def like(column: Column, values: Sequence[Any], dice: Dice) -> Condition:
-    """A label that begins with a letter or contains a word of it."""
+    """Require a label that begins with a letter or contains a word of it."""
     value = str(dice.pick(values))
     if " " in value and dice.below(2):
         word = value.split()[dice.below(2)]
@@ -136,14 +138,14 @@ def like(column: Column, values: Sequence[Any], dice: Dice) -> Condition:
 
 
 def is_null(column: Column, *, missing: bool) -> Condition:
-    """An optional column that is empty, or is not."""
+    """Require an optional column that is empty, or is not."""
     if missing:
         return Condition(column, "IS NULL", column.missing, f"whose {column.noun} is missing")
     return Condition(column, "IS NOT NULL", column.present, f"whose {column.noun} is given")
 
 
 def _inner(values: Sequence[Any], dice: Dice, low: float = 0.2, high: float = 0.8) -> Any:
-    """A value between two quantiles: a bound that keeps some rows and drops some."""
+    """Return a value between two quantiles: a bound that keeps some rows and drops some."""
     ordered = sorted(values)
     first, end = int(low * len(ordered)), int(high * len(ordered))
     return ordered[first + dice.below(end - first)]

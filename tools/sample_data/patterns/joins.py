@@ -1,6 +1,6 @@
 """Question patterns: a table and the one it refers to."""
 
-from sqlquarry.data.sample.chooser import Chooser, Draft, Pattern
+from tools.sample_data.chooser import Chooser, Draft, Pattern
 
 
 def _pair_up(c: Chooser) -> Draft:

@@ -1,6 +1,6 @@
 """A parcel service and a repair workshop."""
 
-from sqlquarry.data.sample.lexicon import (
+from tools.sample_data.lexicon import (
     Domain,
     Query,
     Table,

@@ -3,13 +3,12 @@
 import re
 import sqlite3
 from contextlib import closing
-from typing import Any
 
-from sqlquarry.data.sample.chooser import Chooser, DeadEndError, Draft
-from sqlquarry.data.sample.dice import Dice
-from sqlquarry.data.sample.lexicon import Domain, Query
-from sqlquarry.data.sample.patterns import PATTERNS
-from sqlquarry.data.sample.rows import connect
+from tools.sample_data.chooser import Chooser, DeadEndError, Draft
+from tools.sample_data.dice import Dice
+from tools.sample_data.lexicon import Domain, Query
+from tools.sample_data.patterns import PATTERNS
+from tools.sample_data.rows import connect
 
 _ATTEMPTS = 60
 _PHRASINGS = 3
@@ -19,7 +18,7 @@ _ORDERED = re.compile(
 
 
 def queries_of(domain: Domain) -> list[Query]:
-    """The domain's hand-written queries, then those of the patterns; no SQL and no question occurs twice."""
+    """Return the domain's hand-written queries, then those of the patterns; no SQL and no question occurs twice."""
     found = list(domain.queries)
     taken = {text for query in found for text in (query.sql, *query.questions)}
     dice = Dice(domain.name)
@@ -61,5 +60,5 @@ def _is_worth_asking(database: sqlite3.Connection, draft: Draft) -> bool:
     )
 
 
-def _rows(database: sqlite3.Connection, sql: str) -> list[tuple[Any, ...]]:
+def _rows(database: sqlite3.Connection, sql: str) -> list[tuple[object, ...]]:
     return sorted(database.execute(sql), key=repr)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from sqlquarry.data.sample.conditions import Condition, between, compare, in_year, is_null, like, one_of
-from sqlquarry.data.sample.dice import Dice
-from sqlquarry.data.sample.lexicon import Column, Domain, Kind, Role, Table, Value
-from sqlquarry.data.sample.rows import columns_of
+from sqlquarry.data.sample import Kind
+from tools.sample_data.conditions import Condition, between, compare, in_year, is_null, like, one_of
+from tools.sample_data.dice import Dice
+from tools.sample_data.lexicon import Column, Domain, Role, Table, Value
+from tools.sample_data.rows import columns_of
 
 T = TypeVar("T")
 
@@ -68,11 +69,11 @@ class Chooser:
         self._values: Mapping[str, Mapping[str, list[Value]]] = columns_of(domain)
 
     def table(self, *roles: Role) -> Table:
-        """A table that has a column of each role."""
+        """Draw a table that has a column of each role."""
         return self._one([t for t in self.domain.tables if all(t.having(role) for role in roles)])
 
     def link(self, *, child: Role | None = None, parent: Role | None = None) -> Link:
-        """A foreign key whose child and parent have a column of the given roles."""
+        """Draw a foreign key whose child and parent have a column of the given roles."""
         links = [
             link
             for link in self.domain.links
@@ -83,11 +84,11 @@ class Chooser:
         return Link(table, other, joined, column.where, column.name)
 
     def column(self, table: Table, *roles: Role, but: Column | None = None) -> Column:
-        """A column of one of the roles (of any that people ask for, if none is given), other than `but`."""
+        """Draw a column of one of the roles (of any that people ask for, if none is given), other than `but`."""
         return self._one([c for c in table.having(*(roles or _PLAIN)) if c is not but])
 
     def target(self, table: Table, *, columns: int, but: Column | None = None) -> Target:
-        """The table's label, or the label and one more column; never `but`."""
+        """Return the table's label, or the label and one more column; never `but`."""
         chosen = [table.label]
         if columns == 2:
             chosen.append(self._one([c for c in table.having(*_PLAIN) if c is not but and c is not table.label]))
@@ -98,25 +99,25 @@ class Chooser:
         )
 
     def aggregate(self, number: Column) -> tuple[str, str, str]:
-        """An aggregate function that makes sense for the column: SQL name and two English words."""
+        """Draw an aggregate function that makes sense for the column: SQL name and two English words."""
         return self.dice.pick(_AGGREGATES if number.additive else _AGGREGATES[:-1])
 
     def condition(self, table: Table, *roles: Role, but: Column | None = None) -> Condition:
-        """A comparison with one literal."""
+        """Draw a comparison with one literal."""
         return self._made(compare, table, self.column(table, *roles, but=but))
 
     def year(self, table: Table) -> Condition:
-        """A date within a year."""
+        """Draw a date within a year."""
         return self._made(in_year, table, self.column(table, "date"))
 
     def span(self, table: Table) -> Condition:
-        """A number or date between two bounds, a category of two values, or a label with a wildcard."""
+        """Draw a number or date between two bounds, a category of two values, or a label with a wildcard."""
         column = self.column(table)
         make = {"category": one_of, "label": like}.get(column.role, between)
         return self._made(make, table, column)
 
     def gap(self, table: Table, *, missing: bool) -> Condition:
-        """An optional column with or without NULL."""
+        """Draw an optional column with or without NULL."""
         return is_null(self.column(table, "optional"), missing=missing)
 
     def _one(self, candidates: list[T]) -> T:

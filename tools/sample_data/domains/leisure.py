@@ -1,6 +1,6 @@
 """A gym and a festival's ticket office."""
 
-from sqlquarry.data.sample.lexicon import (
+from tools.sample_data.lexicon import (
     Domain,
     Query,
     Table,

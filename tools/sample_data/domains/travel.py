@@ -1,6 +1,6 @@
 """A hotel chain and a car rental."""
 
-from sqlquarry.data.sample.lexicon import (
+from tools.sample_data.lexicon import (
     Domain,
     Query,
     Table,

@@ -1,7 +1,7 @@
 """Question patterns: nested queries, set operations, NULLs, dates and ranges."""
 
-from sqlquarry.data.sample.chooser import Chooser, Draft, Pattern
-from sqlquarry.data.sample.conditions import with_article
+from tools.sample_data.chooser import Chooser, Draft, Pattern
+from tools.sample_data.conditions import with_article
 
 
 def _beyond_average(c: Chooser) -> Draft:

@@ -4,8 +4,8 @@ import sqlite3
 from collections.abc import Mapping
 from functools import cache
 
-from sqlquarry.data.sample.dice import Dice
-from sqlquarry.data.sample.lexicon import Domain, Filling, Value
+from tools.sample_data.dice import Dice
+from tools.sample_data.lexicon import Domain, Filling, Value
 
 
 @cache
@@ -22,7 +22,7 @@ def columns_of(domain: Domain) -> Mapping[str, Mapping[str, list[Value]]]:
 
 
 def connect(domain: Domain) -> sqlite3.Connection:
-    """A new in-memory database with the domain's tables and rows; the caller closes it."""
+    """Open a new in-memory database with the domain's tables and rows; the caller closes it."""
     connection = sqlite3.connect(":memory:")
     connection.executescript(domain.schema)
     for table, columns in columns_of(domain).items():

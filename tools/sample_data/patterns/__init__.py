@@ -3,6 +3,6 @@
 Uniform on purpose: one intent has one SQL shape in all domains, so a small model can learn it from few records.
 """
 
-from sqlquarry.data.sample.patterns import groups, joins, rows, special
+from tools.sample_data.patterns import groups, joins, rows, special
 
 PATTERNS = rows.PATTERNS + groups.PATTERNS + joins.PATTERNS + special.PATTERNS

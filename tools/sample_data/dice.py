@@ -18,19 +18,19 @@ class Dice:
         self._next = random.Random(seed).random  # noqa: S311 - sample data, not cryptography
 
     def below(self, limit: int, *, skew: float = 1.0) -> int:
-        """A whole number from 0 to `limit` - 1; a `skew` above 1 favours the small ones."""
+        """Return a whole number from 0 to `limit` - 1; a `skew` above 1 favors the small ones."""
         return int(self._next() ** skew * limit)
 
     def pick(self, items: Sequence[T]) -> T:
-        """One of the items."""
+        """Return one of the items."""
         return items[self.below(len(items))]
 
     def shuffled(self, items: Iterable[T]) -> list[T]:
-        """All items in random order."""
+        """Return all items in random order."""
         return [item for _, item in sorted(((self._next(), item) for item in items), key=lambda pair: pair[0])]
 
     def distinct(self, limit: int, count: int) -> list[int]:
-        """`count` whole numbers below `limit`, without repeats while that is possible."""
+        """Return `count` whole numbers below `limit`, without repeats while that is possible."""
         if limit < count:
             return [self.below(limit) for _ in range(count)]
         found: dict[int, None] = {}

@@ -1,6 +1,6 @@
 """Question patterns: plain lists, filters, counts, aggregates and distinct values."""
 
-from sqlquarry.data.sample.chooser import Chooser, Draft, Pattern
+from tools.sample_data.chooser import Chooser, Draft, Pattern
 
 
 def _list_column(c: Chooser) -> Draft:

@@ -1,6 +1,6 @@
 """The two domains that no training record comes from: a language school and wind farms."""
 
-from sqlquarry.data.sample.lexicon import (
+from tools.sample_data.lexicon import (
     Domain,
     Query,
     Table,
