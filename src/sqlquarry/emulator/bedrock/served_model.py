@@ -8,7 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlquarry.tokenizing.tokenizer_files import FileTokenizer, TokenizerFiles, named_tokens, served_reading
+from sqlquarry.tokenizing.file_tokenizer import FileTokenizer
+from sqlquarry.tokenizing.readings import named_tokens, served_reading
+from sqlquarry.tokenizing.tokenizer_files import TokenizerFiles
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
