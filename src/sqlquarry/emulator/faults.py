@@ -5,7 +5,7 @@
         aws.faults.clear()
 
 Codes and messages are the service's own where they are published (Bedrock API reference; S3 "Error responses"; reports
-of users); a message of ours says so in its class.
+of users). A class whose message is this emulator's own says so.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Refused(Fault):
     key: str = "*"
 
     def concerns(self, operation: str, key: str) -> bool:
-        """Whether this request is meant."""
+        """Return whether this request is meant."""
         return is_named(operation, self.operation) and fnmatchcase(key, self.key)
 
 
@@ -185,8 +185,8 @@ class SpotInterruption(Fault):
     """The instances of a spot training job are taken away once while it trains: SIGTERM, then it starts again.
 
     Args:
-        after_s: so many seconds after its processes have started, by the emulator's clock.
-        after_step: instead, once a line of its log tells of this step ("step 3", "step=3") or a later one.
+        after_s: how long after its processes have started, by the emulator's clock.
+        after_step: instead, once a line of its log reports this step ("step 3", "step=3") or a later one.
         capacity_after_s: how long there are no new instances.
     """
 
@@ -289,13 +289,13 @@ class Faults:
             self._active.clear()
 
     def pending(self) -> list[Fault]:
-        """The faults that are still to happen."""
+        """Return the faults that are still to happen."""
         with self._lock:
             self._drop_ended()
             return [active.fault for active in self._active]
 
     def take(self, kind: type[_Kind], fits: Callable[[_Kind], bool] = lambda _: True) -> _Kind | None:
-        """The fault of a kind that happens now, which uses it up by one; None where nothing goes wrong."""
+        """Return the fault of a kind that happens now, and count it; None if nothing goes wrong."""
         with self._lock:
             self._drop_ended()
             for active in self._active:
@@ -306,15 +306,15 @@ class Faults:
         return None
 
     def refusal(self, operation: str, key: str = "") -> Refused | None:
-        """The error that a request must get."""
+        """Return the error that a request must get; None if it gets none."""
         return self.take(Refused, lambda fault: fault.concerns(operation, key))
 
     def now(self, kind: type[Fault]) -> bool:
-        """Whether a fault of a kind is on, which uses nothing up."""
+        """Return whether a fault of a kind is on, which uses nothing up."""
         return any(isinstance(fault, kind) for fault in self.pending())
 
     def denies(self, action: str) -> bool:
-        """Whether an IAM action ("s3:GetObject") is denied, which uses nothing up."""
+        """Return whether an IAM action ("s3:GetObject") is denied, which uses nothing up."""
         names = (action, action.rpartition(":")[2])
         return any(
             isinstance(fault, Refused)
@@ -335,10 +335,10 @@ class Faults:
 
 
 def all_faults(faults: Iterable[Fault]) -> tuple[Fault, ...]:
-    """The same faults.
+    """Return the same faults, checked.
 
     Raises:
-        ConfigError: something among them is none.
+        ConfigError: something else is among them.
     """
     given = tuple(faults)
     if strangers := [fault for fault in given if not isinstance(fault, Fault)]:

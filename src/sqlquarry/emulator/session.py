@@ -30,7 +30,7 @@ def loopback_session(endpoint_url: str, region: str, key: AccessKey) -> boto3.Se
         }
     )
     core.register_component("data_loader", _service_models())
-    options: dict[str, Any] = {
+    options: dict[str, Any] = {  # botocore-stubs does not know all of them
         "proxies": {},  # None would mean the environment's
         "auth_scheme_preference": "sigv4",  # botocore would prefer a bearer token in the environment
         # Two hashes over all weights, which protect from a network that is not there.
@@ -48,7 +48,7 @@ def loopback_session(endpoint_url: str, region: str, key: AccessKey) -> boto3.Se
             )
         return create_client(*args, **keywords | {"endpoint_url": endpoint_url})
 
-    # Here all ways meet: Session.client passes keywords to this method, and Session.resource calls Session.client.
+    # Every client is made here: Session.client passes keywords to it, and Session.resource calls Session.client.
     core.create_client = create_loopback_client
     return boto3.Session(
         aws_access_key_id=key.id,

@@ -104,6 +104,11 @@ WRONG = {
 }
 
 
+def test_every_key_has_a_type():
+    keys = allowed_keys._EVERY_FORMAT.keys() | {key for own in allowed_keys._OWN_KEYS.values() for key in own}
+    assert keys == allowed_keys.InvocationOptions.__annotations__.keys()
+
+
 @pytest.mark.parametrize("shape", BODIES)
 def test_every_key_refuses_what_it_cannot_mean(shape):
     keys = allowed_keys._EVERY_FORMAT.keys() | allowed_keys._OWN_KEYS[shape].keys()

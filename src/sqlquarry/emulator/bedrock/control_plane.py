@@ -1,7 +1,7 @@
-"""The control plane of Custom Model Import: jobs, imported models and their tags.
+"""The control plane of Custom Model Import: import jobs, imported models and their tags.
 
 Rules and quotas: the Bedrock API reference (CreateModelImportJob and its neighbours) and "Amazon Bedrock endpoints and
-quotas" in the AWS General Reference. Texts of failure messages are ours (see `admission`).
+quotas" in the AWS General Reference. Texts of failure messages are this emulator's (see `admission`).
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class ModelImports:
 
     Args:
         storage: a directory of its own, where snapshots of imported models are kept.
-        fetch: copies the objects directly below (bucket, prefix) into a directory; raises `ImportFailedError` where
-            there is no such bucket.
+        fetch: copies the objects directly below (bucket, prefix) into a directory; raises `ImportFailedError` if the
+            bucket does not exist.
         role_trusts_bedrock: whether a role of this ARN exists and Bedrock may assume it.
         on_delete: called with a model's directory before that is removed.
         arn_prefix: ``arn:aws:bedrock:<region>:<account>``.
@@ -163,7 +163,7 @@ class ModelImports:
             return {"tags": [{"key": key, "value": value} for key, value in tags.items()]}
 
     def model(self, identifier: str) -> ImportedModelRecord:
-        """The imported model of this ARN or name.
+        """Return the imported model of this ARN or name.
 
         Raises:
             ApiError: ResourceNotFoundException.
@@ -175,7 +175,7 @@ class ModelImports:
         raise ApiError("ResourceNotFoundException", f"Could not find imported model {identifier}")
 
     def still_cold(self, model: ImportedModelRecord) -> bool:
-        """Whether this invocation finds the model cold; each one brings it nearer to ready."""
+        """Return whether this invocation finds the model cold; each one brings it nearer to ready."""
         with self._lock:
             return model.cold_start.refuses(self._clock())
 

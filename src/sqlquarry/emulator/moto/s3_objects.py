@@ -51,7 +51,7 @@ def fetch_objects(bucket: str, prefix: str, directory: Path, *, account: str, re
     """Copy the objects directly below a prefix into a directory, block by block.
 
     Raises:
-        ImportFailedError: there is no such bucket in the region.
+        ImportFailedError: the bucket does not exist, or is in another region.
     """
     from moto.s3.exceptions import MissingBucket
     from moto.s3.models import FakeKey, s3_backends
@@ -65,7 +65,7 @@ def fetch_objects(bucket: str, prefix: str, directory: Path, *, account: str, re
     folder = f"{prefix}/" if prefix else ""
     for name, key in keys.items():
         file_name = name.removeprefix(folder)
-        # A delete marker is not a FakeKey; a deeper "folder" is no part of the model.
+        # A delete marker is not a FakeKey; a deeper "folder" does not belong to the model.
         if name.startswith(folder) and file_name and "/" not in file_name and isinstance(key, FakeKey):
             with (directory / file_name).open("wb") as file:
                 _copy(key, file)

@@ -78,8 +78,9 @@ def _make_server(listener: socket.socket, faults: Faults, *, account: str, key: 
     host, port = listener.getsockname()
     application = receive_parts(DomainDispatcherApplication(create_backend_app), account)
     application = apply_s3_rules(application, faults, partial(bucket_region, account=account), bucket_owner)
+    application = cut_answers(application)
     application = authenticate(
-        cut_answers(application),
+        application,
         hosts=[name if port == HTTP_PORT else f"{name}:{port}" for name in (host, "localhost")],
         find_key=lambda name: key if compare_digest(name.encode(), key.id.encode()) else made_key(name, account),
         account=account,

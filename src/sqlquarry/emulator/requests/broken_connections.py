@@ -43,7 +43,7 @@ def break_connection(environ: WSGIEnvironment) -> NoReturn:
         ConnectionResetError: always, for the server.
     """
     connection: socket.socket = environ["werkzeug.socket"]
-    # Closing then sends RST, not FIN. The shutdown, because the server would go on to read its next request here.
+    # Closing then sends RST, not FIN. The shutdown, because the server would read its next request here.
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.shutdown(socket.SHUT_RDWR)
     raise ConnectionResetError("a fault breaks this connection")

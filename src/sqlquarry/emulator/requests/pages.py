@@ -12,7 +12,7 @@ _Item = TypeVar("_Item")
 
 
 def is_between(time: datetime, after: datetime | str | None, before: datetime | str | None) -> bool:
-    """Return whether a time is after one bound and before the other, of which None stands for no bound."""
+    """Return whether a time is after one bound and before the other; None is no bound."""
     return not (isinstance(after, datetime) and time <= after) and not (isinstance(before, datetime) and time >= before)
 
 

@@ -104,7 +104,7 @@ def _s3_request(environ: WSGIEnvironment) -> _S3Request | None:
 
 
 def _expects_another_owner(environ: WSGIEnvironment, bucket: str, owner: Callable[[str], str | None]) -> bool:
-    """Whether the owner of the bucket, or of a copy's source, differs from the one that the request names."""
+    """Return whether the owner of the bucket, or of a copy's source, is not the one that the request names."""
     source = unquote(environ.get("HTTP_X_AMZ_COPY_SOURCE", "")).lstrip("/").partition("/")[0]
     query = parse_qs(environ["QUERY_STRING"])  # a presigned URL names it there
     expected = environ.get("HTTP_X_AMZ_EXPECTED_BUCKET_OWNER") or "".join(query.get("x-amz-expected-bucket-owner", []))

@@ -276,8 +276,11 @@ def _host_names(count: int) -> tuple[str, ...]:
 
 @contextmanager
 def _reserved_port() -> Iterator[int]:
-    """A port that stays free for the first host: bound here, so that the kernel gives it to nobody who asks for any,
-    and, as nobody listens, open to the one program that asks for it by number."""  # noqa: D205, D209 - one thought
+    """Give a port that stays free for the first host.
+
+    It is bound here, so that the kernel gives it to no program that asks for any port. Nobody listens on it, so the one
+    program that asks for it by number gets it.
+    """
     with socket.socket() as reservation:
         reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         reservation.bind(("127.0.0.1", 0))
