@@ -10,9 +10,9 @@ from tokenizers.processors import TemplateProcessing
 
 from sqlquarry.emulator.bedrock import allowed_keys
 from sqlquarry.emulator.bedrock.allowed_keys import LIMITS
+from sqlquarry.emulator.bedrock.answer_formats import BedrockCompletion, OpenAIChatCompletion, OpenAICompletion
 from sqlquarry.emulator.bedrock.engine import InferenceEngine
 from sqlquarry.emulator.bedrock.invocation import parse_invocation
-from sqlquarry.emulator.bedrock.response_formats import BedrockCompletion, OpenAIChatCompletion, OpenAICompletion
 from sqlquarry.emulator.requests.errors import ApiError
 from sqlquarry.models.local.model import LocalModel
 

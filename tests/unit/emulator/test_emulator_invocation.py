@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sqlquarry.emulator.bedrock import allowed_keys
+from sqlquarry.emulator.bedrock.answer_formats import BedrockCompletion, OpenAIChatCompletion, OpenAICompletion
 from sqlquarry.emulator.bedrock.completion_request import Decoding
 from sqlquarry.emulator.bedrock.invocation import parse_invocation
-from sqlquarry.emulator.bedrock.response_formats import BedrockCompletion, OpenAIChatCompletion, OpenAICompletion
 from sqlquarry.emulator.requests.errors import ApiError
 from sqlquarry.models.local.constraints import AnswerForm
 from sqlquarry.models.local.sampling import Sampling

@@ -11,11 +11,11 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple, TypedDict, cast
 
-from sqlquarry.emulator.bedrock.response_formats import (
+from sqlquarry.emulator.bedrock.answer_formats import (
+    AnswerFormat,
     BedrockCompletion,
     OpenAIChatCompletion,
     OpenAICompletion,
-    ResponseFormat,
 )
 from sqlquarry.emulator.requests.errors import invalid, unsupported
 
@@ -111,7 +111,7 @@ _EVERY_FORMAT: Mapping[str, AllowedValue] = {
     "response_format": _OBJECT,
 }
 # Each format's own keys, without `prompt` and `messages`.
-_OWN_KEYS: Mapping[type[ResponseFormat], Mapping[str, AllowedValue]] = {
+_OWN_KEYS: Mapping[type[AnswerFormat], Mapping[str, AllowedValue]] = {
     BedrockCompletion: {"max_gen_len": _COUNT, "return_logprobs": _FLAG},
     OpenAICompletion: {
         "max_tokens": _COUNT,
@@ -146,15 +146,15 @@ _WITHOUT_EFFECT: Mapping[str, object] = {
 }
 
 
-def check_keys(options: Mapping[str, object], form: type[ResponseFormat]) -> InvocationOptions:
+def check_keys(options: Mapping[str, object], answer_format: type[AnswerFormat]) -> InvocationOptions:
     """Check every key of a body; returns those that are given, without the ones that change nothing.
 
     Raises:
         ApiError: ValidationException that names the keys that are not supported, or whose values are wrong.
     """
-    allowed = {**_EVERY_FORMAT, **_OWN_KEYS[form]}
+    allowed = {**_EVERY_FORMAT, **_OWN_KEYS[answer_format]}
     if refused := [key for key in options if key not in allowed and not _changes_nothing(key, options[key])]:
-        raise unsupported(sorted(refused), f" in {form.__name__}")
+        raise unsupported(sorted(refused), f" in {answer_format.__name__}")
     given = {key: value for key, value in options.items() if key in allowed and value is not None}
     if wrong := [key for key, value in given.items() if not allowed[key].fits(value)]:
         raise invalid("; ".join(f"{key} is {given[key]!r:.80}, but must be {allowed[key].wanted}" for key in wrong))

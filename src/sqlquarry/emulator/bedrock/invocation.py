@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sqlquarry.emulator.bedrock.allowed_keys import LIMITS, InvocationOptions, check_keys
-from sqlquarry.emulator.bedrock.answer_forms import answer_form
-from sqlquarry.emulator.bedrock.completion_request import CompletionRequest, Decoding
-from sqlquarry.emulator.bedrock.response_formats import (
+from sqlquarry.emulator.bedrock.answer_formats import (
+    AnswerFormat,
     BedrockCompletion,
     OpenAIChatCompletion,
     OpenAICompletion,
-    ResponseFormat,
 )
+from sqlquarry.emulator.bedrock.completion_request import CompletionRequest, Decoding
+from sqlquarry.emulator.bedrock.constraint import read_constraint
 from sqlquarry.emulator.requests.errors import invalid
 from sqlquarry.errors import ConfigError, MetadataError
 from sqlquarry.files.metadata import parse_json
@@ -31,7 +31,7 @@ _CHOOSING = (
 )  # the keys that choose a format
 
 
-def parse_invocation(raw: bytes | str) -> tuple[ResponseFormat, CompletionRequest]:
+def parse_invocation(raw: bytes | str) -> tuple[AnswerFormat, CompletionRequest]:
     """Read the body of an invocation: the format of its answer, and what is asked.
 
     Without ``temperature`` the answer is sampled at 1.0, as vLLM does; 0 is greedy. Without a limit a prompt gets
@@ -86,9 +86,9 @@ def chat_request(messages: object, options: Mapping[str, object]) -> CompletionR
     )
 
 
-def _decoding(given: InvocationOptions, form: type[ResponseFormat]) -> Decoding:
+def _decoding(given: InvocationOptions, answer_format: type[AnswerFormat]) -> Decoding:
     sampling = _sampling(given)
-    constraint = answer_form(given, form)
+    constraint = read_constraint(given, answer_format)
     stop, least, limit = given.get("stop", ()), given.get("min_tokens", 0), _limit(given)
     if limit is not None and least > limit:
         raise invalid(f"min_tokens is {least}, but at most {limit} tokens are asked for")
@@ -101,7 +101,7 @@ def _decoding(given: InvocationOptions, form: type[ResponseFormat]) -> Decoding:
         sampling=sampling,
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
         seed=given.get("seed"),
-        logprobs=_wants_logprobs(given, form),
+        logprobs=_wants_logprobs(given, answer_format),
         constraint=constraint,
         stop_ids=tuple(given.get("stop_token_ids", ())),
         ignore_eos=given.get("ignore_eos", False),
@@ -134,10 +134,10 @@ def _limit(given: InvocationOptions) -> int | None:
     return given[limits[0]] if limits else None
 
 
-def _wants_logprobs(given: InvocationOptions, form: type[ResponseFormat]) -> bool:
-    if form is OpenAICompletion:  # a count of candidates: 0 is the written token alone, and true counts as 1
+def _wants_logprobs(given: InvocationOptions, answer_format: type[AnswerFormat]) -> bool:
+    if answer_format is OpenAICompletion:  # a count of candidates: 0 is the written token alone, and true counts as 1
         return given.get("logprobs", False) is not False
-    return bool(given.get("return_logprobs") if form is BedrockCompletion else given.get("logprobs"))
+    return bool(given.get("return_logprobs") if answer_format is BedrockCompletion else given.get("logprobs"))
 
 
 def _message(message: object) -> dict[str, str]:

@@ -8,13 +8,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sqlquarry.artifacts import Generation
+from sqlquarry.emulator.bedrock.answer_formats import AnswerFormat, without_text
 from sqlquarry.emulator.bedrock.completion_request import CompletionRequest
 from sqlquarry.emulator.bedrock.control_plane import ModelImports
 from sqlquarry.emulator.bedrock.converse import UNSUPPORTED, converse_answer, converse_events, parse_converse
 from sqlquarry.emulator.bedrock.engine import EnginePool
 from sqlquarry.emulator.bedrock.invocation import parse_invocation
 from sqlquarry.emulator.bedrock.records import ImportedModelRecord
-from sqlquarry.emulator.bedrock.response_formats import ResponseFormat, without_text
 from sqlquarry.emulator.faults import CutAnswer, Faults, ModelDeleted, NoText, NotReady, SlowAnswers, StreamBroken
 from sqlquarry.emulator.requests.errors import ApiError, invalid, unsupported
 from sqlquarry.emulator.requests.parameters import Answer, BrokenStream
@@ -51,8 +51,8 @@ class BedrockRuntime:
 
     def invoke_model(self, parameters: bedrock_runtime.InvokeModelRequestTypeDef) -> Answer:
         """Answer with one JSON object."""
-        form, generation, arn = self._invoke(parameters)
-        answer = form.answer(generation, arn)
+        answer_format, generation, arn = self._invoke(parameters)
+        answer = answer_format.answer(generation, arn)
         if self._faults.take(NoText):
             answer = without_text(answer)
         return {"body": json.dumps(answer).encode(), "contentType": "application/json"}
@@ -61,10 +61,10 @@ class BedrockRuntime:
         self, parameters: bedrock_runtime.InvokeModelWithResponseStreamRequestTypeDef
     ) -> Answer | BrokenStream:
         """Answer in several chunks, which are sent together once the whole answer is there."""
-        form, generation, arn = self._invoke(parameters)
+        answer_format, generation, arn = self._invoke(parameters)
         if generation.logprobs is not None:
             raise invalid("this emulator does not stream logprobs")
-        pieces = list(form.pieces(generation, arn))
+        pieces = list(answer_format.pieces(generation, arn))
         if self._faults.take(NoText):
             pieces = [without_text(piece) for piece in pieces]
         events: list[Answer] = [{"chunk": {"bytes": json.dumps(piece).encode()}} for piece in pieces]
@@ -99,15 +99,15 @@ class BedrockRuntime:
         self,
         parameters: bedrock_runtime.InvokeModelRequestTypeDef
         | bedrock_runtime.InvokeModelWithResponseStreamRequestTypeDef,
-    ) -> tuple[ResponseFormat, Generation, str]:
+    ) -> tuple[AnswerFormat, Generation, str]:
         model = self._model(parameters["modelId"])
         asked = {name: held for name, held in parameters.items() if name not in _HONORED}
         refused = [name for name, held in asked.items() if held not in (None, *_WITHOUT_EFFECT.get(name, ()))]
         if refused:
             raise unsupported(refused)
         body = parameters.get("body") or b""
-        form, request = parse_invocation(body if isinstance(body, str | bytes) else body.read())
-        return form, self._complete(model, request), model.arn
+        answer_format, request = parse_invocation(body if isinstance(body, str | bytes) else body.read())
+        return answer_format, self._complete(model, request), model.arn
 
     def _converse(
         self, parameters: bedrock_runtime.ConverseRequestTypeDef | bedrock_runtime.ConverseStreamRequestTypeDef

@@ -21,7 +21,7 @@ def reset_moto() -> None:
 
 
 def role_trusts(service: str, arn: str, *, account: str) -> bool:
-    """Return whether a role of this ARN exists in emulated IAM and lets a service ("bedrock.amazonaws.com") assume it."""
+    """Return whether an emulated role exists and lets a service ("bedrock.amazonaws.com") assume it."""
     from moto.iam.exceptions import NotFoundException
     from moto.iam.models import iam_backends
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sqlquarry.artifacts import Generation
-from sqlquarry.emulator.bedrock.response_formats import (
+from sqlquarry.emulator.bedrock.answer_formats import (
     BedrockCompletion,
     OpenAIChatCompletion,
     OpenAICompletion,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from sqlquarry.emulator.bedrock.allowed_keys import InvocationOptions
-from sqlquarry.emulator.bedrock.response_formats import BedrockCompletion, ResponseFormat
+from sqlquarry.emulator.bedrock.answer_formats import AnswerFormat, BedrockCompletion
 from sqlquarry.emulator.requests.errors import invalid
 from sqlquarry.errors import ConfigError
 from sqlquarry.models.local.constraints import AnswerForm
 
 
-def answer_form(given: InvocationOptions, form: type[ResponseFormat]) -> AnswerForm | None:
+def read_constraint(given: InvocationOptions, answer_format: type[AnswerFormat]) -> AnswerForm | None:
     """Return the form that an answer must have; None for free text.
 
     Raises:
@@ -32,7 +32,7 @@ def answer_form(given: InvocationOptions, form: type[ResponseFormat]) -> AnswerF
         raise invalid(
             f"response_format is {wanted!r:.80}, but must be of type text, json_object, or json_schema with json_schema"
         )
-    return _read_form("response_format", "json", _schema(wanted["json_schema"], form))
+    return _read_form("response_format", "json", _schema(wanted["json_schema"], answer_format))
 
 
 def _without_null(value: dict[str, object] | None) -> dict[str, object] | None:
@@ -46,9 +46,9 @@ def _read_form(key: str, kind: str, value: object) -> AnswerForm:
         raise invalid(f"{key}: {error}") from error
 
 
-def _schema(described: object, form: type[ResponseFormat]) -> object:
+def _schema(described: object, answer_format: type[AnswerFormat]) -> object:
     """Return the schema in a response_format: BedrockCompletion takes it alone, the others with a name."""
-    if form is BedrockCompletion:
+    if answer_format is BedrockCompletion:
         if not isinstance(described, dict) or isinstance(described.get("schema"), dict):
             raise invalid(f"response_format.json_schema is {described!r:.80}, but must be the schema itself here")
         return described

@@ -16,7 +16,7 @@ from sqlquarry.emulator.requests.parameters import Answer
 _PIECE_CHARACTERS = 4  # about a token
 
 
-class ResponseFormat(ABC):
+class AnswerFormat(ABC):
     """What an answer looks like, whole and in pieces.
 
     Logprobs are those of the written tokens, without other candidates and without the tokens' texts or ids.
@@ -31,10 +31,10 @@ class ResponseFormat(ABC):
         """Return the chunks of InvokeModelWithResponseStream: the text, then one with stop reason and usage."""
 
 
-class BedrockCompletion(ResponseFormat):
+class BedrockCompletion(AnswerFormat):
     """``prompt`` + ``max_gen_len`` -> ``generation``."""
 
-    def answer(self, generation: Generation, model_arn: str) -> Answer:  # noqa: ARG002, D102 - see ResponseFormat
+    def answer(self, generation: Generation, model_arn: str) -> Answer:  # noqa: ARG002, D102 - see AnswerFormat
         return {
             "generation": generation.text,
             "prompt_token_count": generation.prompt_tokens,
@@ -44,14 +44,14 @@ class BedrockCompletion(ResponseFormat):
             "logprobs": None if generation.logprobs is None else [{"?": value} for value in generation.logprobs],
         }
 
-    def pieces(self, generation: Generation, model_arn: str) -> Iterator[Answer]:  # noqa: D102 - see ResponseFormat
+    def pieces(self, generation: Generation, model_arn: str) -> Iterator[Answer]:  # noqa: D102 - see AnswerFormat
         whole = self.answer(generation, model_arn)
         for text in _split(generation.text):
             yield whole | {"generation": text, "generation_token_count": None, "stop_reason": None}
         yield whole | {"generation": ""}
 
 
-class OpenAICompletion(ResponseFormat):
+class OpenAICompletion(AnswerFormat):
     """``prompt`` + ``max_tokens`` -> ``choices[0].text``.
 
     Args:
@@ -63,7 +63,7 @@ class OpenAICompletion(ResponseFormat):
     def __init__(self, echo: str = "") -> None:
         self._echo = echo
 
-    def answer(self, generation: Generation, model_arn: str) -> Answer:  # noqa: D102 - see ResponseFormat
+    def answer(self, generation: Generation, model_arn: str) -> Answer:  # noqa: D102 - see AnswerFormat
         choice = self._choice(self._echo + generation.text, generation.stop_reason)
         if generation.logprobs is not None:
             choice["logprobs"] = self._logprobs(generation.logprobs)
@@ -76,7 +76,7 @@ class OpenAICompletion(ResponseFormat):
             },
         }
 
-    def pieces(self, generation: Generation, model_arn: str) -> Iterator[Answer]:  # noqa: D102 - see ResponseFormat
+    def pieces(self, generation: Generation, model_arn: str) -> Iterator[Answer]:  # noqa: D102 - see AnswerFormat
         envelope = self._envelope(model_arn, self.piece_kind)
         for text in _split(self._echo + generation.text):
             yield envelope | {"choices": [self._piece(text, None)]}
