@@ -309,7 +309,7 @@ class Faults:
         """Return the error that a request must get; None if it gets none."""
         return self.take(Refused, lambda fault: fault.concerns(operation, key))
 
-    def now(self, kind: type[Fault]) -> bool:
+    def is_active(self, kind: type[Fault]) -> bool:
         """Return whether a fault of a kind is on, which uses nothing up."""
         return any(isinstance(fault, kind) for fault in self.pending())
 

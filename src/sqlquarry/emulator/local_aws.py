@@ -203,7 +203,7 @@ class LocalAWS:
         imports = self._model_imports(account, storage, pool)
         training = self._training_jobs(account, storage)
 
-        def furnish() -> None:
+        def set_up_account() -> None:
             self.faults.clear()
             imports.reset()
             training.reset()
@@ -218,7 +218,7 @@ class LocalAWS:
             service_quotas=BedrockQuotas(f"arn:aws:servicequotas:{self.region}:{account}"),
         )
         self._teardown.callback(s3_objects.install())
-        self._teardown.callback(install(services, region=self.region, faults=self.faults, on_reset=furnish))
+        self._teardown.callback(install(services, region=self.region, faults=self.faults, on_reset=set_up_account))
         self._key = AccessKey.random()
         self._endpoint_url = self._teardown.enter_context(
             serve(self._port, self.faults, account=account, key=self._key)
@@ -226,7 +226,7 @@ class LocalAWS:
         self._teardown.callback(training.close)
         session = self.session()
         iam, s3 = session.client("iam"), session.client("s3")
-        furnish()
+        set_up_account()
         self.faults.add(*self._first_faults)
 
     def _model_imports(self, account: str, storage: Path, pool: EnginePool) -> ModelImports:

@@ -263,7 +263,7 @@ class ModelImports:
     def _settle(self, job: ImportJobRecord) -> None:
         if job.ended is not None or job.outcome is None or job.polls_left > 0:
             return
-        if self._clock() < job.due or self._faults.now(JobHangs):
+        if self._clock() < job.due or self._faults.is_active(JobHangs):
             return
         if job.arn not in self._jobs:  # the emulator was reset meanwhile
             return

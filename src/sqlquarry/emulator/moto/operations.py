@@ -112,7 +112,7 @@ def install(services: Services, *, region: str, faults: Faults, on_reset: Callab
         on_reset()
 
     _replace(undo, MotoAPIBackend, "reset", reset)
-    _replace(undo, BaseResponse, "call_action", _behind(faults, BaseResponse.call_action))
+    _replace(undo, BaseResponse, "call_action", _with_faults(faults, BaseResponse.call_action))
     for response, names, service, only in (
         (BedrockResponse, BEDROCK_OPERATIONS, services.bedrock, region),
         (BedrockRuntimeResponse, RUNTIME_OPERATIONS, services.bedrock_runtime, region),
@@ -133,7 +133,7 @@ def _replace(undo: ExitStack, owner: type, name: str, value: object) -> None:
     setattr(owner, name, value)
 
 
-def _behind(faults: Faults, stock: Callable[[MotoResponse], object]) -> Callable[[MotoResponse], object]:
+def _with_faults(faults: Faults, stock: Callable[[MotoResponse], object]) -> Callable[[MotoResponse], object]:
     """Return what replaces BaseResponse.call_action: it answers with the error of a fault, or lets moto answer."""
     from flask import request
 

@@ -15,7 +15,7 @@ from gzip import BadGzipFile
 from typing import TYPE_CHECKING
 
 from sqlquarry.emulator.requests.body import MAX_BODY_BYTES, MAX_UPLOAD_BYTES, CheckedBody, content_length
-from sqlquarry.emulator.requests.refusals import RequestRefusedError, answer
+from sqlquarry.emulator.requests.refusals import RequestRefusedError, answer_refusal
 from sqlquarry.emulator.requests.signature import UNSIGNED_PAYLOAD, AccessKey, Signature, read_signature
 from sqlquarry.text import visible_logger
 
@@ -47,18 +47,18 @@ def authenticate(
     served = frozenset(host.lower() for host in hosts)
 
     def respond(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        answered = _Answer(environ)
+        answered = _CapturedAnswer(environ)
         try:
             _check_sender(environ, served)
             signature = read_signature(environ, find_key, now())
-            body = _admit(environ, signature)
+            body = _verified_body(environ, signature)
             environ["HTTP_X_MOTO_ACCOUNT_ID"] = account
             if signature.presigned:
                 # moto finds the service of a request by this header; without it, it would guess by path and body.
-                environ["HTTP_AUTHORIZATION"] = _scope(signature)
+                environ["HTTP_AUTHORIZATION"] = _authorization(signature)
             content = _content(application, answered, body)
         except RequestRefusedError as refusal:
-            return answer(refusal, environ, start_response)
+            return answer_refusal(refusal, environ, start_response)
         start_response(answered.status, answered.headers)
         if connection := environ.get("werkzeug.socket"):
             connection.settimeout(None)  # the client may read as slowly as it likes
@@ -67,7 +67,7 @@ def authenticate(
     return respond
 
 
-def _content(application: WSGIApplication, answered: _Answer, body: CheckedBody) -> Iterable[bytes]:
+def _content(application: WSGIApplication, answered: _CapturedAnswer, body: CheckedBody) -> Iterable[bytes]:
     """Return what the application answers, unless the body turned out to be wrong while it was read."""
     try:
         content = answered.content_of(application)
@@ -76,13 +76,13 @@ def _content(application: WSGIApplication, answered: _Answer, body: CheckedBody)
     except Exception as error:
         if body.refusal is None and isinstance(error, OSError) and not isinstance(error, BadGzipFile):
             raise
-        raise body.refusal or _misread(error) from error
+        raise body.refusal or _unreadable(error) from error
     if body.refusal:  # a framework has made an answer of its own of the body's error
         raise body.refusal
     return content
 
 
-class _Answer:
+class _CapturedAnswer:
     """The answer of an application, kept until it is clear that the request was whole."""
 
     def __init__(self, environ: WSGIEnvironment) -> None:
@@ -128,7 +128,7 @@ def _check_sender(environ: WSGIEnvironment, served: frozenset[str]) -> None:
         )
 
 
-def _admit(environ: WSGIEnvironment, signature: Signature) -> CheckedBody:
+def _verified_body(environ: WSGIEnvironment, signature: Signature) -> CheckedBody:
     """Verify the signature, and replace the body with one that is checked while it is read."""
     length = content_length(environ)
     named = environ.get("HTTP_X_AMZ_CONTENT_SHA256", "")
@@ -164,14 +164,14 @@ def _has_key(path: str) -> bool:
     return bool(path.lstrip("/").partition("/")[2])
 
 
-def _scope(signature: Signature) -> str:
+def _authorization(signature: Signature) -> str:
     return (
         f"AWS4-HMAC-SHA256 Credential={signature.key.id}/{signature.timestamp[:8]}/{signature.region}/"
         f"{signature.service}/aws4_request, SignedHeaders=host, Signature=in-the-query"
     )
 
 
-def _misread(error: Exception) -> RequestRefusedError:
+def _unreadable(error: Exception) -> RequestRefusedError:
     """Turn an exception of moto, which takes the shape of a request for granted, into an error of the client."""
     if isinstance(error, RequestRefusedError):
         return error
