@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sqlquarry.emulator.faults import Faults
-from sqlquarry.emulator.requests.parameters import Answer
+from sqlquarry.emulator.requests.parameters import ApiAnswer
 
 if TYPE_CHECKING:
     from mypy_boto3_iam.type_defs import EvaluationResultTypeDef, SimulatePrincipalPolicyRequestTypeDef
@@ -21,7 +21,7 @@ class PolicySimulator:
     def __init__(self, faults: Faults) -> None:
         self._faults = faults
 
-    def simulate_principal_policy(self, parameters: SimulatePrincipalPolicyRequestTypeDef) -> Answer:
+    def simulate_principal_policy(self, parameters: SimulatePrincipalPolicyRequestTypeDef) -> ApiAnswer:
         """Return a decision for each action and resource."""
         results: list[EvaluationResultTypeDef] = [
             {

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sqlquarry.emulator.bedrock.control_plane import MAX_IMPORTED_MODELS
 from sqlquarry.emulator.requests.errors import ApiError
-from sqlquarry.emulator.requests.parameters import Answer
+from sqlquarry.emulator.requests.parameters import ApiAnswer
 
 if TYPE_CHECKING:
     from mypy_boto3_service_quotas.type_defs import (
@@ -36,14 +36,14 @@ class BedrockQuotas:
     def __init__(self, arn_prefix: str) -> None:
         self._arn_prefix = arn_prefix
 
-    def get_service_quota(self, parameters: GetServiceQuotaRequestTypeDef) -> Answer:
+    def get_service_quota(self, parameters: GetServiceQuotaRequestTypeDef) -> ApiAnswer:
         """Return one quota."""
         for quota in self._quotas(parameters["ServiceCode"]):
             if quota["QuotaCode"] == parameters["QuotaCode"]:
                 return {"Quota": quota}
         raise ApiError("NoSuchResourceException", "The request failed because the specified quota does not exist")
 
-    def list_service_quotas(self, parameters: ListServiceQuotasRequestTypeDef) -> Answer:
+    def list_service_quotas(self, parameters: ListServiceQuotasRequestTypeDef) -> ApiAnswer:
         """Return every quota."""
         return {"Quotas": self._quotas(parameters["ServiceCode"])}
 

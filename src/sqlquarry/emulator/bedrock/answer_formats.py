@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 from sqlquarry.artifacts import Generation
-from sqlquarry.emulator.requests.parameters import Answer
+from sqlquarry.emulator.requests.parameters import ApiAnswer
 
 _PIECE_CHARACTERS = 4  # about a token
 
@@ -23,18 +23,18 @@ class AnswerFormat(ABC):
     """
 
     @abstractmethod
-    def answer(self, generation: Generation, model_arn: str) -> Answer:
+    def answer(self, generation: Generation, model_arn: str) -> ApiAnswer:
         """Return the answer of InvokeModel."""
 
     @abstractmethod
-    def pieces(self, generation: Generation, model_arn: str) -> Iterator[Answer]:
+    def pieces(self, generation: Generation, model_arn: str) -> Iterator[ApiAnswer]:
         """Return the chunks of InvokeModelWithResponseStream: the text, then one with stop reason and usage."""
 
 
 class BedrockCompletion(AnswerFormat):
     """``prompt`` + ``max_gen_len`` -> ``generation``."""
 
-    def answer(self, generation: Generation, model_arn: str) -> Answer:  # noqa: ARG002, D102 - see AnswerFormat
+    def answer(self, generation: Generation, model_arn: str) -> ApiAnswer:  # noqa: ARG002, D102 - see AnswerFormat
         return {
             "generation": generation.text,
             "prompt_token_count": generation.prompt_tokens,
@@ -44,7 +44,7 @@ class BedrockCompletion(AnswerFormat):
             "logprobs": None if generation.logprobs is None else [{"?": value} for value in generation.logprobs],
         }
 
-    def pieces(self, generation: Generation, model_arn: str) -> Iterator[Answer]:  # noqa: D102 - see AnswerFormat
+    def pieces(self, generation: Generation, model_arn: str) -> Iterator[ApiAnswer]:  # noqa: D102 - see AnswerFormat
         whole = self.answer(generation, model_arn)
         for text in _split(generation.text):
             yield whole | {"generation": text, "generation_token_count": None, "stop_reason": None}
@@ -63,7 +63,7 @@ class OpenAICompletion(AnswerFormat):
     def __init__(self, echo: str = "") -> None:
         self._echo = echo
 
-    def answer(self, generation: Generation, model_arn: str) -> Answer:  # noqa: D102 - see AnswerFormat
+    def answer(self, generation: Generation, model_arn: str) -> ApiAnswer:  # noqa: D102 - see AnswerFormat
         choice = self._choice(self._echo + generation.text, generation.stop_reason)
         if generation.logprobs is not None:
             choice["logprobs"] = self._logprobs(generation.logprobs)
@@ -76,14 +76,14 @@ class OpenAICompletion(AnswerFormat):
             },
         }
 
-    def pieces(self, generation: Generation, model_arn: str) -> Iterator[Answer]:  # noqa: D102 - see AnswerFormat
+    def pieces(self, generation: Generation, model_arn: str) -> Iterator[ApiAnswer]:  # noqa: D102 - see AnswerFormat
         envelope = self._envelope(model_arn, self.piece_kind)
         for text in _split(self._echo + generation.text):
             yield envelope | {"choices": [self._piece(text, None)]}
         usage = self.answer(generation, model_arn)["usage"]
         yield envelope | {"choices": [self._piece("", generation.stop_reason)], "usage": usage}
 
-    def _envelope(self, model_arn: str, kind: str) -> Answer:
+    def _envelope(self, model_arn: str, kind: str) -> ApiAnswer:
         return {
             "id": self.prefix + secrets.token_hex(16),
             "object": kind,
@@ -91,13 +91,13 @@ class OpenAICompletion(AnswerFormat):
             "model": model_arn,
         }
 
-    def _choice(self, text: str, finish_reason: str | None) -> Answer:
+    def _choice(self, text: str, finish_reason: str | None) -> ApiAnswer:
         return {"index": 0, "text": text, "finish_reason": finish_reason}
 
-    def _piece(self, text: str, finish_reason: str | None) -> Answer:
+    def _piece(self, text: str, finish_reason: str | None) -> ApiAnswer:
         return self._choice(text, finish_reason)
 
-    def _logprobs(self, values: tuple[float, ...]) -> Answer:
+    def _logprobs(self, values: tuple[float, ...]) -> ApiAnswer:
         return {"token_logprobs": list(values)}
 
 
@@ -106,17 +106,17 @@ class OpenAIChatCompletion(OpenAICompletion):
 
     kind, prefix, piece_kind = "chat.completion", "chatcmpl-", "chat.completion.chunk"
 
-    def _choice(self, text: str, finish_reason: str | None) -> Answer:
+    def _choice(self, text: str, finish_reason: str | None) -> ApiAnswer:
         return {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish_reason}
 
-    def _logprobs(self, values: tuple[float, ...]) -> Answer:
+    def _logprobs(self, values: tuple[float, ...]) -> ApiAnswer:
         return {"content": [{"logprob": value} for value in values]}
 
-    def _piece(self, text: str, finish_reason: str | None) -> Answer:
+    def _piece(self, text: str, finish_reason: str | None) -> ApiAnswer:
         return {"index": 0, "delta": {"role": "assistant", "content": text}, "finish_reason": finish_reason}
 
 
-def without_text(answer: Answer) -> Answer:
+def without_text(answer: ApiAnswer) -> ApiAnswer:
     """Return an answer, or a piece of one, without its text."""
     silent = {key: value for key, value in answer.items() if key != "generation"}
     return silent | {"choices": []} if "choices" in silent else silent

@@ -25,7 +25,7 @@ from sqlquarry.emulator.clock import Clock
 from sqlquarry.emulator.faults import Faults, JobFails, JobHangs
 from sqlquarry.emulator.requests.errors import ApiError, invalid
 from sqlquarry.emulator.requests.pages import cut_page, is_between
-from sqlquarry.emulator.requests.parameters import Answer, validate
+from sqlquarry.emulator.requests.parameters import ApiAnswer, validate
 
 if TYPE_CHECKING:
     from mypy_boto3_bedrock import type_defs as bedrock
@@ -76,7 +76,7 @@ class ModelImports:
 
     # One method per operation, named as botocore names it.
 
-    def create_model_import_job(self, parameters: bedrock.CreateModelImportJobRequestTypeDef) -> Answer:
+    def create_model_import_job(self, parameters: bedrock.CreateModelImportJobRequestTypeDef) -> ApiAnswer:
         """Start a job and import the model; takes as long as copying its files."""
         validate("CreateModelImportJob", parameters)
         with self._lock:
@@ -101,7 +101,7 @@ class ModelImports:
             self._remove(outcome)  # the emulator was reset meanwhile
         return {"jobArn": job.arn}
 
-    def get_model_import_job(self, parameters: bedrock.GetModelImportJobRequestTypeDef) -> Answer:
+    def get_model_import_job(self, parameters: bedrock.GetModelImportJobRequestTypeDef) -> ApiAnswer:
         """Return a job, which this look brings nearer to its end."""
         with self._lock:
             wanted = parameters["jobIdentifier"]
@@ -111,7 +111,7 @@ class ModelImports:
             self._look_at(job)
             return job.details()
 
-    def list_model_import_jobs(self, parameters: bedrock.ListModelImportJobsRequestTypeDef) -> Answer:
+    def list_model_import_jobs(self, parameters: bedrock.ListModelImportJobsRequestTypeDef) -> ApiAnswer:
         """Return a page of the jobs."""
         validate("ListModelImportJobs", parameters)
         with self._lock:
@@ -119,17 +119,17 @@ class ModelImports:
             jobs = [job for job in self._jobs.values() if wanted in (None, job.status)]
             return _page(jobs, "modelImportJobSummaries", parameters)
 
-    def get_imported_model(self, parameters: bedrock.GetImportedModelRequestTypeDef) -> Answer:
+    def get_imported_model(self, parameters: bedrock.GetImportedModelRequestTypeDef) -> ApiAnswer:
         """Return a model."""
         return self.model(parameters["modelIdentifier"]).details()
 
-    def list_imported_models(self, parameters: bedrock.ListImportedModelsRequestTypeDef) -> Answer:
+    def list_imported_models(self, parameters: bedrock.ListImportedModelsRequestTypeDef) -> ApiAnswer:
         """Return a page of the models."""
         validate("ListImportedModels", parameters)
         with self._lock:
             return _page(self._models.values(), "modelSummaries", parameters)
 
-    def delete_imported_model(self, parameters: bedrock.DeleteImportedModelRequestTypeDef) -> Answer:
+    def delete_imported_model(self, parameters: bedrock.DeleteImportedModelRequestTypeDef) -> ApiAnswer:
         """Delete a model with its files."""
         with self._lock:
             model = self.model(parameters["modelIdentifier"])
@@ -138,7 +138,7 @@ class ModelImports:
         self._remove(model)
         return {}
 
-    def tag_resource(self, parameters: bedrock.TagResourceRequestTypeDef) -> Answer:
+    def tag_resource(self, parameters: bedrock.TagResourceRequestTypeDef) -> ApiAnswer:
         """Add tags to a job or model."""
         validate("TagResource", parameters)
         with self._lock:
@@ -148,7 +148,7 @@ class ModelImports:
             self._tags[parameters["resourceARN"]] = tags
         return {}
 
-    def untag_resource(self, parameters: bedrock.UntagResourceRequestTypeDef) -> Answer:
+    def untag_resource(self, parameters: bedrock.UntagResourceRequestTypeDef) -> ApiAnswer:
         """Remove tags from a job or model."""
         with self._lock:
             tags = self._tags_of(parameters["resourceARN"])
@@ -156,7 +156,7 @@ class ModelImports:
                 tags.pop(key, None)
         return {}
 
-    def list_tags_for_resource(self, parameters: bedrock.ListTagsForResourceRequestTypeDef) -> Answer:
+    def list_tags_for_resource(self, parameters: bedrock.ListTagsForResourceRequestTypeDef) -> ApiAnswer:
         """Return the tags of a job or model."""
         with self._lock:
             tags = self._tags_of(parameters["resourceARN"])
@@ -295,14 +295,14 @@ class _Listed(Protocol):
     @property
     def created(self) -> datetime: ...
 
-    def summary(self) -> Answer: ...
+    def summary(self) -> ApiAnswer: ...
 
 
 def _page(
     found: Iterable[_Listed],
     answer_key: str,
     parameters: bedrock.ListModelImportJobsRequestTypeDef | bedrock.ListImportedModelsRequestTypeDef,
-) -> Answer:
+) -> ApiAnswer:
     """Return the page of a list that a request asks for, filtered and sorted."""
     before, after = parameters.get("creationTimeBefore"), parameters.get("creationTimeAfter")
     kept = [
@@ -312,5 +312,5 @@ def _page(
     ]
     kept.sort(key=lambda item: item.created, reverse=parameters.get("sortOrder") == "Descending")
     page, following = cut_page(kept, parameters.get("maxResults", 100), "nextToken", parameters.get("nextToken", "0"))
-    answer: Answer = {answer_key: [item.summary() for item in page]}
+    answer: ApiAnswer = {answer_key: [item.summary() for item in page]}
     return answer | ({"nextToken": following} if following else {})

@@ -13,7 +13,7 @@ from sqlquarry.artifacts import Generation
 from sqlquarry.emulator.bedrock.completion_request import CompletionRequest
 from sqlquarry.emulator.bedrock.invocation import chat_request
 from sqlquarry.emulator.requests.errors import invalid, unsupported
-from sqlquarry.emulator.requests.parameters import Answer, validate
+from sqlquarry.emulator.requests.parameters import ApiAnswer, validate
 
 if TYPE_CHECKING:
     from mypy_boto3_bedrock_runtime.type_defs import (
@@ -85,7 +85,7 @@ def _messages(turns: Sequence[MessageUnionTypeDef]) -> list[dict[str, str]]:
     return [{"role": turn["role"], "content": _text(turn["content"])} for turn in turns]
 
 
-def converse_answer(generation: Generation, *, without_text: bool = False) -> Answer:
+def converse_answer(generation: Generation, *, without_text: bool = False) -> ApiAnswer:
     """Return the answer of Converse; `without_text` leaves its content empty."""
     content = [] if without_text else [{"text": generation.text}]
     return {
@@ -95,11 +95,11 @@ def converse_answer(generation: Generation, *, without_text: bool = False) -> An
     }
 
 
-def converse_events(generation: Generation, *, without_text: bool = False) -> list[Answer]:
+def converse_events(generation: Generation, *, without_text: bool = False) -> list[ApiAnswer]:
     """Return the events of ConverseStream; `without_text` leaves out those of its content."""
     text = generation.text
     pieces = [text[start : start + _PIECE_CHARACTERS] for start in range(0, len(text), _PIECE_CHARACTERS)]
-    block: list[Answer] = [{"contentBlockDelta": {"contentBlockIndex": 0, "delta": {"text": one}}} for one in pieces]
+    block: list[ApiAnswer] = [{"contentBlockDelta": {"contentBlockIndex": 0, "delta": {"text": one}}} for one in pieces]
     block.append({"contentBlockStop": {"contentBlockIndex": 0}})
     return [
         {"messageStart": {"role": "assistant"}},
@@ -113,7 +113,7 @@ def _stop_reason(generation: Generation) -> str:
     return "stop_sequence" if generation.stop_text else _STOP_REASONS[generation.stop_reason]
 
 
-def _measures(generation: Generation) -> Answer:
+def _measures(generation: Generation) -> ApiAnswer:
     read, written = generation.prompt_tokens or 0, generation.completion_tokens or 0
     return {
         "usage": {"inputTokens": read, "outputTokens": written, "totalTokens": read + written},

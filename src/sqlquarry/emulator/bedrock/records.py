@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from sqlquarry.emulator.bedrock.admission import AdmittedModel
 from sqlquarry.emulator.bedrock.cold_start import ColdStart
-from sqlquarry.emulator.requests.parameters import Answer
+from sqlquarry.emulator.requests.parameters import ApiAnswer
 
 if TYPE_CHECKING:
     from mypy_boto3_bedrock.type_defs import CreateModelImportJobRequestTypeDef
@@ -27,7 +27,7 @@ class ImportedModelRecord:
     cold_start: ColdStart
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
 
-    def summary(self) -> Answer:
+    def summary(self) -> ApiAnswer:
         """Return the entry in ListImportedModels."""
         return {
             "modelArn": self.arn,
@@ -37,7 +37,7 @@ class ImportedModelRecord:
             "instructSupported": self.admitted.converses,
         }
 
-    def details(self) -> Answer:
+    def details(self) -> ApiAnswer:
         """Return the answer of GetImportedModel."""
         gigabytes = self.admitted.weight_bytes / 1e9
         key = self.job.key_arn
@@ -87,9 +87,9 @@ class ImportJobRecord:
         _, partition, _, region, account, _ = self.arn.split(":", 5)
         return f"arn:{partition}:kms:{region}:{account}:{key if key.startswith('alias/') else f'key/{key}'}"
 
-    def summary(self) -> Answer:
+    def summary(self) -> ApiAnswer:
         """Return the entry in ListModelImportJobs."""
-        shown: Answer = {
+        shown: ApiAnswer = {
             "jobArn": self.arn,
             "jobName": self.parameters["jobName"],
             "importedModelName": self.parameters["importedModelName"],
@@ -103,9 +103,9 @@ class ImportJobRecord:
                 shown["importedModelArn"] = self.outcome.arn
         return shown
 
-    def details(self) -> Answer:
+    def details(self) -> ApiAnswer:
         """Return the answer of GetModelImportJob."""
-        asked: Answer = dict(self.parameters)
+        asked: ApiAnswer = dict(self.parameters)
         shown = self.summary() | {
             key: asked[key] for key in ("roleArn", "modelDataSource", "vpcConfig") if key in asked
         }

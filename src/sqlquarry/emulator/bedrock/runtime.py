@@ -17,7 +17,7 @@ from sqlquarry.emulator.bedrock.invocation import parse_invocation
 from sqlquarry.emulator.bedrock.records import ImportedModelRecord
 from sqlquarry.emulator.faults import CutAnswer, Faults, ModelDeleted, NoText, NotReady, SlowAnswers, StreamBroken
 from sqlquarry.emulator.requests.errors import ApiError, invalid, unsupported
-from sqlquarry.emulator.requests.parameters import Answer, BrokenStream
+from sqlquarry.emulator.requests.parameters import ApiAnswer, BrokenStream
 from sqlquarry.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class BedrockRuntime:
     def __init__(self, imports: ModelImports, pool: EnginePool, faults: Faults, sleep: Callable[[float], None]) -> None:
         self._imports, self._pool, self._faults, self._sleep = imports, pool, faults, sleep
 
-    def invoke_model(self, parameters: bedrock_runtime.InvokeModelRequestTypeDef) -> Answer:
+    def invoke_model(self, parameters: bedrock_runtime.InvokeModelRequestTypeDef) -> ApiAnswer:
         """Answer with one JSON object."""
         answer_format, generation, arn = self._invoke(parameters)
         answer = answer_format.answer(generation, arn)
@@ -59,7 +59,7 @@ class BedrockRuntime:
 
     def invoke_model_with_response_stream(
         self, parameters: bedrock_runtime.InvokeModelWithResponseStreamRequestTypeDef
-    ) -> Answer | BrokenStream:
+    ) -> ApiAnswer | BrokenStream:
         """Answer in several chunks, which are sent together once the whole answer is there."""
         answer_format, generation, arn = self._invoke(parameters)
         if generation.logprobs is not None:
@@ -67,21 +67,21 @@ class BedrockRuntime:
         pieces = list(answer_format.pieces(generation, arn))
         if self._faults.take(NoText):
             pieces = [without_text(piece) for piece in pieces]
-        events: list[Answer] = [{"chunk": {"bytes": json.dumps(piece).encode()}} for piece in pieces]
+        events: list[ApiAnswer] = [{"chunk": {"bytes": json.dumps(piece).encode()}} for piece in pieces]
         return self._stream("body", events, {"contentType": "application/json"})
 
-    def converse(self, parameters: bedrock_runtime.ConverseRequestTypeDef) -> Answer:
+    def converse(self, parameters: bedrock_runtime.ConverseRequestTypeDef) -> ApiAnswer:
         """Answer with one message."""
         generation = self._converse(parameters)
         return converse_answer(generation, without_text=self._faults.take(NoText) is not None)
 
-    def converse_stream(self, parameters: bedrock_runtime.ConverseStreamRequestTypeDef) -> Answer | BrokenStream:
+    def converse_stream(self, parameters: bedrock_runtime.ConverseStreamRequestTypeDef) -> ApiAnswer | BrokenStream:
         """Answer in several events, which are sent together once the whole answer is there."""
         generation = self._converse(parameters)
         events = converse_events(generation, without_text=self._faults.take(NoText) is not None)
         return self._stream("stream", events, {})
 
-    def _stream(self, member: str, events: list[Answer], rest: Answer) -> Answer | BrokenStream:
+    def _stream(self, member: str, events: list[ApiAnswer], rest: ApiAnswer) -> ApiAnswer | BrokenStream:
         broken = self._faults.take(StreamBroken)
         if not broken:
             return rest | {member: events}

@@ -18,7 +18,7 @@ from typing import Protocol
 from sqlquarry.emulator.faults import AnswerReset, Faults, is_named
 from sqlquarry.emulator.requests.broken_connections import CUT_AFTER
 from sqlquarry.emulator.requests.errors import COMMON_STATUSES, QUERY_CODES, ApiError
-from sqlquarry.emulator.requests.parameters import Answer, BrokenStream, Parameters, check_types, json_members
+from sqlquarry.emulator.requests.parameters import ApiAnswer, BrokenStream, Parameters, check_types, json_members
 
 # They take the place of moto's own methods of these names (tags of customization jobs, InvokeModel's empty answer).
 BEDROCK_OPERATIONS = (
@@ -174,7 +174,7 @@ def _service_exception() -> Callable[[str, str], Exception]:
 
 
 def _operation(
-    handle: Callable[[Parameters], Answer | BrokenStream], region: str | None
+    handle: Callable[[Parameters], ApiAnswer | BrokenStream], region: str | None
 ) -> Callable[[MotoResponse], object]:
     """Return the method that moto calls on its Response object, which reads and writes by botocore's shapes."""
     from moto.core.responses import ActionResult

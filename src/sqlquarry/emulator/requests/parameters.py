@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # Parameters and answers of an operation, in the types of botocore's service model.
 Parameters = Mapping[str, object]
-Answer = dict[str, object]
+ApiAnswer = dict[str, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class BrokenStream:
         error: the error.
     """
 
-    answer: Answer
+    answer: ApiAnswer
     error: ApiError
 
 

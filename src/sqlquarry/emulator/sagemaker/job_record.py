@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from sqlquarry.emulator.requests.parameters import Answer
+from sqlquarry.emulator.requests.parameters import ApiAnswer
 
 if TYPE_CHECKING:
     from mypy_boto3_sagemaker.literals import SecondaryStatusType, TrainingJobStatusType
@@ -118,9 +118,9 @@ class TrainingJobRecord:
                 shown["TrainingEndTime"] = self.ended
             return shown
 
-    def details(self) -> Answer:
+    def details(self) -> ApiAnswer:
         """Return the answer of DescribeTrainingJob."""
-        shown: Answer = {name: value for name, value in self.parameters.items() if name != "Tags"}
+        shown: ApiAnswer = {name: value for name, value in self.parameters.items() if name != "Tags"}
         shown |= self.summary()
         with self._lock:
             shown["SecondaryStatusTransitions"] = [transition.copy() for transition in self._transitions]

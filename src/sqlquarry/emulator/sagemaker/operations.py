@@ -18,7 +18,7 @@ from sqlquarry.emulator.clock import Clock
 from sqlquarry.emulator.faults import Faults
 from sqlquarry.emulator.requests.errors import ApiError, invalid
 from sqlquarry.emulator.requests.pages import cut_page, is_between
-from sqlquarry.emulator.requests.parameters import Answer, validate
+from sqlquarry.emulator.requests.parameters import ApiAnswer, validate
 from sqlquarry.emulator.sagemaker.job_record import ENDED, TrainingJobRecord
 from sqlquarry.emulator.sagemaker.job_run import LOG_GROUP, TrainingJobRun
 from sqlquarry.emulator.sagemaker.request_checks import check_request
@@ -68,7 +68,7 @@ class TrainingJobs:
 
     # One method per operation, named as botocore names it.
 
-    def create_training_job(self, parameters: sagemaker.CreateTrainingJobRequestTypeDef) -> Answer:
+    def create_training_job(self, parameters: sagemaker.CreateTrainingJobRequestTypeDef) -> ApiAnswer:
         """Check a request and start the job in a thread of its own."""
         session = self._session()
         s3 = session.client("s3")
@@ -95,11 +95,11 @@ class TrainingJobs:
             self._threads[-1].start()
         return {"TrainingJobArn": job.arn}
 
-    def describe_training_job(self, parameters: sagemaker.DescribeTrainingJobRequestTypeDef) -> Answer:
+    def describe_training_job(self, parameters: sagemaker.DescribeTrainingJobRequestTypeDef) -> ApiAnswer:
         """Return a job."""
         return self._job(parameters["TrainingJobName"]).details()
 
-    def list_training_jobs(self, parameters: sagemaker.ListTrainingJobsRequestTypeDef) -> Answer:
+    def list_training_jobs(self, parameters: sagemaker.ListTrainingJobsRequestTypeDef) -> ApiAnswer:
         """Return a page of the jobs."""
         validate("ListTrainingJobs", parameters, service="sagemaker")
         with self._lock:
@@ -130,10 +130,10 @@ class TrainingJobs:
         page, following = cut_page(
             found, parameters.get("MaxResults", 10), "NextToken", parameters.get("NextToken", "0")
         )
-        answer: Answer = {"TrainingJobSummaries": page}
+        answer: ApiAnswer = {"TrainingJobSummaries": page}
         return answer | ({"NextToken": following} if following else {})
 
-    def stop_training_job(self, parameters: sagemaker.StopTrainingJobRequestTypeDef) -> Answer:
+    def stop_training_job(self, parameters: sagemaker.StopTrainingJobRequestTypeDef) -> ApiAnswer:
         """Ask a job to stop."""
         job = self._job(parameters["TrainingJobName"])
         if job.status in ENDED:
@@ -141,7 +141,7 @@ class TrainingJobs:
         job.stop_requested = True
         return {}
 
-    def delete_training_job(self, parameters: sagemaker.DeleteTrainingJobRequestTypeDef) -> Answer:
+    def delete_training_job(self, parameters: sagemaker.DeleteTrainingJobRequestTypeDef) -> ApiAnswer:
         """Forget a job that has ended."""
         job = self._job(parameters["TrainingJobName"])
         if job.status not in ENDED:
@@ -151,20 +151,20 @@ class TrainingJobs:
             self._tags.pop(job.arn, None)
         return {}
 
-    def add_tags(self, parameters: sagemaker.AddTagsInputTypeDef) -> Answer:
+    def add_tags(self, parameters: sagemaker.AddTagsInputTypeDef) -> ApiAnswer:
         """Add tags to a job."""
         tags = self._tags_of(parameters["ResourceArn"])
         tags |= {tag["Key"]: tag["Value"] for tag in parameters["Tags"]}
         return self.list_tags({"ResourceArn": parameters["ResourceArn"]})
 
-    def delete_tags(self, parameters: sagemaker.DeleteTagsInputTypeDef) -> Answer:
+    def delete_tags(self, parameters: sagemaker.DeleteTagsInputTypeDef) -> ApiAnswer:
         """Remove tags from a job."""
         tags = self._tags_of(parameters["ResourceArn"])
         for key in parameters["TagKeys"]:
             tags.pop(key, None)
         return {}
 
-    def list_tags(self, parameters: sagemaker.ListTagsInputTypeDef) -> Answer:
+    def list_tags(self, parameters: sagemaker.ListTagsInputTypeDef) -> ApiAnswer:
         """Return the tags of a job."""
         tags = self._tags_of(parameters["ResourceArn"])
         return {"Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}
