@@ -1,4 +1,4 @@
-"""The guard in front of a stub: only what a key of the emulator signed gets through, and every answer is an answer."""
+"""Authentication in front of a stub: only what a key of the emulator signed gets through, and every answer is an answer."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def environ_of(method, target, headers=(), body=b""):
 
 
 def answer(environ, stub=None, *, now=None, hosts=(HOST, "localhost:5000")):
-    """Status, headers and body of the guard's answer."""
+    """Status, headers and body of the answer."""
     stub = stub or Stub()
     said = []
     application = authenticate(
