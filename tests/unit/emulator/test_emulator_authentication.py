@@ -1,4 +1,4 @@
-"""Authentication in front of a stub: only what a key of the emulator signed gets through, and every answer is an answer."""
+"""Authentication in front of a stub: only what a key of the emulator signed passes, and every answer is an answer."""
 
 from __future__ import annotations
 
