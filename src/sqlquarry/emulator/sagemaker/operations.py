@@ -1,4 +1,4 @@
-"""SageMaker's training jobs: their operations, and the threads that run them.
+"""The operations of SageMaker that concern training jobs, and the threads that run them.
 
 Source: SageMaker API reference (CreateTrainingJob and its neighbours). Words of errors are the service's own, as users
 report them.
@@ -12,24 +12,26 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from sqlquarry.emulator.faults import Clock, Faults
-from sqlquarry.emulator.requests.api import ApiError, Parameters, validate
-from sqlquarry.emulator.training.files import S3Files
-from sqlquarry.emulator.training.job import ENDED, TrainingJob
-from sqlquarry.emulator.training.request import refuse
-from sqlquarry.emulator.training.run import LOG_GROUP, TrainingRun
+from sqlquarry.emulator.clock import Clock
+from sqlquarry.emulator.faults import Faults
+from sqlquarry.emulator.requests.errors import ApiError, invalid
+from sqlquarry.emulator.requests.pages import cut_page, is_between
+from sqlquarry.emulator.requests.parameters import ApiAnswer, validate
+from sqlquarry.emulator.sagemaker.job_record import ENDED, TrainingJobRecord
+from sqlquarry.emulator.sagemaker.job_run import LOG_GROUP, TrainingJobRun
+from sqlquarry.emulator.sagemaker.request_checks import check_request
+from sqlquarry.emulator.sagemaker.s3_files import S3Files
 
-_LIST_ORDERS: dict[str, Callable[[dict[str, Any]], Any]] = {
-    "Name": lambda job: job["TrainingJobName"],
-    "CreationTime": lambda job: job["CreationTime"],
-    "Status": lambda job: job["TrainingJobStatus"],
-}
+if TYPE_CHECKING:
+    import boto3
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sagemaker import type_defs as sagemaker
 
 
 class TrainingJobs:
-    """Operations of SageMaker that concern training jobs; each maps parameters to an answer.
+    """The operations of SageMaker that concern training jobs; each maps parameters to an answer.
 
     Args:
         storage: a directory of its own, for the file systems of running jobs.
@@ -39,14 +41,14 @@ class TrainingJobs:
         arn_prefix: ``arn:aws:sagemaker:<region>:<account>``.
         region: where jobs run.
         faults: what goes wrong on purpose.
-        clock: seconds.
+        clock: returns the time in seconds.
     """
 
     def __init__(
         self,
         *,
         storage: Path,
-        session: Callable[[], Any],
+        session: Callable[[], boto3.Session],
         aws: Callable[[], dict[str, str]],
         role_is_trusted: Callable[[str], bool],
         arn_prefix: str,
@@ -58,7 +60,7 @@ class TrainingJobs:
         self._role_is_trusted, self._arn_prefix, self._region = role_is_trusted, arn_prefix, region
         self._faults, self._clock = faults, clock
         self._began = datetime.now(UTC) - timedelta(seconds=clock())
-        self._jobs: dict[str, TrainingJob] = {}
+        self._jobs: dict[str, TrainingJobRecord] = {}
         self._tags: dict[str, dict[str, str]] = {}
         self._threads: list[threading.Thread] = []
         self._closing = threading.Event()
@@ -66,17 +68,18 @@ class TrainingJobs:
 
     # One method per operation, named as botocore names it.
 
-    def create_training_job(self, parameters: Parameters) -> dict[str, Any]:  # noqa: D102 - SageMaker's own operation
+    def create_training_job(self, parameters: sagemaker.CreateTrainingJobRequestTypeDef) -> ApiAnswer:
+        """Check a request and start the job in a thread of its own."""
         session = self._session()
         s3 = session.client("s3")
-        refuse(
+        check_request(
             parameters,
             region=self._region,
             role_is_trusted=self._role_is_trusted,
             has_objects=lambda uri: _has_objects(s3, uri),
         )
         name = parameters["TrainingJobName"]
-        job = TrainingJob(f"{self._arn_prefix}:training-job/{name}", parameters, self._now())
+        job = TrainingJobRecord(f"{self._arn_prefix}:training-job/{name}", parameters, self._now())
         job.enter("Starting", job.created)
         with self._lock:
             if name in self._jobs:
@@ -92,45 +95,55 @@ class TrainingJobs:
             self._threads[-1].start()
         return {"TrainingJobArn": job.arn}
 
-    def describe_training_job(self, parameters: Parameters) -> dict[str, Any]:  # noqa: D102 - SageMaker's own operation
-        return self._job(parameters).details()
+    def describe_training_job(self, parameters: sagemaker.DescribeTrainingJobRequestTypeDef) -> ApiAnswer:
+        """Return a job."""
+        return self._job(parameters["TrainingJobName"]).details()
 
-    def list_training_jobs(self, parameters: Parameters) -> dict[str, Any]:  # noqa: D102 - SageMaker's own operation
+    def list_training_jobs(self, parameters: sagemaker.ListTrainingJobsRequestTypeDef) -> ApiAnswer:
+        """Return a page of the jobs."""
         validate("ListTrainingJobs", parameters, service="sagemaker")
         with self._lock:
             found = [job.summary() for job in self._jobs.values()]
-        for bound, key in (("CreationTime", "CreationTime"), ("LastModifiedTime", "LastModifiedTime")):
-            after, before = parameters.get(f"{bound}After"), parameters.get(f"{bound}Before")
-            found = [
-                job for job in found if (after is None or job[key] > after) and (before is None or job[key] < before)
-            ]
         wanted = parameters.get("StatusEquals")
         found = [
             job
             for job in found
             if parameters.get("NameContains", "") in job["TrainingJobName"]
             and wanted in (None, job["TrainingJobStatus"])
-        ]
-        order = _LIST_ORDERS[parameters.get("SortBy", "CreationTime")]
-        found.sort(key=order, reverse=parameters.get("SortOrder") == "Descending")
-        token = parameters.get("NextToken", "0")
-        if not token.isdecimal():
-            raise ApiError("ValidationException", f"NextToken {token!r} is not one that this operation gave")
-        start, size = int(token), parameters.get("MaxResults", 10)
-        answer: dict[str, Any] = {"TrainingJobSummaries": found[start : start + size]}
-        return answer | ({"NextToken": str(start + size)} if start + size < len(found) else {})
-
-    def stop_training_job(self, parameters: Parameters) -> dict[str, Any]:  # noqa: D102 - SageMaker's own operation
-        job = self._job(parameters)
-        if job.status in ENDED:
-            raise ApiError(
-                "ValidationException", f"The request was rejected because the training job is in status {job.status}"
+            and is_between(
+                job["CreationTime"], parameters.get("CreationTimeAfter"), parameters.get("CreationTimeBefore")
             )
+            and is_between(
+                job["LastModifiedTime"],
+                parameters.get("LastModifiedTimeAfter"),
+                parameters.get("LastModifiedTimeBefore"),
+            )
+        ]
+        backwards = parameters.get("SortOrder") == "Descending"
+        match parameters.get("SortBy", "CreationTime"):
+            case "Name":
+                found.sort(key=lambda job: job["TrainingJobName"], reverse=backwards)
+            case "Status":
+                found.sort(key=lambda job: job["TrainingJobStatus"], reverse=backwards)
+            case _:
+                found.sort(key=lambda job: job["CreationTime"], reverse=backwards)
+        page, following = cut_page(
+            found, parameters.get("MaxResults", 10), "NextToken", parameters.get("NextToken", "0")
+        )
+        answer: ApiAnswer = {"TrainingJobSummaries": page}
+        return answer | ({"NextToken": following} if following else {})
+
+    def stop_training_job(self, parameters: sagemaker.StopTrainingJobRequestTypeDef) -> ApiAnswer:
+        """Ask a job to stop."""
+        job = self._job(parameters["TrainingJobName"])
+        if job.status in ENDED:
+            raise invalid(f"The request was rejected because the training job is in status {job.status}")
         job.stop_requested = True
         return {}
 
-    def delete_training_job(self, parameters: Parameters) -> dict[str, Any]:  # noqa: D102 - SageMaker's own operation
-        job = self._job(parameters)
+    def delete_training_job(self, parameters: sagemaker.DeleteTrainingJobRequestTypeDef) -> ApiAnswer:
+        """Forget a job that has ended."""
+        job = self._job(parameters["TrainingJobName"])
         if job.status not in ENDED:
             raise ApiError("ResourceInUse", f"The training job {job.name} is in status {job.status}: stop it first")
         with self._lock:
@@ -138,19 +151,23 @@ class TrainingJobs:
             self._tags.pop(job.arn, None)
         return {}
 
-    def add_tags(self, parameters: Parameters) -> dict[str, Any]:  # noqa: D102 - SageMaker's own operation
-        tags = self._tags_of(parameters)
+    def add_tags(self, parameters: sagemaker.AddTagsInputTypeDef) -> ApiAnswer:
+        """Add tags to a job."""
+        tags = self._tags_of(parameters["ResourceArn"])
         tags |= {tag["Key"]: tag["Value"] for tag in parameters["Tags"]}
-        return self.list_tags(parameters)
+        return self.list_tags({"ResourceArn": parameters["ResourceArn"]})
 
-    def delete_tags(self, parameters: Parameters) -> dict[str, Any]:  # noqa: D102 - SageMaker's own operation
-        tags = self._tags_of(parameters)
+    def delete_tags(self, parameters: sagemaker.DeleteTagsInputTypeDef) -> ApiAnswer:
+        """Remove tags from a job."""
+        tags = self._tags_of(parameters["ResourceArn"])
         for key in parameters["TagKeys"]:
             tags.pop(key, None)
         return {}
 
-    def list_tags(self, parameters: Parameters) -> dict[str, Any]:  # noqa: D102 - SageMaker's own operation
-        return {"Tags": [{"Key": key, "Value": value} for key, value in self._tags_of(parameters).items()]}
+    def list_tags(self, parameters: sagemaker.ListTagsInputTypeDef) -> ApiAnswer:
+        """Return the tags of a job."""
+        tags = self._tags_of(parameters["ResourceArn"])
+        return {"Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}
 
     def reset(self) -> None:
         """End every job with its processes, forget them all, and begin with an empty log."""
@@ -171,8 +188,8 @@ class TrainingJobs:
         for thread in threads:
             thread.join()
 
-    def _new_run(self, job: TrainingJob, session: Any) -> TrainingRun:
-        return TrainingRun(
+    def _new_run(self, job: TrainingJobRecord, session: boto3.Session) -> TrainingJobRun:
+        return TrainingJobRun(
             job,
             directory=self._storage / f"training-{job.name}",
             session=session,
@@ -183,23 +200,22 @@ class TrainingJobs:
             closing=self._closing,
         )
 
-    def _job(self, parameters: Parameters) -> TrainingJob:
+    def _job(self, name: str) -> TrainingJobRecord:
         with self._lock:
-            if job := self._jobs.get(parameters["TrainingJobName"]):
+            if job := self._jobs.get(name):
                 return job
-        raise ApiError("ValidationException", "Requested resource not found.")  # not ResourceNotFound, as documented
+        raise invalid("Requested resource not found.")  # not ResourceNotFound, as documented
 
-    def _tags_of(self, parameters: Parameters) -> dict[str, str]:
-        arn = parameters["ResourceArn"]
+    def _tags_of(self, arn: str) -> dict[str, str]:
         if arn not in self._tags:
-            raise ApiError("ValidationException", f"The resource {arn} does not exist")
+            raise invalid(f"The resource {arn} does not exist")
         return self._tags[arn]
 
     def _now(self) -> datetime:
         return self._began + timedelta(seconds=self._clock())
 
 
-def _has_objects(s3: Any, uri: str) -> bool:
+def _has_objects(s3: S3Client, uri: str) -> bool:
     with suppress(s3.exceptions.ClientError):
         return bool(S3Files(s3).names(uri))
     return False

@@ -1,4 +1,4 @@
-"""The guard in front of a stub: only what a key of the emulator signed gets through, and every answer is an answer."""
+"""Authentication in front of a stub: only what a key of the emulator signed passes, and every answer is an answer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from botocore.credentials import Credentials
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sqlquarry.emulator.requests.guard import MAX_BODY_BYTES, MAX_UPLOAD_BYTES, guard
+from sqlquarry.emulator.requests.authentication import authenticate
+from sqlquarry.emulator.requests.body import MAX_BODY_BYTES, MAX_UPLOAD_BYTES
 from sqlquarry.emulator.requests.signature import AccessKey
 
 HOST = "127.0.0.1:5000"
@@ -63,10 +64,10 @@ def environ_of(method, target, headers=(), body=b""):
 
 
 def answer(environ, stub=None, *, now=None, hosts=(HOST, "localhost:5000")):
-    """Status, headers and body of the guard's answer."""
+    """Status, headers and body of the answer."""
     stub = stub or Stub()
     said = []
-    application = guard(
+    application = authenticate(
         stub,
         hosts=hosts,
         find_key={key.id: key for key in (KEY, TEMPORARY)}.get,

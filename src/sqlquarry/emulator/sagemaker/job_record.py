@@ -1,17 +1,26 @@
-"""One training job as its descriptions show it."""
+"""One training job, as DescribeTrainingJob and ListTrainingJobs show it."""
 
 from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING
 
-from sqlquarry.emulator.requests.api import Parameters
+from sqlquarry.emulator.requests.parameters import ApiAnswer
+
+if TYPE_CHECKING:
+    from mypy_boto3_sagemaker.literals import SecondaryStatusType, TrainingJobStatusType
+    from mypy_boto3_sagemaker.type_defs import (
+        CreateTrainingJobRequestTypeDef,
+        SecondaryStatusTransitionTypeDef,
+        TrainingJobSummaryTypeDef,
+    )
 
 # Secondary status -> the status it belongs to, and the words that come with it, as SDKs print them.
-_STATUSES = {
+_STATUSES: Mapping[SecondaryStatusType, tuple[TrainingJobStatusType, str]] = {
     "Starting": ("InProgress", "Preparing the instances for training"),
     "Downloading": ("InProgress", "Downloading input data"),
     "Training": ("InProgress", "Training image download completed. Training in progress."),
@@ -31,40 +40,40 @@ _MAX_REASON = 1024  # characters (the shape FailureReason)
 
 
 @dataclass(slots=True)
-class TrainingJob:
+class TrainingJobRecord:
     """A training job: what was asked for, and how far it is.
 
     Args:
         arn: its ARN.
         parameters: of CreateTrainingJob.
-        created: when, by the emulator's clock.
+        created: when it was created, by the emulator's clock.
     """
 
     arn: str
-    parameters: Parameters
+    parameters: CreateTrainingJobRequestTypeDef
     created: datetime
     stop_requested: bool = False
     failure: str | None = None
     trained_s: float = 0.0  # on instances, interrupted runs included
     started: datetime | None = None
     ended: datetime | None = None
-    _transitions: list[dict[str, Any]] = field(default_factory=list)
+    _transitions: list[SecondaryStatusTransitionTypeDef] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def name(self) -> str:
-        """Its name."""
-        return str(self.parameters["TrainingJobName"])
+        """The name that the request gave."""
+        return self.parameters["TrainingJobName"]
 
     @property
-    def status(self) -> str:
+    def status(self) -> TrainingJobStatusType:
         """InProgress, Stopping, Completed, Failed or Stopped."""
         return _STATUSES[self.secondary_status][0]
 
     @property
-    def secondary_status(self) -> str:
+    def secondary_status(self) -> SecondaryStatusType:
         """The stage that it is in."""
-        return str(self._transitions[-1]["Status"])
+        return self._transitions[-1]["Status"]
 
     @property
     def is_spot(self) -> bool:
@@ -79,10 +88,10 @@ class TrainingJob:
     @property
     def is_compressed(self) -> bool:
         """Whether outputs become archives."""
-        return bool(self.parameters["OutputDataConfig"].get("CompressionType", "GZIP") == "GZIP")
+        return self.parameters["OutputDataConfig"].get("CompressionType", "GZIP") == "GZIP"
 
-    def enter(self, secondary_status: str, now: datetime, *, failure: str | None = None) -> None:
-        """Go on to a stage; `failure` says why it is Failed."""
+    def enter(self, secondary_status: SecondaryStatusType, now: datetime, *, failure: str | None = None) -> None:
+        """Begin a stage; `failure` says why the job is Failed."""
         with self._lock:
             if self._transitions:
                 self._transitions[-1]["EndTime"] = now
@@ -94,10 +103,10 @@ class TrainingJob:
                 self.failure = failure and failure[:_MAX_REASON]
                 self._transitions[-1]["EndTime"] = self.ended = now
 
-    def summary(self) -> dict[str, Any]:
-        """The entry in ListTrainingJobs."""
+    def summary(self) -> TrainingJobSummaryTypeDef:
+        """Return the entry in ListTrainingJobs."""
         with self._lock:
-            shown: dict[str, Any] = {
+            shown: TrainingJobSummaryTypeDef = {
                 "TrainingJobName": self.name,
                 "TrainingJobArn": self.arn,
                 "CreationTime": self.created,
@@ -105,13 +114,16 @@ class TrainingJob:
                 "TrainingJobStatus": self.status,
                 "SecondaryStatus": self.secondary_status,
             }
-            return shown | ({"TrainingEndTime": self.ended} if self.ended else {})
+            if self.ended:
+                shown["TrainingEndTime"] = self.ended
+            return shown
 
-    def details(self) -> dict[str, Any]:
-        """The answer of DescribeTrainingJob."""
-        shown = {name: value for name, value in self.parameters.items() if name != "Tags"} | self.summary()
+    def details(self) -> ApiAnswer:
+        """Return the answer of DescribeTrainingJob."""
+        shown: ApiAnswer = {name: value for name, value in self.parameters.items() if name != "Tags"}
+        shown |= self.summary()
         with self._lock:
-            shown["SecondaryStatusTransitions"] = [dict(transition) for transition in self._transitions]
+            shown["SecondaryStatusTransitions"] = [transition.copy() for transition in self._transitions]
             if self.started:
                 shown["TrainingStartTime"] = self.started
             if self.failure is not None:

@@ -1,4 +1,4 @@
-"""The three shapes in which imported models answer InvokeModel; a request's own keys choose one (see `invocation`).
+"""The three formats in which imported models answer InvokeModel; a request's own keys choose one (see `invocation`).
 
 Source: "Invoke your imported model" (Bedrock user guide).
 """
@@ -9,32 +9,32 @@ import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import Any
 
 from sqlquarry.artifacts import Generation
+from sqlquarry.emulator.requests.parameters import ApiAnswer
 
 _PIECE_CHARACTERS = 4  # about a token
 
 
-class Shape(ABC):
+class AnswerFormat(ABC):
     """What an answer looks like, whole and in pieces.
 
     Logprobs are those of the written tokens, without other candidates and without the tokens' texts or ids.
     """
 
     @abstractmethod
-    def answer(self, generation: Generation, model_arn: str) -> dict[str, Any]:
-        """The answer of InvokeModel."""
+    def answer(self, generation: Generation, model_arn: str) -> ApiAnswer:
+        """Return the answer of InvokeModel."""
 
     @abstractmethod
-    def pieces(self, generation: Generation, model_arn: str) -> Iterator[dict[str, Any]]:
-        """The chunks of InvokeModelWithResponseStream: the text, then one with stop reason and usage."""
+    def pieces(self, generation: Generation, model_arn: str) -> Iterator[ApiAnswer]:
+        """Return the chunks of InvokeModelWithResponseStream: the text, then one with stop reason and usage."""
 
 
-class BedrockCompletion(Shape):
+class BedrockCompletion(AnswerFormat):
     """``prompt`` + ``max_gen_len`` -> ``generation``."""
 
-    def answer(self, generation: Generation, model_arn: str) -> dict[str, Any]:  # noqa: ARG002, D102 - see Shape
+    def answer(self, generation: Generation, model_arn: str) -> ApiAnswer:  # noqa: ARG002, D102 - see AnswerFormat
         return {
             "generation": generation.text,
             "prompt_token_count": generation.prompt_tokens,
@@ -44,18 +44,18 @@ class BedrockCompletion(Shape):
             "logprobs": None if generation.logprobs is None else [{"?": value} for value in generation.logprobs],
         }
 
-    def pieces(self, generation: Generation, model_arn: str) -> Iterator[dict[str, Any]]:  # noqa: D102 - see Shape
+    def pieces(self, generation: Generation, model_arn: str) -> Iterator[ApiAnswer]:  # noqa: D102 - see AnswerFormat
         whole = self.answer(generation, model_arn)
         for text in _split(generation.text):
             yield whole | {"generation": text, "generation_token_count": None, "stop_reason": None}
         yield whole | {"generation": ""}
 
 
-class OpenAICompletion(Shape):
+class OpenAICompletion(AnswerFormat):
     """``prompt`` + ``max_tokens`` -> ``choices[0].text``.
 
     Args:
-        echo: the prompt, where the answer is to begin with it.
+        echo: the prompt, if the answer must begin with it.
     """
 
     kind, prefix, piece_kind = "text_completion", "cmpl-", "text_completion"
@@ -63,7 +63,7 @@ class OpenAICompletion(Shape):
     def __init__(self, echo: str = "") -> None:
         self._echo = echo
 
-    def answer(self, generation: Generation, model_arn: str) -> dict[str, Any]:  # noqa: D102 - see Shape
+    def answer(self, generation: Generation, model_arn: str) -> ApiAnswer:  # noqa: D102 - see AnswerFormat
         choice = self._choice(self._echo + generation.text, generation.stop_reason)
         if generation.logprobs is not None:
             choice["logprobs"] = self._logprobs(generation.logprobs)
@@ -76,14 +76,14 @@ class OpenAICompletion(Shape):
             },
         }
 
-    def pieces(self, generation: Generation, model_arn: str) -> Iterator[dict[str, Any]]:  # noqa: D102 - see Shape
+    def pieces(self, generation: Generation, model_arn: str) -> Iterator[ApiAnswer]:  # noqa: D102 - see AnswerFormat
         envelope = self._envelope(model_arn, self.piece_kind)
         for text in _split(self._echo + generation.text):
             yield envelope | {"choices": [self._piece(text, None)]}
         usage = self.answer(generation, model_arn)["usage"]
         yield envelope | {"choices": [self._piece("", generation.stop_reason)], "usage": usage}
 
-    def _envelope(self, model_arn: str, kind: str) -> dict[str, Any]:
+    def _envelope(self, model_arn: str, kind: str) -> ApiAnswer:
         return {
             "id": self.prefix + secrets.token_hex(16),
             "object": kind,
@@ -91,13 +91,13 @@ class OpenAICompletion(Shape):
             "model": model_arn,
         }
 
-    def _choice(self, text: str, finish_reason: str | None) -> dict[str, Any]:
+    def _choice(self, text: str, finish_reason: str | None) -> ApiAnswer:
         return {"index": 0, "text": text, "finish_reason": finish_reason}
 
-    def _piece(self, text: str, finish_reason: str | None) -> dict[str, Any]:
+    def _piece(self, text: str, finish_reason: str | None) -> ApiAnswer:
         return self._choice(text, finish_reason)
 
-    def _logprobs(self, values: tuple[float, ...]) -> dict[str, Any]:
+    def _logprobs(self, values: tuple[float, ...]) -> ApiAnswer:
         return {"token_logprobs": list(values)}
 
 
@@ -106,18 +106,18 @@ class OpenAIChatCompletion(OpenAICompletion):
 
     kind, prefix, piece_kind = "chat.completion", "chatcmpl-", "chat.completion.chunk"
 
-    def _choice(self, text: str, finish_reason: str | None) -> dict[str, Any]:
+    def _choice(self, text: str, finish_reason: str | None) -> ApiAnswer:
         return {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish_reason}
 
-    def _logprobs(self, values: tuple[float, ...]) -> dict[str, Any]:
+    def _logprobs(self, values: tuple[float, ...]) -> ApiAnswer:
         return {"content": [{"logprob": value} for value in values]}
 
-    def _piece(self, text: str, finish_reason: str | None) -> dict[str, Any]:
+    def _piece(self, text: str, finish_reason: str | None) -> ApiAnswer:
         return {"index": 0, "delta": {"role": "assistant", "content": text}, "finish_reason": finish_reason}
 
 
-def without_text(answer: dict[str, Any]) -> dict[str, Any]:
-    """An answer, or a piece of one, that says nothing."""
+def without_text(answer: ApiAnswer) -> ApiAnswer:
+    """Return an answer, or a piece of one, without its text."""
     silent = {key: value for key, value in answer.items() if key != "generation"}
     return silent | {"choices": []} if "choices" in silent else silent
 

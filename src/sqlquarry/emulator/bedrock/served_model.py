@@ -1,16 +1,39 @@
-"""The tokenizer of an imported model: the ids that transformers 4.51.3 makes, not those of the installed version."""
+"""Load an imported model with the tokenizer that Bedrock would use.
+
+Prompts become the ids that transformers 4.51.3 makes of them, not those of the installed version.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sqlquarry.tokenizing.file_tokenizer import FileTokenizer
 from sqlquarry.tokenizing.readings import named_tokens, served_reading
 from sqlquarry.tokenizing.tokenizer_files import TokenizerFiles
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
-def served_tokenizer(directory: Path) -> Any:
+    from sqlquarry.models.local.model import LocalModel
+
+_LARGEST_BATCH = 1024  # the engine decides how many prompts come together
+
+
+def load_served_model(directory: Path) -> LocalModel:
+    """Load the model in a directory.
+
+    Raises:
+        UnsupportedModelError: transformers 4.51.3 cannot load its tokenizer.
+    """
+    from sqlquarry.models.local.model import LocalModel
+
+    model = LocalModel(directory, batch_size=_LARGEST_BATCH)
+    model.tokenizer = served_tokenizer(directory)
+    return model
+
+
+def served_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
     """Return transformers' tokenizer around what 4.51.3 reads from the files.
 
     Raises:

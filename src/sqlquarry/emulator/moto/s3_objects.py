@@ -1,8 +1,8 @@
-"""Large objects in emulated S3 by way of files.
+"""Keep large objects of emulated S3 in files.
 
 moto keeps objects in files too, but reads every part of an upload into memory, and to complete it the whole object
 several times over: weights would need four times their size. Here a part goes from the socket into a file, and files
-are joined. All else is moto's, refusals included.
+are joined. Everything else is moto's, refusals included.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Protocol
 from urllib.parse import parse_qs
 
 from sqlquarry.emulator.bedrock.admission import ImportFailedError
+from sqlquarry.emulator.moto.state import bucket_region
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -25,11 +27,31 @@ if TYPE_CHECKING:
 _BLOCK_BYTES = 1 << 20
 
 
+class StoredObject(Protocol):
+    """What is used of moto's FakeKey, an object or a part of an upload."""
+
+    lock: AbstractContextManager[object]
+    etag: str
+    contentsize: int
+    _value_buffer: io.IOBase
+    _etag: str
+
+
+class MultipartUpload(Protocol):
+    """What is used of moto's FakeMultipart."""
+
+    parts: Mapping[int, StoredObject]
+
+    def set_part(self, number: int, value: IO[bytes]) -> StoredObject:
+        """Take the content of a part."""
+        ...
+
+
 def fetch_objects(bucket: str, prefix: str, directory: Path, *, account: str, region: str) -> None:
     """Copy the objects directly below a prefix into a directory, block by block.
 
     Raises:
-        ImportFailedError: there is no such bucket in the region.
+        ImportFailedError: the bucket does not exist, or is in another region.
     """
     from moto.s3.exceptions import MissingBucket
     from moto.s3.models import FakeKey, s3_backends
@@ -43,37 +65,21 @@ def fetch_objects(bucket: str, prefix: str, directory: Path, *, account: str, re
     folder = f"{prefix}/" if prefix else ""
     for name, key in keys.items():
         file_name = name.removeprefix(folder)
-        # A delete marker is not a FakeKey; a deeper "folder" is no part of the model.
+        # A delete marker is not a FakeKey; a deeper "folder" does not belong to the model.
         if name.startswith(folder) and file_name and "/" not in file_name and isinstance(key, FakeKey):
             with (directory / file_name).open("wb") as file:
                 _copy(key, file)
 
 
-def bucket_region(name: str, account: str) -> str | None:
-    """Where a bucket is, or None where there is none of this name."""
-    from moto.s3.models import s3_backends
-
-    bucket = s3_backends[account]["aws"].buckets.get(name)
-    return str(bucket.region_name) if bucket else None
-
-
-def bucket_owner(name: str) -> str | None:
-    """Return the account that owns a bucket, or None if there is no bucket of this name."""
-    from moto.s3.models import s3_backends
-
-    owner = s3_backends.bucket_accounts.get(name)  # partition and account
-    return str(owner[1]) if owner else None
-
-
 def install() -> Callable[[], None]:
-    """Let moto take an open file as an object's value, and give one where it completes an upload; returns the undo."""
+    """Let moto accept an open file as an object's value, and make one when it completes an upload; return the undo."""
     from moto.s3.models import FakeKey, FakeMultipart
 
     stock_value, stock_complete = FakeKey.value, FakeMultipart.complete
 
-    def set_value(key: Any, value: Any) -> None:
+    def set_value(key: StoredObject, value: object) -> None:
         if isinstance(value, io.IOBase):
-            key._value_buffer.close()  # noqa: SLF001 - see moto_bedrock.RELIES_ON
+            key._value_buffer.close()  # noqa: SLF001 - see compatibility.RELIES_ON
             key._value_buffer, key.contentsize = value, value.seek(0, os.SEEK_END)  # noqa: SLF001 - likewise
         else:
             stock_value.fset(key, value)
@@ -86,7 +92,7 @@ def install() -> Callable[[], None]:
 
 
 def receive_parts(application: WSGIApplication, account: str) -> WSGIApplication:
-    """`application`, but the parts of uploads that moto would take never reach it."""
+    """Return `application`, but parts of uploads that moto would accept are stored here and never reach it."""
 
     def respond(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         destination = _destination(environ, account)
@@ -102,8 +108,8 @@ def receive_parts(application: WSGIApplication, account: str) -> WSGIApplication
     return respond
 
 
-def _destination(environ: WSGIEnvironment, account: str) -> tuple[Any, int] | None:
-    """The upload, and the number in it, of the part that a request brings; None for all that moto must answer."""
+def _destination(environ: WSGIEnvironment, account: str) -> tuple[MultipartUpload, int] | None:
+    """Return the upload that a part belongs to, and its number; None if moto must answer the request itself."""
     from moto.s3.models import s3_backends
 
     query = parse_qs(environ["QUERY_STRING"])
@@ -123,7 +129,7 @@ def _destination(environ: WSGIEnvironment, account: str) -> tuple[Any, int] | No
 
 
 def _receive(body: IO[bytes], size: int) -> tuple[IO[bytes], str]:
-    """A file with the next `size` bytes of a request, and their MD5 (hex)."""
+    """Return a file with the next `size` bytes of a request, and their MD5 (hex)."""
     file, digest = tempfile.TemporaryFile(), hashlib.md5(usedforsecurity=False)  # noqa: SIM115 - it is to stay open
     while size:
         block = body.read(min(size, _BLOCK_BYTES))
@@ -142,12 +148,12 @@ def _checksums(environ: WSGIEnvironment) -> Iterator[tuple[str, str]]:
             yield name.removeprefix("HTTP_").replace("_", "-"), value
 
 
-def _complete(upload: Any, named: Iterable[tuple[int, str]]) -> tuple[IO[bytes], str, None]:
-    """In place of FakeMultipart.complete: the object, its ETag, and no checksum of the whole."""
+def _complete(upload: MultipartUpload, named: Iterable[tuple[int, str]]) -> tuple[IO[bytes], str, None]:
+    """Return what FakeMultipart.complete would: the object, its ETag, and no checksum of the whole."""
     from moto.s3.exceptions import EntityTooSmall, InvalidPart, MalformedXML
     from moto.settings import S3_UPLOAD_PART_MIN_SIZE
 
-    parts: list[Any] = []
+    parts: list[StoredObject] = []
     for number, etag in named:
         part = upload.parts.get(number)
         if part is None or part.etag.strip('"') != etag.strip('"'):
@@ -164,7 +170,7 @@ def _complete(upload: Any, named: Iterable[tuple[int, str]]) -> tuple[IO[bytes],
     return whole, f"{digest.hexdigest()}-{len(parts)}", None
 
 
-def _copy(key: Any, target: IO[bytes]) -> None:
+def _copy(key: StoredObject, target: IO[bytes]) -> None:
     with key.lock:
         key._value_buffer.seek(0)  # noqa: SLF001 - `value` would read all of it into memory
         shutil.copyfileobj(key._value_buffer, target, _BLOCK_BYTES)  # noqa: SLF001 - likewise

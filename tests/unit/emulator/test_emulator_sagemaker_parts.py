@@ -13,14 +13,16 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import EndpointConnectionError
 
-from sqlquarry.emulator.requests.api import ApiError, validate
+from sqlquarry.emulator.requests.errors import ApiError
+from sqlquarry.emulator.requests.parameters import validate
 from sqlquarry.emulator.requests.signature import AccessKey
+from sqlquarry.emulator.sagemaker.checkpoint_sync import CheckpointSync
+from sqlquarry.emulator.sagemaker.container import Cluster, Container
+from sqlquarry.emulator.sagemaker.job_record import TrainingJobRecord
+from sqlquarry.emulator.sagemaker.job_run import _reserved_port
+from sqlquarry.emulator.sagemaker.request_checks import check_request
+from sqlquarry.emulator.sagemaker.s3_files import S3Files
 from sqlquarry.emulator.session import environment, loopback_session
-from sqlquarry.emulator.training.container import Cluster, Container
-from sqlquarry.emulator.training.files import CheckpointSync, S3Files
-from sqlquarry.emulator.training.job import TrainingJob
-from sqlquarry.emulator.training.request import refuse
-from sqlquarry.emulator.training.run import _reserved_port
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 KEY = AccessKey("AKIAEXAMPLE", "a-secret")
@@ -145,10 +147,10 @@ def test_the_port_of_the_hosts_is_kept_for_the_one_that_knows_its_number():
 
 def test_glances_are_rare(tmp_path):
     s3 = FakeS3()
-    sync = CheckpointSync(S3Files(s3), tmp_path, "s3://b/run", every_s=3600)
-    sync.glance()
+    sync = CheckpointSync(S3Files(s3), tmp_path, "s3://b/run", interval_s=3600)
+    sync.push_if_due()
     (tmp_path / "a").write_text("")
-    sync.glance()
+    sync.push_if_due()
     assert s3.uploads == []
 
 
@@ -170,7 +172,7 @@ def parameters(**changes):
 
 
 def test_a_job_shows_its_stages():
-    job = TrainingJob("arn", parameters(EnableManagedSpotTraining=True), START)
+    job = TrainingJobRecord("arn", parameters(EnableManagedSpotTraining=True), START)
     job.enter("Starting", START)
     shown = job.details()
     assert (shown["TrainingJobStatus"], shown["SecondaryStatus"]) == ("InProgress", "Starting")
@@ -275,7 +277,7 @@ def test_an_environment_for_another_process_leads_nowhere_else(monkeypatch):
 
 
 def check(request, *, trusted=True, there=True):
-    refuse(request, region="us-east-1", role_is_trusted=lambda _: trusted, has_objects=lambda _: there)
+    check_request(request, region="us-east-1", role_is_trusted=lambda _: trusted, has_objects=lambda _: there)
 
 
 def test_a_request_that_the_service_takes_passes():

@@ -1,4 +1,4 @@
-"""One instance of a training job: its `/opt/ml` in a directory, and its entry point as a process of this interpreter.
+"""Run one instance of a training job: `/opt/ml` in a directory, and the entry point as a process of this interpreter.
 
 Layout, files and signals: "How Amazon SageMaker AI Runs Your Training Image" and "How Amazon SageMaker AI Provides
 Training Information" (developer guide); SM_* variables: ENVIRONMENT_VARIABLES.md of the SageMaker Training Toolkit.
@@ -17,10 +17,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from sqlquarry.emulator.requests.api import Parameters
 from sqlquarry.openmp import WAIT_POLICY
+
+if TYPE_CHECKING:
+    from mypy_boto3_sagemaker.type_defs import CreateTrainingJobRequestTypeDef
 
 ROOT = "/opt/ml"
 ROOT_VARIABLE = "SQLQUARRY_ML_ROOT"
@@ -44,7 +46,7 @@ class Cluster:
     """
 
     arn: str
-    parameters: Parameters
+    parameters: CreateTrainingJobRequestTypeDef
     hosts: tuple[str, ...]
     port: int
     aws: Mapping[str, str] = field(repr=False)
@@ -72,11 +74,11 @@ class Container:
             (self.root / "input/config" / f"{name}.json").write_text(json.dumps(content))
 
     def channel(self, name: str) -> Path:
-        """Where a channel's files belong."""
+        """Return the directory of a channel's files."""
         return self.root / "input/data" / name
 
     def local(self, path: str) -> str:
-        """A text of the request, with this instance's own `/opt/ml`."""
+        """Return a text of the request, with this instance's own `/opt/ml`."""
         return path.replace(ROOT, str(self.root))
 
     def start(self) -> None:
@@ -97,7 +99,7 @@ class Container:
 
     @property
     def exit_status(self) -> int | None:
-        """How the entry point ended, as a shell says it (143 after SIGTERM); None while it runs."""
+        """The exit status of the entry point, as a shell gives it (143 after SIGTERM); None while it runs."""
         code = self._process.poll() if self._process else None
         return 128 - code if code is not None and code < 0 else code
 
@@ -109,7 +111,7 @@ class Container:
         return ""
 
     def new_lines(self) -> list[str]:
-        """What was written to the log since the last call, in whole lines; after the end, all of it."""
+        """Return what was written to the log since the last call, in whole lines; after the end, all of it."""
         ended = self.exit_status is not None  # before reading: what is written later would be lost else
         with suppress(FileNotFoundError), self._log.open("rb") as log:
             log.seek(self._log_end)
@@ -130,7 +132,7 @@ class Container:
         if self._process is None:
             return
         if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)  # all that there is to do where there is no /proc
+            os.killpg(self._process.pid, signal.SIGKILL)  # without /proc, this is all that can be done
             self._process.wait()
         while found := _processes_marked(f"{ROOT_VARIABLE}={self.root}".encode()):
             for pid in found:
@@ -138,7 +140,7 @@ class Container:
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.01)
 
-    def _configuration(self) -> dict[str, Any]:
+    def _configuration(self) -> dict[str, object]:
         parameters, hosts = self._cluster.parameters, list(self._cluster.hosts)
         resources = parameters["ResourceConfig"]
         group = "homogeneousCluster"
@@ -167,7 +169,7 @@ class Container:
         }
 
     def _environment(self) -> dict[str, str]:
-        """All of it: of this process's own environment no secret, setting or path goes in."""
+        """Return the whole environment; no secret, setting or path of this process's own environment goes in."""
         parameters, hosts = self._cluster.parameters, self._cluster.hosts
         channels = [channel["ChannelName"] for channel in parameters.get("InputDataConfig", [])]
         hyperparameters = parameters.get("HyperParameters", {})
@@ -202,7 +204,7 @@ class Container:
                 "PYTHONUNBUFFERED": "1",  # a log that shows lines when they are printed
                 "CUDA_VISIBLE_DEVICES": "",
                 "GLOO_SOCKET_IFNAME": _NETWORK,
-                # The host's: how much of its processors it lets a process take, and how threads wait for each other.
+                # From the host: how much of its processors it lets a process take, and how threads wait for each other.
                 "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS")
                 or str(max(1, (os.cpu_count() or 1) // len(hosts))),
                 WAIT_POLICY: os.environ.get(WAIT_POLICY, "passive"),
@@ -212,7 +214,7 @@ class Container:
 
 
 def _processes_marked(mark: bytes) -> Sequence[int]:
-    """Processes whose environment at their start held `mark`; a new session or parent does not hide them."""
+    """Return processes whose environment at their start held `mark`, whatever their session or parent is now."""
     found = []
     for path in Path("/proc").glob("[0-9]*/environ"):
         with suppress(OSError):  # it has ended, or is another user's

@@ -1,28 +1,24 @@
-"""What requests meet before moto: broken connections, and for S3 refusals, and buckets of another region or owner.
+"""What S3 checks before moto answers: the faults of its operations, and the region and owner of the bucket.
 
-Names, codes and redirects: Amazon S3 API reference ("Error responses"). All that is left passes on unchanged.
+Names, codes and redirects: Amazon S3 API reference ("Error responses"). Requests of other services pass unchanged.
 """
 
 from __future__ import annotations
 
 import re
-import socket
-import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
-from typing import IO, TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qs, unquote
 from xml.sax.saxutils import escape
 
 from sqlquarry.emulator.faults import AnswerReset, Faults, UploadReset, is_named
-from sqlquarry.emulator.requests.api import S3_WORDS
+from sqlquarry.emulator.requests.broken_connections import CUT_AFTER, break_connection, discard
+from sqlquarry.emulator.requests.errors import S3_CODES
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-# In a request's environment: after how many bytes of the answer the connection breaks.
-CUT_AFTER = "sqlquarry.cut_after"
-_BLOCK_BYTES = 1 << 20
 _SIGNED_FOR = re.compile(r"Credential=[^/,]+/\d+/(?P<region>[^/]+)/s3/")
 _REASONS = {301: "Moved Permanently", 400: "Bad Request", 403: "Forbidden", 500: "Internal Server Error"}
 # Method, what the query must hold, whether there is a key -> operation; the first that fits.
@@ -55,38 +51,38 @@ class _S3Request(NamedTuple):
     region: str  # for which it is signed
 
 
-def gate(
+def apply_s3_rules(
     application: WSGIApplication,
     faults: Faults,
     bucket_region: Callable[[str], str | None],
     bucket_owner: Callable[[str], str | None],
 ) -> WSGIApplication:
-    """`application`, behind the faults.
+    """Return `application` behind the rules of S3.
 
     Args:
-        application: what answers.
+        application: answers every request that passes.
         faults: what goes wrong.
-        bucket_region: where a bucket is; None where there is none of this name.
-        bucket_owner: the account that owns a bucket; None if there is no bucket of this name.
+        bucket_region: gives the region of a bucket; None if there is no bucket of this name.
+        bucket_owner: gives the account that owns a bucket; None if there is no bucket of this name.
     """
 
     def respond(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         request = _s3_request(environ)
-        if request:
-            if request.operation in ("PutObject", "UploadPart"):
-                _break_upload(environ, faults, request.key)
-            if refusal := faults.refusal(request.operation, request.key):
-                code, status = S3_WORDS.get(refusal.code, (refusal.code, 400))
-                return _error(environ, start_response, code, refusal.message, status=status)
-            region = bucket_region(request.bucket)
-            if region not in (None, request.region):
-                return _redirect(environ, start_response, str(region))
-            if _expects_another_owner(environ, request.bucket, bucket_owner):
-                return _error(environ, start_response, "AccessDenied", "Access Denied", status=403)
-            if cut := faults.take(AnswerReset, lambda fault: _concerns(fault, request)):
-                environ[CUT_AFTER] = cut.after_bytes
-        answer = application(environ, start_response)
-        return _cut(answer, environ) if CUT_AFTER in environ else answer
+        if request is None:
+            return application(environ, start_response)
+        if request.operation in ("PutObject", "UploadPart"):
+            _break_upload(environ, faults, request.key)
+        if refusal := faults.refusal(request.operation, request.key):
+            code, status = S3_CODES.get(refusal.code, (refusal.code, 400))
+            return _error(environ, start_response, code, refusal.message, status=status)
+        region = bucket_region(request.bucket)
+        if region not in (None, request.region):
+            return _redirect(environ, start_response, str(region))
+        if _expects_another_owner(environ, request.bucket, bucket_owner):
+            return _error(environ, start_response, "AccessDenied", "Access Denied", status=403)
+        if cut := faults.take(AnswerReset, lambda fault: _concerns(fault, request)):
+            environ[CUT_AFTER] = cut.after_bytes
+        return application(environ, start_response)
 
     return respond
 
@@ -108,7 +104,7 @@ def _s3_request(environ: WSGIEnvironment) -> _S3Request | None:
 
 
 def _expects_another_owner(environ: WSGIEnvironment, bucket: str, owner: Callable[[str], str | None]) -> bool:
-    """Whether the owner of the bucket, or of a copy's source, differs from the one that the request names."""
+    """Return whether the owner of the bucket, or of a copy's source, is not the one that the request names."""
     source = unquote(environ.get("HTTP_X_AMZ_COPY_SOURCE", "")).lstrip("/").partition("/")[0]
     query = parse_qs(environ["QUERY_STRING"])  # a presigned URL names it there
     expected = environ.get("HTTP_X_AMZ_EXPECTED_BUCKET_OWNER") or "".join(query.get("x-amz-expected-bucket-owner", []))
@@ -124,27 +120,8 @@ def _break_upload(environ: WSGIEnvironment, faults: Faults, key: str) -> None:
     size = int(environ.get("CONTENT_LENGTH") or 0)
     fault = faults.take(UploadReset, lambda fault: fault.after_bytes < size and fnmatchcase(key, fault.key))
     if fault:
-        _read(environ["wsgi.input"], fault.after_bytes)
-        _break(environ)
-
-
-def _cut(answer: Iterable[bytes], environ: WSGIEnvironment) -> Iterator[bytes]:
-    left: int = environ[CUT_AFTER]
-    for block in answer:
-        if len(block) >= left:
-            if left:
-                yield block[:left]
-            _break(environ)
-        yield block
-        left -= len(block)
-
-
-def _break(environ: WSGIEnvironment) -> NoReturn:
-    connection: socket.socket = environ["werkzeug.socket"]
-    # Closing then sends RST, not FIN. The shutdown, because the server would go on to read its next request here.
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    connection.shutdown(socket.SHUT_RDWR)
-    raise ConnectionResetError("a fault breaks this connection")
+        discard(environ["wsgi.input"], fault.after_bytes)
+        break_connection(environ)
 
 
 def _redirect(environ: WSGIEnvironment, start_response: StartResponse, region: str) -> Iterable[bytes]:
@@ -165,13 +142,8 @@ def _error(
     status: int,
     headers: Iterable[tuple[str, str]] = (),
 ) -> Iterable[bytes]:
-    _read(environ["wsgi.input"], int(environ.get("CONTENT_LENGTH") or 0))  # else the client hears RST, not the answer
+    discard(environ["wsgi.input"], int(environ.get("CONTENT_LENGTH") or 0))  # else the client hears RST, not the answer
     body = f"<Error><Code>{escape(code)}</Code><Message>{escape(message)}</Message></Error>".encode()
     fields = [("Content-Type", "application/xml"), ("Content-Length", str(len(body))), *headers]
     start_response(f"{status} {_REASONS.get(status, 'Error')}", fields)
     return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
-
-
-def _read(body: IO[bytes], size: int) -> None:
-    while size and (block := body.read(min(size, _BLOCK_BYTES))):
-        size -= len(block)

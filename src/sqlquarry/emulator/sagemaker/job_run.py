@@ -1,4 +1,4 @@
-"""The life of one training job, from its instances' start to its end.
+"""Run one training job, from the start of its instances to its end.
 
 Stages and endings: DescribeTrainingJob ("SecondaryStatus"), "Managed Spot Training Lifecycle" (developer guide);
 StopTrainingJob, whose SIGTERM delays the end by 120 seconds.
@@ -16,19 +16,25 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from sqlquarry.emulator.faults import Clock, Faults, SpotInterruption, TrainingFails
-from sqlquarry.emulator.training.container import Cluster, Container
-from sqlquarry.emulator.training.files import CheckpointSync, S3Files
-from sqlquarry.emulator.training.job import TrainingJob
+from sqlquarry.emulator.clock import Clock
+from sqlquarry.emulator.faults import Faults, SpotInterruption, TrainingFails
+from sqlquarry.emulator.sagemaker.checkpoint_sync import CheckpointSync
+from sqlquarry.emulator.sagemaker.container import Cluster, Container
+from sqlquarry.emulator.sagemaker.job_record import TrainingJobRecord
+from sqlquarry.emulator.sagemaker.s3_files import S3Files
+
+if TYPE_CHECKING:
+    import boto3
+    from mypy_boto3_logs.type_defs import InputLogEventTypeDef
+    from mypy_boto3_sagemaker.literals import SecondaryStatusType
 
 GRACE_S = 120.0
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
 _TICK_S = 0.05  # of real time, between two looks at the processes
 _LOG_BATCH = 1000  # events; CloudWatch takes ten thousand
 _STEP = re.compile(r"\bstep\W{0,4}(\d+)", re.IGNORECASE)
-_INTERRUPTED = "Interrupted"
 
 
 class ClosedError(Exception):
@@ -39,8 +45,8 @@ class JobFailedError(Exception):
     """The job ends Failed; the message is its FailureReason."""
 
 
-class TrainingRun:
-    """Runs one job; every stage shows in the job while it lasts.
+class TrainingJobRun:
+    """Runs one job, and records each stage in it.
 
     Args:
         job: what to run.
@@ -48,17 +54,17 @@ class TrainingRun:
         session: a boto3 session of this emulator.
         aws: environment variables that lead AWS clients to the emulator.
         faults: what goes wrong on purpose.
-        clock: seconds; what limits of time are measured by.
-        now: the emulator's date.
-        closing: set where the emulator ends.
+        clock: returns the time in seconds, by which limits are measured.
+        now: returns the emulator's date.
+        closing: is set when the emulator closes.
     """
 
     def __init__(
         self,
-        job: TrainingJob,
+        job: TrainingJobRecord,
         *,
         directory: Path,
-        session: Any,
+        session: boto3.Session,
         aws: dict[str, str],
         faults: Faults,
         clock: Clock,
@@ -73,11 +79,13 @@ class TrainingRun:
         limits = job.parameters["StoppingCondition"]
         self._max_runtime_s = limits.get("MaxRuntimeInSeconds", math.inf)
         self._max_wait_s = limits.get("MaxWaitTimeInSeconds", math.inf)
-        self._ending: str | None = None  # the secondary status that the job is being stopped for
+        self._ending: SecondaryStatusType | None = None  # what the job is being stopped for
+        self._interruption: SpotInterruption | None = None  # what took the instances of this attempt away
+        self._kill_at = math.inf  # when processes that were told to end are killed
         self._failed: list[Container] = []  # those that failed by themselves; the others are told to end
 
     def run(self) -> None:
-        """Until the job has ended, or the emulator has."""
+        """Run until the job has ended, or the emulator closes."""
         try:
             while self._attempt():
                 pass
@@ -92,7 +100,7 @@ class TrainingRun:
             shutil.rmtree(self._directory, ignore_errors=True)
 
     def _attempt(self) -> bool:
-        """Run on new instances, until the end; whether they were taken away before it."""
+        """Run on new instances until the end; return whether they were taken away before it."""
         if fault := self._faults.take(TrainingFails):
             raise JobFailedError(fault.message)
         with _reserved_port() as port:
@@ -107,17 +115,17 @@ class TrainingRun:
         syncs = self._download(containers)
         try:
             self._job.enter("Training", self._now())
-            interruption = self._watch(containers, syncs)
+            self._watch(containers, syncs)
         finally:
             for container in containers:
                 container.kill()
             self._job.trained_s += self._clock() - arrived
         for sync in syncs:
             sync.push()
-        if interruption:
-            self._job.enter(_INTERRUPTED, self._now())
+        if self._interruption:
+            self._job.enter("Interrupted", self._now())
             shutil.rmtree(self._directory)
-            return self._wait_for_capacity(interruption.capacity_after_s)
+            return self._wait_for_capacity(self._interruption.capacity_after_s)
         self._finish(containers)
         return False
 
@@ -142,12 +150,11 @@ class TrainingRun:
             raise JobFailedError(f"ClientError: Data download failed:{error}") from error
         return syncs
 
-    def _watch(self, containers: Sequence[Container], syncs: Sequence[CheckpointSync]) -> SpotInterruption | None:
-        """Until every entry point has ended; the interruption, where that is why."""
+    def _watch(self, containers: Sequence[Container], syncs: Sequence[CheckpointSync]) -> None:
+        """Run every entry point until it has ended."""
         fault = self._faults.take(SpotInterruption) if self._job.is_spot else None
-        interrupted = False
+        self._interruption, self._kill_at = None, math.inf
         began = self._clock()
-        kill_at = math.inf
         streams = [self._log_stream(container) for container in containers]
         for container in containers:
             container.start()
@@ -158,26 +165,31 @@ class TrainingRun:
             for container, stream in zip(containers, streams, strict=True):
                 self._relay(container, stream)
             if not running:
-                return fault if interrupted else None
+                return
             for sync in syncs:
-                sync.glance()
-            if kill_at == math.inf:
-                self._ending = self._ending or self._limit(began)
-                interrupted = bool(fault) and not self._ending and self._is_due(fault, began)
+                sync.push_if_due()
+            if self._kill_at == math.inf:
                 self._failed = [container for container in containers if container.exit_status]
-                if self._ending or interrupted or self._failed:
-                    if self._ending:
-                        self._job.enter("Stopping", self._now())
-                    kill_at = self._clock() + GRACE_S
-                    for container in running:
-                        container.terminate()
-            elif self._clock() >= kill_at:
+                self._terminate_if_due(running, fault, began)
+            elif self._clock() >= self._kill_at:
                 for container in running:
                     container.kill()
             time.sleep(_TICK_S)
 
-    def _limit(self, began: float) -> str | None:
-        """Which limit or wish ends the job now."""
+    def _terminate_if_due(self, running: Sequence[Container], fault: SpotInterruption | None, began: float) -> None:
+        """Tell what runs to end if the job must stop, its instances are taken away, or another process failed."""
+        self._ending = self._ending or self._limit(began)
+        if self._ending:
+            self._job.enter("Stopping", self._now())
+        elif self._is_due(fault, began):
+            self._interruption = fault
+        if self._ending or self._interruption or self._failed:
+            self._kill_at = self._clock() + GRACE_S
+            for container in running:
+                container.terminate()
+
+    def _limit(self, began: float) -> SecondaryStatusType | None:
+        """Return the limit or request that ends the job now; None if it may continue."""
         now = self._clock()
         if self._job.stop_requested:
             return "Stopped"
@@ -193,7 +205,7 @@ class TrainingRun:
         return self._clock() - began >= (fault.after_s or 0.0)
 
     def _wait_for_capacity(self, seconds: float) -> bool:
-        """Whether there are instances again before the job has to end."""
+        """Wait for new instances; return whether they come before the job has to end."""
         self._job.enter("Starting", self._now())
         until = self._clock() + seconds
         while True:
@@ -249,7 +261,9 @@ class TrainingRun:
         for start in range(0, len(lines), _LOG_BATCH):
             # By the real clock: CloudWatch refuses times that are far from now.
             time_ms = time.time_ns() // 1_000_000
-            events = [{"timestamp": time_ms, "message": line} for line in lines[start : start + _LOG_BATCH]]
+            events: list[InputLogEventTypeDef] = [
+                {"timestamp": time_ms, "message": line} for line in lines[start : start + _LOG_BATCH]
+            ]
             self._logs.put_log_events(logGroupName=LOG_GROUP, logStreamName=stream, logEvents=events)
         for line in lines:
             self._step = max(self._step, *map(int, _STEP.findall(line)), -1)
@@ -262,8 +276,11 @@ def _host_names(count: int) -> tuple[str, ...]:
 
 @contextmanager
 def _reserved_port() -> Iterator[int]:
-    """A port that stays free for the first host: bound here, so that the kernel gives it to nobody who asks for any,
-    and, as nobody listens, open to the one program that asks for it by number."""  # noqa: D205, D209 - one thought
+    """Give a port that stays free for the first host.
+
+    It is bound here, so that the kernel gives it to no program that asks for any port. Nobody listens on it, so the one
+    program that asks for it by number gets it.
+    """
     with socket.socket() as reservation:
         reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         reservation.bind(("127.0.0.1", 0))

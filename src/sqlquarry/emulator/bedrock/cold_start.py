@@ -13,24 +13,24 @@ IDLE_S = 300.0
 
 
 @dataclass(slots=True)
-class Warmth:
-    """State of one model; it begins cold.
+class ColdStart:
+    """The state of one model, which begins cold.
 
     Args:
-        cold_calls: calls that find it cold each time it wakes.
-        cold_seconds: how long waking takes at least, from the first of these calls.
+        calls: how many calls find it cold each time it wakes.
+        duration_s: how long waking takes at least, from the first of these calls.
     """
 
-    cold_calls: int
-    cold_seconds: float
+    calls: int
+    duration_s: float
     _calls_left: int = 0
     _ready_at: float = -math.inf
     _used: float = -math.inf
 
     def refuses(self, now: float) -> bool:
-        """Whether a call at this time finds it cold; every call keeps it awake, or begins to wake it."""
+        """Return whether a call at this time finds the model cold; every call keeps it awake or begins to wake it."""
         if now - self._used >= IDLE_S:
-            self._calls_left, self._ready_at = self.cold_calls, now + self.cold_seconds
+            self._calls_left, self._ready_at = self.calls, now + self.duration_s
         self._used = max(now, self._ready_at)
         self._calls_left -= 1
         return self._calls_left >= 0 or now < self._ready_at
