@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import sqlquarry as sq
-from sqlquarry.judging.cells import Comparison
+from sqlquarry.judging.results.cells import Comparison
 
 
 def main(folder: Path) -> None:

@@ -1,18 +1,18 @@
 """SQL pairs -> Report: is a predicted query right, how often, and how sure is that?"""
 
-from sqlquarry.judging.calibration import Calibration, calibrate
-from sqlquarry.judging.cells import Comparison
-from sqlquarry.judging.comparison import results_equal
-from sqlquarry.judging.databases import DatabaseSource
 from sqlquarry.judging.equivalence import EquivalenceGrader
 from sqlquarry.judging.exact import ExactGrader
 from sqlquarry.judging.execution import ExecutionGrader
+from sqlquarry.judging.execution.databases import DatabaseSource
 from sqlquarry.judging.extraction import extract_sql
 from sqlquarry.judging.judge import Grader, SQLJudge
 from sqlquarry.judging.llm import LLMGrader, Rubric
 from sqlquarry.judging.report import Entry, Report
+from sqlquarry.judging.report.calibration import Calibration, calibrate
 from sqlquarry.judging.report.html import write_html
-from sqlquarry.judging.statistics import Estimate, wilson_interval
+from sqlquarry.judging.report.statistics import Estimate, wilson_interval
+from sqlquarry.judging.results.cells import Comparison
+from sqlquarry.judging.results.comparison import results_equal
 from sqlquarry.judging.synthesis import SynthesizedDatabases
 
 __all__ = [

@@ -11,7 +11,7 @@ from fractions import Fraction
 from typing import Any
 
 from sqlquarry.errors import JudgingError
-from sqlquarry.judging.cells import INEXACT, NUMBERS, Comparison
+from sqlquarry.judging.results.cells import INEXACT, NUMBERS, Comparison
 
 _SEARCH_BUDGET = 20_000_000  # rows looked at while trying column orders: a few seconds
 _PAIRING_BUDGET = 4_000_000  # pairs of rows compared among rows that differ within the tolerance only

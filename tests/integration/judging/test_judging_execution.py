@@ -17,8 +17,8 @@ import pytest
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, JudgingError
 from sqlquarry.judging import ExecutionGrader
-from sqlquarry.judging.cells import Comparison
-from sqlquarry.judging.sandbox import Failure, Limits, Rows, Sandbox
+from sqlquarry.judging.execution.sandbox import Failure, Limits, Rows, Sandbox
+from sqlquarry.judging.results.cells import Comparison
 
 TIME_LIMIT_S = 0.3  # for what must be stopped; all else has the default
 LONG = "printf('%.*c', 900000, 'a')"
@@ -183,7 +183,7 @@ def test_several_threads_ask_at_the_same_time(database, sandbox):
 
 
 def test_a_process_that_does_not_start_is_an_error_not_a_verdict(database, sandbox, monkeypatch):
-    monkeypatch.setattr("sqlquarry.judging.sandbox_child.__file__", "/nonexistent.py")
+    monkeypatch.setattr("sqlquarry.judging.execution.sandbox_child.__file__", "/nonexistent.py")
     with pytest.raises(JudgingError, match="does not start"):
         sandbox.run(database, "SELECT 1")
 
@@ -386,7 +386,7 @@ def test_a_comparison_that_is_too_hard_is_unjudged_and_no_reason_hides_a_wrong_o
             return verdicts.pop()
         raise JudgingError("too hard")
 
-    monkeypatch.setattr("sqlquarry.judging.execution.rows_match", too_hard)
+    monkeypatch.setattr("sqlquarry.judging.execution.grader.rows_match", too_hard)
     wrong = grader.grade(record("SELECT id FROM item ORDER BY id"), "SELECT id FROM item ORDER BY id DESC")
     unjudged = grader.grade(record("SELECT id FROM item"), "SELECT id + 1 FROM item")
     assert (wrong.verdict, unjudged.verdict, unjudged.reason) == ("wrong", "unjudged", "too hard")
@@ -516,7 +516,7 @@ def test_a_gold_that_cannot_be_compared_leaves_the_record_unjudged_unless_anothe
             raise JudgingError("too hard")
         return gold_rows == predicted_rows
 
-    monkeypatch.setattr("sqlquarry.judging.execution.rows_match", too_hard)
+    monkeypatch.setattr("sqlquarry.judging.execution.grader.rows_match", too_hard)
     grader = ExecutionGrader(Suite(tmp_path, [1, 2, 3], [1, 4]))
     two_golds = Record("q", "s", "SELECT min(a) FROM t", alternatives=("SELECT max(a) FROM t",))
     assert grader.grade(two_golds, "SELECT max(a) FROM t").verdict == "correct"

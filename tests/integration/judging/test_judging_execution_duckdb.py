@@ -12,7 +12,7 @@ import pytest
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import MissingExtraError
 from sqlquarry.judging.execution import ExecutionGrader
-from sqlquarry.judging.sandbox import Failure, Limits, Rows, Sandbox
+from sqlquarry.judging.execution.sandbox import Failure, Limits, Rows, Sandbox
 
 TIME_LIMIT_S = 0.5
 COUNT_FOR_EVER = "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r)"

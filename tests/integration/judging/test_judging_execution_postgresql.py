@@ -14,9 +14,9 @@ from judging_postgresql import PASSWORD, throwaway_server
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import JudgingError
 from sqlquarry.judging import Report, SQLJudge
-from sqlquarry.judging.cells import Comparison
 from sqlquarry.judging.execution import ExecutionGrader
-from sqlquarry.judging.sandbox import Failure, Limits, Permissions, Rows, Sandbox
+from sqlquarry.judging.execution.sandbox import Failure, Limits, Permissions, Rows, Sandbox
+from sqlquarry.judging.results.cells import Comparison
 
 TIME_LIMIT_S = 0.5
 AS_SUPERUSER = Permissions(allow_privileged_accounts=True, allow_functions=["public.dearest"])

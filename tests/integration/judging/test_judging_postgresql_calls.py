@@ -11,9 +11,9 @@ from judging_postgresql_attacks import CHECKS, EXTENSIONS, FORBIDDEN, LITERALS, 
 
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, JudgingError
-from sqlquarry.judging.engines import postgresql_calls
 from sqlquarry.judging.execution import ExecutionGrader
-from sqlquarry.judging.sandbox import Failure, Limits, Permissions, Rows, Sandbox
+from sqlquarry.judging.execution.engines import postgresql_calls
+from sqlquarry.judging.execution.sandbox import Failure, Limits, Permissions, Rows, Sandbox
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import json
 
 from sqlquarry.artifacts import Record
 from sqlquarry.judging import ExecutionGrader, extract_sql
-from sqlquarry.judging.cells import Comparison
+from sqlquarry.judging.results.cells import Comparison
 
 # Where the data set's own label, which compares columns by position, says "different" but the human one "equivalent".
 PERMUTED = 22

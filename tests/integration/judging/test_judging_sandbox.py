@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from sqlquarry.judging.engines import POSTGRESQL, SQLITE, engine_of, sqlite_copy
-from sqlquarry.judging.sandbox import Failure, Limits, Rows, Sandbox, _environment
+from sqlquarry.judging.execution.engines import POSTGRESQL, SQLITE, engine_of, sqlite_copy
+from sqlquarry.judging.execution.sandbox import Failure, Limits, Rows, Sandbox, _environment
 
 FOR_EVER = "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT count(*) FROM r"
 JUDGE = """
 import sys, threading
-from sqlquarry.judging.sandbox import Limits, Sandbox
+from sqlquarry.judging.execution.sandbox import Limits, Sandbox
 box = Sandbox(Limits(time_limit_s=60))
 print(box.run(sys.argv[1], "SELECT 1"), flush=True)
 threading.Timer(0.5, lambda: print(box_child.process.pid, flush=True)).start()

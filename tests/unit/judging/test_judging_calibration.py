@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from sqlquarry.artifacts import Judgement, Record
 from sqlquarry.errors import JudgingError
-from sqlquarry.judging import calibration
-from sqlquarry.judging.calibration import MINIMUM_PER_CLASS, calibrate
-from sqlquarry.judging.report import Entry, Report
+from sqlquarry.judging.report import Entry, Report, calibration
+from sqlquarry.judging.report.calibration import MINIMUM_PER_CLASS, calibrate
 
 RECORD = Record("q", "CREATE TABLE t (a)", "SELECT a FROM t")
 

@@ -11,8 +11,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from sqlquarry.errors import ConfigError
-from sqlquarry.judging.cells import STRICT, Comparison
-from sqlquarry.judging.comparison import results_equal, rows_match
+from sqlquarry.judging.results.cells import STRICT, Comparison
+from sqlquarry.judging.results.comparison import results_equal, rows_match
 
 # Public evaluators get 1 to 6 of these wrong.
 CASES = [

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sqlquarry.judging.cells import STRICT, Comparison
-from sqlquarry.judging.comparison import choice_matches, results_equal
+from sqlquarry.judging.results.cells import STRICT, Comparison
+from sqlquarry.judging.results.comparison import choice_matches, results_equal
 
 CELLS = [0, 1, 1.0, 1 + 9e-10, 1 + 2e-9, None, "1", b"1", Decimal("1.5"), 2**53 + 1, Decimal("1e400"), math.inf]
 

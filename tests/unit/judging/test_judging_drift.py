@@ -6,8 +6,8 @@ import pytest
 from judging_reports import report
 
 from sqlquarry.errors import JudgingError
-from sqlquarry.judging.drift import drift
 from sqlquarry.judging.report import Report
+from sqlquarry.judging.report.drift import drift
 
 
 def test_the_loss_is_put_where_it_occurs():

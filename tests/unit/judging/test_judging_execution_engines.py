@@ -12,11 +12,11 @@ import pytest
 
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import JudgingError
-from sqlquarry.judging.engines import engine_of, file_of
-from sqlquarry.judging.engines.answers import fetched, plain, shown_url, without_secrets
-from sqlquarry.judging.engines.sqlalchemy import _refused, run_query
 from sqlquarry.judging.execution import ExecutionGrader
-from sqlquarry.judging.sandbox import Limits, Permissions
+from sqlquarry.judging.execution.engines import engine_of, file_of
+from sqlquarry.judging.execution.engines.answers import fetched, plain, shown_url, without_secrets
+from sqlquarry.judging.execution.engines.sqlalchemy import _refused, run_query
+from sqlquarry.judging.execution.sandbox import Limits, Permissions
 
 LIMITS = Limits(row_limit=10, value_bytes_limit=100, result_bytes_limit=1000)
 LIMITS_BY_NAME = vars(LIMITS) | vars(Permissions(allow_unchecked_servers=True))

@@ -12,7 +12,7 @@ from scipy import stats
 
 from sqlquarry.errors import JudgingError
 from sqlquarry.judging import wilson_interval
-from sqlquarry.judging.statistics import (
+from sqlquarry.judging.report.statistics import (
     bootstrap_interval,
     clustered_estimate,
     detectable_difference,

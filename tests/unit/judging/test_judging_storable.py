@@ -21,10 +21,10 @@ from judging_reports import entry
 from sqlquarry.artifacts import Generation, Judgement, Record
 from sqlquarry.judging import ExecutionGrader, SQLJudge
 from sqlquarry.judging.__main__ import main
-from sqlquarry.judging.execution import _shown
+from sqlquarry.judging.execution.grader import _shown
+from sqlquarry.judging.execution.sandbox import Failure, Rows
 from sqlquarry.judging.journal import Journal
 from sqlquarry.judging.report import Entry, Report
-from sqlquarry.judging.sandbox import Failure, Rows
 from sqlquarry.judging.storable import storable
 
 HUGE = 10**5000

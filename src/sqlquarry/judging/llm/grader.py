@@ -10,7 +10,7 @@ from typing import Any
 from sqlquarry.artifacts import Judgement, Record, TextGenerator
 from sqlquarry.errors import ConfigError, JudgeFailedError, JudgingError
 from sqlquarry.extras import require
-from sqlquarry.judging.llm.judge import Judge, JudgeUsage, StructuredGenerator
+from sqlquarry.judging.llm.judge_model import Judge, JudgeUsage, StructuredGenerator
 from sqlquarry.judging.llm.prompts import question
 from sqlquarry.judging.llm.replies import Opinion
 from sqlquarry.judging.llm.rubric import RUBRICS, Rubric

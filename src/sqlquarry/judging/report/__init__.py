@@ -1,5 +1,5 @@
 """What came out of judging: verdicts by record, accuracies with error bars, and the files that show them."""
 
-from sqlquarry.judging.report.model import Entry, Report
+from sqlquarry.judging.report.data import Entry, Report
 
 __all__ = ["Entry", "Report"]

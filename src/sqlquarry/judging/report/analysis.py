@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import JudgingError
-from sqlquarry.judging.statistics import Estimate, PairedComparison, holm, paired_comparison
+from sqlquarry.judging.report.statistics import Estimate, PairedComparison, holm, paired_comparison
 
 if TYPE_CHECKING:  # it imports this module
-    from sqlquarry.judging.calibration import Calibration
-    from sqlquarry.judging.report.model import Entry, Report
+    from sqlquarry.judging.report.calibration import Calibration
+    from sqlquarry.judging.report.data import Entry, Report
 
 _MOST_DATABASES = 24
 _WORDS_IN_ORDER = ("none", "no", "easy", "medium", "hard", "extra", "extra hard", "yes")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from sqlquarry.artifacts import write_atomically
 from sqlquarry.judging.report import analysis
-from sqlquarry.judging.report.model import Report
-from sqlquarry.judging.statistics import Estimate, p_text
+from sqlquarry.judging.report.data import Report
+from sqlquarry.judging.report.statistics import Estimate, p_text
 from sqlquarry.locations import local_path
 from sqlquarry.text import as_markdown, visible
 

@@ -17,8 +17,8 @@ from typing import Any
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, JudgingError
 from sqlquarry.extras import require
+from sqlquarry.judging.execution.sandbox import Failure, Limits, Rows, Sandbox
 from sqlquarry.judging.parsing import parse
-from sqlquarry.judging.sandbox import Failure, Limits, Rows, Sandbox
 from sqlquarry.judging.synthesis.schema import Schema, read_schema
 from sqlquarry.judging.synthesis.search import Rival, Suite, make_suite, rivals
 from sqlquarry.judging.synthesis.store import VERSION, KillRate, StoredSuite, file_name, is_plausible, load, put, save

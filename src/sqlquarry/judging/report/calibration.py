@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlquarry.errors import JudgingError
 from sqlquarry.extras import require
-from sqlquarry.judging.statistics import Estimate, estimate
+from sqlquarry.judging.report.statistics import Estimate, estimate
 from sqlquarry.text import visible
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from sqlquarry.judging.sandbox_child import LOGS, Answer, state
+from sqlquarry.judging.execution.sandbox_child import LOGS, Answer, state
 
 _ATTEMPTS = 3
 

@@ -29,9 +29,9 @@ from psycopg.types import numeric, string
 from psycopg.types.bool import BoolLoader
 
 from sqlquarry.errors import JudgingError
-from sqlquarry.judging.engines.answers import fetched, json_text, plain, shown_url, timeout, unavailable
-from sqlquarry.judging.engines.postgresql_calls import CallCheck, in_one_trip, succeeded
-from sqlquarry.judging.sandbox_child import Answer
+from sqlquarry.judging.execution.engines.answers import fetched, json_text, plain, shown_url, timeout, unavailable
+from sqlquarry.judging.execution.engines.postgresql_calls import CallCheck, in_one_trip, succeeded
+from sqlquarry.judging.execution.sandbox_child import Answer
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from sqlquarry.artifacts import Judgement, Record, write_atomically
 from sqlquarry.errors import JudgingError, SQLQuarryError
-from sqlquarry.judging.statistics import Estimate, PairedComparison, clustered_estimate, estimate
+from sqlquarry.judging.report.statistics import Estimate, PairedComparison, clustered_estimate, estimate
 from sqlquarry.judging.storable import storable
 from sqlquarry.locations import local_path
 from sqlquarry.metadata import parse_json
@@ -19,8 +19,8 @@ from sqlquarry.notebook import html_table
 from sqlquarry.text import visible
 
 if TYPE_CHECKING:  # these modules import this one
-    from sqlquarry.judging.calibration import Calibration
     from sqlquarry.judging.report.analysis import Disagreement, SliceChange
+    from sqlquarry.judging.report.calibration import Calibration
 
 REPORT_VERSION = 2
 _MAX_VALUES = 100_000_000  # those of a million judged records, each with its details
@@ -137,7 +137,7 @@ class Report:
         Raises:
             JudgingError: the report has no such grader.
         """
-        from sqlquarry.judging.calibration import calibrate
+        from sqlquarry.judging.report.calibration import calibrate
 
         for grader in (judge, reference):
             self.place(grader)

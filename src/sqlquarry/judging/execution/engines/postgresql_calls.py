@@ -22,8 +22,8 @@ import psycopg
 from psycopg import errors, pq
 
 from sqlquarry.errors import JudgingError
-from sqlquarry.judging.engines.answers import forbidden, unknown_functions
-from sqlquarry.judging.sandbox_child import Answer
+from sqlquarry.judging.execution.engines.answers import forbidden, unknown_functions
+from sqlquarry.judging.execution.sandbox_child import Answer
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn, PGresult

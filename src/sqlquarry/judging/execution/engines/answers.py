@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from sqlquarry.judging.sandbox_child import EXACT, Answer
+from sqlquarry.judging.execution.sandbox_child import EXACT, Answer
 
 BATCH_ROWS = 500
 _LONGEST_WHOLE = 140_000  # digits; PostgreSQL has 131,072 at most

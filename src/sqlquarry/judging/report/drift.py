@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from sqlquarry.errors import JudgingError
 from sqlquarry.judging.report.analysis import compare, require_same_records
-from sqlquarry.judging.report.model import Report
-from sqlquarry.judging.statistics import Estimate, PairedComparison, holm, p_text
+from sqlquarry.judging.report.data import Report
+from sqlquarry.judging.report.statistics import Estimate, PairedComparison, holm, p_text
 from sqlquarry.text import visible
 
 _LEVEL = 0.05

@@ -20,8 +20,8 @@ from typing import Any
 import sqlalchemy
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from sqlquarry.judging.engines import engine_of
-from sqlquarry.judging.engines.answers import (
+from sqlquarry.judging.execution.engines import engine_of
+from sqlquarry.judging.execution.engines.answers import (
     BATCH_ROWS,
     fetched,
     forbidden,
@@ -30,8 +30,8 @@ from sqlquarry.judging.engines.answers import (
     unknown_functions,
     without_secrets,
 )
-from sqlquarry.judging.engines.pure_functions import PURE_NAMES, PURE_TYPES
-from sqlquarry.judging.sandbox_child import Answer
+from sqlquarry.judging.execution.engines.pure_functions import PURE_NAMES, PURE_TYPES
+from sqlquarry.judging.execution.sandbox_child import Answer
 
 _OPEN_SERVERS = 4
 _SETTINGS = {

@@ -9,8 +9,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlquarry.judging.cells import STRICT, Comparison, Row
 from sqlquarry.judging.pairing import PairSearch, perfect_matching
+from sqlquarry.judging.results.cells import STRICT, Comparison, Row
 
 _FEW_ROWS = 300  # that are paired one by one
 

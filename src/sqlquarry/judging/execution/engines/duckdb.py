@@ -11,8 +11,8 @@ from typing import Any
 
 import duckdb
 
-from sqlquarry.judging.engines.answers import BATCH_ROWS, fetched, forbidden, timeout
-from sqlquarry.judging.sandbox_child import Answer
+from sqlquarry.judging.execution.engines.answers import BATCH_ROWS, fetched, forbidden, timeout
+from sqlquarry.judging.execution.sandbox_child import Answer
 
 # Opening takes 90 ms, a hundred times as long as a small query. An open file lets others read, but not write.
 _OPEN_FILES = 4

@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 from sqlquarry.artifacts import Judgement, Record, Verdict
 from sqlquarry.errors import JudgingError
 from sqlquarry.extras import require
-from sqlquarry.judging.cells import STRICT, Comparison
-from sqlquarry.judging.comparison import Names, choice_matches, columns_by_name, rows_match
-from sqlquarry.judging.databases import DatabaseSource, NamedDatabases
-from sqlquarry.judging.engines import engine_of
-from sqlquarry.judging.ordering import around_order_keys, is_ordered, limit_of, tied_places, with_order_keys
+from sqlquarry.judging.execution.databases import DatabaseSource, NamedDatabases
+from sqlquarry.judging.execution.engines import engine_of
+from sqlquarry.judging.execution.sandbox import Failure, Limits, Permissions, Rows, Sandbox
 from sqlquarry.judging.quoting import quoted_columns, with_brackets
-from sqlquarry.judging.sandbox import Failure, Limits, Permissions, Rows, Sandbox
+from sqlquarry.judging.results.cells import STRICT, Comparison
+from sqlquarry.judging.results.comparison import Names, choice_matches, columns_by_name, rows_match
+from sqlquarry.judging.results.ordering import around_order_keys, is_ordered, limit_of, tied_places, with_order_keys
 from sqlquarry.judging.storable import storable
 from sqlquarry.options import check_options
 

@@ -29,8 +29,8 @@ from typing import Any, Literal
 
 from sqlquarry.errors import ConfigError, JudgingError
 from sqlquarry.extras import require
-from sqlquarry.judging import sandbox_child
-from sqlquarry.judging.engines import SQLITE_COPY, Engine, engine_of, file_of
+from sqlquarry.judging.execution import sandbox_child
+from sqlquarry.judging.execution.engines import SQLITE_COPY, Engine, engine_of, file_of
 
 FailureKind = Literal[
     "syntax",
