@@ -17,7 +17,7 @@ _HOMES = {
     "AdapterMerger": "merging",
     "BatchFoundationModel": "bedrock",
     "BedrockImporter": "bedrock",
-    "Comparison": "judging",
+    "ComparisonOptions": "judging",
     "EquivalenceGrader": "judging",
     "Estimate": "judging",
     "ExactGrader": "judging",
@@ -56,7 +56,7 @@ __all__ = [
     "AdapterMerger",
     "BatchFoundationModel",
     "BedrockImporter",
-    "Comparison",
+    "ComparisonOptions",
     "EquivalenceGrader",
     "Estimate",
     "ExactGrader",
@@ -113,7 +113,7 @@ if TYPE_CHECKING:
     from sqlquarry.errors import SQLQuarryError
     from sqlquarry.inference import LocalModel
     from sqlquarry.judging import (
-        Comparison,
+        ComparisonOptions,
         EquivalenceGrader,
         Estimate,
         ExactGrader,

@@ -143,7 +143,7 @@ PUBLIC = [
     sqlquarry.AdapterMerger,
     sqlquarry.BatchFoundationModel,
     sqlquarry.BedrockImporter,
-    sqlquarry.Comparison,
+    sqlquarry.ComparisonOptions,
     sqlquarry.EquivalenceGrader,
     sqlquarry.ExactGrader,
     sqlquarry.ExecutionGrader,

@@ -11,13 +11,13 @@ from sqlquarry.judging.report import Entry, Report
 from sqlquarry.judging.report.calibration import Calibration, calibrate
 from sqlquarry.judging.report.html import write_html
 from sqlquarry.judging.report.statistics import Estimate, wilson_interval
-from sqlquarry.judging.results.cells import Comparison
+from sqlquarry.judging.results.cells import ComparisonOptions
 from sqlquarry.judging.results.comparison import results_equal
 from sqlquarry.judging.synthesis import SynthesizedDatabases
 
 __all__ = [
     "Calibration",
-    "Comparison",
+    "ComparisonOptions",
     "DatabaseSource",
     "Entry",
     "EquivalenceGrader",

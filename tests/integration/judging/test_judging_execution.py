@@ -16,9 +16,8 @@ import pytest
 
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, JudgingError
-from sqlquarry.judging import ExecutionGrader
+from sqlquarry.judging import ComparisonOptions, ExecutionGrader
 from sqlquarry.judging.execution.sandbox import Failure, Limits, Rows, Sandbox
-from sqlquarry.judging.results.cells import Comparison
 
 TIME_LIMIT_S = 0.3  # for what must be stopped; all else has the default
 LONG = "printf('%.*c', 900000, 'a')"
@@ -528,7 +527,9 @@ def test_a_source_without_a_database_leaves_the_record_unjudged(tmp_path):
 
 
 def test_the_comparison_may_be_loosened(database):
-    grader = ExecutionGrader({"shop": database}, comparison=Comparison(extra_columns=True, absolute_tolerance=0.2))
+    grader = ExecutionGrader(
+        {"shop": database}, comparison=ComparisonOptions(extra_columns=True, absolute_tolerance=0.2)
+    )
     gold = record("SELECT id, price FROM item")
     assert grader.grade(gold, "SELECT name, price + 0.1, id FROM item").verdict == "correct"
     assert grader.grade(gold, "SELECT name, price + 0.3, id FROM item").verdict == "wrong"
@@ -547,7 +548,7 @@ def test_fingerprints_change_with_content_and_options(tmp_path):
 
     first = fingerprint()
     assert first == fingerprint()
-    assert len({first, fingerprint(time_limit_s=1), fingerprint(comparison=Comparison(ignore_case=True))}) == 3
+    assert len({first, fingerprint(time_limit_s=1), fingerprint(comparison=ComparisonOptions(ignore_case=True))}) == 3
     sqlite3.connect(path).execute("CREATE TABLE u (a)").close()
     assert fingerprint() != first
     assert ExecutionGrader("postgresql://localhost/x").fingerprint(asked) is None

@@ -13,10 +13,9 @@ from judging_postgresql import PASSWORD, throwaway_server
 
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import JudgingError
-from sqlquarry.judging import Report, SQLJudge
+from sqlquarry.judging import ComparisonOptions, Report, SQLJudge
 from sqlquarry.judging.execution import ExecutionGrader
 from sqlquarry.judging.execution.sandbox import Failure, Limits, Permissions, Rows, Sandbox
-from sqlquarry.judging.results.cells import Comparison
 
 TIME_LIMIT_S = 0.5
 AS_SUPERUSER = Permissions(allow_privileged_accounts=True, allow_functions=["public.dearest"])
@@ -319,7 +318,7 @@ def test_no_process_shows_the_password(shop, sandbox):
 def test_text_may_be_compared_more_loosely(shop):
     grader = ExecutionGrader(
         {"shop": shop},
-        comparison=Comparison(ignore_case=True, ignore_space=True),
+        comparison=ComparisonOptions(ignore_case=True, ignore_whitespace=True),
         allow_privileged_accounts=True,
     )
     assert grader.grade(record("SELECT name FROM item"), "SELECT upper(name) || ' ' FROM item").verdict == "correct"

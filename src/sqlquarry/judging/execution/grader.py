@@ -19,8 +19,8 @@ from sqlquarry.judging.execution.databases import DatabaseSource, NamedDatabases
 from sqlquarry.judging.execution.engines import engine_of
 from sqlquarry.judging.execution.sandbox import Failure, Limits, Permissions, Rows, Sandbox
 from sqlquarry.judging.quoting import quoted_columns, with_brackets
-from sqlquarry.judging.results.cells import STRICT, Comparison
-from sqlquarry.judging.results.comparison import Names, choice_matches, columns_by_name, rows_match
+from sqlquarry.judging.results.cells import STRICT, ComparisonOptions
+from sqlquarry.judging.results.comparison import ColumnNames, choice_matches, columns_by_name, rows_match
 from sqlquarry.judging.results.ordering import around_order_keys, is_ordered, limit_of, tied_places, with_order_keys
 from sqlquarry.judging.storable import storable
 from sqlquarry.options import check_options
@@ -116,7 +116,7 @@ class ExecutionGrader:
         self,
         databases: DatabaseSource | Mapping[str, str | Path] | str | Path,
         *,
-        comparison: Comparison = STRICT,
+        comparison: ComparisonOptions = STRICT,
         time_limit_s: float = 10.0,
         row_limit: int = 100_000,
         result_bytes_limit: int = 100_000_000,
@@ -309,7 +309,7 @@ class ExecutionGrader:
         except JudgingError as error:
             return "unjudged", str(error)
 
-    def _compared(self, gold: _Gold, predicted: Rows, names: Names) -> tuple[Verdict, str]:
+    def _compared(self, gold: _Gold, predicted: Rows, names: ColumnNames) -> tuple[Verdict, str]:
         expected = gold.result
         places = gold.places()
         strict = places if places is not None else range(len(expected.rows))
