@@ -147,6 +147,7 @@ PUBLIC = [
     sqlquarry.EquivalenceGrader,
     sqlquarry.ExactGrader,
     sqlquarry.ExecutionGrader,
+    sqlquarry.ExecutionLimits,
     sqlquarry.FoundationModel,
     sqlquarry.ImportedModel,
     sqlquarry.LLMGrader,

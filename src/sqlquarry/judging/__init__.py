@@ -2,8 +2,7 @@
 
 from sqlquarry.judging.equivalence import EquivalenceGrader
 from sqlquarry.judging.exact import ExactGrader
-from sqlquarry.judging.execution import ExecutionGrader
-from sqlquarry.judging.execution.databases import DatabaseSource
+from sqlquarry.judging.execution import DatabaseSource, ExecutionGrader, ExecutionLimits
 from sqlquarry.judging.extraction import extract_sql
 from sqlquarry.judging.judge import Grader, SQLJudge
 from sqlquarry.judging.llm import LLMGrader, Rubric
@@ -24,6 +23,7 @@ __all__ = [
     "Estimate",
     "ExactGrader",
     "ExecutionGrader",
+    "ExecutionLimits",
     "Grader",
     "LLMGrader",
     "Report",

@@ -15,7 +15,8 @@ from sqlquarry.artifacts import Record
 from sqlquarry.errors import JudgingError
 from sqlquarry.judging import ComparisonOptions, Report, SQLJudge
 from sqlquarry.judging.execution import ExecutionGrader
-from sqlquarry.judging.execution.sandbox import Failure, Limits, Permissions, Rows, Sandbox
+from sqlquarry.judging.execution.limits import ExecutionLimits, Permissions
+from sqlquarry.judging.execution.sandbox import Failure, Rows, Sandbox
 
 TIME_LIMIT_S = 0.5
 AS_SUPERUSER = Permissions(allow_privileged_accounts=True, allow_functions=["public.dearest"])
@@ -53,7 +54,7 @@ def shop(server):
 
 @pytest.fixture(scope="module")
 def sandbox():
-    box = Sandbox(Limits(), AS_SUPERUSER)
+    box = Sandbox(ExecutionLimits(), AS_SUPERUSER)
     yield box
     box.close()
 
@@ -154,7 +155,7 @@ HOSTILE = [
 
 
 def test_hostile_queries_change_nothing_and_end_in_time(shop, tmp_path):
-    sandbox = Sandbox(Limits(time_limit_s=TIME_LIMIT_S), AS_SUPERUSER)
+    sandbox = Sandbox(ExecutionLimits(time_s=TIME_LIMIT_S), AS_SUPERUSER)
     tmp_path.chmod(0o777)
     before = content(shop)
     for sql, kinds in HOSTILE:
@@ -172,7 +173,7 @@ def test_hostile_queries_change_nothing_and_end_in_time(shop, tmp_path):
 
 
 def test_the_server_stops_what_the_client_gave_up(shop):
-    sandbox = Sandbox(Limits(time_limit_s=TIME_LIMIT_S), AS_SUPERUSER)
+    sandbox = Sandbox(ExecutionLimits(time_s=TIME_LIMIT_S), AS_SUPERUSER)
     assert sandbox.run(shop, "SELECT count(*) FROM item a, item b, item c, item d").kind == "timeout"
     with psycopg.connect(shop) as admin:
         active = (

@@ -21,7 +21,7 @@ from judging_reports import entry
 from sqlquarry.artifacts import Generation, Judgement, Record
 from sqlquarry.judging import ExecutionGrader, SQLJudge
 from sqlquarry.judging.__main__ import main
-from sqlquarry.judging.execution.grader import _shown
+from sqlquarry.judging.execution.details import result_details
 from sqlquarry.judging.execution.sandbox import Failure, Rows
 from sqlquarry.judging.journal import Journal
 from sqlquarry.judging.report import Entry, Report
@@ -140,8 +140,8 @@ def saved(report: Report, folder) -> dict[str, str]:
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.lists(CELLS, min_size=1, max_size=3), max_size=3), TEXTS)
 def test_any_result_of_an_engine_survives_from_judging_to_every_file(tmp_path_factory, rows, name) -> None:
-    shown = _shown(Rows((name, "x" * 5000), [tuple(row) for row in rows]))
-    failed = _shown(Failure("other", name))
+    shown = result_details(Rows((name, "x" * 5000), [tuple(row) for row in rows]))
+    failed = result_details(Failure("other", name))
     one = entry(0, {"execution": "wrong"})
     judgement = Judgement("execution", "wrong", name, {"gold": shown, "predicted": failed})
     report = Report(("execution",), (dataclasses.replace(one, judgements=(judgement,)),))

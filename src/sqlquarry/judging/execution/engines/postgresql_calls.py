@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg import errors, pq
@@ -27,6 +27,7 @@ from sqlquarry.judging.execution.sandbox_child import Answer
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn, PGresult
+    from psycopg.rows import TupleRow
 
 # https://www.postgresql.org/docs/current/system-catalog-initial-data.html: smaller OIDs are the server's own objects,
 # and no two of these share one.
@@ -135,7 +136,7 @@ class CallCheck:
         JudgingError: the server sends no trees, as some that only speak PostgreSQL's protocol do.
     """
 
-    def __init__(self, connection: psycopg.Connection[Any], allowed: Sequence[str]) -> None:
+    def __init__(self, connection: psycopg.Connection[TupleRow], allowed: Sequence[str]) -> None:
         self._connection = connection
         self._allowed = allowed
         self._trees: list[str] = []
@@ -213,7 +214,7 @@ class CallCheck:
         self._harmless |= seen
         return None
 
-    def _ask(self, question: str) -> list[Any]:
+    def _ask(self, question: str) -> list[TupleRow]:
         cursor = self._connection.execute(_ASK.format(question).encode())
         cursor.nextset()
         return cursor.fetchall()
