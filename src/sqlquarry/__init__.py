@@ -44,12 +44,22 @@ _HOMES = {
     "TextGenerator": "artifacts",
     "TrainingConfig": "training",
     "Usage": "bedrock",
+    "calibrate": "judging",
+    "compare_reports": "judging",
+    "compare_slices": "judging",
+    "compare_stages": "judging",
+    "count_mistakes": "judging",
+    "find_disagreements": "judging",
     "load_records": "data",
     "probe_parity": "bedrock",
     "results_equal": "judging",
     "run_pipeline": "pipeline",
     "sample_databases": "data",
     "sample_records": "data",
+    "slices": "judging",
+    "write_html": "judging",
+    "write_junit": "judging",
+    "write_markdown": "judging",
 }
 
 __all__ = [
@@ -84,12 +94,22 @@ __all__ = [
     "TextGenerator",
     "TrainingConfig",
     "Usage",
+    "calibrate",
+    "compare_reports",
+    "compare_slices",
+    "compare_stages",
+    "count_mistakes",
+    "find_disagreements",
     "load_records",
     "probe_parity",
     "results_equal",
     "run_pipeline",
     "sample_databases",
     "sample_records",
+    "slices",
+    "write_html",
+    "write_junit",
+    "write_markdown",
 ]
 
 if TYPE_CHECKING:
@@ -125,7 +145,17 @@ if TYPE_CHECKING:
         Report,
         SQLJudge,
         SynthesizedDatabases,
+        calibrate,
+        compare_reports,
+        compare_slices,
+        compare_stages,
+        count_mistakes,
+        find_disagreements,
         results_equal,
+        slices,
+        write_html,
+        write_junit,
+        write_markdown,
     )
     from sqlquarry.merging import AdapterMerger
     from sqlquarry.pipeline import run_pipeline

@@ -134,7 +134,7 @@ class Judgement:
     grader: str
     verdict: Verdict
     reason: str = ""
-    details: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.verdict not in get_args(Verdict):

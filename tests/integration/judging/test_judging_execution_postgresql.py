@@ -13,7 +13,7 @@ from judging_postgresql import PASSWORD, throwaway_server
 
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import JudgingError
-from sqlquarry.judging import ComparisonOptions, Report, SQLJudge
+from sqlquarry.judging import ComparisonOptions, Report, SQLJudge, write_html, write_junit, write_markdown
 from sqlquarry.judging.execution import ExecutionGrader
 from sqlquarry.judging.execution.limits import ExecutionLimits, Permissions
 from sqlquarry.judging.execution.sandbox import Failure, Rows, Sandbox
@@ -332,9 +332,9 @@ def test_a_number_of_thousands_of_digits_is_judged_and_can_be_saved(grader, tmp_
     assert [entry.judgements[0].verdict for entry in report.entries] == ["correct", "wrong"]
     report.to_json(tmp_path / "r.json")
     again = Report.from_json(tmp_path / "r.json")
-    again.to_html(tmp_path / "r.html")
-    again.to_markdown(tmp_path / "r.md")
-    assert again.to_junit(tmp_path / "r.xml")
+    write_html(again, tmp_path / "r.html")
+    write_markdown(again, tmp_path / "r.md")
+    assert write_junit(again, tmp_path / "r.xml")
     assert again.entries[0].judgements[0].details["gold"]["rows"][0][0] == "10000000000000000000… (5,001 digits)"
 
 
