@@ -16,7 +16,7 @@ from pathlib import Path
 import sqlquarry as sq
 from quickstart import find_base_model
 from sqlquarry.emulator import LocalAWS
-from sqlquarry.training.sagemaker import SageMakerLauncher
+from sqlquarry.sagemaker import SageMakerLauncher
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "AdapterCheckpoint": "artifacts",
     "AdapterMerger": "merging",
-    "BatchFoundationModel": "bedrock",
+    "BatchFoundationModel": "models",
     "BedrockImporter": "bedrock",
     "ComparisonOptions": "judging",
     "EquivalenceGrader": "judging",
@@ -23,15 +23,15 @@ _HOMES = {
     "ExactGrader": "judging",
     "ExecutionGrader": "judging",
     "ExecutionLimits": "judging",
-    "FoundationModel": "bedrock",
+    "FoundationModel": "models",
     "Generation": "artifacts",
-    "ImportedModel": "bedrock",
+    "ImportedModel": "models",
     "Judgement": "artifacts",
     "LLMGrader": "judging",
-    "LocalModel": "inference",
+    "LocalModel": "models",
     "MergedModel": "artifacts",
-    "ParityReport": "bedrock",
-    "PriceTable": "bedrock",
+    "ParityReport": "models",
+    "PriceTable": "models",
     "PromptFormatter": "prompt",
     "QLoRAFSDPTrainer": "training",
     "Record": "artifacts",
@@ -39,11 +39,11 @@ _HOMES = {
     "Report": "judging",
     "SQLJudge": "judging",
     "SQLQuarryError": "errors",
-    "SageMakerLauncher": "training.sagemaker",
+    "SageMakerLauncher": "sagemaker",
     "SynthesizedDatabases": "judging",
     "TextGenerator": "artifacts",
     "TrainingConfig": "training",
-    "Usage": "bedrock",
+    "Usage": "models",
     "calibrate": "judging",
     "compare_reports": "judging",
     "compare_slices": "judging",
@@ -51,7 +51,7 @@ _HOMES = {
     "count_mistakes": "judging",
     "find_disagreements": "judging",
     "load_records": "data",
-    "probe_parity": "bedrock",
+    "probe_parity": "models",
     "results_equal": "judging",
     "run_pipeline": "pipeline",
     "sample_databases": "data",
@@ -121,19 +121,9 @@ if TYPE_CHECKING:
         Record,
         TextGenerator,
     )
-    from sqlquarry.bedrock import (
-        BatchFoundationModel,
-        BedrockImporter,
-        FoundationModel,
-        ImportedModel,
-        ParityReport,
-        PriceTable,
-        Usage,
-        probe_parity,
-    )
+    from sqlquarry.bedrock import BedrockImporter
     from sqlquarry.data import Records, load_records, sample_databases, sample_records
     from sqlquarry.errors import SQLQuarryError
-    from sqlquarry.inference import LocalModel
     from sqlquarry.judging import (
         ComparisonOptions,
         EquivalenceGrader,
@@ -158,10 +148,20 @@ if TYPE_CHECKING:
         write_markdown,
     )
     from sqlquarry.merging import AdapterMerger
+    from sqlquarry.models import (
+        BatchFoundationModel,
+        FoundationModel,
+        ImportedModel,
+        LocalModel,
+        ParityReport,
+        PriceTable,
+        Usage,
+        probe_parity,
+    )
     from sqlquarry.pipeline import run_pipeline
     from sqlquarry.prompt import PromptFormatter
+    from sqlquarry.sagemaker import SageMakerLauncher
     from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
-    from sqlquarry.training.sagemaker import SageMakerLauncher
 else:
     # Hidden from type checkers, which would otherwise accept any misspelt name of this package.
     def __getattr__(name: str) -> object:

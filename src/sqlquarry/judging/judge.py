@@ -19,7 +19,7 @@ from sqlquarry.judging.grader import Grader
 from sqlquarry.judging.journal import Journal
 from sqlquarry.judging.report import Report, ReportEntry, ReportInfo
 from sqlquarry.options import check_options
-from sqlquarry.progress import ProgressBar
+from sqlquarry.progress.bar import ProgressBar
 
 _Answers = Callable[[Journal | None, slice], Sequence[Generation]]
 

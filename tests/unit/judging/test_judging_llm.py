@@ -6,9 +6,8 @@ import json
 from typing import Any
 
 import pytest
-from judging_llm_fakes import RECORD, RIGHT, WRONG, Scripted, Structured, candidate_in, honest, tags
 
-import sqlquarry
+from judging_llm_fakes import RECORD, RIGHT, WRONG, Scripted, Structured, candidate_in, honest, tags
 from sqlquarry.artifacts import Generation, Judgement, TextGenerator
 from sqlquarry.errors import BedrockError, ConfigError, JudgeFailedError, JudgingError
 from sqlquarry.judging.llm import STRICT, JudgeUsage, LLMGrader, Rubric, StructuredGenerator
@@ -239,7 +238,7 @@ def test_a_text_is_a_bedrock_model_id(monkeypatch: pytest.MonkeyPatch) -> None:
         made.append((model_id, options))
         return Scripted(model_id=model_id)
 
-    monkeypatch.setattr(sqlquarry, "FoundationModel", fake, raising=False)
+    monkeypatch.setattr("sqlquarry.models.FoundationModel", fake)
     verdict: Judgement = LLMGrader(["global.a", "global.b"]).grade(RECORD, RIGHT)
     assert verdict.details["model"] == "global.a, global.b"
     options = {"max_tokens": 2048, "temperature": 0.0, "show_progress": False}

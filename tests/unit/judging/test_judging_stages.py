@@ -3,8 +3,8 @@
 import dataclasses
 
 import pytest
-from judging_reports import report
 
+from judging_reports import report
 from sqlquarry.errors import JudgingError
 from sqlquarry.judging.report import Report
 from sqlquarry.judging.report.stages import compare_stages

@@ -13,7 +13,7 @@ from sqlquarry.judging.execution.databases import DatabaseSource, NamedDatabases
 from sqlquarry.judging.execution.details import gold_details, result_details
 from sqlquarry.judging.execution.gold import GoldQueries, GoldResult, UnavailableError, run
 from sqlquarry.judging.execution.limits import DEFAULT_LIMITS, ExecutionLimits, Permissions
-from sqlquarry.judging.execution.outcome import Outcome, compare_with_gold, counted
+from sqlquarry.judging.execution.outcome import QueryOutcome, compare_with_gold, counted
 from sqlquarry.judging.execution.sandbox import Failure, Rows, Sandbox
 from sqlquarry.judging.results.cells import STRICT, ComparisonOptions
 from sqlquarry.options import check_options
@@ -108,7 +108,7 @@ class ExecutionGrader:
         try:
             outcome = self._outcome(databases, golds, predicted_sql, details)
         except UnavailableError as error:
-            outcome = Outcome("unjudged", str(error))
+            outcome = QueryOutcome("unjudged", str(error))
         return Judgement(self.name, outcome.verdict, outcome.reason, details)
 
     def fingerprint(self, record: Record) -> str | None:
@@ -120,7 +120,7 @@ class ExecutionGrader:
 
     def _outcome(
         self, databases: Sequence[Path | str], golds: Sequence[str], predicted_sql: str, details: dict[str, object]
-    ) -> Outcome:
+    ) -> QueryOutcome:
         """Judge by the golds that run on all databases; what a reader wants to see is added to `details`."""
         results: dict[int, list[GoldResult]] = {}  # by the gold's place in the record
         failures: list[Failure] = []
@@ -132,10 +132,10 @@ class ExecutionGrader:
                 results[i] = [result for result in found if isinstance(result, GoldResult)]
         if not results:
             details["gold"] = result_details(failures[0])
-            return Outcome("unjudged", f"the gold SQL fails: {failures[0].message}")
+            return QueryOutcome("unjudged", f"the gold SQL fails: {failures[0].message}")
         if not predicted_sql:
             details |= gold_details(next(iter(results.values()))[0])
-            return Outcome("wrong", "no SQL in the answer")
+            return QueryOutcome("wrong", "no SQL in the answer")
         accepted, outcome = self._compare_on_all(databases, results, predicted_sql, details)
         if accepted is not None and len(golds) > 1:
             details["accepted_gold"] = accepted
@@ -147,11 +147,11 @@ class ExecutionGrader:
         results: Mapping[int, Sequence[GoldResult]],
         predicted_sql: str,
         details: dict[str, object],
-    ) -> tuple[int | None, Outcome]:
+    ) -> tuple[int | None, QueryOutcome]:
         """Return the place of the first gold that agrees on every database, if one does, and the outcome."""
         agreeing = list(results)
         remarks = {i: [gold.note for gold in found] for i, found in results.items()}
-        undecided: Outcome | None = None  # a gold that cannot be compared may be the one that agrees
+        undecided: QueryOutcome | None = None  # a gold that cannot be compared may be the one that agrees
         for place, database in enumerate(databases):
             predicted = run(self._sandbox, database, predicted_sql)
             outcomes = {i: compare_with_gold(results[i][place], predicted, self.comparison) for i in agreeing}
@@ -170,11 +170,16 @@ class ExecutionGrader:
                 remarks[i].append(outcomes[i].reason)
         accepted = agreeing[0]
         said = dict.fromkeys(filter(None, remarks[accepted]))
-        return accepted, Outcome("correct", "; ".join((_agreement(results[accepted]), *said)))
+        return accepted, QueryOutcome("correct", "; ".join((_agreement(results[accepted]), *said)))
 
     def _with_caveat(
-        self, database: Path | str, predicted: Rows | Failure, width: int, outcome: Outcome, details: dict[str, object]
-    ) -> Outcome:
+        self,
+        database: Path | str,
+        predicted: Rows | Failure,
+        width: int,
+        outcome: QueryOutcome,
+        details: dict[str, object],
+    ) -> QueryOutcome:
         """Add what the source knows of a database whose rows, not the number of columns, decided."""
         source_caveat = getattr(self._source, "caveat", None)
         decided_by_rows = isinstance(predicted, Rows) and len(predicted.columns) == width
@@ -182,7 +187,7 @@ class ExecutionGrader:
         if caveat is None:
             return outcome
         details["caveat"] = caveat
-        return Outcome(outcome.verdict, f"{outcome.reason} ({caveat})")
+        return QueryOutcome(outcome.verdict, f"{outcome.reason} ({caveat})")
 
 
 def _agreement(golds: Sequence[GoldResult]) -> str:

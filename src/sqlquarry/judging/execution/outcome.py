@@ -20,40 +20,42 @@ from sqlquarry.judging.results.comparison import ColumnNames, choice_matches, co
 _MOST_DECIMALS = 6  # to which a result may look rounded
 
 
-class Outcome(NamedTuple):
+class QueryOutcome(NamedTuple):
     """A verdict and its reason."""
 
     verdict: Verdict
     reason: str
 
 
-def compare_with_gold(gold: GoldResult, predicted: Rows | Failure, comparison: ComparisonOptions) -> Outcome:
+def compare_with_gold(gold: GoldResult, predicted: Rows | Failure, comparison: ComparisonOptions) -> QueryOutcome:
     """Judge a prediction by one gold query on one database."""
     if isinstance(predicted, Failure) and predicted.kind == "unknown_function":
-        return Outcome("unjudged", predicted.message)
+        return QueryOutcome("unjudged", predicted.message)
     if isinstance(predicted, Failure):
-        return Outcome("wrong", f"the query fails: {predicted.message}")
+        return QueryOutcome("wrong", f"the query fails: {predicted.message}")
     expected = gold.result
     missing = len(expected.columns) - len(predicted.columns)
     if missing > 0 or (missing < 0 and not comparison.extra_columns):
-        return Outcome("wrong", f"{counted(predicted.columns, 'column')} instead of {len(expected.columns)}")
+        return QueryOutcome("wrong", f"{counted(predicted.columns, 'column')} instead of {len(expected.columns)}")
     names = (expected.columns, predicted.columns)
     if expected.rows == predicted.rows and columns_by_name(*names) in (None, [*range(len(expected.columns))]):
-        return Outcome("correct", "")  # most right answers; which rows tie need not be asked
+        return QueryOutcome("correct", "")  # most right answers; which rows tie need not be asked
     try:
         return _compare_rows(gold, predicted, comparison, names)
     except JudgingError as error:
-        return Outcome("unjudged", str(error))
+        return QueryOutcome("unjudged", str(error))
 
 
-def _compare_rows(gold: GoldResult, predicted: Rows, comparison: ComparisonOptions, names: ColumnNames) -> Outcome:
+def _compare_rows(gold: GoldResult, predicted: Rows, comparison: ComparisonOptions, names: ColumnNames) -> QueryOutcome:
     expected = gold.result
     places, any_order = gold.places(), [0] * len(expected.rows)
     strict = places if places is not None else range(len(expected.rows))
     if rows_match(expected.rows, predicted.rows, strict, comparison, names):
-        return Outcome("correct", "")
+        return QueryOutcome("correct", "")
     if places is None and rows_match(expected.rows, predicted.rows, any_order, comparison, names):
-        return Outcome("unjudged", "the same rows in another order, and the gold SQL does not show which of them tie")
+        return QueryOutcome(
+            "unjudged", "the same rows in another order, and the gold SQL does not show which of them tie"
+        )
     choice = gold.limit_choice() if len(expected.rows) == len(predicted.rows) else None
     if (
         choice
@@ -61,10 +63,12 @@ def _compare_rows(gold: GoldResult, predicted: Rows, comparison: ComparisonOptio
         and choice_matches(choice.candidates, choice.places, predicted.rows, comparison, names)
     ):
         if choice.is_certain:
-            return Outcome("correct", f"another choice of {len(choice.candidates):,} rows that tie at the gold's LIMIT")
+            return QueryOutcome(
+                "correct", f"another choice of {len(choice.candidates):,} rows that tie at the gold's LIMIT"
+            )
         reason = "other rows than the gold's LIMIT kept, and its ORDER BY does not show which of them tie"
-        return Outcome("unjudged", reason)
-    return Outcome("wrong", _difference(gold, predicted, comparison))
+        return QueryOutcome("unjudged", reason)
+    return QueryOutcome("wrong", _difference(gold, predicted, comparison))
 
 
 def _difference(gold: GoldResult, predicted: Rows, comparison: ComparisonOptions) -> str:

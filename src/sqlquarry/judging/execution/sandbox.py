@@ -202,7 +202,7 @@ class _Child:
         return None
 
 
-def settings_of(limits: ExecutionLimits, permissions: Permissions) -> sandbox_child.Settings:
+def settings_of(limits: ExecutionLimits, permissions: Permissions) -> sandbox_child.QuerySettings:
     """Return what a child must know of both, ready for `marshal`."""
     return {
         "time_s": limits.time_s,

@@ -46,7 +46,7 @@ UNSETTLED: Answer = ("unsettled", "", "")
 EXACT = "exact"  # before the digits of a number that marshal cannot hold
 
 
-class Settings(TypedDict):
+class QuerySettings(TypedDict):
     """The fields of `ExecutionLimits` and `Permissions`, which this script cannot import."""
 
     time_s: float
@@ -152,7 +152,7 @@ def _limit_process(address_space_bytes: int) -> None:
             resource.setrlimit(name, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
-def run_query(database: str, sql: str, settings: Settings) -> Answer:
+def run_query(database: str, sql: str, settings: QuerySettings) -> Answer:
     """Run one statement and fetch its rows; every trouble is a failure, and nothing is written beside the database."""
     guard, path = _Guard(settings), os.path.realpath(database)
     for _ in range(_ATTEMPTS):
@@ -215,7 +215,7 @@ def _is_in_wal_mode(path: str) -> bool:
 class _Guard:
     """Keep one query to reading, and to its limits."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: QuerySettings) -> None:
         self.settings = settings
         self.deadline = time.monotonic() + settings["time_s"]
         self.wait_s = settings["time_s"] / 4  # for a writer's lock; the query has the rest

@@ -10,7 +10,7 @@ from typing import TypeGuard
 from sqlquarry.artifacts import Judgement, Record, TextGenerator
 from sqlquarry.errors import ConfigError, JudgeFailedError, JudgingError
 from sqlquarry.extras import require
-from sqlquarry.judging.llm.judge_model import JudgeModel, JudgeUsage, Outcome, StructuredGenerator
+from sqlquarry.judging.llm.judge_model import JudgeModel, JudgeUsage, Reply, StructuredGenerator
 from sqlquarry.judging.llm.prompts import question
 from sqlquarry.judging.llm.rubric import RUBRICS, Rubric
 from sqlquarry.judging.llm.votes import Vote, decide
@@ -123,7 +123,7 @@ class LLMGrader:
         shown = [[question(records[i], predicted_sqls[i], candidate_first=order) for order in orders] for i in asked]
         # All questions about one record come together: first the orders of one vote, then its repeats.
         questions = [one for pair in shown for _ in range(self._repeats) for one in pair]
-        outcomes: list[list[Outcome | None]] = [[None] * len(questions) for _ in self._judges]
+        outcomes: list[list[Reply | None]] = [[None] * len(questions) for _ in self._judges]
         failure: JudgeFailedError | None = None
         try:
             for judge, of_judge in zip(self._judges, outcomes, strict=True):
@@ -139,7 +139,7 @@ class LLMGrader:
             raise failure
         return [judgement for judgement in finished if judgement is not None]
 
-    def _votes(self, outcomes: Sequence[Sequence[Outcome | None]], orders: int) -> list[Vote]:
+    def _votes(self, outcomes: Sequence[Sequence[Reply | None]], orders: int) -> list[Vote]:
         """Return the votes on one record; none if an answer is still missing."""
         votes = []
         for judge, of_judge in zip(self._judges, outcomes, strict=True):
@@ -183,10 +183,9 @@ def _is_price(value: object) -> TypeGuard[Price]:
 
 
 def _bedrock(model_id: str, repeats: int) -> StructuredGenerator:
-    # The only place where judging reaches for AWS, and only where a model id asks for it: by the library's public name,
-    # so that this phase imports no other and needs no boto3 for anything else.
-    import sqlquarry
+    # The only place where judging reaches for AWS, and only if a model id asks for it.
+    from sqlquarry.models import FoundationModel
 
     # Repeats at temperature 0 would be copies of one vote; the progress bar is `SQLJudge`'s.
     temperature = 0.0 if repeats == 1 else None
-    return sqlquarry.FoundationModel(model_id, max_tokens=2048, temperature=temperature, show_progress=False)
+    return FoundationModel(model_id, max_tokens=2048, temperature=temperature, show_progress=False)

@@ -15,7 +15,7 @@ from sqlquarry.judging.llm.replies import Opinion, read_json, read_tags
 from sqlquarry.judging.llm.rubric import Rubric
 from sqlquarry.judging.storable import JSON
 
-Outcome = Opinion | str  # an opinion, or why there is none
+Reply = Opinion | str  # an opinion, or why there is none
 UNREADABLE = "unreadable reply"
 _FAILURES_IN_A_ROW = 5
 
@@ -91,7 +91,7 @@ class JudgeModel:
         # Bedrock's batch jobs take no small batches, and none of their failures goes away in a part of it.
         self._divisible = getattr(generator, "minimum_records", 1) == 1
 
-    def ask(self, questions: Sequence[Question], outcomes: list[Outcome | None]) -> None:
+    def ask(self, questions: Sequence[Question], outcomes: list[Reply | None]) -> None:
         """Fill `outcomes`, one for each question: an opinion, or why there is none; what cannot be read is asked again.
 
         Raises:
@@ -105,7 +105,7 @@ class JudgeModel:
         if unreadable and self._divisible:
             self._fill(questions, unreadable, outcomes)
 
-    def _fill(self, questions: Sequence[Question], places: list[int], outcomes: list[Outcome | None]) -> None:
+    def _fill(self, questions: Sequence[Question], places: list[int], outcomes: list[Reply | None]) -> None:
         answers, failure = self._answers([questions[place] for place in places])
         missing = []
         for place, answer in zip(places, answers, strict=True):
@@ -144,7 +144,7 @@ class JudgeModel:
             raise JudgingError(f"{self.model} gave {len(answers)} answers to {len(questions)} prompts")
         return answers, failure
 
-    def _read(self, answer: Generation, question: Question) -> Outcome:
+    def _read(self, answer: Generation, question: Question) -> Reply:
         metered = answer.prompt_tokens is not None or answer.completion_tokens is not None
         with self._counting:
             self.usage += JudgeUsage(1, answer.prompt_tokens or 0, answer.completion_tokens or 0, not metered)

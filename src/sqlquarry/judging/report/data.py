@@ -10,13 +10,13 @@ from typing import Any, NamedTuple, Self
 
 from sqlquarry.artifacts import Judgement, Record, Verdict, write_atomically
 from sqlquarry.errors import JudgingError, SQLQuarryError
+from sqlquarry.files.locations import local_path
+from sqlquarry.files.metadata import parse_json
 from sqlquarry.judging.report.calibration import Calibration, calibrate_verdicts
 from sqlquarry.judging.report.estimates import Estimate, clustered_estimate, estimate
 from sqlquarry.judging.storable import storable
-from sqlquarry.locations import local_path
-from sqlquarry.metadata import parse_json
-from sqlquarry.notebook import html_table
 from sqlquarry.options import check_options
+from sqlquarry.progress.notebook import html_table
 from sqlquarry.text import visible
 
 REPORT_VERSION = 3

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sqlquarry.artifacts import Record, write_atomically
 from sqlquarry.extras import require
+from sqlquarry.files.locations import local_path
 from sqlquarry.judging.report.breakdown import mistake_classes, slice_places
 from sqlquarry.judging.report.compare import compare_reports, require_same_records
 from sqlquarry.judging.report.data import Headline, Report, ReportInfo
@@ -25,7 +26,6 @@ from sqlquarry.judging.report.page_data import index_data, portion_data
 from sqlquarry.judging.report.significance import p_text
 from sqlquarry.judging.report.stages import compare_stages
 from sqlquarry.judging.storable import storable
-from sqlquarry.locations import local_path
 from sqlquarry.text import visible
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from sqlquarry.artifacts import write_atomically
+from sqlquarry.files.locations import local_path
 from sqlquarry.judging.report.checks import Check, check_report
 from sqlquarry.judging.report.data import Report
-from sqlquarry.locations import local_path
 from sqlquarry.text import visible
 
 

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from sqlquarry.artifacts import write_atomically
+from sqlquarry.files.locations import local_path
 from sqlquarry.judging.report.breakdown import slices
 from sqlquarry.judging.report.compare import changed_places, compare_reports, compare_slices, require_same_records
 from sqlquarry.judging.report.data import Report
 from sqlquarry.judging.report.estimates import Estimate
 from sqlquarry.judging.report.significance import p_text
-from sqlquarry.locations import local_path
 from sqlquarry.text import as_markdown, visible
 
 _SLICES = 5

@@ -17,6 +17,7 @@ from typing import Any
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, JudgingError
 from sqlquarry.extras import require
+from sqlquarry.files.locations import local_path
 from sqlquarry.judging.execution.limits import ExecutionLimits
 from sqlquarry.judging.execution.sandbox import Failure, Rows, Sandbox
 from sqlquarry.judging.parsing import parse
@@ -24,7 +25,6 @@ from sqlquarry.judging.synthesis.schema import Schema, read_schema
 from sqlquarry.judging.synthesis.search import Rival, Suite, make_suite, rivals
 from sqlquarry.judging.synthesis.store import VERSION, KillRate, StoredSuite, file_name, is_plausible, load, put, save
 from sqlquarry.judging.synthesis.translation import cannot_be_said, in_sqlite
-from sqlquarry.locations import local_path
 from sqlquarry.options import check_options
 
 _SHOWN_SURVIVORS = 5

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sqlquarry.files.metadata import read_object
 from sqlquarry.judging.synthesis.search import Suite
-from sqlquarry.metadata import read_object
 
 _MANIFEST = "suite.json"
 _PLAUSIBLE, _LEGAL = ".plausible.sqlite", ".legal.sqlite"

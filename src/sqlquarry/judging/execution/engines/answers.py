@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from sqlquarry.judging.execution.engines.values import plain_value
-from sqlquarry.judging.execution.sandbox_child import Answer, SentCell, Settings
+from sqlquarry.judging.execution.sandbox_child import Answer, QuerySettings, SentCell
 
 BATCH_ROWS = 500
 
 
 def collect_rows(
-    columns: Sequence[str], batches: Iterable[Sequence[Sequence[object]]], settings: Settings, deadline: float
+    columns: Sequence[str], batches: Iterable[Sequence[Sequence[object]]], settings: QuerySettings, deadline: float
 ) -> Answer:
     """Take rows in batches until they end or a limit is passed; `deadline` is on the monotonic clock, in seconds."""
     rows: list[tuple[SentCell, ...]] = []
@@ -35,7 +35,7 @@ def collect_rows(
     return "rows", tuple(columns), rows
 
 
-def timeout(settings: Settings) -> Answer:
+def timeout(settings: QuerySettings) -> Answer:
     """Report that the query had its time."""
     return "failure", "timeout", f"stopped after {settings['time_s']:g} s"
 

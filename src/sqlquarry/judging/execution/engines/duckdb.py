@@ -11,7 +11,7 @@ from pathlib import Path
 import duckdb
 
 from sqlquarry.judging.execution.engines.answers import BATCH_ROWS, collect_rows, forbidden, timeout
-from sqlquarry.judging.execution.sandbox_child import Answer, FailureKind, Settings
+from sqlquarry.judging.execution.sandbox_child import Answer, FailureKind, QuerySettings
 
 # Opening takes 90 ms, a hundred times as long as a small query. An open file lets others read, but not write.
 _OPEN_FILES = 4
@@ -27,7 +27,7 @@ _KINDS: tuple[tuple[type[duckdb.Error], str, FailureKind], ...] = (
 )
 
 
-def run_query(database: str, sql: str, settings: Settings) -> Answer:
+def run_query(database: str, sql: str, settings: QuerySettings) -> Answer:
     """Run one statement and fetch its rows; every trouble is a failure."""
     deadline = time.monotonic() + settings["time_s"]
     try:

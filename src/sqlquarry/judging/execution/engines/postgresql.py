@@ -32,7 +32,7 @@ from sqlquarry.errors import JudgingError
 from sqlquarry.judging.execution.engines.answers import collect_rows, shown_url, timeout, unavailable
 from sqlquarry.judging.execution.engines.postgresql_calls import CallCheck, in_one_trip, succeeded
 from sqlquarry.judging.execution.engines.values import json_text, plain_value
-from sqlquarry.judging.execution.sandbox_child import Answer, FailureKind, Settings
+from sqlquarry.judging.execution.sandbox_child import Answer, FailureKind, QuerySettings
 
 if TYPE_CHECKING:
     from psycopg.abc import Buffer
@@ -88,7 +88,7 @@ class _Server(NamedTuple):
 _open: OrderedDict[str, _Server] = OrderedDict()
 
 
-def run_query(database: str, query: str, settings: Settings) -> Answer:
+def run_query(database: str, query: str, settings: QuerySettings) -> Answer:
     """Run one statement and fetch its rows; every trouble is a failure."""
     deadline = time.monotonic() + settings["time_s"]
     was_open = database in _open
@@ -98,7 +98,7 @@ def run_query(database: str, query: str, settings: Settings) -> Answer:
     return answer
 
 
-def _answered(url: str, query: str, settings: Settings, deadline: float) -> Answer:
+def _answered(url: str, query: str, settings: QuerySettings, deadline: float) -> Answer:
     try:
         connection, calls = _server(url, settings)
     except JudgingError as error:
@@ -114,7 +114,7 @@ def _answered(url: str, query: str, settings: Settings, deadline: float) -> Answ
         _rolled_back(url)
 
 
-def _server(url: str, settings: Settings) -> _Server:
+def _server(url: str, settings: QuerySettings) -> _Server:
     if url not in _open:
         while len(_open) >= _OPEN_SERVERS:
             _open.popitem(last=False)[1].connection.close()
@@ -132,7 +132,7 @@ def _server(url: str, settings: Settings) -> _Server:
     return _open[url]
 
 
-def _set_up(connection: psycopg.Connection[TupleRow], url: str, settings: Settings) -> CallCheck:
+def _set_up(connection: psycopg.Connection[TupleRow], url: str, settings: QuerySettings) -> CallCheck:
     connection.execute("SET search_path TO pg_catalog")  # nobody's own functions and operators, until it is reset
     if not settings["allow_privileged_accounts"]:
         _check_account(connection, url)
@@ -155,7 +155,7 @@ def _check_account(connection: psycopg.Connection[TupleRow], url: str) -> None:
         )
 
 
-def _run(connection: psycopg.Connection[TupleRow], query: str, settings: Settings, deadline: float) -> Answer:
+def _run(connection: psycopg.Connection[TupleRow], query: str, settings: QuerySettings, deadline: float) -> Answer:
     pgconn = connection.pgconn
     declare, fetch = b"DECLARE answer NO SCROLL CURSOR FOR " + query.encode(), _FETCH % _FIRST_BATCH_ROWS
     results = in_one_trip(
@@ -185,7 +185,7 @@ def _milliseconds(deadline: float) -> int:
     return max(1, int(1000 * (deadline - time.monotonic())))
 
 
-def _explained(connection: psycopg.Connection[TupleRow], url: str, error: Exception, settings: Settings) -> Answer:
+def _explained(connection: psycopg.Connection[TupleRow], url: str, error: Exception, settings: QuerySettings) -> Answer:
     if not isinstance(error, psycopg.Error) or error.sqlstate is None:
         return unavailable(url, error) if connection.closed else ("failure", "other", _message(error))
     unreachable = error.sqlstate.startswith(("08", "57P")) and error.sqlstate != "08P01"  # SELECT $1

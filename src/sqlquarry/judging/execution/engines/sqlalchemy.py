@@ -31,7 +31,7 @@ from sqlquarry.judging.execution.engines.answers import (
     without_secrets,
 )
 from sqlquarry.judging.execution.engines.pure_functions import PURE_NAMES, PURE_TYPES
-from sqlquarry.judging.execution.sandbox_child import Answer, FailureKind, Settings
+from sqlquarry.judging.execution.sandbox_child import Answer, FailureKind, QuerySettings
 
 if TYPE_CHECKING:
     from sqlglot.expressions import Expr, Func
@@ -71,7 +71,7 @@ _KINDS: tuple[tuple[str, FailureKind], ...] = (
 _open: OrderedDict[str, sqlalchemy.Connection] = OrderedDict()
 
 
-def run_query(database: str, sql: str, settings: Settings) -> Answer:
+def run_query(database: str, sql: str, settings: QuerySettings) -> Answer:
     """Run one statement and fetch its rows; every trouble is a failure."""
     deadline = time.monotonic() + settings["time_s"]
     unchecked = None if settings["allow_unchecked_servers"] else _unchecked(database)

@@ -13,12 +13,12 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from sqlquarry.judging.execution.sandbox_child import LOGS, Answer, Settings, state
+from sqlquarry.judging.execution.sandbox_child import LOGS, Answer, QuerySettings, state
 
 _ATTEMPTS = 3
 
 
-def run_query(database: str, target: str, settings: Settings) -> Answer:  # noqa: ARG001 - the engines' signature
+def run_query(database: str, target: str, settings: QuerySettings) -> Answer:  # noqa: ARG001 - the engines' signature
     """Copy `database` with its logs to the file `target` and bring what the logs hold into it."""
     _allow_large_files()
     try:
