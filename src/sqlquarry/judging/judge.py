@@ -146,7 +146,7 @@ class SQLJudge:
             stopped=stopped,
             records_left=len(records) - len(entries),
         )
-        return Report(tuple(grader.name for grader in self.graders), tuple(entries), info)
+        return Report([grader.name for grader in self.graders], entries, info)
 
     def _entries(
         self,

@@ -38,17 +38,17 @@ class ExecutionGrader:
     Databases are opened read-only, in processes of their own that can be killed; only one statement that reads is run.
     These processes end with the judge. Of its environment they see locale, time zone, folders of libraries and of
     temporary files, and for a server what its client reads, such as PGPASSWORD and HOME, but no keys of clouds and no
-    tokens. Nothing is written beside an SQLite file: if its logs cannot be read in place, a private copy is read.
+    tokens. Nothing is written next to an SQLite file. If its logs cannot be read in place, a private copy is read.
     Gold results are kept and used again. It may be used from several threads.
 
     Args:
         databases: name -> SQLite or DuckDB file or SQLAlchemy URL; or a directory that holds ``<name>.sqlite`` (also
             ``.db``, ``.sqlite3``, ``.duckdb``) or ``<name>/<name>.sqlite`` as Spider does; or one URL, in which
-            ``{database}`` stands for the name; or a `DatabaseSource`.
+            ``{database}`` is replaced by the name; or a `DatabaseSource`.
         comparison: what may differ between results that count as the same.
         limits: seconds, rows, bytes and memory of one query.
         allow_functions: functions that only read, of a database or an extension, as ``schema.name`` on PostgreSQL and
-            ``name`` on other servers. ``*`` and ``?`` stand for any characters.
+            ``name`` on other servers. ``*`` and ``?`` match any characters.
         allow_privileged_accounts: use accounts that may do more than read on PostgreSQL: superusers and the like.
         allow_unchecked_servers: use servers other than PostgreSQL, which do not say themselves what a query does. Give
             them an account that can only read.

@@ -47,7 +47,7 @@ class Permissions:
 
     Args:
         allow_functions: functions that only read, of a database or an extension, as ``schema.name`` on PostgreSQL and
-            ``name`` on other servers. ``*`` and ``?`` stand for any characters.
+            ``name`` on other servers. ``*`` and ``?`` match any characters.
         allow_privileged_accounts: use accounts that may do more than read on PostgreSQL: superusers and the like.
         allow_unchecked_servers: use servers other than PostgreSQL, which do not say themselves what a query does. Give
             them an account that can only read.

@@ -1,10 +1,10 @@
 """The process that runs queries for `sandbox`: a script of its own that needs the standard library only.
 
-It runs them on SQLite files, unless it is told the module of another engine and the folders to import it from. It reads
-requests from standard input and writes answers to standard output: 8 bytes of length, big-endian, then a marshalled
-value. The first answer, READY, comes without a request, so that starting takes none of a query's time. A request is
-(path or URL, sql, settings). An answer is ("rows", columns, rows), ("failure", kind, message), or UNSETTLED for an
-SQLite database that can only be read in a copy. The process ends with the judge, whose process id it is given.
+It runs them on SQLite files, unless it is given the module of another engine and the folders to import it from. It
+reads requests from standard input and writes answers to standard output: 8 bytes of length, big-endian, then a
+marshalled value. The first answer, READY, comes without a request, so that starting takes none of a query's time. A
+request is (path or URL, sql, settings). An answer is ("rows", columns, rows), ("failure", kind, message), or UNSETTLED
+for an SQLite database that can only be read in a copy. The process ends with the judge, whose process id it is given.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ RowsAnswer = tuple[Literal["rows"], tuple[str, ...], list[tuple[SentCell, ...]]]
 FailureAnswer = tuple[Literal["failure"], FailureKind, str]
 Answer = RowsAnswer | FailureAnswer | tuple[Literal["unsettled"], str, str]
 READY = "ready"
-LOGS = ("-wal", "-journal")  # the files beside an SQLite database that hold a part of its content
+LOGS = ("-wal", "-journal")  # the files next to an SQLite database that hold a part of its content
 State = tuple[tuple[int, int, int] | None, ...]
 UNSETTLED: Answer = ("unsettled", "", "")
 EXACT = "exact"  # before the digits of a number that marshal cannot hold
@@ -153,7 +153,7 @@ def _limit_process(address_space_bytes: int) -> None:
 
 
 def run_query(database: str, sql: str, settings: QuerySettings) -> Answer:
-    """Run one statement and fetch its rows; every trouble is a failure, and nothing is written beside the database."""
+    """Run one statement and fetch its rows; every trouble is a failure, and nothing is written next to it."""
     guard, path = _Guard(settings), os.path.realpath(database)
     for _ in range(_ATTEMPTS):
         before = state(path)

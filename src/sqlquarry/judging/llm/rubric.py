@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -33,9 +33,10 @@ class Rubric:
     instructions: str
     scores: Mapping[str, int] | Mapping[int, int] = field(hash=False)
     pass_mark: int
-    mistakes: tuple[str, ...] = ()
+    mistakes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "mistakes", tuple(self.mistakes))
         scores = self.scores.values()
         bad = [] if self.instructions.strip() else ["instructions are empty"]
         if not all(0 <= score <= 100 for score in scores):

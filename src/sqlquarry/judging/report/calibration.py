@@ -165,7 +165,7 @@ def _interval(table: _Table) -> tuple[float, float]:
     """Return percentiles 2.5 and 97.5 of the corrected accuracy over draws of the four rates' Jeffreys posteriors.
 
     Beta(k + 1/2, n - k + 1/2): Brown, Cai & DasGupta 2001, Statistical Science 16:101-133. A draw in which the judge
-    is no better than chance says nothing of the records that only it saw: all shares from 0 to 1 are then as good.
+    is no better than chance says nothing of the records that only it saw, so all shares from 0 to 1 count alike.
     """
     require("judge", "calibrate")
     from numpy import clip, quantile, random, where

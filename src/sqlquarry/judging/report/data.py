@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -40,7 +40,10 @@ class ReportEntry:
     answer: str
     sql: str
     truncated: bool
-    judgements: tuple[Judgement, ...]
+    judgements: Sequence[Judgement]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "judgements", tuple(self.judgements))
 
 
 @check_options()
@@ -90,9 +93,13 @@ class Report:
         info: how they were judged.
     """
 
-    graders: tuple[str, ...]
-    entries: tuple[ReportEntry, ...]
+    graders: Sequence[str]
+    entries: Sequence[ReportEntry]
     info: ReportInfo = _UNKNOWN
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "graders", tuple(self.graders))
+        object.__setattr__(self, "entries", tuple(self.entries))
 
     def judgements_by(self, grader: str | None = None) -> list[Judgement]:
         """Return one grader's judgement on each entry.
@@ -126,7 +133,7 @@ class Report:
         where: Callable[[Record], bool] | None = None,
         cluster_by: Callable[[Record], str] | None = None,
     ) -> Estimate:
-        """Return the share of correct among judged records, with its 95 % interval; unjudged ones are counted apart.
+        """Return the share of correct among judged records, with its 95 % interval; unjudged ones count separately.
 
         Args:
             grader: whose verdicts; None is the first grader.
@@ -175,7 +182,7 @@ class Report:
         groups: dict[str, list[ReportEntry]] = {}
         for entry in self.entries:
             groups.setdefault(key(entry.record), []).append(entry)
-        return {name: Report(self.graders, tuple(entries)) for name, entries in groups.items()}
+        return {name: Report(self.graders, entries) for name, entries in groups.items()}
 
     def summary(self) -> str:
         """Return a plain-text table: one line per grader, then why records are unjudged."""
@@ -261,8 +268,8 @@ class Report:
             # Data of the user's own, which may be large, but is bounded in depth as anything that is read.
             content = parse_json(local_path(path, "path").read_bytes(), str(path), lenient=True, max_values=_MAX_VALUES)
             if content["version"] == REPORT_VERSION:
-                entries = tuple(map(_entry, content["entries"]))
-                return cls(tuple(content["graders"]), entries, ReportInfo(**content["info"]))
+                entries = list(map(_entry, content["entries"]))
+                return cls(content["graders"], entries, ReportInfo(**content["info"]))
         except FileNotFoundError as error:
             raise JudgingError(f"{path} is not there. Check the path; Report.to_json writes such a file.") from error
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SQLQuarryError) as error:
@@ -276,5 +283,5 @@ def _json(content: object) -> bytes:
 
 
 def _entry(content: Mapping[str, Any]) -> ReportEntry:
-    judgements = tuple(Judgement(**judgement) for judgement in content["judgements"])
+    judgements = [Judgement(**judgement) for judgement in content["judgements"]]
     return ReportEntry(**{**content, "record": Record(**content["record"]), "judgements": judgements})

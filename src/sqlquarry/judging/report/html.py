@@ -144,7 +144,7 @@ def _slices(reports: Mapping[str, Report], group: Callable[[Record], str] | None
 
 
 def _estimates(reports: Mapping[str, Report], places: Sequence[int]) -> list[Estimate]:
-    return [Report(one.graders, tuple(one.entries[i] for i in places)).accuracy() for one in reports.values()]
+    return [Report(one.graders, [one.entries[i] for i in places]).accuracy() for one in reports.values()]
 
 
 def _buckets_by_place(

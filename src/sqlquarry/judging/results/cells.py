@@ -82,7 +82,7 @@ class ComparisonOptions:
         if isinstance(a, Decimal) or isinstance(b, Decimal):
             return self._near_decimal(a, b)
         whole, other = (a, b) if isinstance(a, int) else (b, a)
-        if isinstance(whole, int) and abs(whole) > _LARGEST_WHOLE_FLOAT:  # the float stands for a whole number, too
+        if isinstance(whole, int) and abs(whole) > _LARGEST_WHOLE_FLOAT:  # then the float is a whole number, too
             return abs(whole) < _LARGEST_FLOAT and float(whole) == other
         if math.isclose(a, b, rel_tol=self.relative_tolerance, abs_tol=self.absolute_tolerance):
             return True
@@ -100,7 +100,7 @@ class ComparisonOptions:
         return distance <= max(_quotient_step(a), _quotient_step(b))
 
     def tolerance_at(self, number: Number) -> float | Fraction:
-        """Return a distance from `number` within which every number that is equal to it lies."""
+        """Return how far a number may be from this one and still equal it; a larger number up to twice as far."""
         wide = 0.0 if self.decimals is None else 0.51 * 10.0**-self.decimals
         if isinstance(number, float):
             return max(self.relative_tolerance * abs(number), self.absolute_tolerance, wide)

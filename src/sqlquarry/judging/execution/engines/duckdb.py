@@ -96,7 +96,7 @@ def _opened(path: Path, memory_bytes: int) -> duckdb.DuckDBPyConnection:
             "threads": 1,
             "memory_limit": f"{memory_bytes}B",
             "enable_external_access": False,
-            "temp_directory": "",  # it would spill to a folder beside the database
+            "temp_directory": "",  # it would spill to a folder next to the database
             "autoload_known_extensions": False,
             "autoinstall_known_extensions": False,
             "allow_community_extensions": False,

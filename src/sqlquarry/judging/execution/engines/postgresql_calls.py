@@ -129,7 +129,7 @@ class CallCheck:
 
     Args:
         connection: in autocommit mode, outside of a transaction, with pg_catalog alone on the search path.
-        allowed: names of further functions, as ``schema.name``; ``*`` and ``?`` stand for any characters.
+        allowed: names of further functions, as ``schema.name``; ``*`` and ``?`` match any characters.
 
     Raises:
         psycopg.Error: the server lacks one of the catalogues, as those before PostgreSQL 14 do.
@@ -251,7 +251,7 @@ def in_one_trip(pgconn: PGconn, *sends: Callable[[], None]) -> list[PGresult]:
 
 
 def succeeded(result: PGresult) -> PGresult:
-    """The result of a statement.
+    """Return the result of a statement.
 
     Raises:
         psycopg.Error: the statement failed.
