@@ -35,6 +35,7 @@ judge = sq.SQLJudge([sq.ExactGrader()])
         (lambda: aws_client("s3", "my-profile"), ConfigError, "'my-profile'"),
         (lambda: sq.SQLJudge([sq.ExecutionGrader]), ConfigError, "the class ExecutionGrader"),
         (lambda: judge.evaluate(RECORDS, "model-1"), JudgingError, "'model-1'"),
+        (lambda: judge.evaluate("model-1", RECORDS), JudgingError, "records first"),
         (lambda: judge.judge(["SELECT 1"] * 3, RECORDS), JudgingError, "records first"),
         (lambda: sq.Report.from_json("no-such.json"), JudgingError, "not there"),
         (lambda: sq.ExecutionLimits(time_s=0), ConfigError, "time_s is 0"),

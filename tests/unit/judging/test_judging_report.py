@@ -124,6 +124,14 @@ def test_json_round_trip(tmp_path):
     assert sq.Report.from_json(tmp_path / "r.json") == some
 
 
+def test_lists_are_taken_for_tuples(tmp_path):
+    some = report()
+    entries = [dataclasses.replace(one, judgements=list(one.judgements)) for one in some.entries]
+    assert Report(list(some.graders), entries, some.info) == some
+    Report(list(some.graders), entries, some.info).to_json(tmp_path / "r.json")
+    assert sq.Report.from_json(tmp_path / "r.json") == some
+
+
 def test_json_holds_what_utf8_cannot(tmp_path):
     # A service may cut an answer in the middle of an emoji.
     cut = sq.SQLJudge([KeyGrader()]).judge(RECORDS[:1], ["SELECT '\ud83d"])
