@@ -179,14 +179,14 @@ def _parsed(sql: str, dialect: str) -> list[Expr] | None:
         return None
 
 
-def _connection(url: str, time_limit_s: float) -> sqlalchemy.Connection:
+def _connection(url: str, time_s: float) -> sqlalchemy.Connection:
     if url not in _open:
         while len(_open) >= _OPEN_SERVERS:
             _closed(_open.popitem(last=False)[1])
         engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
         connection = engine.connect()
         for setting in _SETTINGS.get(engine.dialect.name, ()):
-            connection.exec_driver_sql(setting.format(milliseconds=int(time_limit_s * 1000), seconds=time_limit_s))
+            connection.exec_driver_sql(setting.format(milliseconds=int(time_s * 1000), seconds=time_s))
         connection.rollback()
         _open[url] = connection
     _open.move_to_end(url)
