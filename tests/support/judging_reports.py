@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from types import ModuleType
 from typing import Any
 
 from sqlquarry.artifacts import Judgement, Record
@@ -28,10 +26,7 @@ def stand_in_for_analysis(monkeypatch: Any) -> None:
         return "truncated" if truncated else "wrong filter" if predicted_sql else "no SQL"
 
     for function in (features, mistake):
-        name = "mistakes" if function is mistake else "features"
-        module: Any = ModuleType(f"sqlquarry.judging.{name}")
-        setattr(module, function.__name__, function)
-        monkeypatch.setitem(sys.modules, module.__name__, module)
+        monkeypatch.setattr(f"sqlquarry.judging.report.breakdown.{function.__name__}", function)
 
 
 def entry(i: int, verdicts: dict[str, str], **options: Any) -> ReportEntry:

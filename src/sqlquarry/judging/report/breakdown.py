@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 from sqlquarry.artifacts import Record
+from sqlquarry.judging.features import features
+from sqlquarry.judging.mistakes import mistake
 from sqlquarry.judging.report.data import Report
 from sqlquarry.judging.report.estimates import Estimate, estimate
 
@@ -61,15 +63,11 @@ def slice_places(report: Report, by: SliceKeys | None = None) -> dict[str, dict[
 
 def mistake_classes(report: Report, grader: str | None = None) -> list[str | None]:
     """Return the error class of each entry, None for a correct one."""
-    from sqlquarry.judging.mistakes import mistake
-
     pairs = zip(report.entries, report.judgements_by(grader), strict=True)
     return [mistake(entry.record, entry.sql, judgement, entry.truncated) for entry, judgement in pairs]
 
 
 def _own_slices(record: Record) -> dict[str, str]:
-    from sqlquarry.judging.features import features
-
     return dict(features(record)) | ({"database": record.database} if record.database else {})
 
 
