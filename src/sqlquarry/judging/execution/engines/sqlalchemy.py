@@ -13,25 +13,28 @@ from __future__ import annotations
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TYPE_CHECKING
 
 import sqlalchemy
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from sqlquarry.judging.engines import engine_of
-from sqlquarry.judging.engines.answers import (
+from sqlquarry.judging.execution.engines import engine_of
+from sqlquarry.judging.execution.engines.answers import (
     BATCH_ROWS,
-    fetched,
+    collect_rows,
     forbidden,
     shown_url,
     unavailable,
     unknown_functions,
     without_secrets,
 )
-from sqlquarry.judging.engines.pure_functions import PURE_NAMES, PURE_TYPES
-from sqlquarry.judging.sandbox_child import Answer
+from sqlquarry.judging.execution.engines.pure_functions import PURE_NAMES, PURE_TYPES
+from sqlquarry.judging.execution.sandbox_child import Answer, FailureKind, QuerySettings
+
+if TYPE_CHECKING:
+    from sqlglot.expressions import Expr, Func
 
 _OPEN_SERVERS = 4
 _SETTINGS = {
@@ -50,8 +53,8 @@ _STATEMENT_WORDS = """
     writetext
 """
 _STATEMENTS = frozenset(_STATEMENT_WORDS.split())
-# Errors differ between drivers; these words stand in the ones of the usual servers.
-_KINDS = (
+# Errors differ between drivers; these words are in those of the usual servers.
+_KINDS: tuple[tuple[str, FailureKind], ...] = (
     ("unknown column", "no_such_column"),
     ("invalid column", "no_such_column"),
     ("no such column", "no_such_column"),
@@ -68,24 +71,24 @@ _KINDS = (
 _open: OrderedDict[str, sqlalchemy.Connection] = OrderedDict()
 
 
-def run_query(database: str, sql: str, limits: Mapping[str, Any]) -> Answer:
+def run_query(database: str, sql: str, settings: QuerySettings) -> Answer:
     """Run one statement and fetch its rows; every trouble is a failure."""
-    deadline = time.monotonic() + limits["time_limit_s"]
-    unchecked = None if limits["allow_unchecked_servers"] else _unchecked(database)
-    if refused := unchecked or _refused(sql, engine_of(database).dialect, limits["allow_functions"]):
+    deadline = time.monotonic() + settings["time_s"]
+    unchecked = None if settings["allow_unchecked_servers"] else _unchecked(database)
+    if refused := unchecked or _refused(sql, engine_of(database).dialect, settings["allow_functions"]):
         return refused
     try:
-        connection = _connection(database, limits["time_limit_s"])
+        connection = _connection(database, settings["time_s"])
     except (SQLAlchemyError, ImportError) as error:  # also where the driver is not installed
         return unavailable(database, error)
     try:
         with connection.execution_options(stream_results=True, no_parameters=True).exec_driver_sql(sql) as result:
-            return fetched(tuple(result.keys()), _batches(result), limits, deadline)
+            return collect_rows(tuple(result.keys()), _batches(result), settings, deadline)
     except DBAPIError as error:
         if error.connection_invalidated:
             return unavailable(database, error.orig or error)
         message = without_secrets(error.orig or error, database)
-        kind = next((kind for words, kind in _KINDS if words in message.lower()), "other")
+        kind: FailureKind = next((kind for words, kind in _KINDS if words in message.lower()), "other")
         return "failure", kind, message
     except (SQLAlchemyError, ValueError, MemoryError) as error:
         return "failure", "other", without_secrets(error, database)
@@ -123,8 +126,8 @@ def _refused(sql: str, dialect: str, allowed: Sequence[str] = ()) -> Answer | No
     return unknown_functions(sorted(unknown)) if unknown else None
 
 
-def _unwanted(node: Any) -> str | None:
-    """What a part of a query does beyond reading tables, apart from functions."""
+def _unwanted(node: Expr) -> str | None:
+    """Return what a part of a query does beyond reading tables, functions not counted."""
     from sqlglot import expressions as exp
 
     changes = exp.DML | exp.Into | exp.Lock | exp.Command | exp.DDL | exp.Hint | exp.QueryTransform
@@ -144,8 +147,8 @@ def _unwanted(node: Any) -> str | None:
     return None
 
 
-def _unknown_name(node: Any, dialect: str) -> list[str]:
-    """The name of a function that is not known to only compute; with what qualifies it, which no known one needs."""
+def _unknown_name(node: Func, dialect: str) -> list[str]:
+    """Return the name of a function that is not known to only compute, with what qualifies it, or nothing."""
     from sqlglot import expressions as exp
 
     name = (node.name if isinstance(node, exp.Anonymous) else node.sql_name()).lower()
@@ -163,7 +166,7 @@ def _allows(allowed: Sequence[str], name: str) -> bool:
     return any(fnmatchcase(name, pattern.lower()) for pattern in allowed)
 
 
-def _parsed(sql: str, dialect: str) -> list[Any] | None:
+def _parsed(sql: str, dialect: str) -> list[Expr] | None:
     import sqlglot
     from sqlglot.errors import SqlglotError
 
@@ -176,21 +179,21 @@ def _parsed(sql: str, dialect: str) -> list[Any] | None:
         return None
 
 
-def _connection(url: str, time_limit_s: float) -> sqlalchemy.Connection:
+def _connection(url: str, time_s: float) -> sqlalchemy.Connection:
     if url not in _open:
         while len(_open) >= _OPEN_SERVERS:
             _closed(_open.popitem(last=False)[1])
         engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
         connection = engine.connect()
         for setting in _SETTINGS.get(engine.dialect.name, ()):
-            connection.exec_driver_sql(setting.format(milliseconds=int(time_limit_s * 1000), seconds=time_limit_s))
+            connection.exec_driver_sql(setting.format(milliseconds=int(time_s * 1000), seconds=time_s))
         connection.rollback()
         _open[url] = connection
     _open.move_to_end(url)
     return _open[url]
 
 
-def _batches(result: sqlalchemy.CursorResult[Any]) -> Iterator[list[Any]]:
+def _batches(result: sqlalchemy.CursorResult[tuple[object, ...]]) -> Iterator[Sequence[Sequence[object]]]:
     while rows := result.fetchmany(BATCH_ROWS):
         yield list(rows)
 

@@ -18,9 +18,9 @@ import json
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import psycopg
 from psycopg import errors
@@ -29,12 +29,15 @@ from psycopg.types import numeric, string
 from psycopg.types.bool import BoolLoader
 
 from sqlquarry.errors import JudgingError
-from sqlquarry.judging.engines.answers import fetched, json_text, plain, shown_url, timeout, unavailable
-from sqlquarry.judging.engines.postgresql_calls import CallCheck, in_one_trip, succeeded
-from sqlquarry.judging.sandbox_child import Answer
+from sqlquarry.judging.execution.engines.answers import collect_rows, shown_url, timeout, unavailable
+from sqlquarry.judging.execution.engines.postgresql_calls import CallCheck, in_one_trip, succeeded
+from sqlquarry.judging.execution.engines.values import json_text, plain_value
+from sqlquarry.judging.execution.sandbox_child import Answer, FailureKind, QuerySettings
 
 if TYPE_CHECKING:
+    from psycopg.abc import Buffer
     from psycopg.pq.abc import PGresult
+    from psycopg.rows import TupleRow
 
 _OPEN_SERVERS = 4  # connections are dear to the server, which has 100 by default
 _CONNECT_TIMEOUT_S = 5
@@ -67,7 +70,7 @@ _INTERVAL = re.compile(
     r"(?:(?P<years>-?\d+) years? ?)?(?:(?P<months>-?\d+) mons? ?)?(?:(?P<days>-?\d+) days? ?)?"
     r"(?:(?P<sign>[-+])?(?P<hours>\d+):(?P<minutes>\d+):(?P<seconds>\d+(?:\.\d+)?))?"
 )
-_KINDS = {
+_KINDS: dict[str, FailureKind] = {
     "42703": "no_such_column",
     "42P01": "no_such_table",
     "42601": "syntax",
@@ -78,40 +81,40 @@ _KINDS = {
 
 
 class _Server(NamedTuple):
-    connection: psycopg.Connection[Any]
+    connection: psycopg.Connection[TupleRow]
     calls: CallCheck
 
 
 _open: OrderedDict[str, _Server] = OrderedDict()
 
 
-def run_query(database: str, query: str, limits: Mapping[str, Any]) -> Answer:
+def run_query(database: str, query: str, settings: QuerySettings) -> Answer:
     """Run one statement and fetch its rows; every trouble is a failure."""
-    deadline = time.monotonic() + limits["time_limit_s"]
+    deadline = time.monotonic() + settings["time_s"]
     was_open = database in _open
-    answer = _answered(database, query, limits, deadline)
+    answer = _answered(database, query, settings, deadline)
     if was_open and answer[1] == "unavailable":  # the server may have closed an idle connection
-        answer = _answered(database, query, limits, deadline)
+        answer = _answered(database, query, settings, deadline)
     return answer
 
 
-def _answered(url: str, query: str, limits: Mapping[str, Any], deadline: float) -> Answer:
+def _answered(url: str, query: str, settings: QuerySettings, deadline: float) -> Answer:
     try:
-        connection, calls = _server(url, limits)
+        connection, calls = _server(url, settings)
     except JudgingError as error:
         return "failure", "unavailable", str(error)
     except (psycopg.Error, ValueError) as error:
         return unavailable(url, error)
     try:
-        return calls.refuse(query, _milliseconds(deadline)) or _run(connection, query, limits, deadline)
+        return calls.refuse(query, _milliseconds(deadline)) or _run(connection, query, settings, deadline)
     # NUL and what is not Unicode are a ValueError or psycopg's DataError.
     except (psycopg.Error, ValueError, MemoryError) as error:
-        return _explained(connection, url, error, limits)
+        return _explained(connection, url, error, settings)
     finally:
         _rolled_back(url)
 
 
-def _server(url: str, limits: Mapping[str, Any]) -> _Server:
+def _server(url: str, settings: QuerySettings) -> _Server:
     if url not in _open:
         while len(_open) >= _OPEN_SERVERS:
             _open.popitem(last=False)[1].connection.close()
@@ -121,7 +124,7 @@ def _server(url: str, limits: Mapping[str, Any]) -> _Server:
             uri, connect_timeout=_CONNECT_TIMEOUT_S, autocommit=True, context=_plain_adapters(), prepare_threshold=None
         )
         try:
-            _open[url] = _Server(connection, _set_up(connection, url, limits))
+            _open[url] = _Server(connection, _set_up(connection, url, settings))
         except BaseException:
             connection.close()
             raise
@@ -129,20 +132,20 @@ def _server(url: str, limits: Mapping[str, Any]) -> _Server:
     return _open[url]
 
 
-def _set_up(connection: psycopg.Connection[Any], url: str, limits: Mapping[str, Any]) -> CallCheck:
+def _set_up(connection: psycopg.Connection[TupleRow], url: str, settings: QuerySettings) -> CallCheck:
     connection.execute("SET search_path TO pg_catalog")  # nobody's own functions and operators, until it is reset
-    if not limits["allow_privileged_accounts"]:
+    if not settings["allow_privileged_accounts"]:
         _check_account(connection, url)
     connection.execute("; ".join(f"SET {name} TO '{value}'" for name, value in _SETTINGS.items()).encode())
-    for setting in (f"temp_file_limit TO {limits['memory_bytes_limit'] // 1024}", "log_min_messages TO fatal"):  # kB
+    for setting in (f"temp_file_limit TO {settings['memory_bytes'] // 1024}", "log_min_messages TO fatal"):  # kB
         with contextlib.suppress(errors.InsufficientPrivilege):  # settings of superusers, who may grant them
             connection.execute(f"SET {setting}".encode())
-    calls = CallCheck(connection, limits["allow_functions"])
+    calls = CallCheck(connection, settings["allow_functions"])
     connection.execute("RESET search_path")
     return calls
 
 
-def _check_account(connection: psycopg.Connection[Any], url: str) -> None:
+def _check_account(connection: psycopg.Connection[TupleRow], url: str) -> None:
     rights = [right for (right,) in connection.execute(_RIGHTS)]
     if rights:
         raise JudgingError(
@@ -152,7 +155,7 @@ def _check_account(connection: psycopg.Connection[Any], url: str) -> None:
         )
 
 
-def _run(connection: psycopg.Connection[Any], query: str, limits: Mapping[str, Any], deadline: float) -> Answer:
+def _run(connection: psycopg.Connection[TupleRow], query: str, settings: QuerySettings, deadline: float) -> Answer:
     pgconn = connection.pgconn
     declare, fetch = b"DECLARE answer NO SCROLL CURSOR FOR " + query.encode(), _FETCH % _FIRST_BATCH_ROWS
     results = in_one_trip(
@@ -160,10 +163,12 @@ def _run(connection: psycopg.Connection[Any], query: str, limits: Mapping[str, A
     )
     *_, first = map(succeeded, results)
     columns = [(first.fname(i) or b"").decode() for i in range(first.nfields)]
-    return fetched(columns, _batches(connection, first, deadline), limits, deadline)
+    return collect_rows(columns, _batches(connection, first, deadline), settings, deadline)
 
 
-def _batches(connection: psycopg.Connection[Any], result: PGresult, deadline: float) -> Iterator[list[Any]]:
+def _batches(
+    connection: psycopg.Connection[TupleRow], result: PGresult, deadline: float
+) -> Iterator[Sequence[Sequence[object]]]:
     transformer = Transformer(connection)
     size = _FIRST_BATCH_ROWS
     while result.ntuples:
@@ -180,14 +185,14 @@ def _milliseconds(deadline: float) -> int:
     return max(1, int(1000 * (deadline - time.monotonic())))
 
 
-def _explained(connection: psycopg.Connection[Any], url: str, error: Exception, limits: Mapping[str, Any]) -> Answer:
+def _explained(connection: psycopg.Connection[TupleRow], url: str, error: Exception, settings: QuerySettings) -> Answer:
     if not isinstance(error, psycopg.Error) or error.sqlstate is None:
         return unavailable(url, error) if connection.closed else ("failure", "other", _message(error))
     unreachable = error.sqlstate.startswith(("08", "57P")) and error.sqlstate != "08P01"  # SELECT $1
     if connection.closed or unreachable:
         return unavailable(url, error)
     kind = _KINDS.get(error.sqlstate, "other")
-    return timeout(limits) if kind == "timeout" else ("failure", kind, _message(error))
+    return timeout(settings) if kind == "timeout" else ("failure", kind, _message(error))
 
 
 def _rolled_back(url: str) -> None:
@@ -206,7 +211,7 @@ def _message(error: Exception) -> str:
 
 
 class _JSONLoader(Loader):
-    def load(self, data: Any) -> str:
+    def load(self, data: Buffer) -> str:
         text = bytes(data).decode()
         try:
             return json_text(json.loads(text, parse_float=Decimal))
@@ -217,7 +222,7 @@ class _JSONLoader(Loader):
 class _IntervalLoader(Loader):
     """Intervals as PostgreSQL compares them: a month is 30 days, a day 24 hours (timestamp.c, interval_cmp_value)."""
 
-    def load(self, data: Any) -> str:
+    def load(self, data: Buffer) -> str:
         found = _INTERVAL.fullmatch(bytes(data).decode())
         if found is None:
             return bytes(data).decode()
@@ -225,20 +230,20 @@ class _IntervalLoader(Loader):
         days = 360 * part["years"] + 30 * part["months"] + part["days"]
         seconds = 3600 * part["hours"] + 60 * part["minutes"] + part["seconds"]
         time_of_day = -seconds if found["sign"] == "-" else seconds
-        return str(plain(dt.timedelta(days=int(days), microseconds=int(1_000_000 * time_of_day))))
+        return str(plain_value(dt.timedelta(days=int(days), microseconds=int(1_000_000 * time_of_day))))
 
 
 class _CharLoader(Loader):
     """CHAR(n), whose closing blanks mean nothing."""
 
-    def load(self, data: Any) -> str:
+    def load(self, data: Buffer) -> str:
         return bytes(data).decode().rstrip(" ")
 
 
 class _TimestampLoader(Loader):
     """TIMESTAMP, at midnight as its date: the two are equal."""
 
-    def load(self, data: Any) -> str:
+    def load(self, data: Buffer) -> str:
         return bytes(data).decode().removesuffix(" 00:00:00")
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from sqlquarry.artifacts import Verdict
 from sqlquarry.errors import JudgingError
 from sqlquarry.extras import require
-from sqlquarry.judging.statistics import Estimate, estimate
+from sqlquarry.judging.report.estimates import Estimate, estimate
 from sqlquarry.text import visible
 
 if TYPE_CHECKING:
-    from sqlquarry.judging.report import Report
+    from numpy import float64
+    from numpy.typing import NDArray
 
 # With fewer, the interval would say nothing, and its coverage could not be promised (see the tests' simulation).
 MINIMUM_PER_CLASS = 3
@@ -22,7 +25,7 @@ _DRAWS = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """A judge against a reference.
+    """Measure a judge against a reference.
 
     Args:
         judge: the grader that is measured.
@@ -33,8 +36,8 @@ class Calibration:
         sensitivity: share of the truly correct that the judge calls correct.
         specificity: share of the truly wrong that the judge calls wrong.
         corrected: the accuracy on all records that the judge has a verdict on, corrected for its errors; the interval
-            includes that the errors are measured on `n` records only. nan, 0 to 1 where no correction is possible.
-        note: why no correction is possible; "" where it is.
+            includes that the errors are measured on `n` records only. nan, 0 to 1 if no correction is possible.
+        note: why no correction is possible; "" if it is.
     """
 
     judge: str
@@ -55,39 +58,39 @@ class Calibration:
         )
 
 
-def calibrate(report: Report, judge: str, reference: str) -> Calibration | None:
-    """Measure `judge` against `reference`; None where fewer than 3 records of either class have both verdicts.
+def calibrate_verdicts(judge: str, reference: str, pairs: Iterable[tuple[Verdict, Verdict]]) -> Calibration | None:
+    """Measure `judge` against `reference`; None if fewer than 3 records of either class have both verdicts.
 
     The judge is assumed to err as often on the records that only it has a verdict on as on those that both have.
 
+    Args:
+        judge: name of the grader that is measured.
+        reference: name of the grader that is taken as the truth.
+        pairs: the verdicts of both on each record, the judge's first.
+
     Raises:
-        JudgingError: the report has no such grader, or both are the same.
+        JudgingError: both are the same grader.
 
     Sources: kappa: Cohen 1960, Educational and Psychological Measurement 20:37-46; correction: Rogan & Gladen 1978,
     American Journal of Epidemiology 107:71-76.
     """
-    if unknown := {judge, reference} - set(report.graders):
-        raise JudgingError(f"this report has no grader {', '.join(sorted(unknown))}, only {', '.join(report.graders)}")
     if judge == reference:
         raise JudgingError(f"{judge!r} cannot be calibrated against itself. Name another grader as the reference.")
-    mine, theirs = report.graders.index(judge), report.graders.index(reference)
-    pairs = Counter((entry.judgements[mine].verdict, entry.judgements[theirs].verdict) for entry in report.entries)
+    counts = Counter(pairs)
     table = _Table(
-        pairs["correct", "correct"],
-        pairs["wrong", "correct"],
-        pairs["correct", "wrong"],
-        pairs["wrong", "wrong"],
-        pairs["correct", "unjudged"],
-        pairs["wrong", "unjudged"],
+        counts["correct", "correct"],
+        counts["wrong", "correct"],
+        counts["correct", "wrong"],
+        counts["wrong", "wrong"],
+        counts["correct", "unjudged"],
+        counts["wrong", "unjudged"],
     )
     if min(table.truly_correct, table.truly_wrong) < MINIMUM_PER_CLASS:
         return None
-    unjudged = sum(count for (verdict, _), count in pairs.items() if verdict == "unjudged")
+    unjudged = sum(count for (verdict, _), count in counts.items() if verdict == "unjudged")
     corrected, note = _corrected(table, unjudged)
     agreement = (table.true_positives + table.true_negatives) / table.both
-    called_correct = (table.true_positives + table.false_positives) / table.both
-    truly_correct = table.truly_correct / table.both
-    chance = called_correct * truly_correct + (1 - called_correct) * (1 - truly_correct)
+    chance = table.chance_agreement
     return Calibration(
         judge,
         reference,
@@ -103,7 +106,7 @@ def calibrate(report: Report, judge: str, reference: str) -> Calibration | None:
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """Counts of records by the judge's verdict and the reference's; "only" are those that the reference left out."""
+    """Count records by the judge's verdict and the reference's; "only" are those that the reference left out."""
 
     true_positives: int
     false_negatives: int
@@ -128,13 +131,19 @@ class _Table:
     def only(self) -> int:
         return self.only_correct + self.only_wrong
 
+    @property
+    def chance_agreement(self) -> float:
+        called_correct = (self.true_positives + self.false_positives) / self.both
+        truly_correct = self.truly_correct / self.both
+        return called_correct * truly_correct + (1 - called_correct) * (1 - truly_correct)
+
 
 def _corrected(table: _Table, unjudged: int = 0) -> tuple[Estimate, str]:
-    """The corrected accuracy with its 95 % interval, or why there is none.
+    """Return the corrected accuracy with its 95 % interval, or why there is none.
 
     Rogan and Gladen's estimate, (apparent + specificity - 1) / (sensitivity + specificity - 1), is linear in the
-    apparent rate. So over all records it is the same as the reference's own accuracy where it has verdicts, and the
-    correction where only the judge has, weighted by their numbers: where the reference saw all, it is the answer.
+    apparent rate. So over all records it equals the reference's own accuracy on the records that it judged and the
+    correction on those that only the judge did, weighted by their numbers.
     """
     if not table.only:
         return estimate(table.truly_correct, table.both, unjudged), ""
@@ -153,17 +162,17 @@ def _corrected(table: _Table, unjudged: int = 0) -> tuple[Estimate, str]:
 
 
 def _interval(table: _Table) -> tuple[float, float]:
-    """Percentiles 2.5 and 97.5 of the corrected accuracy over draws of all four rates from their Jeffreys posteriors.
+    """Return percentiles 2.5 and 97.5 of the corrected accuracy over draws of the four rates' Jeffreys posteriors.
 
     Beta(k + 1/2, n - k + 1/2): Brown, Cai & DasGupta 2001, Statistical Science 16:101-133. A draw in which the judge
-    is no better than chance says nothing of the records that only it saw: all shares from 0 to 1 are then as good.
+    is no better than chance says nothing of the records that only it saw, so all shares from 0 to 1 count alike.
     """
     require("judge", "calibrate")
     from numpy import clip, quantile, random, where
 
     draw = random.default_rng(0)
 
-    def rate(hits: int, misses: int) -> Any:
+    def rate(hits: int, misses: int) -> NDArray[float64]:
         return draw.beta(hits + 0.5, misses + 0.5, _DRAWS)
 
     known = rate(table.truly_correct, table.truly_wrong)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import marshal
-import math
 import os
 import re
 import select
@@ -25,27 +24,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
 
-from sqlquarry.errors import ConfigError, JudgingError
+from sqlquarry.errors import JudgingError
 from sqlquarry.extras import require
-from sqlquarry.judging import sandbox_child
-from sqlquarry.judging.engines import SQLITE_COPY, Engine, engine_of, file_of
+from sqlquarry.judging.execution import sandbox_child
+from sqlquarry.judging.execution.engines import SQLITE_COPY, DatabaseEngine, engine_of, file_of
+from sqlquarry.judging.execution.limits import NO_PERMISSIONS, ExecutionLimits, Permissions
+from sqlquarry.judging.results.cells import Cell
 
-FailureKind = Literal[
-    "syntax",
-    "no_such_column",
-    "no_such_table",
-    "timeout",
-    "too_many_rows",
-    "forbidden",
-    "unknown_function",
-    "unavailable",
-    "other",
-]
 _GRACE_S = 0.5  # from the time limit to the kill: the engine gets the chance to stop by itself
 _BLOCK_BYTES = 1 << 20
-_ADDRESS_SPACE_BYTES = 3 << 30  # of a child, besides what its queries may use
+_ADDRESS_SPACE_BYTES = 3 << 30  # of a child, in addition to what its queries may use
 _COPYING_S = 600.0
 _LONGEST_MESSAGE = 1000  # characters; engines quote the query
 # What a child inherits: how text is coded, where libraries and temporary files are, the zone of SQLite's "localtime".
@@ -54,71 +43,18 @@ _ENVIRONMENT = r"LANG|LC_\w+|TZ|TMPDIR|SQLITE_TMPDIR|(DY)?LD_LIBRARY_PATH"
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """What a query returned: column names, and rows x columns of int, float, Decimal, str, bytes or None."""
+    """Hold what a query returned: column names, and rows x columns of int, float, Decimal, str, bytes or None."""
 
     columns: tuple[str, ...]
-    rows: list[tuple[Any, ...]]
+    rows: Sequence[tuple[Cell, ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a query returned nothing; if "unavailable" or "unknown_function", the query is not to blame."""
+    """Say why a query returned nothing; if "unavailable" or "unknown_function", the query is not to blame."""
 
-    kind: FailureKind
+    kind: sandbox_child.FailureKind
     message: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """Bounds on one query.
-
-    Args:
-        time_limit_s: seconds until it is stopped; killed half a second later.
-        row_limit: rows of the result.
-        result_bytes_limit: bytes of text and blobs in the whole result, 16 added for each cell.
-        value_bytes_limit: bytes of any one value; in SQLite intermediate ones included.
-        memory_bytes_limit: bytes that DuckDB may use; that PostgreSQL may spill to disk, where the account may say so.
-
-    Raises:
-        ConfigError: a limit is not a positive, finite number; all bad ones are named.
-    """
-
-    time_limit_s: float = 10.0
-    row_limit: int = 100_000
-    result_bytes_limit: int = 100_000_000
-    value_bytes_limit: int = 1_000_000
-    memory_bytes_limit: int = 1_000_000_000
-
-    def __post_init__(self) -> None:
-        rule = "but must be above 0 and finite"
-        if bad := [f"{name} is {value!r}, {rule}" for name, value in vars(self).items() if not 0 < value < math.inf]:
-            raise ConfigError("; ".join(bad))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Permissions:
-    """What a user allows on servers; nothing by default.
-
-    Args:
-        allow_functions: functions that only read, of a database or an extension, as ``schema.name`` on PostgreSQL and
-            ``name`` on other servers. ``*`` and ``?`` stand for any characters.
-        allow_privileged_accounts: use accounts that may do more than read on PostgreSQL: superusers and the like.
-        allow_unchecked_servers: use servers other than PostgreSQL, which do not say themselves what a query does. Give
-            them an account that can only read.
-
-    Raises:
-        ConfigError: `allow_functions` is not a list of names.
-    """
-
-    allow_functions: Sequence[str] = ()
-    allow_privileged_accounts: bool = False
-    allow_unchecked_servers: bool = False
-
-    def __post_init__(self) -> None:
-        names = self.allow_functions
-        if isinstance(names, str) or not all(isinstance(name, str) and name for name in names):
-            raise ConfigError(f"allow_functions must be a list of names, but is {names!r}")
-        object.__setattr__(self, "allow_functions", tuple(names))
 
 
 class Sandbox:
@@ -127,10 +63,10 @@ class Sandbox:
     They end with this process, whatever ends it, and inherit none of its secrets. It may be used from several threads.
     """
 
-    def __init__(self, limits: Limits, permissions: Permissions = Permissions()) -> None:
+    def __init__(self, limits: ExecutionLimits, permissions: Permissions = NO_PERMISSIONS) -> None:
         self.limits = limits
         self.permissions = permissions
-        self._idle: dict[Engine, list[_Child]] = {}
+        self._idle: dict[DatabaseEngine, list[_Child]] = {}
         self._copying = threading.Lock()
         self._copies: dict[Path, tuple[sandbox_child.State, Path | Failure]] = {}
         self._folder: tempfile.TemporaryDirectory[str] | None = None
@@ -153,7 +89,7 @@ class Sandbox:
             outcome = copy if isinstance(copy, Failure) else self._run(engine, str(copy), sql)
         return outcome or Failure("unavailable", "the database changes while it is read")
 
-    def _run(self, engine: Engine, database: str, sql: str) -> Rows | Failure | None:
+    def _run(self, engine: DatabaseEngine, database: str, sql: str) -> Rows | Failure | None:
         """None for an SQLite database that cannot be read in place without writing."""
         idle = self._idle.setdefault(engine, [])
         child = None
@@ -168,7 +104,7 @@ class Sandbox:
         return outcome
 
     def _copy_of(self, path: Path) -> Path | Failure:
-        """A private copy of an SQLite database with the content of its logs, made once for each state of its files."""
+        """Return a private copy of an SQLite database with the content of its logs, made once per state."""
         with self._copying:
             state = sandbox_child.state(os.path.realpath(path))
             known, copy = self._copies.get(path, (None, None))
@@ -182,7 +118,7 @@ class Sandbox:
                 return Failure("unavailable", f"{path.name} can only be read in a copy: {error}. Set TMPDIR.")
             target = Path(self._folder.name) / f"{len(self._copies)}-{time.monotonic_ns()}.sqlite"
             child = _Child(SQLITE_COPY, self.limits)
-            limits = replace(self.limits, time_limit_s=_COPYING_S)
+            limits = replace(self.limits, time_s=_COPYING_S)
             made = child.run(os.path.realpath(path), str(target), limits, self.permissions)
             child.end()
             new: Path | Failure = target
@@ -204,7 +140,7 @@ class Sandbox:
 class _Child:
     """One process, which runs one query at a time."""
 
-    def __init__(self, engine: Engine, limits: Limits) -> None:
+    def __init__(self, engine: DatabaseEngine, limits: ExecutionLimits) -> None:
         if engine.extra:
             require(engine.extra, f"judging on {engine.name}")
         self.engine = engine
@@ -212,7 +148,7 @@ class _Child:
         arguments = [engine.module, *sys.path] if engine.module else []
         command = [
             *(sys.executable, "-I", "-S", sandbox_child.__file__, str(os.getpid())),
-            *(str(_ADDRESS_SPACE_BYTES + limits.memory_bytes_limit), *arguments),
+            *(str(_ADDRESS_SPACE_BYTES + limits.memory_bytes), *arguments),
         ]
         self.process = subprocess.Popen(  # noqa: S603 - our own script
             command,
@@ -234,23 +170,23 @@ class _Child:
     def alive(self) -> bool:
         return self.process.poll() is None
 
-    def run(self, database: str, sql: str, limits: Limits, permissions: Permissions) -> Rows | Failure | None:
+    def run(self, database: str, sql: str, limits: ExecutionLimits, permissions: Permissions) -> Rows | Failure | None:
         process = self.process
         assert process.stdin is not None  # noqa: S101 - it is a pipe
         assert process.stdout is not None  # noqa: S101 - it is a pipe
-        deadline = time.monotonic() + limits.time_limit_s + _GRACE_S
-        answer = None
+        deadline = time.monotonic() + limits.time_s + _GRACE_S
+        answer: sandbox_child.Answer | None = None
         try:
-            sandbox_child.send(process.stdin, (database, sql, vars(limits) | vars(permissions)))
+            sandbox_child.send(process.stdin, (database, sql, settings_of(limits, permissions)))
             content = _read(process.stdout.fileno(), 8, deadline)
             content = _read(process.stdout.fileno(), int.from_bytes(content, "big"), deadline)
             answer = marshal.loads(content)  # noqa: S302 - our own two processes
         except TimeoutError:
-            return Failure("timeout", f"killed after {limits.time_limit_s:g} s")
+            return Failure("timeout", f"killed after {limits.time_s:g} s")
         except (BrokenPipeError, EOFError):
             self.end()
             if process.returncode == -signal.SIGXCPU:
-                return Failure("timeout", f"ended after {limits.time_limit_s:g} s of CPU time")
+                return Failure("timeout", f"ended after {limits.time_s:g} s of CPU time")
             return Failure(
                 "other", f"the query ended its {self.engine.name} process (exit status {process.returncode})"
             )
@@ -258,25 +194,39 @@ class _Child:
             # Also after Ctrl-C: an answer that is still to come must not be taken for the next query's.
             if answer is None:
                 self.end()
-        if answer == sandbox_child.UNSETTLED:
-            return None
-        outcome, first, second = answer
-        if outcome != "rows":
-            return Failure(first, second[:_LONGEST_MESSAGE])
-        return Rows(first, list(map(_exact, second)) if self.engine.module else second)
+        match answer:
+            case ("rows", columns, rows):
+                return Rows(columns, list(map(_exact, rows)) if self.engine.module else rows)
+            case ("failure", kind, message):
+                return Failure(kind, message[:_LONGEST_MESSAGE])
+        return None
 
 
-def _environment(engine: Engine) -> dict[str, str]:
-    """What a child of this engine may know: no keys of clouds, no tokens."""
+def settings_of(limits: ExecutionLimits, permissions: Permissions) -> sandbox_child.QuerySettings:
+    """Return what a child must know of both, ready for `marshal`."""
+    return {
+        "time_s": limits.time_s,
+        "rows": limits.rows,
+        "result_bytes": limits.result_bytes,
+        "value_bytes": limits.value_bytes,
+        "memory_bytes": limits.memory_bytes,
+        "allow_functions": permissions.allow_functions,
+        "allow_privileged_accounts": permissions.allow_privileged_accounts,
+        "allow_unchecked_servers": permissions.allow_unchecked_servers,
+    }
+
+
+def _environment(engine: DatabaseEngine) -> dict[str, str]:
+    """Return what a child of this engine may know: no keys of clouds, no tokens."""
     allowed = re.compile(f"{_ENVIRONMENT}|{engine.environment}")
     return {name: value for name, value in os.environ.items() if allowed.fullmatch(name)}
 
 
-def _exact(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The row with its exact numbers as Decimal."""
-    if not any(type(cell) is tuple for cell in row):
+def _exact(row: tuple[sandbox_child.SentCell, ...]) -> tuple[Cell, ...]:
+    """Return the row with its exact numbers as Decimal."""
+    if tuple not in map(type, row):
         return row
-    return tuple(Decimal(cell[1]) if type(cell) is tuple else cell for cell in row)
+    return tuple(Decimal(cell[1]) if isinstance(cell, tuple) else cell for cell in row)
 
 
 def _read(pipe: int, size: int, deadline: float) -> bytes:

@@ -1,4 +1,4 @@
-"""When are two cells of a result equal?"""
+"""Decide when two cells of a result are equal, and what may differ between two results."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any
 
 from sqlquarry.errors import ConfigError
 from sqlquarry.options import check_options
@@ -22,24 +21,26 @@ INEXACT = (float, Decimal)
 NUMBERS = (int, float, Decimal)
 _NAN = object()
 
-Row = Sequence[Any]
+Number = int | float | Decimal
+Cell = object  # whatever a driver returns; numbers, text and bytes are compared by value, anything else by `==`
+Row = Sequence[Cell]
 
 
 @check_options()
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """What may differ between two results that count as the same; by default only the order of the columns.
+class ComparisonOptions:
+    """Choose what may differ between two results that count as the same; by default only the order of the columns.
 
     Args:
         permute_columns: the predicted columns may come in another order, the same for all rows. Columns are paired by
             their names where both results have the same names.
-        extra_columns: the prediction may have columns besides the gold's; its rows must still be as many.
+        extra_columns: the prediction may have more columns than the gold; the number of rows must still be the same.
         relative_tolerance: of two numbers of which one is a float, as a share of the larger one; below 0.5.
         absolute_tolerance: of the same, for rounding noise near 0.
         decimals: numbers that are not both whole are equal if they are when rounded to this many decimals: for golds
             that round where the question does not ask for it. None compares as above.
-        ignore_case: text is compared without upper and lower case (Unicode case folding).
-        ignore_space: text is compared without outer white space, and with one blank for each run within.
+        ignore_case: upper and lower case of text make no difference (Unicode case folding).
+        ignore_whitespace: outer white space of text is dropped, and each run of it within becomes one blank.
 
     Raises:
         ConfigError: a tolerance is out of range; all bad ones are named.
@@ -51,7 +52,7 @@ class Comparison:
     absolute_tolerance: float = 1e-12
     decimals: int | None = None
     ignore_case: bool = False
-    ignore_space: bool = False
+    ignore_whitespace: bool = False
 
     def __post_init__(self) -> None:
         bounds = {"relative_tolerance": 0.5, "absolute_tolerance": math.inf}
@@ -66,8 +67,8 @@ class Comparison:
                 f"but {', '.join(bad)}"
             )
 
-    def same_cell(self, a: Any, b: Any) -> bool:
-        """Whether two normalised cells are equal."""
+    def same_cell(self, a: Cell, b: Cell) -> bool:
+        """Return whether two normalized cells are equal."""
         if a == b:
             return True
         if not (isinstance(a, INEXACT) or isinstance(b, INEXACT)):
@@ -76,18 +77,18 @@ class Comparison:
             return False
         return self._near(a, b)
 
-    def _near(self, a: Any, b: Any) -> bool:
-        """Whether two numbers that are not both whole are equal but for rounding."""
+    def _near(self, a: Number, b: Number) -> bool:
+        """Return whether two numbers that are not both whole differ only by rounding."""
         if isinstance(a, Decimal) or isinstance(b, Decimal):
             return self._near_decimal(a, b)
         whole, other = (a, b) if isinstance(a, int) else (b, a)
-        if isinstance(whole, int) and abs(whole) > _LARGEST_WHOLE_FLOAT:  # the float stands for a whole number, too
+        if isinstance(whole, int) and abs(whole) > _LARGEST_WHOLE_FLOAT:  # then the float is a whole number, too
             return abs(whole) < _LARGEST_FLOAT and float(whole) == other
         if math.isclose(a, b, rel_tol=self.relative_tolerance, abs_tol=self.absolute_tolerance):
             return True
         return self.decimals is not None and abs(a - b) <= 0.5 * 10.0**-self.decimals * (1 + _NOISE)
 
-    def _near_decimal(self, a: Any, b: Any) -> bool:
+    def _near_decimal(self, a: Number, b: Number) -> bool:
         if any(isinstance(number, float) and math.isinf(number) for number in (a, b)):
             return False
         distance = abs(Fraction(a) - Fraction(b))
@@ -98,8 +99,8 @@ class Comparison:
             return distance <= max(Fraction(self.relative_tolerance) * largest, Fraction(self.absolute_tolerance))
         return distance <= max(_quotient_step(a), _quotient_step(b))
 
-    def reach(self, number: Any) -> Any:
-        """How far a number that is equal to this one may be away, at least."""
+    def tolerance_at(self, number: Number) -> float | Fraction:
+        """Return how far a number may be from this one and still equal it; a larger number up to twice as far."""
         wide = 0.0 if self.decimals is None else 0.51 * 10.0**-self.decimals
         if isinstance(number, float):
             return max(self.relative_tolerance * abs(number), self.absolute_tolerance, wide)
@@ -108,26 +109,26 @@ class Comparison:
         return 0
 
     def same_row(self, a: Row, b: Row) -> bool:
-        """Whether two normalised rows are equal, cell by cell."""
+        """Return whether two normalized rows are equal, cell by cell."""
         return all(map(self.same_cell, a, b))
 
-    def normalised(self, rows: Iterable[Row]) -> list[tuple[Any, ...]]:
-        """The rows with one representative for each value and for all text that counts as the same."""
-        plain = [tuple(map(_normalised, row)) for row in rows]
-        if not (self.ignore_case or self.ignore_space):
+    def normalized(self, rows: Iterable[Row]) -> list[tuple[Cell, ...]]:
+        """Return the rows with one representative for each value and for all text that counts as the same."""
+        plain = [tuple(map(_normalized, row)) for row in rows]
+        if not (self.ignore_case or self.ignore_whitespace):
             return plain
         return [tuple(self._text(cell) if isinstance(cell, str) else cell for cell in row) for row in plain]
 
     def _text(self, text: str) -> str:
-        text = " ".join(text.split()) if self.ignore_space else text
+        text = " ".join(text.split()) if self.ignore_whitespace else text
         return text.casefold() if self.ignore_case else text
 
 
-STRICT = Comparison()
+STRICT = ComparisonOptions()
 
 
-def _normalised(value: Any) -> Any:
-    """One representative for values that are the same number: whole numbers as int, every NaN as one object."""
+def _normalized(value: Cell) -> Cell:
+    """Return one representative for values that are the same number: whole numbers as int, every NaN as one object."""
     if value is None or type(value) in (int, str):  # nearly all cells
         return value
     if isinstance(value, float):
@@ -135,21 +136,21 @@ def _normalised(value: Any) -> Any:
             return _NAN
         return int(value) if value.is_integer() and abs(value) <= _LARGEST_WHOLE_FLOAT else value
     if isinstance(value, Decimal):
-        return _normalised_decimal(value)
+        return _normalized_decimal(value)
     if isinstance(value, bool):
         return int(value)
     return bytes(value) if isinstance(value, bytearray | memoryview) else value
 
 
-def _normalised_decimal(value: Decimal) -> Any:
-    """Never a float if it is finite: that would make long keys and amounts equal."""
+def _normalized_decimal(value: Decimal) -> Cell:
+    """Return a finite decimal as int or Decimal, never as float, which would make long keys and amounts equal."""
     if not value.is_finite():
         return _NAN if value.is_nan() else float(value)
     return int(value) if value.adjusted() < _LONGEST_WHOLE and value == value.to_integral_value() else value
 
 
-def _quotient_step(value: Any) -> Fraction:
-    """The last digit of a decimal that may be a rounded quotient; 0 for other numbers."""
+def _quotient_step(value: Number) -> Fraction:
+    """Return one unit in the last digit of a decimal that may be a rounded quotient; 0 for other numbers."""
     if not isinstance(value, Decimal):
         return Fraction(0)
     _, digits, exponent = value.as_tuple()

@@ -1,54 +1,27 @@
-"""Accuracies with error bars: one system, two systems on the same records, many slices at once."""
+"""Two systems on the same records: their difference, its interval, and whether chance explains it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from statistics import NormalDist
 from typing import NamedTuple
 
 from sqlquarry.errors import JudgingError
 from sqlquarry.extras import require
+from sqlquarry.judging.report.estimates import Estimate, bootstrap_interval, estimate, normal_quantile
 
-_RESAMPLES = 2000
-_BCA_LIMIT = 1000
 _PRECISION = 1e-4  # of a detectable difference: a hundredth of a point
-_BATCH = 128  # resamples at a time: 128 × 10,000 records is 10 MB
-
-
-class Estimate(NamedTuple):
-    """A share of correct answers with its 95 % interval.
-
-    Args:
-        value: correct / judged, 0 to 1; nan where nothing was judged (the interval is then 0 to 1).
-        low: lower end of the interval.
-        high: upper end of the interval.
-        n: records judged; unjudged ones are not among them.
-        unjudged: records that could not be judged.
-    """
-
-    value: float
-    low: float
-    high: float
-    n: int
-    unjudged: int = 0
-
-    def __str__(self) -> str:
-        left_out = f", {self.unjudged} unjudged" if self.unjudged else ""
-        if not self.n:
-            return f"no verdict (0 judged{left_out})"
-        return f"{self.value:.1%} [{self.low:.1%}, {self.high:.1%}] (n={self.n}{left_out})"
 
 
 class PairedComparison(NamedTuple):
-    """Two systems on the same records: those on which both were judged.
+    """Compare two systems on the same records: those on which both were judged.
 
     Args:
         before: the accuracy of the system that is compared with.
         after: the accuracy of the system in question.
         fixed: records wrong before and correct after.
         broken: records correct before and wrong after.
-        difference: after − before, −1 to 1; nan where no record has two verdicts.
+        difference: after − before, −1 to 1; nan if no record has two verdicts.
         low: lower end of the 95 % interval of the difference.
         high: upper end of it.
         p_value: of "both are equally accurate", by the exact McNemar test; it treats records as independent.
@@ -75,108 +48,12 @@ class PairedComparison(NamedTuple):
         )
 
 
-def wilson_interval(correct: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Score interval of a binomial share; (0, 1) for n = 0.
-
-    Raises:
-        JudgingError: not 0 <= correct <= n, or confidence not strictly between 0 and 1.
-
-    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference", JASA 22:209-212.
-    """
-    if not 0 <= correct <= n or not 0 < confidence < 1:
-        raise JudgingError(
-            f"wilson_interval({correct}, {n}, {confidence}) needs 0 <= correct <= n and 0 < confidence < 1"
-        )
-    if n == 0:
-        return 0.0, 1.0
-    z = _z(confidence)
-    share = correct / n
-    center = share + z * z / (2 * n)
-    margin = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    scale = 1 + z * z / n
-    # The formula gives 0 and 1 exactly at the ends; floats do not.
-    low = 0.0 if correct == 0 else (center - margin) / scale
-    high = 1.0 if correct == n else (center + margin) / scale
-    return low, high
-
-
-def estimate(correct: int, n: int, unjudged: int = 0) -> Estimate:
-    """The estimate for `correct` of `n` judged records, with its Wilson interval."""
-    return Estimate(correct / n if n else math.nan, *wilson_interval(correct, n), n, unjudged)
-
-
-def clustered_estimate(correct: Sequence[bool], clusters: Sequence[Hashable], unjudged: int = 0) -> Estimate:
-    """The estimate where records of one cluster (questions on one database) stand or fall together.
-
-    The interval is `bootstrap_interval`'s; where all answers are right, or all wrong, it is Wilson's with clusters
-    counted instead of records, since resampling them shows no spread.
-
-    Raises:
-        JudgingError: there are fewer than two clusters, so their spread is unknown.
-    """
-    n, right = len(correct), sum(correct)
-    if right in (0, n):
-        count = len(set(clusters))
-        return Estimate(right / n if n else math.nan, *wilson_interval(count if right else 0, count), n, unjudged)
-    return Estimate(right / n, *bootstrap_interval([float(c) for c in correct], clusters), n, unjudged)
-
-
-def bootstrap_interval(
-    values: Sequence[float], clusters: Sequence[Hashable] | None = None, *, confidence: float = 0.95, seed: int = 0
-) -> tuple[float, float]:
-    """Interval of the mean from 2,000 resamples of whole clusters; the same input gives the same interval.
-
-    Args:
-        values: one per record.
-        clusters: what each record belongs to; None takes every record as independent.
-        confidence: of the interval.
-        seed: of the resamples.
-
-    Raises:
-        JudgingError: there are fewer than two clusters, or not one cluster name per value.
-        MissingExtraError: the extra `judge` is not installed.
-
-    Source: BCa, Efron 1987, "Better bootstrap confidence intervals", JASA 82:171-185 (percentiles beyond 1,000);
-    clusters as units, Field & Welsh 2007, "Bootstrapping clustered data", JRSS B 69:369-390.
-    """
-    require("judge", "the bootstrap")
-    from scipy import stats
-
-    names = range(len(values)) if clusters is None else clusters
-    if len(names) != len(values) or len(set(names)) < 2:
-        raise JudgingError(
-            f"the bootstrap needs at least 2 clusters and one for each value, not {len(set(names))} clusters, "
-            f"{len(names)} names and {len(values)} values. Use the Wilson interval, or another cluster key."
-        )
-    sums: dict[Hashable, float] = {}
-    counts: dict[Hashable, int] = {}
-    for name, value in zip(names, values, strict=True):
-        sums[name] = sums.get(name, 0.0) + value
-        counts[name] = counts.get(name, 0) + 1
-    means = {sums[name] / counts[name] for name in sums}
-    if len(means) == 1:  # every resample is the same
-        return (mean := means.pop()), mean
-    found = stats.bootstrap(
-        (list(sums.values()), list(counts.values())),
-        lambda total, count, axis: total.sum(axis=axis) / count.sum(axis=axis),
-        paired=True,
-        vectorized=True,
-        n_resamples=_RESAMPLES,
-        batch=_BATCH,
-        # BCa's correction shrinks with n while its jackknife grows with n²: it is for the small samples.
-        method="BCa" if len(sums) <= _BCA_LIMIT else "percentile",
-        confidence_level=confidence,
-        rng=seed,
-    ).confidence_interval
-    return float(found.low), float(found.high)
-
-
 def paired_comparison(
     before: Sequence[bool], after: Sequence[bool], clusters: Sequence[Hashable] | None = None, *, unjudged: int = 0
 ) -> PairedComparison:
     """Compare two systems on the same records, in the same order.
 
-    The interval of the difference is the paired bootstrap's. Where no record changed (or all did, one way), resampling
+    The interval of the difference is the paired bootstrap's. If no record changed (or all did, one way), resampling
     shows no spread; then it is that of Agresti & Min 2005, "Simple improved confidence intervals for comparing
     matched proportions", Statistics in Medicine 24:729-740, eq. for adding 1/2 to each of the four counts.
 
@@ -207,7 +84,7 @@ def paired_comparison(
 
 
 def sign_test(fixed: int, broken: int) -> float:
-    """Two-sided p-value of "both systems are equally accurate", from the records on which only one of them is right.
+    """Return the two-sided p-value of "both systems are equally accurate" from the records that only one gets right.
 
     Source: McNemar 1947, Psychometrika 12:153-157, in its exact binomial form.
     """
@@ -217,7 +94,7 @@ def sign_test(fixed: int, broken: int) -> float:
 
 
 def detectable_difference(n: int, discordant: float, *, power: float = 0.8, confidence: float = 0.95) -> float:
-    """The smallest true difference of two accuracies that the exact McNemar test finds with this power on `n` records.
+    """Return the smallest true difference of two accuracies that the exact McNemar test finds with this power.
 
     The number of records on which only one system is right is binomial, and of these the number that favour the better
     one is binomial, too (Connor 1987, "Sample size for testing differences in proportions for the paired-sample
@@ -250,7 +127,7 @@ def detectable_difference(n: int, discordant: float, *, power: float = 0.8, conf
 
 
 def _mcnemar_power(n: int, discordant: float, difference: float, level: float) -> float:
-    """The chance that the exact McNemar test finds a true difference."""
+    """Return the chance that the exact McNemar test finds a true difference."""
     import numpy as np
     from scipy import stats
 
@@ -269,7 +146,7 @@ def _mcnemar_power(n: int, discordant: float, difference: float, level: float) -
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Each p-value as it counts among so many tests, in the same order; keeps the chance of any false alarm.
+    """Return each p-value corrected for the number of tests, in the same order; keeps the chance of any false alarm.
 
     Source: Holm 1979, "A simple sequentially rejective multiple test procedure", Scand. J. Statist. 6:65-70.
     """
@@ -282,16 +159,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def p_text(p_value: float) -> str:
-    """A p-value for readers: "p = 0.031", or "p < 0.001"."""
+    """Return a p-value for readers: "p = 0.031", or "p < 0.001"."""
     return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
 
 
 def _agresti_min(fixed: int, broken: int, n: int) -> tuple[float, float]:
     plus, minus, total = fixed + 0.5, broken + 0.5, n + 2
     center = (plus - minus) / total
-    margin = _z(0.95) * math.sqrt(plus + minus - (plus - minus) ** 2 / total) / total
+    margin = normal_quantile(0.95) * math.sqrt(plus + minus - (plus - minus) ** 2 / total) / total
     return max(-1.0, center - margin), min(1.0, center + margin)
-
-
-def _z(confidence: float) -> float:
-    return NormalDist().inv_cdf((1 + confidence) / 2)

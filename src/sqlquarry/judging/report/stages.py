@@ -7,23 +7,24 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from sqlquarry.errors import JudgingError
-from sqlquarry.judging.report.analysis import compare, require_same_records
-from sqlquarry.judging.report.model import Report
-from sqlquarry.judging.statistics import Estimate, PairedComparison, holm, p_text
+from sqlquarry.judging.report.compare import compare_reports, require_same_records
+from sqlquarry.judging.report.data import Report
+from sqlquarry.judging.report.estimates import Estimate
+from sqlquarry.judging.report.significance import PairedComparison, holm, p_text
 from sqlquarry.text import visible
 
 _LEVEL = 0.05
 
 
-class Step(NamedTuple):
-    """What one stage changed.
+class StageChange(NamedTuple):
+    """Say what one stage changed.
 
     Args:
         before: the stage before.
         after: this stage.
         comparison: accuracies, fixed and broken records, the difference with its interval.
         other_text: records with another SQL text but the same verdict.
-        adjusted_p: McNemar's p-value among so many steps (Holm).
+        adjusted_p: McNemar's p-value, corrected for the number of steps (Holm).
     """
 
     before: str
@@ -33,8 +34,8 @@ class Step(NamedTuple):
     adjusted_p: float
 
 
-class Drift(NamedTuple):
-    """What each stage changed.
+class StageComparison(NamedTuple):
+    """Say what each stage changed.
 
     Args:
         first: the first stage's name.
@@ -45,12 +46,12 @@ class Drift(NamedTuple):
 
     first: str
     start: Estimate
-    steps: tuple[Step, ...]
+    steps: tuple[StageChange, ...]
     whole: PairedComparison
 
     @property
-    def losses(self) -> tuple[Step, ...]:
-        """The steps that lose accuracy beyond chance (adjusted p < 0.05), the largest first."""
+    def losses(self) -> tuple[StageChange, ...]:
+        """Return the steps that lose accuracy beyond chance (adjusted p < 0.05), the largest first."""
         found = [step for step in self.steps if step.comparison.difference < 0 and step.adjusted_p < _LEVEL]
         return tuple(sorted(found, key=lambda step: step.comparison.difference))
 
@@ -71,7 +72,7 @@ class Drift(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """Where the loss occurs, in one sentence."""
+        """Say where the loss occurs, in one sentence."""
         if self.losses:
             return "accuracy is lost " + " and ".join(
                 f"from {step.before} to {step.after} ({100 * step.comparison.difference:+.1f} points)"
@@ -81,10 +82,10 @@ class Drift(NamedTuple):
         return f"no step loses accuracy beyond chance; a loss of {100 * worst:.1f} points would have been found"
 
 
-def drift(stages: Mapping[str, Report], *, grader: str | None = None) -> Drift:
+def compare_stages(stages: Mapping[str, Report], *, grader: str | None = None) -> StageComparison:
     """Compare each stage with the one before, on the same records.
 
-        print(drift({"adapter": adapter, "merged": merged, "imported": imported}))
+        print(compare_stages({"adapter": adapter, "merged": merged, "imported": imported}))
 
     Args:
         stages: report by stage, in the order of the pipeline.
@@ -94,22 +95,24 @@ def drift(stages: Mapping[str, Report], *, grader: str | None = None) -> Drift:
         JudgingError: there are fewer than two stages, or they are not of the same records and graders.
     """
     if len(stages) < 2:
-        raise JudgingError(f"drift needs at least two stages, not {list(stages)}")
+        raise JudgingError(f"compare_stages needs at least two stages, not {list(stages)}")
     require_same_records(stages)
     names, reports = list(stages), list(stages.values())
     grader = grader or reports[0].graders[0]
-    compared = [compare(before, after, grader=grader) for before, after in pairwise(reports)]
+    compared = [compare_reports(before, after, grader=grader) for before, after in pairwise(reports)]
     adjusted = holm([found.p_value for found in compared])
     steps = (
-        Step(before, after, found, _other_text(stages[before], stages[after], grader), p)
+        StageChange(before, after, found, _other_text(stages[before], stages[after], grader), p)
         for (before, after), found, p in zip(pairwise(names), compared, adjusted, strict=True)
     )
-    return Drift(names[0], reports[0].accuracy(grader), tuple(steps), compare(reports[0], reports[-1], grader=grader))
+    whole = compare_reports(reports[0], reports[-1], grader=grader)
+    return StageComparison(names[0], reports[0].accuracy(grader), tuple(steps), whole)
 
 
 def _other_text(before: Report, after: Report, grader: str) -> int:
-    place = before.place(grader)
+    """Count the records with another SQL text but the same verdict."""
+    verdicts = zip(before.verdicts_by(grader), after.verdicts_by(grader), strict=True)
     return sum(
-        old.sql.split() != new.sql.split() and old.judgements[place].verdict == new.judgements[place].verdict
-        for old, new in zip(before.entries, after.entries, strict=True)
+        one == other and old.sql.split() != new.sql.split()
+        for (one, other), old, new in zip(verdicts, before.entries, after.entries, strict=True)
     )

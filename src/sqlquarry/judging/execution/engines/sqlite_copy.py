@@ -10,17 +10,15 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sqlite3
-from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
-from sqlquarry.judging.sandbox_child import LOGS, Answer, state
+from sqlquarry.judging.execution.sandbox_child import LOGS, Answer, QuerySettings, state
 
 _ATTEMPTS = 3
 
 
-def run_query(database: str, target: str, limits: Mapping[str, Any]) -> Answer:  # noqa: ARG001 - the engines' signature
+def run_query(database: str, target: str, settings: QuerySettings) -> Answer:  # noqa: ARG001 - the engines' signature
     """Copy `database` with its logs to the file `target` and bring what the logs hold into it."""
     _allow_large_files()
     try:
@@ -35,7 +33,7 @@ def run_query(database: str, target: str, limits: Mapping[str, Any]) -> Answer: 
 
 
 def _copy(database: str, target: Path) -> str | None:
-    """Copy the files while none of them changes; why not, if that is impossible."""
+    """Copy the files while none of them changes, or return why that is impossible."""
     for _ in range(_ATTEMPTS):
         before = state(database)
         sizes = [found[1] if found else 0 for found in before]

@@ -1,7 +1,7 @@
-"""How each kind of database runs one untrusted query: read-only, bounded, in a child process of `sandbox`.
+"""Engines: how each kind of database runs one untrusted query, read-only and bounded, in a child of `sandbox`.
 
-An engine is a module with one function, `run_query(database, sql, limits) -> Answer`, that runs in the child. SQLite's
-is `sandbox_child`; the others stand here. Only `engine_of` and `file_of` are used outside of a child.
+An engine is a module with one function, `run_query(database, sql, settings) -> Answer`, that runs in the child.
+SQLite's is `sandbox_child`; the others are here. Only `engine_of` and `file_of` are used outside of a child.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from urllib.parse import unquote, urlsplit
 from sqlquarry.errors import JudgingError
 
 
-class Engine(NamedTuple):
-    """Which module runs a database's queries.
+class DatabaseEngine(NamedTuple):
+    """Say which module runs a database's queries.
 
     Args:
         name: for messages.
@@ -32,14 +32,14 @@ class Engine(NamedTuple):
     environment: str = ""
 
 
-SQLITE = Engine("SQLite", "sqlite")
-DUCKDB = Engine("DuckDB", "duckdb", f"{__name__}.duckdb", "duckdb")
-SQLITE_COPY = Engine("SQLite", "sqlite", f"{__name__}.sqlite_copy")
+SQLITE = DatabaseEngine("SQLite", "sqlite")
+DUCKDB = DatabaseEngine("DuckDB", "duckdb", f"{__name__}.duckdb", "duckdb")
+SQLITE_COPY = DatabaseEngine("SQLite", "sqlite", f"{__name__}.sqlite_copy")
 # How users give credentials, certificates and settings to libpq and other clients outside of the URL, such as ~/.pgpass
 # (https://www.postgresql.org/docs/current/libpq-envars.html). Keys of clouds are left out.
 _SERVER_ENVIRONMENT = r"HOME|SSL_CERT_(FILE|DIR)|KRB5\w*"
 _CLIENT_ENVIRONMENT = rf"{_SERVER_ENVIRONMENT}|ORACLE_HOME|TNS_ADMIN|NLS_LANG|ODBCINI|ODBCSYSINI|ODBCINSTINI"
-POSTGRESQL = Engine(
+POSTGRESQL = DatabaseEngine(
     "PostgreSQL", "postgres", f"{__name__}.postgresql", "postgres", rf"{_SERVER_ENVIRONMENT}|PG(?!P_)\w+"
 )
 # SQLAlchemy's name -> sqlglot's, where they differ.
@@ -48,7 +48,7 @@ _DIALECTS = {"mariadb": "mysql", "mssql": "tsql", "awsathena": "athena"}
 
 @lru_cache(maxsize=1024)  # asked for each query
 def file_of(database: Path | str) -> Path | None:
-    """The path of a file, also where it is given as ``sqlite:///…`` or ``duckdb:///…``; None for a server."""
+    """Return the path of a file, also if it is given as ``sqlite:///…`` or ``duckdb:///…``; None for a server."""
     scheme, separator, rest = str(database).partition("://")
     if not separator:
         return Path(database)
@@ -57,8 +57,8 @@ def file_of(database: Path | str) -> Path | None:
 
 
 @lru_cache(maxsize=1024)
-def engine_of(database: Path | str) -> Engine:
-    """The engine of a file or of a server's URL; files are SQLite's unless named ``.duckdb`` or given as such a URL.
+def engine_of(database: Path | str) -> DatabaseEngine:
+    """Return the engine of a file or of a server's URL; a file is SQLite's unless its name or URL says DuckDB.
 
     A look into the file would tell more, but closing it would end the locks that this process may hold on it
     (https://sqlite.org/howtocorrupt.html, 2.2).
@@ -81,7 +81,9 @@ def engine_of(database: Path | str) -> Engine:
         raise JudgingError(f"a {scheme}:// URL cannot be read. Write / # ? @ in user and password as %2F %23 %3F %40.")
     if backend in ("postgresql", "postgres"):
         return POSTGRESQL
-    return Engine(backend, _DIALECTS.get(backend, backend), f"{__name__}.sqlalchemy", "judge", _CLIENT_ENVIRONMENT)
+    return DatabaseEngine(
+        backend, _DIALECTS.get(backend, backend), f"{__name__}.sqlalchemy", "judge", _CLIENT_ENVIRONMENT
+    )
 
 
 def _backend(scheme: str) -> str:

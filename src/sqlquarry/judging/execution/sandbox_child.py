@@ -1,10 +1,10 @@
 """The process that runs queries for `sandbox`: a script of its own that needs the standard library only.
 
-It runs them on SQLite files, unless it is told the module of another engine and the folders to import it from. It reads
-requests from standard input and writes answers to standard output: 8 bytes of length, big-endian, then a marshalled
-value. The first answer, READY, comes without a request, so that starting takes none of a query's time. A request is
-(path or URL, sql, limits by name). An answer is ("rows", columns, rows), ("failure", kind, message), or UNSETTLED for
-an SQLite database that can only be read in a copy. The process ends with the judge, whose process id it is given.
+It runs them on SQLite files, unless it is given the module of another engine and the folders to import it from. It
+reads requests from standard input and writes answers to standard output: 8 bytes of length, big-endian, then a
+marshalled value. The first answer, READY, comes without a request, so that starting takes none of a query's time. A
+request is (path or URL, sql, settings). An answer is ("rows", columns, rows), ("failure", kind, message), or UNSETTLED
+for an SQLite database that can only be read in a copy. The process ends with the judge, whose process id it is given.
 """
 
 from __future__ import annotations
@@ -17,19 +17,47 @@ import os
 import sqlite3
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import closing
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal, TypedDict
 
-Answer = tuple[str, Any, Any]
+FailureKind = Literal[
+    "syntax",
+    "no_such_column",
+    "no_such_table",
+    "timeout",
+    "too_many_rows",
+    "forbidden",
+    "unknown_function",
+    "unavailable",
+    "other",
+]
+SentCell = int | float | str | bytes | tuple[str, str] | None  # an exact number that is not whole is (EXACT, digits)
+RowsAnswer = tuple[Literal["rows"], tuple[str, ...], list[tuple[SentCell, ...]]]
+FailureAnswer = tuple[Literal["failure"], FailureKind, str]
+Answer = RowsAnswer | FailureAnswer | tuple[Literal["unsettled"], str, str]
 READY = "ready"
-LOGS = ("-wal", "-journal")  # the files beside an SQLite database that hold a part of its content
+LOGS = ("-wal", "-journal")  # the files next to an SQLite database that hold a part of its content
 State = tuple[tuple[int, int, int] | None, ...]
 UNSETTLED: Answer = ("unsettled", "", "")
-EXACT = "exact"  # before the digits of a number that is exact and not whole, which marshal cannot hold
+EXACT = "exact"  # before the digits of a number that marshal cannot hold
+
+
+class QuerySettings(TypedDict):
+    """The fields of `ExecutionLimits` and `Permissions`, which this script cannot import."""
+
+    time_s: float
+    rows: int
+    result_bytes: int
+    value_bytes: int
+    memory_bytes: int
+    allow_functions: Sequence[str]
+    allow_privileged_accounts: bool
+    allow_unchecked_servers: bool
+
 
 # https://sqlite.org/c3ref/c_alter_table.html: the actions of a query that only reads.
 _READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
@@ -44,7 +72,7 @@ _SCHEMA_PRAGMAS = {
 }
 _FORBIDDEN_FUNCTIONS = {"load_extension", "fts3_tokenizer", "writefile", "readfile", "edit"}
 # SQLite has one code for all of these; its words are stable.
-_KINDS = (
+_KINDS: tuple[tuple[str, FailureKind], ...] = (
     ("no such column", "no_such_column"),
     ("no such table", "no_such_table"),
     ("syntax error", "syntax"),
@@ -71,7 +99,7 @@ def main(judge: str, address_space_bytes: str, module: str = "", *folders: str) 
         run = import_module(module).run_query
     send(sys.stdout.buffer, READY)
     while (request := receive(sys.stdin.buffer)) is not None:
-        _limit_cpu(request[2]["time_limit_s"])
+        _limit_cpu(request[2]["time_s"])
         send(sys.stdout.buffer, run(*request))
 
 
@@ -100,13 +128,13 @@ def _end_with(judge: int) -> None:
     os._exit(1)
 
 
-def _limit_cpu(time_limit_s: float) -> None:
+def _limit_cpu(time_s: float) -> None:
     """Bound the CPU time of the next query, if neither its engine nor the judge stops it."""
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 
         hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
-        soft = math.ceil(time.process_time() + time_limit_s) + _CPU_GRACE_S
+        soft = math.ceil(time.process_time() + time_s) + _CPU_GRACE_S
         resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
 
 
@@ -124,9 +152,9 @@ def _limit_process(address_space_bytes: int) -> None:
             resource.setrlimit(name, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
-def run_query(database: str, sql: str, limits: Mapping[str, Any]) -> Answer:
-    """Run one statement and fetch its rows; every trouble is a failure, and nothing is written beside the database."""
-    guard, path = _Guard(limits), os.path.realpath(database)
+def run_query(database: str, sql: str, settings: QuerySettings) -> Answer:
+    """Run one statement and fetch its rows; every trouble is a failure, and nothing is written next to it."""
+    guard, path = _Guard(settings), os.path.realpath(database)
     for _ in range(_ATTEMPTS):
         before = state(path)
         uri = _read_only_uri(path, before)
@@ -149,7 +177,7 @@ def _answer(uri: str, sql: str, guard: _Guard) -> Answer:
 
 
 def state(path: str) -> State:
-    """Inode, size and time of change of the database, its write-ahead log and its rollback journal."""
+    """Return inode, size and time of change of the database, its write-ahead log and its rollback journal."""
     states: list[tuple[int, int, int] | None] = []
     for end in ("", *LOGS):
         try:
@@ -162,7 +190,7 @@ def state(path: str) -> State:
 
 
 def _read_only_uri(path: str, files: State) -> str | None:
-    """How to open the database so that no file beside it is made or changed; None if that takes a copy.
+    """Return how to open the database so that no file next to it is made or changed; None if that takes a copy.
 
     ``immutable`` takes no lock and makes no -shm file, but would hide what a log still holds. ``readonly_shm`` reads a
     write-ahead log and takes locks, but needs a writer's -shm file. A database in rollback mode needs no such file.
@@ -185,10 +213,12 @@ def _is_in_wal_mode(path: str) -> bool:
 
 
 class _Guard:
-    def __init__(self, limits: Mapping[str, Any]) -> None:
-        self.limits = limits
-        self.deadline: float = time.monotonic() + limits["time_limit_s"]
-        self.wait_s: float = limits["time_limit_s"] / 4  # for a writer's lock; the query has the rest
+    """Keep one query to reading, and to its limits."""
+
+    def __init__(self, settings: QuerySettings) -> None:
+        self.settings = settings
+        self.deadline = time.monotonic() + settings["time_s"]
+        self.wait_s = settings["time_s"] / 4  # for a writer's lock; the query has the rest
         self.denied: str | None = None
 
     def protect(self, connection: sqlite3.Connection) -> None:
@@ -196,7 +226,7 @@ class _Guard:
         connection.text_factory = lambda data: data.decode("utf-8", errors="backslashreplace")
         connection.execute("PRAGMA query_only = ON")
         connection.execute("PRAGMA trusted_schema = OFF")
-        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, self.limits["value_bytes_limit"])
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, self.settings["value_bytes"])
         connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
         connection.set_authorizer(self._authorize)
         connection.set_progress_handler(self._expired, _STEPS_BETWEEN_CHECKS)
@@ -221,21 +251,21 @@ class _Guard:
     def fetch(self, cursor: sqlite3.Cursor) -> Answer:
         if cursor.description is None:
             return "failure", "syntax", "no statement"
-        rows: list[tuple[Any, ...]] = []
+        rows: list[tuple[SentCell, ...]] = []
         size = 0
         for row in cursor:
             rows.append(row)
             size += 16 * len(row) + sum(len(cell) for cell in row if isinstance(cell, str | bytes))
-            if len(rows) > self.limits["row_limit"]:
-                return "failure", "too_many_rows", f"more than {self.limits['row_limit']:,} rows"
-            if size > self.limits["result_bytes_limit"]:
-                return "failure", "too_many_rows", f"more than {self.limits['result_bytes_limit']:,} bytes of rows"
+            if len(rows) > self.settings["rows"]:
+                return "failure", "too_many_rows", f"more than {self.settings['rows']:,} rows"
+            if size > self.settings["result_bytes"]:
+                return "failure", "too_many_rows", f"more than {self.settings['result_bytes']:,} bytes of rows"
             if self._expired():
                 return self._timeout()
         return "rows", tuple(column[0] for column in cursor.description), rows
 
     def _timeout(self) -> Answer:
-        return "failure", "timeout", f"stopped after {self.limits['time_limit_s']:g} s"
+        return "failure", "timeout", f"stopped after {self.settings['time_s']:g} s"
 
     def explain(self, error: Exception) -> Answer:
         message = str(error)
@@ -251,7 +281,7 @@ class _Guard:
             return "failure", "unavailable", f"{message}{hint}"
         if "one statement at a time" in message:
             return "failure", "forbidden", "more than one statement"
-        kind = next((kind for words, kind in _KINDS if words in message.lower()), "other")
+        kind: FailureKind = next((kind for words, kind in _KINDS if words in message.lower()), "other")
         return "failure", kind, message or type(error).__name__
 
 

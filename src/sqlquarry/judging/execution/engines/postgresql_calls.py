@@ -16,17 +16,18 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg import errors, pq
 
 from sqlquarry.errors import JudgingError
-from sqlquarry.judging.engines.answers import forbidden, unknown_functions
-from sqlquarry.judging.sandbox_child import Answer
+from sqlquarry.judging.execution.engines.answers import forbidden, unknown_functions
+from sqlquarry.judging.execution.sandbox_child import Answer
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn, PGresult
+    from psycopg.rows import TupleRow
 
 # https://www.postgresql.org/docs/current/system-catalog-initial-data.html: smaller OIDs are the server's own objects,
 # and no two of these share one.
@@ -128,14 +129,14 @@ class CallCheck:
 
     Args:
         connection: in autocommit mode, outside of a transaction, with pg_catalog alone on the search path.
-        allowed: names of further functions, as ``schema.name``; ``*`` and ``?`` stand for any characters.
+        allowed: names of further functions, as ``schema.name``; ``*`` and ``?`` match any characters.
 
     Raises:
         psycopg.Error: the server lacks one of the catalogues, as those before PostgreSQL 14 do.
         JudgingError: the server sends no trees, as some that only speak PostgreSQL's protocol do.
     """
 
-    def __init__(self, connection: psycopg.Connection[Any], allowed: Sequence[str]) -> None:
+    def __init__(self, connection: psycopg.Connection[TupleRow], allowed: Sequence[str]) -> None:
         self._connection = connection
         self._allowed = allowed
         self._trees: list[str] = []
@@ -213,7 +214,7 @@ class CallCheck:
         self._harmless |= seen
         return None
 
-    def _ask(self, question: str) -> list[Any]:
+    def _ask(self, question: str) -> list[TupleRow]:
         cursor = self._connection.execute(_ASK.format(question).encode())
         cursor.nextset()
         return cursor.fetchall()
@@ -250,7 +251,7 @@ def in_one_trip(pgconn: PGconn, *sends: Callable[[], None]) -> list[PGresult]:
 
 
 def succeeded(result: PGresult) -> PGresult:
-    """The result of a statement.
+    """Return the result of a statement.
 
     Raises:
         psycopg.Error: the statement failed.

@@ -5,19 +5,18 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import duckdb
 
-from sqlquarry.judging.engines.answers import BATCH_ROWS, fetched, forbidden, timeout
-from sqlquarry.judging.sandbox_child import Answer
+from sqlquarry.judging.execution.engines.answers import BATCH_ROWS, collect_rows, forbidden, timeout
+from sqlquarry.judging.execution.sandbox_child import Answer, FailureKind, QuerySettings
 
 # Opening takes 90 ms, a hundred times as long as a small query. An open file lets others read, but not write.
 _OPEN_FILES = 4
 _open: OrderedDict[str, tuple[tuple[int, ...], duckdb.DuckDBPyConnection]] = OrderedDict()
-_KINDS = (
+_KINDS: tuple[tuple[type[duckdb.Error], str, FailureKind], ...] = (
     (duckdb.ParserException, "", "syntax"),
     (duckdb.PermissionException, "", "forbidden"),
     (duckdb.InvalidInputException, "read-only mode", "forbidden"),
@@ -28,14 +27,14 @@ _KINDS = (
 )
 
 
-def run_query(database: str, sql: str, limits: Mapping[str, Any]) -> Answer:
+def run_query(database: str, sql: str, settings: QuerySettings) -> Answer:
     """Run one statement and fetch its rows; every trouble is a failure."""
-    deadline = time.monotonic() + limits["time_limit_s"]
+    deadline = time.monotonic() + settings["time_s"]
     try:
-        connection = _connection(Path(database), limits["memory_bytes_limit"])
+        connection = _connection(Path(database), settings["memory_bytes"])
     except (duckdb.Error, OSError) as error:
         return "failure", "unavailable", _first_line(error)
-    stop = threading.Timer(limits["time_limit_s"], connection.interrupt)
+    stop = threading.Timer(settings["time_s"], connection.interrupt)
     stop.start()
     try:
         statements = connection.extract_statements(sql)
@@ -45,11 +44,11 @@ def run_query(database: str, sql: str, limits: Mapping[str, Any]) -> Answer:
         columns = [column[0] for column in connection.description or ()]
         if exact := _with_nanoseconds_as_text(sql, connection.description or ()):
             connection.execute(exact)
-        return fetched(columns, _batches(connection), limits, deadline)
+        return collect_rows(columns, _batches(connection), settings, deadline)
     # Text that is not Unicode is a TypeError; a date that Python does not have may be an OverflowError.
     except (duckdb.Error, TypeError, ValueError, OverflowError, MemoryError, RecursionError) as error:
         interrupted = isinstance(error, duckdb.InterruptException)
-        return timeout(limits) if interrupted else ("failure", _kind(error), _first_line(error))
+        return timeout(settings) if interrupted else ("failure", _kind(error), _first_line(error))
     finally:
         stop.cancel()
 
@@ -65,8 +64,8 @@ def _refused(statements: list[duckdb.Statement]) -> Answer | None:
     return None
 
 
-def _with_nanoseconds_as_text(sql: str, description: Sequence[Sequence[Any]]) -> str:
-    """The query with its nanosecond columns as text, for Python has microseconds only; "" if it has no such column."""
+def _with_nanoseconds_as_text(sql: str, description: Sequence[Sequence[object]]) -> str:
+    """Return the query with its nanosecond columns as text, because Python has microseconds only; "" without any."""
     kinds = [str(column[1]) for column in description]
     if "TIMESTAMP_NS" not in kinds:
         return ""
@@ -97,7 +96,7 @@ def _opened(path: Path, memory_bytes: int) -> duckdb.DuckDBPyConnection:
             "threads": 1,
             "memory_limit": f"{memory_bytes}B",
             "enable_external_access": False,
-            "temp_directory": "",  # it would spill to a folder beside the database
+            "temp_directory": "",  # it would spill to a folder next to the database
             "autoload_known_extensions": False,
             "autoinstall_known_extensions": False,
             "allow_community_extensions": False,
@@ -107,12 +106,12 @@ def _opened(path: Path, memory_bytes: int) -> duckdb.DuckDBPyConnection:
     )
 
 
-def _batches(connection: duckdb.DuckDBPyConnection) -> Iterator[list[Any]]:
+def _batches(connection: duckdb.DuckDBPyConnection) -> Iterator[Sequence[Sequence[object]]]:
     while rows := connection.fetchmany(BATCH_ROWS):
         yield rows
 
 
-def _kind(error: Exception) -> str:
+def _kind(error: Exception) -> FailureKind:
     message = str(error)
     return next((kind for type_, words, kind in _KINDS if isinstance(error, type_) and words in message), "other")
 

@@ -1,4 +1,4 @@
-"""Are two query results the same? The one definition that every number in a report rests on."""
+"""Decide whether two query results are the same: the one definition that every number in a report rests on."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import operator
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
-from typing import Any
 
-from sqlquarry.judging.cells import STRICT, Comparison, Row
 from sqlquarry.judging.pairing import PairSearch, perfect_matching
+from sqlquarry.judging.results.cells import STRICT, Cell, ComparisonOptions, Row
 
 _FEW_ROWS = 300  # that are paired one by one
 
-Names = tuple[Sequence[str], Sequence[str]]  # of the gold's and the prediction's columns
+_Row = tuple[Cell, ...]  # normalized, so that equal ones are hashed alike
+ColumnNames = tuple[Sequence[str], Sequence[str]]  # of the gold's and the prediction's columns
 
 
 def results_equal(
-    gold_rows: Sequence[Row], predicted_rows: Sequence[Row], *, ordered: bool, comparison: Comparison = STRICT
+    gold_rows: Sequence[Row], predicted_rows: Sequence[Row], *, ordered: bool, comparison: ComparisonOptions = STRICT
 ) -> bool:
     """Say whether two results hold the same rows.
 
@@ -51,10 +51,10 @@ def rows_match(
     gold_rows: Sequence[Row],
     predicted_rows: Sequence[Row],
     places: Sequence[int],
-    comparison: Comparison = STRICT,
-    names: Names | None = None,
+    comparison: ComparisonOptions = STRICT,
+    names: ColumnNames | None = None,
 ) -> bool:
-    """`results_equal`, with the order given as the place of each row; rows that tie have the same place.
+    """Compare as `results_equal` does, with the order given as the place of each row; rows that tie share a place.
 
     Args:
         gold_rows: rows x columns.
@@ -77,7 +77,7 @@ def rows_match(
     gold, predicted, comparison = prepared
     return (
         gold == predicted
-        or _counted(gold, predicted, places, comparison)
+        or _equal_by_counts(gold, predicted, places, comparison)
         or PairSearch(gold, predicted, places, places, comparison).run()
     )
 
@@ -86,10 +86,10 @@ def choice_matches(
     candidates: Sequence[tuple[int, Row]],
     places: Sequence[int],
     predicted_rows: Sequence[Row],
-    comparison: Comparison = STRICT,
-    names: Names | None = None,
+    comparison: ComparisonOptions = STRICT,
+    names: ColumnNames | None = None,
 ) -> bool:
-    """Whether each predicted row can have a candidate of its own that has the place of the predicted row.
+    """Return whether each predicted row can have a candidate of its own that has the place of the predicted row.
 
     Args:
         candidates: rows with their places, at least one.
@@ -109,9 +109,9 @@ def choice_matches(
 
 
 def _prepared(
-    gold_rows: Sequence[Row], predicted_rows: Sequence[Row], comparison: Comparison, names: Names | None
-) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]], Comparison] | None:
-    """Normalised rows, with columns in the same order if names pair them; None if the columns are too few or many."""
+    gold_rows: Sequence[Row], predicted_rows: Sequence[Row], comparison: ComparisonOptions, names: ColumnNames | None
+) -> tuple[list[_Row], list[_Row], ComparisonOptions] | None:
+    """Normalize the rows, with columns in the same order if names pair them; None for too few or too many columns."""
     widths = [{len(row) for row in rows} for rows in (gold_rows, predicted_rows)]
     if any(len(found) > 1 for found in widths):
         return None
@@ -120,21 +120,21 @@ def _prepared(
         return None
     by_name = columns_by_name(*names) if names and comparison.permute_columns else None
     if by_name is not None:
-        predicted_rows = _taken(predicted_rows, by_name)
+        predicted_rows = _with_columns(predicted_rows, by_name)
         comparison = replace(comparison, permute_columns=False)
-    return comparison.normalised(gold_rows), comparison.normalised(predicted_rows), comparison
+    return comparison.normalized(gold_rows), comparison.normalized(predicted_rows), comparison
 
 
 def columns_by_name(gold: Sequence[str], predicted: Sequence[str]) -> list[int] | None:
-    """The predicted column for each of the gold's; None unless both have the same names, each of them once."""
+    """Return the predicted column for each of the gold's; None unless both have the same names, each of them once."""
     mine, theirs = [name.casefold() for name in gold], [name.casefold() for name in predicted]
     if len(set(mine)) < len(mine) or sorted(mine) != sorted(theirs):
         return None
     return [theirs.index(name) for name in mine]
 
 
-def _taken(rows: Sequence[Row], columns: Sequence[int]) -> Sequence[Row]:
-    """The rows with these columns in this order."""
+def _with_columns(rows: Sequence[Row], columns: Sequence[int]) -> Sequence[Row]:
+    """Return the rows with these columns in this order."""
     if list(columns) == list(range(len(columns))):
         return rows
     if len(columns) == 1:
@@ -142,16 +142,19 @@ def _taken(rows: Sequence[Row], columns: Sequence[int]) -> Sequence[Row]:
     return list(map(operator.itemgetter(*columns), rows))
 
 
-def _counted(
-    gold: list[tuple[Any, ...]], predicted: list[tuple[Any, ...]], places: Sequence[int], comparison: Comparison
+def _equal_by_counts(
+    gold: list[tuple[Cell, ...]],
+    predicted: list[tuple[Cell, ...]],
+    places: Sequence[int],
+    comparison: ComparisonOptions,
 ) -> bool:
-    """Whether the rows are the same by counting them, with columns paired by what they hold.
+    """Return whether counting shows that the rows are the same, with columns paired by what they hold.
 
-    This decides nearly all equal results, in a small part of the time of the search. False says nothing.
+    This decides nearly all equal results in a small part of the time of the search. False decides nothing.
     """
     if len(gold[0]) != len(predicted[0]):
         return False
-    if not _left_over(gold, predicted, places):
+    if not _unmatched(gold, predicted, places):
         return True
     if comparison.permute_columns:
         mine, theirs = (
@@ -159,14 +162,14 @@ def _counted(
             for rows in (gold, predicted)
         )
         if mine != theirs and len(set(mine)) == len(mine) and set(mine) == set(theirs):
-            return not _left_over(gold, _taken(predicted, [theirs.index(sign) for sign in mine]), places)
-    return _counted_but_for_noise(gold, predicted, places, comparison)
+            return not _unmatched(gold, _with_columns(predicted, [theirs.index(sign) for sign in mine]), places)
+    return _equal_by_rounded_counts(gold, predicted, places, comparison)
 
 
-def _left_over(
+def _unmatched(
     gold: Sequence[Hashable], predicted: Sequence[Hashable], places: Sequence[int]
-) -> tuple[Counter[Any], Counter[Any]] | None:
-    """The rows, each with its place, that only one side has; None if there are none."""
+) -> tuple[Counter[Hashable], Counter[Hashable]] | None:
+    """Return the rows, each with its place, that only one side has; None if there are none."""
     if places[0] == places[-1]:
         mine, theirs = Counter(gold), Counter(predicted)
     else:
@@ -174,15 +177,18 @@ def _left_over(
     return None if mine == theirs else (mine - theirs, theirs - mine)
 
 
-def _counted_but_for_noise(
-    gold: list[tuple[Any, ...]], predicted: list[tuple[Any, ...]], places: Sequence[int], comparison: Comparison
+def _equal_by_rounded_counts(
+    gold: list[tuple[Cell, ...]],
+    predicted: list[tuple[Cell, ...]],
+    places: Sequence[int],
+    comparison: ComparisonOptions,
 ) -> bool:
-    """Count again with floats cut to fewer bits, so that equal ones are within the tolerance; then pair the rest."""
+    """Count again with floats cut to fewer bits, so that equal ones are within the tolerance, then pair the rest."""
     if comparison.relative_tolerance <= 2**-52 or comparison.decimals is not None:
         return False
     scale = 2.0 ** math.ceil(1 - math.log2(comparison.relative_tolerance))
 
-    def cut(cell: Any) -> Any:
+    def cut(cell: Cell) -> Cell:
         if type(cell) is not float or math.isinf(cell):
             return cell
         nearest = round(cell)
@@ -192,14 +198,14 @@ def _counted_but_for_noise(
         return (int(fraction * scale), exponent)
 
     mine, theirs = ([tuple(map(cut, row)) for row in rows] for rows in (gold, predicted))
-    left = _left_over(mine, theirs, places)
+    left = _unmatched(mine, theirs, places)
     if left is None:
         return True
     if max(side.total() for side in left) > _FEW_ROWS:
         return False
     tied = places[0] == places[-1]
     rest = [
-        _originals(rows, cuts, places, side, tied=tied)
+        _rows_behind(rows, cuts, places, side, tied=tied)
         for rows, cuts, side in zip((gold, predicted), (mine, theirs), left, strict=True)
     ]
     return perfect_matching(
@@ -207,10 +213,10 @@ def _counted_but_for_noise(
     )
 
 
-def _originals(
-    rows: Sequence[Row], cuts: Sequence[Hashable], places: Sequence[int], wanted: Counter[Any], *, tied: bool
+def _rows_behind(
+    rows: Sequence[Row], cuts: Sequence[Hashable], places: Sequence[int], wanted: Counter[Hashable], *, tied: bool
 ) -> list[tuple[int, Row]]:
-    """The rows, each with its place, that became those `wanted`."""
+    """Return the rows, each with its place, that rounding made into those `wanted`."""
     found, wanted = [], wanted.copy()
     for row, cut, place in zip(rows, cuts, places, strict=True):
         key = cut if tied else (place, cut)

@@ -1,4 +1,4 @@
-"""On which databases do a record's queries run?"""
+"""Find the databases on which a record's queries run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import quote
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import JudgingError
 from sqlquarry.files.locations import is_s3, local_path
-from sqlquarry.judging.engines import engine_of, file_of
+from sqlquarry.judging.execution.engines import engine_of, file_of
 
 _SUFFIXES = (".sqlite", ".db", ".sqlite3", ".duckdb")
 _PLACEHOLDER = "{database}"
@@ -33,7 +33,7 @@ class DatabaseSource(Protocol):
         ...
 
     def translate(self, sql: str, record: Record) -> str:
-        """The text of a query that runs there.
+        """Return the text of a query that runs there.
 
         Raises:
             JudgingError: it cannot be said there; the record is then unjudged.
@@ -42,12 +42,12 @@ class DatabaseSource(Protocol):
 
 
 class NamedDatabases:
-    """One database per record, found by the record's `database`; queries run as they are.
+    """Find one database per record by the record's `database`; queries run as they are.
 
     Args:
         databases: name -> SQLite or DuckDB file or SQLAlchemy URL; or a directory that holds ``<name>.sqlite`` (also
             ``.db``, ``.sqlite3``, ``.duckdb``) or ``<name>/<name>.sqlite`` as Spider does; or one URL, in which
-            ``{database}`` stands for the name, and which is every record's database where that does not occur.
+            ``{database}`` is replaced by the name; a URL without it is the database of every record.
 
     Raises:
         JudgingError: the directory, or files of the mapping, do not exist, or a URL cannot be read.
@@ -62,7 +62,7 @@ class NamedDatabases:
             if missing := [f"{name}: {path}" for name, path in files.items() if path and not path.is_file()]:
                 raise JudgingError(f"these databases are not files: {', '.join(missing)}. Correct their paths.")
             for database in databases.values():
-                engine_of(database)  # a URL that cannot be read is said at once
+                engine_of(database)  # a URL that cannot be read is an error at once
         elif "://" in str(databases) and not is_s3(databases):
             self._url = str(databases)
             engine_of(self._url)
@@ -74,7 +74,7 @@ class NamedDatabases:
                 )
 
     def databases_for(self, record: Record, predicted_sql: str) -> Sequence[Path | str]:  # noqa: ARG002 - the protocol's
-        """The record's one database.
+        """Return the record's one database.
 
         Raises:
             JudgingError: the record names none, or one that is not there.
@@ -82,7 +82,7 @@ class NamedDatabases:
         return (self._find(record),)
 
     def translate(self, sql: str, record: Record) -> str:  # noqa: ARG002 - the protocol's
-        """The query as it is."""
+        """Return the query as it is."""
         return sql
 
     def fingerprint(self, record: Record) -> str | None:

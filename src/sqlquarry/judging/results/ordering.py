@@ -1,4 +1,4 @@
-"""Does the order of a gold query's rows matter, and which of them tie in it?
+"""Find out whether the order of a gold query's rows matters, and which of them tie in it.
 
 The keys of ORDER BY are read as they are written, never through sqlglot's own text of them: CAST(x AS DATE) and DATE(x)
 are not the same. The database itself says which rows tie: DENSE_RANK() OVER (ORDER BY <the keys>) as one more column.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sqlquarry.judging.parsing import Token, parse, tokens
 
@@ -22,7 +22,7 @@ _AFTER_COLUMNS = {"FROM", "WHERE", "GROUP BY", "HAVING", "WINDOW", "ORDER BY"}
 
 
 def is_ordered(sql: str, dialect: str = "sqlite") -> bool:
-    """Whether a query has a top-level ORDER BY, so that the order of its rows is part of the answer."""
+    """Return whether a query has a top-level ORDER BY, so that the order of its rows is part of the answer."""
     if "order" not in sql.lower():  # most queries need no tokens
         return False
     top = _top_level(_within_brackets(tokens(sql, dialect) or []))
@@ -102,7 +102,7 @@ def around_order_keys(sql: str, names: Sequence[str], dialect: str = "sqlite") -
 
 
 def limit_of(sql: str, dialect: str = "sqlite") -> Limited | None:
-    """The top-level LIMIT or FETCH of a query; None if it has none, or an OFFSET that is not a plain number."""
+    """Return the top-level LIMIT or FETCH of a query; None if it has none, or an OFFSET that is not a plain number."""
     upper = sql.upper()
     if not any(word in upper for word in _CUTS):  # most queries need no tokens
         return None
@@ -117,8 +117,8 @@ def limit_of(sql: str, dialect: str = "sqlite") -> Limited | None:
     return Limited(sql[found[0].start : cut.start].rstrip(), int(offset.name) if offset is not None else 0)
 
 
-def tied_places(rows: Sequence[Sequence[Any]], keys: int) -> list[int]:
-    """The place of each row in the order of a keyed query: rows that tie share one.
+def tied_places(rows: Sequence[Sequence[object]], keys: int) -> list[int]:
+    """Return the place of each row in the order of a keyed query: rows that tie share one.
 
     The sequence of keys is fixed even where that of tied rows is not.
     """
@@ -144,7 +144,7 @@ class _Term(NamedTuple):
     has_name: bool
 
     def on(self, key: str) -> str:
-        """The same order by another key."""
+        """Return the same order by another key."""
         return f"{key} {self.suffix}".rstrip()
 
 
@@ -200,7 +200,7 @@ def _clauses(sql: str, dialect: str) -> _Clauses | None:
 
 
 def _read(sql: str, dialect: str) -> tuple[list[Token], Query | None]:
-    """The tokens and the tree of a query, without brackets around all of it."""
+    """Return the tokens and the tree of a query, without brackets around all of it."""
     from sqlglot import expressions as exp
 
     tree = parse(sql, dialect)
@@ -210,7 +210,7 @@ def _read(sql: str, dialect: str) -> tuple[list[Token], Query | None]:
 
 
 def _words(found: Sequence[Token]) -> list[str]:
-    """The keywords in capitals, "" for other tokens: also for t.offset, a column."""
+    """Return the keywords in capitals, and "" for other tokens, also for a column such as t.offset."""
     before = ("", *(token.text for token in found))
     return [_word(token) if last != "." else "" for last, token in zip(before, found, strict=False)]
 
@@ -220,14 +220,14 @@ def _word(token: Token) -> str:
 
 
 def _within_brackets(found: list[Token]) -> list[Token]:
-    """The tokens without brackets around all of them."""
+    """Return the tokens without brackets around all of them."""
     while len(found) > 2 and found[0].text == "(" and [token.start for token in _top_level(found)] == [found[0].start]:
         found = found[1:-1]
     return found
 
 
 def _top_level(found: Sequence[Token]) -> list[Token]:
-    """The tokens outside all brackets."""
+    """Return the tokens outside all brackets."""
     depth = 0
     top = []
     for token in found:
@@ -242,7 +242,7 @@ def _top_level(found: Sequence[Token]) -> list[Token]:
 
 
 def _split(found: Sequence[Token]) -> list[list[Token]]:
-    """The tokens between commas outside brackets."""
+    """Return the groups of tokens between commas outside brackets."""
     commas = {token.start for token in _top_level(found) if token.text == ","}
     parts: list[list[Token]] = [[]]
     for token in found:
@@ -283,7 +283,7 @@ def _column(sql: str, found: list[Token], alias: str) -> _Column:
 
 
 def _column_of(term: _Term, columns: Sequence[_Column]) -> int | None:
-    """The column that a key names by its number or alias; None for an expression, which stays as it is."""
+    """Return the column that a key names by its number or alias; None for an expression, which stays as it is."""
     if term.key.isdigit():
         place = int(term.key) - 1
         return place if 0 <= place < len(columns) else None
