@@ -13,7 +13,8 @@ from sqlquarry.checkpoints.model_files import READ_FILES, pointer_problem
 from sqlquarry.checkpoints.safetensors_header import INDEX, parse_index
 from sqlquarry.errors import MergeError, UnsupportedModelError
 from sqlquarry.files.metadata import parse_object
-from sqlquarry.merging.storage import LocalDirectory, Storage
+from sqlquarry.merging.storage.local import LocalDirectory
+from sqlquarry.merging.storage.protocols import Storage
 from sqlquarry.merging.tensorfile import StoredTensor, TensorFile
 
 SINGLE = "model.safetensors"

@@ -19,8 +19,8 @@ from sqlquarry.errors import MergeError, MetadataError
 from sqlquarry.files.locations import located
 from sqlquarry.files.metadata import json_bytes, parse_object, relative_name
 from sqlquarry.merging.base import SINGLE, BaseCheckpoint
-from sqlquarry.merging.rows import TensorRows
-from sqlquarry.merging.storage import Storage
+from sqlquarry.merging.merged_tensors import MergedTensors
+from sqlquarry.merging.storage.protocols import Storage
 from sqlquarry.merging.tensorfile import FLOATS, StoredTensor, TensorFile, encode_header
 
 _STATE = ".merge.json"
@@ -60,7 +60,7 @@ class OutputShard:
 
 
 @dataclass(frozen=True, slots=True)
-class Receipt:
+class WrittenShard:
     """What is known of a shard once it is written.
 
     Args:
@@ -75,7 +75,7 @@ class Receipt:
 
 
 def plan_shards(
-    files: Sequence[TensorFile], extra: Sequence[StoredTensor], rows: TensorRows, max_shard_bytes: int
+    files: Sequence[TensorFile], extra: Sequence[StoredTensor], rows: MergedTensors, max_shard_bytes: int
 ) -> tuple[OutputShard, ...]:
     """The base's own shards, byte for byte in names and headers; split and renumbered where one is too large."""
     groups: list[tuple[TensorFile | None, tuple[StoredTensor, ...]]] = [
@@ -104,7 +104,7 @@ def plan_shards(
     return tuple(shards)
 
 
-def _groups(tensors: Sequence[StoredTensor], rows: TensorRows, max_bytes: int) -> Iterator[tuple[StoredTensor, ...]]:
+def _groups(tensors: Sequence[StoredTensor], rows: MergedTensors, max_bytes: int) -> Iterator[tuple[StoredTensor, ...]]:
     group: list[StoredTensor] = []
     size = 0
     for tensor in tensors:
@@ -117,7 +117,7 @@ def _groups(tensors: Sequence[StoredTensor], rows: TensorRows, max_bytes: int) -
     yield tuple(group)
 
 
-class Output:
+class MergeOutput:
     """A directory or S3 prefix that one merge, named by its `inputs`, may fill over several runs.
 
     The state file says which inputs the finished shards came from, so that no shard of another merge is ever kept.
@@ -127,7 +127,7 @@ class Output:
         self.storage = storage
         self.location = located(location)
         self.inputs: dict[str, Any] = {}
-        self.done: dict[str, Receipt] = {}
+        self.done: dict[str, WrittenShard] = {}
         self._files: dict[str, dict[str, str | int]] = {}
         self._writer = uuid.uuid4().hex  # tells this process's state file from another's
         self._version = storage.version(_STATE)  # before it is read, so that a later one is noticed
@@ -146,7 +146,7 @@ class Output:
                 names = ", ".join(others[:5]) + (" …" if len(others) > 5 else "")
                 raise MergeError(f"{location} holds files that are not a merge ({names}). Choose another place.")
 
-    def _state(self) -> tuple[dict[str, Any], dict[str, Receipt]]:
+    def _state(self) -> tuple[dict[str, Any], dict[str, WrittenShard]]:
         """The inputs of an unfinished merge, and its shards so far.
 
         Raises:
@@ -154,7 +154,7 @@ class Output:
         """
         try:
             state = parse_object(self.storage.read(_STATE), _STATE, lenient=True)
-            done = {relative_name(name, _STATE): Receipt(**receipt) for name, receipt in state["shards"].items()}
+            done = {relative_name(name, _STATE): WrittenShard(**receipt) for name, receipt in state["shards"].items()}
             if not all(isinstance(receipt.relative_updates, dict) for receipt in done.values()):
                 raise TypeError("a shard has no relative_updates")  # noqa: TRY301 - one message for every bad state
             return dict(state["inputs"]), done
@@ -215,7 +215,7 @@ class Output:
         self._save_state()
         return left
 
-    def shard_done(self, shard: OutputShard, receipt: Receipt) -> None:
+    def shard_done(self, shard: OutputShard, receipt: WrittenShard) -> None:
         """Note that a shard is in its place."""
         self.done[shard.name] = receipt
         self._save_state()
@@ -240,7 +240,7 @@ class Output:
         base: BaseCheckpoint,
         prompt: Path,
         shards: Sequence[OutputShard],
-        rows: TensorRows,
+        rows: MergedTensors,
         changes: Mapping[str, Any],
     ) -> None:
         """Copy what else a server needs from the base, and the prompt; write or copy the index of the shards.

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlquarry.checkpoints.safetensors_header import parse_header
 from sqlquarry.errors import MergeError, MetadataError
-from sqlquarry.merging.storage import LocalDirectory, StoredFile
+from sqlquarry.merging.storage.local import LocalDirectory
+from sqlquarry.merging.storage.protocols import StoredFile
 
 if TYPE_CHECKING:
     import torch

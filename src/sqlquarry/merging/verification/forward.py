@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlquarry.errors import UnsupportedModelError
-from sqlquarry.merging.experts import Experts
+from sqlquarry.merging.verification.experts import ExpertLayer
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _MODEL_TYPES = ("llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe")
 
 
-class Weights(Protocol):
+class ModelWeights(Protocol):
     """A model's parameters, by the checkpoint's names."""
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
@@ -61,7 +61,7 @@ class Architecture:
     theta: float
     rope: Mapping[str, Any]
     window: int | None
-    experts: Experts | None
+    experts: ExpertLayer | None
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Architecture:
@@ -98,7 +98,7 @@ class Architecture:
             theta=float(rope.get("rope_theta") or config.get("rope_theta") or 10_000.0),
             rope=rope | {"rope_type": kind},
             window=config.get("sliding_window") if sliding else None,
-            experts=Experts.of(config),
+            experts=ExpertLayer.of(config),
         )
 
     def require_within_window(self, longest: int) -> None:
@@ -139,7 +139,7 @@ def _llama3(inverse: torch.Tensor, rope: Mapping[str, Any]) -> torch.Tensor:
     return torch.where((wavelength <= context / low) & (wavelength >= context / high), between, scaled)
 
 
-def final_states(architecture: Architecture, weights: Weights, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
+def final_states(architecture: Architecture, weights: ModelWeights, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
     """The normed states that the output head reads, (tokens of all sequences, hidden), fp32.
 
     Raises:
@@ -168,7 +168,7 @@ def final_states(architecture: Architecture, weights: Weights, sequences: Sequen
     return _normed(x, weights, "model.norm.weight", architecture.epsilon)
 
 
-def _normed(x: torch.Tensor, weights: Weights, name: str, epsilon: float) -> torch.Tensor:
+def _normed(x: torch.Tensor, weights: ModelWeights, name: str, epsilon: float) -> torch.Tensor:
     """RMS norm over the last dimension (Zhang & Sennrich 2019, arXiv:1910.07467); `x` where there is no such norm."""
     import torch
 
@@ -195,7 +195,7 @@ class _Layout:
 
 
 def _attention(
-    architecture: Architecture, weights: Weights, module: str, x: torch.Tensor, layout: _Layout
+    architecture: Architecture, weights: ModelWeights, module: str, x: torch.Tensor, layout: _Layout
 ) -> torch.Tensor:
     import torch
 

@@ -20,7 +20,7 @@ _PLACES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Experts:
+class ExpertLayer:
     """The experts of a model.
 
     Args:
@@ -40,7 +40,7 @@ class Experts:
     dense_layers: frozenset[int]
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> Experts | None:
+    def of(cls, config: Mapping[str, Any]) -> ExpertLayer | None:
         """Read config.json; None if the model has no experts."""
         if config["model_type"] not in _PLACES:
             return None
