@@ -7,10 +7,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sqlquarry.errors import MergeError, UnsupportedAdapterError, UnsupportedModelError, UnusedTensorsError
-from sqlquarry.files.metadata import read_object
+from sqlquarry.files.metadata import JsonObject, read_object
 from sqlquarry.merging.refusals import refuse_malformed, refuse_unmergeable
 from sqlquarry.merging.tensorfile import FLOATS, StoredTensor, TensorFile
 from sqlquarry.merging.update import ExpertSlice, LowRank, TokenRows, Update, all_finite
@@ -29,7 +28,7 @@ _TRAINING_STATE = re.compile(r".*\.lora_(velora|monteclora)_.*")
 class LoraAdapter:
     """PEFT's two adapter files: the configuration and the tensors by name."""
 
-    config: Mapping[str, Any]
+    config: JsonObject
     tensors: Mapping[str, StoredTensor]
 
     @classmethod

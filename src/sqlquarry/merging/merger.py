@@ -10,11 +10,12 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from sqlquarry.artifacts import MANIFEST, AdapterCheckpoint, MergedModel, Record
 from sqlquarry.errors import ConfigError, MergeError
 from sqlquarry.files.locations import S3Location, located
+from sqlquarry.files.metadata import JsonObject
 from sqlquarry.merging.base import BaseCheckpoint
 from sqlquarry.merging.base_location import locate_base
 from sqlquarry.merging.merged_tensors import MergedTensors
@@ -180,7 +181,7 @@ class AdapterMerger:
         with contextlib.nullcontext() if MANIFEST in storage.sizes() else storage.reserve():
             yield MergeOutput(storage, location)
 
-    def _inputs(self, trained: TrainedAdapters) -> dict[str, Any]:
+    def _inputs(self, trained: TrainedAdapters) -> JsonObject:
         return {
             "base_sha256": trained.base["sha256"],
             "dtype": None if self.dtype == "auto" else self.dtype,  # as manifests have it
@@ -211,7 +212,7 @@ class AdapterMerger:
             )
         return kind
 
-    def _measured(self, job: _Job, records: Sequence[Record]) -> dict[str, Any]:
+    def _measured(self, job: _Job, records: Sequence[Record]) -> JsonObject:
         """The base that gives the model nearer to the adapter on its training base, and the numbers of both."""
         candidates = {
             kind: job.rows(recipe, self._stored_dtype)
@@ -272,7 +273,7 @@ class _Job:
         return self.rows(self.trained.recipe, "F32")
 
     @property
-    def config(self) -> dict[str, Any]:
+    def config(self) -> JsonObject:
         """The merged model's config.json."""
         return {**self.checkpoint.config, **self.plan.config}
 
@@ -286,11 +287,10 @@ def _verification(target: MergeOutput, job: _Job, records: Sequence[Record]) -> 
     if different := sorted((job.checkpoint.tensors.keys() | job.plan.extra.keys()) ^ written.keys()):
         raise MergeError(f"{target.location} is not a merge of this adapter: {different[0]} is only in one of them.")
     (agreement,) = compare(job.config, job.reference, [MergedTensors(written, {}, None)], job.examples(records))
-    updates = target.relative_updates or target.found("relative_updates") or {}
     return Verification(
         agreement=agreement,
         coverage=1.0,  # plan_merge refuses an adapter of which a tensor is left over
-        largest_update=max((value for value in updates.values() if value is not None), default=0.0),
+        largest_update=max((value for value in target.relative_updates.values() if value is not None), default=0.0),
         changed_tensors=len(job.plan.updates),
     )
 
@@ -301,7 +301,7 @@ def _source_digests(target: MergeOutput, shards: Sequence[OutputShard]) -> dict[
     return {source.file.name: sha256 for source, sha256 in receipts if source and sha256}
 
 
-def _statistics(relative_updates: Mapping[str, float | None]) -> dict[str, Any]:
+def _statistics(relative_updates: Mapping[str, float | None]) -> JsonObject:
     sizes = [value for value in relative_updates.values() if value is not None]
     return {
         "merged_tensors": len(relative_updates),

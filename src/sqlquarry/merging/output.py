@@ -10,14 +10,13 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sqlquarry.artifacts import MANIFEST, Manifest, MergedModel
 from sqlquarry.checkpoints.safetensors_header import INDEX
 from sqlquarry.credentials import public_provenance
 from sqlquarry.errors import MergeError, MetadataError
 from sqlquarry.files.locations import located
-from sqlquarry.files.metadata import json_bytes, parse_object, relative_name
+from sqlquarry.files.metadata import JsonObject, json_bytes, parse_object, relative_name
 from sqlquarry.merging.base import SINGLE, BaseCheckpoint
 from sqlquarry.merging.merged_tensors import MergedTensors
 from sqlquarry.merging.storage.protocols import Storage
@@ -126,7 +125,7 @@ class MergeOutput:
     def __init__(self, storage: Storage, location: str | Path) -> None:
         self.storage = storage
         self.location = located(location)
-        self.inputs: dict[str, Any] = {}
+        self.inputs: JsonObject = {}
         self.done: dict[str, WrittenShard] = {}
         self._files: dict[str, dict[str, str | int]] = {}
         self._writer = uuid.uuid4().hex  # tells this process's state file from another's
@@ -146,7 +145,7 @@ class MergeOutput:
                 names = ", ".join(others[:5]) + (" …" if len(others) > 5 else "")
                 raise MergeError(f"{location} holds files that are not a merge ({names}). Choose another place.")
 
-    def _state(self) -> tuple[dict[str, Any], dict[str, WrittenShard]]:
+    def _state(self) -> tuple[JsonObject, dict[str, WrittenShard]]:
         """The inputs of an unfinished merge, and its shards so far.
 
         Raises:
@@ -164,11 +163,11 @@ class MergeOutput:
                 "merge again."
             ) from error
 
-    def found(self, key: str) -> Any:
-        """A field of the inputs of what stands here, None where nothing does."""
+    def found(self, key: str) -> object:
+        """Return a field of the inputs of the merge that is here; None if there is none."""
         return self._found.get(key)
 
-    def finished(self, inputs: Mapping[str, Any]) -> MergedModel | None:
+    def finished(self, inputs: JsonObject) -> MergedModel | None:
         """The finished merge of the same inputs, if it stands here; None where there is work to do.
 
         Raises:
@@ -233,6 +232,8 @@ class MergeOutput:
     @property
     def relative_updates(self) -> dict[str, float | None]:
         """‖ΔW‖/‖W‖ of every merged tensor so far, earlier runs included."""
+        if self._finished is not None:
+            return dict(self._found.get("relative_updates") or {})
         return {name: value for receipt in self.done.values() for name, value in receipt.relative_updates.items()}
 
     def carry_over(
@@ -241,7 +242,7 @@ class MergeOutput:
         prompt: Path,
         shards: Sequence[OutputShard],
         rows: MergedTensors,
-        changes: Mapping[str, Any],
+        changes: JsonObject,
     ) -> None:
         """Copy what else a server needs from the base, and the prompt; write or copy the index of the shards.
 
@@ -271,7 +272,7 @@ class MergeOutput:
         self.storage.write(name, content)
         self._files[name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
 
-    def finish(self, shards: Sequence[OutputShard], provenance: Mapping[str, Any]) -> MergedModel:
+    def finish(self, shards: Sequence[OutputShard], provenance: JsonObject) -> MergedModel:
         """Write the manifest, which says that all is done, and drop the state."""
         files = self._files | {
             shard.name: {"sha256": self.done[shard.name].sha256, "bytes": shard.nbytes} for shard in shards
@@ -282,7 +283,7 @@ class MergeOutput:
         return MergedModel(self.location, manifest)
 
 
-def dtype_changes(config: Mapping[str, Any], dtype: str | None) -> dict[str, Any]:
+def dtype_changes(config: JsonObject, dtype: str | None) -> JsonObject:
     """The fields of config.json that name the weights' dtype (transformers 5: `dtype`, before: `torch_dtype`).
 
     Args:

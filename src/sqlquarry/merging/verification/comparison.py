@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from sqlquarry.errors import MergeError
+from sqlquarry.files.metadata import JsonObject
 from sqlquarry.merging.merged_tensors import MergedTensors
 from sqlquarry.merging.verification.examples import Examples
 from sqlquarry.merging.verification.forward import Architecture, final_states
@@ -19,7 +20,7 @@ _EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
 def compare(
-    config: Mapping[str, Any], reference: MergedTensors, candidates: Sequence[MergedTensors], examples: Examples
+    config: JsonObject, reference: MergedTensors, candidates: Sequence[MergedTensors], examples: Examples
 ) -> list[AdapterAgreement]:
     """Run the adapter unmerged on its training base, and each candidate, over the same tokens.
 

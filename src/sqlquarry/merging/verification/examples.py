@@ -9,7 +9,9 @@ from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, UnsupportedModelError
 from sqlquarry.merging.storage.protocols import Storage
 from sqlquarry.prompt import IGNORED_LABEL, PromptFormatter
-from sqlquarry.tokenizing.tokenizer_files import FileTokenizer, TokenizerFiles, trained_reading
+from sqlquarry.tokenizing.file_tokenizer import FileTokenizer
+from sqlquarry.tokenizing.readings import trained_reading
+from sqlquarry.tokenizing.tokenizer_files import TokenizerFiles
 
 _MAX_TOKENS = 4096  # an 8B model's widest activations then take 0.5 GB
 

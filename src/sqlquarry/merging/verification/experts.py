@@ -5,9 +5,11 @@ Written after transformers' modeling_mixtral and modeling_qwen3_moe.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sqlquarry.files.metadata import JsonObject
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +42,7 @@ class ExpertLayer:
     dense_layers: frozenset[int]
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> ExpertLayer | None:
+    def of(cls, config: JsonObject) -> ExpertLayer | None:
         """Read config.json; None if the model has no experts."""
         if config["model_type"] not in _PLACES:
             return None

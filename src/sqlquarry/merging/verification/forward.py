@@ -8,11 +8,12 @@ Written after transformers' modeling_llama, modeling_mistral, modeling_qwen2 and
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sqlquarry.errors import UnsupportedModelError
+from sqlquarry.files.metadata import JsonObject
 from sqlquarry.merging.verification.experts import ExpertLayer
 
 if TYPE_CHECKING:
@@ -59,12 +60,12 @@ class Architecture:
     head_dim: int
     epsilon: float
     theta: float
-    rope: Mapping[str, Any]
+    rope: JsonObject
     window: int | None
     experts: ExpertLayer | None
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> Architecture:
+    def of(cls, config: JsonObject) -> Architecture:
         """Read config.json.
 
         Raises:
@@ -126,7 +127,7 @@ class Architecture:
         return inverse
 
 
-def _llama3(inverse: torch.Tensor, rope: Mapping[str, Any]) -> torch.Tensor:
+def _llama3(inverse: torch.Tensor, rope: JsonObject) -> torch.Tensor:
     """Llama 3.1's scaling: long waves slower by `factor`, short ones as they are, smooth in between."""
     import torch
 
