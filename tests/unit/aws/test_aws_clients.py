@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sqlquarry
-from sqlquarry.aws import aws_client, expect_bucket_owners, transfer_config
+from sqlquarry.aws import aws_client, expect_bucket_owners
+from sqlquarry.aws.clients import transfer_config
 from sqlquarry.errors import ConfigError
 
 OURS, THEIRS = "123456789012", "210987654321"
