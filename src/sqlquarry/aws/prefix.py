@@ -149,7 +149,7 @@ class S3Prefix:
         return self._fill(name, start, view, None)
 
     def _fill(self, name: str, start: int, view: memoryview, body: StreamingBody | None) -> int:
-        from botocore.exceptions import HTTPClientError, ResponseStreamingError
+        from botocore.exceptions import HTTPClientError
 
         done = 0
         for attempt in range(1, _READ_ATTEMPTS + 1):  # botocore repeats requests, but not broken streams
@@ -163,7 +163,7 @@ class S3Prefix:
                     view[done : done + len(block)] = block
                     done += len(block)
                 break
-            except (HTTPClientError, ResponseStreamingError):
+            except HTTPClientError:
                 if attempt == _READ_ATTEMPTS:
                     raise
             body = None
