@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sqlquarry.artifacts import AdapterCheckpoint, write_manifest
-from sqlquarry.bedrock.jobs import problems
+from sqlquarry.bedrock.import_jobs import problems
 from sqlquarry.credentials import credentials_in, find_credential, redacted
 
 ALNUM = string.ascii_letters + string.digits

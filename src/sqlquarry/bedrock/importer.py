@@ -14,19 +14,19 @@ from typing import Any
 from sqlquarry.artifacts import MANIFEST, Manifest, MergedModel
 from sqlquarry.aws import aws_client, aws_session
 from sqlquarry.aws.transfer import CLIENT_OPTIONS, Transfer
-from sqlquarry.bedrock.export import Export
-from sqlquarry.bedrock.jobs import (
+from sqlquarry.bedrock.export.model_export import ModelExport
+from sqlquarry.bedrock.import_jobs import (
     MANIFEST_TAG,
     PROMPT_TAG,
+    ImportedModelSummary,
     ImportJobs,
-    JobSummary,
-    ModelSummary,
+    ImportJobSummary,
     problems,
 )
 from sqlquarry.bedrock.prefix import Prefix
 from sqlquarry.bedrock.preflight import PreflightReport, preflight
 from sqlquarry.bedrock.preflight.account import check_account
-from sqlquarry.bedrock.preflight.request import Request, given_uri
+from sqlquarry.bedrock.preflight.request import ImportRequest, given_uri
 from sqlquarry.bedrock.preflight.source import S3Source, source_location
 from sqlquarry.bedrock.stored_merge import StoredMerge
 from sqlquarry.bedrock.upload import discard_unfinished, upload
@@ -178,7 +178,7 @@ class BedrockImporter:
             if isinstance(place, S3Location):
                 export, stored = self._stored_export(place, source, formatter)
             else:
-                export, stored = Export.of(_opened(source), formatter), None
+                export, stored = ModelExport.of(_opened(source), formatter), None
         digest = export.manifest.digest
         uri = where if in_place or s3_uri else f"{where}sqlquarry/{name}/{digest[:12]}/"
 
@@ -187,7 +187,7 @@ class BedrockImporter:
             job_name = self._jobs.free_name(job_name, name, digest)
             if not in_place:
                 # Before hours of upload: bucket, region, quotas, role, key and network.
-                asked = Request(name, job_name, uri, self._region, self._role_arn, kms_key_id, vpc_config)
+                asked = ImportRequest(name, job_name, uri, self._region, self._role_arn, kms_key_id, vpc_config)
                 found = check_account(asked, session=self._given_session, endpoint_url=self._endpoint_url)
                 PreflightReport(tuple(found)).raise_for_errors()
                 _require_unchanged(source)
@@ -218,7 +218,7 @@ class BedrockImporter:
         """
         return self._attach(arn, formatter, None)
 
-    def list_models(self, name_contains: str | None = None) -> list[ModelSummary]:
+    def list_models(self, name_contains: str | None = None) -> list[ImportedModelSummary]:
         """Imported models of the account and region.
 
         Raises:
@@ -226,7 +226,7 @@ class BedrockImporter:
         """
         return self._jobs.models(**({"nameContains": name_contains} if name_contains else {}))
 
-    def list_jobs(self, name_contains: str | None = None, *, status: str | None = None) -> list[JobSummary]:
+    def list_jobs(self, name_contains: str | None = None, *, status: str | None = None) -> list[ImportJobSummary]:
         """Import jobs of the account and region; `status` is "InProgress", "Completed" or "Failed".
 
         Raises:
@@ -281,13 +281,13 @@ class BedrockImporter:
 
     def _stored_export(
         self, location: S3Location, source: Source, formatter: PromptFormatter | None
-    ) -> tuple[Export, StoredMerge | None]:
+    ) -> tuple[ModelExport, StoredMerge | None]:
         """What is, or will be, on S3, and the merged model that it is made from there."""
         there = S3Source(location, session=self._session, endpoint_url=self._endpoint_url, region=self._region)
         with tempfile.TemporaryDirectory() as directory:
             if stored := StoredMerge.copy(there.uri, there.sizes, there.read, Path(directory)):
                 _require_same(stored.model.manifest, source)
-                return Export.of(stored.model, formatter), stored
+                return ModelExport.of(stored.model, formatter), stored
         prefix = Prefix.of(self._s3, there.uri)
         content = prefix.content()
         own = _formatter_of(prefix) if PROMPT_FILE in content.files else None
@@ -296,10 +296,10 @@ class BedrockImporter:
                 f"{prefix}{PROMPT_FILE} is prompt {own.fingerprint!r}, not {formatter.fingerprint!r}. Leave out "
                 "`formatter` to serve the prompt that the weights were trained with."
             )
-        return Export({}, content, own or formatter), None
+        return ModelExport({}, content, own or formatter), None
 
     def _request(
-        self, export: Export, *, name: str, job_name: str, uri: str, tags: Mapping[str, str]
+        self, export: ModelExport, *, name: str, job_name: str, uri: str, tags: Mapping[str, str]
     ) -> dict[str, Any]:
         digest = export.manifest.digest
         ours = {MANIFEST_TAG: digest}

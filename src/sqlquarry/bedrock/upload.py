@@ -10,7 +10,7 @@ from typing import Any
 from sqlquarry.artifacts import MANIFEST
 from sqlquarry.aws.advice import explained
 from sqlquarry.aws.transfer import PART_BYTES, REQUESTS_IN_FLIGHT, Outgoing, Transfer
-from sqlquarry.bedrock.export import Export
+from sqlquarry.bedrock.export.model_export import ModelExport
 from sqlquarry.bedrock.prefix import Prefix
 from sqlquarry.errors import BedrockError, OutputInUseError
 from sqlquarry.progress.bar import ProgressBar
@@ -18,7 +18,7 @@ from sqlquarry.text import first_of
 
 
 def upload(
-    export: Export,
+    export: ModelExport,
     s3_uri: str,
     *,
     s3: Any,
@@ -112,12 +112,12 @@ def discard_unfinished(s3_uri: str, *, s3: Any) -> int:
     return len(found)
 
 
-def _outgoing(export: Export, prefix: Prefix, name: str) -> Outgoing:
+def _outgoing(export: ModelExport, prefix: Prefix, name: str) -> Outgoing:
     entry = export.manifest.files[name]
     return Outgoing(prefix.prefix + name, export.files[name], int(entry["bytes"]), str(entry["sha256"]))
 
 
-def _refuse_leftovers(present: Iterable[str], export: Export, s3_uri: str) -> None:
+def _refuse_leftovers(present: Iterable[str], export: ModelExport, s3_uri: str) -> None:
     foreign = sorted(set(present) - export.manifest.files.keys() - {MANIFEST})
     if foreign:
         raise BedrockError(

@@ -16,7 +16,7 @@ from sqlquarry.artifacts import MergedModel, write_manifest
 from sqlquarry.aws.transfer import REQUESTS_IN_FLIGHT
 from sqlquarry.bedrock import BedrockImporter
 from sqlquarry.bedrock.preflight import request as checks
-from sqlquarry.bedrock.upload import Export
+from sqlquarry.bedrock.upload import ModelExport
 from sqlquarry.errors import (
     BedrockError,
     ConfigError,
@@ -55,7 +55,7 @@ class World:
         )
         self.formatter = PromptFormatter.load(self.merged.path)
         self.fingerprint = self.formatter.fingerprint
-        self.digest = Export.of(self.merged).manifest.digest
+        self.digest = ModelExport.of(self.merged).manifest.digest
         self.job_name = f"sql-{self.digest[:12]}"
 
     def run(self) -> ImportedModel:

@@ -106,7 +106,7 @@ def test_a_role_of_somebody_else_is_left_alone(session: Any) -> None:
 def test_iam_is_waited_for_and_not_for_ever(session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     sleeps: list[float] = []
     options = {"sleep": sleeps.append, "clock": lambda: sum(sleeps)}
-    from sqlquarry.bedrock import role as module
+    from sqlquarry.bedrock import import_role as module
 
     shown = module._role
     monkeypatch.setattr(

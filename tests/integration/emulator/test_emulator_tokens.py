@@ -12,7 +12,7 @@ import pytest
 import sqlquarry as sq
 import tokenizer_shapes as shapes
 from sqlquarry.bedrock import BedrockImporter
-from sqlquarry.bedrock.export import Export
+from sqlquarry.bedrock.export.model_export import ModelExport
 from sqlquarry.bedrock.preflight import preflight, repair
 from sqlquarry.emulator import LocalAWS
 from sqlquarry.models.local.model import LocalModel
@@ -93,7 +93,7 @@ def put(aws: LocalAWS, files: dict[str, Any], prefix: str) -> str:
 def unrepaired(model: Path) -> dict[str, Any]:
     """What an earlier version of the export wrote: the tokenizer as it came."""
     kept = {"tokenizer.json": model / "tokenizer.json", "tokenizer_config.json": model / "tokenizer_config.json"}
-    return {**Export.of(model).files, **kept}
+    return {**ModelExport.of(model).files, **kept}
 
 
 def codes(source: Any, **options: Any) -> list[str]:

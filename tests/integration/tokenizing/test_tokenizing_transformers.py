@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tokenizer_shapes as shapes
-from sqlquarry.bedrock.tokenizer_files import repaired, wanted_reading
+from sqlquarry.bedrock.export.tokenizer_repair import repaired, wanted_reading
 from sqlquarry.tokenizing.readings import same_tokens
 from sqlquarry.tokenizing.tokenizer_files import FileTokenizer, TokenizerFiles, trained_reading
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sqlquarry.artifacts import Generation
-from sqlquarry.bedrock.jobs import ImportJobs
+from sqlquarry.bedrock.import_jobs import ImportJobs
 from sqlquarry.errors import ImportJobError
 from sqlquarry.models.batches import Batches
 from sqlquarry.models.retries import Patience

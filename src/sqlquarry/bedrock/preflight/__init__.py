@@ -15,14 +15,14 @@ from typing import Any
 from sqlquarry.artifacts import MANIFEST, Manifest, MergedModel
 from sqlquarry.aws.failures import aws_errors
 from sqlquarry.aws.folder import S3Folder
-from sqlquarry.bedrock.dialect import export_files
-from sqlquarry.bedrock.preflight import config, tensors, tokenizer, values
+from sqlquarry.bedrock.export.metadata_files import export_files
+from sqlquarry.bedrock.preflight import config, config_values, tensors, tokenizer
 from sqlquarry.bedrock.preflight.account import attempt, check_account, check_bucket
 from sqlquarry.bedrock.preflight.checkpoint import Checkpoint, read_files, read_weights
-from sqlquarry.bedrock.preflight.findings import Finding, error, listed
-from sqlquarry.bedrock.preflight.finite import MOST_REQUESTS, finite
+from sqlquarry.bedrock.preflight.findings import PreflightFinding, error, listed
+from sqlquarry.bedrock.preflight.non_finite import MOST_REQUESTS, finite
 from sqlquarry.bedrock.preflight.repairs import Repair, repair
-from sqlquarry.bedrock.preflight.request import Request, check_request, given_uri, names_a_bucket
+from sqlquarry.bedrock.preflight.request import ImportRequest, check_request, given_uri, names_a_bucket
 from sqlquarry.bedrock.preflight.source import CopiedSource, LocalSource, S3Source, Source, source_location
 from sqlquarry.bedrock.stored_merge import StoredMerge
 from sqlquarry.checkpoints.safetensors_header import INDEX
@@ -31,10 +31,10 @@ from sqlquarry.files.locations import S3Location
 from sqlquarry.files.metadata import check_size
 from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
 
-__all__ = ["Finding", "PreflightReport", "Repair", "preflight", "repair"]
+__all__ = ["PreflightFinding", "PreflightReport", "Repair", "preflight", "repair"]
 
-Check = Callable[[Checkpoint], Iterator[Finding]]
-_METADATA_CHECKS: tuple[Check, ...] = (*config.CHECKS, *values.CHECKS, *tokenizer.CHECKS)
+Check = Callable[[Checkpoint], Iterator[PreflightFinding]]
+_METADATA_CHECKS: tuple[Check, ...] = (*config.CHECKS, *config_values.CHECKS, *tokenizer.CHECKS)
 _MERGE_STATE = ".merge.json"  # which `AdapterMerger` keeps until it is done
 _MALFORMED = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 
@@ -43,7 +43,7 @@ _MALFORMED = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 class PreflightReport:
     """What a preflight found; an empty report is a good one."""
 
-    findings: tuple[Finding, ...]
+    findings: tuple[PreflightFinding, ...]
 
     @property
     def ok(self) -> bool:
@@ -51,7 +51,7 @@ class PreflightReport:
         return not any(finding.severity == "error" for finding in self.findings)
 
     @property
-    def warnings(self) -> tuple[Finding, ...]:
+    def warnings(self) -> tuple[PreflightFinding, ...]:
         """What does not stop an import, but may surprise."""
         return tuple(finding for finding in self.findings if finding.severity == "warning")
 
@@ -109,7 +109,7 @@ def preflight(
     place = source_location(source)
     on_s3 = isinstance(place, S3Location)
     region = region or (session.region_name if session is not None else None)
-    request = Request(
+    request = ImportRequest(
         name, job_name, given_uri(s3_uri) or (str(place) if on_s3 else None), region, role_arn, kms_key_id, vpc_config
     )
     findings = [*check_request(request)]
@@ -129,7 +129,7 @@ def preflight(
     return PreflightReport(tuple(findings))
 
 
-def _remote(source: S3Source, region: str | None, formatter: PromptFormatter | None) -> Iterator[Finding]:
+def _remote(source: S3Source, region: str | None, formatter: PromptFormatter | None) -> Iterator[PreflightFinding]:
     if not source.sizes:
         with aws_errors(BedrockError, f"looking for {source.uri}"):
             reason = S3Folder(source.client, S3Location(source.bucket, source.prefix)).why_empty()
@@ -162,7 +162,7 @@ def _remote(source: S3Source, region: str | None, formatter: PromptFormatter | N
 
 def _local(
     directory: Path, merged: MergedModel | None, region: str | None, passed: PromptFormatter | None
-) -> Iterator[Finding]:
+) -> Iterator[PreflightFinding]:
     source = LocalSource(directory)
     if merged is None and MANIFEST in source.sizes:
         try:
@@ -175,7 +175,7 @@ def _local(
 
 def _exported(
     source: Source, directory: Path, merged: MergedModel | None, region: str | None, passed: PromptFormatter | None
-) -> Iterator[Finding]:
+) -> Iterator[PreflightFinding]:
     """Findings on what `import_model` makes of a checkpoint whose small files are in a directory."""
     files, templates, unreadable = read_files(source)
     formatter = None
@@ -212,7 +212,7 @@ def _exported(
         yield from _trained_with(merged, formatter)
 
 
-def _as_uploaded(finding: Finding) -> Finding:
+def _as_uploaded(finding: PreflightFinding) -> PreflightFinding:
     """What stays on this machine cannot fail an import."""
     if finding.code != "stray-shard":
         return finding
@@ -220,7 +220,7 @@ def _as_uploaded(finding: Finding) -> Finding:
     return replace(finding, severity="note", fix=fix)
 
 
-def _checked(checks: Iterable[Check], checkpoint: Checkpoint) -> Iterator[Finding]:
+def _checked(checks: Iterable[Check], checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
     for check in checks:
         try:
             yield from check(checkpoint)
@@ -230,7 +230,7 @@ def _checked(checks: Iterable[Check], checkpoint: Checkpoint) -> Iterator[Findin
             yield error("malformed", "*.json", message, why, "Restore the base model's files")
 
 
-def _rewritten_at_upload(raw: Checkpoint, remaining: Iterable[Finding]) -> Iterator[Finding]:
+def _rewritten_at_upload(raw: Checkpoint, remaining: Iterable[PreflightFinding]) -> Iterator[PreflightFinding]:
     """Notes on what is wrong in the files as they lie, and will not be in what is uploaded."""
     there = {(finding.code, finding.where) for finding in remaining}
     for finding in _checked(_METADATA_CHECKS, raw):
@@ -239,7 +239,7 @@ def _rewritten_at_upload(raw: Checkpoint, remaining: Iterable[Finding]) -> Itera
             yield replace(finding, severity="note", fix=fix, repairable=True)
 
 
-def _trained_with(merged: MergedModel, formatter: PromptFormatter) -> Iterator[Finding]:
+def _trained_with(merged: MergedModel, formatter: PromptFormatter) -> Iterator[PreflightFinding]:
     """The prompt beside the weights is the one that they were trained with."""
     trained = merged.manifest.provenance.get("prompt_fingerprint")
     if trained != formatter.fingerprint:
@@ -249,7 +249,7 @@ def _trained_with(merged: MergedModel, formatter: PromptFormatter) -> Iterator[F
         yield error("prompt-fingerprint", PROMPT_FILE, message, why, fix)
 
 
-def _upload_finished(source: Source) -> Iterator[Finding]:
+def _upload_finished(source: Source) -> Iterator[PreflightFinding]:
     """A prefix that this library uploaded has its manifest, and all that the manifest names."""
     fix = "Run import_model again: it resumes where it stopped"
     if MANIFEST not in source.sizes:

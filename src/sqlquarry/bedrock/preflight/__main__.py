@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sqlquarry.aws import aws_session
-from sqlquarry.bedrock.preflight import Finding, PreflightReport, preflight, repair
+from sqlquarry.bedrock.preflight import PreflightFinding, PreflightReport, preflight, repair
 from sqlquarry.errors import SQLQuarryError
 from sqlquarry.files.locations import is_s3
 from sqlquarry.text import visible
@@ -59,7 +59,7 @@ def show(report: PreflightReport, console: Console) -> None:
     console.print(table)
 
 
-def _words(finding: Finding) -> str:
+def _words(finding: PreflightFinding) -> str:
     mend = " (--fix does it)" if finding.repairable and finding.severity != "note" else ""
     return f"{finding.message}.\n{finding.why}.\n→ {finding.fix}{mend}."
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from sqlquarry.aws import aws_client
 from sqlquarry.aws.failures import error_code
-from sqlquarry.bedrock.preflight.findings import Finding, error, note, warning
-from sqlquarry.bedrock.preflight.request import Request
+from sqlquarry.bedrock.preflight.findings import PreflightFinding, error, note, warning
+from sqlquarry.bedrock.preflight.request import ImportRequest
 from sqlquarry.bedrock.preflight.role import check_role, check_role_permissions
 from sqlquarry.files.locations import S3Location
 
@@ -22,7 +22,7 @@ MODELS_QUOTA = "L-45B04988"  # imported models per account
 DEFAULT_MODELS = 3
 
 
-def check_account(request: Request, *, session: Any, endpoint_url: str | None = None) -> list[Finding]:
+def check_account(request: ImportRequest, *, session: Any, endpoint_url: str | None = None) -> list[PreflightFinding]:
     """Everything about the account that a request depends on; about ten calls.
 
     Args:
@@ -66,7 +66,7 @@ def check_account(request: Request, *, session: Any, endpoint_url: str | None = 
     return findings
 
 
-def attempt(what: str, permissions: str, check: Callable[[], Iterable[Finding]]) -> list[Finding]:
+def attempt(what: str, permissions: str, check: Callable[[], Iterable[PreflightFinding]]) -> list[PreflightFinding]:
     """What a check finds, or a note that it could not look."""
     from botocore.exceptions import BotoCoreError, ClientError
     from botocore.parsers import ResponseParserError
@@ -79,7 +79,7 @@ def attempt(what: str, permissions: str, check: Callable[[], Iterable[Finding]])
         return [note("unchecked", what, message, why, f"Allow {permissions} to have it checked")]
 
 
-def check_bucket(s3: Any, bucket: str, region: str | None) -> Iterator[Finding]:
+def check_bucket(s3: Any, bucket: str, region: str | None) -> Iterator[PreflightFinding]:
     """The bucket exists, in the region of the import."""
     from botocore.exceptions import ClientError
 
@@ -117,7 +117,7 @@ def _bucket_key(s3: Any, bucket: str) -> str | None:
     return next((d["KMSMasterKeyID"] for d in defaults if d.get("KMSMasterKeyID")), None)
 
 
-def _model_quota(client: Callable[[str], Any], name: str | None) -> Iterator[Finding]:
+def _model_quota(client: Callable[[str], Any], name: str | None) -> Iterator[PreflightFinding]:
     from botocore.exceptions import BotoCoreError, ClientError
 
     pages = client("bedrock").get_paginator("list_imported_models").paginate()
@@ -138,7 +138,7 @@ def _model_quota(client: Callable[[str], Any], name: str | None) -> Iterator[Fin
         yield error("model-quota", "account", message, why, fix)
 
 
-def _running_jobs(bedrock: Any) -> Iterator[Finding]:
+def _running_jobs(bedrock: Any) -> Iterator[PreflightFinding]:
     running = bedrock.list_model_import_jobs(statusEquals="InProgress").get("modelImportJobSummaries", ())
     if running:
         message = f"job {running[0].get('jobName')!r} is running"
@@ -146,7 +146,7 @@ def _running_jobs(bedrock: Any) -> Iterator[Finding]:
         yield warning("job-running", "account", message, why, "import_model waits for the slot")
 
 
-def _kms_key(key: str, kms: Any) -> Iterator[Finding]:
+def _kms_key(key: str, kms: Any) -> Iterator[PreflightFinding]:
     from botocore.exceptions import ClientError
 
     why = "The service makes a grant on the key, and encrypts the imported model with it"
@@ -164,7 +164,7 @@ def _kms_key(key: str, kms: Any) -> Iterator[Finding]:
         yield error("kms-key", key, f"its type is {spec}", why, "Give a symmetric encryption key")
 
 
-def _network(config: Mapping[str, Any], ec2: Any, region: str | None) -> Iterator[Finding]:
+def _network(config: Mapping[str, Any], ec2: Any, region: str | None) -> Iterator[PreflightFinding]:
     from botocore.exceptions import ClientError
 
     why = "The job reads the bucket through this network"

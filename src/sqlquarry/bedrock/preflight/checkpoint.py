@@ -7,11 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
-from sqlquarry.bedrock.chat_template import TEMPLATE_FILES, templates
-from sqlquarry.bedrock.dialect import OPTIONAL_FILES, JsonObject
-from sqlquarry.bedrock.preflight.findings import Finding, error
+from sqlquarry.bedrock.export.chat_template import TEMPLATE_FILES, templates
+from sqlquarry.bedrock.export.dialect import JsonObject
+from sqlquarry.bedrock.export.metadata_files import OPTIONAL_FILES
+from sqlquarry.bedrock.export.weights import CheckpointWeights
+from sqlquarry.bedrock.preflight.findings import PreflightFinding, error
 from sqlquarry.bedrock.preflight.source import Source
-from sqlquarry.bedrock.weights import Weights
 from sqlquarry.checkpoints.safetensors_header import INDEX, Tensor, parse_header, parse_index
 from sqlquarry.files.metadata import check_size, parse_object
 from sqlquarry.prompt import PromptFormatter
@@ -40,7 +41,7 @@ class Checkpoint:
     sizes: Mapping[str, int]
     files: Mapping[str, JsonObject]
     templates: Mapping[str, str]
-    weights: Weights | None
+    weights: CheckpointWeights | None
     formatter: PromptFormatter | None = None
     region: str | None = None
     trained: TokenizerFiles | None = None
@@ -94,7 +95,7 @@ class Checkpoint:
 
 def read_files(
     source: Source, rewritten: Mapping[str, bytes] | None = None
-) -> tuple[dict[str, JsonObject], dict[str, str], list[Finding]]:
+) -> tuple[dict[str, JsonObject], dict[str, str], list[PreflightFinding]]:
     """JSON files and chat templates, and a finding for each that cannot be read.
 
     Args:
@@ -132,7 +133,7 @@ def read_files(
     return files, found, findings
 
 
-def read_weights(source: Source) -> tuple[Weights | None, list[Finding]]:
+def read_weights(source: Source) -> tuple[CheckpointWeights | None, list[PreflightFinding]]:
     """The headers of all shards and the index, and a finding for each that cannot be read."""
     names = [name for name in source.sizes if name.endswith(".safetensors") and "/" not in name]
     if not names:
@@ -147,7 +148,7 @@ def read_weights(source: Source) -> tuple[Weights | None, list[Finding]]:
                 "Save the model with save_pretrained(…, safe_serialization=True), or point at its directory",
             )
         ]
-    findings: list[Finding] = []
+    findings: list[PreflightFinding] = []
     with ThreadPoolExecutor(_READERS) as pool:
         futures = {
             name: pool.submit(parse_header, name, source.sizes[name], partial(source.read, name)) for name in names
@@ -161,7 +162,7 @@ def read_weights(source: Source) -> tuple[Weights | None, list[Finding]]:
             findings.append(_bad_weights(INDEX, str(problem)))
     shards: dict[str, Mapping[str, Tensor]] = {}
     formats: dict[str, str] = {}
-    wanted = Weights({name: {} for name in names}, {}, index).loaded
+    wanted = CheckpointWeights({name: {} for name in names}, {}, index).loaded
     for name, future in futures.items():
         try:
             header = future.result()
@@ -172,7 +173,7 @@ def read_weights(source: Source) -> tuple[Weights | None, list[Finding]]:
             else:
                 shards[name] = {}  # nobody reads it
     sizes = {name: source.sizes[name] for name in names}
-    return None if findings else Weights(shards, sizes, index, formats, has_metadata), findings
+    return None if findings else CheckpointWeights(shards, sizes, index, formats, has_metadata), findings
 
 
 def _small(source: Source, name: str) -> bytes:
@@ -181,7 +182,7 @@ def _small(source: Source, name: str) -> bytes:
     return source.read(name)
 
 
-def _missing(name: str, sizes: Mapping[str, int]) -> Finding:
+def _missing(name: str, sizes: Mapping[str, int]) -> PreflightFinding:
     deeper = next((other for other in sizes if other.endswith(f"/{name}")), None)
     fix = f"Point at the folder {deeper.rpartition('/')[0]!r} in it" if deeper else "Copy it from the base model"
     archive = next((other for other in sizes if other.endswith((".tar.gz", ".tgz", ".zip"))), None)
@@ -190,10 +191,10 @@ def _missing(name: str, sizes: Mapping[str, int]) -> Finding:
     return error("file", name, "it is missing", "An import job fails without it, after the upload", fix)
 
 
-def _unreadable(name: str, problem: str) -> Finding:
+def _unreadable(name: str, problem: str) -> PreflightFinding:
     return error("file", name, f"it cannot be read ({problem})", "An import job needs it whole", "Restore the file")
 
 
-def _bad_weights(name: str, problem: str) -> Finding:
+def _bad_weights(name: str, problem: str) -> PreflightFinding:
     why = "An import job reads every byte, and fails at the end of a long upload"
     return error("weights", name, problem, why, "Copy the file again from where it was made")

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sqlquarry.bedrock.dialect import FLAT_IN_4_51, GPT_OSS_EOS, TRANSFORMERS_VERSION, JsonObject, model_config
+from sqlquarry.bedrock.export.dialect import FLAT_IN_4_51, GPT_OSS_EOS, TRANSFORMERS_VERSION, JsonObject, model_config
+from sqlquarry.bedrock.export.weights import is_full
 from sqlquarry.bedrock.preflight.checkpoint import Checkpoint
-from sqlquarry.bedrock.preflight.findings import Finding, error, note, warning
-from sqlquarry.bedrock.weights import is_full
+from sqlquarry.bedrock.preflight.findings import PreflightFinding, error, note, warning
 from sqlquarry.checkpoints.foreign_model import MODEL_TYPES, refusals
 from sqlquarry.checkpoints.safetensors_header import INDEX
 
@@ -43,7 +43,7 @@ _KEYS = {
 }
 
 
-def architecture(checkpoint: Checkpoint) -> Iterator[Finding]:
+def architecture(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
     """The first architecture is one that the service serves, without code of its own or impossible sizes."""
     name = checkpoint.architecture
     if name not in MODEL_TYPES:
@@ -67,7 +67,7 @@ def architecture(checkpoint: Checkpoint) -> Iterator[Finding]:
         yield error("region", "region", message, "The service takes it in us-east-1 only", "Import it in us-east-1")
 
 
-def keys(checkpoint: Checkpoint) -> Iterator[Finding]:
+def keys(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
     """config.json has what sizes the model, where 4.51.3 looks for it."""
     name, config = checkpoint.architecture, checkpoint.config
     missing = [key for key in _KEYS.get(str(name), ()) if not isinstance(config.get(key), int)]
@@ -92,7 +92,7 @@ def keys(checkpoint: Checkpoint) -> Iterator[Finding]:
         )
 
 
-def dialect(checkpoint: Checkpoint) -> Iterator[Finding]:
+def dialect(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
     """Settings under names that transformers 4.51.3 reads."""
     old = model_config(checkpoint.config)
     for where, (level, read) in {
@@ -130,7 +130,7 @@ def _same_rope(level: JsonObject, read: JsonObject) -> bool:
 _ROPE_DEFAULTS = {"rope_theta": 10000.0, "rope_scaling": None}
 
 
-def positions(checkpoint: Checkpoint) -> Iterator[Finding]:
+def positions(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
     """The context is at most 128K, and llama3 rope scaling is what the service makes of it."""
     config = checkpoint.text_config
     value = config.get("max_position_embeddings")
@@ -156,7 +156,7 @@ def positions(checkpoint: Checkpoint) -> Iterator[Finding]:
         )
 
 
-def quantization(checkpoint: Checkpoint) -> Iterator[Finding]:
+def quantization(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
     """Full weights, by what config.json says of them."""
     levels = {"": checkpoint.config, "text_config.": checkpoint.text_config}
     marked = {f"{at}{key}": level[key] for at, level in levels.items() for key in QUANTIZATION_KEYS if key in level}
@@ -181,7 +181,7 @@ def quantization(checkpoint: Checkpoint) -> Iterator[Finding]:
             yield error("quantized", "config.json", f"{key} marks quantised weights", why, fix)
 
 
-def stop_ids(checkpoint: Checkpoint) -> Iterator[Finding]:
+def stop_ids(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
     """The server knows which tokens end an answer."""
     file, generation = "generation_config.json", checkpoint.file("generation_config.json")
     value = generation.get("eos_token_id", checkpoint.text_config.get("eos_token_id"))
@@ -206,7 +206,7 @@ def stop_ids(checkpoint: Checkpoint) -> Iterator[Finding]:
         )
 
 
-def index(checkpoint: Checkpoint) -> Iterator[Finding]:
+def index(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
     """The index of shards has all that is read of it."""
     if checkpoint.weights is not None and not checkpoint.weights.has_metadata:
         why = f"transformers {TRANSFORMERS_VERSION} does not read it without"

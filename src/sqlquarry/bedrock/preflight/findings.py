@@ -13,7 +13,7 @@ Severity = Literal["error", "warning", "note"]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class PreflightFinding:
     """One thing that stands in the import's way, or that may surprise.
 
     Args:
@@ -38,9 +38,9 @@ class Finding:
         return visible(f"{self.severity} [{self.code}] {self.where}: {self.message}. {self.why}. {self.fix}.")
 
 
-error = partial(Finding, "error")
-warning = partial(Finding, "warning")
-note = partial(Finding, "note")
+error = partial(PreflightFinding, "error")
+warning = partial(PreflightFinding, "warning")
+note = partial(PreflightFinding, "note")
 
 
 def listed(names: Iterable[str], count: int = 3) -> str:

@@ -12,14 +12,21 @@ from typing import Any
 
 from sqlquarry.artifacts import MANIFEST, write_atomically
 from sqlquarry.aws.failures import aws_errors
-from sqlquarry.bedrock.chat_template import TEMPLATE_FILES
-from sqlquarry.bedrock.dialect import CARRIED_FILES, OPTIONAL_FILES, export_files
+from sqlquarry.bedrock.export.chat_template import TEMPLATE_FILES
+from sqlquarry.bedrock.export.metadata_files import CARRIED_FILES, OPTIONAL_FILES, export_files
+from sqlquarry.bedrock.export.weights import ONE_SHARD, CheckpointWeights, is_full
 from sqlquarry.bedrock.preflight.checkpoint import read_files, read_weights
 from sqlquarry.bedrock.preflight.config import QUANTIZATION_KEYS
-from sqlquarry.bedrock.preflight.reshard import SHARD_BYTES, Plan, plan, replaced_leftovers, write_index, write_shards
+from sqlquarry.bedrock.preflight.reshard import (
+    SHARD_BYTES,
+    ReshardPlan,
+    plan,
+    replaced_leftovers,
+    write_index,
+    write_shards,
+)
 from sqlquarry.bedrock.preflight.source import LocalSource, S3Source, Source, source_location
 from sqlquarry.bedrock.preflight.tensors import duplicates, stored_dtype
-from sqlquarry.bedrock.weights import ONE_SHARD, Weights, is_full
 from sqlquarry.checkpoints.safetensors_header import INDEX
 from sqlquarry.errors import BedrockError, ConfigError
 from sqlquarry.files.locations import S3Location, local_path
@@ -139,7 +146,7 @@ def _finished(place: Path | str, advice: str) -> ConfigError:
     )
 
 
-def _readable(source: Source, place: Path | str) -> Weights:
+def _readable(source: Source, place: Path | str) -> CheckpointWeights:
     """The weights of a checkpoint whose files can be read.
 
     Raises:
@@ -153,7 +160,7 @@ def _readable(source: Source, place: Path | str) -> Weights:
     return weights
 
 
-def _metadata(directory: Path, weights: Weights) -> dict[str, bytes]:
+def _metadata(directory: Path, weights: CheckpointWeights) -> dict[str, bytes]:
     """The small files as they should be.
 
     Raises:
@@ -168,7 +175,7 @@ def _metadata(directory: Path, weights: Weights) -> dict[str, bytes]:
         ) from error
 
 
-def _rewritten(directory: Path, weights: Weights) -> dict[str, bytes]:
+def _rewritten(directory: Path, weights: CheckpointWeights) -> dict[str, bytes]:
     files = export_files(directory)
     config, stored = json.loads(files["config.json"]), stored_dtype(weights)
     level = config["text_config"] if isinstance(config.get("text_config"), dict) else config
@@ -185,7 +192,7 @@ def _rewritten(directory: Path, weights: Weights) -> dict[str, bytes]:
 
 
 def _apply(
-    source: Path, target: Path, metadata: dict[str, bytes], weights: Weights, division: Plan | None
+    source: Path, target: Path, metadata: dict[str, bytes], weights: CheckpointWeights, division: ReshardPlan | None
 ) -> list[Repair]:
     done = []
     for name, content in metadata.items():

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlquarry.bedrock.preflight.findings import Finding, error, warning
+from sqlquarry.bedrock.preflight.findings import PreflightFinding, error, warning
 from sqlquarry.files.locations import S3Location
 
 REGIONS = ("eu-central-1", "us-east-1", "us-east-2", "us-west-2")
@@ -30,7 +30,7 @@ _NETWORK_ID = re.compile(r"[-0-9a-zA-Z]{1,32}")
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ImportRequest:
     """What an import is to be asked with; None is not checked.
 
     Args:
@@ -66,7 +66,7 @@ def names_a_bucket(uri: str) -> bool:
     return _BUCKET.fullmatch(uri) is not None
 
 
-def check_request(request: Request) -> Iterator[Finding]:
+def check_request(request: ImportRequest) -> Iterator[PreflightFinding]:
     """Everything about the request that needs no network."""
     pattern = "CreateModelImportJob refuses what does not match its pattern"
     name, job_name, uri = request.name, request.job_name, request.s3_uri
@@ -94,7 +94,7 @@ def check_request(request: Request) -> Iterator[Finding]:
         yield from _network(request.vpc_config, pattern)
 
 
-def _key(key: str | None, region: str | None, pattern: str) -> Iterator[Finding]:
+def _key(key: str | None, region: str | None, pattern: str) -> Iterator[PreflightFinding]:
     if key is None or _KEY_NAME.fullmatch(key):
         return
     arn = _KEY_ARN.fullmatch(key)
@@ -107,7 +107,7 @@ def _key(key: str | None, region: str | None, pattern: str) -> Iterator[Finding]
         yield error("kms-key", "kms_key_id", message, why, f"Give a key in {region}")
 
 
-def _network(config: Mapping[str, Sequence[str]], pattern: str) -> Iterator[Finding]:
+def _network(config: Mapping[str, Sequence[str]], pattern: str) -> Iterator[PreflightFinding]:
     for key, most in (("subnetIds", MAX_SUBNETS), ("securityGroupIds", MAX_SECURITY_GROUPS)):
         ids = config.get(key) or ()
         bad = [value for value in ids if not _NETWORK_ID.fullmatch(value)]

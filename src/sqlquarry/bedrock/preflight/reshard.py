@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sqlquarry.artifacts import write_json
-from sqlquarry.bedrock.weights import Weights
+from sqlquarry.bedrock.export.weights import CheckpointWeights
 from sqlquarry.checkpoints.safetensors_header import INDEX, Tensor
 from sqlquarry.errors import BedrockError
 from sqlquarry.files.metadata import read_object
@@ -22,14 +22,14 @@ _REPLACED = "replaced_files"  # in the index's metadata: what a killed run may h
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ReshardPlan:
     """New shards: file -> its tensors, each with the file that it is copied from; and the files that they replace."""
 
     shards: Mapping[str, Mapping[str, tuple[str, Tensor]]]
     replaced: tuple[str, ...]
 
 
-def plan(weights: Weights, max_bytes: int = SHARD_BYTES) -> Plan | None:
+def plan(weights: CheckpointWeights, max_bytes: int = SHARD_BYTES) -> ReshardPlan | None:
     """Say how to divide the weights anew; None if every shard can be read and none is too large for more than a tensor.
 
     Tensors keep their order; a tensor larger than `max_bytes` has a shard of its own.
@@ -50,7 +50,7 @@ def plan(weights: Weights, max_bytes: int = SHARD_BYTES) -> Plan | None:
             filled += size
     # Never a name in use: until the index is replaced, the old files are the model.
     stem = next(s for s in ("model", "resharded") if not loaded.keys() & _names(s, len(groups)).keys())
-    return Plan(dict(zip(_names(stem, len(groups)), groups, strict=True)), tuple(sorted(loaded)))
+    return ReshardPlan(dict(zip(_names(stem, len(groups)), groups, strict=True)), tuple(sorted(loaded)))
 
 
 def _names(stem: str, count: int) -> dict[str, None]:
@@ -61,7 +61,7 @@ def _header_bytes(name: str, tensor: Tensor) -> int:
     return len(json.dumps({name: [tensor.dtype, tensor.shape, tensor.start, tensor.end]})) + 64
 
 
-def write_shards(plan: Plan, source: Path, target: Path) -> None:
+def write_shards(plan: ReshardPlan, source: Path, target: Path) -> None:
     """Write new shards and their index into `target`, which may be `source`; then remove what they replace there.
 
     Each file appears whole or not at all, and the index last: killed at any point, either the old files are the model
@@ -87,7 +87,7 @@ def write_shards(plan: Plan, source: Path, target: Path) -> None:
         (target / name).unlink(missing_ok=True)
 
 
-def replaced_leftovers(directory: Path, weights: Weights) -> list[str]:
+def replaced_leftovers(directory: Path, weights: CheckpointWeights) -> list[str]:
     """Files that a killed `write_shards` had still to remove."""
     if weights.index is None:
         return []
@@ -97,7 +97,7 @@ def replaced_leftovers(directory: Path, weights: Weights) -> list[str]:
     return [name for name in replaced if name in weights.shards and name not in weights.index.values()]
 
 
-def write_index(weights: Weights, directory: Path) -> None:
+def write_index(weights: CheckpointWeights, directory: Path) -> None:
     """Write the index that shards lack."""
     weight_map = {name: shard for shard, tensors in sorted(weights.shards.items()) for name in sorted(tensors)}
     total = sum(tensor.end - tensor.start for tensor in weights.tensors.values())

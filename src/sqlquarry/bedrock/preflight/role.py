@@ -9,13 +9,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sqlquarry.aws.failures import error_code
-from sqlquarry.bedrock.preflight.findings import Finding, error, warning
+from sqlquarry.bedrock.preflight.findings import PreflightFinding, error, warning
 
 _SERVICE = "bedrock.amazonaws.com"
 _WHY = "Bedrock assumes the role to read the files; else CreateModelImportJob says: The provided role ARN is invalid"
 
 
-def check_role(role_arn: str, iam: Any, sts: Any) -> Iterator[Finding]:
+def check_role(role_arn: str, iam: Any, sts: Any) -> Iterator[PreflightFinding]:
     """The role exists in the caller's account, and trusts the service."""
     from botocore.exceptions import ClientError
 
@@ -58,7 +58,7 @@ def check_role(role_arn: str, iam: Any, sts: Any) -> Iterator[Finding]:
 
 def check_role_permissions(
     role_arn: str, bucket: str, prefix: str, *, kms_key: str | None, iam: Any, sts: Any
-) -> Iterator[Finding]:
+) -> Iterator[PreflightFinding]:
     """IAM's simulation allows the role to list the prefix, to read its objects, and to decrypt them."""
     account = str(sts.get_caller_identity()["Account"])
     partition = role_arn.split(":")[1]

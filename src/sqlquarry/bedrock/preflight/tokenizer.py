@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from sqlquarry.bedrock.chat_template import (
+from sqlquarry.bedrock.export.chat_template import (
     ANSWER,
     PROMPT,
     PROMPT_IN_PARTS,
@@ -19,12 +19,12 @@ from sqlquarry.bedrock.chat_template import (
     special_tokens,
     turn_end,
 )
-from sqlquarry.bedrock.dialect import special_token_id
+from sqlquarry.bedrock.export.dialect import special_token_id
+from sqlquarry.bedrock.export.token_parity import first_difference, formatter_prompts
+from sqlquarry.bedrock.export.tokenizer_repair import saved_by_5
 from sqlquarry.bedrock.preflight.checkpoint import Checkpoint
 from sqlquarry.bedrock.preflight.config import MULTIMODAL_ARCHITECTURES
-from sqlquarry.bedrock.preflight.findings import Finding, error, listed, note, warning
-from sqlquarry.bedrock.token_parity import first_difference, formatter_prompts
-from sqlquarry.bedrock.tokenizer_files import saved_by_5
+from sqlquarry.bedrock.preflight.findings import PreflightFinding, error, listed, note, warning
 from sqlquarry.errors import ConfigError, UnsupportedModelError
 from sqlquarry.prompt import PROMPT_FILE
 from sqlquarry.tokenizing.added_tokens import token_text
@@ -44,7 +44,7 @@ _SENTENCEPIECE = SENTENCEPIECE_FILES | {"CodeLlamaTokenizer": "tokenizer.model"}
 _CONFIG = "tokenizer_config.json"
 
 
-def tokenizer_class(checkpoint: Checkpoint) -> Iterator[Finding]:
+def tokenizer_class(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
     """The class is one that the service loads, with the files that it reads."""
     name = str(checkpoint.tokenizer_config.get("tokenizer_class"))
     family = name.removesuffix("Fast")
@@ -64,7 +64,7 @@ def tokenizer_class(checkpoint: Checkpoint) -> Iterator[Finding]:
         yield note("tokenizer-files", sentencepiece, f"it is not there, beside a {name}", why, fix)
 
 
-def vocabulary(checkpoint: Checkpoint) -> Iterator[Finding]:
+def vocabulary(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
     """Every token has an embedding, added tokens included."""
     size = checkpoint.token_rows
     if size is None:
@@ -92,7 +92,7 @@ def _ids(tokenizer: dict[str, Any]) -> dict[str, int]:
     return ids | {token["content"]: int(token["id"]) for token in tokenizer.get("added_tokens") or ()}
 
 
-def special_token_lists(checkpoint: Checkpoint) -> Iterator[Finding]:
+def special_token_lists(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
     """Special tokens stand under names that 4.51.3 reads, and exist in the vocabulary."""
     for file in (_CONFIG, "special_tokens_map.json"):
         extra = checkpoint.file(file).get("extra_special_tokens")
@@ -115,7 +115,7 @@ def special_token_lists(checkpoint: Checkpoint) -> Iterator[Finding]:
         yield error("special-tokens", _CONFIG, f"not in tokenizer.json: {listed(absent)}", why, fix)
 
 
-def chat_template(checkpoint: Checkpoint) -> Iterator[Finding]:
+def chat_template(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
     """There is exactly one chat template, in tokenizer_config.json."""
     found = checkpoint.templates
     why = "The service asks for exactly one, and its Chat and Converse pages read the one in tokenizer_config.json"
@@ -133,7 +133,7 @@ def chat_template(checkpoint: Checkpoint) -> Iterator[Finding]:
         yield warning("chat-template", where, message, why, "Embed it in tokenizer_config.json", repairable=True)
 
 
-def template_renders(checkpoint: Checkpoint) -> Iterator[Finding]:
+def template_renders(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
     """The template renders a conversation, and leads into the answer."""
     where, template = next(iter(checkpoint.templates.items()), ("", None))
     if template is None:
@@ -170,7 +170,7 @@ def template_renders(checkpoint: Checkpoint) -> Iterator[Finding]:
         )
 
 
-def stop_token(checkpoint: Checkpoint) -> Iterator[Finding]:
+def stop_token(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
     """An answer ends with a token that the server stops at."""
     tokenizer, formatter = checkpoint.file("tokenizer.json"), checkpoint.formatter
     why = "The server stops at eos_token_id only, so answers run on to their limit"
@@ -198,7 +198,7 @@ def stop_token(checkpoint: Checkpoint) -> Iterator[Finding]:
         yield warning("stop-token", "generation_config.json", message, why, fix, repairable=True)
 
 
-def served_tokens(checkpoint: Checkpoint) -> Iterator[Finding]:
+def served_tokens(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
     """Check that the server makes the same tokens of a prompt as the training did."""
     files, trained = checkpoint.tokenizer, checkpoint.trained or checkpoint.tokenizer
     if files.class_name not in TOKENIZERS:

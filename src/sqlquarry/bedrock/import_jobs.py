@@ -40,7 +40,7 @@ _USUAL_MINUTES, _LONG_MINUTES = (10, 18), (15, 45)
 
 
 @dataclass(frozen=True, slots=True)
-class JobSummary:
+class ImportJobSummary:
     """An import job as the account lists it; `status` is "InProgress", "Completed" or "Failed"."""
 
     arn: str
@@ -53,7 +53,7 @@ class JobSummary:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelSummary:
+class ImportedModelSummary:
     """An imported model as the account lists it; `architecture` is the service's word, such as "llama"."""
 
     arn: str
@@ -129,17 +129,19 @@ class ImportJobs:
         """Tags of a job or an imported model."""
         return {tag["key"]: tag["value"] for tag in self.call("list_tags_for_resource", resourceARN=arn)["tags"]}
 
-    def models(self, **filters: Any) -> list[ModelSummary]:
+    def models(self, **filters: Any) -> list[ImportedModelSummary]:
         """Imported models; `filters` as ListImportedModels names them."""
         return [
-            ModelSummary(item["modelArn"], item["modelName"], item.get("modelArchitecture"), item["creationTime"])
+            ImportedModelSummary(
+                item["modelArn"], item["modelName"], item.get("modelArchitecture"), item["creationTime"]
+            )
             for item in self._pages("list_imported_models", "modelSummaries", filters)
         ]
 
-    def jobs(self, **filters: Any) -> list[JobSummary]:
+    def jobs(self, **filters: Any) -> list[ImportJobSummary]:
         """Import jobs; `filters` as ListModelImportJobs names them."""
         return [
-            JobSummary(
+            ImportJobSummary(
                 arn=item["jobArn"],
                 name=item["jobName"],
                 status=item["status"],

@@ -20,7 +20,7 @@ READABLE_FORMATS = ("pt", "mlx")
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
+class CheckpointWeights:
     """The safetensors files of a checkpoint.
 
     Args:
@@ -56,6 +56,6 @@ class Weights:
         return {shard: tensors for shard, tensors in self.shards.items() if shard in named}
 
 
-def is_full(weights: Weights) -> bool:
+def is_full(weights: CheckpointWeights) -> bool:
     """Say whether no tensor belongs to quantised weights: all are floats that the service reads."""
     return all(tensor.dtype in DTYPES and not QUANTIZED.search(name) for name, tensor in weights.tensors.items())

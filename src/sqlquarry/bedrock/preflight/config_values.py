@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeGuard
 
-from sqlquarry.bedrock.dialect import TRANSFORMERS_VERSION
+from sqlquarry.bedrock.export.dialect import TRANSFORMERS_VERSION
 from sqlquarry.bedrock.preflight.checkpoint import Checkpoint
-from sqlquarry.bedrock.preflight.findings import Finding, error
+from sqlquarry.bedrock.preflight.findings import PreflightFinding, error
 from sqlquarry.checkpoints.tensor_shapes import DECODERS
 
 _RESTORE = "Restore the base model's config.json"
@@ -84,7 +84,7 @@ _RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
 _EXPERTS = {"MixtralForCausalLM": "num_local_experts", "Qwen3MoeForCausalLM": "num_experts"}
 
 
-def values(checkpoint: Checkpoint) -> Iterator[Finding]:
+def values(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
     """Check that the model can be built with every value."""
     if checkpoint.architecture not in DECODERS:
         return
@@ -105,7 +105,7 @@ def values(checkpoint: Checkpoint) -> Iterator[Finding]:
         yield _bad_value("pad_token_id", padding, f"a token below vocab_size {size}, or null")
 
 
-def _mixture(architecture: str, config: Mapping[str, Any]) -> Iterator[Finding]:
+def _mixture(architecture: str, config: Mapping[str, Any]) -> Iterator[PreflightFinding]:
     """What only models with experts read."""
     experts, chosen = config.get(_EXPERTS.get(architecture, "")), config.get("num_experts_per_tok")
     if _is_count(experts) and isinstance(chosen, int) and not 0 < chosen <= experts:
@@ -118,7 +118,7 @@ def _mixture(architecture: str, config: Mapping[str, Any]) -> Iterator[Finding]:
         yield _bad_value("decoder_sparse_step", step, "a whole number above 0, or absent")
 
 
-def rope(checkpoint: Checkpoint) -> Iterator[Finding]:
+def rope(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
     """Check that the rotary scaling is a mapping with everything that its type needs."""
     config = checkpoint.text_config
     scaling = config.get("rope_scaling")
@@ -165,7 +165,7 @@ def _holds(fits: Callable[[Any], bool], value: Any) -> bool:
         return False
 
 
-def _bad_value(key: str, value: Any, rule: str) -> Finding:
+def _bad_value(key: str, value: Any, rule: str) -> PreflightFinding:
     why = f"transformers {TRANSFORMERS_VERSION} cannot build the model from it, or builds another one"
     return error("config-value", "config.json", f"{key} is {value!r:.80}, but must be {rule}", why, _RESTORE)
 

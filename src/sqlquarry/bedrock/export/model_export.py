@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sqlquarry.artifacts import Manifest, MergedModel
-from sqlquarry.bedrock.dialect import CARRIED_FILES, export_files
-from sqlquarry.bedrock.preflight.finite import sha256_of_finite
-from sqlquarry.bedrock.weights import ONE_SHARD
+from sqlquarry.bedrock.export.metadata_files import CARRIED_FILES, export_files
+from sqlquarry.bedrock.export.non_finite import sha256_of_finite
+from sqlquarry.bedrock.export.weights import ONE_SHARD
 from sqlquarry.checkpoints.safetensors_header import INDEX, parse_index
 from sqlquarry.errors import PromptMismatchError
 from sqlquarry.files.digests import sha256_file
@@ -21,7 +21,7 @@ from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
 
 
 @dataclass(frozen=True, slots=True)
-class Export:
+class ModelExport:
     """Files (content or path), the manifest that describes them, and the prompt they answer to, where one is known."""
 
     files: Mapping[str, bytes | Path]
@@ -29,7 +29,7 @@ class Export:
     formatter: PromptFormatter | None = None
 
     @classmethod
-    def of(cls, source: MergedModel | Path, formatter: PromptFormatter | None = None) -> Export:
+    def of(cls, source: MergedModel | Path, formatter: PromptFormatter | None = None) -> ModelExport:
         """Rewrite the metadata and describe the result.
 
         Reads no weights of a merged model, whose manifest knows their hashes; hashes those of any other directory.
