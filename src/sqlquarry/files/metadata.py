@@ -15,11 +15,14 @@ import json
 import math
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from sqlquarry.errors import MetadataError
+
+JsonObject: TypeAlias = dict[str, Any]  # what somebody wrote into a file; whoever reads a value checks its type
+JsonValue: TypeAlias = "Mapping[str, JsonValue] | Sequence[JsonValue] | str | int | float | bool | None"
 
 MAX_DEPTH = 100  # configurations have about 10 levels
 MAX_VALUES = 5_000_000  # the largest tokenizer.json known, Gemma 3's, has about 2 million

@@ -17,8 +17,9 @@ def test_every_case_is_in_the_table_and_every_name_there_is_one() -> None:
     rows = [line for line in section.split("\n## ")[0].splitlines() if line.startswith("|")]
     named = {name for row in rows for name in re.findall(r"`([\w-]+)`", row.rstrip(" |").rpartition("|")[2])}
     cases = {*ROWS, *IMPORTING, *REFUSED, *ASKING}
-    files = [path for room in ("bedrock", "emulator", "models") for path in TESTS.rglob(f"test_{room}_*.py")]
-    code = "".join(path.read_text(encoding="utf-8") for path in files)
+    code = "".join(path.read_text(encoding="utf-8") for path in TESTS.rglob("test_bedrock_*.py"))
+    code += "".join(path.read_text(encoding="utf-8") for path in TESTS.rglob("test_emulator_*.py"))
+    code += "".join(path.read_text(encoding="utf-8") for path in TESTS.rglob("test_models_*.py"))
     assert cases <= named
     assert {name for name in named - cases if f"def {name}(" not in code} == set()
     assert all(row.count("|") == 4 for row in rows)

@@ -15,7 +15,9 @@ from sqlquarry.bedrock.export.metadata_files import export_files
 from sqlquarry.bedrock.export.model_export import ModelExport
 from sqlquarry.bedrock.export.token_parity import first_difference, formatter_prompts
 from sqlquarry.bedrock.preflight import preflight
-from sqlquarry.tokenizing.tokenizer_files import FileTokenizer, TokenizerFiles, served_reading, trained_reading
+from sqlquarry.tokenizing.file_tokenizer import FileTokenizer
+from sqlquarry.tokenizing.readings import served_reading, trained_reading
+from sqlquarry.tokenizing.tokenizer_files import TokenizerFiles
 
 TEXT = "a\n</s> b </s>\n<s>"
 
