@@ -1,25 +1,34 @@
-"""Import jobs and imported models in the account: ask, create, wait, list.
+"""Import jobs and imported models of an account: find, create, wait for, list.
 
-Shapes: the Bedrock API reference (CreateModelImportJob and its neighbours); there are no waiters, and no call that
+Source: the Bedrock API reference (CreateModelImportJob and its neighbours); there are no waiters, and no call that
 stops a job.
 """
 
 from __future__ import annotations
 
 import itertools
-import re
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
 from sqlquarry.aws.advice import CONCURRENT_JOBS, INVALID_ROLE, explained, is_transient, job_advice
 from sqlquarry.aws.failures import error_code, says
-from sqlquarry.credentials import credentials_in
+from sqlquarry.aws.polling import Polling
 from sqlquarry.errors import BedrockError, ImportJobError, ImportTimeoutError
 from sqlquarry.progress.bar import ProgressBar
 from sqlquarry.text import visible_logger
+
+if TYPE_CHECKING:
+    from mypy_boto3_bedrock import BedrockClient
+    from mypy_boto3_bedrock.type_defs import (
+        CreateModelImportJobRequestTypeDef,
+        GetImportedModelResponseTypeDef,
+        GetModelImportJobResponseTypeDef,
+        ListImportedModelsRequestPaginateTypeDef,
+        ListModelImportJobsRequestPaginateTypeDef,
+    )
 
 logger = visible_logger(__name__)
 _JOB_NAME_CHARACTERS = 63
@@ -27,25 +36,20 @@ _JOB_NAME_CHARACTERS = 63
 MANIFEST_TAG = "sqlquarry:manifest"
 PROMPT_TAG = "sqlquarry:prompt"
 ROLE_RETRY_S = 10.0
-MAX_TAGS = 200
-_TAG_TEXT = re.compile(r"[a-zA-Z0-9\s._:/=+@-]*")
-_VPC_ID = re.compile(r"[-0-9a-zA-Z]{1,32}")
-_KMS_KEY = re.compile(
-    r"(arn:aws(-[^:]+)?:kms:[a-zA-Z0-9-]*:[0-9]{12}:((key/[a-zA-Z0-9-]{36})|(alias/[a-zA-Z0-9-_/]+)))"
-    r"|([a-zA-Z0-9-]{36})|(alias/[a-zA-Z0-9-_/]+)"
-)
 # Imports as reported: 8B models in 10 to 18 minutes (AWS's samples and a public run), larger ones in 15 to 45.
 _USUAL_BYTES = 20 * 10**9
 _USUAL_MINUTES, _LONG_MINUTES = (10, 18), (15, 45)
 
+ImportJobStatus = Literal["InProgress", "Completed", "Failed"]
+
 
 @dataclass(frozen=True, slots=True)
 class ImportJobSummary:
-    """An import job as the account lists it; `status` is "InProgress", "Completed" or "Failed"."""
+    """An import job as the account lists it."""
 
     arn: str
     name: str
-    status: str
+    status: ImportJobStatus
     model_name: str | None
     model_arn: str | None
     created: datetime
@@ -62,84 +66,65 @@ class ImportedModelSummary:
     created: datetime
 
 
-def problems(
-    tags: Mapping[str, str] | None, kms_key_id: str | None, vpc_config: Mapping[str, Sequence[str]] | None
-) -> list[str]:
-    """What the service would refuse of these (its API model's limits), in words; [] where all is well."""
-    exposed = dict(credentials_in(tags or {}, "tags"))
-    bad = [
-        f"{place} holds {kind} (not shown), and everybody may read tags; leave it out"
-        for place, kind in exposed.items()
-    ]
-    for key, value in () if exposed else (tags or {}).items():
-        if not (1 <= len(key) <= 128 and len(value) <= 256 and _TAG_TEXT.fullmatch(key) and _TAG_TEXT.fullmatch(value)):
-            bad.append(
-                f"tag {key!r}={value!r} must be 1-128 and 0-256 letters, digits, spaces or any of . _ : / = + @ -"
-            )
-        if key.lower().startswith(("aws:", "sqlquarry:")):
-            bad.append(f"tag {key!r} begins with a reserved word (aws:, sqlquarry:)")
-    if len(tags or {}) > MAX_TAGS - 2:
-        bad.append(f"{len(tags or {})} tags, but at most {MAX_TAGS - 2} fit, because the library adds two")
-    if kms_key_id is not None and not (len(kms_key_id) <= 2048 and _KMS_KEY.fullmatch(kms_key_id)):
-        bad.append(f"kms_key_id {kms_key_id!r} is neither a key's id or ARN nor alias/…")
-    if vpc_config is not None:
-        limits = {"subnetIds": 16, "securityGroupIds": 5}
-        if set(vpc_config) != set(limits):
-            bad.append(f"vpc_config has {sorted(vpc_config)}, but needs exactly {sorted(limits)}")
-        for key, most in limits.items():
-            ids = vpc_config.get(key, ["x"])
-            if isinstance(ids, str) or not 1 <= len(ids) <= most or not all(_VPC_ID.fullmatch(item) for item in ids):
-                bad.append(f"vpc_config {key!r} is {ids!r}, but must be a list of 1 to {most} ids")
-    return bad
-
-
 class ImportJobs:
-    """The control plane of one account and region, with errors of ours.
+    """The import jobs and imported models of one account and region; every method raises `BedrockError` if AWS refuses.
 
     Args:
         bedrock: a boto3 client of "bedrock".
-        poll_interval_s, timeout_s, role_propagation_s, sleep, clock, show_progress: as `BedrockImporter`.
+        polling: how often to look at a job, and how long.
+        role_propagation_s: seconds to keep trying while the service does not know the role yet.
+        show_progress: show how far it is (see `sqlquarry.progress.bar`).
     """
 
     def __init__(
-        self,
-        bedrock: Any,
-        *,
-        poll_interval_s: float,
-        timeout_s: float,
-        role_propagation_s: float,
-        sleep: Callable[[float], None] = time.sleep,
-        clock: Callable[[], float] = time.monotonic,
-        show_progress: bool = True,
+        self, bedrock: BedrockClient, *, polling: Polling, role_propagation_s: float, show_progress: bool = True
     ) -> None:
-        self._bedrock, self._sleep, self._clock, self._show_progress = bedrock, sleep, clock, show_progress
-        self._poll_interval_s, self._timeout_s = poll_interval_s, timeout_s
-        self._role_propagation_s = role_propagation_s
-
-    def call(self, operation: str, **arguments: Any) -> Any:
-        """One call of the API; `operation` as boto3 names it."""
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        try:
-            return getattr(self._bedrock, operation)(**arguments)
-        except (BotoCoreError, ClientError) as error:
-            raise explained(error, f"{operation} for {next(iter(arguments.values()))}") from error
+        self._bedrock, self._polling = bedrock, polling
+        self._role_propagation_s, self._show_progress = role_propagation_s, show_progress
 
     def tags(self, arn: str) -> dict[str, str]:
-        """Tags of a job or an imported model."""
-        return {tag["key"]: tag["value"] for tag in self.call("list_tags_for_resource", resourceARN=arn)["tags"]}
+        """Return the tags of a job or an imported model."""
+        with _explaining(f"list_tags_for_resource for {arn}"):
+            tags = self._bedrock.list_tags_for_resource(resourceARN=arn)["tags"]
+        return {tag["key"]: tag["value"] for tag in tags}
 
-    def models(self, **filters: Any) -> list[ImportedModelSummary]:
-        """Imported models; `filters` as ListImportedModels names them."""
+    def model(self, name_or_arn: str) -> GetImportedModelResponseTypeDef:
+        """Describe an imported model."""
+        with _explaining(f"get_imported_model for {name_or_arn}"):
+            return self._bedrock.get_imported_model(modelIdentifier=name_or_arn)
+
+    def delete(self, name_or_arn: str) -> None:
+        """Delete an imported model."""
+        with _explaining(f"delete_imported_model for {name_or_arn}"):
+            self._bedrock.delete_imported_model(modelIdentifier=name_or_arn)
+
+    def models(self, name_contains: str | None = None) -> list[ImportedModelSummary]:
+        """List imported models, or those whose name contains a text."""
+        filters: ListImportedModelsRequestPaginateTypeDef = {}
+        if name_contains:
+            filters["nameContains"] = name_contains
+        with _explaining("list_imported_models"):
+            pages = self._bedrock.get_paginator("list_imported_models").paginate(**filters)
+            items = [item for page in pages for item in page.get("modelSummaries", ())]
         return [
             ImportedModelSummary(
                 item["modelArn"], item["modelName"], item.get("modelArchitecture"), item["creationTime"]
             )
-            for item in self._pages("list_imported_models", "modelSummaries", filters)
+            for item in items
         ]
 
-    def jobs(self, **filters: Any) -> list[ImportJobSummary]:
-        """Import jobs; `filters` as ListModelImportJobs names them."""
+    def jobs(
+        self, name_contains: str | None = None, *, status: ImportJobStatus | None = None
+    ) -> list[ImportJobSummary]:
+        """List import jobs, or those whose name contains a text or which have a status."""
+        filters: ListModelImportJobsRequestPaginateTypeDef = {}
+        if name_contains:
+            filters["nameContains"] = name_contains
+        if status:
+            filters["statusEquals"] = status
+        with _explaining("list_model_import_jobs"):
+            pages = self._bedrock.get_paginator("list_model_import_jobs").paginate(**filters)
+            items = [item for page in pages for item in page.get("modelImportJobSummaries", ())]
         return [
             ImportJobSummary(
                 arn=item["jobArn"],
@@ -150,91 +135,92 @@ class ImportJobs:
                 created=item["creationTime"],
                 ended=item.get("endTime"),
             )
-            for item in self._pages("list_model_import_jobs", "modelImportJobSummaries", filters)
+            for item in items
         ]
 
-    def submit(self, request: Mapping[str, Any]) -> str:
-        """Create the job, waiting for the one import slot and for a new role to be known; returns its ARN.
+    def submit(self, request: CreateModelImportJobRequestTypeDef) -> str:
+        """Create a job, waiting for the one import slot and for a new role to be known; returns the job's ARN.
 
         The request's token makes tries after a broken connection one job.
+
+        Raises:
+            ImportTimeoutError: another job keeps the slot.
         """
         from botocore.exceptions import BotoCoreError, ClientError
 
-        started = self._clock()
+        started = self._polling.clock()
         while True:
             try:
-                arn = str(self._bedrock.create_model_import_job(**request)["jobArn"])
+                arn = self._bedrock.create_model_import_job(**request)["jobArn"]
             except (BotoCoreError, ClientError) as error:
-                waited = self._clock() - started
-                if says(error, "ServiceQuotaExceededException", CONCURRENT_JOBS):
-                    if waited >= self._timeout_s:
-                        raise ImportTimeoutError(
-                            f"another import job kept the account's only slot for {waited:.0f} s, so none was started "
-                            f"for {request['importedModelName']!r}. The files are uploaded; run import_model again."
-                        ) from error
-                    logger.warning("another import job is running; waiting for the slot (%.0f s so far)", waited)
-                    self._sleep(self._poll_interval_s)
-                elif says(error, "ValidationException", INVALID_ROLE) and waited < self._role_propagation_s:
-                    logger.warning("the role is not known to the service yet; trying again (%.0f s so far)", waited)
-                    self._sleep(ROLE_RETRY_S)
-                elif is_transient(error) and waited < self._role_propagation_s:
-                    logger.warning("no answer (%s); trying again", error_code(error))
-                    self._sleep(ROLE_RETRY_S)
-                else:
-                    raise explained(error, f"creating import job {request['jobName']!r}") from error
+                self._wait_to_retry(error, request, self._polling.clock() - started)
             else:
                 logger.info("import job %s started", arn)
                 return arn
+
+    def _wait_to_retry(self, error: Exception, request: CreateModelImportJobRequestTypeDef, waited: float) -> None:
+        """Sleep if a refused request may succeed later, else raise what to do."""
+        if says(error, "ServiceQuotaExceededException", CONCURRENT_JOBS):
+            if waited >= self._polling.timeout_s:
+                raise ImportTimeoutError(
+                    f"another import job kept the account's only slot for {waited:.0f} s, so none was started "
+                    f"for {request['importedModelName']!r}. The files are uploaded; run import_model again."
+                ) from error
+            logger.warning("another import job is running; waiting for the slot (%.0f s so far)", waited)
+            self._polling.sleep(self._polling.interval_s)
+            return
+        is_unknown_role = says(error, "ValidationException", INVALID_ROLE)
+        if waited >= self._role_propagation_s or not (is_unknown_role or is_transient(error)):
+            raise explained(error, f"creating import job {request['jobName']!r}") from error
+        if is_unknown_role:
+            logger.warning("the role is not known to the service yet; trying again (%.0f s so far)", waited)
+        else:
+            logger.warning("no answer (%s); trying again", error_code(error))
+        self._polling.sleep(ROLE_RETRY_S)
 
     def wait(self, job_arn: str, weight_bytes: int | None = None) -> str:
         """Poll a job until it ends; returns the imported model's ARN.
 
         A broken connection is waited out like the job itself. `weight_bytes` gives the expected time.
-        """
-        from botocore.exceptions import BotoCoreError, ClientError
 
-        started = self._clock()
+        Raises:
+            ImportJobError: the job failed.
+            ImportTimeoutError: the job still runs.
+        """
+        started = self._polling.clock()
         low, high = expected_minutes(weight_bytes)
-        goes_on = f"The job continues; attach({job_arn!r}, formatter) waits for it again."
+        resume = f"The job continues; attach({job_arn!r}, formatter) waits for it again."
         name, note = f"import job {job_arn.rsplit('/', 1)[-1]}", f"{low} to {high} min expected"
         with ProgressBar(name, high * 60, unit="second", note=note, show=self._show_progress) as bar:
             while True:
-                status = "unknown"
-                try:
-                    job = self._bedrock.get_model_import_job(jobIdentifier=job_arn)
-                except (BotoCoreError, ClientError) as error:
-                    if not is_transient(error):
-                        told = explained(error, f"looking at import job {job_arn}")
-                        gone = error_code(error) == "ResourceNotFoundException"
-                        raise (told if gone else BedrockError(f"{told} {goes_on}")) from error
-                    logger.warning("no answer about import job %s (%s); looking again", job_arn, error_code(error))
-                else:
-                    status = job["status"]
-                    # The API says Completed, some pages say Complete.
-                    if status in ("Completed", "Complete"):
-                        return str(job["importedModelArn"])
-                    if status == "Failed":
-                        reason = job.get("failureMessage", "the service gave no reason").rstrip(".")
-                        raise ImportJobError(f"import job {job_arn} failed: {reason}. {job_advice(reason)}".rstrip())
-                waited = self._clock() - started
+                job = self._look_at(job_arn, resume)
+                if job is not None and (model_arn := _imported_by(job, job_arn)):
+                    return model_arn
+                status = job["status"] if job is not None else "unknown"
+                waited = self._polling.clock() - started
                 bar.update(waited)
-                if waited >= self._timeout_s:
-                    raise ImportTimeoutError(f"import job {job_arn} is still {status} after {waited:.0f} s. {goes_on}")
+                if waited >= self._polling.timeout_s:
+                    raise ImportTimeoutError(f"import job {job_arn} is still {status} after {waited:.0f} s. {resume}")
                 logger.info("import job %s: %s, %.0f s of %d to %d min expected", job_arn, status, waited, low, high)
                 try:
-                    self._sleep(self._poll_interval_s)
+                    self._polling.sleep(self._polling.interval_s)
                 except KeyboardInterrupt:
-                    logger.warning("interrupted while waiting for import job %s. %s", job_arn, goes_on)
+                    logger.warning("interrupted while waiting for import job %s. %s", job_arn, resume)
                     raise
 
-    def _pages(self, operation: str, key: str, filters: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    def _look_at(self, job_arn: str, resume: str) -> GetModelImportJobResponseTypeDef | None:
+        """Describe a job; None if the connection broke."""
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
-            for page in self._bedrock.get_paginator(operation).paginate(**filters):
-                yield from page.get(key, ())
+            return self._bedrock.get_model_import_job(jobIdentifier=job_arn)
         except (BotoCoreError, ClientError) as error:
-            raise explained(error, operation) from error
+            if not is_transient(error):
+                described = explained(error, f"looking at import job {job_arn}")
+                is_gone = error_code(error) == "ResourceNotFoundException"
+                raise (described if is_gone else BedrockError(f"{described} {resume}")) from error
+            logger.warning("no answer about import job %s (%s); looking again", job_arn, error_code(error))
+            return None
 
     def imported(self, name: str, digest: str) -> str | None:
         """Return the ARN of the imported model of this name, if it has this content.
@@ -242,7 +228,7 @@ class ImportJobs:
         Raises:
             BedrockError: it has other content, or AWS refused.
         """
-        arn = next((model.arn for model in self.models(nameContains=name) if model.name == name), None)
+        arn = next((model.arn for model in self.models(name) if model.name == name), None)
         if arn is not None and (found := self.tags(arn).get(MANIFEST_TAG)) != digest:
             raise BedrockError(
                 f"an imported model {name!r} exists already ({arn}), made from other content (manifest {found!r}, not "
@@ -256,7 +242,7 @@ class ImportJobs:
         Raises:
             BedrockError: it imports other content, or AWS refused.
         """
-        for job in self.jobs(statusEquals="InProgress"):
+        for job in self.jobs(status="InProgress"):
             if job.model_name == name:
                 if self.tags(job.arn).get(MANIFEST_TAG) == digest:
                     return job.arn
@@ -272,9 +258,9 @@ class ImportJobs:
             BedrockError: a job had the wanted name, or AWS refused.
         """
         suffix = f"-{digest[:12]}"
-        # 4 characters stay for the number of the attempt: after a failed job the next one needs another name.
+        # 4 characters are left for the number of the attempt: after a failed job the next one needs another name.
         base = wanted or name.replace("_", "-")[: _JOB_NAME_CHARACTERS - len(suffix) - 4] + suffix
-        taken = {job.name for job in self.jobs(nameContains=base)}
+        taken = {job.name for job in self.jobs(base)}
         if wanted in taken:
             raise BedrockError(f"there was an import job {wanted!r} before; choose another job_name, or leave it out")
         names = itertools.chain([base], (f"{base}-{attempt}" for attempt in itertools.count(2)))
@@ -282,5 +268,31 @@ class ImportJobs:
 
 
 def expected_minutes(weight_bytes: int | None) -> tuple[int, int]:
-    """From and to how many minutes an import of so many bytes takes, by public reports; the service promises none."""
+    """Return the range of minutes that an import of weights takes, by public reports; the service promises none."""
     return _USUAL_MINUTES if weight_bytes is not None and weight_bytes <= _USUAL_BYTES else _LONG_MINUTES
+
+
+def _imported_by(job: GetModelImportJobResponseTypeDef, job_arn: str) -> str | None:
+    """Return the ARN of the model that a job has imported; None if it still runs.
+
+    Raises:
+        ImportJobError: the job failed.
+    """
+    status: str = job["status"]
+    if status in ("Completed", "Complete"):  # the API says Completed, some pages say Complete
+        return job["importedModelArn"]
+    if status == "Failed":
+        reason = job.get("failureMessage", "the service gave no reason").rstrip(".")
+        raise ImportJobError(f"import job {job_arn} failed: {reason}. {job_advice(reason)}".rstrip())
+    return None
+
+
+@contextmanager
+def _explaining(doing: str) -> Iterator[None]:
+    """Raise boto3's errors as `BedrockError`, with what to do."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except (BotoCoreError, ClientError) as error:
+        raise explained(error, doing) from error

@@ -1,11 +1,11 @@
-"""A model on S3: exactly its own files below one prefix, resumable by content, the manifest last."""
+"""Upload a model: exactly its own files below one prefix, resumable by content, the manifest last."""
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from sqlquarry.artifacts import MANIFEST
 from sqlquarry.aws.advice import explained
@@ -16,12 +16,15 @@ from sqlquarry.errors import BedrockError, OutputInUseError
 from sqlquarry.progress.bar import ProgressBar
 from sqlquarry.text import first_of
 
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
 
 def upload(
     export: ModelExport,
     s3_uri: str,
     *,
-    s3: Any,
+    s3: S3Client,
     show_progress: bool = True,
     part_bytes: int = PART_BYTES,
     requests_in_flight: int = REQUESTS_IN_FLIGHT,
@@ -55,21 +58,15 @@ def upload(
     try:
         present = {name: item.size for name, item in prefix.objects().items()}
         _refuse_leftovers(present, export, s3_uri)
-        pending = [
-            name
-            for name, entry in export.manifest.files.items()
-            if present.get(name) != entry["bytes"] or prefix.sha256(name) != entry["sha256"]
-        ]
-        manifest = export.manifest.content()
-        digest = hashlib.sha256(manifest).hexdigest()
-        if not pending and MANIFEST in present and prefix.sha256(MANIFEST) == digest:
+        pending = _pending(export, prefix, present)
+        manifest = _manifest(export, prefix)
+        was_finished = MANIFEST in present
+        if not pending and was_finished and prefix.sha256(MANIFEST) == manifest.sha256:
             return 0
-        if pending and MANIFEST in present:
+        if pending and was_finished:
             # The old manifest would call a half replaced prefix finished.
             s3.delete_object(Bucket=prefix.bucket, Key=prefix.prefix + MANIFEST)
-        files = [_outgoing(export, prefix, name) for name in sorted(pending)]
-        weights = [file for file in files if file.key.endswith(".safetensors")]
-        total = sum(file.size for file in files)
+        total = sum(file.size for file in pending)
         with ProgressBar(f"upload to {s3_uri}", total, unit="byte", show=show_progress) as bar:
             transfer = Transfer(
                 s3,
@@ -79,21 +76,16 @@ def upload(
                 sleep=sleep,
                 sent=bar.advance,
             )
-            transfer.send(weights, prefix.prefix)
-            transfer.send([file for file in files if file not in weights], prefix.prefix)
-        changed = [name for name, entry in export.manifest.files.items() if prefix.sha256(name) != entry["sha256"]]
-        if changed:
-            raise OutputInUseError(
-                f"{s3_uri} is being written by another upload ({changed[0]} has changed meanwhile), so it was not "
-                "finished. Give each model a prefix of its own, and run this again."
-            )
-        transfer.send([Outgoing(prefix.prefix + MANIFEST, manifest, len(manifest), digest)], prefix.prefix)
+            for is_weight in (True, False):
+                transfer.send([file for file in pending if _is_weight(file) == is_weight], prefix.prefix)
+        _require_unchanged(export, prefix, s3_uri)
+        transfer.send([manifest], prefix.prefix)
     except (BotoCoreError, ClientError) as error:
         raise explained(error, f"uploading to {s3_uri}") from error
     return total
 
 
-def discard_unfinished(s3_uri: str, *, s3: Any) -> int:
+def discard_unfinished(s3_uri: str, *, s3: S3Client) -> int:
     """Abort what broken uploads left below a prefix, whose parts cost storage; returns how many there were.
 
     Raises:
@@ -112,9 +104,37 @@ def discard_unfinished(s3_uri: str, *, s3: Any) -> int:
     return len(found)
 
 
-def _outgoing(export: ModelExport, prefix: Prefix, name: str) -> Outgoing:
-    entry = export.manifest.files[name]
-    return Outgoing(prefix.prefix + name, export.files[name], int(entry["bytes"]), str(entry["sha256"]))
+def _pending(export: ModelExport, prefix: Prefix, present: Mapping[str, int]) -> list[Outgoing]:
+    """Return the files that are missing below a prefix, or differ there, in alphabetical order.
+
+    Args:
+        export: the files.
+        prefix: where they are to be.
+        present: the files that are there -> bytes.
+    """
+    return [
+        Outgoing(prefix.prefix + name, export.files[name], int(entry["bytes"]), str(entry["sha256"]))
+        for name, entry in sorted(export.manifest.files.items())
+        if present.get(name) != entry["bytes"] or prefix.sha256(name) != entry["sha256"]
+    ]
+
+
+def _manifest(export: ModelExport, prefix: Prefix) -> Outgoing:
+    content = export.manifest.content()
+    return Outgoing(prefix.prefix + MANIFEST, content, len(content), hashlib.sha256(content).hexdigest())
+
+
+def _is_weight(file: Outgoing) -> bool:
+    return file.key.endswith(".safetensors")
+
+
+def _require_unchanged(export: ModelExport, prefix: Prefix, s3_uri: str) -> None:
+    changed = [name for name, entry in export.manifest.files.items() if prefix.sha256(name) != entry["sha256"]]
+    if changed:
+        raise OutputInUseError(
+            f"{s3_uri} is being written by another upload ({changed[0]} has changed meanwhile), so it was not "
+            "finished. Give each model a prefix of its own, and run this again."
+        )
 
 
 def _refuse_leftovers(present: Iterable[str], export: ModelExport, s3_uri: str) -> None:

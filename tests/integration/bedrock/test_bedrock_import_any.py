@@ -15,9 +15,11 @@ from botocore.exceptions import ConnectionClosedError
 
 from bedrock_scripted import JOB, MODEL, Script, ScriptedSession, finish_merged, scripted_aws
 from sqlquarry.artifacts import MergedModel
+from sqlquarry.aws.polling import Polling
 from sqlquarry.bedrock import BedrockImporter
 from sqlquarry.bedrock.export.model_export import ModelExport
 from sqlquarry.bedrock.import_jobs import expected_minutes
+from sqlquarry.bedrock.import_request import VpcConfig
 from sqlquarry.bedrock.preflight.findings import error
 from sqlquarry.bedrock.upload import upload
 from sqlquarry.errors import (
@@ -44,7 +46,9 @@ class World:
 
     def __post_init__(self) -> None:
         self.importer = BedrockImporter(
-            ROLE, session=self.aws, sleep=self.sleeps.append, clock=lambda: sum(self.sleeps), timeout_s=600
+            ROLE,
+            session=self.aws,
+            polling=Polling(timeout_s=600, sleep=self.sleeps.append, clock=lambda: sum(self.sleeps)),
         )
 
     def stub(self, operation: str, answer: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -70,7 +74,7 @@ class World:
 def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     with scripted_aws() as aws:
         world = World(aws, Script(aws.bedrock))
-        for module in ("importer", "preflight"):
+        for module in ("importer", "preflight.run"):
             monkeypatch.setattr(f"sqlquarry.bedrock.{module}.check_account", lambda *_, **__: world.account)
         yield world
 
@@ -204,15 +208,16 @@ def test_bad_options_are_named_all_at_once(world: World, merged: MergedModel) ->
 
 
 def test_limits_are_those_of_the_service(world: World) -> None:
-    from sqlquarry.bedrock import import_jobs as jobs
+    from sqlquarry.bedrock import import_request as request
 
     members = world.aws.bedrock.meta.service_model.operation_model("CreateModelImportJob").input_shape.members
-    assert jobs._KMS_KEY.pattern == members["importedModelKmsKeyId"].metadata["pattern"]
-    assert members["jobTags"].metadata["max"] == jobs.MAX_TAGS
-    assert jobs._TAG_TEXT.pattern == members["jobTags"].member.members["key"].metadata["pattern"]
+    assert request.KMS_KEY.pattern == members["importedModelKmsKeyId"].metadata["pattern"]
+    assert members["jobTags"].metadata["max"] == request.MAX_TAGS
+    assert request._TAG_TEXT.pattern == members["jobTags"].member.members["key"].metadata["pattern"]
     vpc = members["vpcConfig"].members
     assert {name: shape.metadata["max"] for name, shape in vpc.items()} == {"subnetIds": 16, "securityGroupIds": 5}
-    assert jobs.problems({"team": "data"}, "alias/models", {"subnetIds": ["s-1"], "securityGroupIds": ["g-1"]}) == []
+    network: VpcConfig = {"subnetIds": ["s-1"], "securityGroupIds": ["g-1"]}
+    assert list(request.option_problems({"team": "data"}, "alias/models", network)) == []
 
 
 def test_a_break_while_waiting_is_waited_out(world: World) -> None:
@@ -300,12 +305,12 @@ def test_what_keeping_a_model_costs(world: World) -> None:
     units = {"customModelUnitsPerModelCopy": 2, "customModelUnitsVersion": "v1.0"}
     for _ in range(2):
         world.stub("get_imported_model", {"customModelUnits": units}, {"modelIdentifier": "sql"})
-    assert world.importer.storage_cost_per_month("sql") == pytest.approx(2 * 1.95)
+    assert world.importer.storage_usd_per_month("sql") == pytest.approx(2 * 1.95)
     prices = PriceTable(storage_cmu_month_usd=3)
-    assert world.importer.storage_cost_per_month("sql", prices=prices) == 6
+    assert world.importer.storage_usd_per_month("sql", prices=prices) == 6
     world.stub("get_imported_model", {}, {"modelIdentifier": "sql"})
     with pytest.raises(BedrockError, match="no custom model units"):
-        world.importer.storage_cost_per_month("sql")
+        world.importer.storage_usd_per_month("sql")
 
 
 def test_an_unfinished_upload_is_discarded_by_the_importer(world: World) -> None:

@@ -15,7 +15,8 @@ from botocore.exceptions import ClientError
 
 from bedrock_scripted import finish_merged, scripted_aws
 from sqlquarry.artifacts import MergedModel, read_manifest
-from sqlquarry.bedrock.upload import ModelExport, upload
+from sqlquarry.bedrock.export.model_export import ModelExport
+from sqlquarry.bedrock.upload import upload
 from sqlquarry.errors import BedrockError, OutputInUseError
 
 URI = "s3://models/runs/one"

@@ -9,8 +9,8 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 from botocore.hooks import HierarchicalEmitter
 
+from sqlquarry.bedrock.import_request import ImportRequest
 from sqlquarry.bedrock.preflight.account import check_account
-from sqlquarry.bedrock.preflight.request import ImportRequest
 
 ACCOUNT = "123456789012"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/service/importer"

@@ -277,7 +277,7 @@ def test_null_at_which_4_51_3_fails_is_removed_at_upload_and_by_repair(
     report = preflight(source)
     assert report.ok
     assert [(found.severity, found.repairable) for found in report.findings if found.code == code] == [("note", True)]
-    repair(source, output=tmp_path / "repaired")
+    repair(source, output_dir=tmp_path / "repaired")
     for files in (ModelExport.of(source).files, {"config.json": (tmp_path / "repaired/config.json").read_bytes()}):
         content = json.loads(files["config.json"])  # type: ignore[arg-type] - rewritten files are bytes
         assert content["model_type"] == "llama"

@@ -9,16 +9,14 @@ Source: "Use Custom model import …", docs.aws.amazon.com/bedrock/latest/usergu
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from typing import Any
 
 from sqlquarry.bedrock.export.tokenizer_repair import LOADING_KEYS
 from sqlquarry.checkpoints.foreign_model import MODEL_TYPES
+from sqlquarry.files.metadata import JsonObject
 from sqlquarry.tokenizing.added_tokens import NAMED_TOKENS, token_text
 from sqlquarry.tokenizing.control_tokens import ending_token
 
 TRANSFORMERS_VERSION = "4.51.3"
-JsonObject = dict[str, Any]
 
 # Without them GPT-OSS does not stop ("Use Custom model import …", as above).
 GPT_OSS_EOS = [200002, 199999, 200012]
@@ -30,8 +28,8 @@ _NESTED_CONFIGS = ("text_config", "vision_config")
 _GENERATION_KEYS = ("bos_token_id", "decoder_start_token_id", "eos_token_id", "pad_token_id")
 
 
-def model_config(config: Mapping[str, Any]) -> JsonObject:
-    """config.json in the dialect: `rope_parameters` -> `rope_theta` + `rope_scaling`, `dtype` -> `torch_dtype`, …."""
+def model_config(config: JsonObject) -> JsonObject:
+    """Write config.json in the dialect, `rope_theta` and `rope_scaling` instead of `rope_parameters` and so on."""
     new = copy.deepcopy(dict(config))
     names = new.get("architectures")
     if new.get("model_type") is None and isinstance(names, list) and names and str(names[0]) in MODEL_TYPES:
@@ -63,10 +61,10 @@ def _rewrite_level(config: JsonObject) -> None:
             _rewrite_level(config[name])
 
 
-def tokenizer_config(config: Mapping[str, Any], chat_template: str | None) -> JsonObject:
-    """tokenizer_config.json in the dialect: a class of 4.51, no list-valued `extra_special_tokens`, template inline.
+def tokenizer_config(config: JsonObject, chat_template: str | None) -> JsonObject:
+    """Write tokenizer_config.json in the dialect: a class of 4.51, no list `extra_special_tokens`, the template inline.
 
-    None leaves the chat template out.
+    A `chat_template` of None leaves the template out.
     """
     new = {key: value for key, value in config.items() if key not in LOADING_KEYS}
     if new.get("tokenizer_class") in ("TokenizersBackend", None):
@@ -77,8 +75,8 @@ def tokenizer_config(config: Mapping[str, Any], chat_template: str | None) -> Js
     return new
 
 
-def renamed_special_tokens(config: Mapping[str, Any]) -> JsonObject:
-    """The lists of special tokens under the names of 4.51.3, which fails at a list in `extra_special_tokens`."""
+def renamed_special_tokens(config: JsonObject) -> JsonObject:
+    """Call the lists of special tokens as 4.51.3 does, which fails at a list in `extra_special_tokens`."""
     new = dict(config)
     if isinstance(new.get("extra_special_tokens"), list):
         new["additional_special_tokens"] = new.pop("extra_special_tokens")
@@ -88,10 +86,8 @@ def renamed_special_tokens(config: Mapping[str, Any]) -> JsonObject:
     return new
 
 
-def generation_config(
-    config: Mapping[str, Any], stop_id: int | None, model: Mapping[str, Any] | None = None
-) -> JsonObject:
-    """generation_config.json whose `eos_token_id` includes the token that ends an answer.
+def generation_config(config: JsonObject, stop_id: int | None, model: JsonObject | None = None) -> JsonObject:
+    """Write generation_config.json with an `eos_token_id` that includes the token which ends an answer.
 
     What is missing comes from `model`, the content of config.json.
     """
@@ -113,8 +109,8 @@ def generation_config(
     return new
 
 
-def special_tokens_map(config: Mapping[str, Any]) -> JsonObject:
-    """special_tokens_map.json, which transformers 5 no longer writes, from an exported tokenizer_config.json.
+def special_tokens_map(config: JsonObject) -> JsonObject:
+    """Make special_tokens_map.json, which transformers 5 no longer writes, from an exported tokenizer_config.json.
 
     It holds texts only: 4.51.3 imposes the flags of an object on those that the other files give a token.
     """
@@ -123,7 +119,7 @@ def special_tokens_map(config: Mapping[str, Any]) -> JsonObject:
     return named | ({"additional_special_tokens": listed} if listed else {})
 
 
-def special_token_id(tokenizer: Mapping[str, Any], stop: str) -> int | None:
-    """Id of the special token that `stop` ends with, read from tokenizer.json; None where it ends with none."""
+def special_token_id(tokenizer: JsonObject, stop: str) -> int | None:
+    """Return the id of the special token that `stop` ends with, by tokenizer.json; None if it ends with none."""
     ids = {token["content"]: token["id"] for token in tokenizer.get("added_tokens", ()) if token.get("special")}
     return ending_token(stop, ids)

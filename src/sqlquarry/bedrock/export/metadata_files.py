@@ -13,7 +13,6 @@ from pathlib import Path
 
 from sqlquarry.bedrock.export.chat_template import special_tokens, templates, turn_end
 from sqlquarry.bedrock.export.dialect import (
-    JsonObject,
     generation_config,
     model_config,
     renamed_special_tokens,
@@ -24,12 +23,12 @@ from sqlquarry.bedrock.export.dialect import (
 from sqlquarry.bedrock.export.tokenizer_repair import repaired, saved_by_5, wanted_reading
 from sqlquarry.checkpoints.safetensors_header import INDEX
 from sqlquarry.errors import ConfigError
-from sqlquarry.files.metadata import json_bytes, parse_object, read_bytes, read_object
+from sqlquarry.files.metadata import JsonObject, json_bytes, parse_object, read_bytes, read_object
 from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
 from sqlquarry.tokenizing.tokenizer_files import TokenizerFiles
 
 OPTIONAL_FILES = ("generation_config.json", "special_tokens_map.json")
-# Besides *.safetensors and the files that `export_files` makes, what a server may read; nothing else need travel.
+# What a server may read apart from *.safetensors and the files that `export_files` makes; nothing else is uploaded.
 CARRIED_FILES = (
     "tokenizer.json",
     "tokenizer.model",
@@ -46,17 +45,16 @@ CARRIED_FILES = (
 
 
 def export_files(directory: Path, formatter: PromptFormatter | None = None) -> dict[str, bytes]:
-    """The rewritten metadata files of a checkpoint: name -> content.
+    """Rewrite the metadata files of a checkpoint: name -> content.
 
-    A file that already speaks the dialect comes out byte for byte. The chat template stands in tokenizer_config.json,
-    the one place that every Bedrock page accepts: the prompt's own where there is a prompt.json, else the checkpoint's.
-
-    tokenizer.json is among the files only if it must change (see `tokenizer_files`).
+    A file that is in the dialect already comes out byte for byte. The chat template goes into tokenizer_config.json,
+    the one place that every Bedrock page accepts: the prompt's own if there is a prompt.json, else the checkpoint's.
+    tokenizer.json is among the files only if it must change (see `tokenizer_repair`).
 
     Args:
         directory: holds config.json, tokenizer_config.json and tokenizer.json; generation_config.json and
-            special_tokens_map.json are made where they are missing.
-        formatter: the prompt to serve where there is no prompt.json; None keeps the checkpoint's own template.
+            special_tokens_map.json are made if they are missing.
+        formatter: the prompt to serve if there is no prompt.json; None keeps the checkpoint's own template.
 
     Raises:
         OSError, ValueError: a file is missing or is not JSON.
@@ -87,7 +85,7 @@ def export_files(directory: Path, formatter: PromptFormatter | None = None) -> d
 
 
 def _repaired_index(directory: Path) -> dict[str, bytes]:
-    """The index of shards, if it lacks the metadata without which 4.51.3 does not read it."""
+    """Return the index of shards, if it lacks the metadata without which 4.51.3 does not read it."""
     path = directory / INDEX
     try:
         index = read_object(path)
@@ -113,14 +111,14 @@ def _repaired_tokenizer(own: TokenizerFiles, exported: Mapping[str, bytes], *, b
 
 
 def _served(formatter: PromptFormatter) -> tuple[str, str]:
-    """Chat template, and what ends an answer."""
+    """Return the chat template, and what ends an answer."""
     template = formatter.chat_template
     assert formatter.tokens is not None  # noqa: S101 - chat_template refuses an unbound formatter
     return template, formatter.tokens.stop
 
 
 def _own_prompt(directory: Path, source: JsonObject) -> tuple[str | None, str]:
-    """As `_served`, for a checkpoint that is not rewritten."""
+    """Return the same as `_served` for a checkpoint that keeps its own prompt."""
 
     def read(name: str) -> bytes | None:
         return read_bytes(directory / name) if (directory / name).is_file() else None
@@ -134,7 +132,7 @@ def _own_prompt(directory: Path, source: JsonObject) -> tuple[str | None, str]:
 
 
 def _rewrite(path: Path, change: Callable[[JsonObject], JsonObject]) -> bytes:
-    """The file's content after `change`; its own bytes where nothing changes."""
+    """Return the file's content after `change`; its own bytes if nothing changes."""
     source = {} if path.name in OPTIONAL_FILES and not path.is_file() else read_object(path)
     new = change(source)
     if path.is_file() and new == source:

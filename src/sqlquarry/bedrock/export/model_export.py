@@ -28,6 +28,11 @@ class ModelExport:
     manifest: Manifest
     formatter: PromptFormatter | None = None
 
+    @property
+    def weight_bytes(self) -> int:
+        """The size of the weights."""
+        return sum(int(entry["bytes"]) for name, entry in self.manifest.files.items() if name.endswith(".safetensors"))
+
     @classmethod
     def of(cls, source: MergedModel | Path, formatter: PromptFormatter | None = None) -> ModelExport:
         """Rewrite the metadata and describe the result.
@@ -42,11 +47,7 @@ class ModelExport:
         """
         directory = source.path if isinstance(source, MergedModel) else source
         own = PromptFormatter.load(directory) if (directory / PROMPT_FILE).is_file() else None
-        if formatter is not None and own is not None and own.fingerprint != formatter.fingerprint:
-            raise PromptMismatchError(
-                f"{directory / PROMPT_FILE} is prompt {own.fingerprint!r}, not {formatter.fingerprint!r}. Leave out "
-                "`formatter` to serve the prompt that the weights were trained with."
-            )
+        require_same_prompt(own, formatter, directory / PROMPT_FILE)
         prompt = own or formatter
         rewritten = dict(export_files(directory) if own else export_files(directory, formatter))
         if formatter is not None and own is None:
@@ -67,6 +68,24 @@ class ModelExport:
         }
         manifest = Manifest(MergedModel.kind, dict(sorted(entries.items())), provenance)
         return cls({**rewritten, **verbatim}, manifest, prompt)
+
+
+def require_same_prompt(own: PromptFormatter | None, given: PromptFormatter | None, where: str | Path) -> None:
+    """Refuse to serve another prompt than the one that a model carries.
+
+    Args:
+        own: the model's prompt, if it has one.
+        given: the prompt that the caller gave, if any.
+        where: the file of the model's prompt.
+
+    Raises:
+        PromptMismatchError: the two differ.
+    """
+    if given is not None and own is not None and own.fingerprint != given.fingerprint:
+        raise PromptMismatchError(
+            f"{where} is prompt {own.fingerprint!r}, not {given.fingerprint!r}. Leave out `formatter` to serve the "
+            "prompt that the weights were trained with."
+        )
 
 
 def _travelling(directory: Path, names: Iterable[str]) -> dict[str, Path]:

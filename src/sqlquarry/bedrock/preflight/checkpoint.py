@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from functools import partial
 
 from sqlquarry.bedrock.export.chat_template import TEMPLATE_FILES, templates
-from sqlquarry.bedrock.export.dialect import JsonObject
 from sqlquarry.bedrock.export.metadata_files import OPTIONAL_FILES
 from sqlquarry.bedrock.export.weights import CheckpointWeights
 from sqlquarry.bedrock.preflight.findings import PreflightFinding, error
 from sqlquarry.bedrock.preflight.source import Source
 from sqlquarry.checkpoints.safetensors_header import INDEX, Tensor, parse_header, parse_index
-from sqlquarry.files.metadata import check_size, parse_object
+from sqlquarry.files.metadata import JsonObject, check_size, parse_object
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.tokenizing.tokenizer_files import SENTENCEPIECE_FILES, TokenizerFiles
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sqlquarry.bedrock.export.dialect import FLAT_IN_4_51, GPT_OSS_EOS, TRANSFORMERS_VERSION, JsonObject, model_config
+from sqlquarry.bedrock.export.dialect import FLAT_IN_4_51, GPT_OSS_EOS, TRANSFORMERS_VERSION, model_config
 from sqlquarry.bedrock.export.weights import is_full
 from sqlquarry.bedrock.preflight.checkpoint import Checkpoint
 from sqlquarry.bedrock.preflight.findings import PreflightFinding, error, note, warning
 from sqlquarry.checkpoints.foreign_model import MODEL_TYPES, refusals
 from sqlquarry.checkpoints.safetensors_header import INDEX
+from sqlquarry.files.metadata import JsonObject
 
 MULTIMODAL_ARCHITECTURES = (
     "MllamaForConditionalGeneration",

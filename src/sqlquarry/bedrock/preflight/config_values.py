@@ -8,12 +8,13 @@ models/{llama,mistral,mixtral,qwen2,qwen3,qwen3_moe}/modeling_*.py. Tried with t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 from sqlquarry.bedrock.export.dialect import TRANSFORMERS_VERSION
 from sqlquarry.bedrock.preflight.checkpoint import Checkpoint
 from sqlquarry.bedrock.preflight.findings import PreflightFinding, error
 from sqlquarry.checkpoints.tensor_shapes import DECODERS
+from sqlquarry.files.metadata import JsonObject
 
 _RESTORE = "Restore the base model's config.json"
 _ACTIVATIONS = {
@@ -38,20 +39,20 @@ _ROPE_LISTS = ("short_factor", "long_factor")
 _ROPE_OPTIONS = ("attention_factor", "beta_fast", "beta_slow")  # numbers, or null for the default
 
 
-def _is_number(value: Any) -> TypeGuard[float]:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _is_count(value: Any) -> TypeGuard[int]:
+def _is_count(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def _is_no_zero(value: Any) -> bool:
+def _is_no_zero(value: object) -> bool:
     return not isinstance(value, int) or value > 0
 
 
 # Key -> what its value must be, and the test; an absent key has a default. `config.keys` checks the sizes.
-_RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+_RULES: Mapping[str, tuple[str, Callable[[object], bool]]] = {
     "max_position_embeddings": ("a whole number above 0", _is_count),
     "num_key_value_heads": ("a whole number above 0, or null", lambda value: value is None or _is_count(value)),
     "head_dim": (
@@ -105,7 +106,7 @@ def values(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
         yield _bad_value("pad_token_id", padding, f"a token below vocab_size {size}, or null")
 
 
-def _mixture(architecture: str, config: Mapping[str, Any]) -> Iterator[PreflightFinding]:
+def _mixture(architecture: str, config: JsonObject) -> Iterator[PreflightFinding]:
     """What only models with experts read."""
     experts, chosen = config.get(_EXPERTS.get(architecture, "")), config.get("num_experts_per_tok")
     if _is_count(experts) and isinstance(chosen, int) and not 0 < chosen <= experts:
@@ -153,19 +154,19 @@ def rope(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
 _ORIGINAL_POSITIONS = "original_max_position_embeddings"
 
 
-def _rotary_width(config: Mapping[str, Any]) -> int:
+def _rotary_width(config: JsonObject) -> int:
     head = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     return int(head * config.get("partial_rotary_factor", 1.0)) // 2
 
 
-def _holds(fits: Callable[[Any], bool], value: Any) -> bool:
+def _holds(fits: Callable[[object], bool], value: object) -> bool:
     try:
         return fits(value)
     except TypeError:  # a list or an object where a text or number must be
         return False
 
 
-def _bad_value(key: str, value: Any, rule: str) -> PreflightFinding:
+def _bad_value(key: str, value: object, rule: str) -> PreflightFinding:
     why = f"transformers {TRANSFORMERS_VERSION} cannot build the model from it, or builds another one"
     return error("config-value", "config.json", f"{key} is {value!r:.80}, but must be {rule}", why, _RESTORE)
 

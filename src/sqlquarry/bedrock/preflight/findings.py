@@ -38,6 +38,9 @@ class PreflightFinding:
         return visible(f"{self.severity} [{self.code}] {self.where}: {self.message}. {self.why}. {self.fix}.")
 
 
+# What reading a file raises that somebody has damaged, or that is not what its name says.
+MALFORMED = (AttributeError, IndexError, KeyError, TypeError, ValueError)
+
 error = partial(PreflightFinding, "error")
 warning = partial(PreflightFinding, "warning")
 note = partial(PreflightFinding, "note")

@@ -75,7 +75,7 @@ def write_shards(plan: ReshardPlan, source: Path, target: Path) -> None:
     if (free := shutil.disk_usage(target).free) < needed:
         raise BedrockError(
             f"resharding in {target} needs {needed / 1e9:.1f} GB beside the old files, and {free / 1e9:.1f} GB are "
-            "free. Make space, or give repair(…, output=…) a directory elsewhere."
+            "free. Make space, or give repair(…, output_dir=…) a directory elsewhere."
         )
     for name, content in plan.shards.items():
         _write_shard(target / name, content, source)

@@ -35,7 +35,7 @@ def leftovers(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
         if name in names:
             if weights is not None and is_full(weights):
                 message, why = "it is left over: the weights themselves are not quantised", "A server may believe it"
-                fix = "Remove it; import_model and repair(…, output=…) leave it out"
+                fix = "Remove it; import_model and repair(…, output_dir=…) leave it out"
                 yield warning("quantized", name, message, why, fix)
                 continue
             why = "Quantised weights fail as a size mismatch"
@@ -56,7 +56,7 @@ def leftovers(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
             "files",
             f"{len(debris)} files do not belong to a model to import: {listed(debris)}",
             "A job reads everything below its prefix, and leftovers are reported to fail it",
-            "Leave them out; import_model uploads only what is needed, and repair(…, output=…) copies only that",
+            "Leave them out; import_model uploads only what is needed, and repair(…, output_dir=…) copies only that",
         )
 
 

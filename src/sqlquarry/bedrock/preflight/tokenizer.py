@@ -6,8 +6,7 @@ Sources: tokenizers from "Use Custom model import …"; templates from "Handling
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 from sqlquarry.bedrock.export.chat_template import (
     ANSWER,
@@ -26,6 +25,7 @@ from sqlquarry.bedrock.preflight.checkpoint import Checkpoint
 from sqlquarry.bedrock.preflight.config import MULTIMODAL_ARCHITECTURES
 from sqlquarry.bedrock.preflight.findings import PreflightFinding, error, listed, note, warning
 from sqlquarry.errors import ConfigError, UnsupportedModelError
+from sqlquarry.files.metadata import JsonObject
 from sqlquarry.prompt import PROMPT_FILE
 from sqlquarry.tokenizing.added_tokens import token_text
 from sqlquarry.tokenizing.reading_equality import same_tokens
@@ -82,11 +82,12 @@ def vocabulary(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
             yield error("vocabulary-size", where, message, why, fix)
 
 
-def _numbers(values: Any) -> list[int]:
-    return [int(value) for value in values if isinstance(value, int) or str(value).isdigit()]
+def _numbers(values: Iterable[object]) -> list[int]:
+    whole = [value for value in values if isinstance(value, int) or str(value).isdigit()]
+    return [int(value) if isinstance(value, int) else int(str(value)) for value in whole]
 
 
-def _ids(tokenizer: dict[str, Any]) -> dict[str, int]:
+def _ids(tokenizer: JsonObject) -> dict[str, int]:
     """Token -> id, from tokenizer.json: the model's vocabulary (Unigram's is a list of pairs), then added tokens."""
     words = (tokenizer.get("model") or {}).get("vocab") or {}
     ids = dict(words) if isinstance(words, dict) else {str(pair[0]): i for i, pair in enumerate(words)}
