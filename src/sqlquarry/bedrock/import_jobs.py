@@ -7,15 +7,14 @@ stops a job.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
-from sqlquarry.aws.advice import CONCURRENT_JOBS, INVALID_ROLE, explained, is_transient, job_advice
-from sqlquarry.aws.failures import error_code, says
+from sqlquarry.aws.failures import aws_errors, bedrock_error, error_code, is_transient, says
+from sqlquarry.aws.known_errors import CONCURRENT_JOBS, INVALID_ROLE
 from sqlquarry.aws.polling import Polling
+from sqlquarry.bedrock.import_failures import job_advice
 from sqlquarry.errors import BedrockError, ImportJobError, ImportTimeoutError
 from sqlquarry.progress.bar import ProgressBar
 from sqlquarry.text import visible_logger
@@ -84,18 +83,18 @@ class ImportJobs:
 
     def tags(self, arn: str) -> dict[str, str]:
         """Return the tags of a job or an imported model."""
-        with _explaining(f"list_tags_for_resource for {arn}"):
+        with aws_errors(BedrockError, f"list_tags_for_resource for {arn}", service="bedrock"):
             tags = self._bedrock.list_tags_for_resource(resourceARN=arn)["tags"]
         return {tag["key"]: tag["value"] for tag in tags}
 
     def model(self, name_or_arn: str) -> GetImportedModelResponseTypeDef:
         """Describe an imported model."""
-        with _explaining(f"get_imported_model for {name_or_arn}"):
+        with aws_errors(BedrockError, f"get_imported_model for {name_or_arn}", service="bedrock"):
             return self._bedrock.get_imported_model(modelIdentifier=name_or_arn)
 
     def delete(self, name_or_arn: str) -> None:
         """Delete an imported model."""
-        with _explaining(f"delete_imported_model for {name_or_arn}"):
+        with aws_errors(BedrockError, f"delete_imported_model for {name_or_arn}", service="bedrock"):
             self._bedrock.delete_imported_model(modelIdentifier=name_or_arn)
 
     def models(self, name_contains: str | None = None) -> list[ImportedModelSummary]:
@@ -103,7 +102,7 @@ class ImportJobs:
         filters: ListImportedModelsRequestPaginateTypeDef = {}
         if name_contains:
             filters["nameContains"] = name_contains
-        with _explaining("list_imported_models"):
+        with aws_errors(BedrockError, "list_imported_models", service="bedrock"):
             pages = self._bedrock.get_paginator("list_imported_models").paginate(**filters)
             items = [item for page in pages for item in page.get("modelSummaries", ())]
         return [
@@ -122,7 +121,7 @@ class ImportJobs:
             filters["nameContains"] = name_contains
         if status:
             filters["statusEquals"] = status
-        with _explaining("list_model_import_jobs"):
+        with aws_errors(BedrockError, "list_model_import_jobs", service="bedrock"):
             pages = self._bedrock.get_paginator("list_model_import_jobs").paginate(**filters)
             items = [item for page in pages for item in page.get("modelImportJobSummaries", ())]
         return [
@@ -171,7 +170,7 @@ class ImportJobs:
             return
         is_unknown_role = says(error, "ValidationException", INVALID_ROLE)
         if waited >= self._role_propagation_s or not (is_unknown_role or is_transient(error)):
-            raise explained(error, f"creating import job {request['jobName']!r}") from error
+            raise bedrock_error(error, f"creating import job {request['jobName']!r}") from error
         if is_unknown_role:
             logger.warning("the role is not known to the service yet; trying again (%.0f s so far)", waited)
         else:
@@ -216,7 +215,7 @@ class ImportJobs:
             return self._bedrock.get_model_import_job(jobIdentifier=job_arn)
         except (BotoCoreError, ClientError) as error:
             if not is_transient(error):
-                described = explained(error, f"looking at import job {job_arn}")
+                described = bedrock_error(error, f"looking at import job {job_arn}")
                 is_gone = error_code(error) == "ResourceNotFoundException"
                 raise (described if is_gone else BedrockError(f"{described} {resume}")) from error
             logger.warning("no answer about import job %s (%s); looking again", job_arn, error_code(error))
@@ -285,14 +284,3 @@ def _imported_by(job: GetModelImportJobResponseTypeDef, job_arn: str) -> str | N
         reason = job.get("failureMessage", "the service gave no reason").rstrip(".")
         raise ImportJobError(f"import job {job_arn} failed: {reason}. {job_advice(reason)}".rstrip())
     return None
-
-
-@contextmanager
-def _explaining(doing: str) -> Iterator[None]:
-    """Raise boto3's errors as `BedrockError`, with what to do."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    try:
-        yield
-    except (BotoCoreError, ClientError) as error:
-        raise explained(error, doing) from error

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sqlquarry.aws import aws_client
-from sqlquarry.aws.advice import explained
-from sqlquarry.aws.failures import error_code
+from sqlquarry.aws.failures import aws_errors, error_code
 from sqlquarry.aws.polling import Polling
 from sqlquarry.bedrock.role_documents import RoleDocuments, role_documents
 from sqlquarry.errors import BedrockError, ConfigError
@@ -59,13 +58,11 @@ def create_import_role(
         BedrockError: IAM refused, there is a role of this name that this function did not make, or IAM does not show
             it in time.
     """
-    from botocore.exceptions import BotoCoreError, ClientError
-
     if not _ROLE_NAME.fullmatch(name):
         raise ConfigError(f"create_import_role: name is {name!r}, but must be 1 to 64 letters, digits or +=,.@-_")
     iam, sts = aws_client("iam", session), aws_client("sts", session)
     place = f"{bucket}/{prefix.strip('/')}"
-    try:
+    with aws_errors(BedrockError, f"making role {name!r}", service="bedrock"):
         caller = sts.get_caller_identity()
         documents = role_documents(
             account=caller["Account"],
@@ -79,8 +76,6 @@ def create_import_role(
         role = _ImportRole(iam, name, place, documents)
         role.write()
         arn = role.wait(polling)
-    except (BotoCoreError, ClientError) as error:
-        raise explained(error, f"making role {name!r}") from error
     logger.info("role %s may read s3://%s", arn, place)
     return arn
 

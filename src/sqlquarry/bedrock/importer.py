@@ -271,7 +271,7 @@ class BedrockImporter:
         if not isinstance(place, S3Location):
             return LocalModelStaging.of(source, formatter)
         files = S3Source(place, session=self._session, region=self._region)
-        return StoredModelStaging.of(files, source, formatter, self._s3)
+        return StoredModelStaging.of(files, source, formatter)
 
     def _require_account(
         self, name: str, job_name: str, s3_uri: str, kms_key_id: str | None, vpc_config: VpcConfig | None

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlquarry.artifacts import MANIFEST, Manifest, MergedModel
+from sqlquarry.aws.prefix import S3Prefix
 from sqlquarry.aws.transfer import Transfer
 from sqlquarry.bedrock.export.model_export import ModelExport, require_same_prompt
-from sqlquarry.bedrock.prefix import Prefix
+from sqlquarry.bedrock.prefix import prefix_manifest
 from sqlquarry.bedrock.preflight.source import S3Source
 from sqlquarry.bedrock.stored_merge import StoredMerge
 from sqlquarry.bedrock.upload import upload
 from sqlquarry.errors import CorruptArtifactError
+from sqlquarry.files.locations import S3Location
 from sqlquarry.files.metadata import read_object
 from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
 
@@ -67,16 +69,13 @@ class StoredModelStaging:
     merged: StoredMerge | None = None
 
     @classmethod
-    def of(
-        cls, files: S3Source, source: ModelSource, formatter: PromptFormatter | None, s3: S3Client
-    ) -> StoredModelStaging:
+    def of(cls, files: S3Source, source: ModelSource, formatter: PromptFormatter | None) -> StoredModelStaging:
         """Read the small files of a prefix.
 
         Args:
             files: the prefix.
             source: the model, as the caller gave it.
             formatter: the prompt to serve if the model has none of its own.
-            s3: a client that reads the prefix.
 
         Raises:
             CorruptArtifactError: the files differ from the manifest, or are not those of the model that was loaded.
@@ -87,10 +86,9 @@ class StoredModelStaging:
             if merged := StoredMerge.copy(files.uri, files.sizes, files.read, Path(directory)):
                 _require_same(merged.model.manifest, source)
                 return cls(ModelExport.of(merged.model, formatter), merged)
-        prefix = Prefix.of(s3, files.uri)
-        content = prefix.content()
-        own = _formatter_of(prefix) if PROMPT_FILE in content.files else None
-        require_same_prompt(own, formatter, f"{prefix}{PROMPT_FILE}")
+        content = prefix_manifest(files.prefix)
+        own = _formatter_of(files.prefix) if PROMPT_FILE in content.files else None
+        require_same_prompt(own, formatter, f"{files.uri}{PROMPT_FILE}")
         return cls(ModelExport({}, content, own or formatter))
 
     def store(self, s3_uri: str, s3: S3Client, *, sleep: Callable[[float], None], show_progress: bool) -> None:  # noqa: ARG002 - small files need no progress
@@ -100,10 +98,8 @@ class StoredModelStaging:
             BedrockError: S3 refused; the next import continues.
         """
         if self.merged is not None:
-            prefix = Prefix.of(s3, s3_uri)
-            self.merged.rewrite(
-                self.export.files, self.export.manifest, prefix, Transfer(s3, prefix.bucket, sleep=sleep)
-            )
+            prefix = S3Prefix(s3, S3Location.parse(s3_uri))
+            self.merged.rewrite(self.export.files, self.export.manifest, prefix, Transfer(prefix, sleep=sleep))
 
 
 def _opened(source: ModelSource) -> MergedModel | Path:
@@ -127,7 +123,7 @@ def _require_same(found: Manifest, source: ModelSource) -> None:
         )
 
 
-def _formatter_of(prefix: Prefix) -> PromptFormatter:
+def _formatter_of(prefix: S3Prefix) -> PromptFormatter:
     """Return the prompt of a prefix, which is checked when it is loaded from a directory."""
     with tempfile.TemporaryDirectory() as directory:
         (Path(directory) / PROMPT_FILE).write_bytes(prefix.read(PROMPT_FILE))

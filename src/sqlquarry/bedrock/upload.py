@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from sqlquarry.artifacts import MANIFEST
-from sqlquarry.aws.advice import explained
+from sqlquarry.aws.failures import aws_errors
+from sqlquarry.aws.multipart import unfinished_uploads
+from sqlquarry.aws.prefix import S3Prefix
 from sqlquarry.aws.transfer import PART_BYTES, REQUESTS_IN_FLIGHT, Outgoing, Transfer
 from sqlquarry.bedrock.export.model_export import ModelExport
-from sqlquarry.bedrock.prefix import Prefix
 from sqlquarry.errors import BedrockError, OutputInUseError
+from sqlquarry.files.locations import S3Location
 from sqlquarry.progress.bar import ProgressBar
 from sqlquarry.text import first_of
 
@@ -52,36 +53,31 @@ def upload(
         OutputInUseError: another upload changed files of the prefix meanwhile.
         BedrockError: the prefix holds files of something else, or S3 refused.
     """
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    prefix = Prefix.of(s3, s3_uri)
-    try:
-        present = {name: item.size for name, item in prefix.objects().items()}
+    prefix = S3Prefix(s3, S3Location.parse(s3_uri))
+    with aws_errors(BedrockError, f"uploading to {s3_uri}", service="bedrock"):
+        present = {name: item.size for name, item in prefix.objects(deep=True).items()}
         _refuse_leftovers(present, export, s3_uri)
         pending = _pending(export, prefix, present)
-        manifest = _manifest(export, prefix)
+        manifest = Outgoing.of_bytes(MANIFEST, export.manifest.content())
         was_finished = MANIFEST in present
-        if not pending and was_finished and prefix.sha256(MANIFEST) == manifest.sha256:
+        if not pending and was_finished and prefix.recorded_sha256(MANIFEST) == manifest.sha256:
             return 0
         if pending and was_finished:
             # The old manifest would call a half replaced prefix finished.
-            s3.delete_object(Bucket=prefix.bucket, Key=prefix.prefix + MANIFEST)
+            prefix.delete(MANIFEST)
         total = sum(file.size for file in pending)
         with ProgressBar(f"upload to {s3_uri}", total, unit="byte", show=show_progress) as bar:
             transfer = Transfer(
-                s3,
-                prefix.bucket,
+                prefix,
                 part_bytes=part_bytes,
                 requests_in_flight=requests_in_flight,
                 sleep=sleep,
                 sent=bar.advance,
             )
             for is_weight in (True, False):
-                transfer.send([file for file in pending if _is_weight(file) == is_weight], prefix.prefix)
+                transfer.send([file for file in pending if file.name.endswith(".safetensors") == is_weight])
         _require_unchanged(export, prefix, s3_uri)
-        transfer.send([manifest], prefix.prefix)
-    except (BotoCoreError, ClientError) as error:
-        raise explained(error, f"uploading to {s3_uri}") from error
+        transfer.send([manifest])
     return total
 
 
@@ -91,20 +87,15 @@ def discard_unfinished(s3_uri: str, *, s3: S3Client) -> int:
     Raises:
         BedrockError: S3 refused.
     """
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    prefix = Prefix.of(s3, s3_uri)
-    try:
-        pages = s3.get_paginator("list_multipart_uploads").paginate(Bucket=prefix.bucket, Prefix=prefix.prefix)
-        found = [item for page in pages for item in page.get("Uploads", ())]
-        for item in found:
-            s3.abort_multipart_upload(Bucket=prefix.bucket, Key=item["Key"], UploadId=item["UploadId"])
-    except (BotoCoreError, ClientError) as error:
-        raise explained(error, f"discarding unfinished uploads below {s3_uri}") from error
+    place = S3Location.parse(s3_uri)
+    with aws_errors(BedrockError, f"discarding unfinished uploads below {s3_uri}", service="bedrock"):
+        found = unfinished_uploads(s3, place.bucket, place.prefix)
+        for key, upload_id in found:
+            s3.abort_multipart_upload(Bucket=place.bucket, Key=key, UploadId=upload_id)
     return len(found)
 
 
-def _pending(export: ModelExport, prefix: Prefix, present: Mapping[str, int]) -> list[Outgoing]:
+def _pending(export: ModelExport, prefix: S3Prefix, present: Mapping[str, int]) -> list[Outgoing]:
     """Return the files that are missing below a prefix, or differ there, in alphabetical order.
 
     Args:
@@ -113,23 +104,15 @@ def _pending(export: ModelExport, prefix: Prefix, present: Mapping[str, int]) ->
         present: the files that are there -> bytes.
     """
     return [
-        Outgoing(prefix.prefix + name, export.files[name], int(entry["bytes"]), str(entry["sha256"]))
+        Outgoing(name, export.files[name], int(entry["bytes"]), str(entry["sha256"]))
         for name, entry in sorted(export.manifest.files.items())
-        if present.get(name) != entry["bytes"] or prefix.sha256(name) != entry["sha256"]
+        if present.get(name) != entry["bytes"] or prefix.recorded_sha256(name) != entry["sha256"]
     ]
 
 
-def _manifest(export: ModelExport, prefix: Prefix) -> Outgoing:
-    content = export.manifest.content()
-    return Outgoing(prefix.prefix + MANIFEST, content, len(content), hashlib.sha256(content).hexdigest())
-
-
-def _is_weight(file: Outgoing) -> bool:
-    return file.key.endswith(".safetensors")
-
-
-def _require_unchanged(export: ModelExport, prefix: Prefix, s3_uri: str) -> None:
-    changed = [name for name, entry in export.manifest.files.items() if prefix.sha256(name) != entry["sha256"]]
+def _require_unchanged(export: ModelExport, prefix: S3Prefix, s3_uri: str) -> None:
+    described = export.manifest.files.items()
+    changed = [name for name, entry in described if prefix.recorded_sha256(name) != entry["sha256"]]
     if changed:
         raise OutputInUseError(
             f"{s3_uri} is being written by another upload ({changed[0]} has changed meanwhile), so it was not "

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from sqlquarry.artifacts import MANIFEST, MergedModel
 from sqlquarry.aws.failures import aws_errors
-from sqlquarry.aws.folder import S3Folder
 from sqlquarry.bedrock.export.metadata_files import export_files
 from sqlquarry.bedrock.preflight import config, config_values, tensors, tokenizer
 from sqlquarry.bedrock.preflight.checkpoint import Checkpoint, read_files, read_weights
@@ -20,7 +19,6 @@ from sqlquarry.bedrock.preflight.source import CopiedSource, LocalSource, S3Sour
 from sqlquarry.bedrock.stored_merge import StoredMerge
 from sqlquarry.checkpoints.safetensors_header import INDEX
 from sqlquarry.errors import ArtifactError, BedrockError, SQLQuarryError
-from sqlquarry.files.locations import S3Location
 from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
 
 Check = Callable[[Checkpoint], Iterator[PreflightFinding]]
@@ -34,7 +32,7 @@ def check_stored_model(
     """Check a model below an S3 prefix: what `import_model` makes of a merged model, or any other as it is."""
     if not source.sizes:
         with aws_errors(BedrockError, f"looking for {source.uri}"):
-            reason = S3Folder(source.client, S3Location(source.bucket, source.prefix)).why_empty()
+            reason = source.prefix.why_empty()
         why, fix = "An import job reads the files directly below its URI", "Give the prefix that holds config.json"
         yield error("s3-uri", source.uri, reason.rstrip("."), why, fix)
         return

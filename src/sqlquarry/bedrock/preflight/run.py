@@ -84,11 +84,11 @@ def check_import(
     elif not names_a_bucket(str(place)):
         return PreflightReport(tuple(findings))
     else:
-        prefix = S3Source(place, session=session, region=request.region)
-        findings += check_stored_model(prefix, request.region, formatter)
+        files = S3Source(place, session=session, region=request.region)
+        findings += check_stored_model(files, request.region, formatter)
         if not account:
             findings += attempt(
-                place.bucket, "s3:ListBucket", lambda: check_bucket(prefix.client, place.bucket, request.region)
+                place.bucket, "s3:ListBucket", lambda: check_bucket(files.prefix.client, place.bucket, request.region)
             )
     if account:
         findings += check_account(request, session=session)
