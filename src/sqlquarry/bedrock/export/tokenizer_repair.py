@@ -1,4 +1,4 @@
-"""The tokenizer's files of an export: transformers 4.51.3 reads the ids out of them that the model was trained with."""
+"""Repair a tokenizer's files, so that transformers 4.51.3 makes the ids of them that the model was trained with."""
 
 from __future__ import annotations
 

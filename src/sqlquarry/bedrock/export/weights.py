@@ -28,7 +28,7 @@ class CheckpointWeights:
         sizes: file -> bytes.
         index: tensor -> file; None for a checkpoint without an index.
         formats: file -> what its metadata says made it (see `Header`).
-        has_metadata: whether the index, where there is one, has an object called metadata.
+        has_metadata: whether the index, if there is one, has an object called metadata.
     """
 
     shards: Mapping[str, Mapping[str, Tensor]]
@@ -57,5 +57,5 @@ class CheckpointWeights:
 
 
 def is_full(weights: CheckpointWeights) -> bool:
-    """Say whether no tensor belongs to quantised weights: all are floats that the service reads."""
+    """Return whether no tensor belongs to quantised weights: all are floats that the service reads."""
     return all(tensor.dtype in DTYPES and not QUANTIZED.search(name) for name, tensor in weights.tensors.items())

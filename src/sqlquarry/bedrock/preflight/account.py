@@ -1,4 +1,4 @@
-"""Checks of the account: bucket, quotas, role, key and network, as far as the caller may look.
+"""Check the account: bucket, quotas, role, key and network, as far as the caller may look.
 
 What the caller may not look at becomes a note, never an error: preflight must not fail an import that would succeed.
 

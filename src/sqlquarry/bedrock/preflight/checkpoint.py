@@ -1,4 +1,4 @@
-"""What the checks look at: a checkpoint's small files and the headers of its shards, each read once."""
+"""Read what the checks look at: a checkpoint's small files and the headers of its shards, each read once."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Checkpoint:
 
     Args:
         sizes: every file -> bytes.
-        files: content of the JSON files, by name; an absent one is not there.
-        templates: where each chat template stands -> its Jinja source, the one that wins first.
-        weights: tensors and index; None where they cannot be read.
-        formatter: the prompt that the weights were trained with, where there is one.
-        region: where it is to be served, where that is known.
+        files: content of the JSON files, by name; absent files are not in it.
+        templates: place of each chat template -> its Jinja source, the one that wins first.
+        weights: tensors and index; None if they cannot be read.
+        formatter: the prompt that the weights were trained with, if there is one.
+        region: where it is to be served, if that is known.
         trained: the tokenizer's files as the training read them; None if these are those.
     """
 
@@ -46,7 +46,7 @@ class Checkpoint:
     trained: TokenizerFiles | None = None
 
     def file(self, name: str) -> JsonObject:
-        """The content of a JSON file, {} where there is none."""
+        """Return the content of a JSON file; {} if there is none."""
         return self.files.get(name, {})
 
     @property
@@ -62,9 +62,9 @@ class Checkpoint:
 
     @property
     def token_rows(self) -> int | None:
-        """How many tokens have an input embedding; None where config.json does not say."""
+        """The number of tokens with an input embedding; None if config.json does not say."""
         size = self.text_config.get("vocab_size")
-        # Image tokens lie behind Mllama's vocabulary (models/mllama/modeling_mllama.py), and are never generated.
+        # Image tokens follow Mllama's vocabulary (models/mllama/modeling_mllama.py), and are never generated.
         extra = 8 if self.architecture == "MllamaForConditionalGeneration" else 0
         return size + extra if isinstance(size, int) else None
 
@@ -95,10 +95,10 @@ class Checkpoint:
 def read_files(
     source: Source, rewritten: Mapping[str, bytes] | None = None
 ) -> tuple[dict[str, JsonObject], dict[str, str], list[PreflightFinding]]:
-    """JSON files and chat templates, and a finding for each that cannot be read.
+    """Read JSON files and chat templates, and make a finding of each that cannot be read.
 
     Args:
-        source: where the files lie.
+        source: where the files are.
         rewritten: contents that take the place of files, which then hold the only chat template.
     """
     rewritten = rewritten or {}
@@ -133,7 +133,7 @@ def read_files(
 
 
 def read_weights(source: Source) -> tuple[CheckpointWeights | None, list[PreflightFinding]]:
-    """The headers of all shards and the index, and a finding for each that cannot be read."""
+    """Read the headers of all shards and the index, and make a finding of each that cannot be read."""
     names = [name for name in source.sizes if name.endswith(".safetensors") and "/" not in name]
     if not names:
         others = [name for name in source.sizes if name.endswith((".bin", ".pth", ".gguf", ".pt"))]
@@ -176,7 +176,7 @@ def read_weights(source: Source) -> tuple[CheckpointWeights | None, list[Preflig
 
 
 def _small(source: Source, name: str) -> bytes:
-    """The content of a metadata file, whose size is looked at first."""
+    """Read a metadata file, after a look at its size."""
     check_size(name, source.sizes[name])
     return source.read(name)
 

@@ -1,4 +1,4 @@
-"""Checks of config.json and generation_config.json: architecture, keys that are read, rope, context, stop tokens.
+"""Check config.json and generation_config.json: architecture, keys that are read, rope, context, stop tokens.
 
 Source: "Use Custom model import to import a customized open-source model into Amazon Bedrock",
 docs.aws.amazon.com/bedrock/latest/userguide/model-customization-import-model.html.
@@ -45,7 +45,7 @@ _KEYS = {
 
 
 def architecture(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
-    """The first architecture is one that the service serves, without code of its own or impossible sizes."""
+    """Check that the service serves the first architecture, without code of its own or impossible sizes."""
     name = checkpoint.architecture
     if name not in MODEL_TYPES:
         why = "The job ends Failed for an architecture outside its list"
@@ -69,7 +69,7 @@ def architecture(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
 
 
 def keys(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
-    """config.json has what sizes the model, where 4.51.3 looks for it."""
+    """Check that config.json has what sizes the model, where 4.51.3 looks for it."""
     name, config = checkpoint.architecture, checkpoint.config
     missing = [key for key in _KEYS.get(str(name), ()) if not isinstance(config.get(key), int)]
     if missing:
@@ -94,7 +94,7 @@ def keys(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
 
 
 def dialect(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
-    """Settings under names that transformers 4.51.3 reads."""
+    """Check that settings have names that transformers 4.51.3 reads."""
     old = model_config(checkpoint.config)
     for where, (level, read) in {
         "config.json": (checkpoint.config, old),
@@ -132,7 +132,7 @@ _ROPE_DEFAULTS = {"rope_theta": 10000.0, "rope_scaling": None}
 
 
 def positions(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
-    """The context is at most 128K, and llama3 rope scaling is what the service makes of it."""
+    """Check that the context is at most 128K, and that llama3 rope scaling is what the service makes of it."""
     config = checkpoint.text_config
     value = config.get("max_position_embeddings")
     if isinstance(value, int) and value > MAX_POSITIONS:
@@ -158,7 +158,7 @@ def positions(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
 
 
 def quantization(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
-    """Full weights, by what config.json says of them."""
+    """Check that config.json does not call the weights quantised."""
     levels = {"": checkpoint.config, "text_config.": checkpoint.text_config}
     marked = {f"{at}{key}": level[key] for at, level in levels.items() for key in QUANTIZATION_KEYS if key in level}
     if checkpoint.text_config is checkpoint.config:
@@ -183,7 +183,7 @@ def quantization(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
 
 
 def stop_ids(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
-    """The server knows which tokens end an answer."""
+    """Check that the server knows which tokens end an answer."""
     file, generation = "generation_config.json", checkpoint.file("generation_config.json")
     value = generation.get("eos_token_id", checkpoint.text_config.get("eos_token_id"))
     ids = value if isinstance(value, list) else [] if value is None else [value]
@@ -208,7 +208,7 @@ def stop_ids(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
 
 
 def index(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
-    """The index of shards has all that is read of it."""
+    """Check that the index of shards has everything that is read of it."""
     if checkpoint.weights is not None and not checkpoint.weights.has_metadata:
         why = f"transformers {TRANSFORMERS_VERSION} does not read it without"
         fix = 'Add "metadata": {}'

@@ -1,4 +1,4 @@
-"""Checks of the values in config.json: with others, transformers 4.51.3 cannot build the model, or builds another one.
+"""Check the values in config.json: with others, transformers 4.51.3 cannot build the model, or builds another one.
 
 Source: transformers 4.51.3, configuration_utils.py, modeling_utils.py (`_get_torch_dtype`), modeling_rope_utils.py
 (`ROPE_INIT_FUNCTIONS` and the functions in it), activations.py (`ACT2FN`) and the constructors in
@@ -35,6 +35,7 @@ _ROPES: Mapping[str, tuple[str, ...]] = {
     "longrope": ("short_factor", "long_factor"),
     "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
 }
+_ORIGINAL_POSITIONS = "original_max_position_embeddings"
 _ROPE_LISTS = ("short_factor", "long_factor")
 _ROPE_OPTIONS = ("attention_factor", "beta_fast", "beta_slow")  # numbers, or null for the default
 
@@ -47,7 +48,7 @@ def _is_count(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def _is_no_zero(value: object) -> bool:
+def _is_not_zero(value: object) -> bool:
     return not isinstance(value, int) or value > 0
 
 
@@ -67,8 +68,8 @@ _RULES: Mapping[str, tuple[str, Callable[[object], bool]]] = {
     ),
     # It changes the tables of the rope, and no layer of these architectures.
     "partial_rotary_factor": ("1, or absent", lambda value: value == 1),
-    "num_attention_heads": ("a whole number above 0", _is_no_zero),
-    "num_hidden_layers": ("a whole number above 0", _is_no_zero),
+    "num_attention_heads": ("a whole number above 0", _is_not_zero),
+    "num_hidden_layers": ("a whole number above 0", _is_not_zero),
     "use_sliding_window": ("true or false", lambda value: isinstance(value, bool) or value is None),
     "pruned_heads": ("an empty object", lambda value: value == {}),
     "num_labels": ("a whole number", lambda value: isinstance(value, int)),
@@ -107,7 +108,7 @@ def values(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
 
 
 def _mixture(architecture: str, config: JsonObject) -> Iterator[PreflightFinding]:
-    """What only models with experts read."""
+    """Check what only models with experts read."""
     experts, chosen = config.get(_EXPERTS.get(architecture, "")), config.get("num_experts_per_tok")
     if _is_count(experts) and isinstance(chosen, int) and not 0 < chosen <= experts:
         yield _bad_value("num_experts_per_tok", chosen, f"from 1 to {experts}, the number of experts")
@@ -125,13 +126,25 @@ def rope(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
     scaling = config.get("rope_scaling")
     if checkpoint.architecture not in DECODERS or scaling is None:
         return
-    if not isinstance(scaling, Mapping):
+    if not isinstance(scaling, dict):
         yield _bad_value("rope_scaling", scaling, "an object with rope_type, or null")
         return
     kind = scaling.get("rope_type", scaling.get("type"))
     if kind not in _ROPES:
         yield _bad_value("rope_scaling.rope_type", kind, f"one of {', '.join(_ROPES)}")
         return
+    yield from _rope_factors(str(kind), scaling, config)
+    for key in _ROPE_OPTIONS if kind in ("yarn", "longrope") else ():
+        if scaling.get(key) is not None and not _is_number(scaling[key]):
+            yield _bad_value(f"rope_scaling.{key}", scaling[key], f"a number for {kind}, or null")
+    # Its attention factor follows from one of them.
+    factors = (scaling.get("factor"), scaling.get("attention_factor"), config.get(_ORIGINAL_POSITIONS))
+    if kind == "longrope" and not any(map(_is_number, factors)):
+        yield _bad_value("rope_scaling.factor", scaling.get("factor"), "a number above 0 for longrope")
+
+
+def _rope_factors(kind: str, scaling: JsonObject, config: JsonObject) -> Iterator[PreflightFinding]:
+    """Check what the function of a rope type reads without a default."""
     for key in _ROPES[kind]:
         value = scaling.get(key)
         if key in _ROPE_LISTS:
@@ -140,18 +153,6 @@ def rope(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
                 yield _bad_value(f"rope_scaling.{key}", value, f"a list of {width} numbers for {kind}")
         elif not (_is_number(value) and value > 0):
             yield _bad_value(f"rope_scaling.{key}", value, f"a number above 0 for {kind}")
-    for key in _ROPE_OPTIONS if kind in ("yarn", "longrope") else ():
-        if scaling.get(key) is not None and not _is_number(scaling[key]):
-            yield _bad_value(f"rope_scaling.{key}", scaling[key], f"a number for {kind}, or null")
-    # Its attention factor follows from one of them.
-    if kind == "longrope" and not any(
-        _is_number(value)
-        for value in (scaling.get("factor"), scaling.get("attention_factor"), config.get(_ORIGINAL_POSITIONS))
-    ):
-        yield _bad_value("rope_scaling.factor", scaling.get("factor"), "a number above 0 for longrope")
-
-
-_ORIGINAL_POSITIONS = "original_max_position_embeddings"
 
 
 def _rotary_width(config: JsonObject) -> int:

@@ -1,4 +1,4 @@
-"""What a check has to say: how bad it is, what and where, why the service cares, and what to do."""
+"""What a check reports: how bad it is, what and where, why the service cares, and what to do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Severity = Literal["error", "warning", "note"]
 
 @dataclass(frozen=True, slots=True)
 class PreflightFinding:
-    """One thing that stands in the import's way, or that may surprise.
+    """One thing that prevents the import, or that may surprise.
 
     Args:
         severity: "error" (the import fails, or serves another model), "warning" (it may) or "note" (nothing to do).
@@ -47,5 +47,5 @@ note = partial(PreflightFinding, "note")
 
 
 def listed(names: Iterable[str], count: int = 3) -> str:
-    """As `first_of`, in alphabetical order."""
+    """Join the first names in alphabetical order (see `first_of`)."""
     return first_of(sorted(names), count)

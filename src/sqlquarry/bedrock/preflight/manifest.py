@@ -1,4 +1,4 @@
-"""Check the manifest of a merged model: is everything there, and the prompt the one of the training?"""
+"""Check a model against its manifest: everything is there, and the prompt is that of the training."""
 
 from __future__ import annotations
 

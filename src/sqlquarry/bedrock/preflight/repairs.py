@@ -1,4 +1,4 @@
-"""What is mechanical among the findings, mended: metadata, the chat template's place, dtype, index, large shards."""
+"""Repair what is mechanical among the findings: metadata, the chat template's place, dtype, index, large shards."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sqlquarry.bedrock.preflight.config import QUANTIZATION_KEYS
 from sqlquarry.bedrock.preflight.reshard import (
     SHARD_BYTES,
     ReshardPlan,
-    plan,
+    plan_shards,
     replaced_leftovers,
     write_index,
     write_shards,
@@ -100,14 +100,14 @@ def repair(
 def _repair_in_place(source: LocalSource, max_shard_bytes: int) -> list[Repair]:
     directory = source.directory
     weights = _readable(source, directory)
-    return _apply(directory, directory, _metadata(directory, weights), weights, plan(weights, max_shard_bytes))
+    return _apply(directory, directory, _metadata(directory, weights), weights, plan_shards(weights, max_shard_bytes))
 
 
 def _repair_copy(source: LocalSource, target: Path, max_shard_bytes: int) -> list[Repair]:
     """Repair a copy of those files that an import needs; `target` appears when it is complete."""
     weights = _readable(source, source.directory)
     metadata = _metadata(source.directory, weights)
-    division = plan(weights, max_shard_bytes)
+    division = plan_shards(weights, max_shard_bytes)
     divided = set(division.replaced) if division else set()
     # Beside the target, so that the last step is one rename.
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
@@ -131,7 +131,7 @@ def _repair_prefix(source: S3Source, max_shard_bytes: int) -> list[Repair]:
     if MANIFEST in source.sizes:
         raise _finished(source.uri, "give the prefix to import_model.")
     weights = _readable(source, source.uri)
-    if plan(weights, max_shard_bytes):
+    if plan_shards(weights, max_shard_bytes):
         raise BedrockError(
             f"{source.uri} holds shards above {max_shard_bytes / 1e9:g} GB, which are divided on this machine only. "
             "Merge again with a smaller max_shard_bytes, or download the model, repair it and upload it."
@@ -160,7 +160,7 @@ def _finished(place: Path | str, advice: str) -> ConfigError:
 
 
 def _readable(source: Source, place: Path | str) -> CheckpointWeights:
-    """The weights of a checkpoint whose files can be read.
+    """Read the weights of a checkpoint whose other files can be read, too.
 
     Raises:
         BedrockError: some cannot.
@@ -174,7 +174,7 @@ def _readable(source: Source, place: Path | str) -> CheckpointWeights:
 
 
 def _metadata(directory: Path, weights: CheckpointWeights) -> dict[str, bytes]:
-    """The small files as they should be.
+    """Return the small files as they should be.
 
     Raises:
         BedrockError: they are not those of a model.

@@ -1,4 +1,4 @@
-"""Safetensors shards of at most so many bytes, made by copying ranges of bytes: no weight is ever decoded."""
+"""Divide weights into safetensors shards of a maximal size by copying ranges of bytes; no weight is decoded."""
 
 from __future__ import annotations
 
@@ -23,14 +23,19 @@ _REPLACED = "replaced_files"  # in the index's metadata: what a killed run may h
 
 @dataclass(frozen=True, slots=True)
 class ReshardPlan:
-    """New shards: file -> its tensors, each with the file that it is copied from; and the files that they replace."""
+    """How weights are divided anew.
+
+    Args:
+        shards: new file -> its tensors, each with the file that it is copied from.
+        replaced: the files that the new ones replace.
+    """
 
     shards: Mapping[str, Mapping[str, tuple[str, Tensor]]]
     replaced: tuple[str, ...]
 
 
-def plan(weights: CheckpointWeights, max_bytes: int = SHARD_BYTES) -> ReshardPlan | None:
-    """Say how to divide the weights anew; None if every shard can be read and none is too large for more than a tensor.
+def plan_shards(weights: CheckpointWeights, max_bytes: int = SHARD_BYTES) -> ReshardPlan | None:
+    """Plan new shards; None if every shard can be read, and none that holds several tensors is too large.
 
     Tensors keep their order; a tensor larger than `max_bytes` has a shard of its own.
     """
@@ -49,12 +54,12 @@ def plan(weights: CheckpointWeights, max_bytes: int = SHARD_BYTES) -> ReshardPla
             groups[-1][name] = (shard, tensor)
             filled += size
     # Never a name in use: until the index is replaced, the old files are the model.
-    stem = next(s for s in ("model", "resharded") if not loaded.keys() & _names(s, len(groups)).keys())
-    return ReshardPlan(dict(zip(_names(stem, len(groups)), groups, strict=True)), tuple(sorted(loaded)))
+    prefix = next(s for s in ("model", "resharded") if not loaded.keys() & _names(s, len(groups)).keys())
+    return ReshardPlan(dict(zip(_names(prefix, len(groups)), groups, strict=True)), tuple(sorted(loaded)))
 
 
-def _names(stem: str, count: int) -> dict[str, None]:
-    return dict.fromkeys(f"{stem}-{number:05}-of-{count:05}.safetensors" for number in range(1, count + 1))
+def _names(prefix: str, count: int) -> dict[str, None]:
+    return dict.fromkeys(f"{prefix}-{number:05}-of-{count:05}.safetensors" for number in range(1, count + 1))
 
 
 def _header_bytes(name: str, tensor: Tensor) -> int:
@@ -88,7 +93,7 @@ def write_shards(plan: ReshardPlan, source: Path, target: Path) -> None:
 
 
 def replaced_leftovers(directory: Path, weights: CheckpointWeights) -> list[str]:
-    """Files that a killed `write_shards` had still to remove."""
+    """Return the files that a killed `write_shards` still had to remove."""
     if weights.index is None:
         return []
     metadata = read_object(directory / INDEX).get("metadata")

@@ -1,4 +1,4 @@
-"""Checks of the service role: that it exists, that Bedrock may assume it, and that it may read the bucket.
+"""Check the service role: that it exists, that Bedrock may assume it, and that it may read the bucket.
 
 Source: "Create a service role for model import", Bedrock user guide, model-import-iam-role.html.
 """

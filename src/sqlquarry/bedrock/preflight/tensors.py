@@ -1,4 +1,4 @@
-"""Checks of the safetensors files: leftovers, shards and index, dtypes, sizes, and what config.json implies."""
+"""Check the safetensors files: leftovers, shards and index, dtypes, sizes, and what config.json implies."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _TIED_BY_DEFAULT = ("T5ForConditionalGeneration", "GPTBigCodeForCausalLM")
 
 
 def leftovers(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
-    """No adapter, no quantised weights among the tensors, no files of training or of other formats."""
+    """Check that there are no adapter, no quantised weights, and no files of training or of other formats."""
     names, weights = checkpoint.sizes, checkpoint.weights
     merge = "Merge it (AdapterMerger, or PEFT's merge_and_unload), then leave it out"
     for name in names:
@@ -70,7 +70,7 @@ def _is_debris(name: str) -> bool:
 
 
 def shards(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
-    """Index and shards describe the same tensors, each once, and nothing is too large."""
+    """Check that index and shards describe the same tensors, each once, and that nothing is too large."""
     weights = checkpoint.weights
     if weights is None:
         return
@@ -106,7 +106,7 @@ def shards(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
 
 
 def duplicates(weights: CheckpointWeights) -> set[str]:
-    """Tensors that lie in more than one of the shards that a server reads."""
+    """Return the tensors that more than one of the shards holds which a server reads."""
     counts = Counter(name for held in weights.loaded.values() for name in held)
     return {name for name, count in counts.items() if count > 1}
 
@@ -158,18 +158,18 @@ def _with_index(weights: CheckpointWeights, index: Mapping[str, str]) -> Iterato
 
 
 def _dtypes(weights: CheckpointWeights) -> dict[str, str]:
-    """Dtype -> a tensor that has it."""
+    """Return dtype -> a tensor that has it."""
     return {t.dtype: name for name, t in weights.tensors.items() if not _BUFFERS.search(name)}
 
 
 def stored_dtype(weights: CheckpointWeights) -> str | None:
-    """What torch calls the one floating-point dtype of all weights; None where they have others, or several."""
+    """Return torch's name of the one floating-point dtype of all weights; None if they have another, or several."""
     found = _dtypes(weights)
     return DTYPES.get(next(iter(found))) if len(found) == 1 else None
 
 
 def dtypes(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
-    """All weights share one floating-point dtype, and config.json names it."""
+    """Check that all weights share one floating-point dtype, and that config.json names it."""
     if checkpoint.weights is None or checkpoint.architecture == GPT_OSS:  # published with MXFP4 experts in uint8
         return
     found = _dtypes(checkpoint.weights)
@@ -192,7 +192,7 @@ def dtypes(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
 
 
 def implied(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
-    """Every tensor that config.json implies is there, in its shape, and no other."""
+    """Check that every tensor which config.json implies is there, in its shape, and no other."""
     # The list of tensors would be as long as an impossible size says.
     if checkpoint.weights is None or any(found.code == "model-size" for found in refusals(checkpoint.files)):
         return
@@ -232,7 +232,7 @@ def implied(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
 
 
 def embeddings(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
-    """Embeddings and output head have vocab_size rows, and the head is there unless it is tied."""
+    """Check that embeddings and output head have vocab_size rows, and that the head is there unless it is tied."""
     weights, config = checkpoint.weights, checkpoint.text_config
     if weights is None:
         return

@@ -1,4 +1,4 @@
-"""Checks of the tokenizer: files, class, vocabulary, special tokens, and the one chat template.
+"""Check the tokenizer: files, class, vocabulary, special tokens, and the one chat template.
 
 Sources: tokenizers from "Use Custom model import …"; templates from "Handling Custom Chat Templates and Tokenizers" and
 "Invoke your imported model" (userguide/custom-chat-templates-tokenizers.html, userguide/invoke-imported-model.html).
@@ -46,7 +46,7 @@ _CONFIG = "tokenizer_config.json"
 
 
 def tokenizer_class(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
-    """The class is one that the service loads, with the files that it reads."""
+    """Check that the service loads the class, and that the files which it reads are there."""
     name = str(checkpoint.tokenizer_config.get("tokenizer_class"))
     family = name.removesuffix("Fast")
     if family not in TOKENIZERS:
@@ -66,7 +66,7 @@ def tokenizer_class(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
 
 
 def vocabulary(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
-    """Every token has an embedding, added tokens included."""
+    """Check that every token has an embedding, added tokens included."""
     size = checkpoint.token_rows
     if size is None:
         return
@@ -88,14 +88,14 @@ def _numbers(values: Iterable[object]) -> list[int]:
 
 
 def _ids(tokenizer: JsonObject) -> dict[str, int]:
-    """Token -> id, from tokenizer.json: the model's vocabulary (Unigram's is a list of pairs), then added tokens."""
+    """Return token -> id by tokenizer.json: the vocabulary (Unigram's is a list of pairs), then added tokens."""
     words = (tokenizer.get("model") or {}).get("vocab") or {}
     ids = dict(words) if isinstance(words, dict) else {str(pair[0]): i for i, pair in enumerate(words)}
     return ids | {token["content"]: int(token["id"]) for token in tokenizer.get("added_tokens") or ()}
 
 
 def special_token_lists(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
-    """Special tokens stand under names that 4.51.3 reads, and exist in the vocabulary."""
+    """Check that special tokens have names that 4.51.3 reads, and exist in the vocabulary."""
     for file in (_CONFIG, "special_tokens_map.json"):
         extra = checkpoint.file(file).get("extra_special_tokens")
         if isinstance(extra, list):
@@ -118,7 +118,7 @@ def special_token_lists(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
 
 
 def chat_template(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
-    """There is exactly one chat template, in tokenizer_config.json."""
+    """Check that there is exactly one chat template, in tokenizer_config.json."""
     found = checkpoint.templates
     why = "The service asks for exactly one, and its Chat and Converse pages read the one in tokenizer_config.json"
     if not found:
@@ -136,7 +136,7 @@ def chat_template(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
 
 
 def template_renders(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
-    """The template renders a conversation, and leads into the answer."""
+    """Check that the template renders a conversation, and leads into the answer."""
     where, template = next(iter(checkpoint.templates.items()), ("", None))
     if template is None:
         return
@@ -173,7 +173,7 @@ def template_renders(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
 
 
 def stop_token(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
-    """An answer ends with a token that the server stops at."""
+    """Check that an answer ends with a token that the server stops at."""
     tokenizer, formatter = checkpoint.file("tokenizer.json"), checkpoint.formatter
     why = "The server stops at eos_token_id only, so answers run on to their limit"
     if formatter is not None:
@@ -235,7 +235,7 @@ def served_tokens(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
 
 
 def _prompts(checkpoint: Checkpoint) -> list[str]:
-    """What the server may be sent: the formatter's prompts, or the chat template's."""
+    """Return what the server may be sent: the formatter's prompts, or the chat template's."""
     if checkpoint.formatter is not None:
         return formatter_prompts(checkpoint.formatter)
     template = next(iter(checkpoint.templates.values()), "")
