@@ -41,8 +41,8 @@ def check_account(request: ImportRequest, *, session: boto3.Session | None) -> l
         session: a boto3 session; None uses the default credentials.
     """
     region, role = request.region, request.role_arn
-    bedrock = aws_client("bedrock", session, region=region)
-    quotas = aws_client("service-quotas", session, region=region)
+    bedrock = aws_client("bedrock", session)
+    quotas = aws_client("service-quotas", session)
     findings = [
         *attempt("imported models", "bedrock:ListImportedModels", lambda: _model_quota(bedrock, quotas, request.name)),
         *attempt("import jobs", "bedrock:ListModelImportJobs", lambda: _running_jobs(bedrock)),
@@ -50,11 +50,11 @@ def check_account(request: ImportRequest, *, session: boto3.Session | None) -> l
     place = S3Location.parse(request.s3_uri) if request.s3_uri else None
     key: str | None = None
     if place is not None:
-        s3, bucket = aws_client("s3", session, region=region), place.bucket
+        s3, bucket = aws_client("s3", session), place.bucket
         findings += attempt(bucket, "s3:ListBucket", lambda: check_bucket(s3, bucket, region))
         key = _bucket_key(s3, bucket)
     if role is not None and role.count(":role/") == 1:
-        iam, sts = aws_client("iam", session, region=region), aws_client("sts", session, region=region)
+        iam, sts = aws_client("iam", session), aws_client("sts", session)
         findings += attempt(role, "iam:GetRole", lambda: check_role(role, iam, sts))
         if place is not None:
             findings += attempt(
@@ -68,10 +68,10 @@ def check_account(request: ImportRequest, *, session: boto3.Session | None) -> l
 def _check_key_and_network(request: ImportRequest, session: boto3.Session | None) -> list[PreflightFinding]:
     findings, region = [], request.region
     if (key := request.kms_key_id) is not None:
-        kms = aws_client("kms", session, region=region)
+        kms = aws_client("kms", session)
         findings += attempt(key, "kms:DescribeKey", lambda: _kms_key(key, kms))
     if (network := request.vpc_config) is not None:
-        ec2 = aws_client("ec2", session, region=region)
+        ec2 = aws_client("ec2", session)
         findings += attempt(
             "vpc_config",
             "ec2:DescribeSubnets, DescribeSecurityGroups and DescribeVpcEndpoints",
