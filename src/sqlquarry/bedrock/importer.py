@@ -166,9 +166,11 @@ class BedrockImporter:
         if arn is None:
             job_name = self._jobs.free_name(job_name, name, digest)
             uri = where if in_place or s3_uri else f"{where}sqlquarry/{name}/{digest[:12]}/"
-            if not in_place:
+            if isinstance(staging, LocalModelStaging):
                 self._require_account(name, job_name, uri, kms_key_id, vpc_config)
-            staging.store(uri, self._s3, sleep=self._polling.sleep, show_progress=self._show_progress)
+                staging.upload(uri, self._s3, sleep=self._polling.sleep, show_progress=self._show_progress)
+            else:
+                staging.rewrite(self._s3, sleep=self._polling.sleep)
             job = self._job(
                 export,
                 name=name,

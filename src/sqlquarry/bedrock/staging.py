@@ -44,7 +44,7 @@ class LocalModelStaging:
         """Hash the model's files; `formatter` is the prompt to serve if the model has none of its own."""
         return cls(source, ModelExport.of(_opened(source), formatter))
 
-    def store(self, s3_uri: str, s3: S3Client, *, sleep: Callable[[float], None], show_progress: bool) -> None:
+    def upload(self, s3_uri: str, s3: S3Client, *, sleep: Callable[[float], None], show_progress: bool) -> None:
         """Upload what is missing.
 
         Raises:
@@ -61,10 +61,12 @@ class StoredModelStaging:
     """A model on S3, which is imported where it is.
 
     Args:
+        location: where it is.
         export: its files as they are, or as a merged model's are to be.
         merged: the merged model that is rewritten; None if the files stay as they are.
     """
 
+    location: S3Location
     export: ModelExport
     merged: StoredMerge | None = None
 
@@ -85,20 +87,20 @@ class StoredModelStaging:
         with tempfile.TemporaryDirectory() as directory:
             if merged := StoredMerge.copy(files.uri, files.sizes, files.read, Path(directory)):
                 _require_same(merged.model.manifest, source)
-                return cls(ModelExport.of(merged.model, formatter), merged)
+                return cls(files.prefix.location, ModelExport.of(merged.model, formatter), merged)
         content = prefix_manifest(files.prefix)
         own = _formatter_of(files.prefix) if PROMPT_FILE in content.files else None
         require_same_prompt(own, formatter, f"{files.uri}{PROMPT_FILE}")
-        return cls(ModelExport({}, content, own or formatter))
+        return cls(files.prefix.location, ModelExport({}, content, own or formatter))
 
-    def store(self, s3_uri: str, s3: S3Client, *, sleep: Callable[[float], None], show_progress: bool) -> None:  # noqa: ARG002 - small files need no progress
+    def rewrite(self, s3: S3Client, *, sleep: Callable[[float], None]) -> None:
         """Rewrite the small files of a merged model in the service's dialect.
 
         Raises:
             BedrockError: S3 refused; the next import continues.
         """
         if self.merged is not None:
-            prefix = S3Prefix(s3, S3Location.parse(s3_uri))
+            prefix = S3Prefix(s3, self.location)
             self.merged.rewrite(self.export.files, self.export.manifest, prefix, Transfer(prefix, sleep=sleep))
 
 
