@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-import sqlquarry
 from judging_llm_fakes import RECORD, RIGHT, WRONG, Scripted, Structured, candidate_in, honest, tags
-from sqlquarry.artifacts import Generation, Judgement, TextGenerator
+from sqlquarry.artifacts import Generation, TextGenerator
 from sqlquarry.errors import BedrockError, ConfigError, JudgeFailedError, JudgingError
 from sqlquarry.judging.llm import STRICT, JudgeUsage, LLMGrader, Rubric, StructuredGenerator
 
@@ -205,13 +204,13 @@ def test_a_batch_judge_is_asked_once_whatever_comes() -> None:
 
 def test_usage_and_cost_are_counted_by_judge() -> None:
     a, b = Scripted(), Structured(lambda _: {"reason": "", "verdict": 100})
-    grader = LLMGrader([a, b], price_per_million_tokens=[(3.0, 15.0), (1.0, 5.0)])
+    grader = LLMGrader([a, b], usd_per_million_tokens=[(3.0, 15.0), (1.0, 5.0)])
     assert grader.cost_usd == 0
     grader.grade_all([RECORD] * 10, [RIGHT] * 10)
     assert grader.usage == JudgeUsage(20, 1000, 100, unmetered=10)
     assert grader.cost_usd == pytest.approx((1000 * 3 + 100 * 15) / 1e6)
     assert LLMGrader(a).cost_usd is None
-    assert LLMGrader([a, b], price_per_million_tokens=(3, 15)).cost_usd == 0
+    assert LLMGrader([a, b], usd_per_million_tokens=(3, 15)).cost_usd == 0
 
 
 def test_the_fingerprint_changes_with_all_that_a_verdict_depends_on() -> None:
@@ -232,26 +231,18 @@ def test_the_fingerprint_changes_with_all_that_a_verdict_depends_on() -> None:
     assert LLMGrader(Scripted()).fingerprint(RECORD) is None
 
 
-def test_a_text_is_a_bedrock_model_id(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[tuple[str, Any]] = []
-
-    def fake(model_id: str, **options: Any) -> Scripted:
-        made.append((model_id, options))
-        return Scripted(model_id=model_id)
-
-    monkeypatch.setattr(sqlquarry, "FoundationModel", fake, raising=False)
-    verdict: Judgement = LLMGrader(["global.a", "global.b"]).grade(RECORD, RIGHT)
-    assert verdict.details["model"] == "global.a, global.b"
-    options = {"max_tokens": 2048, "temperature": 0.0, "show_progress": False}
-    assert made == [("global.a", options), ("global.b", options)]
-    LLMGrader("global.a", repeats=2)
-    assert made[-1][1]["temperature"] is None
+def test_a_model_id_has_to_be_made_a_model() -> None:
+    for judge in ("global.a", ["global.a", "global.b"]):
+        with pytest.raises((ConfigError, JudgingError), match="generate"):
+            LLMGrader(judge)  # type: ignore[arg-type] - the mistake under test
+    named = LLMGrader([Scripted(model_id="global.a"), Scripted(model_id="global.b")])
+    assert named.grade(RECORD, RIGHT).details["model"] == "global.a, global.b"
 
 
 def test_bad_options_are_named_all_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
-        LLMGrader(Scripted(), rubric="lenient", repeats=0, price_per_million_tokens=[(1, 2), (3, 4)])
-    for part in ("rubric is 'lenient'", "repeats is 0", "price_per_million_tokens is"):
+        LLMGrader(Scripted(), rubric="lenient", repeats=0, usd_per_million_tokens=[(1, 2), (3, 4)])
+    for part in ("rubric is 'lenient'", "repeats is 0", "usd_per_million_tokens is"):
         assert part in str(caught.value)
     with pytest.raises(ConfigError, match="there is no judge"):
         LLMGrader([])
