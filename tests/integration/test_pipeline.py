@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import sqlquarry as sq
+from sqlquarry.aws.polling import Polling
 from sqlquarry.emulator import LocalAWS
 from sqlquarry.errors import PreflightError, PromptMismatchError
 from sqlquarry.pipeline import PipelineResult
@@ -23,7 +24,7 @@ def run(base: Path, output: Path, aws: LocalAWS) -> PipelineResult:
         RECORDS,
         RECORDS[:8],
         trainer=sq.QLoRAFSDPTrainer(base, config=CONFIG),
-        importer=sq.BedrockImporter(aws.role_arn, session=aws.session(), poll_interval_s=0.01),
+        importer=sq.BedrockImporter(aws.role_arn, session=aws.session(), polling=Polling(interval_s=0.01)),
         judge=sq.SQLJudge([sq.ExactGrader()]),
         name="tiny-sql",
         s3_uri=f"s3://{aws.bucket}/tiny/",

@@ -39,7 +39,7 @@ from sqlquarry.artifacts import (
     write_json,
 )
 from sqlquarry.aws import aws_client
-from sqlquarry.bedrock.export import Export
+from sqlquarry.bedrock.export.model_export import ModelExport
 from sqlquarry.data import load_records
 from sqlquarry.errors import (
     ArtifactError,
@@ -171,7 +171,7 @@ def _merged(adapter: AdapterCheckpoint, merger: AdapterMerger, root: Path) -> No
     except SQLQuarryError:
         (output / MANIFEST).unlink()  # it must not be taken for finished
         raise
-    export = Export.of(merged)
+    export = ModelExport.of(merged)
     (output / MANIFEST).unlink()
     for path in list(output.iterdir()):
         if path.name not in export.files:
