@@ -17,8 +17,10 @@ Run again, it attaches to the running job, or returns the finished one.
 import argparse
 import json
 
+import boto3
+
 import sqlquarry as sq
-from sqlquarry.sagemaker import SageMakerLauncher
+from sqlquarry.sagemaker import Compute, SageMakerLauncher
 
 
 def main() -> None:
@@ -54,9 +56,8 @@ def main() -> None:
     launcher = SageMakerLauncher(
         options.role,
         bucket=options.bucket,
-        region=options.region,
-        instance_type=options.instance,
-        spot=options.spot,
+        session=boto3.Session(region_name=options.region),
+        compute=Compute(instance_type=options.instance, spot=options.spot),
         secret_arns=dict(pair.split("=", 1) for pair in options.secret),
         environment=dict(pair.split("=", 1) for pair in options.set),
     )

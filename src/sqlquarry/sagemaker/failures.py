@@ -92,7 +92,7 @@ _JOB_FAILURES = (
     ),
     _Failure(
         ("no space left",),
-        "Raise volume_gb; of instance types with disks of their own (ml.g5, ml.p4d), take a larger one.",
+        "Raise volume_size_in_gb; of instance types with disks of their own (ml.g5, ml.p4d), take a larger one.",
     ),
     _Failure(
         ("is gated",),

@@ -9,9 +9,10 @@ import pytest
 
 import sqlquarry as sq
 from emulator_training import Jobs
+from sqlquarry.aws.polling import Polling
 from sqlquarry.emulator import LocalAWS
 from sqlquarry.errors import TrainingError
-from sqlquarry.sagemaker import SageMakerLauncher
+from sqlquarry.sagemaker import Compute, SageMakerLauncher
 from sqlquarry.sagemaker import launcher as launching
 
 from conftest import toy_examples
@@ -36,7 +37,11 @@ def test_code_that_was_changed_in_the_bucket_is_not_run(
 
         monkeypatch.setattr(launching, "upload", changed_after_sending)
         launcher = SageMakerLauncher(
-            aws.role_arn, bucket=aws.bucket, session=aws.session(), instance_type="ml.m5.xlarge", poll_interval_s=0.1
+            aws.role_arn,
+            bucket=aws.bucket,
+            session=aws.session(),
+            compute=Compute(instance_type="ml.m5.xlarge"),
+            polling=Polling(interval_s=0.1),
         )
         trainer = sq.QLoRAFSDPTrainer(tiny_llama, config=sq.TrainingConfig(max_sequence_tokens=256, device="cpu"))
         job = launcher.launch(trainer, RECORDS, merge=None, wait=False)

@@ -11,9 +11,10 @@ import pytest
 
 import sqlquarry as sq
 from emulator_training import Jobs
+from sqlquarry.aws.polling import Polling
 from sqlquarry.emulator import LocalAWS
 from sqlquarry.emulator.faults import SpotInterruption
-from sqlquarry.sagemaker import SageMakerLauncher
+from sqlquarry.sagemaker import Compute, SageMakerLauncher
 
 from conftest import toy_examples
 
@@ -71,10 +72,8 @@ def test_two_spot_machines_that_are_taken_away_end_with_the_adapter_of_one_undis
             aws.role_arn,
             bucket=aws.bucket,
             session=aws.session(),
-            instance_type="ml.m5.xlarge",
-            instance_count=2,
-            spot=True,
-            poll_interval_s=0.2,
+            compute=Compute(instance_type="ml.m5.xlarge", instance_count=2, spot=True),
+            polling=Polling(interval_s=0.2),
         )
         job = launcher.launch(trainer, RECORDS, merge=None)
         jobs = Jobs(aws)
