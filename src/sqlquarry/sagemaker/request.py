@@ -73,8 +73,13 @@ def training_request(
         name: the job's name.
         files: what it reads and writes.
         image: URI of the container.
-        role_arn, compute, networking, stopping, kms_key_arn, tags: as in `SageMakerLauncher`.
+        role_arn: the role that the job runs as.
+        compute: the machines.
+        networking: the VPC, if any.
+        stopping: the time limits.
+        kms_key_arn: key for the volumes and the results.
         environment: variables of the job's process.
+        tags: of the job.
         has_hashes: whether the job's requirements have hashes, which pip then requires.
         processes: number of processes on each machine; None starts one for each of its GPUs.
     """
