@@ -7,13 +7,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sqlquarry.errors import MergeError, UnsupportedAdapterError, UnsupportedModelError, UnusedTensorsError
-from sqlquarry.files.metadata import read_object
+from sqlquarry.files.metadata import JsonObject, read_object
 from sqlquarry.merging.refusals import refuse_malformed, refuse_unmergeable
 from sqlquarry.merging.tensorfile import FLOATS, StoredTensor, TensorFile
-from sqlquarry.merging.update import Expert, LowRank, TokenRows, Update, all_finite
+from sqlquarry.merging.update import ExpertSlice, LowRank, TokenRows, Update, all_finite
 
 _PREFIX = "base_model.model."  # PEFT's wrapper in front of every module name
 # Checkpoints hold every expert's three matrices; transformers 5 (conversion_mapping.py, "mixtral" and "qwen2_moe")
@@ -29,7 +28,7 @@ _TRAINING_STATE = re.compile(r".*\.lora_(velora|monteclora)_.*")
 class LoraAdapter:
     """PEFT's two adapter files: the configuration and the tensors by name."""
 
-    config: Mapping[str, Any]
+    config: JsonObject
     tensors: Mapping[str, StoredTensor]
 
     @classmethod
@@ -189,7 +188,7 @@ class _Lookup:
                 continue
             self.unused.difference_update(names)
             scale = self._adapter.scale(f"{layer}.mlp.experts.{parameter}", a.shape[0] // count)
-            return (LowRank(a, b, scale, expert=Expert(int(index), count, part)),)
+            return (LowRank(a, b, scale, expert=ExpertSlice(int(index), count, part)),)
         return ()
 
     def _tokens(self, module: str, target: StoredTensor) -> TokenRows | None:

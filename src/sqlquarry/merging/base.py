@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from sqlquarry.artifacts import Manifest
 from sqlquarry.checkpoints.foreign_model import CONFIG_SUFFIX, require_no_refusals
 from sqlquarry.checkpoints.model_files import READ_FILES, pointer_problem
 from sqlquarry.checkpoints.safetensors_header import INDEX, parse_index
 from sqlquarry.errors import MergeError, UnsupportedModelError
-from sqlquarry.files.metadata import parse_object
-from sqlquarry.merging.storage import LocalDirectory, Storage
+from sqlquarry.files.metadata import JsonObject, parse_object
+from sqlquarry.merging.storage.local import LocalDirectory
+from sqlquarry.merging.storage.protocols import Storage
 from sqlquarry.merging.tensorfile import StoredTensor, TensorFile
 
 SINGLE = "model.safetensors"
@@ -26,7 +26,7 @@ class BaseCheckpoint:
     """A folder of safetensors shards with its config.json."""
 
     storage: Storage
-    config: Mapping[str, Any]
+    config: JsonObject
     shards: tuple[TensorFile, ...]
 
     @classmethod
@@ -114,7 +114,7 @@ class BaseCheckpoint:
         return bool(self.config.get("tie_word_embeddings")) or not has_head
 
 
-def _read(storage: Storage, name: str, parse: Callable[[bytes, str], dict[str, Any]]) -> dict[str, Any]:
+def _read(storage: Storage, name: str, parse: Callable[[bytes, str], JsonObject]) -> JsonObject:
     try:
         return parse(storage.read(name), name)
     except (OSError, ValueError, MergeError) as error:

@@ -10,17 +10,16 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sqlquarry.artifacts import MANIFEST, Manifest, MergedModel
 from sqlquarry.checkpoints.safetensors_header import INDEX
 from sqlquarry.credentials import public_provenance
 from sqlquarry.errors import MergeError, MetadataError
 from sqlquarry.files.locations import located
-from sqlquarry.files.metadata import json_bytes, parse_object, relative_name
+from sqlquarry.files.metadata import JsonObject, json_bytes, parse_object, relative_name
 from sqlquarry.merging.base import SINGLE, BaseCheckpoint
-from sqlquarry.merging.rows import TensorRows
-from sqlquarry.merging.storage import Storage
+from sqlquarry.merging.merged_tensors import MergedTensors
+from sqlquarry.merging.storage.protocols import Storage
 from sqlquarry.merging.tensorfile import FLOATS, StoredTensor, TensorFile, encode_header
 
 _STATE = ".merge.json"
@@ -60,7 +59,7 @@ class OutputShard:
 
 
 @dataclass(frozen=True, slots=True)
-class Receipt:
+class WrittenShard:
     """What is known of a shard once it is written.
 
     Args:
@@ -75,7 +74,7 @@ class Receipt:
 
 
 def plan_shards(
-    files: Sequence[TensorFile], extra: Sequence[StoredTensor], rows: TensorRows, max_shard_bytes: int
+    files: Sequence[TensorFile], extra: Sequence[StoredTensor], rows: MergedTensors, max_shard_bytes: int
 ) -> tuple[OutputShard, ...]:
     """The base's own shards, byte for byte in names and headers; split and renumbered where one is too large."""
     groups: list[tuple[TensorFile | None, tuple[StoredTensor, ...]]] = [
@@ -104,7 +103,7 @@ def plan_shards(
     return tuple(shards)
 
 
-def _groups(tensors: Sequence[StoredTensor], rows: TensorRows, max_bytes: int) -> Iterator[tuple[StoredTensor, ...]]:
+def _groups(tensors: Sequence[StoredTensor], rows: MergedTensors, max_bytes: int) -> Iterator[tuple[StoredTensor, ...]]:
     group: list[StoredTensor] = []
     size = 0
     for tensor in tensors:
@@ -117,7 +116,7 @@ def _groups(tensors: Sequence[StoredTensor], rows: TensorRows, max_bytes: int) -
     yield tuple(group)
 
 
-class Output:
+class MergeOutput:
     """A directory or S3 prefix that one merge, named by its `inputs`, may fill over several runs.
 
     The state file says which inputs the finished shards came from, so that no shard of another merge is ever kept.
@@ -126,8 +125,8 @@ class Output:
     def __init__(self, storage: Storage, location: str | Path) -> None:
         self.storage = storage
         self.location = located(location)
-        self.inputs: dict[str, Any] = {}
-        self.done: dict[str, Receipt] = {}
+        self.inputs: JsonObject = {}
+        self.done: dict[str, WrittenShard] = {}
         self._files: dict[str, dict[str, str | int]] = {}
         self._writer = uuid.uuid4().hex  # tells this process's state file from another's
         self._version = storage.version(_STATE)  # before it is read, so that a later one is noticed
@@ -146,7 +145,7 @@ class Output:
                 names = ", ".join(others[:5]) + (" …" if len(others) > 5 else "")
                 raise MergeError(f"{location} holds files that are not a merge ({names}). Choose another place.")
 
-    def _state(self) -> tuple[dict[str, Any], dict[str, Receipt]]:
+    def _state(self) -> tuple[JsonObject, dict[str, WrittenShard]]:
         """The inputs of an unfinished merge, and its shards so far.
 
         Raises:
@@ -154,7 +153,7 @@ class Output:
         """
         try:
             state = parse_object(self.storage.read(_STATE), _STATE, lenient=True)
-            done = {relative_name(name, _STATE): Receipt(**receipt) for name, receipt in state["shards"].items()}
+            done = {relative_name(name, _STATE): WrittenShard(**receipt) for name, receipt in state["shards"].items()}
             if not all(isinstance(receipt.relative_updates, dict) for receipt in done.values()):
                 raise TypeError("a shard has no relative_updates")  # noqa: TRY301 - one message for every bad state
             return dict(state["inputs"]), done
@@ -164,11 +163,11 @@ class Output:
                 "merge again."
             ) from error
 
-    def found(self, key: str) -> Any:
-        """A field of the inputs of what stands here, None where nothing does."""
+    def found(self, key: str) -> object:
+        """Return a field of the inputs of the merge that is here; None if there is none."""
         return self._found.get(key)
 
-    def finished(self, inputs: Mapping[str, Any]) -> MergedModel | None:
+    def finished(self, inputs: JsonObject) -> MergedModel | None:
         """The finished merge of the same inputs, if it stands here; None where there is work to do.
 
         Raises:
@@ -215,7 +214,7 @@ class Output:
         self._save_state()
         return left
 
-    def shard_done(self, shard: OutputShard, receipt: Receipt) -> None:
+    def shard_done(self, shard: OutputShard, receipt: WrittenShard) -> None:
         """Note that a shard is in its place."""
         self.done[shard.name] = receipt
         self._save_state()
@@ -233,6 +232,8 @@ class Output:
     @property
     def relative_updates(self) -> dict[str, float | None]:
         """‖ΔW‖/‖W‖ of every merged tensor so far, earlier runs included."""
+        if self._finished is not None:
+            return dict(self._found.get("relative_updates") or {})
         return {name: value for receipt in self.done.values() for name, value in receipt.relative_updates.items()}
 
     def carry_over(
@@ -240,8 +241,8 @@ class Output:
         base: BaseCheckpoint,
         prompt: Path,
         shards: Sequence[OutputShard],
-        rows: TensorRows,
-        changes: Mapping[str, Any],
+        rows: MergedTensors,
+        changes: JsonObject,
     ) -> None:
         """Copy what else a server needs from the base, and the prompt; write or copy the index of the shards.
 
@@ -271,7 +272,7 @@ class Output:
         self.storage.write(name, content)
         self._files[name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
 
-    def finish(self, shards: Sequence[OutputShard], provenance: Mapping[str, Any]) -> MergedModel:
+    def finish(self, shards: Sequence[OutputShard], provenance: JsonObject) -> MergedModel:
         """Write the manifest, which says that all is done, and drop the state."""
         files = self._files | {
             shard.name: {"sha256": self.done[shard.name].sha256, "bytes": shard.nbytes} for shard in shards
@@ -282,7 +283,7 @@ class Output:
         return MergedModel(self.location, manifest)
 
 
-def dtype_changes(config: Mapping[str, Any], dtype: str | None) -> dict[str, Any]:
+def dtype_changes(config: JsonObject, dtype: str | None) -> JsonObject:
     """The fields of config.json that name the weights' dtype (transformers 5: `dtype`, before: `torch_dtype`).
 
     Args:

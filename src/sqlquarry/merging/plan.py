@@ -7,9 +7,9 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from sqlquarry.errors import ConfigError, UnsupportedAdapterError
+from sqlquarry.files.metadata import JsonObject
 from sqlquarry.merging.adapter import LoraAdapter
 from sqlquarry.merging.tensorfile import StoredTensor
 from sqlquarry.merging.update import Update
@@ -30,7 +30,7 @@ class MergePlan:
 
     updates: Mapping[str, Update]
     extra: Mapping[str, StoredTensor] = field(default_factory=dict)
-    config: Mapping[str, Any] = field(default_factory=dict)
+    config: JsonObject = field(default_factory=dict)
 
 
 def plan_merge(

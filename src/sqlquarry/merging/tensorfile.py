@@ -10,11 +10,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlquarry.checkpoints.safetensors_header import parse_header
 from sqlquarry.errors import MergeError, MetadataError
-from sqlquarry.merging.storage import LocalDirectory, StoredFile
+from sqlquarry.files.metadata import JsonObject
+from sqlquarry.merging.storage.local import LocalDirectory
+from sqlquarry.merging.storage.protocols import StoredFile
 
 if TYPE_CHECKING:
     import torch
@@ -107,7 +109,7 @@ def encode_header(tensors: Mapping[str, tuple[str, tuple[int, ...], int]], metad
         tensors: name -> dtype (safetensors' name), shape, bytes.
         metadata: the header's ``__metadata__``.
     """
-    fields: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    fields: JsonObject = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
     for name, (dtype, shape, nbytes) in tensors.items():
         fields[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [end, end + nbytes]}

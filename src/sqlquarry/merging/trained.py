@@ -7,9 +7,8 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from sqlquarry.artifacts import AdapterCheckpoint, read_manifest
+from sqlquarry.artifacts import AdapterCheckpoint, Manifest, read_manifest
 from sqlquarry.errors import ConfigError, MergeError, PromptMismatchError
 from sqlquarry.extras import require
 from sqlquarry.files.locations import located
@@ -69,7 +68,7 @@ class TrainedAdapters:
                     f"{adapter.path} was trained with prompt {manifest.provenance.get('prompt_fingerprint')!r} and "
                     f"{adapters[0][0].path} with {formatter.fingerprint!r}; a merged model has one. Merge them apart."
                 )
-            origins.append(_provenance(manifest.provenance))
+            origins.append(_trained_on(manifest))
         base, recipe = origins[0]
         for (adapter, _), (other_base, other_recipe) in zip(adapters, origins, strict=True):
             if other_base["sha256"] != base["sha256"] or other_recipe != recipe:
@@ -108,12 +107,12 @@ class TrainedAdapters:
         return plan
 
 
-def _provenance(provenance: Mapping[str, Any]) -> tuple[dict[str, str], QuantizationRecipe | None]:
-    """What an adapter was trained on: the base's name, path and sha256, and how it was quantised."""
+def _trained_on(manifest: Manifest) -> tuple[dict[str, str], QuantizationRecipe | None]:
+    """Return what an adapter was trained on: the base's name, path and sha256, and how it was quantized."""
     try:
-        base = provenance["base_model"]
+        base = manifest.provenance["base_model"]
         trained_on = {key: str(base[key]) for key in ("name", "path", "sha256")}
-        fields = provenance["quantization"]
+        fields = manifest.provenance["quantization"]
         recipe = None if fields is None else QuantizationRecipe.of(fields)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise MergeError(

@@ -14,7 +14,7 @@ _BLOCK_ELEMENTS = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
-class Expert:
+class ExpertSlice:
     """One expert's part of the factors that PEFT keeps for all experts of a layer together.
 
     Args:
@@ -55,7 +55,7 @@ class LowRank:
     scale: float
     weight: float = 1.0
     transposed: bool = False
-    expert: Expert | None = None
+    expert: ExpertSlice | None = None
 
     def load(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         """`left` (rows, rank) and `right` (rank, columns) in fp32; their product times the scales is the update."""

@@ -11,9 +11,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
-from sqlquarry.merging.output import Output, OutputShard, Receipt
-from sqlquarry.merging.rows import MergedTensor, Piece, TensorRows
-from sqlquarry.merging.storage import Sink
+from sqlquarry.merging.merged_tensors import MergedRows, MergedTensor, MergedTensors
+from sqlquarry.merging.output import MergeOutput, OutputShard, WrittenShard
+from sqlquarry.merging.storage.protocols import Sink
 from sqlquarry.progress.bar import ProgressBar
 
 _THREADS = 2  # torch releases the GIL; more threads would hold more pieces in memory
@@ -21,7 +21,7 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
-def write_shards(output: Output, shards: Sequence[OutputShard], rows: TensorRows) -> None:
+def write_shards(output: MergeOutput, shards: Sequence[OutputShard], rows: MergedTensors) -> None:
     """Write the shards that are not there yet; each is noted in the output's state once it is safely stored.
 
     Raises:
@@ -60,19 +60,19 @@ def _single_threaded_torch() -> Iterator[Callable[[], None]]:
         torch.set_num_threads(before)  # what a worker sets is the default of every thread that starts later
 
 
-def _close(stack: ExitStack, output: Output, shard: OutputShard, receipt: Receipt) -> None:
+def _close(stack: ExitStack, output: MergeOutput, shard: OutputShard, receipt: WrittenShard) -> None:
     stack.close()
     output.shard_done(shard, receipt)
 
 
 @dataclass(frozen=True, slots=True)
 class _ShardWriter:
-    rows: TensorRows
+    rows: MergedTensors
     workers: ThreadPoolExecutor
     hashers: ThreadPoolExecutor
     advance: Callable[[int], object]
 
-    def write(self, shard: OutputShard, sink: Sink) -> Receipt:
+    def write(self, shard: OutputShard, sink: Sink) -> WrittenShard:
         """Write one shard, hashing what is read and what is written on the way."""
         written = hashlib.sha256(shard.header)
         source = hashlib.sha256(shard.source.header) if shard.source else None
@@ -93,10 +93,10 @@ class _ShardWriter:
                 squares[name] = (change + piece.change, size + piece.size)
             self.advance(len(piece.written))
         relative = {name: math.sqrt(change / size) if size else None for name, (change, size) in squares.items()}
-        return Receipt(written.hexdigest(), source.hexdigest() if source else None, relative)
+        return WrittenShard(written.hexdigest(), source.hexdigest() if source else None, relative)
 
 
-def _piece(work: tuple[MergedTensor, slice]) -> tuple[str, Piece]:
+def _piece(work: tuple[MergedTensor, slice]) -> tuple[str, MergedRows]:
     merged, rows = work
     return merged.tensor.name, merged.piece(rows)
 

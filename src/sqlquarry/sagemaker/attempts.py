@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from sqlquarry.aws.failures import error_code
 from sqlquarry.errors import TrainingError
-from sqlquarry.sagemaker.failures import error_code, explained, quota_advice
+from sqlquarry.sagemaker.failures import quota_advice, training_error
 from sqlquarry.sagemaker.job import TrainingJob
 from sqlquarry.sagemaker.settings import Compute
 
@@ -68,7 +69,7 @@ def start(sagemaker: SageMakerClient, request: CreateTrainingJobRequestTypeDef, 
                 spot=compute.spot,
                 region=sagemaker.meta.region_name,
             )
-        raise explained(error, f"starting the training job {request['TrainingJobName']}", advice) from error
+        raise training_error(error, f"starting the training job {request['TrainingJobName']}", advice) from error
 
 
 def _numbered(name: str, attempt: int) -> str:

@@ -20,14 +20,14 @@ from sqlquarry.options import check_options
 from sqlquarry.sagemaker.attempts import last_name, newest_attempt, start
 from sqlquarry.sagemaker.draft import ANY_DIGEST, JobDraft, processes_to_start, trainer_problems
 from sqlquarry.sagemaker.environment import environment_problems, job_environment
-from sqlquarry.sagemaker.failures import explained
+from sqlquarry.sagemaker.failures import training_error
 from sqlquarry.sagemaker.images import image_for
 from sqlquarry.sagemaker.inputs import Base, gather
 from sqlquarry.sagemaker.job import JOB_POLLING, TrainingJob
 from sqlquarry.sagemaker.packaging import WITHOUT_HASHES
 from sqlquarry.sagemaker.request import JobFiles, training_request
 from sqlquarry.sagemaker.settings import Compute, Networking, StoppingCondition, check_rules
-from sqlquarry.sagemaker.staging import upload
+from sqlquarry.sagemaker.staging import staging_prefix, upload
 from sqlquarry.sagemaker.validation import check_request, credential_problems
 from sqlquarry.text import visible_logger
 from sqlquarry.training.encoding.given import as_records
@@ -286,9 +286,9 @@ class SageMakerLauncher:
         """Send what S3 does not have yet, then start the job."""
         for note in draft.notes:
             logger.warning(note)
-        s3 = self._s3()
+        staging = staging_prefix(self._s3(), self.bucket, self._folder, self.kms_key_arn)
         for channel in draft.inputs.channels:
-            upload(s3, self.bucket, self._folder, channel, self.kms_key_arn)
+            upload(staging, channel)
         start(self._sagemaker(), request, self.compute)
         machines = (self.compute.instance_count, self.compute.instance_type)
         logger.info("training job %s on %d x %s", request["TrainingJobName"], *machines)
@@ -301,7 +301,7 @@ class SageMakerLauncher:
         try:
             found = s3.head_bucket(Bucket=self.bucket)
         except (BotoCoreError, ClientError) as error:
-            raise explained(error, f"looking at the bucket {self.bucket}") from error
+            raise training_error(error, f"looking at the bucket {self.bucket}") from error
         there, here = found.get("BucketRegion"), s3.meta.region_name
         if there and there != here:
             raise ConfigError(

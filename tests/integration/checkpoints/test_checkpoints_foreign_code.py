@@ -23,7 +23,7 @@ from sqlquarry.bedrock.preflight import preflight
 from sqlquarry.emulator.bedrock.admission import ImportFailedError, admit
 from sqlquarry.errors import SQLQuarryError, UnsupportedModelError
 from sqlquarry.merging.base import BaseCheckpoint
-from sqlquarry.merging.storage import LocalDirectory
+from sqlquarry.merging.storage.local import LocalDirectory
 from sqlquarry.sagemaker.container import main
 from sqlquarry.training import TrainingConfig
 from sqlquarry.training.base.base_model import check_base_model, resolve_base_model

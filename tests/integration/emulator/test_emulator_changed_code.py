@@ -28,10 +28,10 @@ def test_code_that_was_changed_in_the_bucket_is_not_run(
         s3 = aws.session().client("s3")
         sent = launching.upload
 
-        def changed_after_sending(client: Any, bucket: str, folder: str, channel: Any, key: str | None) -> None:
-            sent(client, bucket, folder, channel, key)
+        def changed_after_sending(prefix: Any, channel: Any) -> None:
+            sent(prefix, channel)
             for file in (file for file in channel.files if channel.name == "code" and file.endswith(name)):
-                place = {"Bucket": bucket, "Key": f"{folder}{channel.key}{file}"}
+                place = {"Bucket": aws.bucket, "Key": f"sqlquarry/{channel.key}{file}"}
                 body = s3.get_object(**place)["Body"].read()
                 s3.put_object(**place, Body=b"print('INJECTED')\n" + body)
 

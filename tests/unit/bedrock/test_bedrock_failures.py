@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from botocore.exceptions import ClientError, ConnectTimeoutError, EndpointConnectionError, NoCredentialsError
 
-from sqlquarry.aws import advice as failures
-from sqlquarry.aws.advice import explained, is_transient, job_advice
+from sqlquarry.aws.failures import bedrock_error, is_transient
+from sqlquarry.bedrock import import_failures
+from sqlquarry.bedrock.import_failures import job_advice
 from sqlquarry.errors import BedrockError
 
 # Messages as reported (bedrock's own words where known), then a word of the cause and one of the fix.
@@ -37,7 +38,7 @@ def test_reasons_of_failed_jobs(message: str, cause: str, fix: str) -> None:
 
 def test_every_row_is_met_by_one_of_them() -> None:
     met = {job_advice(message) for message, _, _ in JOB_FAILURES}
-    assert met == {f"Cause: {row.cause}. To do: {row.fix}." for row in failures._JOB_FAILURES}
+    assert met == {f"Cause: {row.cause}. To do: {row.fix}." for row in import_failures._JOB_FAILURES}
 
 
 def test_an_unknown_reason_gets_no_advice() -> None:
@@ -68,7 +69,7 @@ def refusal(code: str, message: str = "words") -> ClientError:
     ],
 )
 def test_refusals(code: str, message: str, advice: str) -> None:
-    told = explained(refusal(code, message), "doing it")
+    told = bedrock_error(refusal(code, message), "doing it")
     assert isinstance(told, BedrockError)
     assert str(told).startswith("doing it failed: ")
     assert message.rstrip(".") in str(told)
@@ -80,7 +81,7 @@ def test_what_was_signed_is_not_repeated() -> None:
         "The request signature we calculated does not match. Check your AWS Secret Access Key.\n\n"
         "The Canonical String for this request should have been\n'POST\n/model\nx-amz-security-token:SECRET'"
     )
-    text = str(explained(refusal("InvalidSignatureException", said), "invoking"))
+    text = str(bedrock_error(refusal("InvalidSignatureException", said), "invoking"))
     assert "SECRET" not in text
     assert "does not match" in text
     assert "check the clock" in text

@@ -27,11 +27,11 @@ from sqlquarry.judging.journal import Journal
 from sqlquarry.judging.synthesis import store
 from sqlquarry.merging.adapter import LoraAdapter
 from sqlquarry.merging.base import BaseCheckpoint
-from sqlquarry.merging.output import Output
-from sqlquarry.merging.storage import LocalDirectory
+from sqlquarry.merging.output import MergeOutput
+from sqlquarry.merging.storage.local import LocalDirectory
 from sqlquarry.merging.tensorfile import TensorFile
-from sqlquarry.merging.tokenizing import base_tokenizer
 from sqlquarry.merging.trained import TrainedAdapters
+from sqlquarry.merging.verification.examples import base_tokenizer
 from sqlquarry.models.foundation.conversation import Inquiry, Manner, read
 from sqlquarry.models.responses import parse_answer, parse_chunk
 from sqlquarry.prompt import HUMAN_ASSISTANT, BoundTokens
@@ -287,7 +287,7 @@ def test_a_merge_that_is_there_already(tmp_path: Path, data: st.DataObject, fini
         files(
             data.draw, tmp_path, {".merge.json": {"inputs": {"dtype": None}, "shards": {"model.safetensors": receipt}}}
         )
-    holds(lambda: Output(LocalDirectory(tmp_path), tmp_path).finished({"dtype": None}))
+    holds(lambda: MergeOutput(LocalDirectory(tmp_path), tmp_path).finished({"dtype": None}))
 
 
 @fuzz

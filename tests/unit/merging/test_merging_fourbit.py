@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from sqlquarry.merging import fourbit
 from sqlquarry.merging.fourbit import FourBitTensor, row_step
-from sqlquarry.merging.rows import row_blocks
+from sqlquarry.merging.merged_tensors import row_blocks
 from sqlquarry.merging.tensorfile import StoredTensor, TensorFile
 from sqlquarry.quantization import QuantizationRecipe
 

@@ -19,7 +19,7 @@ from merging_fakes import UP, Q, base_tensors, lora_tensors, write_adapter, writ
 from sqlquarry import AdapterMerger, MergedModel, PromptFormatter
 from sqlquarry.artifacts import write_manifest
 from sqlquarry.errors import MergeError, PromptMismatchError
-from sqlquarry.merging.storage import _WholeWrites
+from sqlquarry.merging.storage.local import _WholeWrites
 from sqlquarry.quantization import QuantizationRecipe
 
 
@@ -157,9 +157,9 @@ def test_a_disk_that_fills_up_leaves_what_a_second_run_finishes(
 _KILLED = """
 import itertools, os, signal, sys
 from sqlquarry import AdapterCheckpoint, AdapterMerger
-from sqlquarry.merging.output import Output
-from sqlquarry.merging.rows import MergedTensor
-from sqlquarry.merging.storage import LocalDirectory
+from sqlquarry.merging.output import MergeOutput
+from sqlquarry.merging.merged_tensors import MergedTensor
+from sqlquarry.merging.storage.local import LocalDirectory
 owner, name = {"piece": (MergedTensor, "piece"), "state": (LocalDirectory, "write")}[sys.argv[3]]
 stock, calls = getattr(owner, name), itertools.count()  # its next() is one step for all threads
 def dies(*args):

@@ -1,159 +1,27 @@
-"""How near a merged model is to the adapter on the weights that it was trained on, measured on answers."""
+"""Compare merged models with the adapter on the weights that it was trained on, token by token of the answers."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from sqlquarry.artifacts import Record
-from sqlquarry.errors import ConfigError, MergeError
-from sqlquarry.merging.forward import Architecture, final_states
-from sqlquarry.merging.rows import TensorRows
-from sqlquarry.merging.storage import Storage
-from sqlquarry.merging.tokenizing import base_tokenizer
-from sqlquarry.options import check_options
+from sqlquarry.errors import MergeError
+from sqlquarry.files.metadata import JsonObject
+from sqlquarry.merging.merged_tensors import MergedTensors
+from sqlquarry.merging.verification.examples import Examples
+from sqlquarry.merging.verification.forward import Architecture, final_states
+from sqlquarry.merging.verification.results import AdapterAgreement
 from sqlquarry.progress.bar import phase
-from sqlquarry.prompt import IGNORED_LABEL, PromptFormatter
 
 if TYPE_CHECKING:
     import torch
 
 _EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
-_MAX_TOKENS = 4096  # an 8B model's widest activations then take 0.5 GB
-
-
-@check_options()
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Thresholds:
-    """What a merged model must reach.
-
-    The defaults part a right merge from a wrong one: measured on SmolLM2-135M, a merge into the dequantised weights
-    rounded to bf16 has a KL of 2e-4 and the same greedy answers, a merge into the original weights 4e-2.
-
-    Args:
-        max_kl: mean KL(adapter ‖ merged) on answer tokens, nats.
-        min_greedy_agreement: share of answer tokens with the same most likely token. It is missed where the measured
-            share is lower by more than two standard errors of that many tokens: 3 of 122 tokens prove nothing of 98 %.
-        max_relative_update: largest ‖ΔW‖/‖W‖ of a tensor; beyond it the adapter has overwritten the base.
-    """
-
-    max_kl: float = 5e-3
-    min_greedy_agreement: float = 0.98
-    max_relative_update: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """A model beside the adapter on its training base, over the tokens of the gold answers.
-
-    Args:
-        kl: mean KL(adapter ‖ model) of the next-token distributions, nats.
-        greedy_agreement: share of tokens with the same most likely token.
-        answer_log_likelihood: mean log-likelihood of the gold tokens, nats per token.
-        adapter_log_likelihood: the same of the adapter on its training base.
-        answer_tokens: tokens compared.
-        records: records they come from.
-    """
-
-    kl: float
-    greedy_agreement: float
-    answer_log_likelihood: float
-    adapter_log_likelihood: float
-    answer_tokens: int
-    records: int
-
-
-@dataclass(frozen=True, slots=True)
-class Verification:
-    """What was found out about a merged model.
-
-    Args:
-        agreement: with the adapter on its training base.
-        coverage: share of the adapter's tensors that are in the merged model.
-        largest_update: largest ‖ΔW‖/‖W‖ of a tensor.
-        changed_tensors: how many tensors the adapter changes.
-    """
-
-    agreement: Agreement
-    coverage: float
-    largest_update: float
-    changed_tensors: int
-
-    def require(self, thresholds: Thresholds) -> None:
-        """Refuse a model that is not near enough.
-
-        Raises:
-            MergeError: with each number that misses its threshold.
-        """
-        found, least = self.agreement, thresholds.min_greedy_agreement
-        chance = 2 * math.sqrt(least * (1 - least) / max(1, found.answer_tokens))
-        bad = [
-            message
-            for wrong, message in (
-                (not found.kl <= thresholds.max_kl, f"KL {found.kl:.2e} > {thresholds.max_kl:g}"),
-                (
-                    not found.greedy_agreement >= least - chance,
-                    f"greedy agreement {found.greedy_agreement:.2%} < {least:.2%}",
-                ),
-                (
-                    not self.largest_update <= thresholds.max_relative_update,
-                    f"relative update {self.largest_update:.2f} > {thresholds.max_relative_update:g}",
-                ),
-                (self.coverage < 1, f"only {self.coverage:.2%} of the adapter's tensors were merged"),
-            )
-            if wrong
-        ]
-        if bad:
-            raise MergeError(
-                f"the merged model is not the model that was trained: {'; '.join(bad)}, over {found.answer_tokens} "
-                f"answer tokens of {found.records} records. Merge with base='auto', or dtype='float32'."
-            )
-
-
-@dataclass(frozen=True, slots=True)
-class Examples:
-    """Prompts with their answers as tokens.
-
-    Args:
-        sequences: token ids of each.
-        states: places in the concatenated sequences whose next token is part of an answer.
-        gold: these next tokens.
-    """
-
-    sequences: Sequence[Sequence[int]]
-    states: Sequence[int]
-    gold: Sequence[int]
-
-    @classmethod
-    def encode(cls, records: Sequence[Record], formatter: PromptFormatter, base: Storage) -> Examples:
-        """The records that fit into 4,096 tokens, from the first on.
-
-        Raises:
-            ConfigError: there is no record, or the first is longer than that.
-            RecordError: a record has no SQL.
-        """
-        sequences: list[list[int]] = []
-        states: list[int] = []
-        gold: list[int] = []
-        tokens = 0
-        for encoded in formatter.encode_all(records, base_tokenizer(base)):
-            if tokens + len(encoded.input_ids) > _MAX_TOKENS:
-                break
-            answer = [place for place, label in enumerate(encoded.labels) if place and label != IGNORED_LABEL]
-            states += [tokens + place - 1 for place in answer]
-            gold += [encoded.labels[place] for place in answer]
-            sequences.append(encoded.input_ids)
-            tokens += len(encoded.input_ids)
-        if not sequences:
-            raise ConfigError(f"none of the {len(records)} evaluation records has at most {_MAX_TOKENS} tokens.")
-        return cls(sequences, states, gold)
 
 
 def compare(
-    config: Mapping[str, Any], reference: TensorRows, candidates: Sequence[TensorRows], examples: Examples
-) -> list[Agreement]:
+    config: JsonObject, reference: MergedTensors, candidates: Sequence[MergedTensors], examples: Examples
+) -> list[AdapterAgreement]:
     """Run the adapter unmerged on its training base, and each candidate, over the same tokens.
 
     Args:
@@ -177,7 +45,9 @@ def compare(
         return _compared([model.head(tied=tied) for model in models], states, examples)
 
 
-def _compared(heads: Sequence[_Projection], states: Sequence[torch.Tensor], examples: Examples) -> list[Agreement]:
+def _compared(
+    heads: Sequence[_Projection], states: Sequence[torch.Tensor], examples: Examples
+) -> list[AdapterAgreement]:
     """KL by block of the vocabulary, so that no logits of a whole vocabulary are ever in memory."""
     import torch
 
@@ -197,7 +67,7 @@ def _compared(heads: Sequence[_Projection], states: Sequence[torch.Tensor], exam
         if not bool(kl.isfinite().all()):
             raise MergeError("the model's logits hold NaN or infinity: check base and adapter")
         found.append(
-            Agreement(
+            AdapterAgreement(
                 kl=max(0.0, kl.mean().item()),
                 greedy_agreement=(total.best == first.best).double().mean().item(),
                 answer_log_likelihood=(total.gold_logit - total.log_sum()).mean().item(),
@@ -241,7 +111,7 @@ class _Softmax:
 class _Projection:
     """x Wᵀ by rows of W; unmerged, the adapter's factors are multiplied with x instead of being added to W."""
 
-    def __init__(self, rows: TensorRows, name: str, *, unmerged: bool) -> None:
+    def __init__(self, rows: MergedTensors, name: str, *, unmerged: bool) -> None:
         self.tensor = rows.open(name)
         update = rows.updates.get(name)
         self._low_rank = update.low_rank() if update and unmerged else None
@@ -266,7 +136,7 @@ class _Projection:
 class _Model:
     """The weights of a merged model for `final_states`, written or not."""
 
-    def __init__(self, rows: TensorRows, *, unmerged: bool) -> None:
+    def __init__(self, rows: MergedTensors, *, unmerged: bool) -> None:
         self._rows = rows
         self._unmerged = unmerged
 

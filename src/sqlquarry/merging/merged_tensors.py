@@ -21,7 +21,7 @@ _BLOCK_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class MergedRows:
     """Some rows of a tensor, on their way from base to output.
 
     Args:
@@ -69,7 +69,7 @@ class MergedTensor:
             slice(n * self.step, min(count, (n + 1) * self.step)) for n in sorted({row // self.step for row in rows})
         ]
 
-    def piece(self, rows: slice) -> Piece:
+    def piece(self, rows: slice) -> MergedRows:
         """Read, compute and round.
 
         Raises:
@@ -80,7 +80,7 @@ class MergedTensor:
         if self.update is None and self.four_bit is None and self.dtype == self.tensor.dtype:
             content = torch.empty((rows.stop - rows.start) * self.tensor.row_bytes, dtype=torch.uint8).numpy().data
             self.tensor.read_into(rows.start * self.tensor.row_bytes, content)
-            return Piece(content, content)
+            return MergedRows(content, content)
         stored, values = self._base(rows)
         if self.update is not None and values is stored:
             values = stored.clone()  # the bytes that were read are hashed later, so the update must not go into them
@@ -90,7 +90,7 @@ class MergedTensor:
                 f"merging {self.tensor.name} gives NaN or infinity in {self.dtype}: check base and adapter"
                 + (", or choose dtype='bfloat16'" if self.dtype == "F16" else "")
             )
-        return Piece(tensor_bytes(stored), tensor_bytes(merged), change, size)
+        return MergedRows(tensor_bytes(stored), tensor_bytes(merged), change, size)
 
     def values(self, rows: slice, *, updated: bool = True) -> torch.Tensor:
         """The rows as they are written, in fp32; without `updated`, what the update would be added to."""
@@ -116,7 +116,7 @@ class MergedTensor:
         return merged.contiguous(), change, size
 
 
-class TensorRows:
+class MergedTensors:
     """Every tensor of a merged model, none of which need be written yet.
 
     Args:
@@ -154,7 +154,7 @@ class TensorRows:
         plan: MergePlan,
         recipe: QuantizationRecipe | None,
         dtype: str | None = None,
-    ) -> TensorRows:
+    ) -> MergedTensors:
         """The model that `plan` makes of the base."""
         return cls({**base, **plan.extra}, plan.updates, recipe, dtype)
 
