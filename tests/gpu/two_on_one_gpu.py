@@ -27,7 +27,7 @@ def join(device: str) -> World:
 
 
 World.join = join  # type: ignore[method-assign]  # in this process only
-TrainingConfig.uses_graphs = lambda *_, **__: False  # type: ignore[method-assign]  # see above
+TrainingConfig.uses_cuda_graphs = lambda *_, **__: False  # type: ignore[method-assign]  # see above
 if len(sys.argv) > 2:
     model.QuantizationRecipe = functools.partial(  # type: ignore[misc]  # see above
         model.QuantizationRecipe, storage_dtype=sys.argv[2]

@@ -41,7 +41,7 @@ logger = visible_logger(__name__)
 _BUCKET = re.compile(r"[a-z0-9][-.a-z0-9]{1,61}[a-z0-9]")
 _GPU = ("ml.g", "ml.p")
 _ATTEMPTS, _ANY_DIGEST = 99, "0" * 64
-_PRICES = {name: found.price_per_hour for name, found in INSTANCES.items() if found.price_per_hour is not None}
+_PRICES = {name: found.usd_per_hour for name, found in INSTANCES.items() if found.usd_per_hour is not None}
 
 
 @check_options()
@@ -226,7 +226,7 @@ class SageMakerLauncher:
             gpu=None if known else "cpu",
             processes=None if known else self.instance_count,
             instances=self.instance_count,
-            price_per_hour=self.usd_per_hour.get(self.instance_type),
+            usd_per_hour=self.usd_per_hour.get(self.instance_type),
         )
         if not known and self.instance_type.startswith(_GPU):
             note = f"{self.instance_type} is not in the table of instances: its memory and price are not checked"

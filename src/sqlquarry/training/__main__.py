@@ -8,7 +8,7 @@ The file (YAML or JSON) names what `QLoRAFSDPTrainer` and its `train` take:
     output_dir: adapter
     checkpoint_dir: s3://bucket/checkpoints           # optional
     prompt: prompt/                                   # optional: a directory that PromptFormatter.save wrote
-    config: {epochs: 2, rank: 16}                     # fields of TrainingConfig
+    config: {num_train_epochs: 2, lora_r: 16}                     # fields of TrainingConfig
 
 Exit status: 0 finished, 1 failed, 2 the file or an option cannot be used, 143 stopped by a signal.
 """

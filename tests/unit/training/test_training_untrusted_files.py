@@ -226,10 +226,10 @@ def job(path: Path, text: str) -> Path:
 
 
 def test_a_job_is_read(tmp_path: Path) -> None:
-    text = "base_model: b\ntrain: t.jsonl\noutput_dir: o\nconfig:\n  rank: 8\n  target_modules: [q_proj]\n"
+    text = "base_model: b\ntrain: t.jsonl\noutput_dir: o\nconfig:\n  lora_r: 8\n  target_modules: [q_proj]\n"
     fields, config = read_job(job(tmp_path / "job.yaml", text))
     assert fields == {"base_model": "b", "train": "t.jsonl", "output_dir": "o"}
-    assert (config.rank, config.target_modules) == (8, ("q_proj",))
+    assert (config.lora_r, config.target_modules) == (8, ("q_proj",))
 
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -251,7 +251,7 @@ GOOD = "base_model: b\ntrain: t\noutput_dir: o\n"
         pytest.param("a: !!python/name:os.system", id="a Python name"),
         pytest.param(GOOD + "config: [1, 2]", id="a list"),
         pytest.param(GOOD + "config: text", id="a text"),
-        pytest.param(GOOD + "config: {rank: x}", id="a value of another kind"),
+        pytest.param(GOOD + "config: {lora_r: x}", id="a value of another kind"),
         pytest.param(GOOD + "config: {1: 2}", id="a key of another kind"),
         pytest.param(GOOD + "config: {? [a] : 2}", id="a list as a key"),
         pytest.param("base_model: [b]\ntrain: t\noutput_dir: o", id="a list as a path"),
