@@ -17,9 +17,10 @@ from sqlquarry.aws import aws_client
 from sqlquarry.errors import ConfigError, TrainingError
 from sqlquarry.extras import require
 from sqlquarry.options import check_options
+from sqlquarry.sagemaker.container_job import MergeBase
 from sqlquarry.sagemaker.failures import error_code, explained, quota_advice
 from sqlquarry.sagemaker.images import training_image
-from sqlquarry.sagemaker.inputs import Base, bootstrap_source, gather
+from sqlquarry.sagemaker.inputs import bootstrap_source, gather
 from sqlquarry.sagemaker.job import TrainingJob
 from sqlquarry.sagemaker.request import (
     credential_problems,
@@ -150,7 +151,7 @@ class SageMakerLauncher:
         evaluation: Sequence[Record] | None = None,
         *,
         name: str | None = None,
-        merge: Base | None = "auto",
+        merge: MergeBase | None = "auto",
         wait: bool = True,
     ) -> TrainingJob:
         """Start the job, or find the one that does the same: running, it is attached to; finished, returned.
@@ -190,7 +191,7 @@ class SageMakerLauncher:
         evaluation: Sequence[Record] | None = None,
         *,
         name: str | None = None,
-        merge: Base | None = "auto",
+        merge: MergeBase | None = "auto",
     ) -> dict[str, Any]:
         """Return the CreateTrainingJob request of `launch`; nothing is sent, and no credentials are needed.
 
@@ -248,7 +249,7 @@ class SageMakerLauncher:
         trainer: QLoRAFSDPTrainer,
         train: Sequence[Record],
         evaluation: Sequence[Record] | None,
-        merge: Base | None,
+        merge: MergeBase | None,
         name: str | None,
         *,
         checked: Callable[[], None] = lambda: None,
@@ -257,7 +258,7 @@ class SageMakerLauncher:
         for extra in ("aws", "train", "merge"):  # the job gets the versions that are installed here
             require(extra, "SageMakerLauncher")
         processor: Literal["cpu", "gpu"] = "gpu" if self.instance_type.startswith(_GPU) else "cpu"
-        merges = (None, *get_args(Base))
+        merges = (None, *get_args(MergeBase))
         bad = [] if merge in merges else [f"merge is {merge!r}, but must be one of {', '.join(map(repr, merges))}"]
         if trainer.config.device not in ("auto", {"gpu": "cuda", "cpu": "cpu"}[processor]):
             bad.append(f"the trainer's device is {trainer.config.device!r}, but {self.instance_type} has a {processor}")

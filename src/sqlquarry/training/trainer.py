@@ -148,7 +148,17 @@ class QLoRAFSDPTrainer:
         prepared, held_out = prepare_both(train, evaluation, formatter, outline, self.config)
         if processes is not None:
             self._checked_plan(outline, formatter, prepared, held_out, processes=processes)
-            launch(self, train, evaluation, output_dir=output, checkpoint_dir=checkpoint_dir, processes=processes)
+            launch(
+                train,
+                evaluation,
+                base_model=self.base_model,
+                formatter=self.formatter,
+                config=self.config,
+                output_dir=output,
+                checkpoint_dir=checkpoint_dir,
+                processes=processes,
+                session=self.session,
+            )
             return AdapterCheckpoint.load(output)
 
         world = World.join(device)
