@@ -36,7 +36,7 @@ def main() -> None:
     trainer = sq.QLoRAFSDPTrainer(
         base,
         config=sq.TrainingConfig(
-            epochs=1, records_per_step=12, max_sequence_tokens=512, learning_rate=3e-3, device="cpu"
+            num_train_epochs=1, records_per_step=12, max_length=512, learning_rate=3e-3, device="cpu"
         ),
     )
     judge = sq.SQLJudge([sq.ExecutionGrader(databases), sq.ExactGrader()])

@@ -52,7 +52,9 @@ def main() -> None:
 
     records = sq.load_records(options.data, dialect=options.dialect) if options.data else sq.sample_records("train")
     train, evaluation = records.split(test_size=options.test_size)
-    trainer = sq.QLoRAFSDPTrainer(options.base, config=sq.TrainingConfig(epochs=2, report_to=tuple(options.report_to)))
+    trainer = sq.QLoRAFSDPTrainer(
+        options.base, config=sq.TrainingConfig(num_train_epochs=2, report_to=options.report_to)
+    )
     launcher = SageMakerLauncher(
         options.role,
         bucket=options.bucket,

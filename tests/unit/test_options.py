@@ -202,10 +202,10 @@ def test_a_misspelt_option_of_every_public_class_is_named(cls: type) -> None:
     ("word", "ours"),
     [
         ("batch_size", "records_per_step"),
-        ("lora_r", "rank"),
-        ("lora_alpha", "alpha"),
-        ("num_train_epochs", "epochs"),
-        ("max_seq_length", "max_sequence_tokens"),
+        ("lora_rank", "lora_r"),
+        ("alpha", "lora_alpha"),
+        ("epochs", "num_train_epochs"),
+        ("max_seq_length", "max_length"),
         ("learning_rat", "learning_rate"),
     ],
 )

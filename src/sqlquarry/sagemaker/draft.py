@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
+from sqlquarry.sagemaker.container_job import MergeBase
 from sqlquarry.sagemaker.environment import report_problems
-from sqlquarry.sagemaker.inputs import Base, Inputs, bootstrap_source
+from sqlquarry.sagemaker.inputs import Inputs, bootstrap_source
 from sqlquarry.sagemaker.request import JobFiles
 from sqlquarry.sagemaker.settings import Compute
 from sqlquarry.sagemaker.staging import channel_key
@@ -62,14 +63,14 @@ class JobDraft:
 
 def trainer_problems(
     trainer: QLoRAFSDPTrainer,
-    merge: Base | None,
+    merge: MergeBase | None,
     *,
     compute: Compute,
     environment: Mapping[str, str],
     secret_arns: Mapping[str, str],
 ) -> list[str]:
     """Return what of a trainer and a merge cannot work in a job with these settings."""
-    merges = (None, *get_args(Base))
+    merges = (None, *get_args(MergeBase))
     problems = [] if merge in merges else [f"merge is {merge!r}, but must be one of {', '.join(map(repr, merges))}"]
     device = trainer.config.device
     if device not in ("auto", {"gpu": "cuda", "cpu": "cpu"}[compute.processor]):

@@ -24,8 +24,7 @@ _JOB_FAILURES = (
     ),
     _Failure(
         ("out of memory", "outofmemory"),
-        "Lower TrainingConfig.max_sequence_tokens, keep gradient_checkpointing on, or take an instance with more GPU "
-        "memory.",
+        "Lower TrainingConfig.max_length, keep gradient_checkpointing on, or take an instance with more GPU memory.",
     ),
     _Failure(
         ("no space left",),

@@ -18,11 +18,12 @@ from sqlquarry.errors import ConfigError
 from sqlquarry.extras import require
 from sqlquarry.options import check_options
 from sqlquarry.sagemaker.attempts import last_name, newest_attempt, start
+from sqlquarry.sagemaker.container_job import MergeBase
 from sqlquarry.sagemaker.draft import ANY_DIGEST, JobDraft, processes_to_start, trainer_problems
 from sqlquarry.sagemaker.environment import environment_problems, job_environment
 from sqlquarry.sagemaker.failures import training_error
 from sqlquarry.sagemaker.images import image_for
-from sqlquarry.sagemaker.inputs import Base, gather
+from sqlquarry.sagemaker.inputs import gather
 from sqlquarry.sagemaker.job import JOB_POLLING, TrainingJob
 from sqlquarry.sagemaker.packaging import WITHOUT_HASHES
 from sqlquarry.sagemaker.request import JobFiles, training_request
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 logger = visible_logger(__name__)
 _BUCKET = re.compile(r"[a-z0-9][-.a-z0-9]{1,61}[a-z0-9]")
 _REQUEST_ATTEMPTS = 8  # a job is watched for hours
-_PRICES = {name: found.price_per_hour for name, found in INSTANCES.items() if found.price_per_hour is not None}
+_PRICES = {name: found.usd_per_hour for name, found in INSTANCES.items() if found.usd_per_hour is not None}
 
 
 @check_options()
@@ -124,7 +125,7 @@ class SageMakerLauncher:
         evaluation: Sequence[Record] | None = None,
         *,
         name: str | None = None,
-        merge: Base | None = "auto",
+        merge: MergeBase | None = "auto",
         wait: bool = True,
     ) -> TrainingJob:
         """Start the job, or find the one that does the same: running, it is attached to; finished, returned.
@@ -167,7 +168,7 @@ class SageMakerLauncher:
         evaluation: Sequence[Record] | None = None,
         *,
         name: str | None = None,
-        merge: Base | None = "auto",
+        merge: MergeBase | None = "auto",
     ) -> CreateTrainingJobRequestTypeDef:
         """Return the CreateTrainingJob request of `launch`; nothing is sent, and no credentials are needed.
 
@@ -205,7 +206,7 @@ class SageMakerLauncher:
             gpu=None if known else "cpu",
             processes=None if known else instances,
             instances=instances,
-            price_per_hour=self.usd_per_hour.get(instance_type),
+            usd_per_hour=self.usd_per_hour.get(instance_type),
         )
         if not known and self.compute.processor == "gpu":
             note = f"{instance_type} is not in the table of instances: its memory and price are not checked"
@@ -227,7 +228,7 @@ class SageMakerLauncher:
         trainer: QLoRAFSDPTrainer,
         train: Sequence[Record],
         evaluation: Sequence[Record] | None,
-        merge: Base | None,
+        merge: MergeBase | None,
         name: str | None,
     ) -> JobDraft:
         """Check all that does not depend on the content of the inputs; nothing is hashed or sent."""

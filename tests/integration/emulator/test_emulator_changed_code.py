@@ -43,7 +43,7 @@ def test_code_that_was_changed_in_the_bucket_is_not_run(
             compute=Compute(instance_type="ml.m5.xlarge"),
             polling=Polling(interval_s=0.1),
         )
-        trainer = sq.QLoRAFSDPTrainer(tiny_llama, config=sq.TrainingConfig(max_sequence_tokens=256, device="cpu"))
+        trainer = sq.QLoRAFSDPTrainer(tiny_llama, config=sq.TrainingConfig(max_length=256, device="cpu"))
         job = launcher.launch(trainer, RECORDS, merge=None, wait=False)
         with pytest.raises(TrainingError, match="S3"):
             job.wait(show=False)

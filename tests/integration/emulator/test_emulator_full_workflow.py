@@ -65,7 +65,7 @@ def test_two_spot_machines_that_are_taken_away_end_with_the_adapter_of_one_undis
     from safetensors.torch import load_file
 
     # Steps that are long enough for the interruption to come between them.
-    config = sq.TrainingConfig(epochs=8, records_per_step=30, max_sequence_tokens=256, device="cpu")
+    config = sq.TrainingConfig(num_train_epochs=8, records_per_step=30, max_length=256, device="cpu")
     trainer = sq.QLoRAFSDPTrainer(lively_llama, config=config)
     with LocalAWS(faults=[SpotInterruption(after_step=1)]) as aws:
         launcher = SageMakerLauncher(

@@ -30,7 +30,7 @@ RECORDS = [Record(**example) for example in toy_examples(30)]
 
 @pytest.mark.parametrize("epochs", [0.5, 2.0])
 def test_a_plan_counts_what_the_run_then_does(tiny_llama: Path, tmp_path: Path, epochs: float) -> None:
-    config = TrainingConfig(epochs=epochs, records_per_step=8, max_sequence_tokens=256, device="cpu")
+    config = TrainingConfig(num_train_epochs=epochs, records_per_step=8, max_length=256, device="cpu")
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
     shape = ModelShape.read(tiny_llama)
     plan = plan_training(shape, prepare(RECORDS, PromptFormatter(), tokenizer, config, shape=shape), config)
@@ -85,7 +85,7 @@ def test_what_is_trained_of_a_base_with_experts_is_counted(tmp_path: Path, kind:
 def test_a_job_that_would_refuse_its_base_is_refused_before_anything_is_sent(tiny_llama: Path) -> None:
     role = "arn:aws:iam::123456789012:role/training"
     four_gpus = SageMakerLauncher(role, bucket="models", session=boto3.Session(region_name="us-east-1"))
-    config = TrainingConfig(records_per_step=1, max_sequence_tokens=256)
+    config = TrainingConfig(records_per_step=1, max_length=256)
     with pytest.raises(ConfigError, match="4 processes share steps of 1 row"):
         QLoRAFSDPTrainer(tiny_llama, config=config).plan(RECORDS, instance_type="ml.g5.12xlarge", processes=4)
     two_machines = dataclasses.replace(four_gpus, compute=Compute(instance_count=2))

@@ -36,8 +36,8 @@ from conftest import save_tiny_llama, toy_examples
 
 RECORDS = [Record(**example) for example in toy_examples(30)]
 LONG = Record("How many? " * 400, "CREATE TABLE t (a)", "SELECT 1", id="wide")
-CONFIG = TrainingConfig(epochs=1, max_sequence_tokens=256, device="cpu")
-NARROW = TrainingConfig(max_sequence_tokens=256)
+CONFIG = TrainingConfig(num_train_epochs=1, max_length=256, device="cpu")
+NARROW = TrainingConfig(max_length=256)
 BASE = "acme/llama-tiny"
 
 

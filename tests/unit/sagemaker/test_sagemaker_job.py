@@ -134,7 +134,7 @@ def test_a_job_that_was_stopped_says_how_to_go_on(end: dict[str, Any], says: str
     ("reason", "says"),
     [
         ("CapacityError: Unable to provision requested ML compute capacity.", "no such machines free"),
-        ("AlgorithmError: OutOfMemoryError: CUDA out of memory", "Lower TrainingConfig.max_sequence_tokens"),
+        ("AlgorithmError: OutOfMemoryError: CUDA out of memory", "Lower TrainingConfig.max_length"),
         ("AlgorithmError: OSError: No space left on device", "Raise volume_size_in_gb"),
         ("AlgorithmError: GatedModelError: meta-llama/x is gated", "secret_arns={'HF_TOKEN': …}"),
         ("AlgorithmError: TrainingError: … GetSecretValue operation: AccessDenied", "secretsmanager:GetSecretValue"),

@@ -235,7 +235,7 @@ def test_the_same_launch_finds_the_running_and_the_finished_job(capsys: pytest.C
 
 def test_a_plan_that_starts_other_processes_finds_the_same_job(monkeypatch: pytest.MonkeyPatch) -> None:
     account = Account()
-    trainer = QLoRAFSDPTrainer(TRAINER.base_model, config=TrainingConfig(max_sequence_tokens=256))
+    trainer = QLoRAFSDPTrainer(TRAINER.base_model, config=TrainingConfig(max_length=256))
     first = launcher(account).launch(trainer, RECORDS * 40, wait=False)
     monkeypatch.setattr(estimate, "BYTES_PER_TOKEN", 30)  # as if the tokenizer could be read now
     assert launcher(account).launch(trainer, RECORDS * 40, wait=False).name == first.name
@@ -261,13 +261,13 @@ def test_a_job_that_failed_is_started_anew_with_its_checkpoints(ended: str) -> N
 def test_names_follow_the_content_and_checkpoints_what_is_learnt() -> None:
     base = launcher().dry_run(TRAINER, RECORDS)
     other_machine = launcher(compute=Compute(instance_type="ml.p4d.24xlarge")).dry_run(TRAINER, RECORDS)
-    slower = dataclasses.replace(TRAINER.config, checkpoint_interval_s=60.0)
+    slower = dataclasses.replace(TRAINER.config, save_interval_s=60.0)
     other_habit = launcher().dry_run(QLoRAFSDPTrainer(TRAINER.base_model, config=slower), RECORDS)
     other_data = launcher().dry_run(TRAINER, [*RECORDS, *RECORDS])
     other_settings = launcher(environment={"WANDB_PROJECT": "wiki"}, secret_arns={"HF_TOKEN": TOKEN}).dry_run(
         TRAINER, RECORDS
     )
-    other_rank = launcher().dry_run(QLoRAFSDPTrainer(TRAINER.base_model, config=TrainingConfig(rank=8)), RECORDS)
+    other_rank = launcher().dry_run(QLoRAFSDPTrainer(TRAINER.base_model, config=TrainingConfig(lora_r=8)), RECORDS)
 
     assert launcher().dry_run(TRAINER, RECORDS) == base
     runs = (base, other_machine, other_habit, other_settings, other_data, other_rank)
