@@ -49,14 +49,27 @@ _BUCKET = re.compile(r"[a-z0-9][-.a-z0-9]{1,61}[a-z0-9]")
 _REQUEST_ATTEMPTS = 8  # a job is watched for hours
 _PRICES = {name: found.usd_per_hour for name, found in INSTANCES.items() if found.usd_per_hour is not None}
 
+# The SageMaker Python SDK's words, for "did you mean".
+_ALSO_CALLED = {
+    "image_uri": "image",
+    "instance_count": "compute",
+    "instance_type": "compute",
+    "max_run": "stopping",
+    "security_group_ids": "networking",
+    "stopping_condition": "stopping",
+    "subnets": "networking",
+    "training_image": "image",
+    "use_spot_instances": "compute",
+}
 
-@check_options()
+
+@check_options(also_called=_ALSO_CALLED)
 @dataclass(frozen=True, slots=True)
 class SageMakerLauncher:
     """Runs training as a SageMaker job, on machines that exist only as long as it runs.
 
-    Needs the extras aws, train and merge: the job gets the versions installed here. Everything is checked before
-    anything is sent, and nothing is sent twice: the job's name is made of the content of all that it reads.
+    Needs the extras aws, train and merge, because the job gets the versions installed here. Everything is checked
+    before anything is sent. Nothing is sent twice, because the job's name is made of the content of all that it reads.
 
     Args:
         role_arn: the role that the job runs as; sagemaker.amazonaws.com must be allowed to assume it.
@@ -68,7 +81,7 @@ class SageMakerLauncher:
         networking: the VPC that the job runs in; None uses SageMaker's own network.
         stopping: the job's time limits.
         polling: how often a running job is looked at, and how long `TrainingJob.wait` waits for its end. The default
-            waits 30 days, longer than a job can run.
+            waits 30 days, longer than a job can run; `Polling` itself, if you make one without `timeout_s`, one hour.
         kms_key_arn: key for the volume, the inputs and the results.
         tags: of the job.
         environment: settings of the job's process, such as WANDB_PROJECT or MLFLOW_TRACKING_URI; no secrets, because
@@ -128,9 +141,9 @@ class SageMakerLauncher:
         merge: MergeBase | None = "auto",
         wait: bool = True,
     ) -> TrainingJob:
-        """Start the job, or find the one that does the same: running, it is attached to; finished, returned.
+        """Start the job, or find the one with the same content, whether it is running or finished.
 
-        A job that failed or was stopped is started anew under another name, and resumes from its newest checkpoint,
+        A job that failed or was stopped is started again under another name, and resumes from its newest checkpoint,
         also on another instance type.
 
         Args:

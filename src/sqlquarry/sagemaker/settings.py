@@ -37,7 +37,7 @@ def check_rules(settings: object, rules: Mapping[str, tuple[bool, str]], *more: 
         raise ConfigError(f"{type(settings).__name__}: {'; '.join([*problems, *more])}")
 
 
-@check_options(also_called={"enable_managed_spot_training": "spot", "volume_gb": "volume_size_in_gb"})
+@check_options(also_called={"enable_managed_spot_training": "spot", "use_spot_instances": "spot"})
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compute:
     """The machines of a training job.
@@ -126,7 +126,7 @@ class Networking:
         return {"Subnets": list(self.subnets), "SecurityGroupIds": list(self.security_group_ids)}
 
 
-@check_options(also_called={"max_run_s": "max_runtime_s", "max_run": "max_runtime_s", "max_wait": "max_wait_s"})
+@check_options(also_called={"max_run": "max_runtime_s", "max_wait": "max_wait_s"})
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoppingCondition:
     """When SageMaker stops a training job.

@@ -113,10 +113,13 @@ def test_all_bad_options_are_named_at_once() -> None:
     ("settings", "word", "ours"),
     [
         (Compute, "enable_managed_spot_training", "spot"),
-        (Compute, "volume_gb", "volume_size_in_gb"),
+        (Compute, "volume_size", "volume_size_in_gb"),
         (Compute, "keep_alive_period_in_seconds", "keep_alive_period_s"),
         (StoppingCondition, "max_runtime_in_seconds", "max_runtime_s"),
-        (StoppingCondition, "max_run_s", "max_runtime_s"),
+        (StoppingCondition, "max_run", "max_runtime_s"),
+        (launcher, "instance_type", "compute"),
+        (launcher, "stopping_condition", "stopping"),
+        (launcher, "training_image", "image"),
     ],
 )
 def test_words_of_the_sagemaker_sdk_lead_to_the_option(settings: Callable[..., object], word: str, ours: str) -> None:
