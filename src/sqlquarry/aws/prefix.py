@@ -197,9 +197,17 @@ class S3Prefix:
 
     def upload(self, path: Path, name: str, *, part_bytes: int = PART_BYTES) -> None:
         """Copy a local file to an object, in parts if it has `part_bytes` or more."""
+        from boto3.exceptions import S3UploadFailedError
+        from botocore.exceptions import ClientError
+
         key, options = self._key(name), dict(self.write_options)
         config = transfer_config(part_bytes)
-        self.client.upload_file(str(path), key["Bucket"], key["Key"], ExtraArgs=options, Config=config)
+        try:
+            self.client.upload_file(str(path), key["Bucket"], key["Key"], ExtraArgs=options, Config=config)
+        except S3UploadFailedError as error:
+            if isinstance(refusal := error.__cause__ or error.__context__, ClientError):
+                raise refusal from None  # whose code boto3's error lacks
+            raise
 
     def why_empty(self) -> str:
         """Say why no files are found below the prefix, and what to do."""

@@ -16,18 +16,18 @@ from sqlquarry.artifacts import MANIFEST, AdapterCheckpoint, MergedModel, Record
 from sqlquarry.errors import ConfigError, MergeError
 from sqlquarry.files.locations import S3Location, located
 from sqlquarry.files.metadata import JsonObject
-from sqlquarry.merging.base import BaseCheckpoint
+from sqlquarry.merging.base_checkpoint import BaseCheckpoint
 from sqlquarry.merging.base_location import locate_base
 from sqlquarry.merging.merged_tensors import MergedTensors
 from sqlquarry.merging.output import MergeOutput, OutputShard, dtype_changes, plan_shards
 from sqlquarry.merging.plan import MergePlan
+from sqlquarry.merging.shard_writing import write_shards
 from sqlquarry.merging.storage.opening import open_storage
-from sqlquarry.merging.tensorfile import FLOATS
-from sqlquarry.merging.trained import Adapters, TrainedAdapters
+from sqlquarry.merging.tensor_file import FLOATS
+from sqlquarry.merging.trained_adapters import Adapters, TrainedAdapters
 from sqlquarry.merging.verification.comparison import compare
 from sqlquarry.merging.verification.examples import Examples
 from sqlquarry.merging.verification.results import Thresholds, Verification
-from sqlquarry.merging.writing import write_shards
 from sqlquarry.options import check_options
 from sqlquarry.prompt import PROMPT_FILE
 from sqlquarry.quantization import QuantizationRecipe
@@ -97,7 +97,7 @@ class AdapterMerger:
             PromptMismatchError: the prompt is not the one the adapter was trained with, or two adapters' differ.
             OutputInUseError: another process merges into the same output.
             UnsupportedAdapterError: the merge would be wrong, with the reason.
-            UnsupportedModelError: the base is quantised itself, or not safetensors.
+            UnsupportedModelError: the base is quantized itself, or not safetensors.
             UnusedTensorsError: adapter tensors fit nothing in the base.
             MergeError: base, adapter, output or disk do not fit, or the merged model is not close enough to the
                 adapter, with the values.
@@ -174,7 +174,7 @@ class AdapterMerger:
 
     @contextlib.contextmanager
     def _output(self, location: str | Path) -> Iterator[MergeOutput]:
-        """What is to be written; this process is its only writer, unless it is finished already."""
+        """Open what is to be written, as its only writer unless it is finished already."""
         if isinstance(place := located(location), S3Location):
             place.require_prefix("the output of a merge")
         storage = open_storage(location, self.session)
@@ -213,7 +213,7 @@ class AdapterMerger:
         return kind
 
     def _measured(self, job: _Job, records: Sequence[Record]) -> JsonObject:
-        """The base that gives the model nearer to the adapter on its training base, and the numbers of both."""
+        """Return the base that gives the model closer to the adapter on its training base, and the numbers of both."""
         candidates = {
             kind: job.rows(recipe, self._stored_dtype)
             for kind, recipe in (("dequantized", job.trained.recipe), ("original", None))
@@ -229,7 +229,7 @@ class AdapterMerger:
         checkpoint, adapters = job.checkpoint, job.trained.adapters
         shards = plan_shards(checkpoint.shards, list(job.plan.extra.values()), rows, self.max_shard_bytes)
         expected = job.trained.base["sha256"]
-        # The base is hashed as it is read; where one of its files is split, the parts cannot be hashed apart.
+        # The base is hashed as it is read; if one of its files is split, its parts cannot be hashed separately.
         whole = all(shard.source or shard.tensors[0].name in job.plan.extra for shard in shards)
         if not whole and (error := checkpoint.mismatch(checkpoint.digest({}), expected)):
             raise error
@@ -257,14 +257,14 @@ class AdapterMerger:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """Adapters, their base, and what becomes of it."""
+    """Adapters, their base, and the plan of their merge."""
 
     trained: TrainedAdapters
     checkpoint: BaseCheckpoint
     plan: MergePlan
 
     def rows(self, recipe: QuantizationRecipe | None, dtype: str | None) -> MergedTensors:
-        """The merged model's tensors, added to 4-bit values where there is a recipe."""
+        """Return the merged model's tensors; with a recipe, the update is added to 4-bit values."""
         return MergedTensors.planned(self.checkpoint.tensors, self.plan, recipe, dtype)
 
     @property
@@ -278,7 +278,7 @@ class _Job:
         return {**self.checkpoint.config, **self.plan.config}
 
     def examples(self, records: Sequence[Record]) -> Examples:
-        """The records as the base's tokens."""
+        """Encode records as the base's tokens."""
         return Examples.encode(records, self.trained.formatter, self.checkpoint.storage)
 
 
@@ -296,9 +296,9 @@ def _verification(target: MergeOutput, job: _Job, records: Sequence[Record]) -> 
 
 
 def _source_digests(target: MergeOutput, shards: Sequence[OutputShard]) -> dict[str, str]:
-    """SHA-256 of the base's files that the finished shards were made from."""
-    receipts = [(shard.source, target.done[shard.name].source_sha256) for shard in shards]
-    return {source.file.name: sha256 for source, sha256 in receipts if source and sha256}
+    """Return the SHA-256 of the base's files that the finished shards were made from."""
+    pairs = [(shard.source, target.done[shard.name].source_sha256) for shard in shards]
+    return {source.file.name: sha256 for source, sha256 in pairs if source and sha256}
 
 
 def _statistics(relative_updates: Mapping[str, float | None]) -> JsonObject:

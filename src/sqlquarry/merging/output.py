@@ -1,4 +1,4 @@
-"""The output of a merge: its layout, what it may hold already, and how it resumes after a crash."""
+"""The output of a merge: its layout, what it may hold already, and its state, with which a later run resumes."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from sqlquarry.credentials import public_provenance
 from sqlquarry.errors import MergeError, MetadataError
 from sqlquarry.files.locations import located
 from sqlquarry.files.metadata import JsonObject, json_bytes, parse_object, relative_name
-from sqlquarry.merging.base import SINGLE, BaseCheckpoint
+from sqlquarry.merging.base_checkpoint import SINGLE, BaseCheckpoint
 from sqlquarry.merging.merged_tensors import MergedTensors
 from sqlquarry.merging.storage.protocols import Storage
-from sqlquarry.merging.tensorfile import FLOATS, StoredTensor, TensorFile, encode_header
+from sqlquarry.merging.tensor_file import FLOATS, StoredTensor, TensorFile, encode_header
 
 _STATE = ".merge.json"
-# What a server reads beside the weights, and the licence texts that must travel with them.
+# What a server reads in addition to the weights, and the license texts that must accompany them.
 _CARRIED = (
     "config.json",
     "generation_config.json",
@@ -48,7 +48,7 @@ class OutputShard:
         header: its leading bytes.
         tensors: what it holds.
         nbytes: its size.
-        source: the base's file that it holds all of; None where it is a part of one, or new.
+        source: the base's file that it holds all of; None if it is a part of one, or new.
     """
 
     name: str
@@ -60,11 +60,11 @@ class OutputShard:
 
 @dataclass(frozen=True, slots=True)
 class WrittenShard:
-    """What is known of a shard once it is written.
+    """What is recorded about a shard once it is written.
 
     Args:
         sha256: of the file.
-        source_sha256: of the base's file that it was made from, where it holds all of it.
+        source_sha256: of the base's file that it was made from, if it holds all of it.
         relative_updates: ‖ΔW‖/‖W‖ of its merged tensors (None: replaced).
     """
 
@@ -76,7 +76,7 @@ class WrittenShard:
 def plan_shards(
     files: Sequence[TensorFile], extra: Sequence[StoredTensor], rows: MergedTensors, max_shard_bytes: int
 ) -> tuple[OutputShard, ...]:
-    """The base's own shards, byte for byte in names and headers; split and renumbered where one is too large."""
+    """Return the base's own shards with their names and headers, split and renumbered if one is too large."""
     groups: list[tuple[TensorFile | None, tuple[StoredTensor, ...]]] = [
         (file, group) for file in files for group in _groups(file.tensors, rows, max_shard_bytes)
     ]
@@ -117,7 +117,7 @@ def _groups(tensors: Sequence[StoredTensor], rows: MergedTensors, max_bytes: int
 
 
 class MergeOutput:
-    """A directory or S3 prefix that one merge, named by its `inputs`, may fill over several runs.
+    """A directory or S3 prefix that one merge, identified by its `inputs`, may fill over several runs.
 
     The state file says which inputs the finished shards came from, so that no shard of another merge is ever kept.
     """
@@ -146,15 +146,15 @@ class MergeOutput:
                 raise MergeError(f"{location} holds files that are not a merge ({names}). Choose another place.")
 
     def _state(self) -> tuple[JsonObject, dict[str, WrittenShard]]:
-        """The inputs of an unfinished merge, and its shards so far.
+        """Read the inputs of an unfinished merge, and its shards so far.
 
         Raises:
             MergeError: the state file holds something else.
         """
         try:
             state = parse_object(self.storage.read(_STATE), _STATE, lenient=True)
-            done = {relative_name(name, _STATE): WrittenShard(**receipt) for name, receipt in state["shards"].items()}
-            if not all(isinstance(receipt.relative_updates, dict) for receipt in done.values()):
+            done = {relative_name(name, _STATE): WrittenShard(**written) for name, written in state["shards"].items()}
+            if not all(isinstance(written.relative_updates, dict) for written in done.values()):
                 raise TypeError("a shard has no relative_updates")  # noqa: TRY301 - one message for every bad state
             return dict(state["inputs"]), done
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -168,10 +168,10 @@ class MergeOutput:
         return self._found.get(key)
 
     def finished(self, inputs: JsonObject) -> MergedModel | None:
-        """The finished merge of the same inputs, if it stands here; None where there is work to do.
+        """Return the finished merge of the same inputs, if it is here; None if there is work to do.
 
         Raises:
-            MergeError: something else stands here.
+            MergeError: something else is here.
         """
         self.inputs = json.loads(json.dumps(inputs))
         different = [
@@ -201,7 +201,7 @@ class MergeOutput:
         return MergedModel(self.location, manifest)
 
     def remaining(self, shards: Sequence[OutputShard]) -> list[OutputShard]:
-        """The shards that still have to be written.
+        """Return the shards that still have to be written.
 
         Raises:
             MergeError: there is no room for them.
@@ -214,13 +214,13 @@ class MergeOutput:
         self._save_state()
         return left
 
-    def shard_done(self, shard: OutputShard, receipt: WrittenShard) -> None:
-        """Note that a shard is in its place."""
-        self.done[shard.name] = receipt
+    def shard_done(self, shard: OutputShard, written: WrittenShard) -> None:
+        """Record that a shard is in its place."""
+        self.done[shard.name] = written
         self._save_state()
 
     def _save_state(self) -> None:
-        shards = {name: dataclasses.asdict(receipt) for name, receipt in self.done.items()}
+        shards = {name: dataclasses.asdict(written) for name, written in self.done.items()}
         content = {"inputs": self.inputs, "shards": shards, "writer": self._writer}
         self._version = self.storage.replace(_STATE, (json.dumps(content, indent=2) + "\n").encode(), self._version)
 
@@ -234,7 +234,7 @@ class MergeOutput:
         """‖ΔW‖/‖W‖ of every merged tensor so far, earlier runs included."""
         if self._finished is not None:
             return dict(self._found.get("relative_updates") or {})
-        return {name: value for receipt in self.done.values() for name, value in receipt.relative_updates.items()}
+        return {name: value for written in self.done.values() for name, value in written.relative_updates.items()}
 
     def carry_over(
         self,
@@ -244,7 +244,7 @@ class MergeOutput:
         rows: MergedTensors,
         changes: JsonObject,
     ) -> None:
-        """Copy what else a server needs from the base, and the prompt; write or copy the index of the shards.
+        """Copy the prompt and what else a server needs from the base; write or copy the index of the shards.
 
         Args:
             base: where it comes from.
@@ -273,7 +273,7 @@ class MergeOutput:
         self._files[name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
 
     def finish(self, shards: Sequence[OutputShard], provenance: JsonObject) -> MergedModel:
-        """Write the manifest, which says that all is done, and drop the state."""
+        """Write the manifest, which marks the merge as finished, and delete the state."""
         files = self._files | {
             shard.name: {"sha256": self.done[shard.name].sha256, "bytes": shard.nbytes} for shard in shards
         }
@@ -284,7 +284,7 @@ class MergeOutput:
 
 
 def dtype_changes(config: JsonObject, dtype: str | None) -> JsonObject:
-    """The fields of config.json that name the weights' dtype (transformers 5: `dtype`, before: `torch_dtype`).
+    """Return the fields of config.json that name the weights' dtype (transformers 5: `dtype`, before: `torch_dtype`).
 
     Args:
         config: the base's.

@@ -1,4 +1,4 @@
-"""Adapters that no sum of weights can stand for, each with the reason."""
+"""Refuse adapters that cannot be expressed as a sum of weights, each with the reason."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from sqlquarry.errors import MergeError, UnsupportedAdapterError
 from sqlquarry.files.metadata import JsonObject
 
-# Fields of adapter_config.json that change the update, and why it then is no sum of weights.
+# Fields of adapter_config.json that change the update, and why the result is not a sum of weights then.
 _REFUSED = {
     "alora_invocation_tokens": "aLoRA acts only after its invocation tokens, which no single weight can do",
     "arrow_config": "Arrow chooses between adapters for every token",

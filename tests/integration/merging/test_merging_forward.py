@@ -12,8 +12,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from sqlquarry.errors import UnsupportedModelError
-from sqlquarry.merging.adapter import LoraAdapter
-from sqlquarry.merging.base import BaseCheckpoint
+from sqlquarry.merging.base_checkpoint import BaseCheckpoint
+from sqlquarry.merging.lora_adapter import LoraAdapter
 from sqlquarry.merging.merged_tensors import MergedTensors
 from sqlquarry.merging.plan import MergePlan, plan_merge
 from sqlquarry.merging.storage.local import LocalDirectory

@@ -25,12 +25,12 @@ from sqlquarry.emulator.bedrock.admission import ImportFailedError, admit
 from sqlquarry.errors import SQLQuarryError
 from sqlquarry.judging.journal import Journal
 from sqlquarry.judging.synthesis import store
-from sqlquarry.merging.adapter import LoraAdapter
-from sqlquarry.merging.base import BaseCheckpoint
+from sqlquarry.merging.base_checkpoint import BaseCheckpoint
+from sqlquarry.merging.lora_adapter import LoraAdapter
 from sqlquarry.merging.output import MergeOutput
 from sqlquarry.merging.storage.local import LocalDirectory
-from sqlquarry.merging.tensorfile import TensorFile
-from sqlquarry.merging.trained import TrainedAdapters
+from sqlquarry.merging.tensor_file import TensorFile
+from sqlquarry.merging.trained_adapters import TrainedAdapters
 from sqlquarry.merging.verification.examples import base_tokenizer
 from sqlquarry.models.foundation.conversation import Inquiry, Manner, read
 from sqlquarry.models.responses import parse_answer, parse_chunk

@@ -16,9 +16,9 @@ from merging_fakes import UP, Q, base_tensors, write_adapter, write_base
 from sqlquarry import AdapterCheckpoint, AdapterMerger, MergedModel
 from sqlquarry.artifacts import Manifest
 from sqlquarry.errors import MergeError, UnsupportedModelError
-from sqlquarry.merging.fourbit import differing_offset
+from sqlquarry.merging.four_bit import differing_offset
 from sqlquarry.merging.output import MergeOutput
-from sqlquarry.merging.tensorfile import StoredTensor, TensorFile
+from sqlquarry.merging.tensor_file import StoredTensor, TensorFile
 from sqlquarry.quantization import QuantizationRecipe
 
 

@@ -1,4 +1,4 @@
-"""A checkpoint's files, in a local directory or below an S3 prefix: names, sizes, and ranges of bytes."""
+"""Read a checkpoint's files, in a local directory or below an S3 prefix: names, sizes, and ranges of bytes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def source_location(source: object) -> Path | S3Location:
 
 
 class Source(Protocol):
-    """Where a checkpoint lies; names are relative, with "/"."""
+    """Where a checkpoint is; names are relative, with "/"."""
 
     @property
     def sizes(self) -> Mapping[str, int]:
@@ -49,7 +49,7 @@ class Source(Protocol):
         ...
 
     def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
-        """Some of a file, or all of it.
+        """Read some of a file, or all of it.
 
         Raises:
             OSError: it cannot be read.

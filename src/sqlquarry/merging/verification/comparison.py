@@ -48,7 +48,7 @@ def compare(
 def _compared(
     heads: Sequence[_Projection], states: Sequence[torch.Tensor], examples: Examples
 ) -> list[AdapterAgreement]:
-    """KL by block of the vocabulary, so that no logits of a whole vocabulary are ever in memory."""
+    """Compute KL by blocks of the vocabulary, so that no logits of a whole vocabulary are ever in memory."""
     import torch
 
     gold = torch.tensor(examples.gold)
@@ -92,7 +92,7 @@ class _Softmax:
         self._gold = gold
 
     def add(self, logits: torch.Tensor, start: int) -> torch.Tensor:
-        """Take (tokens, block) logits of the vocabulary from `start` on; what earlier sums are to be multiplied by."""
+        """Add (tokens, block) logits of the vocabulary from `start` on; return the factors of earlier sums."""
         import torch
 
         largest, best = logits.max(dim=1)

@@ -1,4 +1,4 @@
-"""The forward pass of the Llama family in fp32, one projection in memory at a time.
+"""Run the forward pass of the Llama family in fp32, with one projection in memory at a time.
 
 All sequences go through a layer before the next layer's weights are read, so memory does not grow with depth.
 Written after transformers' modeling_llama, modeling_mistral, modeling_qwen2 and modeling_qwen3; for experts see
@@ -30,7 +30,7 @@ class ModelWeights(Protocol):
         ...
 
     def vector(self, name: str) -> torch.Tensor | None:
-        """A norm's weight in fp32; None where the model has none of this name."""
+        """Return a norm's weight in fp32; None if the model has none of this name."""
         ...
 
     def linear(self, module: str, x: torch.Tensor) -> torch.Tensor:
@@ -40,7 +40,7 @@ class ModelWeights(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """What config.json says of a model of the Llama family.
+    """The hyperparameters of a model of the Llama family.
 
     Args:
         layers: decoder layers.
@@ -50,7 +50,7 @@ class Architecture:
         epsilon: of the RMS norms.
         theta: base of the rotary frequencies.
         rope: the rotary scaling, as in config.json.
-        window: positions that a token sees with sliding-window attention; None: all.
+        window: positions that a token sees with sliding-window attention; None if it sees all.
         experts: None if the model has none.
     """
 
@@ -141,7 +141,7 @@ def _llama3(inverse: torch.Tensor, rope: JsonObject) -> torch.Tensor:
 
 
 def final_states(architecture: Architecture, weights: ModelWeights, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
-    """The normed states that the output head reads, (tokens of all sequences, hidden), fp32.
+    """Return the normed states that the output head reads, (tokens of all sequences, hidden), fp32.
 
     Raises:
         UnsupportedModelError: a sequence is longer than the model's attention window.
@@ -170,7 +170,7 @@ def final_states(architecture: Architecture, weights: ModelWeights, sequences: S
 
 
 def _normed(x: torch.Tensor, weights: ModelWeights, name: str, epsilon: float) -> torch.Tensor:
-    """RMS norm over the last dimension (Zhang & Sennrich 2019, arXiv:1910.07467); `x` where there is no such norm."""
+    """RMS norm over the last dimension (Zhang & Sennrich 2019, arXiv:1910.07467); `x` if there is no such norm."""
     import torch
 
     weight = weights.vector(name)
@@ -181,7 +181,7 @@ def _normed(x: torch.Tensor, weights: ModelWeights, name: str, epsilon: float) -
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Where the concatenated sequences lie, and the rotation of each position, (tokens, 1, head_dim)."""
+    """Where the concatenated sequences are, and the rotation of each position, (tokens, 1, head_dim)."""
 
     lengths: Sequence[int]
     cos: torch.Tensor

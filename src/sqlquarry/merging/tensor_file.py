@@ -1,4 +1,4 @@
-"""Safetensors files by their headers, so that no more than the rows at hand are in memory.
+"""Read safetensors files by their headers, so that only the rows in use are in memory.
 
 Layout: 8 bytes header length (little endian), JSON header, then the tensors' bytes without holes
 (https://huggingface.co/docs/safetensors, "Format").
@@ -28,7 +28,7 @@ _LENGTH_BYTES = 8
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """One tensor where it lies: `nbytes` bytes at byte `offset` of `file`."""
+    """One tensor in its file: `nbytes` bytes at byte `offset` of `file`."""
 
     file: StoredFile
     name: str
@@ -103,7 +103,7 @@ class TensorFile:
 
 
 def encode_header(tensors: Mapping[str, tuple[str, tuple[int, ...], int]], metadata: Mapping[str, str]) -> bytes:
-    """The leading bytes of a file that holds tensors in this order, padded to 8 bytes as the format asks.
+    """Return the leading bytes of a file that holds tensors in this order, padded to 8 bytes as the format asks.
 
     Args:
         tensors: name -> dtype (safetensors' name), shape, bytes.
@@ -120,7 +120,7 @@ def encode_header(tensors: Mapping[str, tuple[str, tuple[int, ...], int]], metad
 
 
 def tensor_bytes(tensor: torch.Tensor) -> memoryview:
-    """The memory of a contiguous tensor, as bytes."""
+    """Return the memory of a contiguous tensor, as bytes."""
     import torch
 
     return tensor.reshape(-1).view(torch.uint8).numpy().data

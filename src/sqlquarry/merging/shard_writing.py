@@ -1,4 +1,4 @@
-"""Shards on their way out: reading, arithmetic, hashing and writing at the same time, a few pieces in memory."""
+"""Write shards: reading, arithmetic, hashing and writing at the same time, with a few blocks of rows in memory."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from sqlquarry.merging.output import MergeOutput, OutputShard, WrittenShard
 from sqlquarry.merging.storage.protocols import Sink
 from sqlquarry.progress.bar import ProgressBar
 
-_THREADS = 2  # torch releases the GIL; more threads would hold more pieces in memory
+_THREADS = 2  # torch releases the GIL; more threads would hold more rows in memory
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
 def write_shards(output: MergeOutput, shards: Sequence[OutputShard], rows: MergedTensors) -> None:
-    """Write the shards that are not there yet; each is noted in the output's state once it is safely stored.
+    """Write the shards that are not there yet; each is recorded in the output's state once it is safely stored.
 
     Raises:
         MergeError: a file of the base became shorter, a result is not finite, or the output cannot be written.
@@ -39,18 +39,18 @@ def write_shards(output: MergeOutput, shards: Sequence[OutputShard], rows: Merge
         closing: Future[None] | None = None
         for shard in left:
             with ExitStack() as stack:
-                receipt = writer.write(shard, stack.enter_context(output.storage.create(shard.name, shard.nbytes)))
+                written = writer.write(shard, stack.enter_context(output.storage.create(shard.name, shard.nbytes)))
                 if closing is not None:
                     closing.result()
-                # Waiting for the disk, or for the last parts of an upload, goes on beside the next shard.
-                closing = closer.submit(_close, stack.pop_all(), output, shard, receipt)
+                # The next shard need not wait for the disk, or for the last parts of an upload.
+                closing = closer.submit(_close, stack.pop_all(), output, shard, written)
         if closing is not None:
             closing.result()
 
 
 @contextmanager
 def _single_threaded_torch() -> Iterator[Callable[[], None]]:
-    """What a worker calls first, so that its operations do not share the cores with the other workers' ones."""
+    """Yield what a worker calls first, so that its operations do not compete with those of other workers for cores."""
     import torch
 
     before = torch.get_num_threads()
@@ -60,9 +60,9 @@ def _single_threaded_torch() -> Iterator[Callable[[], None]]:
         torch.set_num_threads(before)  # what a worker sets is the default of every thread that starts later
 
 
-def _close(stack: ExitStack, output: MergeOutput, shard: OutputShard, receipt: WrittenShard) -> None:
+def _close(stack: ExitStack, output: MergeOutput, shard: OutputShard, written: WrittenShard) -> None:
     stack.close()
-    output.shard_done(shard, receipt)
+    output.shard_done(shard, written)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,24 +81,24 @@ class _ShardWriter:
         self.advance(len(shard.header))
         opened = (self.rows.open(tensor.name) for tensor in shard.tensors)
         work = ((merged, block) for merged in opened for block in merged.blocks())
-        for name, piece in _map_ahead(self.workers, _piece, work):
-            hashing = [self.hashers.submit(written.update, piece.written)]
+        for name, merged in _map_ahead(self.workers, _merged_rows, work):
+            hashing = [self.hashers.submit(written.update, merged.written)]
             if source:
-                hashing.append(self.hashers.submit(source.update, piece.read))
-            sink.write(piece.written)
+                hashing.append(self.hashers.submit(source.update, merged.read))
+            sink.write(merged.written)
             for digest in hashing:
                 digest.result()
             if name in self.rows.updates:
                 change, size = squares.get(name, (0.0, 0.0))
-                squares[name] = (change + piece.change, size + piece.size)
-            self.advance(len(piece.written))
+                squares[name] = (change + merged.change, size + merged.size)
+            self.advance(len(merged.written))
         relative = {name: math.sqrt(change / size) if size else None for name, (change, size) in squares.items()}
         return WrittenShard(written.hexdigest(), source.hexdigest() if source else None, relative)
 
 
-def _piece(work: tuple[MergedTensor, slice]) -> tuple[str, MergedRows]:
+def _merged_rows(work: tuple[MergedTensor, slice]) -> tuple[str, MergedRows]:
     merged, rows = work
-    return merged.tensor.name, merged.piece(rows)
+    return merged.tensor.name, merged.merge_rows(rows)
 
 
 def _map_ahead(

@@ -1,4 +1,4 @@
-"""The base checkpoint that an adapter is merged into: its shards, checked before any work."""
+"""The base checkpoint that an adapter is merged into, which is checked before any work."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sqlquarry.errors import MergeError, UnsupportedModelError
 from sqlquarry.files.metadata import JsonObject, parse_object
 from sqlquarry.merging.storage.local import LocalDirectory
 from sqlquarry.merging.storage.protocols import Storage
-from sqlquarry.merging.tensorfile import StoredTensor, TensorFile
+from sqlquarry.merging.tensor_file import StoredTensor, TensorFile
 
 SINGLE = "model.safetensors"
 _BLOCK_BYTES = 1 << 24
@@ -34,8 +34,8 @@ class BaseCheckpoint:
         """Read config, index and headers; no tensor is read.
 
         Raises:
-            UnsupportedModelError: the weights are quantised, or not safetensors; or the model asks for code of its own,
-                which the merged one would carry on.
+            UnsupportedModelError: the weights are quantized, or not safetensors; or the model asks for code of its own,
+                which the merged model would ask for as well.
             MergeError: the folder or a shard is missing or damaged.
         """
         present = storage.sizes()
@@ -52,7 +52,7 @@ class BaseCheckpoint:
         if settings := config.get("quantization_config"):
             method = settings.get("quant_method") if isinstance(settings, dict) else settings
             raise UnsupportedModelError(
-                f"the base at {storage} is quantised itself ({method!r:.80}), "
+                f"the base at {storage} is quantized itself ({method!r:.80}), "
                 "and a merge would round the update away. Pass the full-precision checkpoint as base_model=."
             )
         others = sorted(name for name in present if name.endswith(CONFIG_SUFFIX) and name != "config.json")
@@ -72,7 +72,7 @@ class BaseCheckpoint:
         return cls(storage, config, shards)
 
     def digest(self, known: Mapping[str, str]) -> str:
-        """SHA-256 (hex) over config.json and all weights, as `sqlquarry.artifacts.base_digest` has it.
+        """Return the SHA-256 (hex) over config.json and all weights, as `sqlquarry.artifacts.base_digest` does.
 
         Args:
             known: name -> SHA-256 of files that were read already; only the others are read here.
@@ -90,13 +90,13 @@ class BaseCheckpoint:
         return digest.hexdigest()
 
     def mismatch(self, found: str, expected: str) -> MergeError | None:
-        """The error to raise where the base is not the one with SHA-256 `expected`."""
+        """Return the error to raise if the base is not the one with SHA-256 `expected`; else None."""
         if found == expected:
             return None
         return self.another(f"SHA-256 {found[:12]}…, trained on {expected[:12]}…")
 
     def another(self, why: str) -> MergeError:
-        """The error of a base that is not the one an adapter was trained on."""
+        """Return the error for a base that is not the one an adapter was trained on."""
         return MergeError(
             f"the base at {self.storage} is not the one the adapter was trained on ({why}). Pass that one: "
             "AdapterMerger(base_model=...)."

@@ -1,4 +1,4 @@
-"""What adapters say of themselves before a weight is read: base, quantisation and prompt."""
+"""Read what adapters record about their training before a weight is read: base, quantization and prompt."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from sqlquarry.artifacts import AdapterCheckpoint, Manifest, read_manifest
 from sqlquarry.errors import ConfigError, MergeError, PromptMismatchError
 from sqlquarry.extras import require
 from sqlquarry.files.locations import located
-from sqlquarry.merging.adapter import LoraAdapter
-from sqlquarry.merging.base import BaseCheckpoint
-from sqlquarry.merging.fourbit import differing_offset
+from sqlquarry.merging.base_checkpoint import BaseCheckpoint
+from sqlquarry.merging.four_bit import differing_offset
+from sqlquarry.merging.lora_adapter import LoraAdapter
 from sqlquarry.merging.plan import MergePlan, plan_merge
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.quantization import QuantizationRecipe
@@ -25,12 +25,12 @@ Adapters = AdapterCheckpoint | Sequence[tuple[AdapterCheckpoint, float]]
 
 @dataclass(frozen=True, slots=True)
 class TrainedAdapters:
-    """Adapters whose manifests and files are in order, and what they have in common.
+    """Adapters with valid manifests and files, and what they have in common.
 
     Args:
         adapters: each with its weight.
         base: name, path and sha256 of the base model.
-        recipe: how the base was quantised in training; None where it was not.
+        recipe: how the base was quantized in training; None if it was not.
         formatter: the prompt.
     """
 
@@ -74,7 +74,7 @@ class TrainedAdapters:
             if other_base["sha256"] != base["sha256"] or other_recipe != recipe:
                 raise MergeError(
                     f"{adapter.path} was trained on another base than {adapters[0][0].path}, or on one that was "
-                    "quantised in another way. Merge adapters of one base only."
+                    "quantized in another way. Merge adapters of one base only."
                 )
         return cls(adapters, base, recipe, formatter)
 
@@ -99,7 +99,7 @@ class TrainedAdapters:
             raise checkpoint.another(f"mean 4-bit scale of {module} {found:.6g}, trained on {recorded:.6g}")
 
     def plan(self, checkpoint: BaseCheckpoint) -> MergePlan:
-        """What they make of the base; reads every adapter tensor once."""
+        """Plan what the adapters make of the base; reads every adapter tensor once."""
         adapters = [(LoraAdapter.open(adapter.path), weight) for adapter, weight in self.adapters]
         plan = plan_merge(adapters, checkpoint.tensors, tied=checkpoint.tied)
         for lora, _ in adapters:
