@@ -15,7 +15,7 @@ from pathlib import Path
 
 import sqlquarry as sq
 from quickstart import find_base_model
-from sqlquarry.aws.polling import Polling
+from sqlquarry.aws import Polling
 from sqlquarry.emulator import LocalAWS
 from sqlquarry.judging import write_html
 from sqlquarry.sagemaker import Compute, SageMakerLauncher, StoppingCondition

@@ -12,7 +12,7 @@ import boto3
 from botocore.exceptions import ClientError
 
 from sqlquarry import QLoRAFSDPTrainer, Record
-from sqlquarry.aws.polling import Polling
+from sqlquarry.aws import Polling
 from sqlquarry.sagemaker import SageMakerLauncher
 
 REGION = "eu-west-1"

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlquarry.artifacts import Record
-from sqlquarry.aws import aws_client
-from sqlquarry.aws.polling import Polling
+from sqlquarry.aws import Polling, aws_client
 from sqlquarry.errors import ConfigError
 from sqlquarry.extras import require
 from sqlquarry.options import check_options

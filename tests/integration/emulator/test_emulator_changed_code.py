@@ -9,7 +9,7 @@ import pytest
 
 import sqlquarry as sq
 from emulator_training import Jobs
-from sqlquarry.aws.polling import Polling
+from sqlquarry.aws import Polling
 from sqlquarry.emulator import LocalAWS
 from sqlquarry.errors import TrainingError
 from sqlquarry.sagemaker import Compute, SageMakerLauncher

@@ -11,7 +11,7 @@ import pytest
 
 import sqlquarry as sq
 from emulator_training import Jobs
-from sqlquarry.aws.polling import Polling
+from sqlquarry.aws import Polling
 from sqlquarry.emulator import LocalAWS
 from sqlquarry.emulator.faults import SpotInterruption
 from sqlquarry.sagemaker import Compute, SageMakerLauncher

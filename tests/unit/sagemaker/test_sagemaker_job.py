@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sagemaker_fakes import Account, refusal
-from sqlquarry.aws.polling import Polling
+from sqlquarry.aws import Polling
 from sqlquarry.errors import TrainingError, TrainingInterruptedError
 from sqlquarry.sagemaker.job import TrainingJob
 from sqlquarry.sagemaker.logs import LogFollower

@@ -12,7 +12,7 @@ import pytest
 
 from sagemaker_fakes import API_KEY, KEY, RECORDS, ROLE, TOKEN, TRAINER, Account, launcher, refusal
 from sqlquarry import PromptFormatter, QLoRAFSDPTrainer, Record, TrainingConfig
-from sqlquarry.aws.polling import Polling
+from sqlquarry.aws import Polling
 from sqlquarry.errors import ConfigError, DeviceError, RecordError, TrainingError
 from sqlquarry.sagemaker import Compute, Networking, SageMakerLauncher, StoppingCondition
 from sqlquarry.sagemaker.validation import violations
