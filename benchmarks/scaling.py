@@ -96,12 +96,12 @@ def work(job: dict[str, Any]) -> None:
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if job["launched"]:
-        TrainingConfig.uses_graphs = lambda *_, **__: False  # type: ignore[method-assign]  # in this process only
+        TrainingConfig.uses_cuda_graphs = lambda *_, **__: False  # type: ignore[method-assign]  # in this process only
     config = TrainingConfig(
-        max_sequence_tokens=job["row_tokens"],
+        max_length=job["row_tokens"],
         gradient_checkpointing=job["checkpointing"],
         device=device,
-        attention=job["attention"],
+        attn_implementation=job["attention"],
         sharding=job["sharding"],
     )
     world = World.join(device)
@@ -172,7 +172,7 @@ def random_base(shape: str, held: str, config: Any, world: Any) -> Any:
     hidden, intermediate, layers, heads, kv = SHAPES[shape]
     dtype = compute_dtype(world.device.type)
     recipe = QuantizationRecipe(load_dtype=str(dtype).removeprefix("torch."))
-    flex = config.uses_flex(cuda=world.device.type == "cuda")
+    flex = config.uses_flex_attention(cuda=world.device.type == "cuda")
     llama = LlamaConfig(
         vocab_size=VOCABULARY if shape != "tiny" else 445,
         hidden_size=hidden,
@@ -245,13 +245,13 @@ def runs(options: argparse.Namespace, gpus: int) -> None:
     place = Path(options.work)
     base, records = make_base(options.run_shape, place / "base"), toy_records()
     config = sq.TrainingConfig(
-        epochs=1,
+        num_train_epochs=1,
         records_per_step=32,
-        max_sequence_tokens=768,
+        max_length=768,
         gradient_checkpointing=True,
         learning_rate=2e-4,
-        checkpoint_interval_steps=4,
-        attention=options.attention,
+        save_steps=4,
+        attn_implementation=options.attention,
         sharding="full",
     )
 
@@ -409,7 +409,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--held", default="4bit,dequantized")
     parser.add_argument("--checkpointing", default="on", help="of activations: on, off or on,off")
     parser.add_argument("--row-tokens", type=int, default=3072)
-    parser.add_argument("--attention", default="auto", choices=["auto", "sdpa", "flex"])
+    parser.add_argument("--attention", default="auto", choices=["auto", "sdpa", "flex_attention"])
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--rows-per-step", type=int, default=ROWS_PER_STEP)
     parser.add_argument("--trace", help="folder that receives a Chrome trace of a step, where several GPUs train")

@@ -47,9 +47,9 @@ def main() -> None:
         base_model,
         formatter,
         sq.TrainingConfig(
-            epochs=1,
+            num_train_epochs=1,
             records_per_step=12,
-            max_sequence_tokens=512,
+            max_length=512,
             learning_rate=options.learning_rate,
             hold_dequantized=True,  # 0.4 GB, and no time is spent on unpacking
             device="cpu",

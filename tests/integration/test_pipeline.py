@@ -16,7 +16,7 @@ from sqlquarry.pipeline import PipelineResult
 from conftest import toy_examples
 
 RECORDS = [sq.Record(**example, id=f"toy-{number}") for number, example in enumerate(toy_examples(20))]
-CONFIG = sq.TrainingConfig(epochs=2, records_per_step=20, max_sequence_tokens=1024, learning_rate=1e-3, device="cpu")
+CONFIG = sq.TrainingConfig(num_train_epochs=2, records_per_step=20, max_length=1024, learning_rate=1e-3, device="cpu")
 
 
 def run(base: Path, output: Path, aws: LocalAWS) -> PipelineResult:

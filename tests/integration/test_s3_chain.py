@@ -21,7 +21,7 @@ from sqlquarry.errors import BedrockError, ConfigError, CorruptArtifactError, In
 from conftest import toy_examples
 
 RECORDS = sq.Records(sq.Record(**example, id=f"toy-{number}") for number, example in enumerate(toy_examples(12)))
-CONFIG = sq.TrainingConfig(epochs=1, records_per_step=12, max_sequence_tokens=1024, learning_rate=1e-3, device="cpu")
+CONFIG = sq.TrainingConfig(num_train_epochs=1, records_per_step=12, max_length=1024, learning_rate=1e-3, device="cpu")
 
 
 class Chain(NamedTuple):

@@ -79,14 +79,14 @@ def _target_problems(plan: TrainingPlan, config: TrainingConfig) -> Iterator[str
 
 
 def _expert_problems(plan: TrainingPlan, config: TrainingConfig) -> Iterator[str]:
-    if plan.shape.expert_parameters and config.dropout:
-        yield f"dropout is {config.dropout}, which PEFT does not apply to experts: set it to 0"
+    if plan.shape.expert_parameters and config.lora_dropout:
+        yield f"lora_dropout is {config.lora_dropout}, which PEFT does not apply to experts: set it to 0"
 
 
 def _stop_problems(plan: TrainingPlan) -> Iterator[str]:
     if plan.stop_problem:
         yield plan.stop_problem
-    if plan.trained_rows and plan.config.sharers(plan.processes, plan.instances) > 1:
+    if plan.trained_rows and plan.config.shard_group_size(plan.processes, plan.instances) > 1:
         yield (
             "trainable_tokens trains rows of embeddings and head, which no process holds whole where several share the "
             'base: set sharding="none", or processes=1'
@@ -95,10 +95,10 @@ def _stop_problems(plan: TrainingPlan) -> Iterator[str]:
 
 def _record_problems(plan: TrainingPlan, config: TrainingConfig) -> Iterator[str]:
     if plan.over_length:
-        count, limit = len(plan.over_length), config.max_sequence_tokens
+        count, limit = len(plan.over_length), config.max_length
         longest = ", ".join(f"{name} ({tokens:,})" for name, tokens in plan.over_length[:3])
         yield (
-            f"{count:,} record{'s are' if count > 1 else ' is'} longer than max_sequence_tokens={limit:,}: "
+            f"{count:,} record{'s are' if count > 1 else ' is'} longer than max_length={limit:,}: "
             f"{longest}{' by an estimate' if plan.estimated else ''}. Nothing is cut: set it to "
             f"{plan.over_length[0][1]:,}, shorten their schemas, or leave them out"
         )
@@ -137,7 +137,7 @@ def _device_problems(plan: TrainingPlan, config: TrainingConfig, gpus_here: int 
             f"{place or f'the {plan.gpu.name} does'} not compute in bfloat16, which training uses on CUDA: take "
             + (_instance_that_fits(plan, config) or "a newer GPU")
         )
-    if config.cpu_offload and plan.config.sharers(plan.processes, plan.instances) == 1:
+    if config.cpu_offload and plan.config.shard_group_size(plan.processes, plan.instances) == 1:
         yield (
             "cpu_offload keeps sharded weights in CPU memory, but here each process holds the base alone: leave it off"
             + (', or set sharding="full"' if plan.processes > 1 else "")
@@ -161,20 +161,20 @@ def _remedies(plan: TrainingPlan, config: TrainingConfig, gpu: GPU) -> Iterator[
     """What would make it fit, the cheapest in time first; each with what would then be needed."""
     longest = max(tokens for tokens, _ in plan.row_sizes)
     changes: list[tuple[str, dict[str, Any], int, float]] = []
-    if config.quantization and config.hold_dequantized:
+    if config.quantization and config.hold_dequantized is True:
         changes.append(("hold_dequantized=False", {"hold_dequantized": False}, 1, 1))
     if config.quantization is None:
         changes.append(('quantization="nf4"', {"quantization": "nf4"}, 1, 1))
-    if plan.config.recomputed(plan.shape.layers, cuda=True) < plan.shape.layers:
+    if plan.config.recomputed_layers(plan.shape.layers, cuda=True) < plan.shape.layers:
         changes.append(("gradient_checkpointing=True", {"gradient_checkpointing": True}, 1, 1))
-    if config.sharding not in (None, "full") and plan.processes > 1:
+    if config.sharding not in ("auto", "full") and plan.processes > 1:
         changes.append(('sharding="full"', {"sharding": "full"}, 1, 1))
     for part in (2, 4):
-        tokens = max(16, config.max_sequence_tokens // part)
-        changes.append((f"max_sequence_tokens={tokens}", {"max_sequence_tokens": tokens}, 1, min(1, tokens / longest)))
+        tokens = max(16, config.max_length // part)
+        changes.append((f"max_length={tokens}", {"max_length": tokens}, 1, min(1, tokens / longest)))
     fed = [more for more in (2, 4, 8) if plan.processes * more <= plan.rows_per_step]
     changes.extend((f"processes={plan.processes * more}", {}, more, 1) for more in fed)
-    changes.append((f"rank={max(1, config.rank // 2)}", {"rank": max(1, config.rank // 2)}, 1, 1))
+    changes.append((f"lora_r={max(1, config.lora_r // 2)}", {"lora_r": max(1, config.lora_r // 2)}, 1, 1))
     if plan.processes > 1 and not config.cpu_offload:
         changes.append(("cpu_offload=True", {"cpu_offload": True}, 1, 1))
     for words, fields, more, share in changes:

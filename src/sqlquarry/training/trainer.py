@@ -148,7 +148,17 @@ class QLoRAFSDPTrainer:
         prepared, held_out = prepare_both(train, evaluation, formatter, outline, self.config)
         if processes is not None:
             self._checked_plan(outline, formatter, prepared, held_out, processes=processes)
-            launch(self, train, evaluation, output_dir=output, checkpoint_dir=checkpoint_dir, processes=processes)
+            launch(
+                train,
+                evaluation,
+                base_model=self.base_model,
+                formatter=self.formatter,
+                config=self.config,
+                output_dir=output,
+                checkpoint_dir=checkpoint_dir,
+                processes=processes,
+                session=self.session,
+            )
             return AdapterCheckpoint.load(output)
 
         world = World.join(device)
@@ -183,7 +193,7 @@ class QLoRAFSDPTrainer:
         }
         if not world.lead(lambda: claimed(output, identity, held)) and plan is not None:
             checkpoints = Checkpoints(
-                checkpoint_dir or output / ".checkpoints", kept=self.config.kept_checkpoints, session=self.session
+                checkpoint_dir or output / ".checkpoints", kept=self.config.save_total_limit, session=self.session
             )
             with device_failures():
                 provenance = self._trained(
@@ -221,7 +231,7 @@ class QLoRAFSDPTrainer:
         gpu: str | None = None,
         processes: int | None = None,
         instances: int = 1,
-        price_per_hour: float | None = None,
+        usd_per_hour: float | None = None,
         check: bool = True,
     ) -> TrainingPlan:
         """Forecast tokens, steps, memory, time and price of `train`, and refuse what it would refuse.
@@ -236,7 +246,7 @@ class QLoRAFSDPTrainer:
             gpu: a GPU by name ("H100"), or "cpu"; None takes this machine's GPU, or its CPU.
             processes: None starts one for each GPU of the instances, but no more than there are rows for.
             instances: machines of that type.
-            price_per_hour: dollars for one instance, instead of the table's.
+            usd_per_hour: dollars for one instance, instead of the table's.
             check: False forecasts what cannot work, too, and lists why in `TrainingPlan.problems`.
 
         Raises:
@@ -264,7 +274,7 @@ class QLoRAFSDPTrainer:
             gpu=gpu,
             processes=processes,
             instances=instances,
-            price_per_hour=price_per_hour,
+            usd_per_hour=usd_per_hour,
         )
 
     def _checked_plan(
@@ -313,7 +323,7 @@ class QLoRAFSDPTrainer:
             if world.leads:
                 known = gpu_named(plan.gpu.name) if plan.gpu else None  # of another no peak rate is known
                 pace = PaceMeter(plan.needed_flops_per_token, known, world.size)
-                note = "compiling" if plan.config.compiles(cuda=world.device.type == "cuda") else ""
+                note = "compiling" if plan.config.compiles_layers(cuda=world.device.type == "cuda") else ""
                 log = StepLog(output / "training_log.jsonl", schedule.steps, pace, note=note)
                 logs.append(stack.enter_context(log))
                 logs.append(
@@ -342,10 +352,10 @@ class QLoRAFSDPTrainer:
                 "learning_rate": schedule.peak_rate,
                 "training_loss": outcome.loss,
                 "seconds": outcome.seconds,
-                "tokens_per_second": plan.tokens_per_epoch * self.config.epochs / outcome.seconds,
+                "tokens_per_second": plan.tokens_per_epoch * self.config.num_train_epochs / outcome.seconds,
                 "device": world.device.type,
                 "processes": world.size,
-                "sharers": plan.config.sharers(world.size, world.machines),
+                "shard_group_size": plan.config.shard_group_size(world.size, world.machines),
                 "trained_rows": list(plan.trained_rows),
                 "peak_memory_bytes": peak_gpu_bytes(),
             },

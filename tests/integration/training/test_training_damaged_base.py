@@ -23,7 +23,7 @@ from sqlquarry.training.steps import model
 from conftest import toy_examples
 
 RECORDS = [Record(**example) for example in toy_examples(6)]
-CONFIG = TrainingConfig(epochs=0.1, max_sequence_tokens=320, device="cpu", quantization=None)
+CONFIG = TrainingConfig(num_train_epochs=0.1, max_length=320, device="cpu", quantization=None)
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 9\n"
 Damage = Callable[[Path], object]
 

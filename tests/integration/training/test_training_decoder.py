@@ -114,7 +114,7 @@ def test_compiled_layers_take_the_steps_of_plain_ones_and_are_compiled_once(
     )
     losses = {}
     for compiled in (False, True):
-        config = TrainingConfig(max_sequence_tokens=320, device="cpu", compiled=compiled)
+        config = TrainingConfig(max_length=320, device="cpu", torch_compile=compiled)
         model = adapted(tiny_llama)
         run_lora_directly(model)
         if gathered:  # FSDP2 gathers packed weights into plain parameters
@@ -140,4 +140,4 @@ def test_compiled_layers_take_the_steps_of_plain_ones_and_are_compiled_once(
 def test_what_fsdp2_does_not_move_bit_for_bit_is_not_sharded(tiny_llama: Path, storage: str) -> None:
     model = load_causal_lm(tiny_llama, "cpu", QuantizationRecipe(load_dtype="float32", storage_dtype=storage))
     with pytest.raises(TrainingError, match=f"4-bit weights as torch.{storage}, which FSDP2 does not move"):
-        shard_base(model, World(0, 2, 2, torch.device("cpu")), sharers=2, cpu_offload=False)
+        shard_base(model, World(0, 2, 2, torch.device("cpu")), shard_group_size=2, cpu_offload=False)

@@ -15,7 +15,7 @@ from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
 from conftest import toy_examples
 
 RECORDS = [Record(**example) for example in toy_examples(8)]
-OPTIONS: dict[str, Any] = {"epochs": 1, "records_per_step": 4, "max_sequence_tokens": 512, "device": "cpu"}
+OPTIONS: dict[str, Any] = {"num_train_epochs": 1, "records_per_step": 4, "max_length": 512, "device": "cpu"}
 
 
 def trainer(base: str | Path) -> QLoRAFSDPTrainer:

@@ -21,7 +21,7 @@ from conftest import save_tiny_llama, toy_examples
 
 RECORDS = [Record(**example) for example in toy_examples(6)]
 LONG = Record("How many users " + "and " * 60 + "are there?", "CREATE TABLE users (id)", "SELECT 1", id="r-7")
-CONFIG = TrainingConfig(epochs=0.2, max_sequence_tokens=640, device="cpu", quantization=None)
+CONFIG = TrainingConfig(num_train_epochs=0.2, max_length=640, device="cpu", quantization=None)
 
 
 @pytest.fixture

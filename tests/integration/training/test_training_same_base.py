@@ -19,7 +19,7 @@ from sqlquarry.training.steps import model
 from conftest import toy_examples
 
 RECORDS = [Record(**example) for example in toy_examples(6)]
-CONFIG = TrainingConfig(epochs=1, records_per_step=3, max_sequence_tokens=320, device="cpu", quantization=None)
+CONFIG = TrainingConfig(num_train_epochs=1, records_per_step=3, max_length=320, device="cpu", quantization=None)
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +72,11 @@ def test_an_interrupted_run_is_resumed_on_a_base_that_was_moved(
 
 def test_what_differs_is_told_with_both_values(place: Path) -> None:
     other = TrainingConfig(
-        epochs=3, records_per_step=3, max_sequence_tokens=320, device="cpu", quantization=None, rank=4
+        num_train_epochs=3, records_per_step=3, max_length=320, device="cpu", quantization=None, lora_r=4
     )
-    with pytest.raises(TrainingError, match=r"config\.epochs \(1 there, 3 now\), config\.rank \(16 there, 4 now\)"):
+    with pytest.raises(
+        TrainingError, match=r"config\.num_train_epochs \(1 there, 3 now\), config\.lora_r \(16 there, 4 now\)"
+    ):
         QLoRAFSDPTrainer(place / "b", config=other).train(RECORDS, output_dir=place / "adapter")
 
 

@@ -14,7 +14,7 @@ PROVENANCE: dict[str, Any] = {
     "base_model": {"name": "meta-llama/Meta-Llama-3-8B-Instruct", "path": "x", "sha256": "b" * 64},
     "prompt_fingerprint": "0123456789abcdef",
     "data_sha256": "d" * 64,
-    "config": {"epochs": 2.0, "rank": 16, "target_modules": "all-linear"},
+    "config": {"num_train_epochs": 2.0, "lora_r": 16, "target_modules": "all-linear"},
     "quantization": {"quant_type": "nf4"},
     "run": {
         "records": 62310,
@@ -66,7 +66,7 @@ def test_the_header_is_what_the_hub_reads(tmp_path: Path) -> None:
         "81.2 %",
     ):
         assert fact in card
-    assert "`rank` | `16`" in card
+    assert "`lora_r` | `16`" in card
     assert "4-bit NF4" in card
 
 

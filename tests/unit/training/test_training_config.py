@@ -10,10 +10,12 @@ from sqlquarry.training import TrainingConfig, learning_rate_for
 
 def test_every_bad_field_is_named_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
-        TrainingConfig(epochs=0, rank=0, dropout=1.0, device="tpu", quantization="int8", target_modules=())
-    for name in ("epochs", "rank", "dropout", "device", "quantization", "target_modules"):
+        TrainingConfig(
+            num_train_epochs=0, lora_r=0, lora_dropout=1.0, device="tpu", quantization="int8", target_modules=()
+        )
+    for name in ("num_train_epochs", "lora_r", "lora_dropout", "device", "quantization", "target_modules"):
         assert name in str(caught.value)
-    assert "alpha" not in str(caught.value)
+    assert "lora_alpha" not in str(caught.value)
 
 
 def test_wider_models_learn_more_slowly() -> None:

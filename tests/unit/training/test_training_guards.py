@@ -67,7 +67,7 @@ def plan_of(config: TrainingConfig, **changes: Any) -> TrainingPlan:
         "seconds": 1.0,
         "instance_type": None,
         "instances": 1,
-        "price": None,
+        "cost_usd": None,
         "needed_flops_per_token": 1.0,
         "config": config,
     }
@@ -128,7 +128,7 @@ def test_memory_that_cannot_fit_comes_with_the_cheapest_remedies() -> None:
 
 
 def test_a_remedy_is_what_makes_it_fit() -> None:
-    config = TrainingConfig(gradient_checkpointing=False, max_sequence_tokens=4096)
+    config = TrainingConfig(gradient_checkpointing=False, max_length=4096)
     plan = plan_of(config)
     assert not plan.fits
     text = problems_of(config, kind=DeviceError)
@@ -170,7 +170,7 @@ def test_what_is_advised_against_idling_makes_even_steps(records: int, rows: int
 
 
 def test_a_base_that_is_whole_on_each_is_advised_to_be_shared() -> None:
-    config = TrainingConfig(sharding="none", max_sequence_tokens=4096, gradient_checkpointing=True)
+    config = TrainingConfig(sharding="none", max_length=4096, gradient_checkpointing=True)
     small = dataclasses.replace(A10G, memory_bytes=10 * 2**30)
     text = problems_of(config, kind=DeviceError, gpu=small, processes=8)
     assert 'sharding="full"' in text

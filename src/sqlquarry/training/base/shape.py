@@ -165,7 +165,7 @@ class ModelShape:
         """Weights of the decoder that each token is multiplied with."""
         return self.linear_parameters + round(self.expert_parameters * self.active_expert_share)
 
-    def targeted(self, target_modules: str | tuple[str, ...]) -> dict[str, tuple[int, int]]:
+    def targeted(self, target_modules: str | Sequence[str]) -> dict[str, tuple[int, int]]:
         """The linear layers that LoRA adapts: all, or those whose name is or ends with a target (PEFT's rule)."""
         if target_modules == "all-linear":
             return dict(self.linears)
@@ -175,7 +175,7 @@ class ModelShape:
             if any(name == target or name.endswith(f".{target}") for target in target_modules)
         }
 
-    def adapter_parameters(self, target_modules: str | tuple[str, ...], rank: int, *, expert_share: float = 1.0) -> int:
+    def adapter_parameters(self, target_modules: str | Sequence[str], rank: int, *, expert_share: float = 1.0) -> int:
         """Parameters of a LoRA update: rank · (inputs + outputs) for each adapted layer (arXiv:2106.09685).
 
         With "all-linear" PEFT 0.21 adapts routers and experts too: each expert's two input matrices, which are fused,

@@ -91,7 +91,7 @@ def prepare(
             examples = formatter.encode_all(records, tokenizer)
         except RecordError as error:
             raise RecordError(f"{kind}: {error}" if kind else str(error)) from error
-    limit = config.max_sequence_tokens
+    limit = config.max_length
     lengths = [len(example.input_ids) for example in examples]
     unlearnable = [not any(token != IGNORED_LABEL for token in reversed(example.labels)) for example in examples]
     fine = [index for index, tokens in enumerate(lengths) if tokens <= limit and not unlearnable[index]]

@@ -79,7 +79,7 @@ def plan_training(
     gpu: str | None = None,
     processes: int | None = None,
     instances: int = 1,
-    price_per_hour: float | None = None,
+    usd_per_hour: float | None = None,
 ) -> TrainingPlan:
     """Forecast a run; whether it can work is for `check_run` to say.
 
@@ -94,7 +94,7 @@ def plan_training(
         processes: None starts one for each GPU of the instances, but on each no more than there are rows for; without
             an instance type 1.
         instances: machines of that type.
-        price_per_hour: dollars for one instance, instead of the table's.
+        usd_per_hour: dollars for one instance, instead of the table's.
 
     Raises:
         ConfigError: an unknown instance type or GPU, or processes that cannot be spread evenly over the instances.
@@ -106,15 +106,15 @@ def plan_training(
         raise ConfigError(
             f"{count} processes on {instances} instances: each instance must run the same number of processes"
         )
-    if price_per_hour is None and instance_type is not None:
-        price_per_hour = instance_named(instance_type).price_per_hour
+    if usd_per_hour is None and instance_type is not None:
+        usd_per_hour = instance_named(instance_type).usd_per_hour
     rows, records = prepared.rows, len(prepared.examples)
     over_length = prepared.over_length + (evaluation.over_length if evaluation else ())
     if not rows:
         reasons = [f"{len(prepared.unlearnable)} have no answer tokens"] if prepared.unlearnable else []
         if prepared.over_length:
             reasons.append(
-                f"{len(prepared.over_length)} are longer than max_sequence_tokens={config.max_sequence_tokens}, the "
+                f"{len(prepared.over_length)} are longer than max_length={config.max_length}, the "
                 f"longest has {max(tokens for _, tokens in prepared.over_length):,} tokens. Raise it"
             )
         raise RecordError(f"none of {records} records can be learnt from: {'; '.join(reasons)}.")
@@ -125,7 +125,7 @@ def plan_training(
     tokens, answers = (sum(column) for column in zip(*row_sizes, strict=True))
     if shape.expert_parameters:
         config = dataclasses.replace(
-            config, compiled=False
+            config, torch_compile=False
         )  # tokens choose their weights: shapes differ from row to row
     if device is not None:
         config = fitted(shape, config, row_sizes, device, processes=count, machines=instances)
@@ -151,14 +151,14 @@ def plan_training(
         tokens_per_epoch=tokens,
         tokens_unshared=prepared.tokens_unshared,
         answer_tokens=answers,
-        adapter_parameters=shape.adapter_parameters(config.target_modules, config.rank),
+        adapter_parameters=shape.adapter_parameters(config.target_modules, config.lora_r),
         memory=forecast_memory(shape, config, row_sizes, processes=count, machines=instances, cuda=device is not None),
         seconds=seconds,
         gpu=device,
         processes=count,
         instance_type=instance_type,
         instances=instances,
-        price=None if price_per_hour is None else price_per_hour * instances * seconds / 3600,
+        cost_usd=None if usd_per_hour is None else usd_per_hour * instances * seconds / 3600,
         shape=shape,
         config=config,
         needed_flops_per_token=flops_per_token(
@@ -201,9 +201,9 @@ def schedule_of(rows: Sequence[Row], config: TrainingConfig, hidden_size: int) -
     return Schedule(
         rows=len(rows),
         rows_per_step=min(len(rows), max(1, round(config.records_per_step * len(rows) / records))),
-        epochs=config.epochs,
-        warmup_share=config.warmup_share,
-        peak_rate=config.learning_rate or learning_rate_for(hidden_size),
+        epochs=config.num_train_epochs,
+        warmup_ratio=config.warmup_ratio,
+        peak_rate=learning_rate_for(hidden_size) if config.learning_rate == "auto" else config.learning_rate,
         seed=config.seed,
     )
 

@@ -102,19 +102,19 @@ def forecast_memory(
         cuda: False forecasts a CPU, which computes in float32.
     """
     wide = 2 if cuda else 4  # bytes of a computed element (`quantization.compute_dtype`)
-    quantised = shape.linear_parameters if config.packs_weights else 0
+    quantised = shape.linear_parameters if config.holds_4bit_weights else 0
     blocks = math.ceil(quantised / _BLOCK)
     four_bit = math.ceil(quantised / 2)
     scales = blocks + math.ceil(blocks / NESTED_BLOCK) * 4  # one byte each, and a float32 for 256 of them (QLoRA, §3)
     rest = (shape.parameters - quantised) * wide
-    sharers = config.sharers(processes, machines)
+    group_size = config.shard_group_size(processes, machines)
     gathered = 0
-    if sharers > 1:
+    if group_size > 1:
         layer = (four_bit + (shape.linear_parameters - quantised + shape.expert_parameters) * wide) / shape.layers
         gathered = round(2 * layer + shape.vocabulary * shape.hidden * wide)
-    resident = 0 if config.cpu_offload and sharers > 1 else 1
-    parts = resident * math.ceil(four_bit / sharers), resident * math.ceil(rest / sharers)
-    in_parts = sharers > 1 and not shape.expert_parameters  # `HollowBase`
+    resident = 0 if config.cpu_offload and group_size > 1 else 1
+    parts = resident * math.ceil(four_bit / group_size), resident * math.ceil(rest / group_size)
+    in_parts = group_size > 1 and not shape.expert_parameters  # `HollowBase`
     padded = {(computed_tokens(config, tokens, cuda=cuda), answers) for tokens, answers in rows}
     tokens, answers = max(padded, key=lambda row: _kept(shape, config, *row, cuda=cuda), default=(0, 0))
     logits = _logits(shape, config, answers, cuda=cuda)
@@ -123,22 +123,22 @@ def forecast_memory(
         scales=scales,
         weights_16bit=parts[1],
         gathered=gathered,
-        adapter=16 * shape.adapter_parameters(config.target_modules, config.rank),
+        adapter=16 * shape.adapter_parameters(config.target_modules, config.lora_r),
         activations=(_kept(shape, config, tokens, answers, cuda=cuda) - logits) * (1 if cuda else _CPU_KEPT),
         logits=logits,
         # As bool, and as the additive mask that attention makes of it.
-        mask=0 if config.uses_flex(cuda=cuda) else tokens * tokens * (1 + wide),
+        mask=0 if config.uses_flex_attention(cuda=cuda) else tokens * tokens * (1 + wide),
         workspace=_CUDA_WORKSPACE_BYTES if cuda else 0,
         process=(_CUDA_CONTEXT_BYTES + (_NCCL_BYTES if processes > 1 else 0)) if cuda else _CPU_PROCESS_BYTES,
         loading=scales + (sum(parts) + gathered + wide * shape.largest_linear if in_parts else four_bit + rest),
-        evaluation=gathered if config.uses_graphs(cuda=cuda, sharers=sharers) else 0,
+        evaluation=gathered if config.uses_cuda_graphs(cuda=cuda, shard_group_size=group_size) else 0,
     )
 
 
 def computed_tokens(config: TrainingConfig, tokens: int, *, cuda: bool) -> int:
     """Tokens that a row is computed as: what is compiled is made for one length, and rows are padded to it."""
-    fixed = config.uses_flex(cuda=cuda) or config.compiles(cuda=cuda)
-    return config.max_sequence_tokens if fixed else tokens
+    fixed = config.uses_flex_attention(cuda=cuda) or config.compiles_layers(cuda=cuda)
+    return config.max_length if fixed else tokens
 
 
 def layer_bytes_per_token(shape: ModelShape, config: TrainingConfig, *, cuda: bool) -> int:
@@ -148,7 +148,7 @@ def layer_bytes_per_token(shape: ModelShape, config: TrainingConfig, *, cuda: bo
     MLP keeps gate, activated gate, up and their product. Compiled layers keep the norms' inputs as they are, and no
     activated gate, which is computed again.
     """
-    wide, compiled = 2 if cuda else 4, config.compiles(cuda=cuda)
+    wide, compiled = 2 if cuda else 4, config.compiles_layers(cuda=cuda)
     norms = 2 * ((wide if compiled else 4) + wide) * shape.hidden
     attention = wide * (2 * shape.attention + 2 * shape.key_value)
     return norms + attention + (3 if compiled else 4) * wide * shape.mlp
@@ -158,7 +158,7 @@ def _kept(shape: ModelShape, config: TrainingConfig, tokens: int, answers: int, 
     """Activations and logits at the worse of two moments: the loss, and the last layer's way back."""
     wide = 2 if cuda else 4
     layer = layer_bytes_per_token(shape, config, cuda=cuda)
-    recomputed = config.recomputed(shape.layers, cuda=cuda)
+    recomputed = config.recomputed_layers(shape.layers, cuda=cuda)
     logits, final_norm = _logits(shape, config, answers, cuda=cuda), 4 * shape.hidden * tokens
     working = (6 * wide // 2 * shape.mlp + 2 * wide * shape.hidden) * tokens  # gradients on their way through an MLP
     working += wide * shape.largest_linear  # dequantised
@@ -168,6 +168,6 @@ def _kept(shape: ModelShape, config: TrainingConfig, tokens: int, answers: int, 
 
 def _logits(shape: ModelShape, config: TrainingConfig, answers: int, *, cuda: bool) -> int:
     """Logits and their gradient; uncompiled, log-probabilities and two gradients in float32 (on a CPU logits too)."""
-    if config.compiles(cuda=cuda):
+    if config.compiles_layers(cuda=cuda):
         return (4 if cuda else 8) * shape.vocabulary * answers
     return (12 if cuda else 16) * shape.vocabulary * answers

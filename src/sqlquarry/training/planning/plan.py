@@ -40,7 +40,7 @@ class TrainingPlan:
         processes: processes that share the rows.
         instance_type: the SageMaker instance, if one was given.
         instances: how many of them.
-        price: dollars for `seconds` on those; None where no price is known.
+        cost_usd: US dollars for `seconds` on those; None where no price is known.
         shape: the base model's sizes.
         config: as it would train on that device; on a GPU with all chosen that depends on its memory.
         needed_flops_per_token: arithmetic of one token without recomputation, for MFU.
@@ -70,7 +70,7 @@ class TrainingPlan:
     processes: int
     instance_type: str | None
     instances: int
-    price: float | None
+    cost_usd: float | None
     shape: ModelShape = field(repr=False)
     config: TrainingConfig = field(repr=False)
     needed_flops_per_token: float
@@ -115,8 +115,8 @@ class TrainingPlan:
         idle = f": {self.idle_share:.0%} of {self.processes} processes' time is idle" if self.idle_share else ""
         where = f"{self.processes} on {place}"
         if self.processes > 1:
-            sharers = self.config.sharers(self.processes, self.instances)
-            where += f", a base for every {sharers}" if sharers > 1 else ", each with the whole base"
+            group_size = self.config.shard_group_size(self.processes, self.instances)
+            where += f", a base for every {group_size}" if group_size > 1 else ", each with the whole base"
         lines = [
             ("records", f"{self.records:,}", ""),
             ("rows", f"{self.rows:,}", f"{self.tokens_per_epoch:,} tokens, {self.answer_tokens:,} of them learnt"),
@@ -125,9 +125,9 @@ class TrainingPlan:
             ("memory", f"{_gib(self.memory.needed)}{room}", f"each of {where}: training/memory.py"),
             ("time", _duration(self.seconds), f"{self.tokens_per_second:,.0f} tokens/s: training/speed.py"),
         ]
-        if self.price is not None:
+        if self.cost_usd is not None:
             lines.append(
-                ("price", f"${self.price:,.2f}", f"{self.instances} × {self.instance_type or place}, training only")
+                ("price", f"${self.cost_usd:,.2f}", f"{self.instances} × {self.instance_type or place}, training only")
             )
             lines.append(("", "", PRICE_NOTE if self.instance_type else "by the price given"))
         if self.over_length:

@@ -47,8 +47,8 @@ def flops_per_token(
     parameter of the adapter; the head for answer tokens only. Attention: 4 · width · tokens a layer forward, 2.5 times
     that backward (Dao 2023, arXiv:2307.08691, §3). The rest is Kaplan et al. 2020, arXiv:2001.08361, §2.1.
     """
-    passes = 4 + 2 * config.recomputed(shape.layers, cuda=cuda) / shape.layers
-    adapter = shape.adapter_parameters(config.target_modules, config.rank, expert_share=shape.active_expert_share)
+    passes = 4 + 2 * config.recomputed_layers(shape.layers, cuda=cuda) / shape.layers
+    adapter = shape.adapter_parameters(config.target_modules, config.lora_r, expert_share=shape.active_expert_share)
     return (
         passes * shape.active_parameters
         + 6 * adapter
@@ -82,27 +82,37 @@ def row_seconds(
     flops = flops_per_token(shape, config, tokens, answers / max(1, tokens), cuda=gpu is not None) * tokens
     if gpu is None:
         return flops / (CPU_FLOPS_PER_CORE * (os.cpu_count() or 1) / (processes // machines))
-    again = config.recomputed(shape.layers, cuda=True) / shape.layers  # share of the layers that go forward twice
+    again = (
+        config.recomputed_layers(shape.layers, cuda=True) / shape.layers
+    )  # share of the layers that go forward twice
     attention = _attention_flops(shape, config, tokens, cuda=True) * tokens
-    share = MATMUL_SHARE if config.uses_flex(cuda=True) else DENSE_ATTENTION_SHARE[64 if shape.head < 128 else 128]
-    moved = TRAVERSALS[config.compiles(cuda=True)] * (1 + (RECOMPUTED - 1) * again) * tokens
+    share = (
+        MATMUL_SHARE
+        if config.uses_flex_attention(cuda=True)
+        else DENSE_ATTENTION_SHARE[64 if shape.head < 128 else 128]
+    )
+    moved = TRAVERSALS[config.compiles_layers(cuda=True)] * (1 + (RECOMPUTED - 1) * again) * tokens
     moved *= shape.layers * layer_bytes_per_token(shape, config, cuda=True)
-    unpacked = (2 + again) * 2.5 * shape.linear_parameters if config.packs_weights else 0.0  # half a byte in, two out
+    unpacked = (
+        (2 + again) * 2.5 * shape.linear_parameters if config.holds_4bit_weights else 0.0
+    )  # half a byte in, two out
     device = (
         (flops - attention) / (gpu.bf16_flops * MATMUL_SHARE)
         + attention / (gpu.bf16_flops * share)
         + (moved + unpacked / UNPACKED_SHARE) / gpu.bytes_per_second
     )
-    sharers = config.sharers(processes, machines)
-    if sharers == 1:
-        return max(device, _starting_seconds(shape, config, sharers, again))
+    group_size = config.shard_group_size(processes, machines)
+    if group_size == 1:
+        return max(device, _starting_seconds(shape, config, group_size, again))
     travelling = _gathered_bytes(shape, config)
-    received = (sharers - 1) / sharers / _link(gpu, over_network=sharers > processes // machines)  # seconds for a byte
+    received = (
+        (group_size - 1) / group_size / _link(gpu, over_network=group_size > processes // machines)
+    )  # seconds for a byte
     gathered = travelling * received
     device += GATHERED_TRAVERSALS * travelling / gpu.bytes_per_second + GATHERING_SHARE * gathered
     device += 2 * shape.vocabulary * shape.hidden * received  # the embeddings come first: nothing runs beside them
-    offloaded = travelling / sharers / HOST_BYTES_PER_SECOND if config.cpu_offload else 0
-    return max(device, _starting_seconds(shape, config, sharers, again), gathered, offloaded)
+    offloaded = travelling / group_size / HOST_BYTES_PER_SECOND if config.cpu_offload else 0
+    return max(device, _starting_seconds(shape, config, group_size, again), gathered, offloaded)
 
 
 def summing_seconds(
@@ -114,7 +124,7 @@ def summing_seconds(
     """
     if gpu is None:
         return 0.0
-    gradient = 4 * shape.adapter_parameters(config.target_modules, config.rank)
+    gradient = 4 * shape.adapter_parameters(config.target_modules, config.lora_r)
     return 2 * gradient * (processes - 1) / processes / _link(gpu, over_network=machines > 1)
 
 
@@ -205,16 +215,16 @@ def peak_gpu_bytes() -> int | None:
 
 
 def _attention_flops(shape: ModelShape, config: TrainingConfig, tokens: int, *, cuda: bool) -> float:
-    passes = 1 + 2.5 + config.recomputed(shape.layers, cuda=cuda) / shape.layers
-    seen = min(tokens, FLEX_REACH) if config.uses_flex(cuda=cuda) else tokens
+    passes = 1 + 2.5 + config.recomputed_layers(shape.layers, cuda=cuda) / shape.layers
+    seen = min(tokens, FLEX_REACH) if config.uses_flex_attention(cuda=cuda) else tokens
     return 4 * shape.attention * seen * shape.layers * passes
 
 
-def _starting_seconds(shape: ModelShape, config: TrainingConfig, sharers: int, again: float) -> float:
+def _starting_seconds(shape: ModelShape, config: TrainingConfig, group_size: int, again: float) -> float:
     each = GRAPH_LAYER_S
-    if not config.uses_graphs(cuda=True, sharers=sharers):
-        each = (HOST_SHARED_LAYER_S if sharers > 1 else HOST_LAYER_S)[config.packs_weights]
-        each *= 1 if config.compiles(cuda=True) else HOST_NOT_COMPILED
+    if not config.uses_cuda_graphs(cuda=True, shard_group_size=group_size):
+        each = (HOST_SHARED_LAYER_S if group_size > 1 else HOST_LAYER_S)[config.holds_4bit_weights]
+        each *= 1 if config.compiles_layers(cuda=True) else HOST_NOT_COMPILED
     return each * shape.layers * (1 + (HOST_RECOMPUTED - 1) * again)
 
 
@@ -223,7 +233,7 @@ def _gathered_bytes(shape: ModelShape, config: TrainingConfig) -> float:
 
     Each process receives all parts but its own (arXiv:2304.11277, §3).
     """
-    layers = shape.linear_parameters * (0.5 if config.packs_weights else 2) + 2 * shape.expert_parameters
+    layers = shape.linear_parameters * (0.5 if config.holds_4bit_weights else 2) + 2 * shape.expert_parameters
     return 2 * layers + 2 * (shape.parameters - shape.linear_parameters - shape.expert_parameters)
 
 

@@ -43,13 +43,13 @@ class Engine:
         self.model, self.device = model, device
         self.parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
         cuda = device.type == "cuda"
-        compiled, self._flex = config.compiles(cuda=cuda), config.uses_flex(cuda=cuda)
+        compiled, self._flex = config.compiles_layers(cuda=cuda), config.uses_flex_attention(cuda=cuda)
         # What is compiled is compiled for one shape.
         self._fixed = compiled or self._flex
-        self._shape = RowShape(config.max_sequence_tokens, max(row.answers for row in rows))
-        self._windows = windows_of(model.config, config.max_sequence_tokens)
+        self._shape = RowShape(config.max_length, max(row.answers for row in rows))
+        self._windows = windows_of(model.config, config.max_length)
         self._entropy = torch.compile(entropy, dynamic=False, options=compile_options()) if compiled else entropy
-        self._max_norm = config.max_gradient_norm
+        self._max_norm = config.max_grad_norm
         self._rate = torch.tensor(rate, device=self.device) if self.capturable else rate
         self.optimizer = torch.optim.AdamW(
             self.parameters.values(), lr=self._rate, weight_decay=0.0, fused=cuda, capturable=self.capturable

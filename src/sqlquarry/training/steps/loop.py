@@ -67,8 +67,12 @@ class Loop:
     ) -> None:
         self.model, self.rows, self.schedule, self.config, self.world = model, rows, schedule, config, world
         self.checkpoints, self.logs, self.evaluation = checkpoints, logs, evaluation
-        sharers = config.sharers(world.size, world.machines)
-        kind = GraphEngine if config.uses_graphs(cuda=world.device.type == "cuda", sharers=sharers) else Engine
+        group_size = config.shard_group_size(world.size, world.machines)
+        kind = (
+            GraphEngine
+            if config.uses_cuda_graphs(cuda=world.device.type == "cuda", shard_group_size=group_size)
+            else Engine
+        )
         self.engine = kind(model, rows, config, schedule.peak_rate, world.device)
         self.done, self.loss_sum, self.seconds = 0, 0.0, 0.0
 
@@ -114,12 +118,8 @@ class Loop:
                             else "nothing is kept"
                         )
                     )
-                every = self.config.checkpoint_interval_steps
-                due = (
-                    self.done % every == 0
-                    if every
-                    else time.monotonic() - saved_at >= self.config.checkpoint_interval_s
-                )
+                every = self.config.save_steps
+                due = self.done % every == 0 if every else time.monotonic() - saved_at >= self.config.save_interval_s
                 # The last one is for what may still fail: a full disk when the adapter is saved, a signal until then.
                 if due or self.done == self.schedule.steps:
                     self._save()
@@ -136,7 +136,7 @@ class Loop:
         total = torch.zeros(2, device=self.world.device)  # the loss, and votes to stop
         total[1] = stop
         for row, counts in self.world.share(picked):
-            if self.config.dropout:  # a function of step and row: the same in a resumed run and on any process
+            if self.config.lora_dropout:  # a function of step and row: the same in a resumed run and on any process
                 torch.manual_seed(zlib.crc32(f"{self.config.seed} {step} {row}".encode()))
             total[0] += self.engine.learn(self.rows[row], counts / answers)
         if step + 1 < self.schedule.steps:

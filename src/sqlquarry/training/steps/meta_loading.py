@@ -24,7 +24,7 @@ class HollowBase:
         device: where weights go.
         recipe: how to quantise; None leaves them as they are.
         held: hold the 4-bit values in 16 bits, as `hold_dequantized` does.
-        attention: transformers' name of the attention to use.
+        attn_implementation: transformers' name of the attention to use.
 
     Attributes:
         model: the model.
@@ -33,7 +33,13 @@ class HollowBase:
     """
 
     def __init__(
-        self, directory: Path, device: torch.device, recipe: QuantizationRecipe | None, *, held: bool, attention: str
+        self,
+        directory: Path,
+        device: torch.device,
+        recipe: QuantizationRecipe | None,
+        *,
+        held: bool,
+        attn_implementation: str,
     ) -> None:
         import torch
         from safetensors import safe_open
@@ -44,7 +50,7 @@ class HollowBase:
         with torch.device("meta"), reading_model(directory):
             config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
             self.model = AutoModelForCausalLM.from_config(
-                config, dtype=self._dtype, attn_implementation=attention, trust_remote_code=False
+                config, dtype=self._dtype, attn_implementation=attn_implementation, trust_remote_code=False
             )
         rotary = self.model.model.rotary_emb  # has no weights but tables, which are made and not read
         self.model.model.rotary_emb = type(rotary)(config).to(device)

@@ -27,15 +27,15 @@ def load_trainable(
     if config.quantization:
         dtype = str(compute_dtype(kind)).removeprefix("torch.")
         recipe = QuantizationRecipe(quant_type=config.quantization, load_dtype=dtype)
-    attention = "flex_attention" if config.uses_flex(cuda=kind == "cuda") else "sdpa"
-    held = bool(config.hold_dequantized)
-    if config.sharers(world.size, world.machines) > 1:
-        hollow = HollowBase(base, world.device, recipe, held=held, attention=attention)
+    attn_implementation = "flex_attention" if config.uses_flex_attention(cuda=kind == "cuda") else "sdpa"
+    held = config.hold_dequantized is True
+    if config.shard_group_size(world.size, world.machines) > 1:
+        hollow = HollowBase(base, world.device, recipe, held=held, attn_implementation=attn_implementation)
         if not hollow.missing:
             model = make_trainable(hollow.model, config, world, fill=hollow.fill)
             return model, hollow.recorded()
         logger.warning("the base holds no %s: each process loads it whole before it is shared", hollow.missing[0])
-    model = load_causal_lm(base, str(world.device), recipe, attention=attention)
+    model = load_causal_lm(base, str(world.device), recipe, attention=attn_implementation)
     if recipe:
         recipe = recorded(recipe, model)
         if held:
@@ -67,9 +67,9 @@ def make_trainable(
     set_seed(config.seed)  # the same adapter on every process
     targets = config.target_modules
     lora = LoraConfig(
-        r=config.rank,
-        lora_alpha=config.alpha,
-        lora_dropout=config.dropout,
+        r=config.lora_r,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
         target_modules=targets if isinstance(targets, str) else list(targets),
         bias="none",
         task_type="CAUSAL_LM",
@@ -85,14 +85,14 @@ def make_trainable(
     run_token_rows_directly(model)
     run_layers(
         model,
-        compiled=config.compiles(cuda=cuda),
-        recomputed=config.recomputed(model.config.num_hidden_layers, cuda=cuda),
-        random=config.dropout > 0,
+        compiled=config.compiles_layers(cuda=cuda),
+        recomputed=config.recomputed_layers(model.config.num_hidden_layers, cuda=cuda),
+        random=config.lora_dropout > 0,
     )
-    sharers = config.sharers(world.size, world.machines)
-    if sharers > 1:
+    group_size = config.shard_group_size(world.size, world.machines)
+    if group_size > 1:
         run_gathered_weights(model)
-        shard_base(model, world, sharers=sharers, cpu_offload=config.cpu_offload, fill=fill)
+        shard_base(model, world, shard_group_size=group_size, cpu_offload=config.cpu_offload, fill=fill)
     return model.train()
 
 

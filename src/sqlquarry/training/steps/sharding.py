@@ -17,14 +17,15 @@ from sqlquarry.training.steps.world import World
 
 
 def shard_base(
-    model: Any, world: World, *, sharers: int, cpu_offload: bool, fill: Callable[[Any], None] | None = None
+    model: Any, world: World, *, shard_group_size: int, cpu_offload: bool, fill: Callable[[Any], None] | None = None
 ) -> None:
     """Shard every frozen parameter of a PEFT model, decoder layer by decoder layer, in place.
 
     Args:
         model: a PEFT model on `world`'s device.
         world: the processes.
-        sharers: how many processes hold one copy together: all, or those of a machine (HSDP), which spares the network.
+        shard_group_size: how many processes hold one copy together: all, or those of a machine (HSDP), which spares
+            the network.
         cpu_offload: keep the parts in CPU memory and bring them in layer by layer.
         fill: reads the weights of a part of the model before it is sharded; None where they are there.
 
@@ -44,8 +45,10 @@ def shard_base(
                 'QuantizationRecipe(storage_dtype="float32")'
             )
     kind = world.device.type
-    if sharers < world.size:
-        mesh = init_device_mesh(kind, (world.size // sharers, sharers), mesh_dim_names=("replicate", "shard"))
+    if shard_group_size < world.size:
+        mesh = init_device_mesh(
+            kind, (world.size // shard_group_size, shard_group_size), mesh_dim_names=("replicate", "shard")
+        )
     else:
         mesh = init_device_mesh(kind, (world.size,), mesh_dim_names=("shard",))
     policy = CPUOffloadPolicy(pin_memory=kind == "cuda") if cpu_offload else OffloadPolicy()

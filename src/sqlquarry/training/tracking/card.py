@@ -106,7 +106,7 @@ def model_card(provenance: Mapping[str, Any], licence: Licence | None, scores: M
     recipe = provenance.get("quantization")
     held = f"4-bit {str(recipe['quant_type']).upper()} weights" if recipe else "unquantised weights"
     about = (
-        f"A LoRA adapter, rank {config['rank']}, trained on {held} of the base with SQLQuarry. It answers the prompt "
+        f"A LoRA adapter, rank {config['lora_r']}, trained on {held} of the base with SQLQuarry. It answers the prompt "
         "in `prompt.json` and no other: load both together (`sqlquarry.LocalModel.from_adapter`), or merge them."
     )
     sections = [
