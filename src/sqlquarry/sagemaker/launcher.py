@@ -31,9 +31,10 @@ from sqlquarry.sagemaker.request import (
 )
 from sqlquarry.sagemaker.staging import Channel, channel_key, upload
 from sqlquarry.text import visible_logger
-from sqlquarry.training.encoding.given import as_records
+from sqlquarry.training.arguments import as_records
 from sqlquarry.training.planning.forecast import plan_run
 from sqlquarry.training.planning.hardware import INSTANCES
+from sqlquarry.training.planning.machines import Machines
 from sqlquarry.training.planning.plan import TrainingPlan
 from sqlquarry.training.tracking.reporting import check_report_to
 from sqlquarry.training.trainer import QLoRAFSDPTrainer
@@ -217,17 +218,19 @@ class SageMakerLauncher:
         require("train", "SageMakerLauncher.plan")
         known = self.instance_type in INSTANCES
         plan = plan_run(
+            train,
+            evaluation,
             trainer.base_model,
             trainer.formatter,
             trainer.config,
-            train,
-            evaluation,
+            machines=Machines(
+                instance_type=self.instance_type if known else None,
+                gpu="auto" if known else "cpu",
+                processes="auto" if known else self.instance_count,
+                instances=self.instance_count,
+                usd_per_hour=self.usd_per_hour.get(self.instance_type),
+            ),
             s3=lambda: self._client("s3"),
-            instance_type=self.instance_type if known else None,
-            gpu=None if known else "cpu",
-            processes=None if known else self.instance_count,
-            instances=self.instance_count,
-            usd_per_hour=self.usd_per_hour.get(self.instance_type),
         )
         if not known and self.instance_type.startswith(_GPU):
             note = f"{self.instance_type} is not in the table of instances: its memory and price are not checked"
