@@ -89,8 +89,8 @@ def measured(base: Any, config: Any, world: Any) -> tuple[dict[str, Any], Any]:
     from sqlquarry.training.planning.hardware import gpu_named
     from sqlquarry.training.planning.memory import forecast_memory
     from sqlquarry.training.planning.speed import row_seconds
+    from sqlquarry.training.steps.adapted_model import make_trainable
     from sqlquarry.training.steps.loop import Loop
-    from sqlquarry.training.steps.model import make_trainable
     from sqlquarry.training.steps.schedule import Schedule
 
     cuda = world.device.type == "cuda"

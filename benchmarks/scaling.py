@@ -89,8 +89,8 @@ def work(job: dict[str, Any]) -> None:
     import torch
 
     from sqlquarry.training.config import TrainingConfig
+    from sqlquarry.training.steps.adapted_model import make_trainable
     from sqlquarry.training.steps.loop import Loop
-    from sqlquarry.training.steps.model import make_trainable
     from sqlquarry.training.steps.schedule import Schedule
     from sqlquarry.training.steps.world import World
 
@@ -129,7 +129,7 @@ def work(job: dict[str, Any]) -> None:
     peak = torch.tensor([torch.cuda.max_memory_allocated() if device == "cuda" else 0.0], device=world.device)
     if world.size > 1:
         torch.distributed.all_reduce(peak, op=torch.distributed.ReduceOp.MAX)
-    if world.leads:
+    if world.is_rank0:
         tokens = sum(len(rows[row].input_ids) for row in schedule.rows_of(0))
         found = job | {
             "tokens_per_second": round(tokens / seconds),
@@ -153,7 +153,7 @@ def _communication(loop: Any, folder: str | None) -> float:
         loop._step(0, stop=False)  # noqa: SLF001 - one step is what is measured
         torch.cuda.synchronize()
         seconds = time.monotonic() - started
-    if folder and loop.world.leads:
+    if folder and loop.world.is_rank0:
         Path(folder).mkdir(parents=True, exist_ok=True)
         name = f"{loop.config.sharding}-{time.time():.0f}.json.gz"
         trace.export_chrome_trace(str(Path(folder) / name))
@@ -216,21 +216,21 @@ def random_base(shape: str, held: str, config: Any, world: Any) -> Any:
 def random_row(seed: int, row_tokens: int) -> Any:
     """A row as packing makes them: schemas of 90 tokens, each with two questions of 51."""
     from sqlquarry.prompt import IGNORED_LABEL
-    from sqlquarry.training.encoding.packing import Row
+    from sqlquarry.training.encoding.packing import PackedRow
 
     dice = random.Random(seed)
-    row = Row([], [], [], [], [], 0)
+    row = PackedRow([], [], [], [], [], 0)
     family = 0
     while len(row.input_ids) < row_tokens:
-        for branch, (tokens, answer) in enumerate([(90, 0), (51, 25), (51, 25)]):
+        for suffix, (tokens, answer) in enumerate([(90, 0), (51, 25), (51, 25)]):
             ids = [dice.randrange(400) for _ in range(min(tokens, row_tokens - len(row.input_ids)))]
-            start = 0 if branch == 0 else 90
+            start = 0 if suffix == 0 else 90
             row.input_ids.extend(ids)
             learnt = answer if answer < len(ids) else 0
             row.labels.extend([IGNORED_LABEL] * (len(ids) - learnt) + ids[len(ids) - learnt :])
             row.positions.extend(range(start, start + len(ids)))
             row.families.extend([family] * len(ids))
-            row.branches.extend([branch] * len(ids))
+            row.suffixes.extend([suffix] * len(ids))
         family += 1
     return row
 

@@ -94,7 +94,7 @@ def run(job_file: Path, root: Path) -> None:
 
     Args:
         job_file: the job.
-        root: stands for ``/opt/ml``.
+        root: ``/opt/ml``, or the folder that an emulator uses for it.
 
     Raises:
         SQLQuarryError: of the stage that failed.
@@ -140,7 +140,7 @@ def _earlier_adapter(root: Path) -> AdapterCheckpoint | None:
 
 
 def _merged(adapter: AdapterCheckpoint, merger: AdapterMerger, root: Path) -> None:
-    """Merge, verify, and put the result into the form that Bedrock reads where it lies."""
+    """Merge, verify, and rewrite the result in place into the form that Bedrock reads."""
     output = root / "model" / "merged"
     merged = merger.merge(adapter, output)
     records = root / "input" / "data" / ("evaluation" if (root / "input" / "data" / "evaluation").is_dir() else "train")

@@ -1,4 +1,4 @@
-"""What a job reads: records, base model, prompt, configuration, and the library itself."""
+"""Collect what a job reads: records, base model, prompt, configuration, and the library itself."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def gather(
     *,
     requirements: str | Path,
 ) -> Inputs:
-    """The channels `train`, `evaluation` (optional), `model` (a base model without a hub id), `job` and `code`.
+    """Collect the channels `train`, `evaluation` (optional), `model` (a base model without a hub id), `job` and `code`.
 
     Nothing is hashed yet, because the base may have many gigabytes.
 

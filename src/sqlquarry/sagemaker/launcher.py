@@ -30,9 +30,10 @@ from sqlquarry.sagemaker.settings import Compute, Networking, StoppingCondition,
 from sqlquarry.sagemaker.staging import staging_prefix, upload
 from sqlquarry.sagemaker.validation import check_request, credential_problems
 from sqlquarry.text import visible_logger
-from sqlquarry.training.encoding.given import as_records
+from sqlquarry.training.arguments import as_records
 from sqlquarry.training.planning.forecast import plan_run
 from sqlquarry.training.planning.hardware import INSTANCES
+from sqlquarry.training.planning.machines import Machines
 from sqlquarry.training.planning.plan import TrainingPlan
 from sqlquarry.training.tracking.reporting import check_report_to
 from sqlquarry.training.trainer import QLoRAFSDPTrainer
@@ -208,17 +209,19 @@ class SageMakerLauncher:
         instance_type, instances = self.compute.instance_type, self.compute.instance_count
         known = instance_type in INSTANCES
         plan = plan_run(
+            train,
+            evaluation,
             trainer.base_model,
             trainer.formatter,
             trainer.config,
-            train,
-            evaluation,
+            machines=Machines(
+                instance_type=instance_type if known else None,
+                gpu="auto" if known else "cpu",
+                processes="auto" if known else instances,
+                instances=instances,
+                usd_per_hour=self.usd_per_hour.get(instance_type),
+            ),
             s3=self._s3,
-            instance_type=instance_type if known else None,
-            gpu=None if known else "cpu",
-            processes=None if known else instances,
-            instances=instances,
-            usd_per_hour=self.usd_per_hour.get(instance_type),
         )
         if not known and self.compute.processor == "gpu":
             note = f"{instance_type} is not in the table of instances: its memory and price are not checked"

@@ -18,7 +18,7 @@ from sqlquarry.artifacts import Record
 from sqlquarry.errors import SQLQuarryError, UnsupportedModelError
 from sqlquarry.models.local.model import LocalModel
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
-from sqlquarry.training.steps import model
+from sqlquarry.training.steps import adapted_model
 
 from conftest import toy_examples
 
@@ -120,7 +120,7 @@ def base(tiny_llama: Path, tmp_path: Path) -> Path:
 def test_damage_is_named_before_anything_is_loaded(name: str, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     damage, named = DAMAGES[name]
     damage(base)
-    monkeypatch.setattr(model, "load_causal_lm", lambda *_, **__: pytest.fail("loaded the model"))
+    monkeypatch.setattr(adapted_model, "load_causal_lm", lambda *_, **__: pytest.fail("loaded the model"))
     trainer = QLoRAFSDPTrainer(base, config=CONFIG)
     with pytest.raises(UnsupportedModelError) as planned:
         trainer.plan(RECORDS)

@@ -18,10 +18,10 @@ from sqlquarry.sagemaker import Compute, SageMakerLauncher
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
 from sqlquarry.training.base.shape import ModelShape
 from sqlquarry.training.encoding.prepared import prepare
-from sqlquarry.training.guards import check_run
 from sqlquarry.training.planning.forecast import plan_training
+from sqlquarry.training.planning.guards import check_run
 from sqlquarry.training.tracking.card import write_card
-from sqlquarry.training.tracking.plot import write_loss_plot
+from sqlquarry.training.tracking.loss_plot import write_loss_plot
 
 from conftest import toy_examples
 

@@ -31,6 +31,11 @@ def test_processes_are_whole_numbers(tmp_path: Path, processes: Any) -> None:
         trainer(tmp_path / "none").plan(RECORDS, processes=processes)
 
 
+def test_planned_processes_are_a_number_or_auto(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="processes is None"):
+        trainer(tmp_path / "none").plan(RECORDS, processes=None)  # type: ignore[arg-type]  # that is the test
+
+
 @pytest.mark.parametrize("place", [".", "checkpoints", "x/../checkpoints/now"])
 def test_checkpoints_within_the_adapter_are_refused_before_training(tmp_path: Path, place: str) -> None:
     output = tmp_path / "out"

@@ -27,9 +27,10 @@ from sqlquarry.errors import (
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.quantization import load_tokenizer
 from sqlquarry.sagemaker import Compute, SageMakerLauncher, staging
-from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig, trainer
+from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig, local_run
 from sqlquarry.training.base import base_model
-from sqlquarry.training.planning.forecast import with_stop
+from sqlquarry.training.base.outline import BaseOutline
+from sqlquarry.training.planning.forecast import with_stop_check
 from sqlquarry.training.planning.plan import TrainingPlan
 
 from conftest import save_tiny_llama, toy_examples
@@ -159,7 +160,7 @@ def test_a_base_on_s3_is_planned_with_the_session_and_without_its_weights(
 def hashes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (staging, base_model):
         monkeypatch.setattr(module, "sha256_file", lambda path: pytest.fail(f"hashed {path}"))
-    monkeypatch.setattr(trainer, "base_digest", lambda path: pytest.fail(f"hashed {path}"))
+    monkeypatch.setattr(local_run, "base_digest", lambda path: pytest.fail(f"hashed {path}"))
 
 
 @pytest.mark.parametrize(
@@ -247,5 +248,6 @@ def test_named_tokens_count_once_before_and_after_the_weights_come(large_vocabul
     assert plans[0].adapter_parameters == plans[1].adapter_parameters
     tokenizer = load_tokenizer(large_vocabulary)
     bound = PromptFormatter().bind(tokenizer)
-    again = with_stop(plans[0], large_vocabulary, config, formatter=bound, tokenizer=tokenizer)
+    outline = BaseOutline(plans[0].shape, tokenizer, directory=large_vocabulary)
+    again = with_stop_check(plans[0], outline, config, formatter=bound)
     assert again.adapter_parameters == plans[1].adapter_parameters

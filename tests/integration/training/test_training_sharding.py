@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM
 
 from sqlquarry.training.config import TrainingConfig
-from sqlquarry.training.steps.model import make_trainable
+from sqlquarry.training.steps.adapted_model import make_trainable
 from sqlquarry.training.steps.sharding import release, shard_base
 from sqlquarry.training.steps.world import World
 

@@ -21,7 +21,7 @@ from sqlquarry.models.local.token_rows import run_token_rows_directly
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
 from sqlquarry.training.base.base_model import resolve_base_model
-from sqlquarry.training.base.stop_row import check_stop, untrained_row
+from sqlquarry.training.base.stop_token import check_stop, untrained_row
 from sqlquarry.training.steps import loop
 
 from conftest import save_tiny_llama, tiny_tokenizer, toy_examples

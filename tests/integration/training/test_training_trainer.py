@@ -18,7 +18,7 @@ from sqlquarry.errors import ConfigError, DeviceError, IncompleteArtifactError, 
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.quantization import QuantizationRecipe, load_causal_lm
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
-from sqlquarry.training.steps import loop, model
+from sqlquarry.training.steps import adapted_model, loop
 
 from conftest import tiny_tokenizer, toy_examples
 
@@ -80,7 +80,7 @@ def test_4_bit_layers_are_kept_off_the_path_that_ruins_gradients(tiny_llama: Pat
 def test_the_same_run_again_is_not_trained_again(
     trained: AdapterCheckpoint, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model, "load_causal_lm", lambda *_: pytest.fail("loaded the model again"))
+    monkeypatch.setattr(adapted_model, "load_causal_lm", lambda *_: pytest.fail("loaded the model again"))
     again = QLoRAFSDPTrainer(tiny_llama, config=CONFIG).train(RECORDS, output_dir=trained.path)
     assert again.manifest == trained.manifest
 
@@ -103,7 +103,9 @@ def test_a_killed_run_is_never_taken_for_finished(
     config = TrainingConfig(num_train_epochs=0.5, max_length=320, device="cpu")
     output = tmp_path / "adapter"
     with monkeypatch.context() as patch:
-        patch.setattr("sqlquarry.training.trainer.write_manifest", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(
+            "sqlquarry.training.local_run.write_manifest", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         with pytest.raises(KeyboardInterrupt):
             QLoRAFSDPTrainer(tiny_llama, config=config).train(RECORDS[:6], output_dir=output)
     assert not (output / MANIFEST).exists()
@@ -124,7 +126,7 @@ def test_a_killed_run_is_never_taken_for_finished(
 def test_records_that_cannot_be_learnt_stop_before_the_model_is_loaded(
     records: list[Record], words: str, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model, "load_causal_lm", lambda *_: pytest.fail("loaded the model"))
+    monkeypatch.setattr(adapted_model, "load_causal_lm", lambda *_: pytest.fail("loaded the model"))
     with pytest.raises(RecordError, match=words):
         QLoRAFSDPTrainer(tiny_llama, config=CONFIG).train(records, output_dir=tmp_path / "adapter")
     assert not (tmp_path / "adapter").exists()

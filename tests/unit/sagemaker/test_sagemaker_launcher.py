@@ -16,7 +16,7 @@ from sqlquarry.aws import Polling
 from sqlquarry.errors import ConfigError, DeviceError, RecordError, TrainingError
 from sqlquarry.sagemaker import Compute, Networking, SageMakerLauncher, StoppingCondition
 from sqlquarry.sagemaker.validation import violations
-from sqlquarry.training.planning import estimate
+from sqlquarry.training.base import token_estimator
 
 from conftest import save_tiny_llama
 
@@ -240,7 +240,7 @@ def test_a_plan_that_starts_other_processes_finds_the_same_job(monkeypatch: pyte
     account = Account()
     trainer = QLoRAFSDPTrainer(TRAINER.base_model, config=TrainingConfig(max_length=256))
     first = launcher(account).launch(trainer, RECORDS * 40, wait=False)
-    monkeypatch.setattr(estimate, "BYTES_PER_TOKEN", 30)  # as if the tokenizer could be read now
+    monkeypatch.setattr(token_estimator, "BYTES_PER_TOKEN", 30)  # as if the tokenizer could be read now
     assert launcher(account).launch(trainer, RECORDS * 40, wait=False).name == first.name
     started = account.requests[0]["AlgorithmSpecification"]["ContainerArguments"]
     asked = launcher(account).dry_run(trainer, RECORDS * 40)["AlgorithmSpecification"]["ContainerArguments"]

@@ -14,13 +14,14 @@ from sqlquarry import QLoRAFSDPTrainer, TrainingConfig
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, DeviceError
 from sqlquarry.prompt import PromptFormatter
+from sqlquarry.training.base.known_bases import known_shape
+from sqlquarry.training.base.token_estimator import TokenEstimator
 from sqlquarry.training.encoding.prepared import prepare
-from sqlquarry.training.guards import check_run, run_problems
 from sqlquarry.training.planning.advice import FEW_STEPS, advice
-from sqlquarry.training.planning.estimate import TokenEstimator
 from sqlquarry.training.planning.forecast import plan_training
+from sqlquarry.training.planning.guards import check_run, run_problems
 from sqlquarry.training.planning.hardware import INSTANCES
-from sqlquarry.training.planning.known_bases import known_shape
+from sqlquarry.training.planning.machines import Machines
 from sqlquarry.training.planning.offers import cheaper_offer, cheapest_fit
 from sqlquarry.training.planning.plan import TrainingPlan
 
@@ -36,7 +37,7 @@ def planned(
     shape = known_shape(base)
     assert shape is not None
     prepared = prepare(ALL[:records], PromptFormatter(), TokenEstimator(), config, shape=shape)
-    return plan_training(shape, prepared, config, **{"instance_type": "ml.g5.12xlarge"} | machines)
+    return plan_training(shape, prepared, config, Machines(**{"instance_type": "ml.g5.12xlarge"} | machines))
 
 
 @given(

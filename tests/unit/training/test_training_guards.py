@@ -12,8 +12,8 @@ import pytest
 from sqlquarry.errors import ConfigError, DeviceError
 from sqlquarry.training import TrainingConfig
 from sqlquarry.training.base.shape import ModelShape
-from sqlquarry.training.guards import check_run
 from sqlquarry.training.planning.advice import advice
+from sqlquarry.training.planning.guards import check_run
 from sqlquarry.training.planning.hardware import A10G, H100, T4
 from sqlquarry.training.planning.memory import forecast_memory
 from sqlquarry.training.planning.plan import TrainingPlan
@@ -48,27 +48,23 @@ def plan_of(config: TrainingConfig, **changes: Any) -> TrainingPlan:
         "shape": shape(),
         "processes": 1,
         "gpu": A10G,
-        "row_sizes": ((2048, 500),) * 100,
+        "row_sizes": ((2048, 500),) * changes.pop("rows", 100),
     } | changes
     memory = forecast_memory(fields["shape"], config, fields["row_sizes"], processes=fields["processes"])
     defaults: dict[str, Any] = {
         "records": 1000,
         "over_length": (),
         "unlearnable": (),
-        "rows": 100,
         "steps": 20,
         "rows_per_step": 8,
         "epochs": 2.0,
-        "tokens_per_epoch": 204_800,
         "tokens_unshared": 300_000,
-        "answer_tokens": 50_000,
         "adapter_parameters": 1,
         "memory": memory,
         "seconds": 1.0,
         "instance_type": None,
         "instances": 1,
         "cost_usd": None,
-        "needed_flops_per_token": 1.0,
         "config": config,
     }
     return TrainingPlan(**defaults | fields)

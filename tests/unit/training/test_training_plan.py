@@ -22,11 +22,13 @@ from sqlquarry.training import config as config_module
 from sqlquarry.training.base.shape import ModelShape
 from sqlquarry.training.encoding.prepared import prepare
 from sqlquarry.training.planning.fit import fitted
-from sqlquarry.training.planning.forecast import plan_training, this_machine
+from sqlquarry.training.planning.forecast import plan_training
 from sqlquarry.training.planning.hardware import A10G, GPU, GPUS, H100, H200, INSTANCES, gpu_named, instance_named
+from sqlquarry.training.planning.machines import Machines, this_machine
 from sqlquarry.training.planning.memory import forecast_memory
 from sqlquarry.training.planning.plan import TrainingPlan
-from sqlquarry.training.planning.speed import PaceMeter, flops_per_token, row_seconds, summing_seconds
+from sqlquarry.training.planning.speed import flops_per_token, row_seconds, summing_seconds
+from sqlquarry.training.tracking.pace import PaceMeter
 
 from conftest import tiny_tokenizer, toy_examples
 
@@ -90,7 +92,9 @@ def plan(
     config = config or TrainingConfig(max_length=256, records_per_step=8)
     tokenizer = tiny_tokenizer()
     shape = ModelShape.read(save_headers(tmp_path, TINY))
-    return plan_training(shape, prepare(records, PromptFormatter(), tokenizer, config, shape=shape), config, **options)
+    return plan_training(
+        shape, prepare(records, PromptFormatter(), tokenizer, config, shape=shape), config, Machines(**options)
+    )
 
 
 def test_parameters_are_counted_as_the_models_cards_say(tmp_path: Path) -> None:
@@ -379,7 +383,9 @@ def test_what_cannot_be_planned_says_so(tmp_path: Path) -> None:
         plan(tmp_path, instance_type="ml.huge")
     with pytest.raises(ConfigError, match="H100"):
         plan(tmp_path, gpu="abacus")
-    for instances, processes in ((2, None), (3, 8), (0, 1)):
+    with pytest.raises(ConfigError, match="gpu None is not known"):
+        plan(tmp_path, gpu=None)
+    for instances, processes in ((2, "auto"), (3, 8), (0, 1)):
         with pytest.raises(ConfigError, match=f"processes on {instances} instances"):
             plan(tmp_path, gpu="H100", instances=instances, processes=processes)
     with pytest.raises(RecordError, match="no records"):
@@ -417,7 +423,7 @@ def test_the_pace_is_of_the_last_steps() -> None:
     assert meter({"seconds": 10.0, "tokens": 5000}).tokens_per_second == 0.0  # one step has no time of its own
     pace = meter({"seconds": 12.0, "tokens": 4000})
     assert pace.tokens_per_second == pytest.approx(2000)
-    assert pace.utilisation == pytest.approx(2000 * 1e9 / (2 * 989e12))
+    assert pace.utilization == pytest.approx(2000 * 1e9 / (2 * 989e12))
     for step in range(1, 40):
         pace = meter({"seconds": 12.0 + step, "tokens": 1000})
     assert pace.tokens_per_second == pytest.approx(1000)
@@ -460,7 +466,7 @@ def test_what_has_experts_is_forecast_as_it_runs_uncompiled(tmp_path: Path) -> N
     tokenizer = tiny_tokenizer()
     shape = ModelShape.read(tmp_path)
     prepared = prepare(RECORDS, PromptFormatter(), tokenizer, TrainingConfig(), shape=shape)
-    forecast = plan_training(shape, prepared, TrainingConfig(), gpu="H200")
+    forecast = plan_training(shape, prepared, TrainingConfig(), Machines(gpu="H200"))
     assert forecast.config.torch_compile is False
     assert not forecast.config.uses_flex_attention(cuda=True)
     assert not forecast.config.uses_cuda_graphs(cuda=True, shard_group_size=1)

@@ -1,7 +1,7 @@
 """GPUs and SageMaker instances: what a forecast has to know of them.
 
 Sources: NVIDIA's data sheets (dense bf16 tensor rate, memory bandwidth); memory as torch reports it, in GiB. Rates
-between the GPUs of one machine are rounded estimates: NVLink where there is one, else PCIe 4; H200's was measured with
+between the GPUs of one machine are rounded estimates: NVLink if there is one, else PCIe 4; H200's was measured with
 NCCL (two GPUs, benchmarks/scaling.py, 2026-11-29), and H100 has the same links.
 
 Prices are of a SageMaker training job in us-east-1, on demand, an instance and hour, put together on 2026-07-02 from
@@ -47,7 +47,7 @@ class GPU:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One SageMaker instance type: its GPUs, its memory and its price in dollars an hour, None where none is known."""
+    """One SageMaker instance type: its GPUs, its memory and its price in US dollars an hour (None: not known)."""
 
     gpu: GPU
     gpus: int
