@@ -26,7 +26,7 @@ from sqlquarry.bedrock.responses import parse_answer, parse_chunk
 from sqlquarry.emulator.admission import ImportFailedError, admit
 from sqlquarry.errors import SQLQuarryError
 from sqlquarry.judging.journal import Journal
-from sqlquarry.judging.synthesis import store
+from sqlquarry.judging.synthesis import suite_files
 from sqlquarry.merging.adapter import LoraAdapter
 from sqlquarry.merging.base import BaseCheckpoint
 from sqlquarry.merging.output import Output
@@ -348,7 +348,7 @@ def test_a_suite(tmp_path: Path, data: st.DataObject) -> None:
     (tmp_path / "0.sqlite").write_bytes(b"x")
     suite = {"databases": [hashlib.sha256(b"x").hexdigest()], "killed": 1, "survivors": ["SELECT 1"]}
     files(data.draw, tmp_path, {"suite.json": suite})
-    holds(lambda: store.load(tmp_path))
+    holds(lambda: suite_files.load(tmp_path))
 
 
 @fuzz

@@ -20,8 +20,8 @@ from sqlquarry.judging.comparison import Names, choice_matches, columns_by_name,
 from sqlquarry.judging.databases import DatabaseSource, NamedDatabases
 from sqlquarry.judging.engines import engine_of
 from sqlquarry.judging.ordering import around_order_keys, is_ordered, limit_of, tied_places, with_order_keys
-from sqlquarry.judging.quoting import quoted_columns, with_brackets
 from sqlquarry.judging.sandbox import Failure, Limits, Permissions, Rows, Sandbox
+from sqlquarry.judging.sql.double_quotes import quoted_columns, with_brackets
 from sqlquarry.judging.storable import storable
 from sqlquarry.options import check_options
 

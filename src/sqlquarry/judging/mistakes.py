@@ -9,7 +9,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from sqlquarry.artifacts import Judgement, Record
-from sqlquarry.judging.parsing import conditions, parse
+from sqlquarry.judging.sql.parsing import parse
+from sqlquarry.judging.sql.syntax import conditions
 
 if TYPE_CHECKING:
     from sqlglot.expressions import Expr

@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 
 from sqlquarry.errors import JudgingError
 from sqlquarry.judging.comparison import results_equal, rows_match
-from sqlquarry.judging.equivalence.made_rows import Children, literals_by_column, made_rows, stored_columns, tables_of
-from sqlquarry.judging.equivalence.memory import MemoryDatabase, Row
+from sqlquarry.judging.equivalence.made_rows import Children, literals_by_column, made_rows, tables_of
+from sqlquarry.judging.equivalence.memory_database import MemoryDatabase, Row
 from sqlquarry.judging.equivalence.refusals import memory_database
-from sqlquarry.judging.equivalence.schema import Schema
 from sqlquarry.judging.ordering import is_ordered, tied_places, with_order_keys
-from sqlquarry.judging.parsing import parse
+from sqlquarry.judging.sql.parsing import parse
+from sqlquarry.judging.sql.schema import Schema
 
 _KINDS: tuple[Children, ...] = ("one", "each", "any", "any") * 3  # one database each
 _FEWEST = 3  # databases for which the gold returns something
@@ -48,7 +48,7 @@ def counterexample(gold: str, predicted: str, schema: Schema) -> str | None:
         return None
     text = f"{gold} {predicted}"
     tables, hints = tables_of(text, schema), literals_by_column(gold, predicted)
-    columns = {table: list(stored_columns(table, schema)) for table in tables}
+    columns = {table: list(schema.tables[table].stored) for table in tables}
     database, told, description = memory_database(schema.ddl), 0, ""
     for seed, children in enumerate(_KINDS):
         rows = made_rows(tables, schema, hints, random.Random(seed), children)  # noqa: S311 - no secret

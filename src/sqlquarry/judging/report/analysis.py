@@ -247,7 +247,7 @@ def _ran_queries(report: Report, grader: str) -> bool:
 
 
 def _own_slices(record: Record) -> dict[str, str]:
-    from sqlquarry.judging.features import features
+    from sqlquarry.judging.sql.features import features
 
     return dict(features(record)) | ({"database": record.database} if record.database else {})
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlquarry.judging.ordering import KeyedQuery, with_order_keys
-from sqlquarry.judging.parsing import parse
-from sqlquarry.judging.synthesis.names import Names, aggregates, literal_value, read_query
-from sqlquarry.judging.synthesis.schema import Schema
+from sqlquarry.judging.sql.parsing import parse
+from sqlquarry.judging.sql.resolver import ColumnResolver, read_query
+from sqlquarry.judging.sql.schema import Schema
+from sqlquarry.judging.sql.syntax import aggregates, literal_value
 
 if TYPE_CHECKING:
     from sqlglot.expressions import Expr, Select
@@ -63,7 +64,7 @@ def _cut_of(tree: Select) -> Cut | None:
     return Cut(keyed, (offset, offset + limit)) if keyed else None
 
 
-def _chosen(tree: Expr, names: Names, *, largest: bool) -> str:
+def _chosen(tree: Expr, resolver: ColumnResolver, *, largest: bool) -> str:
     from sqlglot import expressions as exp
 
     for query in list(tree.find_all(exp.Select, exp.SetOperation)):
@@ -81,6 +82,6 @@ def _chosen(tree: Expr, names: Names, *, largest: bool) -> str:
         # Beside a single MAX or MIN, SQLite takes bare columns from that row (https://sqlite.org/lang_select.html).
         if len(extremes) == 1 and len(reducing) == 1:
             continue
-        for column in names.bare_columns(select):
+        for column in resolver.bare_columns(select):
             column.replace(aggregate(this=column.copy()))
     return tree.sql(dialect="sqlite")

@@ -7,10 +7,12 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from sqlquarry.errors import JudgingError
-from sqlquarry.judging.parsing import parse
-from sqlquarry.judging.synthesis.names import Names, literal_value
+from sqlquarry.judging.sql.parsing import parse
+from sqlquarry.judging.sql.portable_ddl import CASELESS_DIALECTS
+from sqlquarry.judging.sql.resolver import ColumnResolver
+from sqlquarry.judging.sql.schema import Schema
+from sqlquarry.judging.sql.syntax import literal_value
 from sqlquarry.judging.synthesis.portability import foreign_construct
-from sqlquarry.judging.synthesis.schema import CASELESS_DIALECTS, Schema
 
 if TYPE_CHECKING:
     from sqlglot.dialects import SQLite
@@ -24,7 +26,7 @@ _PARTS = {"YEAR": "%Y", "MONTH": "%m", "DAY": "%d", "HOUR": "%H", "MINUTE": "%M"
 def in_sqlite(sql: str, dialect: str, schema: Schema, golds: Sequence[str]) -> str:
     """The query, one of the golds or a prediction, in SQLite's dialect; as it is if it is not SQL of its own dialect.
 
-    Names are written in backticks where they are quoted, since SQLite takes "abc" for text if there is no such column.
+    Quoted names are written in backticks, since SQLite takes "abc" for text if there is no such column.
 
     Raises:
         JudgingError: sqlglot does not know the dialect; or the query uses something that the dialect refuses, that
@@ -42,7 +44,7 @@ def in_sqlite(sql: str, dialect: str, schema: Schema, golds: Sequence[str]) -> s
         return sql
     if construct := foreign_construct(sql, parsed, dialect, schema, golds):
         raise cannot_be_said(sql, dialect, construct)
-    tree = _rewritten(parsed.copy(), dialect, Names(schema))
+    tree = _rewritten(parsed.copy(), dialect, ColumnResolver(schema))
     try:
         return tree.sql(dialect=_with_backticks(), unsupported_level=ErrorLevel.RAISE)
     except (UnsupportedError, RecursionError) as error:
@@ -67,7 +69,7 @@ def _with_backticks() -> type[SQLite]:
     return SQLiteInBackticks
 
 
-def _rewritten(tree: Expr, dialect: str, names: Names) -> Expr:
+def _rewritten(tree: Expr, dialect: str, resolver: ColumnResolver) -> Expr:
     """Say in SQLite's terms what sqlglot leaves as it is."""
     from sqlglot import expressions as exp
 
@@ -78,7 +80,7 @@ def _rewritten(tree: Expr, dialect: str, names: Names) -> Expr:
         elif (
             isinstance(node, exp.Cast) and dialect in _ROUNDING_DIALECTS and node.to.this in exp.DataType.INTEGER_TYPES
         ):
-            if not _is_whole(node.this, names):
+            if not _is_whole(node.this, resolver):
                 new = exp.cast(exp.Round(this=node.this.copy()), "INT")
         elif isinstance(node, exp.Left):
             new = exp.Substring(this=node.this.copy(), start=exp.Literal.number(1), length=node.expression.copy())
@@ -108,12 +110,11 @@ def _as_glob(node: Expr) -> Expr:
     return exp.Not(this=glob) if node.args.get("negate") else glob
 
 
-def _is_whole(node: Expr, names: Names) -> bool:
+def _is_whole(node: Expr, resolver: ColumnResolver) -> bool:
     from sqlglot import expressions as exp
 
-    if isinstance(node, exp.Column) and (place := names.place(node)):
-        column = names.schema.tables[place[0]].column(place[1])
-        return column is not None and column.kind == "integer"
+    if isinstance(node, exp.Column) and (place := resolver.place(node)):
+        return resolver.schema.column(place).kind == "integer"
     return isinstance(node, exp.Count) or isinstance(literal_value(node), int)
 
 

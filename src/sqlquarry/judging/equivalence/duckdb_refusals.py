@@ -6,7 +6,7 @@ from functools import lru_cache
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from sqlquarry.judging.equivalence.schema import Schema
+from sqlquarry.judging.sql.schema import Schema
 
 if TYPE_CHECKING:
     from sqlglot.expressions import Expr

@@ -92,15 +92,6 @@ def parse(sql: str, dialect: str) -> Expr | None:
     return found[0] if found is not None and len(found) == 1 else None
 
 
-def conditions(clause: Expr | None) -> list[Expr]:
-    """The conditions that AND and OR combine, without parentheses."""
-    if clause is None:
-        return []
-    if clause.key in ("where", "having", "paren"):
-        return conditions(clause.this)
-    return conditions(clause.this) + conditions(clause.expression) if clause.key in ("and", "or") else [clause]
-
-
 class Token(NamedTuple):
     """One word, sign or literal of a statement, without its quote marks.
 

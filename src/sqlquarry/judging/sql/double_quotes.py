@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from sqlquarry.judging.parsing import parse, tokens
+from sqlquarry.judging.sql.parsing import parse, tokens
 
 # A word in double quotes that begins a clause, an argument or a condition; most follow "=" and are meant as text.
 _SUSPECT = re.compile(r"(?:\b(?:SELECT|DISTINCT|ALL|BY|WHERE|AND|OR|NOT|ON|HAVING)\s+|[(,]\s*)\"", re.IGNORECASE)

@@ -6,8 +6,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from sqlquarry.artifacts import Record
-from sqlquarry.judging.equivalence.schema import read_schema
-from sqlquarry.judging.parsing import conditions, parse
+from sqlquarry.judging.sql.ddl import read_schema
+from sqlquarry.judging.sql.parsing import parse
+from sqlquarry.judging.sql.syntax import conditions
 
 if TYPE_CHECKING:
     from sqlglot.expressions import Expr

@@ -7,7 +7,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
-class Style:
+class RowStyle:
     """What one candidate is like: its size, how often values repeat, are NULL, meet a condition.
 
     Args:
@@ -33,23 +33,23 @@ class Style:
 
 # The first candidates are made for what most mutants need; of later ones, every other is made at random.
 PLAUSIBLE = (
-    Style(rows=9, values=30, nulls=0.0, hits=0.6),
-    Style(rows=12, values=3, nulls=0.1, hits=0.5),
-    Style(rows=10, values=8, nulls=0.1, hits=0.6, crowded=True),
-    Style(rows=7, values=2, nulls=0.0, hits=0.8),
-    Style(rows=10, values=5, nulls=0.25, hits=0.4),
-    Style(rows=18, values=4, nulls=0.05, hits=0.7),
-    Style(rows=3, values=30, nulls=0.0, hits=0.3),
-    Style(rows=5, values=12, nulls=0.0, hits=0.9),
+    RowStyle(rows=9, values=30, nulls=0.0, hits=0.6),
+    RowStyle(rows=12, values=3, nulls=0.1, hits=0.5),
+    RowStyle(rows=10, values=8, nulls=0.1, hits=0.6, crowded=True),
+    RowStyle(rows=7, values=2, nulls=0.0, hits=0.8),
+    RowStyle(rows=10, values=5, nulls=0.25, hits=0.4),
+    RowStyle(rows=18, values=4, nulls=0.05, hits=0.7),
+    RowStyle(rows=3, values=30, nulls=0.0, hits=0.3),
+    RowStyle(rows=5, values=12, nulls=0.0, hits=0.9),
 )
 LEGAL = (
-    Style(rows=12, values=3, nulls=0.1, hits=0.5, odd=0.2),
-    Style(rows=7, values=2, nulls=0.0, hits=0.8, empty="children"),
-    Style(rows=1, values=30, nulls=0.0, hits=0.3),
-    Style(rows=9, values=30, nulls=0.0, hits=0.6, odd=0.3),
-    Style(rows=10, values=5, nulls=0.25, hits=0.4, blank=0.3),
-    Style(rows=5, values=12, nulls=0.0, hits=0.9, empty="any"),
-    Style(rows=3, values=30, nulls=0.0, hits=0.3, odd=0.1),
-    Style(rows=18, values=4, nulls=0.05, hits=0.7),
-    Style(rows=14, values=3, nulls=0.5, hits=0.3, odd=0.2, blank=0.1),
+    RowStyle(rows=12, values=3, nulls=0.1, hits=0.5, odd=0.2),
+    RowStyle(rows=7, values=2, nulls=0.0, hits=0.8, empty="children"),
+    RowStyle(rows=1, values=30, nulls=0.0, hits=0.3),
+    RowStyle(rows=9, values=30, nulls=0.0, hits=0.6, odd=0.3),
+    RowStyle(rows=10, values=5, nulls=0.25, hits=0.4, blank=0.3),
+    RowStyle(rows=5, values=12, nulls=0.0, hits=0.9, empty="any"),
+    RowStyle(rows=3, values=30, nulls=0.0, hits=0.3, odd=0.1),
+    RowStyle(rows=18, values=4, nulls=0.05, hits=0.7),
+    RowStyle(rows=14, values=3, nulls=0.5, hits=0.3, odd=0.2, blank=0.1),
 )

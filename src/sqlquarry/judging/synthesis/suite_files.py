@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlquarry.judging.synthesis.search import Suite
+from sqlquarry.judging.synthesis.suites import Suite
 from sqlquarry.metadata import read_object
 
 _MANIFEST = "suite.json"

@@ -7,9 +7,11 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import cast
 
+from sqlquarry.judging.sql.schema import Column, Place, Schema, ValueKind
+from sqlquarry.judging.sql.syntax import Value
 from sqlquarry.judging.synthesis.dates import (
+    DATE_KINDS,
     PartCondition,
     close_moments,
     compares,
@@ -20,8 +22,6 @@ from sqlquarry.judging.synthesis.dates import (
     read_date,
 )
 from sqlquarry.judging.synthesis.hints import Hints
-from sqlquarry.judging.synthesis.names import Place, Value
-from sqlquarry.judging.synthesis.schema import Column, Kind
 
 _ODD_VALUES = 12  # of them that come in an unexpected form
 _LONGEST_TEXT = 500
@@ -30,11 +30,10 @@ _SEPARATED = re.compile(r"-?\d{1,3}(,\d{3})+(\.\d+)?")  # 41,402
 _FRACTIONS = (0.0, 0.5, 0.3125, 0.875)  # exact in binary, so that sums do not depend on their order
 # What a word of a column's name promises of its numbers, unless the queries compare it with others.
 _RANGES = (("age", 18, 100), ("year", 1950, 2030), ("month", 1, 12), ("percent", 0, 100), ("percentage", 0, 100))
-_DATE_KINDS = ("date", "time", "datetime")
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
+class ValuePool:
     """Values of one domain, without repetitions.
 
     Args:
@@ -70,7 +69,7 @@ class _Wanted:
         return [value for _, value in self.conditions]
 
 
-def pool_of(place: Place, column: Column, hints: Hints, expected: Hints, *, number: int, count: int) -> Pool:
+def value_pool(place: Place, column: Column, hints: Hints, expected: Hints, *, number: int, count: int) -> ValuePool:
     """The pool of a column.
 
     Args:
@@ -94,16 +93,40 @@ def pool_of(place: Place, column: Column, hints: Hints, expected: Hints, *, numb
         gold_values=[value for _, value in expected.of_domain(place)],
     )
     kind, asked = column.kind, hints.date_kind(place)
-    if kind in _DATE_KINDS or (kind == "text" and asked and not wanted.numeric):
-        kind = cast("Kind", "datetime" if asked == "datetime" and kind != "time" else asked or kind)
-        if kind in _DATE_KINDS:
+    if kind in DATE_KINDS or (kind == "text" and asked and not wanted.numeric):
+        kind = "datetime" if asked == "datetime" and kind != "time" else asked or kind
+        if kind in DATE_KINDS:
             return _dates(wanted, kind)
     if kind in ("text", "integer", "real") and _are_separated(wanted.values):
         return _separated(column, [(sign, _with_commas(value)) for sign, value in wanted.conditions], count)
     return _plain(wanted, kind)
 
 
-def _plain(wanted: _Wanted, kind: Kind) -> Pool:
+class ValuePools(dict[Place, ValuePool]):
+    """The pool of each column, made when it is first asked for; columns of one domain share it."""
+
+    def __init__(self, schema: Schema, hints: Hints, gold_hints: Hints, count: int) -> None:
+        super().__init__()
+        self.schema, self.hints, self.gold_hints, self.count = schema, hints, gold_hints, count
+        self.domains: dict[Place, Place] = {}
+        self.leaders: dict[Place, tuple[int, Place]] = {}  # of each domain: its number, and its first column
+        for name, table in schema.tables.items():
+            for column in table.columns:
+                place = (name, column)
+                self.domains[place] = domain = hints.domain(place)
+                self.leaders.setdefault(domain, (len(self.leaders), place))
+
+    def __missing__(self, place: Place) -> ValuePool:
+        number, first = self.leaders[self.domains[place]]
+        if first != place:
+            self[place] = self[first]
+        else:
+            column = self.schema.column(place)
+            self[place] = value_pool(place, column, self.hints, self.gold_hints, number=number, count=self.count)
+        return self[place]
+
+
+def _plain(wanted: _Wanted, kind: ValueKind) -> ValuePool:
     """Numbers or text."""
     values = wanted.values
     numeric = wanted.numeric or kind in ("integer", "real")
@@ -126,7 +149,7 @@ def _plain(wanted: _Wanted, kind: Kind) -> Pool:
     strange.sort(key=lambda value: not (isinstance(value, str) and value.strip() in values))  # the literals in blanks
     in_blanks = [value for value in usual[3] if isinstance(value, str) and value.strip() in values]
     best = sorted(usual[0], key=lambda value: -_met(value, wanted.conditions, kind, numeric))
-    return Pool(tuple(best), (*in_blanks, *usual[1]), (*usual[2], *usual[3]), tuple(strange))
+    return ValuePool(tuple(best), (*in_blanks, *usual[1]), (*usual[2], *usual[3]), tuple(strange))
 
 
 def _ranges(wanted: _Wanted) -> list[tuple[int, int]]:
@@ -235,7 +258,7 @@ def _with_commas(value: Value) -> str:
     return str(value) if _is_separated(value) else f"{_as_number(value):,}"
 
 
-def _met(value: Value, conditions: Iterable[tuple[str, Value]], kind: Kind, numeric: bool) -> int:
+def _met(value: Value, conditions: Iterable[tuple[str, Value]], kind: ValueKind, numeric: bool) -> int:
     """How many conditions a value meets, as SQLite compares it."""
     as_text = kind == "text" or not numeric
     return sum(
@@ -244,7 +267,7 @@ def _met(value: Value, conditions: Iterable[tuple[str, Value]], kind: Kind, nume
     )
 
 
-def _dates(wanted: _Wanted, kind: Kind) -> Pool:
+def _dates(wanted: _Wanted, kind: ValueKind) -> ValuePool:
     """Valid dates only, written as the literals write them."""
     conditions, parts, count = wanted.conditions, wanted.parts, wanted.count
     literals = [value for sign, value in conditions if sign != "like" and isinstance(value, str)]
@@ -267,17 +290,17 @@ def _dates(wanted: _Wanted, kind: Kind) -> Pool:
     if kind == "datetime" and forms:
         known = [value for value in known if len(str(value)) > 10]
     if not conditions and not parts:
-        return Pool((), (), tuple(met))
+        return ValuePool((), (), tuple(met))
     hits: dict[Value, None] = dict.fromkeys([*known, *(text for text, is_met in met.items() if is_met)])
     close = [text for text, is_met in met.items() if not is_met and text not in far]
-    return Pool(tuple(hits), tuple(close), tuple(text for text in met if text in far and text not in hits))
+    return ValuePool(tuple(hits), tuple(close), tuple(text for text in met if text in far and text not in hits))
 
 
 def _fits_length(value: str, column: Column) -> bool:
     return column.length is None or len(value) <= column.length
 
 
-def _separated(column: Column, conditions: list[tuple[str, str]], count: int) -> Pool:
+def _separated(column: Column, conditions: list[tuple[str, str]], count: int) -> ValuePool:
     """Numbers like 41,402, which are text in SQLite whatever the column's type: those that sort alike as numbers."""
     literals = [value for _, value in conditions]
     known = [(text, float(text.replace(",", ""))) for text in literals]
@@ -296,10 +319,10 @@ def _separated(column: Column, conditions: list[tuple[str, str]], count: int) ->
     met = {text: sum(compares(text, sign, value) for sign, value in conditions) for text in fitting}
     hits = sorted((text for text in fitting if met[text]), key=lambda text: -met[text])
     misses = [text for text in fitting if not met[text]]
-    return Pool(tuple(hits[:12]), tuple(misses[:12]), tuple((*hits[12:], *misses[12:])[:count]))
+    return ValuePool(tuple(hits[:12]), tuple(misses[:12]), tuple((*hits[12:], *misses[12:])[:count]))
 
 
-def _hits(sign: str, value: Value, kind: Kind, numeric: bool) -> list[Value]:
+def _hits(sign: str, value: Value, kind: ValueKind, numeric: bool) -> list[Value]:
     if sign == "like":
         text = str(value).replace("_", "q")
         return [text.replace("%", filling) for filling in ("", "x", " zz ")]
@@ -309,7 +332,7 @@ def _hits(sign: str, value: Value, kind: Kind, numeric: bool) -> list[Value]:
     return [*first, *(other for other in _neighbours(value, kind, numeric) if _holds(other, sign, value))]
 
 
-def _misses(sign: str, value: Value, kind: Kind, numeric: bool) -> list[Value]:
+def _misses(sign: str, value: Value, kind: ValueKind, numeric: bool) -> list[Value]:
     if sign == "like":
         bare = str(value).strip("%")
         near = [bare, f"x{bare}", f"{bare}x", bare.swapcase(), bare[:-1]]
@@ -318,7 +341,7 @@ def _misses(sign: str, value: Value, kind: Kind, numeric: bool) -> list[Value]:
     return [value, *others] if sign in ("<>", "<", ">") else others
 
 
-def _in_kind(value: Value, kind: Kind) -> list[Value]:
+def _in_kind(value: Value, kind: ValueKind) -> list[Value]:
     """Dates that lie in a year or month which the condition asks for."""
     text = str(value)
     if kind in ("date", "datetime") and text.isdigit() and len(text) == 4:
@@ -326,7 +349,7 @@ def _in_kind(value: Value, kind: Kind) -> list[Value]:
     return []
 
 
-def _neighbours(value: Value, kind: Kind, numeric: bool) -> list[Value]:
+def _neighbours(value: Value, kind: ValueKind, numeric: bool) -> list[Value]:
     number = _as_number(value)
     if number is not None and (numeric or not isinstance(value, str)):
         if kind == "boolean":
@@ -342,7 +365,7 @@ def _neighbours(value: Value, kind: Kind, numeric: bool) -> list[Value]:
     return [text.swapcase(), f"{text}x", text[:-1], f"x{text}", f"{text} {text}"]
 
 
-def _between(values: list[Value], kind: Kind) -> list[Value]:
+def _between(values: list[Value], kind: ValueKind) -> list[Value]:
     """The middle between neighbouring literals, which a range of them needs."""
     numbers = sorted({number for value in values if (number := _as_number(value)) is not None})
     found: list[Value] = []
@@ -360,7 +383,7 @@ def _holds(other: Value, sign: str, value: Value) -> bool:
     return compares(str(other), sign, str(value)) if a is None or b is None else compares(a, sign, b)
 
 
-def _others(wanted: _Wanted, kind: Kind, numeric: bool) -> list[Value]:
+def _others(wanted: _Wanted, kind: ValueKind, numeric: bool) -> list[Value]:
     """Values without any meaning to the queries, different from column to column."""
     column, values, number, count = wanted.column, wanted.values, wanted.number, range(wanted.count)
     if kind == "boolean":
@@ -373,7 +396,7 @@ def _others(wanted: _Wanted, kind: Kind, numeric: bool) -> list[Value]:
             return [low + i for i in range(min(wanted.count, high - low + 1))]
         fractions = _FRACTIONS if kind == "real" or (wanted.fractional and kind == "text") else (0,)
         return [start + i + fractions[i % len(fractions)] for i in count]
-    if kind in _DATE_KINDS:
+    if kind in DATE_KINDS:
         form = default_form(kind)
         return [form.text(moment) for moment in moments(number, wanted.count)]
     word = "".join(sign for sign in column.name.lower() if sign.isalnum()) or "v"
@@ -382,7 +405,7 @@ def _others(wanted: _Wanted, kind: Kind, numeric: bool) -> list[Value]:
     return [f"{chr(65 + i % 26)}{word}{i // 26 or ''}" for i in count]  # neither LOWER nor UPPER leaves it alone
 
 
-def _odd(wanted: _Wanted, kind: Kind, numeric: bool, others: list[Value]) -> list[Value]:
+def _odd(wanted: _Wanted, kind: ValueKind, numeric: bool, others: list[Value]) -> list[Value]:
     """Values in a form that people would not expect: signs, fractions where there are none, blanks, cases."""
     literals = wanted.values[:_ODD_VALUES]
     if kind != "boolean" and (kind in ("integer", "real") or numeric):

@@ -17,11 +17,21 @@ from typing import Any
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, JudgingError
 from sqlquarry.extras import require
-from sqlquarry.judging.parsing import parse
 from sqlquarry.judging.sandbox import Failure, Limits, Rows, Sandbox
-from sqlquarry.judging.synthesis.schema import Schema, read_schema
-from sqlquarry.judging.synthesis.search import Rival, Suite, make_suite, rivals
-from sqlquarry.judging.synthesis.store import VERSION, KillRate, StoredSuite, file_name, is_plausible, load, put, save
+from sqlquarry.judging.sql.parsing import parse
+from sqlquarry.judging.sql.portable_ddl import schema_in_sqlite
+from sqlquarry.judging.sql.schema import Schema
+from sqlquarry.judging.synthesis.suite_files import (
+    VERSION,
+    KillRate,
+    StoredSuite,
+    file_name,
+    is_plausible,
+    load,
+    put,
+    save,
+)
+from sqlquarry.judging.synthesis.suites import Rival, Suite, make_suite, rivals
 from sqlquarry.judging.synthesis.translation import cannot_be_said, in_sqlite
 from sqlquarry.locations import local_path
 from sqlquarry.options import check_options
@@ -133,7 +143,7 @@ class SynthesizedDatabases:
         """
         if record.dialect == "sqlite":
             return sql
-        text = in_sqlite(sql, record.dialect, read_schema(record.schema, record.dialect), record.golds)
+        text = in_sqlite(sql, record.dialect, schema_in_sqlite(record.schema, record.dialect), record.golds)
         outcome = self._sandbox.run(self._usable_suite(record).paths[0], text)
         if parse(sql, record.dialect) is None:
             if isinstance(outcome, Rows):
@@ -235,5 +245,5 @@ class SynthesizedDatabases:
 
 
 def _in_sqlite(record: Record) -> tuple[Schema, list[str]]:
-    schema = read_schema(record.schema, record.dialect)
+    schema = schema_in_sqlite(record.schema, record.dialect)
     return schema, [in_sqlite(sql, record.dialect, schema, record.golds) for sql in record.golds]

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlquarry.judging.equivalence.grouping import aggregates_elsewhere, grouping_refusal, unnamed_derived
-from sqlquarry.judging.equivalence.schema import Schema
+from sqlquarry.judging.sql.schema import Schema
 
 if TYPE_CHECKING:
     from sqlglot.expressions import Expr
+    from sqlglot.schema import MappingSchema
 
 _FAMILIES = {
     "number": {"INT", "BIGINT", "SMALLINT", "DECIMAL", "DOUBLE", "FLOAT", "SERIAL", "BIGSERIAL", "SMALLSERIAL"},
@@ -65,12 +66,12 @@ def typed_refusal(tree: Expr, schema: Schema) -> str | None:
 
 
 @lru_cache(maxsize=64)
-def _mapping(schema: Schema) -> Any:
+def _mapping(schema: Schema) -> MappingSchema:
     from sqlglot.schema import MappingSchema
 
     tables: dict[str, object] = {
-        f'"{table}"': {f'"{name}"': column.declared or "UNKNOWN" for name, column in columns.items()}
-        for table, columns in schema.tables.items()
+        f'"{name}"': {f'"{column}"': table.columns[column].declared or "UNKNOWN" for column in table.columns}
+        for name, table in schema.tables.items()
     }
     return MappingSchema(tables, dialect="postgres")
 
