@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from sqlquarry.artifacts import Record
 from sqlquarry.judging.sql.ddl import read_schema
+from sqlquarry.judging.sql.hardness import hardness
 from sqlquarry.judging.sql.parsing import parse
-from sqlquarry.judging.sql.syntax import conditions
 
 if TYPE_CHECKING:
     from sqlglot.expressions import Expr
@@ -82,72 +82,3 @@ def _schema_size(schema: str, dialect: str) -> str:
         if tables <= most:
             return name
     return "11+ tables"
-
-
-def hardness(tree: Expr) -> str:
-    """Spider's "easy", "medium", "hard" or "extra" of a parsed query.
-
-    Source: Yu et al. 2018 (Spider), and the counts of `Evaluator.eval_hardness` in its evaluation.py, which looks at
-    the first SELECT of a set operation. Two of its habits are kept, so that the published split is met: a negated
-    condition counts as an aggregate, and aggregates in HAVING do not.
-    """
-    from sqlglot import expressions as exp
-
-    others = 0
-    while isinstance(tree, exp.SetOperation | exp.Subquery):
-        others += isinstance(tree, exp.SetOperation)
-        tree = tree.this
-    joins = tree.args.get("joins") or []
-    where, having = conditions(tree.args.get("where")), conditions(tree.args.get("having"))
-    on = [condition for join in joins for condition in conditions(join.args.get("on"))]
-    every = [*on, *where, *having]
-    group = tree.args["group"].expressions if tree.args.get("group") else []
-    order = tree.args["order"].expressions if tree.args.get("order") else []
-
-    clauses = sum(map(bool, (where, group, order, tree.args.get("limit")))) + len(joins)
-    clauses += sum(_alternatives(tree.args.get(name)) for name in ("where", "having"))
-    clauses += sum(_alternatives(join.args.get("on")) for join in joins)
-    clauses += sum(isinstance(_positive(condition), exp.Like) for condition in every)
-    nested = others + sum(_subqueries(condition) for condition in every)
-    aggregates = sum(_aggregated(item) for item in (*tree.expressions, *group, *order))
-    aggregates += sum(isinstance(condition, exp.Not) for condition in (*where, *having)) + max(len(having) - 1, 0)
-    extras = sum((aggregates > 1, len(tree.expressions) > 1, len(where) > 1, len(group) > 1))
-
-    if nested == 0:
-        if clauses <= 1 and extras == 0:
-            return "easy"
-        if (clauses <= 1 and extras <= 2) or (clauses <= 2 and extras < 2):
-            return "medium"
-        if (clauses <= 2 and extras > 2) or (clauses == 3 and extras <= 2):
-            return "hard"
-    return "hard" if clauses <= 1 and extras == 0 and nested <= 1 else "extra"
-
-
-def _alternatives(clause: Expr | None) -> int:
-    """How often OR stands between conditions of a clause, outside its subqueries."""
-    if clause is None:
-        return 0
-    if clause.key in ("where", "having", "paren"):
-        return _alternatives(clause.this)
-    if clause.key not in ("and", "or"):
-        return 0
-    return (clause.key == "or") + _alternatives(clause.this) + _alternatives(clause.expression)
-
-
-def _positive(condition: Expr) -> Expr:
-    return condition.this if condition.key == "not" else condition
-
-
-def _subqueries(condition: Expr) -> int:
-    condition = _positive(condition)
-    operands = (condition.args.get(name) for name in ("query", "expression", "low", "high"))
-    return sum(operand is not None and operand.key in ("subquery", "select") for operand in operands)
-
-
-def _aggregated(item: Expr) -> bool:
-    from sqlglot import expressions as exp
-
-    return next(
-        (True for node in item.walk(prune=lambda node: isinstance(node, exp.Query)) if isinstance(node, exp.AggFunc)),
-        False,
-    )

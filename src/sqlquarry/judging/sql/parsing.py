@@ -1,4 +1,4 @@
-"""SQL text through sqlglot: the only module of this phase that imports it, and only on use."""
+"""Syntax trees and tokens of SQL text, by sqlglot, which is imported on use only."""
 
 from __future__ import annotations
 

@@ -254,41 +254,51 @@ def _join_edits(node: Join, _: ColumnResolver) -> Iterator[_Edit | _Setting]:
 
 def _window_edits(node: Window, _: ColumnResolver) -> Iterator[_Edit | _Setting]:
     """Another ranking, the other direction in time, and each part of OVER left out."""
-    from sqlglot import expressions as exp
-
-    function = node.this
-    swaps: Mapping[type[Expr], type[Expr]] = {exp.Lag: exp.Lead, exp.Lead: exp.Lag}
-    ranks = (exp.Rank, exp.DenseRank, exp.RowNumber)
-    if isinstance(function, ranks):
-        for rank in ranks:
-            if not isinstance(function, rank):
-                yield _Edit(function, rank())
-        yield _Edit(node, exp.Literal.number(1))
-    elif other := swaps.get(type(function)):
-        yield _Edit(function, other(**{key: _copied(value) for key, value in function.args.items()}))
-    elif isinstance(function, exp.FirstValue | exp.LastValue):
-        ends = {exp.FirstValue: exp.LastValue, exp.LastValue: exp.FirstValue}
-        yield _Edit(function, ends[type(function)](this=function.this.copy()))
+    yield from _window_function_edits(node)
     keys = node.args.get("partition_by") or []
     for i in range(len(keys)):
         yield _Setting(node, "partition_by", [*keys[:i], *keys[i + 1 :]])
     for clause in ("order", "spec"):
         if node.args.get(clause):
             yield _Setting(node, clause, None)
-    if isinstance(function, exp.Sum | exp.Avg | exp.Count | exp.Min | exp.Max | exp.LastValue) and node.args.get(
-        "order"
-    ):
-        frames = (("UNBOUNDED", "PRECEDING", "CURRENT ROW", None), ("UNBOUNDED", "PRECEDING", "UNBOUNDED", "FOLLOWING"))
-        for start, start_side, end, end_side in frames:
-            frame = exp.WindowSpec(kind="ROWS", start=start, start_side=start_side, end=end, end_side=end_side)
-            if frame != node.args.get("spec"):
-                yield _Setting(node, "spec", frame)
+    yield from _frame_edits(node)
 
 
-def _copied(value: Any) -> Any:
+def _window_function_edits(node: Window) -> Iterator[_Edit | _Setting]:
     from sqlglot import expressions as exp
 
-    return value.copy() if isinstance(value, exp.Expr) else value
+    function = node.this
+    ranks = (exp.Rank, exp.DenseRank, exp.RowNumber)
+    swaps: Mapping[type[Expr], type[Expr]] = {exp.Lag: exp.Lead, exp.Lead: exp.Lag}
+    ends: Mapping[type[Expr], type[Expr]] = {exp.FirstValue: exp.LastValue, exp.LastValue: exp.FirstValue}
+    if isinstance(function, ranks):
+        for rank in ranks:
+            if not isinstance(function, rank):
+                yield _Edit(function, rank())
+        yield _Edit(node, exp.Literal.number(1))
+    elif other := swaps.get(type(function)):
+        yield _Edit(function, other(**_copied_arguments(function)))
+    elif other := ends.get(type(function)):
+        yield _Edit(function, other(this=function.this.copy()))
+
+
+def _frame_edits(node: Window) -> Iterator[_Edit | _Setting]:
+    from sqlglot import expressions as exp
+
+    framed = (exp.Sum, exp.Avg, exp.Count, exp.Min, exp.Max, exp.LastValue)
+    if not isinstance(node.this, framed) or not node.args.get("order"):
+        return
+    frames = (("UNBOUNDED", "PRECEDING", "CURRENT ROW", None), ("UNBOUNDED", "PRECEDING", "UNBOUNDED", "FOLLOWING"))
+    for start, start_side, end, end_side in frames:
+        frame = exp.WindowSpec(kind="ROWS", start=start, start_side=start_side, end=end, end_side=end_side)
+        if frame != node.args.get("spec"):
+            yield _Setting(node, "spec", frame)
+
+
+def _copied_arguments(node: Expr) -> dict[str, object]:
+    from sqlglot import expressions as exp
+
+    return {key: value.copy() if isinstance(value, exp.Expr) else value for key, value in node.args.items()}
 
 
 def _function_edits(node: Expr, _: ColumnResolver) -> Iterator[_Edit | _Setting]:
@@ -328,8 +338,7 @@ def _set_edits(node: SetOperation, _: ColumnResolver) -> Iterator[_Edit | _Setti
 
     for other in (exp.Union, exp.Intersect, exp.Except):
         if not isinstance(node, other):
-            same = {key: _copied(value) for key, value in node.args.items()}
-            yield _Edit(node, other(**same | {"distinct": True}))
+            yield _Edit(node, other(**_copied_arguments(node) | {"distinct": True}))
     if isinstance(node, exp.Union):
         yield _Setting(node, "distinct", not node.args.get("distinct"))
     yield _Edit(node, node.this.copy())

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from sqlquarry.judging.sql.parsing import parse
 from sqlquarry.judging.sql.resolver import ColumnResolver
-from sqlquarry.judging.sql.schema import Schema
+from sqlquarry.judging.sql.schema import Place, Schema
 from sqlquarry.judging.sql.syntax import aggregates, literal_value
 
 if TYPE_CHECKING:
-    from sqlglot.expressions import Expr
+    from sqlglot.expressions import Expr, Select
 
 
 def _words_of(text: str) -> frozenset[str]:
@@ -169,36 +169,50 @@ def _clauses(tree: Expr, resolver: ColumnResolver, dialect: str) -> Iterator[str
     from sqlglot import expressions as exp
 
     for select in tree.find_all(exp.Select):
-        aliases = {item.alias.lower() for item in select.selects if isinstance(item, exp.Alias)}
-        for clause, allowed in (("having", _ALIAS_IN_HAVING), ("where", _ALIAS_IN_WHERE)):
-            if dialect in allowed or not select.args.get(clause):
-                continue
-            for column in select.args[clause].find_all(exp.Column):
-                mine = column.find_ancestor(exp.Select) is select
-                if mine and not column.table and column.name.lower() in aliases and resolver.place(column) is None:
-                    yield f"{dialect} refuses the alias {column.name} in {clause.upper()}"
-        keys = {
-            place
-            for key in resolver.group_keys(select)
-            for c in key.find_all(exp.Column)
-            if (place := resolver.place(c))
-        }
-        for column in resolver.bare_columns(select):
-            place = resolver.place(column)
-            if place and not any(_is_primary_key(resolver.schema, key) for key in keys if key[0] == place[0]):
-                yield f"{dialect} refuses the column {column.name}, which is neither grouped by nor aggregated"
+        yield from _aliases_in_conditions(select, resolver, dialect)
+        yield from _ungrouped_columns(select, resolver, dialect)
         if select.args.get("having") and not select.args.get("group") and not any(map(aggregates, select.selects)):
             yield f"{dialect} refuses HAVING without GROUP BY"
         if dialect == "postgres" and select.args.get("distinct") and select.args.get("order"):
-            shown = {item.unalias().sql().lower() for item in select.selects} | aliases
-            shown |= {item.alias_or_name.lower() for item in select.selects}
-            for term in select.args["order"].expressions:
-                key = term.this
-                if not isinstance(key, exp.Literal) and not {key.sql().lower(), key.name.lower()} & shown:
-                    yield f"{dialect} refuses DISTINCT with ORDER BY {key.sql(dialect)}, which is not selected"
+            yield from _unselected_order_keys(select, dialect)
 
 
-def _is_primary_key(schema: Schema, place: tuple[str, str]) -> bool:
+def _aliases_in_conditions(select: Select, resolver: ColumnResolver, dialect: str) -> Iterator[str]:
+    from sqlglot import expressions as exp
+
+    aliases = {item.alias.lower() for item in select.selects if isinstance(item, exp.Alias)}
+    for clause, allowed in (("having", _ALIAS_IN_HAVING), ("where", _ALIAS_IN_WHERE)):
+        if dialect in allowed or not select.args.get(clause):
+            continue
+        for column in select.args[clause].find_all(exp.Column):
+            mine = column.find_ancestor(exp.Select) is select
+            if mine and not column.table and column.name.lower() in aliases and resolver.place(column) is None:
+                yield f"{dialect} refuses the alias {column.name} in {clause.upper()}"
+
+
+def _ungrouped_columns(select: Select, resolver: ColumnResolver, dialect: str) -> Iterator[str]:
+    from sqlglot import expressions as exp
+
+    columns = [column for key in resolver.group_keys(select) for column in key.find_all(exp.Column)]
+    keys = {place for column in columns if (place := resolver.place(column))}
+    for column in resolver.bare_columns(select):
+        place = resolver.place(column)
+        if place and not any(_is_primary_key(resolver.schema, key) for key in keys if key[0] == place[0]):
+            yield f"{dialect} refuses the column {column.name}, which is neither grouped by nor aggregated"
+
+
+def _unselected_order_keys(select: Select, dialect: str) -> Iterator[str]:
+    from sqlglot import expressions as exp
+
+    shown = {item.unalias().sql().lower() for item in select.selects}
+    shown |= {item.alias_or_name.lower() for item in select.selects}
+    for term in select.args["order"].expressions:
+        key = term.this
+        if not isinstance(key, exp.Literal) and not {key.sql().lower(), key.name.lower()} & shown:
+            yield f"{dialect} refuses DISTINCT with ORDER BY {key.sql(dialect)}, which is not selected"
+
+
+def _is_primary_key(schema: Schema, place: Place) -> bool:
     column = schema.column(place)
     return column.unique and column.required
 
@@ -208,6 +222,7 @@ def _types(tree: Expr, resolver: ColumnResolver, dialect: str) -> Iterator[str]:
     from sqlglot import expressions as exp
 
     compared = (exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE)
+    calculated = (exp.Sum, exp.Avg, exp.Abs, exp.Round, exp.Add, exp.Sub, exp.Mul, exp.Div, exp.Mod)
     for node in tree.walk():
         if isinstance(node, compared):
             yield from _mismatch(node.this, node.expression, resolver, dialect)
@@ -215,23 +230,27 @@ def _types(tree: Expr, resolver: ColumnResolver, dialect: str) -> Iterator[str]:
         elif isinstance(node, exp.In | exp.Between):
             for item in (*node.expressions, node.args.get("low"), node.args.get("high")):
                 yield from _mismatch(node.this, item, resolver, dialect)
-        elif isinstance(
-            node, exp.Sum | exp.Avg | exp.Abs | exp.Round | exp.Add | exp.Sub | exp.Mul | exp.Div | exp.Mod
-        ):
-            for operand in (node.this, node.args.get("expression")):
-                if operand is not None and _kind(operand, resolver) in ("text", "boolean"):
-                    yield f"{operand.sql(dialect)}, which is not a number, is reckoned with"
+        elif isinstance(node, calculated):
+            others = [operand for operand in _operands(node) if _kind(operand, resolver) in ("text", "boolean")]
+            yield from (f"{operand.sql(dialect)}, which is not a number, is reckoned with" for operand in others)
         elif isinstance(node, exp.Like | exp.ILike) and _kind(node.this, resolver) not in (None, "text"):
             yield f"LIKE on {node.this.sql(dialect)}, which is not text"
         elif isinstance(node, exp.Cast):
             yield from _cast(node, resolver, dialect)
         elif isinstance(node, exp.Where | exp.Having | exp.And | exp.Or | exp.Not) and dialect != "mysql":
-            for operand in (node.this, node.args.get("expression")):
-                number = isinstance(operand, exp.Literal) or (
-                    operand and _kind(operand, resolver) in (*_NUMBERS, "text")
-                )
-                if number and operand is not None:
-                    yield f"{dialect} refuses {operand.sql(dialect)} as a condition"
+            yield from _values_as_conditions(node, resolver, dialect)
+
+
+def _operands(node: Expr) -> list[Expr]:
+    return [operand for operand in (node.this, node.args.get("expression")) if operand is not None]
+
+
+def _values_as_conditions(node: Expr, resolver: ColumnResolver, dialect: str) -> Iterator[str]:
+    from sqlglot import expressions as exp
+
+    for operand in _operands(node):
+        if isinstance(operand, exp.Literal) or _kind(operand, resolver) in (*_NUMBERS, "text"):
+            yield f"{dialect} refuses {operand.sql(dialect)} as a condition"
 
 
 def _kind(node: Expr, resolver: ColumnResolver) -> str | None:

@@ -71,33 +71,46 @@ def _with_backticks() -> type[SQLite]:
 
 def _rewritten(tree: Expr, dialect: str, resolver: ColumnResolver) -> Expr:
     """Say in SQLite's terms what sqlglot leaves as it is."""
-    from sqlglot import expressions as exp
-
     for node in list(tree.walk(bfs=False))[::-1]:  # inner ones first
-        new: Expr | None = None
-        if isinstance(node, exp.Like) and dialect not in CASELESS_DIALECTS:
-            new = _as_glob(node)
-        elif (
-            isinstance(node, exp.Cast) and dialect in _ROUNDING_DIALECTS and node.to.this in exp.DataType.INTEGER_TYPES
-        ):
-            if not _is_whole(node.this, resolver):
-                new = exp.cast(exp.Round(this=node.this.copy()), "INT")
-        elif isinstance(node, exp.Left):
-            new = exp.Substring(this=node.this.copy(), start=exp.Literal.number(1), length=node.expression.copy())
-        elif isinstance(node, exp.Right):
-            new = exp.Substring(this=node.this.copy(), start=exp.Neg(this=node.expression.copy()))
-        elif isinstance(node, exp.Concat) and dialect in _CONCAT_SKIPS_NULL:
-            new = exp.Paren(this=_joined([_or_empty(part) for part in node.expressions]))
-        elif isinstance(node, exp.Extract | exp.Year | exp.Month | exp.Day | exp.DayOfMonth):
-            part = node.this.name.upper() if isinstance(node, exp.Extract) else type(node).__name__.upper()
-            day = node.expression if isinstance(node, exp.Extract) else node.this
-            shown = exp.func("STRFTIME", exp.Literal.string(_PARTS[part.removesuffix("OFMONTH")]), day.copy())
-            new = exp.cast(shown, "INT")
+        new = _other_node(node, dialect, resolver)
         if new is not None:
             if node is tree:
                 return new
             node.replace(new)
     return tree
+
+
+def _other_node(  # noqa: PLR0911 - one per kind
+    node: Expr, dialect: str, resolver: ColumnResolver
+) -> Expr | None:
+    """Return what to write in a node's place; None to keep it."""
+    from sqlglot import expressions as exp
+
+    if isinstance(node, exp.Like):
+        return _as_glob(node) if dialect not in CASELESS_DIALECTS else None
+    if isinstance(node, exp.Cast):
+        is_rounded = dialect in _ROUNDING_DIALECTS and node.to.this in exp.DataType.INTEGER_TYPES
+        changes = is_rounded and not _is_whole(node.this, resolver)
+        return exp.cast(exp.Round(this=node.this.copy()), "INT") if changes else None
+    if isinstance(node, exp.Left):
+        return exp.Substring(this=node.this.copy(), start=exp.Literal.number(1), length=node.expression.copy())
+    if isinstance(node, exp.Right):
+        return exp.Substring(this=node.this.copy(), start=exp.Neg(this=node.expression.copy()))
+    if isinstance(node, exp.Concat):
+        skips_null = dialect in _CONCAT_SKIPS_NULL
+        return exp.Paren(this=_joined([_or_empty(part) for part in node.expressions])) if skips_null else None
+    if isinstance(node, exp.Extract | exp.Year | exp.Month | exp.Day | exp.DayOfMonth):
+        return _part_of_date(node)
+    return None
+
+
+def _part_of_date(node: Expr) -> Expr:
+    from sqlglot import expressions as exp
+
+    part = node.this.name.upper() if isinstance(node, exp.Extract) else type(node).__name__.upper()
+    day = node.expression if isinstance(node, exp.Extract) else node.this
+    shown = exp.func("STRFTIME", exp.Literal.string(_PARTS[part.removesuffix("OFMONTH")]), day.copy())
+    return exp.cast(shown, "INT")
 
 
 def _as_glob(node: Expr) -> Expr:
