@@ -45,7 +45,7 @@ def _cell_classes(values: Iterable[Hashable], comparison: Comparison) -> dict[An
 
 
 def _around(number: Any, reach: Any) -> tuple[Any, Any]:
-    """The ends of a number's reach; of decimals exactly."""
+    """Return the ends of a number's reach; of decimals exactly."""
     if isinstance(number, Decimal):
         return Fraction(number) - reach, Fraction(number) + reach
     return number - reach, number + reach
@@ -89,7 +89,7 @@ class PairSearch:
             )
         gold_signs, predicted_signs = self._column_signs(gold_rows, predicted_rows)
         if self.width == len(self.predicted_columns):
-            # What a row or a column looks like whatever the permutation (colour refinement): rows and columns can only
+            # What a row or a column looks like whatever the permutation (color refinement): rows and columns can only
             # be paired with their like, which leaves one candidate per column in nearly all real results.
             gold_rows, predicted_rows = _shared_numbers(
                 self._row_signs(gold_rows, self.gold_columns, gold_signs),

@@ -76,7 +76,7 @@ class BlockBuilder:
         self.schema, self.fold, self.merge, self.derive, self.dialect = schema, fold, merge, derive, dialect
 
     def build(self, select: Expr, outer: Scope | None, ctes: Mapping[str, Cte], *, as_set: bool = False) -> Block:
-        """The block of one SELECT.
+        """Return the block of one SELECT.
 
         Args:
             select: the SELECT.
@@ -85,7 +85,7 @@ class BlockBuilder:
             as_set: how often a row is repeated does not matter.
 
         Raises:
-            UndecidedError: a kind of source or join that is not modelled.
+            UndecidedError: a kind of source or join that is not modeled.
             NoSuchNameError: a table that the schema lacks.
         """
         block = Block(Scope(outer, outer.depth + 1 if outer else 1, ctes=ctes))
@@ -285,7 +285,7 @@ class BlockBuilder:
 
 
 def starred(output: Expr, scope: Scope, fold: Callable[[Expr], str]) -> list[Binding]:
-    """The sources that `*` or `alias.*` stands for."""
+    """Return the sources that `*` or `alias.*` means."""
     star = output if output.key == "star" else output.this
     if any(star.args.values()) or scope.shared:
         raise UndecidedError("* with exceptions, or of tables joined with USING")
@@ -298,7 +298,7 @@ def starred(output: Expr, scope: Scope, fold: Callable[[Expr], str]) -> list[Bin
 
 
 def output_name(output: Expr, place: int, fold: Callable[[Expr], str]) -> str:
-    """The name that an output has for the query around it; a number, which none can name, where it has no name."""
+    """Return the name of an output for the query around it; if it has none, a number that nobody can name."""
     if output.key == "alias":
         return fold(output.args["alias"])
     while output.key == "paren":
@@ -314,8 +314,8 @@ def _side(join: Expr) -> str:
     return side
 
 
-def _refuse_other_arguments(tree: Expr, modelled: set[str]) -> None:
-    if other := [name for name, value in tree.args.items() if value and name not in modelled]:
+def _refuse_other_arguments(tree: Expr, modeled: set[str]) -> None:
+    if other := [name for name, value in tree.args.items() if value and name not in modeled]:
         raise UndecidedError(f"{tree.key} with {', '.join(other)}")
 
 
@@ -328,7 +328,7 @@ _SIMPLE_SELECT = {"expressions", "from_", "joins", "where", "order"}
 
 
 def stored_column(tree: Expr, scope: Scope, fold: Callable[[Expr], str]) -> StoredColumn | None:
-    """The column of a table that an expression is; None if it is anything else, or its name is not certain."""
+    """Return the table's column that an expression is; None if it is anything else or its name is not certain."""
     if tree.key != "column" or tree.this.key != "identifier" or tree.args.get("db"):
         return None
     name, table = fold(tree.this), tree.args.get("table")
@@ -362,7 +362,7 @@ def _drops_repetition(select: Expr) -> bool:
 
 
 def _is_simple(query: Expr, *, distinct: bool = False) -> bool:
-    """A SELECT that gives one row for each row of its sources, of outputs that can be computed anywhere."""
+    """Return whether a query is a SELECT of plain outputs that gives one row for each row of its sources."""
     parts = {*_SIMPLE_SELECT, "distinct"} if distinct else _SIMPLE_SELECT
     if query.key != "select" or any(value and name not in parts for name, value in query.args.items()):
         return False

@@ -53,7 +53,7 @@ def canonical_form(tree: Expr, schema: Schema, dialect: str, *, keep_plan: bool,
 
     Raises:
         OrderMattersError: the result may depend on that order, but not `keep_plan`.
-        UndecidedError: the query uses something that is not modelled.
+        UndecidedError: the query uses something that is not modeled.
         NoSuchNameError: the query names a table or column that the schema lacks.
     """
     forms = _Canonicalizer(schema, dialect, keep_plan=keep_plan, quoted_text=quoted_text)

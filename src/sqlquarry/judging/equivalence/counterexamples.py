@@ -12,7 +12,7 @@ import random
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sqlquarry.errors import JudgingError
 from sqlquarry.judging.comparison import results_equal, rows_match
@@ -22,6 +22,9 @@ from sqlquarry.judging.equivalence.refusals import memory_database
 from sqlquarry.judging.ordering import is_ordered, tied_places, with_order_keys
 from sqlquarry.judging.sql.parsing import parse
 from sqlquarry.judging.sql.schema import Schema
+
+if TYPE_CHECKING:
+    from sqlglot.expressions import Query
 
 _KINDS: tuple[Children, ...] = ("one", "each", "any", "any") * 3  # one database each
 _FEWEST = 3  # databases for which the gold returns something
@@ -71,7 +74,7 @@ def counterexample(gold: str, predicted: str, schema: Schema) -> str | None:
 
 @lru_cache(maxsize=2048)
 def _choices(sql: str) -> _Choices | None:
-    """The query with its other choices; None if its rows may change from run to run, or the choices are not known."""
+    """Return the query with its other choices; None if they are unknown or its rows may change from run to run."""
     from sqlglot import expressions as exp
 
     tree = parse(sql, "sqlite")
@@ -84,8 +87,8 @@ def _choices(sql: str) -> _Choices | None:
     return _Choices(sql, tuple(text for text in others if text)) if len(others) == len(found) else None
 
 
-def _chosen(tree: Any, *, largest: bool) -> str | None:
-    """The query with the smallest or largest of rows that tie at a LIMIT, and of values that GROUP BY leaves out.
+def _chosen(tree: Query, *, largest: bool) -> str | None:
+    """Return the query with the smallest or largest of tied rows at a LIMIT and of values that GROUP BY leaves out.
 
     "" if there is nothing to choose, None if the choice cannot be written.
     """
@@ -120,7 +123,7 @@ def _chosen(tree: Any, *, largest: bool) -> str | None:
 
 
 def _result(database: MemoryDatabase, query: _Choices) -> list[Row] | None:
-    """The rows; None if the query fails or another choice gives other rows."""
+    """Return the rows; None if the query fails or another choice gives other rows."""
     rows = database.run(query.sql)
     if rows is None:
         return None

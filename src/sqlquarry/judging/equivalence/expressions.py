@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from sqlquarry.judging.equivalence.blocks import Block
@@ -17,6 +16,15 @@ from sqlquarry.judging.equivalence.forms import (
     many,
     walk,
 )
+from sqlquarry.judging.equivalence.operators import (
+    ARITHMETIC,
+    COMPARISONS,
+    PREDICATES,
+    UNSTEADY,
+    depends_on_order,
+    is_list_of_literals,
+    refuse_unclear_precedence,
+)
 from sqlquarry.judging.sql.identifiers import fold
 from sqlquarry.judging.sql.schema import Schema
 from sqlquarry.judging.sql.scopes import DerivedColumn, NoSuchNameError, Scope, StoredColumn, Target, UndecidedError
@@ -24,39 +32,10 @@ from sqlquarry.judging.sql.scopes import DerivedColumn, NoSuchNameError, Scope, 
 if TYPE_CHECKING:
     from sqlglot.expressions import Expr
 
-_COMPARISONS = {"eq": "=", "neq": "<>", "lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
 _TURNED = {">": "<", ">=": "<="}
 _OPPOSITE = {"=": "<>", "<>": "=", "<": ">=", "<=": ">", ">": "<=", ">=": "<"}
 # Where no number is incomparable to another (SQLite has no NaN, the others sort it), NOT a < b is a >= b.
 _TOTAL_ORDER = {"sqlite", "postgres", "duckdb", "mysql"}
-_PREDICATES = {
-    *_COMPARISONS,
-    "and",
-    "or",
-    "not",
-    "in",
-    "between",
-    "like",
-    "ilike",
-    "glob",
-    "is",
-    "nullsafeeq",
-    "nullsafeneq",
-}
-_ARITHMETIC = {"add", "sub", "mul", "div"}
-# The rows that an aggregate meets first, and what is not the same twice.
-_ORDER_DEPENDENT = {
-    "groupconcat",
-    "arrayagg",
-    "arrayconcatagg",
-    "jsonarrayagg",
-    "jsonobjectagg",
-    "jsongroupobject",
-    "window",
-    "collate",
-}
-UNSTEADY = re.compile(r"\b(gen_)?(rand|uuid|newid)", re.IGNORECASE)  # functions that are not the same twice
-_FIRST_OR_LAST = ("first", "last", "anyvalue", "array", "json")
 
 
 class ExpressionForms:
@@ -153,8 +132,8 @@ class ExpressionForms:
         The opposite of a comparison is certain only where any two numbers can be compared.
         """
         kind, is_certain = tree.key, not negated or self.dialect in _TOTAL_ORDER
-        if kind in _COMPARISONS and (is_certain or kind in ("eq", "neq")):
-            operator = _COMPARISONS[kind]
+        if kind in COMPARISONS and (is_certain or kind in ("eq", "neq")):
+            operator = COMPARISONS[kind]
             return self._comparison(_OPPOSITE[operator] if negated else operator, tree.this, tree.expression, scope)
         if self.keep_plan:
             return None
@@ -163,7 +142,7 @@ class ExpressionForms:
             ends = zip(signs, (tree.args["low"], tree.args["high"]), strict=True)
             bounds = [self._comparison(sign, tree.this, end, scope) for sign, end in ends]
             return many(connective, bounds, self.keep_plan)
-        if kind == "in" and _is_list_of_literals(tree):
+        if kind == "in" and is_list_of_literals(tree):
             operator, connective = ("<>", "and") if negated else ("=", "or")
             items = [self._comparison(operator, tree.this, item, scope) for item in tree.expressions]
             return many(connective, items, self.keep_plan)
@@ -171,7 +150,7 @@ class ExpressionForms:
 
     def _comparison(self, operator: str, left: Expr, right: Expr, scope: Scope) -> Form:
         for side in (left, right):
-            if side.key in _PREDICATES:  # dialects differ in what `a = b LIKE c` means
+            if side.key in PREDICATES:  # dialects differ in what `a = b LIKE c` means
                 raise UndecidedError("a comparison of a comparison without parentheses")
         a, b = self.value(left, scope), self.value(right, scope)
         if operator in _TURNED:
@@ -211,9 +190,9 @@ class ExpressionForms:
         return self._general(tree, scope, aliases=aliases)
 
     def _is_condition(self, tree: Expr) -> bool:
-        if tree.key in _COMPARISONS:
+        if tree.key in COMPARISONS:
             return True
-        connected = tree.key in ("and", "or", "not", "between") or (tree.key == "in" and _is_list_of_literals(tree))
+        connected = tree.key in ("and", "or", "not", "between") or (tree.key == "in" and is_list_of_literals(tree))
         return connected and not self.keep_plan
 
     def _condition_value(self, tree: Expr, scope: Scope) -> Form:
@@ -268,7 +247,7 @@ class ExpressionForms:
             return form
         if parent.key in ("select", "alias", "ordered", "group", "and", "or", "not", "where", "having", "join"):
             return form
-        return form if inner.key in _ARITHMETIC and parent.key in _COMPARISONS else ("parenthesis", form)
+        return form if inner.key in ARITHMETIC and parent.key in COMPARISONS else ("parenthesis", form)
 
     def _scalar(self, tree: Expr, scope: Scope) -> Form:
         """Return the form of a query as a value: the first of its rows."""
@@ -283,7 +262,7 @@ class ExpressionForms:
             raise UndecidedError("IN without a list or query")
         if any(value for name, value in tree.args.items() if name not in ("this", "query")):
             raise UndecidedError("IN with options")
-        if tree.this.key in _PREDICATES:
+        if tree.this.key in PREDICATES:
             raise UndecidedError("a comparison of a comparison without parentheses")
         rows = self.subquery(tree.args["query"], scope)
         return ("in", self.value(tree.this, scope), rows if self.keep_plan else as_set(rows))
@@ -331,11 +310,11 @@ class ExpressionForms:
             raise UndecidedError(f"a {kind}")
         if isinstance(tree, exp.Func) and UNSTEADY.search(f"{kind} {tree.name}"):
             raise UndecidedError("a function that is not the same twice")
-        if _depends_on_order(tree) and not self.keep_plan:
+        if depends_on_order(tree) and not self.keep_plan:
             raise OrderMattersError
         if kind in ("var", "anonymous"):
             return (kind, tree.name.upper(), *(self._part(tree.args.get("expressions") or [], scope, aliases=aliases)))
-        _refuse_unclear_precedence(tree)
+        refuse_unclear_precedence(tree)
         parts = {
             name: self._part(part, scope, aliases=aliases)
             for name, part in sorted(tree.args.items())
@@ -366,35 +345,6 @@ class ExpressionForms:
         if isinstance(part, exp.Expr):
             return self.value(part, scope, aliases=aliases)
         return ("constant", repr(part))
-
-
-def _depends_on_order(tree: Expr) -> bool:
-    """Whether the value may depend on the order in which rows are met."""
-    from sqlglot import expressions as exp
-
-    is_first = isinstance(tree, exp.AggFunc) and tree.key.startswith(_FIRST_OR_LAST)
-    return is_first or tree.key in _ORDER_DEPENDENT or tree.key == "anonymous"  # which may be an aggregate
-
-
-def _refuse_unclear_precedence(tree: Expr) -> None:
-    """Refuse operators without parentheses that dialects read in different orders."""
-    from sqlglot import expressions as exp
-
-    sides = [side for name in ("this", "expression") if isinstance(side := tree.args.get(name), exp.Expr)]
-    if tree.key in _PREDICATES:
-        if any(side.key in _PREDICATES for side in sides):
-            raise UndecidedError("a comparison of a comparison without parentheses")
-    elif isinstance(tree, exp.Binary) and any(
-        isinstance(side, exp.Binary) and {tree.key, side.key} - _ARITHMETIC for side in sides
-    ):
-        raise UndecidedError("operators whose precedence differs between dialects, without parentheses")
-
-
-def _is_list_of_literals(tree: Expr) -> bool:
-    items = tree.expressions
-    if not items or any(value for name, value in tree.args.items() if name not in ("this", "expressions")):
-        return False
-    return all(item.key == "literal" or (item.key == "neg" and item.this.key == "literal") for item in items)
 
 
 def _is_whole(form: Form) -> bool:

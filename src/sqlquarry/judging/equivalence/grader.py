@@ -12,8 +12,8 @@ from sqlquarry.extras import require
 from sqlquarry.judging.equivalence.canonical import canonical_form
 from sqlquarry.judging.equivalence.counterexamples import counterexample
 from sqlquarry.judging.equivalence.difference import certain_difference
-from sqlquarry.judging.equivalence.expressions import UNSTEADY
 from sqlquarry.judging.equivalence.forms import CanonicalQuery, OrderMattersError, walk
+from sqlquarry.judging.equivalence.operators import UNSTEADY
 from sqlquarry.judging.equivalence.refusals import invented_tables, is_certain, misread, refusal
 from sqlquarry.judging.ordering import with_order_keys
 from sqlquarry.judging.sql.ddl import read_schema
@@ -90,7 +90,7 @@ def equivalence(  # noqa: PLR0911 - by case
     Args:
         gold: the query that is known to be right.
         predicted: the other one.
-        schema: CREATE TABLE text; "" where it is not known.
+        schema: CREATE TABLE text; "" if it is not known.
         dialect: the SQL dialect, by sqlglot's name.
         counterexamples: run both on small made databases if nothing else decides; SQLite only.
 
@@ -156,7 +156,7 @@ def _compared(gold: str, predicted: str, tables: Schema, dialect: str) -> Equiva
 
 
 def _plan_words(sql: str, dialect: str) -> list[str]:
-    """What sqlglot's tree does not keep, but SQLite's plan depends on.
+    """Return what sqlglot's tree does not keep, but SQLite's plan depends on.
 
     One tree stands for `a IS NOT NULL` and `NOT a IS NULL`, one for a comma and for CROSS JOIN, which SQLite never
     reorders: https://sqlite.org/optoverview.html#manual_control_of_query_plans_using_cross_join.
@@ -181,7 +181,7 @@ def _same_text(gold: str, predicted: str, dialect: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _meaning(sql: str, schema: Schema, dialect: str, *, keep_plan: bool) -> CanonicalQuery | Exception:
-    """The canonical form, or why there is none."""
+    """Return the canonical form, or why there is none."""
     tree = parse(sql, dialect)
     if tree is None:
         return UndecidedError("a text that cannot be read as one statement")

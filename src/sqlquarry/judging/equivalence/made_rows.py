@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
-from sqlquarry.judging.equivalence.memory_database import Row
+from sqlquarry.judging.equivalence.memory_database import Row, SQLValue
 from sqlquarry.judging.sql.parsing import parse
 from sqlquarry.judging.sql.schema import Column, Schema
 
@@ -22,7 +22,7 @@ _NEAR = 0.5  # share of values that are close to a literal of the queries
 
 
 def literals_by_column(*queries: str) -> dict[str, list[str]]:
-    """The literals that SQLite queries compare with each column, by the column's name."""
+    """Return the literals that SQLite queries compare with each column, by the column's name."""
     from sqlglot import expressions as exp
 
     found: dict[str, dict[str, None]] = {}
@@ -39,7 +39,7 @@ def literals_by_column(*queries: str) -> dict[str, list[str]]:
 
 
 def tables_of(text: str, schema: Schema) -> list[str]:
-    """The tables that SQL text names, and all that their foreign keys refer to; parents come first."""
+    """Return the tables that SQL text names, and all that their foreign keys refer to; parents come first."""
     found: list[str] = []
 
     def add(name: str, path: tuple[str, ...]) -> None:
@@ -73,7 +73,7 @@ def made_rows(
     for table in tables:
         columns = schema.tables[table].stored
         unique = {name for name, column in schema.tables[table].columns.items() if column.unique}
-        parents: dict[str, list[Any]] = {}
+        parents: dict[str, list[SQLValue]] = {}
         for key in schema.tables[table].foreign_keys:
             known = list(schema.tables[key.table].stored) if key.table in made else []
             for name, target in zip(key.columns, key.targets, strict=True):
@@ -96,11 +96,11 @@ def made_rows(
 
 def _values(
     column: Column, literals: Sequence[str], choose: random.Random, count: int, *, is_key: bool, is_name: bool
-) -> list[Any]:
+) -> list[SQLValue]:
     is_text = column.affinity in ("TEXT", "BLOB")
     left = list(literals)
     start = choose.randrange(1, 4)
-    values: list[Any] = []
+    values: list[SQLValue] = []
     for place in range(count):
         near = choose.choice(left) if left and choose.random() < _NEAR else None
         if near is not None and is_text and is_name:  # two rows of one name would be unusual

@@ -78,7 +78,7 @@ def _mapping(schema: Schema) -> MappingSchema:
 
 
 def _syntax(tree: Expr) -> str | None:
-    """What needs no types: names of outputs where PostgreSQL knows columns only, and rows that are not in a group."""
+    """Say what is wrong without looking at types: outputs named like columns, and rows that are not in a group."""
     from sqlglot import expressions as exp
 
     if reason := unnamed_derived(tree):

@@ -146,7 +146,7 @@ def _has_whole_limits(tree: Expr) -> bool:
 
 
 def _refused_elsewhere(tree: Expr, dialect: str) -> str | None:
-    """What the databases refuse that cannot be asked and have no list of their own."""
+    """Say what databases refuse that cannot be asked and have no list of their own."""
     from sqlglot import expressions as exp
 
     if dialect == "mysql" and any(join.args.get("side") == "FULL" for join in tree.find_all(exp.Join)):
@@ -165,7 +165,7 @@ def _anonymous(tree: Expr) -> str | None:
 
 
 def _expanded(tree: Expr) -> int:
-    """The SELECTs after each name of a WITH clause is replaced by its query; those that are joined multiply."""
+    """Count the SELECTs once each name of a WITH clause is replaced by its query; joined ones multiply."""
     from sqlglot import expressions as exp
 
     sizes: dict[str, int] = {}

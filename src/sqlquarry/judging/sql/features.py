@@ -24,7 +24,7 @@ def features(record: Record) -> dict[str, str]:
 
 @lru_cache(maxsize=32_768)
 def query_features(sql: str, dialect: str) -> dict[str, str] | None:
-    """The slices that depend on the query alone; None where it cannot be read as a query."""
+    """Return the slices that depend on the query alone; None if it cannot be read as a query."""
     from sqlglot import expressions as exp
 
     tree = parse(sql, dialect)

@@ -21,7 +21,7 @@ _ROW_NUMBERS = {"rowid", "oid", "_rowid_"}
 
 
 class UndecidedError(Exception):
-    """The query uses something whose meaning is not modelled, or not certain."""
+    """The query uses something whose meaning is not modeled, or not certain."""
 
 
 class NoSuchNameError(Exception):

@@ -12,7 +12,7 @@ Value = str | int | float
 
 
 def conditions(clause: Expr | None) -> list[Expr]:
-    """The conditions that AND and OR combine, without parentheses."""
+    """Return the conditions that AND and OR combine, without parentheses."""
     if clause is None:
         return []
     if clause.key in ("where", "having", "paren"):
@@ -28,7 +28,7 @@ def conjuncts(tree: Expr) -> list[Expr]:
 
 
 def literal_value(node: object) -> Value | None:
-    """The value of a literal, also with a minus sign; None for everything else."""
+    """Return the value of a literal, also with a minus sign; None for everything else."""
     from sqlglot import expressions as exp
 
     if isinstance(node, exp.Neg):

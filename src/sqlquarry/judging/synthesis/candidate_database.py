@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 from sqlquarry.errors import JudgingError
 from sqlquarry.judging.comparison import rows_match
@@ -29,7 +28,7 @@ class QueryResult:
     """What a query returned: the number of columns, and rows x columns."""
 
     width: int
-    rows: list[tuple[Any, ...]]
+    rows: list[tuple[object, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +38,7 @@ class ExpectedResult:
     result: QueryResult
     places: Sequence[int]
 
-    def matches(self, width: int, rows: Sequence[tuple[Any, ...]]) -> bool:
+    def matches(self, width: int, rows: Sequence[Sequence[object]]) -> bool:
         """Whether a result is right by the rules of `ExecutionGrader`; one too hard to compare counts as right."""
         if width != self.result.width:
             return False
@@ -67,7 +66,7 @@ class GoldQuery:
 
 @lru_cache(maxsize=1024)
 def gold_of(sql: str, schema: Schema) -> GoldQuery:
-    """The gold, which many predictions of one record share."""
+    """Return the gold, which many predictions of one record share."""
     return GoldQuery(sql, schema)
 
 
@@ -104,7 +103,7 @@ class CandidateDatabase:
         execute("COMMIT")
 
     def stored(self) -> dict[str, list[tuple[Cell, ...]]]:
-        """The rows as they are now."""
+        """Return the rows as they are now."""
         return {name: self.main.execute(_select(table)).fetchall() for name, table in self.schema.tables.items()}
 
     def run(self, sql: str) -> QueryResult | None:
@@ -120,7 +119,7 @@ class CandidateDatabase:
         return None
 
     def expected(self, gold: GoldQuery) -> ExpectedResult | None:
-        """The gold's result, or None if it fails."""
+        """Return the gold's result, or None if it fails."""
         result = _run(self.main, gold.sql)
         if result is None:
             return None
@@ -155,7 +154,7 @@ class CandidateDatabase:
         return result is not None and expected.matches(result.width, result.rows)
 
     def packed(self) -> bytes:
-        """The rows as an SQLite file; the same rows give the same bytes."""
+        """Return the rows as an SQLite file; the same rows give the same bytes."""
         file = _connected(self.schema.ddl)
         try:
             for name, rows in self.stored().items():

@@ -152,7 +152,7 @@ def _with_part(base: datetime, condition: PartCondition) -> Iterator[datetime]:
 
 
 def _parts_of(moment: datetime) -> dict[str, int]:
-    """The parts by name; the day is one that every month has."""
+    """Return the parts by name; the day is one that every month has."""
     parts = {name: getattr(moment, name) for name in ("year", "month", "day", "hour", "minute", "second")}
     return parts | {"day": min(moment.day, 28)}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sqlquarry.judging.ordering import KeyedQuery, with_order_keys
 from sqlquarry.judging.sql.parsing import parse
@@ -35,14 +35,14 @@ class Cut(NamedTuple):
     keyed: KeyedQuery
     places: tuple[int, ...]
 
-    def parts_a_tie(self, rows: Sequence[tuple[Any, ...]]) -> bool:
+    def parts_a_tie(self, rows: Sequence[tuple[object, ...]]) -> bool:
         """Whether the last row taken and the first one left out tie, be they equal or not."""
         keys = [row[-self.keyed.keys :] for row in rows]
         return any(0 < place < len(keys) and keys[place - 1] == keys[place] for place in self.places)
 
 
 def cuts_of(sql: str) -> list[Cut]:
-    """The simple cuts of an SQLite query and of its subqueries; a correlated one will not run by itself."""
+    """Return the simple cuts of an SQLite query and of its subqueries; a correlated one will not run by itself."""
     from sqlglot import expressions as exp
 
     tree = parse(sql, "sqlite")

@@ -11,7 +11,7 @@ from sqlquarry.judging.sql.resolver import ColumnResolver, read_query
 from sqlquarry.judging.sql.schema import Place, Schema
 from sqlquarry.judging.sql.syntax import Value, literal_value
 from sqlquarry.judging.synthesis.dates import DATE_KINDS, DateKind, PartCondition, read_date
-from sqlquarry.judging.synthesis.hints import Crowd, Hints
+from sqlquarry.judging.synthesis.hints import GroupSize, Hints
 
 if TYPE_CHECKING:
     from sqlglot.expressions import Expr, Select
@@ -75,7 +75,7 @@ class _HintReader:
                 self._read_use(node)
         for select in tree.find_all(exp.Select):  # last, because it asks which columns are joined
             self._note_dependents(select)
-            self._note_crowds(select)
+            self._note_group_sizes(select)
             self._note_repeated(select)
 
     def _read_use(self, node: Expr) -> None:
@@ -166,7 +166,7 @@ class _HintReader:
             if place and outer is node and self.schema.column(place).kind not in DATE_KINDS:
                 yield place
 
-    def _note_crowds(self, select: Select) -> None:
+    def _note_group_sizes(self, select: Select) -> None:
         """Note how many rows a group needs, for HAVING COUNT(*) > 50 and (SELECT COUNT(*) …) > 50."""
         from sqlglot import expressions as exp
 
@@ -181,7 +181,7 @@ class _HintReader:
                 place for place in self._places(equal) if place[0] in tables and _constant(equal.expression) is None
             }
         for count in counts:
-            self.hints.crowds[Crowd(count, tuple(sorted(tables)), tuple(sorted(keys)))] = None
+            self.hints.group_sizes[GroupSize(count, tuple(sorted(tables)), tuple(sorted(keys)))] = None
 
     def _note_repeated(self, select: Select) -> None:
         """Note columns of one table that are grouped by, or taken DISTINCT of, which are expected to repeat."""

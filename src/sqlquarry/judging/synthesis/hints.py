@@ -10,7 +10,7 @@ from sqlquarry.judging.sql.syntax import Value
 from sqlquarry.judging.synthesis.dates import DATE_KINDS, DateKind, PartCondition
 
 
-class Crowd(NamedTuple):
+class GroupSize(NamedTuple):
     """A number that the rows of a group are compared with, in a query on these tables grouped by these columns."""
 
     size: int
@@ -33,7 +33,7 @@ class Hints:
         dates: columns that hold dates or times by what is asked of them, whatever their type: "date" or "datetime".
         parts: column -> comparisons of part of its date.
         counts: numbers that row counts are compared with, and limits.
-        crowds: the same for the rows of one group.
+        group_sizes: the same for the rows of one group.
         dependents: columns returned beside a GROUP BY of others, with these: (table, keys, dependents).
     """
 
@@ -47,7 +47,7 @@ class Hints:
     dates: dict[Place, DateKind] = field(default_factory=dict)
     parts: dict[Place, dict[PartCondition, None]] = field(default_factory=dict)
     counts: set[int] = field(default_factory=set)
-    crowds: dict[Crowd, None] = field(default_factory=dict)
+    group_sizes: dict[GroupSize, None] = field(default_factory=dict)
     dependents: dict[tuple[str, tuple[str, ...], tuple[str, ...]], None] = field(default_factory=dict)
     _leader: dict[Place, Place] = field(default_factory=dict)
 
@@ -64,12 +64,12 @@ class Hints:
             self._leader[max(a, b)] = min(a, b)
 
     def of_domain(self, place: Place) -> list[tuple[str, Value]]:
-        """The comparisons of every column of the same domain."""
+        """Return the comparisons of every column of the same domain."""
         leader = self.domain(place)
         return [item for other, items in self.conditions.items() if self.domain(other) == leader for item in items]
 
     def parts_of(self, place: Place) -> list[PartCondition]:
-        """The comparisons of part of a date, of every column of the same domain."""
+        """Return the comparisons of part of a date, of every column of the same domain."""
         leader = self.domain(place)
         return [item for other, items in self.parts.items() if self.domain(other) == leader for item in items]
 

@@ -62,7 +62,7 @@ def mutants(tree: Expr, resolver: ColumnResolver) -> list[str]:
 
 
 def _applied(tree: Expr, edit: _Edit | _Setting) -> str:
-    """The text of the tree with one edit, which is undone again: much cheaper than a copy of the tree."""
+    """Return the text of the tree with one edit, which is undone again: much cheaper than a copy of the tree."""
     if isinstance(edit, _Setting):
         old = edit.node.args.get(edit.key)
         edit.node.set(edit.key, edit.value)
@@ -302,7 +302,7 @@ def _copied_arguments(node: Expr) -> dict[str, object]:
 
 
 def _function_edits(node: Expr, _: ColumnResolver) -> Iterator[_Edit | _Setting]:
-    """A function left out that only shows on some values: signs, fractions, blanks, cases."""
+    """Leave out a function that only shows on some values: signs, fractions, blanks, cases."""
     from sqlglot import expressions as exp
 
     if isinstance(node, exp.Abs | exp.Round | exp.Trim | exp.Lower | exp.Upper):

@@ -116,7 +116,7 @@ def foreign_construct(sql: str, tree: Expr, dialect: str, schema: Schema, golds:
 
 
 def _words(sql: str, tree: Expr, dialect: str) -> Iterator[str]:
-    """What only the text shows, since sqlglot reads more than the dialect does."""
+    """Yield what only the text shows, since sqlglot reads more than the dialect does."""
     import sqlglot
     from sqlglot import expressions as exp
 
@@ -254,7 +254,7 @@ def _values_as_conditions(node: Expr, resolver: ColumnResolver, dialect: str) ->
 
 
 def _kind(node: Expr, resolver: ColumnResolver) -> str | None:
-    """The kind of a column, where the node is one."""
+    """Return the kind of a column; None for any other node."""
     from sqlglot import expressions as exp
 
     if not isinstance(node, exp.Column) or (place := resolver.place(node)) is None:
@@ -263,7 +263,7 @@ def _kind(node: Expr, resolver: ColumnResolver) -> str | None:
 
 
 def _mismatch(column: Expr, other: Expr | None, resolver: ColumnResolver, dialect: str) -> Iterator[str]:
-    """A column and a literal of types that the dialect does not compare as SQLite does."""
+    """Yield a column and a literal of types that the dialect does not compare as SQLite does."""
     kind, value = _kind(column, resolver), literal_value(other)
     if other is None or kind is None or value is None:
         return

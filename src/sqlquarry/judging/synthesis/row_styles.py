@@ -15,7 +15,7 @@ class RowStyle:
         values: distinct other values.
         nulls: share of NULL in columns that may be NULL.
         hits: share of rows that meet a condition.
-        crowded: whether groups are as large as the queries ask for.
+        large_groups: whether groups are as large as the queries ask for.
         odd: share of values in a form that people would not expect.
         empty: which tables have no rows: those that refer to others, or any.
         blank: share of columns that are all NULL.
@@ -25,7 +25,7 @@ class RowStyle:
     values: int
     nulls: float
     hits: float
-    crowded: bool = False
+    large_groups: bool = False
     odd: float = 0.0
     empty: Literal["none", "children", "any"] = "none"
     blank: float = 0.0
@@ -35,7 +35,7 @@ class RowStyle:
 PLAUSIBLE = (
     RowStyle(rows=9, values=30, nulls=0.0, hits=0.6),
     RowStyle(rows=12, values=3, nulls=0.1, hits=0.5),
-    RowStyle(rows=10, values=8, nulls=0.1, hits=0.6, crowded=True),
+    RowStyle(rows=10, values=8, nulls=0.1, hits=0.6, large_groups=True),
     RowStyle(rows=7, values=2, nulls=0.0, hits=0.8),
     RowStyle(rows=10, values=5, nulls=0.25, hits=0.4),
     RowStyle(rows=18, values=4, nulls=0.05, hits=0.7),

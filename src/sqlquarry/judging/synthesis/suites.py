@@ -132,7 +132,7 @@ def _numbers() -> Iterator[tuple[bool, int]]:
 
 
 def _running(database: CandidateDatabase, golds: Sequence[str]) -> list[str]:
-    """The golds that can be used: like `ExecutionGrader`, without those that fail as long as one is left."""
+    """Return the usable golds: like `ExecutionGrader`, without those that fail as long as one is left."""
     running, reasons = [], []
     for sql in golds:
         try:
@@ -172,7 +172,7 @@ def _running_mutants(database: CandidateDatabase, sql: str) -> list[str]:
 
 
 def _determined(database: CandidateDatabase, golds: Sequence[GoldQuery]) -> list[ExpectedResult] | None:
-    """The golds' results on the rows that are filled in, or None where one fails or depends on how rows are stored."""
+    """Return the golds' results on the present rows; None if one fails or depends on how rows are stored."""
     results = []
     for gold in golds:
         expected = database.expected(gold)
@@ -183,7 +183,7 @@ def _determined(database: CandidateDatabase, golds: Sequence[GoldQuery]) -> list
 
 
 def _kills(database: CandidateDatabase, expected: Sequence[ExpectedResult], goals: Sequence[Variant]) -> set[Variant]:
-    """The mutants that return something else; one that takes too long here has returned nothing, and is not counted."""
+    """Return the mutants that return something else; one that takes too long returns nothing and is not counted."""
     killed = set()
     for i, text in goals:
         if text is _TELLING:

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, JudgingError
@@ -44,7 +43,7 @@ IMPLAUSIBLE = "told apart only by rows that the schema allows but people would n
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """What has been synthesised so far, over all different pairs of a schema and gold queries.
+    """What has been made so far, over all different pairs of a schema and gold queries.
 
     Args:
         records: how many pairs.
@@ -60,7 +59,7 @@ class Coverage:
 
     @property
     def kill_rate(self) -> float:
-        """Killed mutants as a share of all; 1 where there are none."""
+        """Killed mutants as a share of all; 1 if there are none."""
         return self.killed / self.mutants if self.mutants else 1.0
 
 
@@ -117,7 +116,7 @@ class SynthesizedDatabases:
         self._sandbox = Sandbox(_RIVAL_LIMITS)
 
     def databases_for(self, record: Record, predicted_sql: str) -> Sequence[Path]:
-        """The record's suite, and a database that tells the prediction from the gold where one is found.
+        """Return the record's suite, and a database that tells the prediction from the gold if one is found.
 
         Args:
             record: with schema and gold SQL; its database's name is not looked at.
@@ -131,11 +130,11 @@ class SynthesizedDatabases:
         return sorted((*suite.paths, *([rival] if rival else ())), key=lambda path: not is_plausible(path))
 
     def caveat(self, database: Path | str) -> str | None:
-        """What to know of a verdict that rests on one of these databases; None if its rows would surprise nobody."""
+        """Say what to know of a verdict that rests on one of these databases; None if its rows surprise nobody."""
         return None if is_plausible(Path(database)) else IMPLAUSIBLE
 
     def translate(self, sql: str, record: Record) -> str:
-        """The query as SQLite's; as it is if the record's dialect is SQLite, or if neither dialect reads it.
+        """Return the query as SQLite's; as it is if the record's dialect is SQLite or neither dialect reads it.
 
         Raises:
             JudgingError: the record is quarantined, sqlglot does not know its dialect, or the query uses what the
@@ -160,8 +159,8 @@ class SynthesizedDatabases:
         """
         return self._suite(record).kill_rate
 
-    def details(self, record: Record) -> Mapping[str, Any]:
-        """The kill rate and the first survivors, ready for JSON.
+    def details(self, record: Record) -> Mapping[str, object]:
+        """Return the kill rate and the first survivors, ready for JSON.
 
         Raises:
             JudgingError: the record has no gold SQL.
@@ -170,13 +169,13 @@ class SynthesizedDatabases:
         return {"killed": rate.killed, "mutants": rate.mutants, "survivors": list(rate.survivors[:_SHOWN_SURVIVORS])}
 
     def fingerprint(self, record: Record) -> str:
-        """A text that changes with what the record's databases hold."""
+        """Return a text that changes with what the record's databases hold."""
         settings = [VERSION, self.seed, self.databases_per_record, self.time_budget_s]
         content = json.dumps([*settings, record.dialect, record.schema, record.golds])
         return hashlib.sha256(content.encode()).hexdigest()
 
     def coverage(self) -> Coverage:
-        """What has been made so far, and what is quarantined."""
+        """Return what has been made so far, and what is quarantined."""
         suites = list(self._suites.values())
         return Coverage(
             records=len(suites),
@@ -202,7 +201,7 @@ class SynthesizedDatabases:
         return self._suites[key]
 
     def _make(self, record: Record, key: str) -> Suite | str:
-        """A new suite, or why there can be none."""
+        """Return a new suite, or why there can be none."""
         deadline = time.monotonic() + self.time_budget_s
         try:
             return make_suite(*_in_sqlite(record), most=self.databases_per_record, seed=key, deadline=deadline)
@@ -210,7 +209,7 @@ class SynthesizedDatabases:
             return f"quarantined: {error}"
 
     def _rival(self, record: Record, predicted_sql: str) -> Path | None:
-        """A database on which the prediction runs and matches none of the golds; None if none was found."""
+        """Return a database on which the prediction runs and matches none of the golds; None if none was found."""
         schema, golds = _in_sqlite(record)
         try:
             sql = in_sqlite(predicted_sql, record.dialect, schema, record.golds)

@@ -8,14 +8,14 @@ from random import Random
 
 from sqlquarry.judging.sql.schema import Column, ForeignKey, Place, Schema, Table
 from sqlquarry.judging.sql.syntax import Value
-from sqlquarry.judging.synthesis.hints import Crowd, Hints
+from sqlquarry.judging.synthesis.hints import GroupSize, Hints
 from sqlquarry.judging.synthesis.row_styles import RowStyle
 from sqlquarry.judging.synthesis.value_pools import ValuePool, ValuePools
 
 Cell = Value | None
 
 MOST_ROWS = 60
-MOST_CROWDED_ROWS = 420
+MOST_GROUPED_ROWS = 420
 _MOST_PLANNED_ROWS = 24
 
 
@@ -27,7 +27,7 @@ class CandidateContext:
         schema: the tables as the DDL declares them.
         hints: what the queries ask.
         pools: the values of each column.
-        crowds: groups that are to be large.
+        group_sizes: groups that are to be large.
         least_rows: rows of every table that has more than one.
         children: tables that refer to others.
     """
@@ -35,7 +35,7 @@ class CandidateContext:
     schema: Schema
     hints: Hints
     pools: ValuePools
-    crowds: Sequence[Crowd]
+    group_sizes: Sequence[GroupSize]
     least_rows: int
     children: Collection[str]
 
@@ -50,7 +50,7 @@ class TableRowMaker:
     """Makes the rows of one table.
 
     Args:
-        ground: what all candidates share.
+        context: what all candidates share.
         table: the constraints to keep, which may be stricter than the DDL's.
         style: of the candidate.
         random: where every choice comes from.
@@ -60,7 +60,7 @@ class TableRowMaker:
 
     def __init__(
         self,
-        ground: CandidateContext,
+        context: CandidateContext,
         table: Table,
         style: RowStyle,
         random: Random,
@@ -69,46 +69,56 @@ class TableRowMaker:
         made: Mapping[str, list[tuple[Cell, ...]]],
     ) -> None:
         self.table, self.style, self.random, self.made = table, style, random, made
-        self.schema = ground.schema
+        self.schema = context.schema
         self.name = table.name.lower()
         self.names, self.columns = list(table.columns), list(table.columns.values())
-        self.pools = [ground.pools[self.name, name] for name in self.names]
-        domains = [ground.pools.domains[self.name, name] for name in self.names]
-        self.is_key = [domain in keys for domain in domains]
-        self.others = [
-            keys[domain] if domain in keys else some_values(pool, style.values, random)
-            for domain, pool in zip(domains, self.pools, strict=True)
-        ]
-        if style.odd:  # the values in their usual form, beside which the odd ones show
-            self.others = [
-                [*others, *pool.others[:2]] if pool.odd else others
-                for others, pool in zip(self.others, self.pools, strict=True)
-            ]
-        self.crowds = [crowd for crowd in ground.crowds if style.crowded and self.name in crowd.tables]
-        self.domains, self.crowd_domain = domains, ground.hints.domain
-        self.count = 0 if self._is_empty(ground) else self._drawn_count(ground.least_rows)
+        self.pools = [context.pools[self.name, name] for name in self.names]
+        self.domains = [context.pools.domains[self.name, name] for name in self.names]
+        self.is_key = [domain in keys for domain in self.domains]
+        self.others = self._other_values(keys)
+        usable = context.group_sizes if style.large_groups else ()
+        self.group_sizes = [wanted for wanted in usable if self.name in wanted.tables]
+        self.group_domain = context.hints.domain
+        self.count = 0 if self._is_empty(context) else self._drawn_count(context.least_rows)
         self.blank = {
             i
             for i, column in enumerate(self.columns)
             if not column.required and not column.unique and random.random() < style.blank
         }
-        linked = {column for key in table.foreign_keys for column in key.columns}
-        self.alike = [
-            (i, j)
-            for j, domain in enumerate(domains)
-            for i in range(len(domains))
-            if i != j and domains[i] == domain and not self.columns[j].unique and self.names[j] not in linked
-        ]
+        self.alike = self._alike_columns()
         self.dependencies = [
-            ([self.names.index(key) for key in keys], [self.names.index(column) for column in columns])
-            for owner, keys, columns in ground.hints.dependents
+            ([self.names.index(key) for key in group], [self.names.index(column) for column in columns])
+            for owner, group, columns in context.hints.dependents
             if owner == self.name
         ]
         self.fresh = {i: iter(self._in_any_order(i)) for i, column in enumerate(self.columns) if column.unique}
 
-    def _is_empty(self, ground: CandidateContext) -> bool:
+    def _other_values(self, keys: Mapping[Place, Sequence[Value]]) -> list[Sequence[Value]]:
+        """Choose the values of each column that mean nothing to the queries."""
+        found: list[Sequence[Value]] = [
+            keys[domain] if domain in keys else some_values(pool, self.style.values, self.random)
+            for domain, pool in zip(self.domains, self.pools, strict=True)
+        ]
+        if self.style.odd:  # also values in their usual form, so that the odd ones show
+            found = [
+                [*others, *pool.others[:2]] if pool.odd else others
+                for others, pool in zip(found, self.pools, strict=True)
+            ]
+        return found
+
+    def _alike_columns(self) -> list[tuple[int, int]]:
+        """Return the pairs of columns whose values may be the same in one row."""
+        linked = {column for key in self.table.foreign_keys for column in key.columns}
+        return [
+            (i, j)
+            for j, domain in enumerate(self.domains)
+            for i in range(len(self.domains))
+            if i != j and self.domains[i] == domain and not self.columns[j].unique and self.names[j] not in linked
+        ]
+
+    def _is_empty(self, context: CandidateContext) -> bool:
         if self.style.empty == "children":
-            return self.name in ground.children or not ground.children
+            return self.name in context.children or not context.children
         return self.style.empty == "any" and self.random.random() < 0.5
 
     def _drawn_count(self, least: int) -> int:
@@ -138,7 +148,7 @@ class TableRowMaker:
             self._refer(row, rows, hit=True)
             self._depend(row, rows)
             rows.append(row)
-        self._crowd(rows)
+        self._add_groups(rows)
         while len(rows) < self.count:
             base = self.random.choice(rows) if rows and self.random.random() < 0.35 else None
             hit = self.random.random() < self.style.hits
@@ -164,18 +174,18 @@ class TableRowMaker:
                     if column.length is None or len(form) <= column.length:
                         yield row
 
-    def _crowd(self, rows: list[list[Cell]]) -> None:
+    def _add_groups(self, rows: list[list[Cell]]) -> None:
         """Add groups of one row more, as many, and one row less than a count that the queries ask for."""
         group = -1  # each of another value, also those of different counts
-        for crowd in self.crowds:
-            wanted = {self.crowd_domain(key) for key in crowd.keys}
+        for asked in self.group_sizes:
+            wanted = {self.group_domain(key) for key in asked.keys}
             mine = [i for i, domain in enumerate(self.domains) if domain in wanted or self.is_key[i]]
             shared = [i for i in mine if not self.columns[i].unique]
-            links = [key for key in self.table.foreign_keys if key.table in crowd.tables and key.table != self.name]
+            links = [key for key in self.table.foreign_keys if key.table in asked.tables and key.table != self.name]
             if not shared and not links and any(domain in wanted for domain in self.domains):
                 continue  # a table whose key is the group: each group has one row of it
-            for size in (crowd.size + 1, crowd.size, crowd.size - 1):
-                if len(rows) + size > MOST_CROWDED_ROWS:
+            for size in (asked.size + 1, asked.size, asked.size - 1):
+                if len(rows) + size > MOST_GROUPED_ROWS:
                     break
                 group += 1
                 values = {i: self._group_value(i, group) for i in shared}
@@ -249,7 +259,7 @@ class TableRowMaker:
                     yield row
 
     def _new(self, *, hit: bool, end: int = 0) -> list[Cell]:
-        """A row that meets a condition on each column, or one of values chosen column by column.
+        """Return a row that meets a condition on each column, or one of values chosen column by column.
 
         With `end`, its other values are among the smallest (-1) or largest (1), so that MIN and MAX show a row that
         just misses its conditions; rows that meet them have those in the middle.
@@ -266,7 +276,7 @@ class TableRowMaker:
         return row
 
     def _variant(self, base: list[Cell]) -> list[Cell]:
-        """A row like another but for one column or none: what tells neighbouring conditions, and DISTINCT, apart."""
+        """Return a row like another but for at most one column, which tells similar conditions and DISTINCT apart."""
         row = list(base)
         changed = self.random.randrange(len(row) + 1)
         for i, column in enumerate(self.columns):

@@ -24,7 +24,7 @@ _PARTS = {"YEAR": "%Y", "MONTH": "%m", "DAY": "%d", "HOUR": "%H", "MINUTE": "%M"
 
 
 def in_sqlite(sql: str, dialect: str, schema: Schema, golds: Sequence[str]) -> str:
-    """The query, one of the golds or a prediction, in SQLite's dialect; as it is if it is not SQL of its own dialect.
+    """Return a gold or a prediction in SQLite's dialect; as it is if it is not SQL of its own dialect.
 
     Quoted names are written in backticks, since SQLite takes "abc" for text if there is no such column.
 
@@ -52,7 +52,7 @@ def in_sqlite(sql: str, dialect: str, schema: Schema, golds: Sequence[str]) -> s
 
 
 def cannot_be_said(sql: str, dialect: str, reason: str) -> JudgingError:
-    """The error for a query that may well be right where it comes from."""
+    """Return the error for a query that may well be right where it comes from."""
     return JudgingError(
         f"the {dialect} query cannot be judged on made databases, which are SQLite's: {reason}: {sql[:80]!r}"
     )
