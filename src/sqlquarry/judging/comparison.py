@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from sqlquarry.judging.cells import STRICT, Comparison, Row
-from sqlquarry.judging.pairing import PairSearch, perfect_matching
+from sqlquarry.judging.results.pairing import PairSearch, perfect_matching
 
 _FEW_ROWS = 300  # that are paired one by one
 
