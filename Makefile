@@ -47,7 +47,7 @@ LOCKS := $(wildcard requirements/*.txt)
 # no longer fit: `make lock ARGS=--upgrade` raises all, `make lock ARGS='--upgrade-package boto3'` one.
 COMPILE = $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-header --no-annotate $(ARGS)
 WITHOUT_TORCH := --overrides requirements/without-torch.in $(addprefix --no-emit-package ,torch mpmath networkx setuptools sympy pip)
-JOB_LOCKS := src/sqlquarry/training/sagemaker/locks
+JOB_LOCKS := src/sqlquarry/sagemaker/locks
 
 lock: .venv/.installed
 	$(COMPILE) --universal pyproject.toml --extra dev $(WITHOUT_TORCH) -o requirements/dev.txt

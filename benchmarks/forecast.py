@@ -51,7 +51,7 @@ def work(name: str) -> None:
 
     from sqlquarry.quantization import compute_dtype, hold_dequantized
     from sqlquarry.training import TrainingConfig
-    from sqlquarry.training.world import World
+    from sqlquarry.training.steps.world import World
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     world = World(0, 1, 1, torch.device(device, 0) if device == "cuda" else torch.device(device))
@@ -85,13 +85,13 @@ def measured(base: Any, config: Any, world: Any) -> tuple[dict[str, Any], Any]:
     """Peak memory and seconds of a row; and the base, without an adapter again."""
     import torch
 
-    from sqlquarry.training.hardware import gpu_named
-    from sqlquarry.training.loop import Loop
-    from sqlquarry.training.memory import forecast_memory
-    from sqlquarry.training.model import make_trainable
-    from sqlquarry.training.schedule import Schedule
-    from sqlquarry.training.shape import ModelShape
-    from sqlquarry.training.speed import row_seconds
+    from sqlquarry.training.base.shape import ModelShape
+    from sqlquarry.training.planning.hardware import gpu_named
+    from sqlquarry.training.planning.memory import forecast_memory
+    from sqlquarry.training.planning.speed import row_seconds
+    from sqlquarry.training.steps.loop import Loop
+    from sqlquarry.training.steps.model import make_trainable
+    from sqlquarry.training.steps.schedule import Schedule
 
     cuda = world.device.type == "cuda"
     gc.collect()

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlquarry.bedrock.preflight import preflight
-from sqlquarry.tensor_shapes import expected_tensors
+from sqlquarry.checkpoints.tensor_shapes import expected_tensors
 
 LLAMA_3_8B: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],

@@ -89,10 +89,10 @@ def work(job: dict[str, Any]) -> None:
     import torch
 
     from sqlquarry.training.config import TrainingConfig
-    from sqlquarry.training.loop import Loop
-    from sqlquarry.training.model import make_trainable
-    from sqlquarry.training.schedule import Schedule
-    from sqlquarry.training.world import World
+    from sqlquarry.training.steps.loop import Loop
+    from sqlquarry.training.steps.model import make_trainable
+    from sqlquarry.training.steps.schedule import Schedule
+    from sqlquarry.training.steps.world import World
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if job["launched"]:
@@ -216,7 +216,7 @@ def random_base(shape: str, held: str, config: Any, world: Any) -> Any:
 def random_row(seed: int, row_tokens: int) -> Any:
     """A row as packing makes them: schemas of 90 tokens, each with two questions of 51."""
     from sqlquarry.prompt import IGNORED_LABEL
-    from sqlquarry.training.packing import Row
+    from sqlquarry.training.encoding.packing import Row
 
     dice = random.Random(seed)
     row = Row([], [], [], [], [], 0)

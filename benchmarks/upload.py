@@ -114,8 +114,8 @@ def ours(directory: Path, endpoint: str) -> Callable[[], None]:
 
     from sqlquarry.artifacts import Manifest
     from sqlquarry.aws import aws_client
+    from sqlquarry.aws.transfer import CLIENT_OPTIONS
     from sqlquarry.bedrock.export import Export
-    from sqlquarry.bedrock.transfer import CLIENT_OPTIONS
     from sqlquarry.bedrock.upload import upload
 
     settings = credentials(endpoint)

@@ -17,7 +17,7 @@ import sqlquarry as sq
 from quickstart import find_base_model
 from sqlquarry.emulator import LocalAWS
 from sqlquarry.judging import write_html
-from sqlquarry.training.sagemaker import SageMakerLauncher
+from sqlquarry.sagemaker import SageMakerLauncher
 
 
 def main() -> None:

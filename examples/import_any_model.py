@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 
 import sqlquarry as sq
 from sqlquarry.emulator import LocalAWS
-from sqlquarry.training.base_model import resolve_base_model
+from sqlquarry.training.base.base_model import resolve_base_model
 
 
 def main() -> None:

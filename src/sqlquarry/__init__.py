@@ -15,22 +15,22 @@ __version__ = "0.1.0"
 _HOMES = {
     "AdapterCheckpoint": "artifacts",
     "AdapterMerger": "merging",
-    "BatchFoundationModel": "bedrock",
+    "BatchFoundationModel": "models",
     "BedrockImporter": "bedrock",
     "Comparison": "judging",
     "EquivalenceGrader": "judging",
     "Estimate": "judging",
     "ExactGrader": "judging",
     "ExecutionGrader": "judging",
-    "FoundationModel": "bedrock",
+    "FoundationModel": "models",
     "Generation": "artifacts",
-    "ImportedModel": "bedrock",
+    "ImportedModel": "models",
     "Judgement": "artifacts",
     "LLMGrader": "judging",
-    "LocalModel": "inference",
+    "LocalModel": "models",
     "MergedModel": "artifacts",
-    "ParityReport": "bedrock",
-    "PriceTable": "bedrock",
+    "ParityReport": "models",
+    "PriceTable": "models",
     "PromptFormatter": "prompt",
     "QLoRAFSDPTrainer": "training",
     "Record": "artifacts",
@@ -38,13 +38,13 @@ _HOMES = {
     "Report": "judging",
     "SQLJudge": "judging",
     "SQLQuarryError": "errors",
-    "SageMakerLauncher": "training.sagemaker",
+    "SageMakerLauncher": "sagemaker",
     "SynthesizedDatabases": "judging",
     "TextGenerator": "artifacts",
     "TrainingConfig": "training",
-    "Usage": "bedrock",
+    "Usage": "models",
     "load_records": "data",
-    "probe_parity": "bedrock",
+    "probe_parity": "models",
     "results_equal": "judging",
     "run_pipeline": "pipeline",
     "sample_databases": "data",
@@ -99,19 +99,9 @@ if TYPE_CHECKING:
         Record,
         TextGenerator,
     )
-    from sqlquarry.bedrock import (
-        BatchFoundationModel,
-        BedrockImporter,
-        FoundationModel,
-        ImportedModel,
-        ParityReport,
-        PriceTable,
-        Usage,
-        probe_parity,
-    )
+    from sqlquarry.bedrock import BedrockImporter
     from sqlquarry.data import Records, load_records, sample_databases, sample_records
     from sqlquarry.errors import SQLQuarryError
-    from sqlquarry.inference import LocalModel
     from sqlquarry.judging import (
         Comparison,
         EquivalenceGrader,
@@ -125,10 +115,20 @@ if TYPE_CHECKING:
         results_equal,
     )
     from sqlquarry.merging import AdapterMerger
+    from sqlquarry.models import (
+        BatchFoundationModel,
+        FoundationModel,
+        ImportedModel,
+        LocalModel,
+        ParityReport,
+        PriceTable,
+        Usage,
+        probe_parity,
+    )
     from sqlquarry.pipeline import run_pipeline
     from sqlquarry.prompt import PromptFormatter
+    from sqlquarry.sagemaker import SageMakerLauncher
     from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
-    from sqlquarry.training.sagemaker import SageMakerLauncher
 else:
     # Hidden from type checkers, which would otherwise accept any misspelt name of this package.
     def __getattr__(name: str) -> object:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sqlquarry.artifacts import AdapterCheckpoint, MergedModel, Record
-from sqlquarry.bedrock import BedrockImporter, ImportedModel
+from sqlquarry.bedrock import BedrockImporter
 from sqlquarry.judging import Report, SQLJudge
 from sqlquarry.merging import AdapterMerger
+from sqlquarry.models import ImportedModel
 from sqlquarry.training import QLoRAFSDPTrainer
 
 

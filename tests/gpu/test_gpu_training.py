@@ -16,15 +16,15 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from sqlquarry.artifacts import AdapterCheckpoint, Record
-from sqlquarry.inference import LocalModel
 from sqlquarry.merging import AdapterMerger
+from sqlquarry.models.local.model import LocalModel
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.quantization import QuantizationRecipe, hold_dequantized, load_causal_lm, recorded
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
+from sqlquarry.training.encoding.packing import pack
 from sqlquarry.training.launch import TORCHRUN
-from sqlquarry.training.loss import RowShape, answer_loss, model_inputs
-from sqlquarry.training.packing import pack
-from sqlquarry.training.world import World
+from sqlquarry.training.steps.loss import RowShape, answer_loss, model_inputs
+from sqlquarry.training.steps.world import World
 
 from conftest import save_tiny_llama, toy_examples
 

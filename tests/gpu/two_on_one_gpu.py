@@ -14,9 +14,10 @@ from pathlib import Path
 import torch
 import torch.distributed
 
-from sqlquarry.training import TrainingConfig, model
+from sqlquarry.training import TrainingConfig
 from sqlquarry.training.job import run_job
-from sqlquarry.training.world import World
+from sqlquarry.training.steps import model
+from sqlquarry.training.steps.world import World
 
 
 def join(device: str) -> World:

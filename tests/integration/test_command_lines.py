@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from sqlquarry import container
+from sqlquarry.sagemaker import container
 from sqlquarry.training import __main__ as training
 
 COMMANDS = {  # module of `main` -> a word of its help
     "sqlquarry.training.__main__": "base_model",
-    "sqlquarry.container": "JOB.json",
+    "sqlquarry.sagemaker.container": "JOB.json",
     "sqlquarry.judging.__main__": "--minimum",
     "sqlquarry.bedrock.preflight.__main__": "--fix",
     "sqlquarry.emulator.__main__": "--port",

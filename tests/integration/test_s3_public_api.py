@@ -18,7 +18,7 @@ import sqlquarry as sq
 from sqlquarry.artifacts import Manifest, base_digest, write_manifest
 from sqlquarry.bedrock.preflight import preflight, repair
 from sqlquarry.errors import ArtifactError, BedrockError, ConfigError, JudgingError, MergeError, UnsupportedModelError
-from sqlquarry.training.checkpoint import Checkpoints
+from sqlquarry.training.steps.checkpoint import Checkpoints
 
 from conftest import toy_examples
 
@@ -82,7 +82,7 @@ class _Silent:
 
 
 def _requirements(at: Any) -> object:
-    from sqlquarry.training.sagemaker.packaging import job_requirements
+    from sqlquarry.sagemaker.packaging import job_requirements
 
     return job_requirements(at)
 

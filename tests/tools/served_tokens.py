@@ -6,7 +6,7 @@ By hand, when a shape, a prompt or the export changes:
     /tmp/served/bin/pip install transformers==4.51.3 tokenizers sentencepiece protobuf jinja2
     python tests/tools/served_tokens.py /tmp/served/bin/python
 
-It writes tests/tokenizer_data/served_tokens.json, with which the unit tests compare.
+It writes tests/support/tokenizer_data/served_tokens.json, with which the unit tests compare.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 import tokenizer_shapes as shapes
 from sqlquarry.bedrock.dialect import export_files
 from sqlquarry.prompt import PROMPT_FILE

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from sqlquarry import AdapterCheckpoint, MergedModel, Record
 from sqlquarry.artifacts import MANIFEST, base_digest, read_manifest, write_atomically, write_json, write_manifest
-from sqlquarry.digests import sha256_file
 from sqlquarry.errors import CorruptArtifactError, IncompleteArtifactError, PromptMismatchError, RecordError
+from sqlquarry.files.digests import sha256_file
 
 PROVENANCE = {"prompt_fingerprint": "f00d", "base_model": {"name": "base"}}
 
@@ -51,7 +51,7 @@ def test_the_manifest_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "weights").write_text("w")
     seen: list[bool] = []
     monkeypatch.setattr(
-        "sqlquarry.digests.sha256_file", lambda _: seen.append((tmp_path / MANIFEST).exists()) or "0" * 64
+        "sqlquarry.files.digests.sha256_file", lambda _: seen.append((tmp_path / MANIFEST).exists()) or "0" * 64
     )
 
     write_manifest(tmp_path, "adapter", {})

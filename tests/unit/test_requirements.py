@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
-JOB_LOCKS = ROOT / "src/sqlquarry/training/sagemaker/locks"
+JOB_LOCKS = ROOT / "src/sqlquarry/sagemaker/locks"
 LOCKS = sorted([*(ROOT / "requirements").glob("*.txt"), *JOB_LOCKS.glob("*.txt")])
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 

@@ -12,7 +12,7 @@ from sqlquarry.aws.failures import aws_errors
 from sqlquarry.aws.folder import S3Folder
 from sqlquarry.errors import ArtifactError, CorruptArtifactError, IncompleteArtifactError, MetadataError
 from sqlquarry.extras import require
-from sqlquarry.locations import S3Location
+from sqlquarry.files.locations import S3Location
 
 
 def opened(

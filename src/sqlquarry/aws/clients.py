@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
 
@@ -12,11 +12,27 @@ from sqlquarry.aws.owners import BUCKET_OWNERS, OwnerRule, stated_owners
 from sqlquarry.errors import ConfigError
 from sqlquarry.extras import require
 
+if TYPE_CHECKING:
+    import boto3
+    from boto3.s3.transfer import TransferConfig
+    from botocore.client import BaseClient
+    from mypy_boto3_bedrock import BedrockClient
+    from mypy_boto3_bedrock_runtime import BedrockRuntimeClient
+    from mypy_boto3_ec2 import EC2Client
+    from mypy_boto3_iam import IAMClient
+    from mypy_boto3_kms import KMSClient
+    from mypy_boto3_logs import CloudWatchLogsClient
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sagemaker import SageMakerClient
+    from mypy_boto3_secretsmanager import SecretsManagerClient
+    from mypy_boto3_service_quotas import ServiceQuotasClient
+    from mypy_boto3_sts import STSClient
+
 _AWS_HOST = re.compile(r"(.*\.)?amazonaws\.com(\.cn)?")
-_accounts: WeakKeyDictionary[Any, str] = WeakKeyDictionary()  # session -> the account of its credentials
+_accounts: WeakKeyDictionary[boto3.Session, str] = WeakKeyDictionary()  # session -> the account of its credentials
 
 
-def aws_session(region: str | None = None) -> Any:
+def aws_session(region: str | None = None) -> boto3.Session:
     """Return a boto3 session with the default credentials.
 
     Raises:
@@ -28,15 +44,75 @@ def aws_session(region: str | None = None) -> Any:
     return boto3.session.Session(region_name=region) if region else boto3.session.Session()
 
 
+class ClientOptions(TypedDict, total=False):
+    """How a client reaches its service; what is left out is botocore's default.
+
+    Args:
+        region: another region than the session's.
+        endpoint_url: another address.
+        attempts: how often a request is sent at most; 2 by default.
+        connect_timeout_s: how long to wait for a connection.
+        read_timeout_s: how long to wait for an answer.
+        max_pool_connections: connections that are kept open.
+        sign_payloads: sign the content of uploads to S3; over TLS the service does not need it.
+    """
+
+    region: str | None
+    endpoint_url: str | None
+    attempts: int
+    connect_timeout_s: float
+    read_timeout_s: float
+    max_pool_connections: int
+    sign_payloads: bool
+
+
+@overload
 def aws_client(
-    service: str,
-    session: Any = None,
-    endpoint_url: str | None = None,
-    region: str | None = None,
-    *,
-    attempts: int = 2,
-    **options: Any,
-) -> Any:
+    service: Literal["bedrock"], session: boto3.Session | None = None, **options: Unpack[ClientOptions]
+) -> BedrockClient: ...
+@overload
+def aws_client(
+    service: Literal["bedrock-runtime"], session: boto3.Session | None = None, **options: Unpack[ClientOptions]
+) -> BedrockRuntimeClient: ...
+@overload
+def aws_client(
+    service: Literal["ec2"], session: boto3.Session | None = None, **options: Unpack[ClientOptions]
+) -> EC2Client: ...
+@overload
+def aws_client(
+    service: Literal["iam"], session: boto3.Session | None = None, **options: Unpack[ClientOptions]
+) -> IAMClient: ...
+@overload
+def aws_client(
+    service: Literal["kms"], session: boto3.Session | None = None, **options: Unpack[ClientOptions]
+) -> KMSClient: ...
+@overload
+def aws_client(
+    service: Literal["logs"], session: boto3.Session | None = None, **options: Unpack[ClientOptions]
+) -> CloudWatchLogsClient: ...
+@overload
+def aws_client(
+    service: Literal["s3"], session: boto3.Session | None = None, **options: Unpack[ClientOptions]
+) -> S3Client: ...
+@overload
+def aws_client(
+    service: Literal["sagemaker"], session: boto3.Session | None = None, **options: Unpack[ClientOptions]
+) -> SageMakerClient: ...
+@overload
+def aws_client(
+    service: Literal["secretsmanager"], session: boto3.Session | None = None, **options: Unpack[ClientOptions]
+) -> SecretsManagerClient: ...
+@overload
+def aws_client(
+    service: Literal["service-quotas"], session: boto3.Session | None = None, **options: Unpack[ClientOptions]
+) -> ServiceQuotasClient: ...
+@overload
+def aws_client(
+    service: Literal["sts"], session: boto3.Session | None = None, **options: Unpack[ClientOptions]
+) -> STSClient: ...
+@overload
+def aws_client(service: str, session: boto3.Session | None = None, **options: Unpack[ClientOptions]) -> Any: ...
+def aws_client(service: str, session: boto3.Session | None = None, **options: Unpack[ClientOptions]) -> object:
     """Return a boto3 client; a client of S3 names the expected owner of the bucket in every request (`OwnerRule`).
 
     botocore sends a request again at most `attempts` - 1 times. Callers of this function make longer waits, because
@@ -45,10 +121,7 @@ def aws_client(
     Args:
         service: the service's name in boto3.
         session: a boto3 session; None uses the default credentials.
-        endpoint_url: another address.
-        region: None uses the session's.
-        attempts: how often a request is sent at most.
-        options: of `botocore.config.Config`.
+        options: how the client reaches the service.
 
     Raises:
         MissingExtraError: boto3 is not installed.
@@ -63,9 +136,18 @@ def aws_client(
     from botocore.config import Config
     from botocore.exceptions import NoRegionError
 
-    config = Config(retries={"mode": "standard", "total_max_attempts": attempts}, **options)
+    region, endpoint_url = options.get("region"), options.get("endpoint_url")
+    config = Config(
+        retries={"mode": "standard", "total_max_attempts": options.get("attempts", 2)},
+        connect_timeout=options.get("connect_timeout_s", 60),
+        read_timeout=options.get("read_timeout_s", 60),
+        max_pool_connections=options.get("max_pool_connections", 10),
+        s3=None if options.get("sign_payloads", True) else {"payload_signing_enabled": False},
+    )
     try:
-        client = session.client(service, region_name=region, endpoint_url=endpoint_url, config=config)
+        client: BaseClient = session.client(  # type: ignore[call-overload] # boto3's overloads name each service
+            service, region_name=region, endpoint_url=endpoint_url, config=config
+        )
     except NoRegionError as error:
         raise ConfigError(
             "no AWS region is known: pass region='us-east-1', a session with a region, or set AWS_DEFAULT_REGION"
@@ -75,7 +157,7 @@ def aws_client(
     return client
 
 
-def transfer_config(part_bytes: int = 8 * 2**20) -> Any:
+def transfer_config(part_bytes: int = 8 * 2**20) -> TransferConfig:
     """Return the `Config` of every `upload_file` and `download_file`.
 
     Where the AWS CRT is installed, boto3 may transfer files with a client of its own, which `OwnerRule` cannot reach.
@@ -90,7 +172,7 @@ def transfer_config(part_bytes: int = 8 * 2**20) -> Any:
     )
 
 
-def session_environment(session: Any) -> dict[str, str]:
+def session_environment(session: boto3.Session | None) -> dict[str, str]:
     """Return environment variables with which a child process has a session's credentials, region and endpoint.
 
     The owners that `expect_bucket_owners` states for the session are passed on, too.
@@ -112,7 +194,7 @@ def session_environment(session: Any) -> dict[str, str]:
     if credentials is None:
         raise ConfigError("the session has no credentials to pass on. Log in, or give a session that has them.")
     frozen = credentials.get_frozen_credentials()
-    variables |= {"AWS_ACCESS_KEY_ID": frozen.access_key, "AWS_SECRET_ACCESS_KEY": frozen.secret_key}
+    variables |= {"AWS_ACCESS_KEY_ID": frozen.access_key or "", "AWS_SECRET_ACCESS_KEY": frozen.secret_key or ""}
     variables["AWS_SESSION_TOKEN"] = frozen.token or ""  # empty, so that no token of another key is inherited
     if region := session.region_name:
         variables |= {"AWS_REGION": region, "AWS_DEFAULT_REGION": region}
@@ -123,12 +205,12 @@ def session_environment(session: Any) -> dict[str, str]:
     return variables
 
 
-def _account(session: Any, endpoint_url: str | None, region: str | None) -> str:
+def _account(session: boto3.Session, endpoint_url: str | None, region: str | None) -> str:
     """Return the account of a session's credentials, asking once; GetCallerIdentity needs no permission."""
     if session not in _accounts:
         # An address of S3 alone, such as a VPC endpoint's, does not answer for STS.
         if _AWS_HOST.fullmatch(urlsplit(endpoint_url or "").hostname or ""):
             endpoint_url = None
-        sts = aws_client("sts", session, endpoint_url, region or session.region_name or "us-east-1")
+        sts = aws_client("sts", session, endpoint_url=endpoint_url, region=region or session.region_name or "us-east-1")
         _accounts[session] = str(sts.get_caller_identity()["Account"])
     return _accounts[session]

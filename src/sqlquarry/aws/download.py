@@ -14,8 +14,8 @@ from sqlquarry.aws.failures import aws_errors
 from sqlquarry.aws.folder import S3Folder
 from sqlquarry.errors import MetadataError
 from sqlquarry.extras import require
-from sqlquarry.locations import S3Location
-from sqlquarry.metadata import file_name, read_object
+from sqlquarry.files.locations import S3Location
+from sqlquarry.files.metadata import file_name, read_object
 
 _RECEIVED = ".received.json"  # what is here whole: file name -> the object's ETag
 _AT_ONCE = 4

@@ -10,8 +10,8 @@ from typing import Any, Self
 
 from sqlquarry.aws.clients import aws_client, transfer_config
 from sqlquarry.aws.failures import error_code
-from sqlquarry.locations import S3Location
-from sqlquarry.metadata import check_size
+from sqlquarry.files.locations import S3Location
+from sqlquarry.files.metadata import check_size
 
 _BLOCK_BYTES = 1 << 20
 

@@ -16,7 +16,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from sqlquarry.errors import ConfigError, MetadataError
-from sqlquarry.metadata import parse_object
+from sqlquarry.files.metadata import parse_object
 
 _ACCOUNT = re.compile(r"[0-9]{12}")
 _BUCKET = re.compile(r"[\w.:-]+(/[\w.:-]+)*")  # a name, or the ARN of an access point

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sqlquarry.added_tokens import NAMED_TOKENS, token_text
-from sqlquarry.metadata import parse_json
+from sqlquarry.files.metadata import parse_json
+from sqlquarry.tokenizing.added_tokens import NAMED_TOKENS, token_text
 
 # The renderer that training prompts go through, so that preflight and serving cannot disagree about Jinja.
-from sqlquarry.rendering import Conversation, render_bounded
+from sqlquarry.tokenizing.rendering import Conversation, render_bounded
 
 TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json")
 USER = {"role": "user", "content": "QUESTION"}

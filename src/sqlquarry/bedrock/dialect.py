@@ -16,16 +16,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sqlquarry.added_tokens import NAMED_TOKENS, token_text
 from sqlquarry.bedrock.chat_template import special_tokens, templates, turn_end
 from sqlquarry.bedrock.tokenizer_files import LOADING_KEYS, repaired, saved_by_5, wanted_reading
-from sqlquarry.control_tokens import ending_token
+from sqlquarry.checkpoints.foreign_model import MODEL_TYPES
+from sqlquarry.checkpoints.safetensors_header import INDEX
 from sqlquarry.errors import ConfigError
-from sqlquarry.foreign_model import MODEL_TYPES
-from sqlquarry.metadata import json_bytes, parse_object, read_bytes, read_object
+from sqlquarry.files.metadata import json_bytes, parse_object, read_bytes, read_object
 from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
-from sqlquarry.safetensors_header import INDEX
-from sqlquarry.tokenizing import TokenizerFiles
+from sqlquarry.tokenizing.added_tokens import NAMED_TOKENS, token_text
+from sqlquarry.tokenizing.control_tokens import ending_token
+from sqlquarry.tokenizing.tokenizer_files import TokenizerFiles
 
 TRANSFORMERS_VERSION = "4.51.3"
 OPTIONAL_FILES = ("generation_config.json", "special_tokens_map.json")

@@ -13,11 +13,11 @@ from sqlquarry.artifacts import Manifest, MergedModel
 from sqlquarry.bedrock.dialect import CARRIED_FILES, export_files
 from sqlquarry.bedrock.preflight.finite import sha256_of_finite
 from sqlquarry.bedrock.weights import ONE_SHARD
-from sqlquarry.digests import sha256_file
+from sqlquarry.checkpoints.safetensors_header import INDEX, parse_index
 from sqlquarry.errors import PromptMismatchError
-from sqlquarry.metadata import json_bytes, read_bytes
+from sqlquarry.files.digests import sha256_file
+from sqlquarry.files.metadata import json_bytes, read_bytes
 from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
-from sqlquarry.safetensors_header import INDEX, parse_index
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,7 @@ from typing import Any
 
 from sqlquarry.artifacts import MANIFEST, Manifest, MergedModel
 from sqlquarry.aws import aws_client, aws_session
-from sqlquarry.bedrock.client import ImportedModel
-from sqlquarry.bedrock.cost import PriceTable
+from sqlquarry.aws.transfer import CLIENT_OPTIONS, Transfer
 from sqlquarry.bedrock.export import Export
 from sqlquarry.bedrock.jobs import (
     MANIFEST_TAG,
@@ -30,13 +29,14 @@ from sqlquarry.bedrock.preflight.account import check_account
 from sqlquarry.bedrock.preflight.request import Request, given_uri
 from sqlquarry.bedrock.preflight.source import S3Source, source_location
 from sqlquarry.bedrock.stored_merge import StoredMerge
-from sqlquarry.bedrock.transfer import CLIENT_OPTIONS, Transfer
 from sqlquarry.bedrock.upload import discard_unfinished, upload
 from sqlquarry.errors import BedrockError, ConfigError, CorruptArtifactError, PromptMismatchError
-from sqlquarry.locations import S3Location
-from sqlquarry.metadata import read_object
+from sqlquarry.files.locations import S3Location
+from sqlquarry.files.metadata import read_object
+from sqlquarry.models.imported.cost import PriceTable
+from sqlquarry.models.imported.model import ImportedModel
 from sqlquarry.options import check_options
-from sqlquarry.progress import phase
+from sqlquarry.progress.bar import phase
 from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
 from sqlquarry.text import visible_logger
 
@@ -61,7 +61,7 @@ class BedrockImporter:
         role_propagation_s: seconds to keep trying while the service does not know the role yet.
         sleep: waits; injected by tests.
         clock: seconds that never go back; injected by tests.
-        show_progress: show how far it is (see `sqlquarry.progress`).
+        show_progress: show how far it is (see `sqlquarry.progress.bar`).
 
     Raises:
         ConfigError: bad options, all at once; or no region is known.
@@ -91,7 +91,7 @@ class BedrockImporter:
         self._role_arn, self._bucket, self._show_progress = role_arn, bucket, show_progress
         self._sleep, self._clock = sleep, clock
         self._session, self._endpoint_url = session, endpoint_url
-        bedrock = aws_client("bedrock", session, endpoint_url, region)
+        bedrock = aws_client("bedrock", session, endpoint_url=endpoint_url, region=region)
         self._region: str = bedrock.meta.region_name
         self._jobs = ImportJobs(bedrock, **times, sleep=sleep, clock=clock, show_progress=show_progress)
 
@@ -275,7 +275,9 @@ class BedrockImporter:
 
     @functools.cached_property
     def _s3(self) -> Any:
-        return aws_client("s3", self._session, self._endpoint_url, self._region, **CLIENT_OPTIONS)
+        options = CLIENT_OPTIONS.copy()
+        options |= {"endpoint_url": self._endpoint_url, "region": self._region}
+        return aws_client("s3", self._session, **options)
 
     def _stored_export(
         self, location: S3Location, source: Source, formatter: PromptFormatter | None

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from sqlquarry.aws.advice import CONCURRENT_JOBS, INVALID_ROLE, explained, is_transient, job_advice
 from sqlquarry.aws.failures import error_code, says
-from sqlquarry.bedrock.failures import CONCURRENT_JOBS, INVALID_ROLE, explained, is_transient, job_advice
 from sqlquarry.credentials import credentials_in
 from sqlquarry.errors import BedrockError, ImportJobError, ImportTimeoutError
-from sqlquarry.progress import ProgressBar
+from sqlquarry.progress.bar import ProgressBar
 from sqlquarry.text import visible_logger
 
 logger = visible_logger(__name__)

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlquarry.artifacts import MANIFEST, Manifest
+from sqlquarry.aws.advice import explained
 from sqlquarry.aws.folder import S3Folder
-from sqlquarry.bedrock.failures import explained
-from sqlquarry.bedrock.transfer import SHA256
+from sqlquarry.aws.transfer import SHA256
 from sqlquarry.errors import BedrockError
-from sqlquarry.locations import S3Location
+from sqlquarry.files.locations import S3Location
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from sqlquarry.aws import aws_client
+from sqlquarry.aws.advice import explained
 from sqlquarry.aws.failures import error_code
-from sqlquarry.bedrock.failures import explained
 from sqlquarry.errors import BedrockError, ConfigError
 from sqlquarry.text import visible_logger
 
@@ -164,8 +164,8 @@ def create_import_role(
 
     if not _ROLE_NAME.fullmatch(name):
         raise ConfigError(f"create_import_role: name is {name!r}, but must be 1 to 64 letters, digits or +=,.@-_")
-    iam = aws_client("iam", session, endpoint_url, region)
-    sts = aws_client("sts", session, endpoint_url, region)
+    iam = aws_client("iam", session, endpoint_url=endpoint_url, region=region)
+    sts = aws_client("sts", session, endpoint_url=endpoint_url, region=region)
     try:
         caller = sts.get_caller_identity()
         documents = role_documents(
@@ -179,8 +179,8 @@ def create_import_role(
         )
         role = _role(iam, name)
         if role is None:
-            options = {"RoleName": name, "Description": _DESCRIPTION}
-            iam.create_role(**options, AssumeRolePolicyDocument=json.dumps(documents.trust))
+            trust = json.dumps(documents.trust)
+            iam.create_role(RoleName=name, Description=_DESCRIPTION, AssumeRolePolicyDocument=trust)
         elif role.get("Description") != _DESCRIPTION:
             raise BedrockError(
                 f"a role {name!r} exists that create_import_role did not make ({role['Arn']}). Choose another name, or "

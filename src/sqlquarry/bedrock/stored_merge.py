@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sqlquarry.artifacts import MANIFEST, Manifest, MergedModel
+from sqlquarry.aws.transfer import Outgoing, Transfer
 from sqlquarry.bedrock.chat_template import TEMPLATE_FILES
 from sqlquarry.bedrock.dialect import export_files
 from sqlquarry.bedrock.prefix import Prefix
-from sqlquarry.bedrock.transfer import Outgoing, Transfer
 from sqlquarry.errors import CorruptArtifactError, MetadataError
-from sqlquarry.metadata import check_size, file_name
+from sqlquarry.files.metadata import check_size, file_name
 
 STATE = ".export.json"
 _READERS = 8

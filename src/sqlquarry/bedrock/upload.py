@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from sqlquarry.artifacts import MANIFEST
+from sqlquarry.aws.advice import explained
+from sqlquarry.aws.transfer import PART_BYTES, REQUESTS_IN_FLIGHT, Outgoing, Transfer
 from sqlquarry.bedrock.export import Export
-from sqlquarry.bedrock.failures import explained
 from sqlquarry.bedrock.prefix import Prefix
-from sqlquarry.bedrock.transfer import PART_BYTES, REQUESTS_IN_FLIGHT, Outgoing, Transfer
 from sqlquarry.errors import BedrockError, OutputInUseError
-from sqlquarry.progress import ProgressBar
+from sqlquarry.progress.bar import ProgressBar
 from sqlquarry.text import first_of
 
 
@@ -36,7 +36,7 @@ def upload(
         export: the files.
         s3_uri: ``s3://bucket/prefix``.
         s3: a boto3 S3 client.
-        show_progress: show how far it is (see `sqlquarry.progress`).
+        show_progress: show how far it is (see `sqlquarry.progress.bar`).
         part_bytes: size of the parts in which large files travel.
         requests_in_flight: requests at a time.
         sleep: waits between tries; injected by tests.

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from sqlquarry.safetensors_header import Tensor
+from sqlquarry.checkpoints.safetensors_header import Tensor
 
 ONE_SHARD = "model.safetensors"  # the only name that transformers reads without an index
 DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}  # safetensors' name -> torch's name

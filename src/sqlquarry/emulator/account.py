@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlquarry.emulator.api import ApiError, Parameters
+from sqlquarry.emulator.bedrock.imports import MAX_IMPORTED_MODELS
 from sqlquarry.emulator.faults import Faults
-from sqlquarry.emulator.imports import MAX_IMPORTED_MODELS
+from sqlquarry.emulator.requests.api import ApiError, Parameters
 
 # Code, name, value, adjustable.
 _QUOTAS = (

@@ -14,11 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from sqlquarry.emulator.engine import CompletionModel, EnginePool, LoadModel
+from sqlquarry.emulator.bedrock.engine import CompletionModel, EnginePool, LoadModel
+from sqlquarry.emulator.bedrock.tokenizer import served_tokenizer
 from sqlquarry.emulator.faults import Clock, Fault, Faults, all_faults
-from sqlquarry.emulator.signature import AccessKey
+from sqlquarry.emulator.requests.signature import AccessKey
 from sqlquarry.emulator.storage import temporary_storage
-from sqlquarry.emulator.tokenizer import served_tokenizer
 from sqlquarry.errors import ConfigError, EmulatorError
 from sqlquarry.extras import require
 from sqlquarry.options import check_options
@@ -57,7 +57,7 @@ class LocalAWS:
         max_batch: concurrent requests that are decoded together.
         max_loaded_models: models in memory; the one not used for longest makes room.
         port: the port to listen on; 0 takes a free one.
-        load_model: makes a model of a directory in transformers' format; None takes `sqlquarry.inference.LocalModel`.
+        load_model: makes a model of a directory in transformers' format; None takes `LocalModel`.
 
     Raises:
         ConfigError: an option is out of bounds.
@@ -199,9 +199,9 @@ class LocalAWS:
     def _start(self) -> None:
         from sqlquarry.emulator import moto_bedrock, moto_s3
         from sqlquarry.emulator.account import Account
-        from sqlquarry.emulator.imports import ModelImports
-        from sqlquarry.emulator.runtime import Runtime
-        from sqlquarry.emulator.training_jobs import TrainingJobs
+        from sqlquarry.emulator.bedrock.imports import ModelImports
+        from sqlquarry.emulator.bedrock.runtime import Runtime
+        from sqlquarry.emulator.training.jobs import TrainingJobs
 
         moto_bedrock.check_moto()
         moto_bedrock.reset_moto()
@@ -286,7 +286,7 @@ class LocalAWS:
 
 
 def _load_local_model(directory: Path, max_batch: int) -> CompletionModel:
-    from sqlquarry.inference import LocalModel
+    from sqlquarry.models.local.model import LocalModel
 
     model = LocalModel(directory, batch_size=max_batch)
     model.tokenizer = served_tokenizer(directory)

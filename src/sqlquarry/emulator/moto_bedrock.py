@@ -22,7 +22,9 @@ from http.client import HTTP_PORT
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sqlquarry.emulator.api import (
+from sqlquarry.emulator.faults import AnswerReset, Faults, is_named
+from sqlquarry.emulator.moto_s3 import bucket_owner, bucket_region, receive_parts
+from sqlquarry.emulator.requests.api import (
     COMMON_STATUSES,
     QUERY_WORDS,
     STREAM_ERROR,
@@ -31,11 +33,9 @@ from sqlquarry.emulator.api import (
     check_types,
     json_members,
 )
-from sqlquarry.emulator.faults import AnswerReset, Faults, is_named
-from sqlquarry.emulator.gate import CUT_AFTER, gate
-from sqlquarry.emulator.guard import guard
-from sqlquarry.emulator.moto_s3 import bucket_owner, bucket_region, receive_parts
-from sqlquarry.emulator.signature import AccessKey
+from sqlquarry.emulator.requests.gate import CUT_AFTER, gate
+from sqlquarry.emulator.requests.guard import guard
+from sqlquarry.emulator.requests.signature import AccessKey
 from sqlquarry.errors import EmulatorError
 
 if TYPE_CHECKING:

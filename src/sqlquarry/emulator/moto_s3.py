@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
-from sqlquarry.emulator.admission import ImportFailedError
+from sqlquarry.emulator.bedrock.admission import ImportFailedError
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment

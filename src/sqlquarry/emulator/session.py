@@ -11,7 +11,7 @@ import botocore.session
 from botocore.config import Config
 from botocore.loaders import Loader
 
-from sqlquarry.emulator.signature import AccessKey
+from sqlquarry.emulator.requests.signature import AccessKey
 from sqlquarry.errors import EmulatorError
 
 

@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import JudgingError
+from sqlquarry.files.locations import is_s3, local_path
 from sqlquarry.judging.engines import engine_of, file_of
-from sqlquarry.locations import is_s3, local_path
 
 _SUFFIXES = (".sqlite", ".db", ".sqlite3", ".duckdb")
 _PLACEHOLDER = "{database}"

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from sqlquarry.errors import JudgingError
+from sqlquarry.files.locations import local_path
+from sqlquarry.files.metadata import parse_json
 from sqlquarry.judging.storable import storable
-from sqlquarry.locations import local_path
-from sqlquarry.metadata import parse_json
 
 # Part of every key: a release that judges differently raises it, and older verdicts are made anew.
 JOURNAL_VERSION = 1

@@ -19,7 +19,7 @@ from sqlquarry.judging.extraction import ANSWER_LIMIT, extract_sql
 from sqlquarry.judging.journal import Journal, content_key
 from sqlquarry.judging.report import Entry, Report
 from sqlquarry.options import check_options
-from sqlquarry.progress import ProgressBar
+from sqlquarry.progress.bar import ProgressBar
 
 
 class Grader(Protocol):

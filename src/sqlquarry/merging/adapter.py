@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from sqlquarry.errors import MergeError, UnsupportedAdapterError, UnsupportedModelError, UnusedTensorsError
+from sqlquarry.files.metadata import read_object
 from sqlquarry.merging.refusals import refuse_malformed, refuse_unmergeable
 from sqlquarry.merging.tensorfile import FLOATS, StoredTensor, TensorFile
 from sqlquarry.merging.update import Expert, LowRank, TokenRows, Update, all_finite
-from sqlquarry.metadata import read_object
 
 _PREFIX = "base_model.model."  # PEFT's wrapper in front of every module name
 # Checkpoints hold every expert's three matrices; transformers 5 (conversion_mapping.py, "mixtral" and "qwen2_moe")

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlquarry.artifacts import Manifest
+from sqlquarry.checkpoints.foreign_model import CONFIG_SUFFIX, require_no_refusals
+from sqlquarry.checkpoints.model_files import READ_FILES, pointer_problem
+from sqlquarry.checkpoints.safetensors_header import INDEX, parse_index
 from sqlquarry.errors import MergeError, UnsupportedModelError
-from sqlquarry.foreign_model import CONFIG_SUFFIX, require_no_refusals
+from sqlquarry.files.metadata import parse_object
 from sqlquarry.merging.storage import LocalDirectory, Storage
 from sqlquarry.merging.tensorfile import StoredTensor, TensorFile
-from sqlquarry.metadata import parse_object
-from sqlquarry.model_files import READ_FILES, pointer_problem
-from sqlquarry.safetensors_header import INDEX, parse_index
 
 SINGLE = "model.safetensors"
 _BLOCK_BYTES = 1 << 24

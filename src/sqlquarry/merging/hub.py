@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sqlquarry.errors import MergeError
-from sqlquarry.locations import is_hub_id, is_s3
+from sqlquarry.files.locations import is_hub_id, is_s3
 
 
 def locate_base(base_model: str | Path | None, trained_on: Mapping[str, str]) -> str | Path:

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 from sqlquarry.artifacts import MANIFEST, AdapterCheckpoint, MergedModel, Record
 from sqlquarry.errors import ConfigError, MergeError
-from sqlquarry.locations import S3Location, located
+from sqlquarry.files.locations import S3Location, located
 from sqlquarry.merging.base import BaseCheckpoint
 from sqlquarry.merging.hub import locate_base
 from sqlquarry.merging.output import Output, OutputShard, dtype_changes, plan_shards

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from sqlquarry.artifacts import MANIFEST, Manifest, MergedModel
+from sqlquarry.checkpoints.safetensors_header import INDEX
 from sqlquarry.credentials import public_provenance
 from sqlquarry.errors import MergeError, MetadataError
-from sqlquarry.locations import located
+from sqlquarry.files.locations import located
+from sqlquarry.files.metadata import json_bytes, parse_object, relative_name
 from sqlquarry.merging.base import SINGLE, BaseCheckpoint
 from sqlquarry.merging.rows import TensorRows
 from sqlquarry.merging.storage import Storage
 from sqlquarry.merging.tensorfile import FLOATS, StoredTensor, TensorFile, encode_header
-from sqlquarry.metadata import json_bytes, parse_object, relative_name
-from sqlquarry.safetensors_header import INDEX
 
 _STATE = ".merge.json"
 # What a server reads beside the weights, and the licence texts that must travel with them.

@@ -17,9 +17,9 @@ from sqlquarry.aws import aws_client
 from sqlquarry.aws.failures import aws_errors, error_code
 from sqlquarry.aws.folder import S3Folder
 from sqlquarry.errors import MergeError, OutputInUseError
-from sqlquarry.locations import S3Location
+from sqlquarry.files.locations import S3Location
+from sqlquarry.files.metadata import check_size
 from sqlquarry.merging.storage import AGAIN, Sink
-from sqlquarry.metadata import check_size
 
 PART_BYTES = 32 * 2**20
 _MAX_PARTS = 10_000  # S3's limit for one object
@@ -80,7 +80,9 @@ class S3Prefix:
     @classmethod
     def open(cls, location: S3Location, session: Any, endpoint_url: str | None) -> S3Prefix:
         """The prefix ``s3://bucket/prefix``, with a client of the session."""
-        client = aws_client("s3", session, endpoint_url, attempts=4, connect_timeout=10, read_timeout=60)
+        client = aws_client(
+            "s3", session, endpoint_url=endpoint_url, attempts=4, connect_timeout_s=10, read_timeout_s=60
+        )
         return cls(client, location.bucket, location.prefix, PART_BYTES)
 
     def sizes(self) -> dict[str, int]:

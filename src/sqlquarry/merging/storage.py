@@ -13,9 +13,9 @@ from typing import Any, Protocol
 from sqlquarry.artifacts import write_atomically
 from sqlquarry.errors import MergeError
 from sqlquarry.extras import require
-from sqlquarry.locations import S3Location, located
-from sqlquarry.locks import LOCK_FILE, only_writer
-from sqlquarry.metadata import read_bytes
+from sqlquarry.files.locations import S3Location, located
+from sqlquarry.files.locks import LOCK_FILE, only_writer
+from sqlquarry.files.metadata import read_bytes
 
 AGAIN = "Run the same merge again: it resumes where it stopped."
 

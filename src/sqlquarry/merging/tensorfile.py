@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sqlquarry.checkpoints.safetensors_header import parse_header
 from sqlquarry.errors import MergeError, MetadataError
 from sqlquarry.merging.storage import LocalDirectory, StoredFile
-from sqlquarry.safetensors_header import parse_header
 
 if TYPE_CHECKING:
     import torch

@@ -12,7 +12,7 @@ from typing import Any
 from sqlquarry.artifacts import AdapterCheckpoint, read_manifest
 from sqlquarry.errors import ConfigError, MergeError, PromptMismatchError
 from sqlquarry.extras import require
-from sqlquarry.locations import located
+from sqlquarry.files.locations import located
 from sqlquarry.merging.adapter import LoraAdapter
 from sqlquarry.merging.base import BaseCheckpoint
 from sqlquarry.merging.fourbit import differing_offset

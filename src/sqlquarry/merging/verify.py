@@ -14,7 +14,7 @@ from sqlquarry.merging.rows import TensorRows
 from sqlquarry.merging.storage import Storage
 from sqlquarry.merging.tokenizing import base_tokenizer
 from sqlquarry.options import check_options
-from sqlquarry.progress import phase
+from sqlquarry.progress.bar import phase
 from sqlquarry.prompt import IGNORED_LABEL, PromptFormatter
 
 if TYPE_CHECKING:

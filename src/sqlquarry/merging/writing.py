@@ -14,7 +14,7 @@ from typing import TypeVar
 from sqlquarry.merging.output import Output, OutputShard, Receipt
 from sqlquarry.merging.rows import MergedTensor, Piece, TensorRows
 from sqlquarry.merging.storage import Sink
-from sqlquarry.progress import ProgressBar
+from sqlquarry.progress.bar import ProgressBar
 
 _THREADS = 2  # torch releases the GIL; more threads would hold more pieces in memory
 _Item = TypeVar("_Item")

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from sqlquarry.errors import ConfigError, DeviceError, RecordError, SQLQuarryError
-from sqlquarry.training.advice import MIN_STEPS_PER_EPOCH
+from sqlquarry.training.base.reach import tokens_without_rows
 from sqlquarry.training.config import TrainingConfig
-from sqlquarry.training.hardware import GPU
-from sqlquarry.training.memory import forecast_memory
-from sqlquarry.training.offers import cheapest_fit
-from sqlquarry.training.plan import TrainingPlan
-from sqlquarry.training.reach import tokens_without_rows
+from sqlquarry.training.planning.advice import MIN_STEPS_PER_EPOCH
+from sqlquarry.training.planning.hardware import GPU
+from sqlquarry.training.planning.memory import forecast_memory
+from sqlquarry.training.planning.offers import cheapest_fit
+from sqlquarry.training.planning.plan import TrainingPlan
 
 _GIB = 2**30
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from sqlquarry.artifacts import MANIFEST, AdapterCheckpoint, write_json
 from sqlquarry.errors import MetadataError, TrainingError
-from sqlquarry.locks import LOCK_FILE, only_writer
-from sqlquarry.metadata import read_object
+from sqlquarry.files.locks import LOCK_FILE, only_writer
+from sqlquarry.files.metadata import read_object
 
 MARKER = ".training"  # in a directory that a run has begun to fill; holds what the run is of
 _NOT_THERE = object()

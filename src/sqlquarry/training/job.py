@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sqlquarry.artifacts import AdapterCheckpoint
 from sqlquarry.errors import ConfigError
-from sqlquarry.metadata import MAX_DEPTH
+from sqlquarry.files.metadata import MAX_DEPTH
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.training.config import TrainingConfig
 from sqlquarry.training.trainer import QLoRAFSDPTrainer

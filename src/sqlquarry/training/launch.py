@@ -20,8 +20,8 @@ from sqlquarry import errors
 from sqlquarry.artifacts import Record, write_json
 from sqlquarry.aws import session_environment
 from sqlquarry.errors import SQLQuarryError, TrainingError
-from sqlquarry.locations import located
-from sqlquarry.metadata import parse_json
+from sqlquarry.files.locations import located
+from sqlquarry.files.metadata import parse_json
 from sqlquarry.openmp import WAIT_POLICY
 
 if TYPE_CHECKING:

@@ -13,37 +13,37 @@ from typing import Any
 from sqlquarry.artifacts import MANIFEST, AdapterCheckpoint, Record, base_digest, write_manifest
 from sqlquarry.aws import aws_client
 from sqlquarry.extras import require
-from sqlquarry.inference import pick_device
-from sqlquarry.locations import is_hub_id, is_s3, local_path, located
+from sqlquarry.files.locations import is_hub_id, is_s3, local_path, located
+from sqlquarry.models.local.model import pick_device
 from sqlquarry.openmp import warn_of_spinning
 from sqlquarry.options import check_options
-from sqlquarry.progress import phase
+from sqlquarry.progress.bar import phase
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.quantization import quiet_transformers
 from sqlquarry.text import visible_logger
-from sqlquarry.training.advice import advice
-from sqlquarry.training.base_model import resolve_base_model
-from sqlquarry.training.card import write_card
-from sqlquarry.training.checkpoint import Checkpoints
+from sqlquarry.training.base.base_model import resolve_base_model
 from sqlquarry.training.config import TrainingConfig
-from sqlquarry.training.device_failures import device_failures
-from sqlquarry.training.forecast import gpus_here, plan_run, plan_training, schedule_of, with_stop
-from sqlquarry.training.given import as_records, check_apart, check_counts
+from sqlquarry.training.encoding.given import as_records, check_apart, check_counts
+from sqlquarry.training.encoding.packing import Row
+from sqlquarry.training.encoding.prepared import PreparedRecords, prepare_both
 from sqlquarry.training.guards import check_run
-from sqlquarry.training.hardware import gpu_named
 from sqlquarry.training.identity import MARKER, base_name, claimed
 from sqlquarry.training.launch import launch
-from sqlquarry.training.loop import Log, Loop
-from sqlquarry.training.model import load_trainable
-from sqlquarry.training.outline import BaseOutline, read_outline
-from sqlquarry.training.packing import Row
-from sqlquarry.training.plan import TrainingPlan
-from sqlquarry.training.plot import write_loss_plot
-from sqlquarry.training.prepared import PreparedRecords, prepare_both
-from sqlquarry.training.progress import StepLog
-from sqlquarry.training.reporting import Reporter, check_report_to
-from sqlquarry.training.speed import PaceMeter, peak_gpu_bytes
-from sqlquarry.training.world import World
+from sqlquarry.training.planning.advice import advice
+from sqlquarry.training.planning.forecast import gpus_here, plan_run, plan_training, schedule_of, with_stop
+from sqlquarry.training.planning.hardware import gpu_named
+from sqlquarry.training.planning.outline import BaseOutline, read_outline
+from sqlquarry.training.planning.plan import TrainingPlan
+from sqlquarry.training.planning.speed import PaceMeter, peak_gpu_bytes
+from sqlquarry.training.steps.checkpoint import Checkpoints
+from sqlquarry.training.steps.device_failures import device_failures
+from sqlquarry.training.steps.loop import Log, Loop
+from sqlquarry.training.steps.model import load_trainable
+from sqlquarry.training.steps.world import World
+from sqlquarry.training.tracking.card import write_card
+from sqlquarry.training.tracking.plot import write_loss_plot
+from sqlquarry.training.tracking.progress import StepLog
+from sqlquarry.training.tracking.reporting import Reporter, check_report_to
 
 logger = visible_logger(__name__)
 _PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")

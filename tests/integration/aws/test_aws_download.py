@@ -12,7 +12,7 @@ from moto import mock_aws
 
 from sqlquarry.aws.download import download_files
 from sqlquarry.errors import UnsupportedModelError
-from sqlquarry.locations import S3Location
+from sqlquarry.files.locations import S3Location
 
 PATTERNS = ("*.json", "*.safetensors")
 URI = "s3://models/llama/base"

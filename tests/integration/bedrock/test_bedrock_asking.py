@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bedrock_scripted import finish_merged
 
+from bedrock_scripted import finish_merged
 from sqlquarry import LocalModel, MergedModel, Record
-from sqlquarry.bedrock import BedrockImporter, ImportedModel, probe_parity
+from sqlquarry.bedrock import BedrockImporter
 from sqlquarry.emulator import LocalAWS
 from sqlquarry.errors import BedrockError
+from sqlquarry.models import ImportedModel, probe_parity
 
 from conftest import toy_examples
 

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from bedrock_scripted import finish_merged
 
+from bedrock_scripted import finish_merged
 from sqlquarry.artifacts import MergedModel, Record
 from sqlquarry.bedrock.dialect import export_files
 from sqlquarry.bedrock.preflight import preflight

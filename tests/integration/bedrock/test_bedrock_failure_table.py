@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bedrock_flows import Flow, flow
-from bedrock_scripted import finish_merged
 from botocore.exceptions import ClientError
 
-from sqlquarry.bedrock.failures import explained
+from bedrock_flows import Flow, flow
+from bedrock_scripted import finish_merged
+from sqlquarry.aws.advice import explained
 from sqlquarry.bedrock.preflight import preflight, repair
-from sqlquarry.emulator.converse import UNSUPPORTED
+from sqlquarry.emulator.bedrock.converse import UNSUPPORTED
 from sqlquarry.emulator.faults import AccessDenied, Fault, Refused
 from sqlquarry.errors import ImportJobError
 

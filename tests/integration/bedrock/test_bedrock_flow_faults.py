@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from bedrock_flows import QUESTIONS, Flow, flow, without_secrets
 from bedrock_scripted import finish_merged
-
 from sqlquarry.artifacts import MergedModel
-from sqlquarry.bedrock import BedrockImporter, ImportedModel
+from sqlquarry.bedrock import BedrockImporter
 from sqlquarry.emulator.faults import (
     AccessDenied,
     AnswerReset,
@@ -45,6 +45,7 @@ from sqlquarry.errors import (
     ModelNotReadyError,
     PreflightError,
 )
+from sqlquarry.models import ImportedModel
 from sqlquarry.prompt import PromptFormatter
 
 from conftest import save_tiny_llama

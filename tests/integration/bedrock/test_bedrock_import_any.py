@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bedrock_scripted import JOB, MODEL, Script, ScriptedSession, finish_merged, scripted_aws
 from botocore.exceptions import ConnectionClosedError
 
+from bedrock_scripted import JOB, MODEL, Script, ScriptedSession, finish_merged, scripted_aws
 from sqlquarry.artifacts import MergedModel
-from sqlquarry.bedrock import BedrockImporter, ImportedModel, PriceTable
+from sqlquarry.bedrock import BedrockImporter
 from sqlquarry.bedrock.export import Export
 from sqlquarry.bedrock.jobs import expected_minutes
 from sqlquarry.bedrock.preflight.findings import error
@@ -27,6 +27,7 @@ from sqlquarry.errors import (
     PreflightError,
     PromptMismatchError,
 )
+from sqlquarry.models import ImportedModel, PriceTable
 from sqlquarry.prompt import PromptFormatter
 
 ROLE = "arn:aws:iam::123456789012:role/import"

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import boto3
 import pytest
-from bedrock_scripted import JOB, MODEL, Script, ScriptedSession, finish_merged, scripted_aws
 
+from bedrock_scripted import JOB, MODEL, Script, ScriptedSession, finish_merged, scripted_aws
 from sqlquarry.artifacts import MergedModel, write_manifest
-from sqlquarry.bedrock import BedrockImporter, ImportedModel
+from sqlquarry.aws.transfer import REQUESTS_IN_FLIGHT
+from sqlquarry.bedrock import BedrockImporter
 from sqlquarry.bedrock.preflight import request as checks
-from sqlquarry.bedrock.transfer import REQUESTS_IN_FLIGHT
 from sqlquarry.bedrock.upload import Export
 from sqlquarry.errors import (
     BedrockError,
@@ -26,6 +26,7 @@ from sqlquarry.errors import (
     PreflightError,
     PromptMismatchError,
 )
+from sqlquarry.models import ImportedModel
 from sqlquarry.prompt import PromptFormatter
 
 ROLE = "arn:aws:iam::123456789012:role/import"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sqlquarry.bedrock.preflight import preflight, repair
-from sqlquarry.foreign_model import MODEL_TYPES
+from sqlquarry.checkpoints.foreign_model import MODEL_TYPES
 
 from conftest import tiny_tokenizer
 

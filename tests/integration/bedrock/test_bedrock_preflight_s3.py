@@ -16,8 +16,8 @@ import pytest
 from moto import mock_aws
 
 from sqlquarry.bedrock.preflight import PreflightReport, preflight, repair
+from sqlquarry.checkpoints.tensor_shapes import expected_tensors
 from sqlquarry.errors import BedrockError, ConfigError
-from sqlquarry.tensor_shapes import expected_tensors
 
 BUCKET = "models"
 

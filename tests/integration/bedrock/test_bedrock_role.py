@@ -9,8 +9,8 @@ from typing import Any
 
 import boto3
 import pytest
-from bedrock_scripted import scripted_aws
 
+from bedrock_scripted import scripted_aws
 from sqlquarry.bedrock import create_import_role, role_documents
 from sqlquarry.errors import BedrockError, ConfigError
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bedrock_scripted import finish_merged, scripted_aws
 from botocore.exceptions import ClientError
 
+from bedrock_scripted import finish_merged, scripted_aws
 from sqlquarry.artifacts import MergedModel, read_manifest
 from sqlquarry.bedrock.upload import Export, upload
 from sqlquarry.errors import BedrockError, OutputInUseError

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bedrock_scripted import scripted_aws
 from botocore.exceptions import ClientError, ConnectionClosedError, NoCredentialsError
 
+from bedrock_scripted import scripted_aws
 from sqlquarry.artifacts import Manifest
+from sqlquarry.aws.transfer import RETRY_WAITS_S
 from sqlquarry.bedrock.export import Export
-from sqlquarry.bedrock.transfer import RETRY_WAITS_S
 from sqlquarry.bedrock.upload import discard_unfinished, upload
 from sqlquarry.errors import BedrockError, CorruptArtifactError
 

@@ -13,11 +13,11 @@ import pytest
 from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.credentials import Credentials
-from emulator_account import Account, Parrot, send, signed
-from emulator_training import Jobs
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from emulator_account import Account, Parrot, send, signed
+from emulator_training import Jobs
 from sqlquarry.emulator import LocalAWS
 
 JSON = "application/x-amz-json-1.1"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ConnectionClosedError, EventStreamError, HTTPClientError
-from emulator_account import ONCE, Parrot, clocked, sketch
 
+from emulator_account import ONCE, Parrot, clocked, sketch
 from sqlquarry.emulator.faults import (
     AccessDenied,
     AnswerReset,

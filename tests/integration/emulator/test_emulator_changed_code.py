@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from emulator_training import Jobs
 
 import sqlquarry as sq
+from emulator_training import Jobs
 from sqlquarry.emulator import LocalAWS
 from sqlquarry.errors import TrainingError
-from sqlquarry.training.sagemaker import SageMakerLauncher
-from sqlquarry.training.sagemaker import launcher as launching
+from sqlquarry.sagemaker import SageMakerLauncher
+from sqlquarry.sagemaker import launcher as launching
 
 from conftest import toy_examples
 

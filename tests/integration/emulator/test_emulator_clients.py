@@ -9,9 +9,9 @@ import subprocess
 import sys
 
 import pytest
+
 from emulator_account import Parrot, sketch
 from emulator_training import Jobs
-
 from sqlquarry.emulator import LocalAWS
 
 S3 = """

@@ -7,13 +7,13 @@ import re
 
 import jsonschema
 import pytest
-from emulator_account import emulators, to_4_51
 
-from sqlquarry.bedrock import ImportedModel
-from sqlquarry.constraints import AnswerForm
+from emulator_account import emulators, to_4_51
 from sqlquarry.errors import BedrockError, ConfigError
-from sqlquarry.inference import LocalModel
-from sqlquarry.sampling import Sampling
+from sqlquarry.models import ImportedModel
+from sqlquarry.models.local.constraints import AnswerForm
+from sqlquarry.models.local.model import LocalModel
+from sqlquarry.models.local.sampling import Sampling
 
 PROMPTS = ["SELECT", "How many users are there?", "x"]
 SCHEMA = {

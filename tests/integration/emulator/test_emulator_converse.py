@@ -8,11 +8,11 @@ import shutil
 from urllib.parse import quote
 
 import pytest
-from emulator_account import emulators, send, signed, to_4_51
 
-from sqlquarry.bedrock import ImportedModel
+from emulator_account import emulators, send, signed, to_4_51
 from sqlquarry.emulator.faults import AnswerReset, CutAnswer, NoText, NotReady, StreamBroken
 from sqlquarry.errors import BedrockError, GenerationError
+from sqlquarry.models import ImportedModel
 
 QUESTION = "List the name of all users."
 MESSAGES = [{"role": "user", "content": [{"text": QUESTION}]}]
@@ -278,7 +278,7 @@ def test_the_client_answers_alike_through_converse_and_messages(account, served,
 
 @pytest.mark.filterwarnings("ignore:.*answers were cut")
 def test_a_refusal_of_the_service_leads_to_messages(account, llama, caplog):
-    from sqlquarry.emulator.converse import UNSUPPORTED
+    from sqlquarry.emulator.bedrock.converse import UNSUPPORTED
     from sqlquarry.emulator.faults import Refused
 
     account.aws.faults.add(Refused(operation="Converse*", code="ValidationException", message=UNSUPPORTED, times=1))

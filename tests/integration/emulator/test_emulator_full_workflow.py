@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from emulator_training import Jobs
 
 import sqlquarry as sq
+from emulator_training import Jobs
 from sqlquarry.emulator import LocalAWS
 from sqlquarry.emulator.faults import SpotInterruption
-from sqlquarry.training.sagemaker import SageMakerLauncher
+from sqlquarry.sagemaker import SageMakerLauncher
 
 from conftest import toy_examples
 

@@ -6,6 +6,7 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
+
 from emulator_account import IMPORT_SECONDS, clocked, sketch
 
 

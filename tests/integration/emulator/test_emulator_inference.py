@@ -7,6 +7,7 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
 from emulator_account import emulators, to_4_51
 
 PROMPTS = ["SELECT", "How many users are there?", "CREATE TABLE users (id)\nList the name of all users."]

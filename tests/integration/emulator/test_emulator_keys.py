@@ -8,11 +8,11 @@ import pytest
 import torch
 from tokenizers.processors import TemplateProcessing
 
-from sqlquarry.emulator import invocation
-from sqlquarry.emulator.api import ApiError
-from sqlquarry.emulator.engine import Engine
-from sqlquarry.emulator.formats import BedrockCompletion, OpenAIChatCompletion, OpenAICompletion
-from sqlquarry.inference import LocalModel
+from sqlquarry.emulator.bedrock import invocation
+from sqlquarry.emulator.bedrock.engine import Engine
+from sqlquarry.emulator.bedrock.formats import BedrockCompletion, OpenAIChatCompletion, OpenAICompletion
+from sqlquarry.emulator.requests.api import ApiError
+from sqlquarry.models.local.model import LocalModel
 
 PROMPT = "How many users are there?"
 BODIES = {

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError
-from emulator_account import Account, Parrot, clocked, emulators, send, signed, sketch
 
+from emulator_account import Account, Parrot, clocked, emulators, send, signed, sketch
 from sqlquarry.emulator import LocalAWS
 from sqlquarry.emulator.faults import ExpiredToken, JobHangs, ModelDeleted, NoText
 from sqlquarry.emulator.moto_bedrock import (

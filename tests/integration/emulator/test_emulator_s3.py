@@ -9,6 +9,7 @@ import pytest
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import ClientError
+
 from emulator_account import emulators
 
 MIB = 1 << 20

@@ -7,9 +7,9 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from emulator_account import Parrot, clocked, emulators, sketch
 
-from sqlquarry.emulator.engine import EnginePool
+from emulator_account import Parrot, clocked, emulators, sketch
+from sqlquarry.emulator.bedrock.engine import EnginePool
 from sqlquarry.errors import ConfigError
 
 

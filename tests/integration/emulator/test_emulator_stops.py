@@ -12,7 +12,7 @@ from sqlquarry.artifacts import MergedModel, Record, write_manifest
 from sqlquarry.bedrock import BedrockImporter
 from sqlquarry.bedrock.preflight import preflight
 from sqlquarry.emulator import LocalAWS
-from sqlquarry.inference import LocalModel
+from sqlquarry.models.local.model import LocalModel
 from sqlquarry.prompt import PromptFormatter
 
 from conftest import CHATML, save_tiny_llama, tiny_tokenizer

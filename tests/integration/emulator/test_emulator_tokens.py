@@ -15,7 +15,7 @@ from sqlquarry.bedrock import BedrockImporter
 from sqlquarry.bedrock.export import Export
 from sqlquarry.bedrock.preflight import preflight, repair
 from sqlquarry.emulator import LocalAWS
-from sqlquarry.inference import LocalModel
+from sqlquarry.models.local.model import LocalModel
 
 TOKENS = 560
 # What was served before tokenizers were repaired, or failed.

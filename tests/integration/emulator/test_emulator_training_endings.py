@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError
-from emulator_training import Jobs
 
+from emulator_training import Jobs
 from sqlquarry.emulator import LocalAWS, ManualClock
 from sqlquarry.emulator.faults import SpotInterruption
 from sqlquarry.errors import ConfigError
@@ -203,7 +203,7 @@ with LocalAWS() as aws:
     print(jobs.until(lambda: jobs.lines("orphan"))[0], flush=True)
     input()
 """
-    here = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    here = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "support")}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": here}
     with subprocess.Popen([sys.executable, "-c", code], **pipes) as emulator:
         pid = int(emulator.stdout.readline())

@@ -3,8 +3,8 @@
 from itertools import product
 
 import psycopg
-from judging_postgresql import throwaway_server
 
+from judging_postgresql import throwaway_server
 from sqlquarry.judging.equivalence.refusals import misread, refusal
 from sqlquarry.judging.sql.ddl import read_schema
 

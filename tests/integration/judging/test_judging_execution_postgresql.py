@@ -9,8 +9,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from judging_postgresql import PASSWORD, throwaway_server
 
+from judging_postgresql import PASSWORD, throwaway_server
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import JudgingError
 from sqlquarry.judging import Report, SQLJudge

@@ -8,7 +8,7 @@ from test_judging_browser import browser  # noqa: F401 - the fixture
 import sqlquarry as sq
 from sqlquarry.artifacts import Judgement
 from sqlquarry.judging import Entry, Report
-from sqlquarry.notebook import html_table
+from sqlquarry.progress.notebook import html_table
 from sqlquarry.training.config import TrainingConfig
 
 from conftest import toy_examples

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import psycopg
 import pytest
+
 from judging_postgresql import PASSWORD, throwaway_server
 from judging_postgresql_attacks import CHECKS, EXTENSIONS, FORBIDDEN, LITERALS, READS, ROLES, SETUP, UNKNOWN
-
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, JudgingError
 from sqlquarry.judging.engines import postgresql_calls

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from merging_models import INPUT, finish, logits, make_base, our_merge, peft_merge, train
 from safetensors.torch import load_file, save_file
 
+from merging_models import INPUT, finish, logits, make_base, our_merge, peft_merge, train
 from sqlquarry import AdapterMerger
 from sqlquarry.errors import UnusedTensorsError
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from merging_models import ATTENTION, LINEAR, Base, make_base, our_merge, peft_merge, require_equal, train
 from peft import EvaConfig, LoraConfig, get_peft_model, initialize_lora_eva_weights
 from peft.tuners.lora.config import MontecloraConfig
+
+from merging_models import ATTENTION, LINEAR, Base, make_base, our_merge, peft_merge, require_equal, train
 
 FAMILIES = ["Llama", "Mistral", "Qwen2", "Qwen3"]
 TYING = {"untied": False, "tied": True}

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from merging_models import finish
 from peft import (
     AdaLoraConfig,
     IA3Config,
@@ -26,6 +25,7 @@ from peft.tuners.lora.config import KasaConfig
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from merging_models import finish
 from sqlquarry import AdapterCheckpoint, AdapterMerger
 from sqlquarry.errors import UnsupportedAdapterError, UnusedTensorsError
 from sqlquarry.merging.tensorfile import TensorFile

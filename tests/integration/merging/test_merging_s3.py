@@ -11,9 +11,9 @@ import boto3
 import pytest
 import torch
 from botocore.exceptions import EndpointConnectionError, ResponseStreamingError
-from merging_s3_fakes import write_adapter, write_base
 from moto import mock_aws
 
+from merging_s3_fakes import write_adapter, write_base
 from sqlquarry import AdapterCheckpoint, AdapterMerger
 from sqlquarry.errors import MergeError, UnsupportedModelError
 from sqlquarry.merging import s3 as s3_storage

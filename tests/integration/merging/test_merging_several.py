@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from merging_models import LINEAR, Base, make_base, our_merge, require_equal, saved, train
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
+from merging_models import LINEAR, Base, make_base, our_merge, require_equal, saved, train
 from sqlquarry.errors import ConfigError, UnsupportedAdapterError
 
 KINDS: list[dict[str, Any]] = [

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 from sqlquarry.artifacts import AdapterCheckpoint, base_digest, write_manifest
 from sqlquarry.merging import AdapterMerger
 from sqlquarry.prompt import PromptFormatter
-from sqlquarry.training.base_model import resolve_base_model
+from sqlquarry.training.base.base_model import resolve_base_model
 
 
 def test_bit_identical_to_peft(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from merging_models import INPUT, Base, logits, make_base, our_merge, peft_merge, plan, require_equal, train
 from safetensors.torch import load_file, save_file
+
+from merging_models import INPUT, Base, logits, make_base, our_merge, peft_merge, plan, require_equal, train
 
 
 @pytest.fixture(scope="module")

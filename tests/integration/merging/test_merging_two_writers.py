@@ -8,12 +8,12 @@ from typing import Any
 
 import boto3
 import pytest
-from merging_s3_fakes import write_adapter, write_base
 from moto import mock_aws
 
+from merging_s3_fakes import write_adapter, write_base
 from sqlquarry import AdapterCheckpoint, AdapterMerger
 from sqlquarry.errors import ConfigError, MergeError, OutputInUseError
-from sqlquarry.locks import only_writer
+from sqlquarry.files.locks import only_writer
 from sqlquarry.merging.output import Output
 from sqlquarry.merging.storage import Storage, open_storage
 from sqlquarry.merging.update import Update

@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import SQLQuarryError, UnsupportedModelError
-from sqlquarry.inference import LocalModel
-from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig, model
+from sqlquarry.models.local.model import LocalModel
+from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
+from sqlquarry.training.steps import model
 
 from conftest import toy_examples
 

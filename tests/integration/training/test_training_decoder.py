@@ -16,13 +16,12 @@ from sqlquarry.errors import TrainingError
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.quantization import QuantizationRecipe, hold_dequantized, load_causal_lm
 from sqlquarry.training import TrainingConfig
-from sqlquarry.training.decoder import run_gathered_weights, run_layers, run_lora_directly
-from sqlquarry.training.engine import Engine
-from sqlquarry.training.loss import RowShape, answer_loss, model_inputs
-from sqlquarry.training.packing import Row, pack
-from sqlquarry.training.sharding import shard_base
-from sqlquarry.training.world import World
-
+from sqlquarry.training.encoding.packing import Row, pack
+from sqlquarry.training.steps.decoder import run_gathered_weights, run_layers, run_lora_directly
+from sqlquarry.training.steps.engine import Engine
+from sqlquarry.training.steps.loss import RowShape, answer_loss, model_inputs
+from sqlquarry.training.steps.sharding import shard_base
+from sqlquarry.training.steps.world import World
 from training_runs import RECORDS
 
 

@@ -13,14 +13,14 @@ from transformers import AutoTokenizer, MixtralConfig, MixtralForCausalLM, Qwen3
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError
 from sqlquarry.prompt import PromptFormatter
+from sqlquarry.sagemaker import SageMakerLauncher
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
-from sqlquarry.training.card import write_card
-from sqlquarry.training.forecast import plan_training
+from sqlquarry.training.base.shape import ModelShape
+from sqlquarry.training.encoding.prepared import prepare
 from sqlquarry.training.guards import check_run
-from sqlquarry.training.plot import write_loss_plot
-from sqlquarry.training.prepared import prepare
-from sqlquarry.training.sagemaker import SageMakerLauncher
-from sqlquarry.training.shape import ModelShape
+from sqlquarry.training.planning.forecast import plan_training
+from sqlquarry.training.tracking.card import write_card
+from sqlquarry.training.tracking.plot import write_loss_plot
 
 from conftest import toy_examples
 

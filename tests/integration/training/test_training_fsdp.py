@@ -15,8 +15,8 @@ import pytest
 from sqlquarry import Records
 from sqlquarry.artifacts import AdapterCheckpoint, Record
 from sqlquarry.errors import RecordError, TrainingError
-from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig, launch, loop
-
+from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig, launch
+from sqlquarry.training.steps import loop
 from training_runs import OPTIONS, RECORDS, difference, log_of, trainer
 
 
@@ -64,7 +64,7 @@ def test_two_machines_that_share_a_base_each_go_on_as_one_process(
             "output_dir": str(path.with_suffix("")),
         }
         path.write_text(json.dumps(job | {"config": config}))
-    four = [str(Path(__file__).with_name("two_machines.py")), *map(str, jobs)]
+    four = [str(Path(__file__).parents[2] / "support" / "two_machines.py"), *map(str, jobs)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     subprocess.run(
         [sys.executable, *launch.TORCHRUN, "--nproc-per-node=4", *four], check=True, timeout=250, env=environment

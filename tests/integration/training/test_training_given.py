@@ -9,7 +9,7 @@ import pytest
 
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, RecordError
-from sqlquarry.inference import LocalModel
+from sqlquarry.models.local.model import LocalModel
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
 
 from conftest import toy_examples

@@ -10,9 +10,9 @@ from typing import Any
 
 import huggingface_hub
 import pytest
-from hub_on_loopback import Hub
 
 import sqlquarry as sq
+from hub_on_loopback import Hub
 from sqlquarry.artifacts import Record
 from sqlquarry.emulator import LocalAWS
 from sqlquarry.errors import (
@@ -25,10 +25,11 @@ from sqlquarry.errors import (
 )
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.quantization import load_tokenizer
-from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig, base_model, trainer
-from sqlquarry.training.forecast import with_stop
-from sqlquarry.training.plan import TrainingPlan
-from sqlquarry.training.sagemaker import SageMakerLauncher, staging
+from sqlquarry.sagemaker import SageMakerLauncher, staging
+from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig, trainer
+from sqlquarry.training.base import base_model
+from sqlquarry.training.planning.forecast import with_stop
+from sqlquarry.training.planning.plan import TrainingPlan
 
 from conftest import save_tiny_llama, toy_examples
 
@@ -206,7 +207,7 @@ def test_train_packs_once_and_hashes_what_it_hashed_before(
     import hashlib
 
     from sqlquarry.quantization import load_tokenizer
-    from sqlquarry.training import prepared
+    from sqlquarry.training.encoding import prepared
 
     packed = []
     real = prepared.pack

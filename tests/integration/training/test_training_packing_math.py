@@ -12,8 +12,8 @@ from transformers import AutoTokenizer
 from sqlquarry.artifacts import Record
 from sqlquarry.prompt import Encoded, PromptFormatter
 from sqlquarry.quantization import load_causal_lm
-from sqlquarry.training.loss import answer_loss, model_inputs
-from sqlquarry.training.packing import pack
+from sqlquarry.training.encoding.packing import pack
+from sqlquarry.training.steps.loss import answer_loss, model_inputs
 
 from conftest import toy_examples
 

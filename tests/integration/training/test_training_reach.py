@@ -11,10 +11,11 @@ from transformers import AutoTokenizer
 
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, RecordError, SQLQuarryError
-from sqlquarry.inference import LocalModel
+from sqlquarry.models.local.model import LocalModel
 from sqlquarry.prompt import PromptFormatter
-from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig, model
+from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
 from sqlquarry.training.guards import check_run
+from sqlquarry.training.steps import model
 
 from conftest import save_tiny_llama, toy_examples
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from sqlquarry.errors import ConfigError, MissingExtraError, TrainingError
-from sqlquarry.training import reporting
-from sqlquarry.training.reporting import Reporter
+from sqlquarry.training.tracking import reporting
+from sqlquarry.training.tracking.reporting import Reporter
 
 
 def test_tensorboard_holds_every_figure_of_every_step(tmp_path: Path) -> None:

@@ -13,9 +13,8 @@ from typing import Any
 
 import pytest
 
-from sqlquarry.training import loop
-from sqlquarry.training.reporting import Reporter
-
+from sqlquarry.training.steps import loop
+from sqlquarry.training.tracking.reporting import Reporter
 from training_runs import OPTIONS, RECORDS, log_of, trainer
 
 FIGURES = ("loss", "learning_rate", "grad_norm", "tokens")

@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 
 from sqlquarry.artifacts import AdapterCheckpoint
 from sqlquarry.errors import TrainingError, TrainingInterruptedError
-from sqlquarry.training import checkpoint, engine, launch, loop
-
+from sqlquarry.training import launch
+from sqlquarry.training.steps import checkpoint, engine, loop
 from training_runs import OPTIONS, RECORDS, difference, log_of, trainer
 
 

@@ -11,9 +11,10 @@ from safetensors.torch import load_file, save_file
 
 from sqlquarry.artifacts import AdapterCheckpoint, Record
 from sqlquarry.errors import MergeError, TrainingError, UnsupportedModelError
-from sqlquarry.inference import LocalModel
 from sqlquarry.merging import AdapterMerger
-from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig, model
+from sqlquarry.models.local.model import LocalModel
+from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
+from sqlquarry.training.steps import model
 
 from conftest import toy_examples
 

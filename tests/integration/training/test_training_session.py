@@ -14,9 +14,9 @@ from moto import mock_aws
 import sqlquarry as sq
 from sqlquarry.aws import aws_client, expect_bucket_owners, session_environment
 from sqlquarry.errors import ConfigError, OutputInUseError, TrainingError
-from sqlquarry.locks import only_writer
+from sqlquarry.files.locks import only_writer
 from sqlquarry.training import launch as launching
-from sqlquarry.training.checkpoint import Checkpoints, Snapshot
+from sqlquarry.training.steps.checkpoint import Checkpoints, Snapshot
 
 from conftest import toy_examples
 

@@ -13,9 +13,9 @@ from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM
 
 from sqlquarry.training.config import TrainingConfig
-from sqlquarry.training.model import make_trainable
-from sqlquarry.training.sharding import release, shard_base
-from sqlquarry.training.world import World
+from sqlquarry.training.steps.model import make_trainable
+from sqlquarry.training.steps.sharding import release, shard_base
+from sqlquarry.training.steps.world import World
 
 from conftest import save_tiny_llama
 

@@ -15,13 +15,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sqlquarry.artifacts import AdapterCheckpoint, Record
 from sqlquarry.errors import ConfigError
-from sqlquarry.inference import LocalModel
 from sqlquarry.merging import AdapterMerger
+from sqlquarry.models.local.model import LocalModel
+from sqlquarry.models.local.token_rows import run_token_rows_directly
 from sqlquarry.prompt import PromptFormatter
-from sqlquarry.token_rows import run_token_rows_directly
-from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig, loop
-from sqlquarry.training.base_model import resolve_base_model
-from sqlquarry.training.stop_row import check_stop, untrained_row
+from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
+from sqlquarry.training.base.base_model import resolve_base_model
+from sqlquarry.training.base.stop_row import check_stop, untrained_row
+from sqlquarry.training.steps import loop
 
 from conftest import save_tiny_llama, tiny_tokenizer, toy_examples
 

@@ -17,7 +17,8 @@ from sqlquarry.artifacts import MANIFEST, AdapterCheckpoint, Record
 from sqlquarry.errors import ConfigError, DeviceError, IncompleteArtifactError, RecordError, TrainingError
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.quantization import QuantizationRecipe, load_causal_lm
-from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig, loop, model
+from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
+from sqlquarry.training.steps import loop, model
 
 from conftest import tiny_tokenizer, toy_examples
 

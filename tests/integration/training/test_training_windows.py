@@ -15,12 +15,12 @@ from torch.nn.attention.flex_attention import create_mask
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from sqlquarry.artifacts import Record
-from sqlquarry.attention import position_limit, windows_of
-from sqlquarry.inference import LocalModel
+from sqlquarry.checkpoints.attention import position_limit, windows_of
+from sqlquarry.models.local.model import LocalModel
 from sqlquarry.prompt import IGNORED_LABEL, Encoded, PromptFormatter
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
-from sqlquarry.training.loss import RowShape, answer_loss, model_inputs, row_tensors
-from sqlquarry.training.packing import block_mask, pack
+from sqlquarry.training.encoding.packing import block_mask, pack
+from sqlquarry.training.steps.loss import RowShape, answer_loss, model_inputs, row_tensors
 
 from conftest import tiny_tokenizer, toy_examples
 

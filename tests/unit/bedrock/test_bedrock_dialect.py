@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bedrock_fakes import CHATML, CONFIG, FORMATTER, TOKENIZER, TOKENIZER_CONFIG, write_checkpoint, write_merged
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bedrock_fakes import CHATML, CONFIG, FORMATTER, TOKENIZER, TOKENIZER_CONFIG, write_checkpoint, write_merged
 from sqlquarry.bedrock import dialect
 from sqlquarry.errors import ConfigError
 from sqlquarry.prompt import PromptFormatter

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from botocore.exceptions import ClientError, ConnectTimeoutError, EndpointConnectionError, NoCredentialsError
 
-from sqlquarry.bedrock import failures
-from sqlquarry.bedrock.failures import explained, is_transient, job_advice
+from sqlquarry.aws import advice as failures
+from sqlquarry.aws.advice import explained, is_transient, job_advice
 from sqlquarry.errors import BedrockError
 
 # Messages as reported (bedrock's own words where known), then a word of the cause and one of the fix.

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bedrock_fakes import CHATML, write_checkpoint, write_merged
 
+from bedrock_fakes import CHATML, write_checkpoint, write_merged
 from sqlquarry.bedrock.dialect import export_files
 from sqlquarry.bedrock.preflight import preflight
 from sqlquarry.prompt import BoundTokens, PromptFormatter

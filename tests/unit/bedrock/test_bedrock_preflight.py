@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.session import get_session
+
 from bedrock_fakes import (
     CHATML,
     CONFIG,
@@ -25,13 +27,11 @@ from bedrock_fakes import (
     write_checkpoint,
     write_merged,
 )
-from botocore.session import get_session
-
 from sqlquarry.bedrock.preflight import PreflightReport, preflight, request, tensors
 from sqlquarry.bedrock.preflight.__main__ import main
+from sqlquarry.checkpoints.tensor_shapes import expected_tensors
 from sqlquarry.errors import ConfigError, PreflightError
 from sqlquarry.prompt import PromptFormatter
-from sqlquarry.tensor_shapes import expected_tensors
 
 EMBED = "model.embed_tokens.weight"
 LAYERS = {name: tensor for name, tensor in TENSORS.items() if name != EMBED}

@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bedrock_fakes import CONFIG, TENSORS, safetensors, write_checkpoint, write_merged
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bedrock_fakes import CONFIG, TENSORS, safetensors, write_checkpoint, write_merged
 from sqlquarry.bedrock.export import Export
 from sqlquarry.bedrock.preflight import preflight, repair
 from sqlquarry.bedrock.preflight.finite import finite, holds_non_finite, sha256_of_finite
 from sqlquarry.bedrock.preflight.source import LocalSource
+from sqlquarry.checkpoints.tensor_shapes import expected_tensors
 from sqlquarry.errors import CorruptArtifactError
-from sqlquarry.tensor_shapes import expected_tensors
 
 NORM = "model.norm.weight"
 NO_ROPE = {"rope_parameters": None}

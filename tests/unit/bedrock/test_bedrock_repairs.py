@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bedrock_fakes import CHATML, TENSORS, old_dialect, safetensors, write_checkpoint, write_merged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bedrock_fakes import CHATML, TENSORS, old_dialect, safetensors, write_checkpoint, write_merged
 from sqlquarry.bedrock.preflight import preflight, repair, reshard, tensors
+from sqlquarry.checkpoints.safetensors_header import INDEX, read_header
 from sqlquarry.errors import BedrockError, ConfigError
-from sqlquarry.safetensors_header import INDEX, read_header
 
 ONE = "model.safetensors"
 

@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bedrock_fakes import TENSORS, safetensors
 
 import tokenizer_shapes as shapes
+from bedrock_fakes import TENSORS, safetensors
 from sqlquarry.bedrock import dialect
 from sqlquarry.bedrock.dialect import export_files
 from sqlquarry.bedrock.export import Export
 from sqlquarry.bedrock.preflight import preflight
 from sqlquarry.bedrock.token_parity import first_difference, formatter_prompts
-from sqlquarry.tokenizing import FileTokenizer, TokenizerFiles, served_reading, trained_reading
+from sqlquarry.tokenizing.file_tokenizer import FileTokenizer
+from sqlquarry.tokenizing.readings import served_reading, trained_reading
+from sqlquarry.tokenizing.tokenizer_files import TokenizerFiles
 
 TEXT = "a\n</s> b </s>\n<s>"
 

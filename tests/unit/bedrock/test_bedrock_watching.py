@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from sqlquarry import workload
 from sqlquarry.artifacts import Generation
-from sqlquarry.bedrock.batch import Batches
 from sqlquarry.bedrock.jobs import ImportJobs
-from sqlquarry.bedrock.waiting import Patience
 from sqlquarry.errors import ImportJobError
+from sqlquarry.models.batches import Batches
+from sqlquarry.models.retries import Patience
+from sqlquarry.progress import workload
 
 ARN = "arn:aws:bedrock:us-east-1:123456789012:model-import-job/abc123"
 

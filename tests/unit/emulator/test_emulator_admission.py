@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from sqlquarry.emulator.admission import ARCHITECTURES, INDEX, ImportFailedError, admit, as_transformers_4_51
+from sqlquarry.emulator.bedrock.admission import ARCHITECTURES, INDEX, ImportFailedError, admit, as_transformers_4_51
 
 CONFIG = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "max_position_embeddings": 64}
 

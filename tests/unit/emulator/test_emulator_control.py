@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from sqlquarry.emulator.api import ApiError
+from sqlquarry.emulator.bedrock.imports import ModelImports
 from sqlquarry.emulator.faults import AccessDenied, Faults, JobFails, JobHangs, ManualClock
-from sqlquarry.emulator.imports import ModelImports
+from sqlquarry.emulator.requests.api import ApiError
 
 
 def control(storage, fetch=lambda *_: None, **options):

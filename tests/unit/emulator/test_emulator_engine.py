@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from sqlquarry.artifacts import Generation
-from sqlquarry.emulator.api import ApiError
-from sqlquarry.emulator.engine import DEFAULT_MAX_TOKENS, Decoding, Engine, EnginePool, Request
-from sqlquarry.sampling import Sampling
+from sqlquarry.emulator.bedrock.engine import DEFAULT_MAX_TOKENS, Decoding, Engine, EnginePool, Request
+from sqlquarry.emulator.requests.api import ApiError
+from sqlquarry.models.local.sampling import Sampling
 
 GREEDY = Decoding(max_tokens=4, sampling=Sampling())
 

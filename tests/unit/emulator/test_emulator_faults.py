@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sqlquarry.emulator import faults as kinds
+from sqlquarry.emulator.bedrock.warmth import IDLE_S, Warmth
 from sqlquarry.emulator.faults import (
     AccessDenied,
     ExpiredToken,
@@ -21,7 +22,6 @@ from sqlquarry.emulator.faults import (
     RoleUnknown,
     Throttled,
 )
-from sqlquarry.emulator.warmth import IDLE_S, Warmth
 from sqlquarry.errors import ConfigError
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sqlquarry.artifacts import Generation
-from sqlquarry.emulator.formats import BedrockCompletion, OpenAIChatCompletion, OpenAICompletion, without_text
+from sqlquarry.emulator.bedrock.formats import BedrockCompletion, OpenAIChatCompletion, OpenAICompletion, without_text
 
 SHAPES = [BedrockCompletion, OpenAICompletion, OpenAIChatCompletion]
 

@@ -17,8 +17,8 @@ from botocore.credentials import Credentials
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sqlquarry.emulator.guard import MAX_BODY_BYTES, MAX_UPLOAD_BYTES, guard
-from sqlquarry.emulator.signature import AccessKey
+from sqlquarry.emulator.requests.guard import MAX_BODY_BYTES, MAX_UPLOAD_BYTES, guard
+from sqlquarry.emulator.requests.signature import AccessKey
 
 HOST = "127.0.0.1:5000"
 KEY = AccessKey("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")

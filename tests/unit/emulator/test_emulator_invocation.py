@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sqlquarry.constraints import AnswerForm
-from sqlquarry.emulator import invocation
-from sqlquarry.emulator.api import ApiError
-from sqlquarry.emulator.engine import Decoding
-from sqlquarry.emulator.formats import BedrockCompletion, OpenAIChatCompletion, OpenAICompletion
-from sqlquarry.emulator.invocation import parse
-from sqlquarry.sampling import Sampling
+from sqlquarry.emulator.bedrock import invocation
+from sqlquarry.emulator.bedrock.engine import Decoding
+from sqlquarry.emulator.bedrock.formats import BedrockCompletion, OpenAIChatCompletion, OpenAICompletion
+from sqlquarry.emulator.bedrock.invocation import parse
+from sqlquarry.emulator.requests.api import ApiError
+from sqlquarry.models.local.constraints import AnswerForm
+from sqlquarry.models.local.sampling import Sampling
 
 SCHEMA = {"type": "object", "properties": {"a": {"enum": [1]}}}
 USER = {"role": "user", "content": "p"}

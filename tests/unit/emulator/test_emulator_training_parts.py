@@ -13,14 +13,14 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import EndpointConnectionError
 
-from sqlquarry.emulator.api import ApiError, validate
+from sqlquarry.emulator.requests.api import ApiError, validate
+from sqlquarry.emulator.requests.signature import AccessKey
 from sqlquarry.emulator.session import environment, loopback_session
-from sqlquarry.emulator.signature import AccessKey
-from sqlquarry.emulator.training_container import Cluster, Container
-from sqlquarry.emulator.training_files import CheckpointSync, S3Files
-from sqlquarry.emulator.training_job import TrainingJob
-from sqlquarry.emulator.training_request import refuse
-from sqlquarry.emulator.training_run import _reserved_port
+from sqlquarry.emulator.training.container import Cluster, Container
+from sqlquarry.emulator.training.files import CheckpointSync, S3Files
+from sqlquarry.emulator.training.job import TrainingJob
+from sqlquarry.emulator.training.request import refuse
+from sqlquarry.emulator.training.run import _reserved_port
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 KEY = AccessKey("AKIAEXAMPLE", "a-secret")

@@ -3,8 +3,8 @@
 import dataclasses
 
 import pytest
-from judging_reports import report
 
+from judging_reports import report
 from sqlquarry.errors import JudgingError
 from sqlquarry.judging.drift import drift
 from sqlquarry.judging.report import Report

@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 import pytest
-from judging_llm_fakes import RECORD, RIGHT, WRONG, Scripted, Structured, candidate_in, honest, tags
 
 import sqlquarry
+from judging_llm_fakes import RECORD, RIGHT, WRONG, Scripted, Structured, candidate_in, honest, tags
 from sqlquarry.artifacts import Generation, Judgement, TextGenerator
 from sqlquarry.errors import BedrockError, ConfigError, JudgeFailedError, JudgingError
 from sqlquarry.judging.llm import STRICT, JudgeUsage, LLMGrader, Rubric, StructuredGenerator

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
-from judging_llm_fakes import RECORD, RIGHT, WRONG, candidate_in
 
 import sqlquarry as sq
+from judging_llm_fakes import RECORD, RIGHT, WRONG, candidate_in
 from sqlquarry.errors import BedrockError, JudgeFailedError
 from sqlquarry.judging.llm import LLMGrader
 

@@ -9,9 +9,9 @@ import pytest
 import sqlglot
 from hypothesis import given
 from hypothesis import strategies as st
-from judging_llm_fakes import RECORD, RIGHT, WRONG, Scripted, Structured, candidate_in, tags
 from sqlglot.errors import SqlglotError
 
+from judging_llm_fakes import RECORD, RIGHT, WRONG, Scripted, Structured, candidate_in, tags
 from sqlquarry.artifacts import Record
 from sqlquarry.judging.llm import PUBLISHED, STRICT, LLMGrader
 from sqlquarry.judging.llm.prompts import question, without_comments

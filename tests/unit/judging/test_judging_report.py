@@ -5,10 +5,10 @@ import json
 import re
 
 import pytest
-from judging_reports import entry, stand_in_for_analysis
-from judging_reports import report as made
 
 import sqlquarry as sq
+from judging_reports import entry, stand_in_for_analysis
+from judging_reports import report as made
 from sqlquarry.artifacts import Generation, Judgement, Record
 from sqlquarry.errors import JudgingError
 from sqlquarry.judging import Entry, Report

@@ -6,8 +6,8 @@ import sys
 from xml.etree import ElementTree as ET
 
 import pytest
-from judging_reports import EVIL, entry, report, stand_in_for_analysis
 
+from judging_reports import EVIL, entry, report, stand_in_for_analysis
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import JudgingError
 from sqlquarry.judging.__main__ import main

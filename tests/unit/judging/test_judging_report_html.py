@@ -8,8 +8,8 @@ import re
 from pathlib import Path
 
 import pytest
-from judging_reports import EVIL, entry, report, stand_in_for_analysis
 
+from judging_reports import EVIL, entry, report, stand_in_for_analysis
 from sqlquarry.artifacts import Judgement, Record
 from sqlquarry.errors import JudgingError
 from sqlquarry.judging.report import Entry, Report, html

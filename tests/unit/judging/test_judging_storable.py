@@ -16,8 +16,8 @@ import duckdb
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from judging_reports import entry
 
+from judging_reports import entry
 from sqlquarry.artifacts import Generation, Judgement, Record
 from sqlquarry.judging import ExecutionGrader, SQLJudge
 from sqlquarry.judging.__main__ import main

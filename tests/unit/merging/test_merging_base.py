@@ -10,9 +10,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from merging_fakes import UP, Q, base_tensors, write_adapter, write_base
 from safetensors.torch import save_file
 
+from merging_fakes import UP, Q, base_tensors, write_adapter, write_base
 from sqlquarry import AdapterCheckpoint, AdapterMerger, MergedModel
 from sqlquarry.artifacts import Manifest
 from sqlquarry.errors import MergeError, UnsupportedModelError

@@ -13,9 +13,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from merging_fakes import UP, Q, base_tensors, lora_tensors, write_adapter, write_base
 from safetensors.torch import load_file
 
+from merging_fakes import UP, Q, base_tensors, lora_tensors, write_adapter, write_base
 from sqlquarry import AdapterMerger, MergedModel, PromptFormatter
 from sqlquarry.errors import (
     ConfigError,

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 import torch
-from merging_fakes import UP, Q, base_tensors, lora_tensors, write_adapter, write_base
 from safetensors.torch import load_file
 
+from merging_fakes import UP, Q, base_tensors, lora_tensors, write_adapter, write_base
 from sqlquarry import AdapterMerger, MergedModel, PromptFormatter
 from sqlquarry.artifacts import write_manifest
 from sqlquarry.errors import MergeError, PromptMismatchError

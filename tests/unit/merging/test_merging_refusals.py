@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from merging_fakes import Q, base_tensors, lora_tensors
 from safetensors.torch import save_file
 
+from merging_fakes import Q, base_tensors, lora_tensors
 from sqlquarry.errors import MergeError, UnsupportedAdapterError, UnusedTensorsError
 from sqlquarry.merging.adapter import LoraAdapter
 from sqlquarry.merging.plan import MergePlan, plan_merge

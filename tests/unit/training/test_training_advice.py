@@ -14,15 +14,15 @@ from sqlquarry import QLoRAFSDPTrainer, TrainingConfig
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, DeviceError
 from sqlquarry.prompt import PromptFormatter
-from sqlquarry.training.advice import FEW_STEPS, advice
-from sqlquarry.training.estimate import TokenEstimator
-from sqlquarry.training.forecast import plan_training
+from sqlquarry.training.encoding.prepared import prepare
 from sqlquarry.training.guards import check_run, run_problems
-from sqlquarry.training.hardware import INSTANCES
-from sqlquarry.training.known_bases import known_shape
-from sqlquarry.training.offers import cheaper_offer, cheapest_fit
-from sqlquarry.training.plan import TrainingPlan
-from sqlquarry.training.prepared import prepare
+from sqlquarry.training.planning.advice import FEW_STEPS, advice
+from sqlquarry.training.planning.estimate import TokenEstimator
+from sqlquarry.training.planning.forecast import plan_training
+from sqlquarry.training.planning.hardware import INSTANCES
+from sqlquarry.training.planning.known_bases import known_shape
+from sqlquarry.training.planning.offers import cheaper_offer, cheapest_fit
+from sqlquarry.training.planning.plan import TrainingPlan
 
 from conftest import toy_examples
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from training_bases import save_base
 
 from sqlquarry.errors import GatedModelError, UnsupportedModelError
-from sqlquarry.training.base_model import resolve_base_model
+from sqlquarry.training.base.base_model import resolve_base_model
+from training_bases import save_base
 
 
 def test_a_good_directory_is_taken_as_it_is_and_its_path_is_absolute(
@@ -83,7 +83,7 @@ def test_a_gguf_is_converted_without_what_lies_beside_it(tmp_path: Path, monkeyp
     (tmp_path / "evil.py").write_text("")
     (tmp_path / "tokenizer_config.json").write_text('{"auto_map": {"AutoTokenizer": ["evil.T", null]}}')
     (tmp_path / "m.gguf").write_bytes(b"GGUF")
-    monkeypatch.setattr("sqlquarry.training.base_model.check_gguf", lambda _: None)  # it holds no model
-    monkeypatch.setattr("sqlquarry.training.base_model._convert", convert)
+    monkeypatch.setattr("sqlquarry.training.base.base_model.check_gguf", lambda _: None)  # it holds no model
+    monkeypatch.setattr("sqlquarry.training.base.base_model._convert", convert)
     assert resolve_base_model(tmp_path / "m.gguf", cache=tmp_path / "cache").parent == tmp_path / "cache"
     assert seen == ["m.gguf"]

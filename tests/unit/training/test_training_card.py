@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sqlquarry.training.card import base_licence, model_card, write_card
+from sqlquarry.training.tracking.card import base_licence, model_card, write_card
 
 PROVENANCE: dict[str, Any] = {
     "base_model": {"name": "meta-llama/Meta-Llama-3-8B-Instruct", "path": "x", "sha256": "b" * 64},

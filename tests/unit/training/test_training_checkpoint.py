@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sqlquarry.errors import TrainingError
-from sqlquarry.training.checkpoint import Checkpoints, Snapshot
+from sqlquarry.training.steps.checkpoint import Checkpoints, Snapshot
 
 
 def snapshot(step: int) -> Snapshot:

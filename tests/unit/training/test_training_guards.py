@@ -11,12 +11,12 @@ import pytest
 
 from sqlquarry.errors import ConfigError, DeviceError
 from sqlquarry.training import TrainingConfig
-from sqlquarry.training.advice import advice
+from sqlquarry.training.base.shape import ModelShape
 from sqlquarry.training.guards import check_run
-from sqlquarry.training.hardware import A10G, H100, T4
-from sqlquarry.training.memory import forecast_memory
-from sqlquarry.training.plan import TrainingPlan
-from sqlquarry.training.shape import ModelShape
+from sqlquarry.training.planning.advice import advice
+from sqlquarry.training.planning.hardware import A10G, H100, T4
+from sqlquarry.training.planning.memory import forecast_memory
+from sqlquarry.training.planning.plan import TrainingPlan
 
 
 def shape(

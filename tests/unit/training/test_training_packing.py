@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sqlquarry.prompt import IGNORED_LABEL, Encoded
-from sqlquarry.training.packing import Row, pack
+from sqlquarry.training.encoding.packing import Row, pack
 
 CAPACITY = 48
 

@@ -19,14 +19,14 @@ from sqlquarry.errors import ConfigError, RecordError, UnsupportedModelError
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.training import TrainingConfig
 from sqlquarry.training import config as config_module
-from sqlquarry.training.fit import fitted
-from sqlquarry.training.forecast import plan_training, this_machine
-from sqlquarry.training.hardware import A10G, GPU, GPUS, H100, H200, INSTANCES, gpu_named, instance_named
-from sqlquarry.training.memory import forecast_memory
-from sqlquarry.training.plan import TrainingPlan
-from sqlquarry.training.prepared import prepare
-from sqlquarry.training.shape import ModelShape
-from sqlquarry.training.speed import PaceMeter, flops_per_token, row_seconds, summing_seconds
+from sqlquarry.training.base.shape import ModelShape
+from sqlquarry.training.encoding.prepared import prepare
+from sqlquarry.training.planning.fit import fitted
+from sqlquarry.training.planning.forecast import plan_training, this_machine
+from sqlquarry.training.planning.hardware import A10G, GPU, GPUS, H100, H200, INSTANCES, gpu_named, instance_named
+from sqlquarry.training.planning.memory import forecast_memory
+from sqlquarry.training.planning.plan import TrainingPlan
+from sqlquarry.training.planning.speed import PaceMeter, flops_per_token, row_seconds, summing_seconds
 
 from conftest import tiny_tokenizer, toy_examples
 

@@ -7,8 +7,8 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sqlquarry.training.schedule import Schedule
-from sqlquarry.training.world import World
+from sqlquarry.training.steps.schedule import Schedule
+from sqlquarry.training.steps.world import World
 
 schedules = st.builds(
     Schedule,

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from sqlquarry.training.card import model_card
-from sqlquarry.training.sagemaker.logs import Display
+from sqlquarry.sagemaker.logs import Display
+from sqlquarry.training.tracking.card import model_card
 
 NAME = "[red]a[/red]b\x1b[2J\x9b1m\u202ec :bomb:"
 SHOWN = r"[red]a[/red]b\u{1b}[2J\u{9b}1m\u{202e}c :bomb:"

@@ -12,14 +12,14 @@ import pytest
 from gguf import GGUFReader, GGUFWriter
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from training_bases import save_base
 
 from sqlquarry.errors import ConfigError, SQLQuarryError, UnsupportedModelError
-from sqlquarry.training.base_model import check_base_model, resolve_base_model
-from sqlquarry.training.checkpoint import Checkpoints
-from sqlquarry.training.gguf_file import check_gguf
+from sqlquarry.training.base.base_model import check_base_model, resolve_base_model
+from sqlquarry.training.base.gguf_file import check_gguf
+from sqlquarry.training.base.shape import ModelShape
 from sqlquarry.training.job import read_job
-from sqlquarry.training.shape import ModelShape
+from sqlquarry.training.steps.checkpoint import Checkpoints
+from training_bases import save_base
 
 CONFIG = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 4}
 NOT_A_SIZE = [-1, 0, True, 1.0, 8.5, float("nan"), float("inf"), "8", [8], {}, 10**40]

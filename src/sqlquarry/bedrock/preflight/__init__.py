@@ -25,11 +25,11 @@ from sqlquarry.bedrock.preflight.repairs import Repair, repair
 from sqlquarry.bedrock.preflight.request import Request, check_request, given_uri, names_a_bucket
 from sqlquarry.bedrock.preflight.source import CopiedSource, LocalSource, S3Source, Source, source_location
 from sqlquarry.bedrock.stored_merge import StoredMerge
+from sqlquarry.checkpoints.safetensors_header import INDEX
 from sqlquarry.errors import ArtifactError, BedrockError, PreflightError, SQLQuarryError
-from sqlquarry.locations import S3Location
-from sqlquarry.metadata import check_size
+from sqlquarry.files.locations import S3Location
+from sqlquarry.files.metadata import check_size
 from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
-from sqlquarry.safetensors_header import INDEX
 
 __all__ = ["Finding", "PreflightReport", "Repair", "preflight", "repair"]
 

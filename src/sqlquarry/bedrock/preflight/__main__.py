@@ -13,7 +13,7 @@ from rich.text import Text
 from sqlquarry.aws import aws_session
 from sqlquarry.bedrock.preflight import Finding, PreflightReport, preflight, repair
 from sqlquarry.errors import SQLQuarryError
-from sqlquarry.locations import is_s3
+from sqlquarry.files.locations import is_s3
 from sqlquarry.text import visible
 
 _COLOURS = {"error": "bold red", "warning": "yellow", "note": "cyan"}

@@ -16,7 +16,7 @@ from sqlquarry.aws.failures import error_code
 from sqlquarry.bedrock.preflight.findings import Finding, error, note, warning
 from sqlquarry.bedrock.preflight.request import Request
 from sqlquarry.bedrock.preflight.role import check_role, check_role_permissions
-from sqlquarry.locations import S3Location
+from sqlquarry.files.locations import S3Location
 
 MODELS_QUOTA = "L-45B04988"  # imported models per account
 DEFAULT_MODELS = 3
@@ -32,7 +32,7 @@ def check_account(request: Request, *, session: Any, endpoint_url: str | None = 
     """
 
     def client(service: str) -> Any:
-        return aws_client(service, session, endpoint_url, request.region)
+        return aws_client(service, session, endpoint_url=endpoint_url, region=request.region)
 
     findings = [
         *attempt("imported models", "bedrock:ListImportedModels", lambda: _model_quota(client, request.name)),

@@ -12,10 +12,10 @@ from sqlquarry.bedrock.dialect import OPTIONAL_FILES, JsonObject
 from sqlquarry.bedrock.preflight.findings import Finding, error
 from sqlquarry.bedrock.preflight.source import Source
 from sqlquarry.bedrock.weights import Weights
-from sqlquarry.metadata import check_size, parse_object
+from sqlquarry.checkpoints.safetensors_header import INDEX, Tensor, parse_header, parse_index
+from sqlquarry.files.metadata import check_size, parse_object
 from sqlquarry.prompt import PromptFormatter
-from sqlquarry.safetensors_header import INDEX, Tensor, parse_header, parse_index
-from sqlquarry.tokenizing import SENTENCEPIECE_FILES, TokenizerFiles
+from sqlquarry.tokenizing.tokenizer_files import SENTENCEPIECE_FILES, TokenizerFiles
 
 _REQUIRED = ("config.json", "tokenizer_config.json", "tokenizer.json")
 _PROCESSORS = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")

@@ -12,8 +12,8 @@ from sqlquarry.bedrock.dialect import FLAT_IN_4_51, GPT_OSS_EOS, TRANSFORMERS_VE
 from sqlquarry.bedrock.preflight.checkpoint import Checkpoint
 from sqlquarry.bedrock.preflight.findings import Finding, error, note, warning
 from sqlquarry.bedrock.weights import is_full
-from sqlquarry.foreign_model import MODEL_TYPES, refusals
-from sqlquarry.safetensors_header import INDEX
+from sqlquarry.checkpoints.foreign_model import MODEL_TYPES, refusals
+from sqlquarry.checkpoints.safetensors_header import INDEX
 
 MULTIMODAL_ARCHITECTURES = (
     "MllamaForConditionalGeneration",

@@ -14,8 +14,8 @@ from pathlib import Path
 from sqlquarry.bedrock.preflight.findings import Finding, error, listed
 from sqlquarry.bedrock.preflight.source import Source
 from sqlquarry.bedrock.weights import Weights
+from sqlquarry.checkpoints.safetensors_header import Tensor, read_header
 from sqlquarry.errors import CorruptArtifactError
-from sqlquarry.safetensors_header import Tensor, read_header
 
 _LOOKED_AT_BYTES = 16 * 2**10
 _MOST_READS = 2_000  # of a local checkpoint; a model of 100,000 tensors would take minutes

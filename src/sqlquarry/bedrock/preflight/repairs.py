@@ -20,10 +20,10 @@ from sqlquarry.bedrock.preflight.reshard import SHARD_BYTES, Plan, plan, replace
 from sqlquarry.bedrock.preflight.source import LocalSource, S3Source, Source, source_location
 from sqlquarry.bedrock.preflight.tensors import duplicates, stored_dtype
 from sqlquarry.bedrock.weights import ONE_SHARD, Weights, is_full
+from sqlquarry.checkpoints.safetensors_header import INDEX
 from sqlquarry.errors import BedrockError, ConfigError
-from sqlquarry.locations import S3Location, local_path
-from sqlquarry.metadata import check_size, json_bytes
-from sqlquarry.safetensors_header import INDEX
+from sqlquarry.files.locations import S3Location, local_path
+from sqlquarry.files.metadata import check_size, json_bytes
 from sqlquarry.text import visible
 
 _SMALL = ("config.json", "tokenizer_config.json", *OPTIONAL_FILES)
@@ -124,11 +124,11 @@ def _repair_prefix(source: S3Source, max_shard_bytes: int) -> list[Repair]:
         done = _apply(copy, copy, _metadata(copy, weights), weights, None)
         with aws_errors(BedrockError, f"repairing {source.uri}"):
             for file in sorted({item.where for item in done}, key=lambda file: file in TEMPLATE_FILES):
-                key = {"Bucket": source.bucket, "Key": source.prefix + file}
+                key = source.prefix + file
                 if (copy / file).is_file():
-                    source.client.put_object(**key, Body=(copy / file).read_bytes())
+                    source.client.put_object(Bucket=source.bucket, Key=key, Body=(copy / file).read_bytes())
                 else:
-                    source.client.delete_object(**key)
+                    source.client.delete_object(Bucket=source.bucket, Key=key)
     return done
 
 

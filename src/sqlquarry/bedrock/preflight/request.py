@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sqlquarry.bedrock.preflight.findings import Finding, error, warning
-from sqlquarry.locations import S3Location
+from sqlquarry.files.locations import S3Location
 
 REGIONS = ("eu-central-1", "us-east-1", "us-east-2", "us-west-2")
 MAX_SUBNETS, MAX_SECURITY_GROUPS = 16, 5

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from sqlquarry.artifacts import write_json
 from sqlquarry.bedrock.weights import Weights
+from sqlquarry.checkpoints.safetensors_header import INDEX, Tensor
 from sqlquarry.errors import BedrockError
-from sqlquarry.metadata import read_object
-from sqlquarry.safetensors_header import INDEX, Tensor
+from sqlquarry.files.metadata import read_object
 
 SHARD_BYTES = 5 * 10**9  # what transformers 4 calls "5GB", its default
 _BLOCK_BYTES = 16 * 2**20

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 from sqlquarry.artifacts import AdapterCheckpoint, MergedModel
 from sqlquarry.aws import aws_client
+from sqlquarry.aws.advice import explained
 from sqlquarry.aws.failures import error_code
-from sqlquarry.bedrock.failures import explained
 from sqlquarry.errors import BedrockError, ConfigError
-from sqlquarry.locations import S3Location, located
+from sqlquarry.files.locations import S3Location, located
 
 # More than any checkpoint has; a prefix with more is the wrong one, and listing it all would take minutes.
 _MAX_KEYS = 5000
@@ -109,7 +109,7 @@ class S3Source:
         from botocore.exceptions import BotoCoreError, ClientError
 
         self.bucket, self.prefix, self.uri = location.bucket, location.prefix, location.uri_of("")
-        self.client = aws_client("s3", session, endpoint_url, region or _default_region(session))
+        self.client = aws_client("s3", session, endpoint_url=endpoint_url, region=region or _default_region(session))
         pages = self.client.get_paginator("list_objects_v2").paginate(
             Bucket=self.bucket, Prefix=self.prefix, PaginationConfig={"MaxItems": _MAX_KEYS}
         )
@@ -132,11 +132,13 @@ class S3Source:
         from botocore.exceptions import BotoCoreError, ClientError
 
         key = self.prefix + name
-        options = {} if length is None else {"Range": f"bytes={start}-{start + length - 1}"}
         if length == 0:
             return b""
         try:
-            return bytes(self.client.get_object(Bucket=self.bucket, Key=key, **options)["Body"].read())
+            if length is None:
+                return self.client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+            part = f"bytes={start}-{start + length - 1}"
+            return self.client.get_object(Bucket=self.bucket, Key=key, Range=part)["Body"].read()
         except (BotoCoreError, ClientError) as error:
             told = explained(error, f"reading s3://{self.bucket}/{key}")
             if error_code(error) in _REFUSED_KEY:

@@ -10,9 +10,9 @@ from sqlquarry.bedrock.preflight.checkpoint import Checkpoint
 from sqlquarry.bedrock.preflight.config import GPT_OSS, MULTIMODAL_ARCHITECTURES
 from sqlquarry.bedrock.preflight.findings import Finding, error, listed, warning
 from sqlquarry.bedrock.weights import DTYPES, ONE_SHARD, QUANTIZED, Weights, is_full
-from sqlquarry.foreign_model import refusals
-from sqlquarry.safetensors_header import INDEX, Tensor
-from sqlquarry.tensor_shapes import expected_tensors
+from sqlquarry.checkpoints.foreign_model import refusals
+from sqlquarry.checkpoints.safetensors_header import INDEX, Tensor
+from sqlquarry.checkpoints.tensor_shapes import expected_tensors
 
 MAX_SHARD_BYTES = 5 * 2**30  # the largest that imports are known to work with; transformers 4's default was 5 GB
 MAX_TEXT_BYTES, MAX_MULTIMODAL_BYTES = 200 * 10**9, 100 * 10**9

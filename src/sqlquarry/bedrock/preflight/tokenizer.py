@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from sqlquarry.added_tokens import token_text
 from sqlquarry.bedrock.chat_template import (
     ANSWER,
     PROMPT,
@@ -28,8 +27,10 @@ from sqlquarry.bedrock.token_parity import first_difference, formatter_prompts
 from sqlquarry.bedrock.tokenizer_files import saved_by_5
 from sqlquarry.errors import ConfigError, UnsupportedModelError
 from sqlquarry.prompt import PROMPT_FILE
-from sqlquarry.token_readings import same_tokens
-from sqlquarry.tokenizing import SENTENCEPIECE_FILES, served_reading, trained_reading
+from sqlquarry.tokenizing.added_tokens import token_text
+from sqlquarry.tokenizing.reading_equality import same_tokens
+from sqlquarry.tokenizing.readings import served_reading, trained_reading
+from sqlquarry.tokenizing.tokenizer_files import SENTENCEPIECE_FILES
 
 TOKENIZERS = (
     "CodeLlamaTokenizer",

@@ -13,7 +13,7 @@ from typing import Any, TypeGuard
 from sqlquarry.bedrock.dialect import TRANSFORMERS_VERSION
 from sqlquarry.bedrock.preflight.checkpoint import Checkpoint
 from sqlquarry.bedrock.preflight.findings import Finding, error
-from sqlquarry.tensor_shapes import DECODERS
+from sqlquarry.checkpoints.tensor_shapes import DECODERS
 
 _RESTORE = "Restore the base model's config.json"
 _ACTIVATIONS = {

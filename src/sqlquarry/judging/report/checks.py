@@ -16,10 +16,10 @@ from xml.etree import ElementTree as ET
 
 from sqlquarry.artifacts import write_atomically
 from sqlquarry.errors import JudgingError
+from sqlquarry.files.locations import local_path
 from sqlquarry.judging.report import analysis
 from sqlquarry.judging.report.model import Report
 from sqlquarry.judging.statistics import p_text
-from sqlquarry.locations import local_path
 from sqlquarry.text import visible
 
 _LEVEL = 0.05

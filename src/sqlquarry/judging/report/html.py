@@ -19,12 +19,12 @@ from typing import Any
 
 from sqlquarry.artifacts import Judgement, Record, write_atomically
 from sqlquarry.extras import require
+from sqlquarry.files.locations import local_path
 from sqlquarry.judging.drift import drift
 from sqlquarry.judging.report import analysis
 from sqlquarry.judging.report.model import Entry, Report
 from sqlquarry.judging.statistics import p_text
 from sqlquarry.judging.storable import storable
-from sqlquarry.locations import local_path
 from sqlquarry.text import visible
 
 _HERE = Path(__file__).parent

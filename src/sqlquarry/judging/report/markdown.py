@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from sqlquarry.artifacts import write_atomically
+from sqlquarry.files.locations import local_path
 from sqlquarry.judging.report import analysis
 from sqlquarry.judging.report.model import Report
 from sqlquarry.judging.statistics import Estimate, p_text
-from sqlquarry.locations import local_path
 from sqlquarry.text import as_markdown, visible
 
 _SLICES = 5

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from sqlquarry.artifacts import Judgement, Record, write_atomically
 from sqlquarry.errors import JudgingError, SQLQuarryError
+from sqlquarry.files.locations import local_path
+from sqlquarry.files.metadata import parse_json
 from sqlquarry.judging.statistics import Estimate, PairedComparison, clustered_estimate, estimate
 from sqlquarry.judging.storable import storable
-from sqlquarry.locations import local_path
-from sqlquarry.metadata import parse_json
-from sqlquarry.notebook import html_table
+from sqlquarry.progress.notebook import html_table
 from sqlquarry.text import visible
 
 if TYPE_CHECKING:  # these modules import this one

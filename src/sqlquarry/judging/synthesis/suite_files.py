@@ -10,8 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from sqlquarry.files.metadata import read_object
 from sqlquarry.judging.synthesis.suites import Suite
-from sqlquarry.metadata import read_object
 
 _MANIFEST = "suite.json"
 _PLAUSIBLE, _LEGAL = ".plausible.sqlite", ".legal.sqlite"

@@ -16,6 +16,7 @@ from pathlib import Path
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, JudgingError
 from sqlquarry.extras import require
+from sqlquarry.files.locations import local_path
 from sqlquarry.judging.sandbox import Failure, Limits, Rows, Sandbox
 from sqlquarry.judging.sql.parsing import parse
 from sqlquarry.judging.sql.portable_ddl import schema_in_sqlite
@@ -32,7 +33,6 @@ from sqlquarry.judging.synthesis.suite_files import (
 )
 from sqlquarry.judging.synthesis.suites import Rival, Suite, make_suite, rivals
 from sqlquarry.judging.synthesis.translation import cannot_be_said, in_sqlite
-from sqlquarry.locations import local_path
 from sqlquarry.options import check_options
 
 _SHOWN_SURVIVORS = 5

@@ -1,0 +1,1 @@
+"""Import models and answer as Bedrock does."""

@@ -1,0 +1,114 @@
+"""Translate Converse and ConverseStream of imported models to InvokeModel with `messages`, and back.
+
+Sources: Converse and ConverseStream (API reference of Bedrock's runtime); "Invoke your imported model" and "Code
+samples for custom model import" (Bedrock user guide), which name the families without Converse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlquarry.artifacts import Generation
+from sqlquarry.emulator.bedrock.engine import Request
+from sqlquarry.emulator.bedrock.invocation import chat_request
+from sqlquarry.emulator.requests.api import Parameters, invalid, unsupported, validate
+
+# In the words that users report.
+UNSUPPORTED = "This action doesn't support the model that you provided. Try again with a supported text or chat model."
+BLANK = "The text field in the ContentBlock object is blank. Add text to the text field, and try again."
+_PIECE_CHARACTERS = 4  # about a token
+_HONOURED = {
+    "modelId",
+    "messages",
+    "system",
+    "inferenceConfig",
+    "additionalModelRequestFields",
+    "requestMetadata",  # for the logs of the service; it changes no answer
+}
+# Of the other parameters -> the value that changes nothing, if there is one.
+_WITHOUT_EFFECT: Mapping[str, Any] = {
+    "promptVariables": {},
+    "additionalModelResponseFieldPaths": [],
+    "performanceConfig": {"latency": "standard"},
+    "serviceTier": {"type": "default"},
+}
+# Of `inferenceConfig` -> the key of InvokeModel.
+_SETTINGS = {"maxTokens": "max_tokens", "temperature": "temperature", "topP": "top_p", "stopSequences": "stop"}
+_STOP_REASONS = {"stop": "end_turn", "length": "max_tokens"}
+
+
+def parse_converse(parameters: Parameters) -> Request:
+    """Read the parameters of Converse; additionalModelRequestFields holds further keys of InvokeModel.
+
+    Raises:
+        ApiError: ValidationException that names what is wrong or not emulated.
+    """
+    validate("Converse", parameters, service="bedrock-runtime")
+    asked = [key for key in parameters if key not in _HONOURED and parameters[key] is not None]
+    if refused := sorted(key for key in asked if parameters[key] != _WITHOUT_EFFECT.get(key)):
+        raise unsupported(refused)
+    turns = parameters.get("messages") or []
+    roles = [turn["role"] for turn in turns]
+    if roles != ["user" if place % 2 == 0 else "assistant" for place in range(len(turns))] or len(turns) % 2 == 0:
+        raise invalid(f"messages must begin and end with a user message, and roles must alternate, but are {roles}")
+    messages = [{"role": turn["role"], "content": _text(turn["content"])} for turn in turns]
+    if system := parameters.get("system"):
+        messages.insert(0, {"role": "system", "content": _text(system)})
+    settings = parameters.get("inferenceConfig") or {}
+    options = {_SETTINGS.get(name, name): value for name, value in settings.items() if value is not None}
+    for name in ("temperature", "top_p"):  # InvokeModel's temperature may be higher
+        if options.get(name, 0) > 1:
+            raise invalid(f"inferenceConfig: {name} is {options[name]!r}, but must be at most 1")
+    more = parameters.get("additionalModelRequestFields") or {}
+    if not isinstance(more, dict):
+        raise invalid(f"additionalModelRequestFields is {more!r:.80}, but must be an object")
+    if twice := sorted(options.keys() & more.keys()):
+        raise invalid(f"{', '.join(twice)} is in inferenceConfig and in additionalModelRequestFields")
+    request = chat_request(messages, options | more)
+    if request.decoding.logprobs:
+        raise invalid("Converse has no place for logprobs in its answers; use InvokeModel")
+    return request
+
+
+def converse_answer(generation: Generation) -> dict[str, Any]:
+    """Build the answer of Converse."""
+    return {
+        "output": {"message": {"role": "assistant", "content": [{"text": generation.text}]}},
+        "stopReason": _stop_reason(generation),
+        **_measures(generation),
+    }
+
+
+def converse_events(generation: Generation) -> list[dict[str, Any]]:
+    """Build the events of ConverseStream."""
+    text = generation.text
+    pieces = [text[start : start + _PIECE_CHARACTERS] for start in range(0, len(text), _PIECE_CHARACTERS)]
+    return [
+        {"messageStart": {"role": "assistant"}},
+        *({"contentBlockDelta": {"contentBlockIndex": 0, "delta": {"text": piece}}} for piece in pieces),
+        {"contentBlockStop": {"contentBlockIndex": 0}},
+        {"messageStop": {"stopReason": _stop_reason(generation)}},
+        {"metadata": _measures(generation)},
+    ]
+
+
+def _stop_reason(generation: Generation) -> str:
+    return "stop_sequence" if generation.stop_text else _STOP_REASONS[generation.stop_reason]
+
+
+def _measures(generation: Generation) -> dict[str, Any]:
+    read, written = generation.prompt_tokens or 0, generation.completion_tokens or 0
+    return {
+        "usage": {"inputTokens": read, "outputTokens": written, "totalTokens": read + written},
+        "metrics": {"latencyMs": round(1000 * (generation.latency_s or 0))},
+    }
+
+
+def _text(blocks: list[dict[str, Any]]) -> str:
+    kinds = {kind for block in blocks for kind in block}
+    if not blocks or kinds != {"text"}:
+        raise invalid(f"content must be text, but holds {', '.join(sorted(kinds)) or 'nothing'}")
+    if not all(block["text"].strip() for block in blocks):
+        raise invalid(BLANK)
+    return "\n".join(block["text"] for block in blocks)

@@ -1,0 +1,1 @@
+"""Check requests before they reach a service."""

@@ -1,0 +1,270 @@
+"""The life of one training job, from its instances' start to its end.
+
+Stages and endings: DescribeTrainingJob ("SecondaryStatus"), "Managed Spot Training Lifecycle" (developer guide);
+StopTrainingJob, whose SIGTERM delays the end by 120 seconds.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlquarry.emulator.faults import Clock, Faults, SpotInterruption, TrainingFails
+from sqlquarry.emulator.training.container import Cluster, Container
+from sqlquarry.emulator.training.files import CheckpointSync, S3Files
+from sqlquarry.emulator.training.job import TrainingJob
+
+GRACE_S = 120.0
+LOG_GROUP = "/aws/sagemaker/TrainingJobs"
+_TICK_S = 0.05  # of real time, between two looks at the processes
+_LOG_BATCH = 1000  # events; CloudWatch takes ten thousand
+_STEP = re.compile(r"\bstep\W{0,4}(\d+)", re.IGNORECASE)
+_INTERRUPTED = "Interrupted"
+
+
+class ClosedError(Exception):
+    """The emulator closes, so nobody will ask for the job any more."""
+
+
+class JobFailedError(Exception):
+    """The job ends Failed; the message is its FailureReason."""
+
+
+class TrainingRun:
+    """Runs one job; every stage shows in the job while it lasts.
+
+    Args:
+        job: what to run.
+        directory: a new one, for the instances' file systems.
+        session: a boto3 session of this emulator.
+        aws: environment variables that lead AWS clients to the emulator.
+        faults: what goes wrong on purpose.
+        clock: seconds; what limits of time are measured by.
+        now: the emulator's date.
+        closing: set where the emulator ends.
+    """
+
+    def __init__(
+        self,
+        job: TrainingJob,
+        *,
+        directory: Path,
+        session: Any,
+        aws: dict[str, str],
+        faults: Faults,
+        clock: Clock,
+        now: Callable[[], datetime],
+        closing: threading.Event,
+    ) -> None:
+        self._job, self._directory, self._aws = job, directory, aws
+        self._files, self._logs = S3Files(session.client("s3")), session.client("logs")
+        self._faults, self._clock, self._now, self._closing = faults, clock, now, closing
+        self._created = clock()
+        self._step = -1
+        limits = job.parameters["StoppingCondition"]
+        self._max_runtime_s = limits.get("MaxRuntimeInSeconds", math.inf)
+        self._max_wait_s = limits.get("MaxWaitTimeInSeconds", math.inf)
+        self._ending: str | None = None  # the secondary status that the job is being stopped for
+        self._failed: list[Container] = []  # those that failed by themselves; the others are told to end
+
+    def run(self) -> None:
+        """Until the job has ended, or the emulator has."""
+        try:
+            while self._attempt():
+                pass
+        except ClosedError:
+            pass
+        except JobFailedError as error:
+            self._job.enter("Failed", self._now(), failure=str(error))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the job must end
+            reason = f"InternalServerError: {type(error).__name__}: {error}"
+            self._job.enter("Failed", self._now(), failure=reason)
+        finally:
+            shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _attempt(self) -> bool:
+        """Run on new instances, until the end; whether they were taken away before it."""
+        if fault := self._faults.take(TrainingFails):
+            raise JobFailedError(fault.message)
+        with _reserved_port() as port:
+            return self._attempt_on(port)
+
+    def _attempt_on(self, port: int) -> bool:
+        hosts = _host_names(self._job.parameters["ResourceConfig"].get("InstanceCount", 1))
+        cluster = Cluster(self._job.arn, self._job.parameters, hosts, port, self._aws)
+        containers = [Container(cluster, rank, self._directory / f"algo-{rank + 1}") for rank in range(len(hosts))]
+        self._job.enter("Downloading", self._now())
+        arrived = self._clock()
+        syncs = self._download(containers)
+        try:
+            self._job.enter("Training", self._now())
+            interruption = self._watch(containers, syncs)
+        finally:
+            for container in containers:
+                container.kill()
+            self._job.trained_s += self._clock() - arrived
+        for sync in syncs:
+            sync.push()
+        if interruption:
+            self._job.enter(_INTERRUPTED, self._now())
+            shutil.rmtree(self._directory)
+            return self._wait_for_capacity(interruption.capacity_after_s)
+        self._finish(containers)
+        return False
+
+    def _download(self, containers: Sequence[Container]) -> list[CheckpointSync]:
+        parameters = self._job.parameters
+        checkpoints = parameters.get("CheckpointConfig")
+        syncs = []
+        self._require("s3:ListBucket", "s3:GetObject")
+        try:
+            for container in containers:
+                for channel in parameters.get("InputDataConfig", []):
+                    source = channel["DataSource"]["S3DataSource"]
+                    sharded = source.get("S3DataDistributionType") == "ShardedByS3Key"
+                    share = {"host": container.rank, "hosts": len(containers)} if sharded else {}
+                    self._files.download(source["S3Uri"], container.channel(channel["ChannelName"]), **share)
+                if checkpoints:
+                    local = Path(container.local(checkpoints.get("LocalPath", "/opt/ml/checkpoints")))
+                    local.mkdir(parents=True, exist_ok=True)
+                    syncs.append(CheckpointSync(self._files, local, checkpoints["S3Uri"]))
+                    syncs[-1].restore()
+        except Exception as error:
+            raise JobFailedError(f"ClientError: Data download failed:{error}") from error
+        return syncs
+
+    def _watch(self, containers: Sequence[Container], syncs: Sequence[CheckpointSync]) -> SpotInterruption | None:
+        """Until every entry point has ended; the interruption, where that is why."""
+        fault = self._faults.take(SpotInterruption) if self._job.is_spot else None
+        interrupted = False
+        began = self._clock()
+        kill_at = math.inf
+        streams = [self._log_stream(container) for container in containers]
+        for container in containers:
+            container.start()
+        while True:
+            running = [container for container in containers if container.exit_status is None]
+            if self._closing.is_set():
+                raise ClosedError
+            for container, stream in zip(containers, streams, strict=True):
+                self._relay(container, stream)
+            if not running:
+                return fault if interrupted else None
+            for sync in syncs:
+                sync.glance()
+            if kill_at == math.inf:
+                self._ending = self._ending or self._limit(began)
+                interrupted = bool(fault) and not self._ending and self._is_due(fault, began)
+                self._failed = [container for container in containers if container.exit_status]
+                if self._ending or interrupted or self._failed:
+                    if self._ending:
+                        self._job.enter("Stopping", self._now())
+                    kill_at = self._clock() + GRACE_S
+                    for container in running:
+                        container.terminate()
+            elif self._clock() >= kill_at:
+                for container in running:
+                    container.kill()
+            time.sleep(_TICK_S)
+
+    def _limit(self, began: float) -> str | None:
+        """Which limit or wish ends the job now."""
+        now = self._clock()
+        if self._job.stop_requested:
+            return "Stopped"
+        if self._job.trained_s + now - began >= self._max_runtime_s:
+            return "MaxRuntimeExceeded"
+        return "MaxWaitTimeExceeded" if now - self._created >= self._max_wait_s else None
+
+    def _is_due(self, fault: SpotInterruption | None, began: float) -> bool:
+        if fault is None:
+            return False
+        if fault.after_step is not None:
+            return self._step >= fault.after_step
+        return self._clock() - began >= (fault.after_s or 0.0)
+
+    def _wait_for_capacity(self, seconds: float) -> bool:
+        """Whether there are instances again before the job has to end."""
+        self._job.enter("Starting", self._now())
+        until = self._clock() + seconds
+        while True:
+            if self._closing.is_set():
+                raise ClosedError
+            if ending := self._limit(self._clock()):
+                self._job.enter("Stopping", self._now())
+                self._job.enter(ending, self._now())
+                return False
+            if self._clock() >= until:
+                return True
+            time.sleep(_TICK_S)
+
+    def _finish(self, containers: Sequence[Container]) -> None:
+        failed = self._failed or [container for container in containers if container.exit_status]
+        if not self._ending:
+            self._job.enter("Uploading", self._now())
+        self._require("s3:PutObject")
+        try:
+            self._upload([container.root for container in containers])
+        except Exception as error:
+            raise JobFailedError(f"ClientError: Artifact upload failed:{error}") from error
+        if self._ending:
+            self._job.enter(self._ending, self._now())
+        elif failed:
+            first = next((container for container in containers if container.failure), failed[0])
+            raise JobFailedError(f"AlgorithmError: {first.failure}, exit code: {first.exit_status}")
+        else:
+            self._job.enter("Completed", self._now())
+
+    def _require(self, *rights: str) -> None:
+        role = self._job.parameters["RoleArn"]
+        if denied := [right for right in rights if self._faults.denies(right)]:
+            raise JobFailedError(f"ClientError: AccessDenied (403): the role {role} is not allowed {denied[0]}")
+
+    def _upload(self, roots: Sequence[Path]) -> None:
+        uri = self._job.output_uri
+        for directory, archive in (("model", "model.tar.gz"), ("output/data", "output.tar.gz")):
+            sources = [root / directory for root in roots]
+            if self._job.is_compressed:
+                self._files.upload_archive(sources, f"{uri}/{archive}")
+            else:
+                for source in sources:
+                    self._files.upload(source, f"{uri}/{Path(directory).name}/")
+
+    def _log_stream(self, container: Container) -> str:
+        name = f"{self._job.name}/algo-{container.rank + 1}-{time.time_ns() // 1_000_000}"
+        self._logs.create_log_stream(logGroupName=LOG_GROUP, logStreamName=name)
+        return name
+
+    def _relay(self, container: Container, stream: str) -> None:
+        lines = container.new_lines()
+        for start in range(0, len(lines), _LOG_BATCH):
+            # By the real clock: CloudWatch refuses times that are far from now.
+            time_ms = time.time_ns() // 1_000_000
+            events = [{"timestamp": time_ms, "message": line} for line in lines[start : start + _LOG_BATCH]]
+            self._logs.put_log_events(logGroupName=LOG_GROUP, logStreamName=stream, logEvents=events)
+        for line in lines:
+            self._step = max(self._step, *map(int, _STEP.findall(line)), -1)
+
+
+def _host_names(count: int) -> tuple[str, ...]:
+    # Several hosts must find each other by name, and on loopback only addresses are found by everybody.
+    return ("algo-1",) if count == 1 else tuple(f"127.0.0.{number + 1}" for number in range(count))
+
+
+@contextmanager
+def _reserved_port() -> Iterator[int]:
+    """A port that stays free for the first host: bound here, so that the kernel gives it to nobody who asks for any,
+    and, as nobody listens, open to the one program that asks for it by number."""  # noqa: D205, D209 - one thought
+    with socket.socket() as reservation:
+        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reservation.bind(("127.0.0.1", 0))
+        yield int(reservation.getsockname()[1])

@@ -1,0 +1,1 @@
+"""Find, read, lock and hash the files that every phase shares."""

@@ -1,0 +1,19 @@
+"""Answer questions: local weights, imported models and foundation models behind one `generate`."""
+
+from sqlquarry.models.foundation.batch_inference import BatchFoundationModel
+from sqlquarry.models.foundation.model import FoundationModel
+from sqlquarry.models.imported.cost import PriceTable, Usage
+from sqlquarry.models.imported.model import ImportedModel
+from sqlquarry.models.local.model import LocalModel
+from sqlquarry.models.parity import ParityReport, probe_parity
+
+__all__ = [
+    "BatchFoundationModel",
+    "FoundationModel",
+    "ImportedModel",
+    "LocalModel",
+    "ParityReport",
+    "PriceTable",
+    "Usage",
+    "probe_parity",
+]

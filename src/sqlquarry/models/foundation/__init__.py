@@ -1,0 +1,1 @@
+"""Answer through Bedrock's foundation models."""

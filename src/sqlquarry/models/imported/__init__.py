@@ -1,0 +1,1 @@
+"""Answer through models imported into Bedrock."""

@@ -1,0 +1,1 @@
+"""Answer from local weights."""

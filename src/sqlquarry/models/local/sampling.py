@@ -1,0 +1,192 @@
+"""How the next token is chosen from its logits: bias, penalties, temperature and truncation, as vLLM defines them.
+
+Order (vLLM, "Sampler", docs.vllm.ai/en/latest/api/vllm/v1/sample/sampler): logit bias, then the penalties; with
+temperature 0 the likeliest token; else temperature, `min_p`, `top_k` and `top_p`, and a random token of what is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sqlquarry.errors import ConfigError
+from sqlquarry.inputs import is_whole
+from sqlquarry.models.local.constraints import Matcher
+from sqlquarry.options import check_options
+
+if TYPE_CHECKING:
+    import torch
+
+# Below the first vLLM takes the likeliest token; between the two it samples at the second, whose logits stay finite.
+_GREEDY_BELOW, _LEAST_TEMPERATURE = 1e-5, 0.01
+# Penalties go no further: at the least temperature such a logit is still finite in float32 and bfloat16.
+_LARGEST_LOGIT = 1e30
+
+
+@check_options()
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Say how tokens are chosen; without options, the likeliest token is taken.
+
+    Args:
+        temperature: divides the logits; 0 takes the likeliest token.
+        top_p: keep the likeliest tokens whose probabilities add up to this.
+        top_k: keep this number of the likeliest tokens; 0 or -1 keeps all.
+        min_p: keep tokens whose probability is at least this fraction of the highest one.
+        repetition_penalty: divides positive logits of tokens in prompt or answer, and multiplies negative ones.
+        presence_penalty: taken off the logit of each token that the answer holds.
+        frequency_penalty: taken off the logit once for each time that the answer holds the token.
+        logit_bias: (token id, what is added to its logit) pairs.
+
+    Raises:
+        ConfigError: an option is of a wrong type or out of range; the message names all that are.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        if bad := list(self._problems()):
+            raise ConfigError("; ".join(bad))
+
+    def _problems(self) -> Iterator[str]:
+        # Ranges: vLLM's SamplingParams, and OpenAI's for logit_bias. NaN is outside all of them.
+        if not 0 <= self.temperature < float("inf"):
+            yield f"temperature is {self.temperature!r}, but must be a number of at least 0"
+        if not 0 < self.top_p <= 1:
+            yield f"top_p is {self.top_p!r}, but must be greater than 0 and at most 1"
+        if not self.top_k >= -1:
+            yield f"top_k is {self.top_k!r}, but must be a positive integer, or 0 or -1 for all tokens"
+        if not 0 <= self.min_p <= 1:
+            yield f"min_p is {self.min_p!r}, but must be a number from 0 to 1"
+        if not 0 < self.repetition_penalty < float("inf"):
+            yield f"repetition_penalty is {self.repetition_penalty!r}, but must be a number greater than 0"
+        for name in ("presence_penalty", "frequency_penalty"):
+            if not -2 <= getattr(self, name) <= 2:
+                yield f"{name} is {getattr(self, name)!r}, but must be a number from -2 to 2"
+        for token, bias in self.logit_bias:
+            if token < 0 or not -100 <= bias <= 100:
+                yield f"logit_bias of token {token} is {bias!r}, but must be a number from -100 to 100 of a token id"
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token is taken, so that nothing is random."""
+        return self.temperature < _GREEDY_BELOW
+
+
+GREEDY = Sampling()
+
+
+class Ending(NamedTuple):
+    """Say when an answer ends.
+
+    Args:
+        max_tokens: the most tokens that it may have.
+        min_tokens: the fewest tokens that it may have before a text or token ends it.
+        stop: texts that end it; they are cut off.
+        ids: tokens that end it.
+        withheld: tokens that are not written before `min_tokens`: `ids` and the model's own.
+        skip_special: leave special tokens out of its text.
+    """
+
+    max_tokens: int
+    min_tokens: int
+    stop: Sequence[str]
+    ids: frozenset[int]
+    withheld: frozenset[int]
+    skip_special: bool
+
+
+def decoding_problems(
+    size: int, *, min_tokens: Any, sampling: Any, seed: Any, stop_ids: Any, constraint: Any
+) -> list[str]:
+    """Return what is wrong with options of a model with so many tokens, one text per bad option."""
+    bad = []
+    if not is_whole(min_tokens) or min_tokens < 0:
+        bad.append(f"min_tokens is {min_tokens!r:.60}, but must be a whole number of at least 0")
+    if not isinstance(sampling, Sampling):
+        bad.append(f"sampling is {sampling!r:.60}, but must be a Sampling")
+    elif absent := [token for token, _ in sampling.logit_bias if token >= size]:
+        bad.append(f"logit_bias names token {absent[0]}, but the model has {size:,} tokens")
+    if seed is not None and not (is_whole(seed) and -(2**63) <= seed < 2**63):
+        bad.append(f"seed is {seed!r:.60}, but must be None or a whole number of 64 bits")
+    sound = isinstance(stop_ids, Collection) and not isinstance(stop_ids, str)
+    if not sound or not all(is_whole(token) and 0 <= token < size for token in stop_ids):
+        bad.append(f"stop_ids is {stop_ids!r:.60}, but must be a list of token ids below {size:,}")
+    if constraint is not None and not hasattr(constraint, "begin"):
+        bad.append(f"constraint is {constraint!r:.60}, but must be an AnswerForm")
+    return bad
+
+
+def adjusted(
+    logits: torch.Tensor, sampling: Sampling, prompts: Sequence[Sequence[int]], written: Sequence[Sequence[int]]
+) -> torch.Tensor:
+    """Return a copy of logits (rows, vocabulary) with bias and penalties, given each row's prompt and answer so far."""
+    import torch
+
+    size, logits = logits.shape[1], logits.clone()
+    if sampling.logit_bias:
+        for token, bias in sampling.logit_bias:
+            logits[:, token] += bias
+    if (sampling.repetition_penalty, sampling.presence_penalty, sampling.frequency_penalty) == (1, 0, 0):
+        return logits
+    counts = torch.stack([_counts(tokens, size) for tokens in written]).to(logits)
+    if sampling.repetition_penalty != 1:
+        seen = counts + torch.stack([_counts(tokens, size) for tokens in prompts]).to(logits) > 0
+        penalty = min(max(sampling.repetition_penalty, 1 / _LARGEST_LOGIT), _LARGEST_LOGIT)
+        logits = torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+        logits = logits.clamp(-_LARGEST_LOGIT, _LARGEST_LOGIT)
+    return logits - sampling.frequency_penalty * counts - sampling.presence_penalty * (counts > 0)
+
+
+def forbid(logits: torch.Tensor, row: int, written: int, ending: Ending, matcher: Matcher | None) -> None:
+    """Set the logits of tokens that may not come next in one row to minus infinity."""
+    import torch
+
+    if written < ending.min_tokens:
+        logits[row, list(ending.withheld)] = float("-inf")
+    if matcher:
+        allowed = torch.zeros(logits.shape[1], dtype=torch.bool)
+        known = matcher.allowed()[: logits.shape[1]]  # models pad their vocabulary, and masks end at whole words
+        allowed[: len(known)] = known
+        logits[row, ~allowed.to(logits.device)] = float("-inf")
+
+
+def truncated(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+    """Return the logits with minus infinity for the tokens that min_p, top_k and top_p leave out."""
+    least = float("-inf")
+    if sampling.min_p > 0:
+        chances = logits.softmax(dim=-1)
+        logits = logits.masked_fill(chances < sampling.min_p * chances.amax(dim=-1, keepdim=True), least)
+    if 0 < sampling.top_k < logits.shape[-1]:
+        last = logits.topk(sampling.top_k, dim=-1).values[:, -1:]
+        logits = logits.masked_fill(logits < last, least)
+    if sampling.top_p < 1:
+        ordered, places = logits.sort(dim=-1)
+        dropped = ordered.softmax(dim=-1).cumsum(dim=-1) <= 1 - sampling.top_p
+        dropped[:, -1] = False  # the likeliest token stays
+        logits = logits.masked_fill(dropped.scatter(-1, places, dropped), least)
+    return logits
+
+
+def pick(logits: torch.Tensor, sampling: Sampling, random: torch.Generator) -> torch.Tensor:
+    """Choose the next token of each row: adjusted logits (rows, vocabulary) -> (rows,)."""
+    import torch
+
+    if sampling.greedy:
+        return logits.argmax(dim=-1)
+    chances = truncated(logits / max(sampling.temperature, _LEAST_TEMPERATURE), sampling).softmax(dim=-1)
+    return torch.multinomial(chances, 1, generator=random)[:, 0]
+
+
+def _counts(tokens: Sequence[int], size: int) -> torch.Tensor:
+    import torch
+
+    return torch.bincount(torch.tensor(tokens, dtype=torch.long), minlength=size)

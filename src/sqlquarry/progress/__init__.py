@@ -1,0 +1,1 @@
+"""Show how far long work is: on terminals, in notebooks and in log files."""

@@ -1,0 +1,222 @@
+"""Show how far long work is: a bar on a terminal, one display in a notebook, plain lines in a log file.
+
+Bars that are open at the same time share one place, where the one that was opened first stays when it ends. A thread
+draws, so that a single slow step is seen to run as well. Whatever fails while drawing (a closed terminal) ends the
+drawing and never the work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+from sqlquarry.progress.notebook import NotebookDisplay, kernel_shell
+from sqlquarry.progress.workload import Unit, Workload
+from sqlquarry.text import visible_logger
+
+logger = visible_logger(__name__)
+LINE_INTERVAL_S = 30.0  # between two lines of a log file
+
+
+class ProgressBar(Workload):
+    """Show one piece of work while the block runs; a context manager.
+
+    Under torchrun only the process of rank 0 draws.
+
+    Args:
+        name, total, unit, note, brief: see `Workload`.
+        show: False draws nothing.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        total: float | None = None,
+        *,
+        unit: Unit = "",
+        note: str = "",
+        brief: bool = False,
+        show: bool = True,
+    ) -> None:
+        super().__init__(name, total, unit=unit, note=note, brief=brief)
+        self._show = show and os.environ.get("RANK", "0") == "0"
+
+    def __enter__(self) -> Self:
+        if self._show:
+            _screen.open(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.finish(failed=kind is not None)
+        if self._show:
+            _screen.close(self)
+
+    def print(self, line: str) -> None:
+        """Write a line of text above the bar; nothing if the bar is not shown."""
+        if self._show:
+            _screen.attempt(lambda place: place.print(line))
+
+    @property
+    def is_redrawn(self) -> bool:
+        """Whether the bar is redrawn where it is, so that no lines are needed that say how far the work is."""
+        return self._show and _screen.redraws
+
+
+def phase(name: str, *, show: bool = True) -> ProgressBar:
+    """Announce work of unknown length, before or after what is counted; a context manager."""
+    return ProgressBar(name, brief=True, show=show)
+
+
+class _Lines:
+    """Plain lines, for files and services that keep logs: at the start, every 30 s and at the end."""
+
+    redraws = False
+
+    def __init__(self) -> None:
+        self.interval_s = LINE_INTERVAL_S
+
+    def begin(self, bar: ProgressBar) -> None:
+        if bar.total is None or not bar.brief:
+            self._write(bar.line())
+
+    def draw(self, bars: Sequence[ProgressBar]) -> None:
+        self._write("; ".join(bar.line() for bar in bars))
+
+    def end(self, bars: Sequence[ProgressBar]) -> None:
+        for bar in bars:
+            # The line that announced a phase is enough, unless it was long.
+            if bar.failed or (bar.is_drawn if bar.total is not None else bar.elapsed_s >= self.interval_s):
+                self._write(bar.line())
+
+    def print(self, line: str) -> None:
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
+
+    def _write(self, line: str) -> None:
+        if logger.isEnabledFor(logging.INFO) and logger.hasHandlers():  # else nobody would see it
+            logger.info("%s", line)
+        else:
+            self.print(line)
+
+
+class _Terminal:
+    """Bars that are redrawn in place, below whatever is printed meanwhile."""
+
+    interval_s, redraws = 0.2, True
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        class Terminal(Console):
+            def on_broken_pipe(self) -> None:  # rich's own ends the program
+                raise BrokenPipeError
+
+        # What is printed to a file or a pipe stays there: rich would bring it to the terminal.
+        redirected = sys.stdout.isatty()
+        self._live = Live(console=Terminal(file=sys.stderr), auto_refresh=False, redirect_stdout=redirected)
+        self._live.start()
+
+    def begin(self, bar: ProgressBar) -> None:
+        self.draw([bar])
+
+    def draw(self, bars: Sequence[ProgressBar]) -> None:
+        from rich.progress_bar import ProgressBar as Bar
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table.grid(padding=(0, 1))
+        for _ in range(6):
+            table.add_column(no_wrap=True)
+        width = min(40, self._live.console.width // 4)
+        for bar in bars:
+            if bar.is_drawn:
+                drawn = Bar(bar.total, min(bar.done, bar.total), width=width) if bar.total else Text("")
+                table.add_row(Text(bar.name), drawn, *map(Text, bar.words()))
+        self._live.update(table, refresh=True)
+
+    def end(self, bars: Sequence[ProgressBar]) -> None:
+        try:
+            self.draw(bars)
+        finally:
+            self._live.stop()
+
+    def print(self, line: str) -> None:
+        self._live.console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+_Place = _Lines | _Terminal | NotebookDisplay
+
+
+class _Screen:
+    """What this process draws: the bars that are open, in a place that the first of them makes and the last closes."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._bars: list[ProgressBar] = []
+        self._place: _Place | None = None
+        self._closed = threading.Event()
+
+    @property
+    def redraws(self) -> bool:
+        return self._place is not None and self._place.redraws
+
+    def open(self, bar: ProgressBar) -> None:
+        with self._lock:
+            self._bars.append(bar)
+            if len(self._bars) > 1:
+                return
+            with contextlib.suppress(Exception):
+                self._place = _place()
+            self.attempt(lambda place: place.begin(bar))
+            self._closed = threading.Event()
+            # In the context of the cell that runs, by which a kernel finds the cell that a display belongs to.
+            tick = contextvars.copy_context().run
+            threading.Thread(target=tick, args=(self._tick, self._closed), name="progress", daemon=True).start()
+
+    def close(self, bar: ProgressBar) -> None:
+        with self._lock:
+            if bar is not self._bars[0]:
+                self._bars.remove(bar)
+            if all(one.ended for one in self._bars):
+                self._closed.set()
+                self.attempt(lambda place: place.end(self._bars))
+                self._bars, self._place = [], None
+
+    def attempt(self, draw: Callable[[_Place], object]) -> None:
+        """Draw; after an error nothing more is drawn until the bars that are open have ended."""
+        with self._lock:
+            place = self._place
+            if place is None:
+                return
+            try:
+                draw(place)
+            except Exception:  # noqa: BLE001 - a closed terminal must not end hours of work
+                self._place = None
+                with contextlib.suppress(Exception):
+                    place.end([])  # gives standard output and error back
+
+    def _tick(self, closed: threading.Event) -> None:
+        while (place := self._place) is not None and not closed.wait(place.interval_s):
+            with self._lock:
+                if not closed.is_set():
+                    self.attempt(lambda place: place.draw(self._bars))
+
+
+def _place() -> _Place:
+    if kernel_shell() is not None:
+        return NotebookDisplay()
+    is_terminal = sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+    return _Terminal() if is_terminal else _Lines()
+
+
+_screen = _Screen()

@@ -1,0 +1,6 @@
+"""The same training as a SageMaker training job: one request, boto3 and the container contract, nothing else."""
+
+from sqlquarry.sagemaker.job import TrainingJob
+from sqlquarry.sagemaker.launcher import SageMakerLauncher
+
+__all__ = ["SageMakerLauncher", "TrainingJob"]

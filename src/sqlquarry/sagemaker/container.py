@@ -1,0 +1,236 @@
+"""Train, merge and verify inside a SageMaker training job.
+
+Run as ``python -m sqlquarry.sagemaker.container /opt/ml/input/data/job/job.json``.
+
+One process for each GPU trains; the first one then merges, verifies, and leaves below ``/opt/ml/model``
+
+    adapter/    what QLoRAFSDPTrainer writes
+    merged/     the full model as Bedrock reads it, unless the job says ``"merge": null``
+
+each with its manifest, written last. SageMaker copies that folder to S3 uncompressed, and ``/opt/ml/checkpoints`` both
+ways, so a job that is interrupted, or fails after training, resumes where it was.
+
+job.json holds `base_model` (a hub id; null where the channel `model` brings the base), `config` (fields of
+TrainingConfig) and `merge` (``{"base": "auto"}`` or null); ``prompt.json`` lies beside it.
+
+Source of the layout: docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo-running-container.html.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sqlquarry.artifacts import (
+    MANIFEST,
+    AdapterCheckpoint,
+    Manifest,
+    MergedModel,
+    write_atomically,
+    write_json,
+)
+from sqlquarry.aws import aws_client
+from sqlquarry.bedrock.export import Export
+from sqlquarry.data import load_records
+from sqlquarry.errors import (
+    ArtifactError,
+    ConfigError,
+    IncompleteArtifactError,
+    SQLQuarryError,
+    TrainingInterruptedError,
+    UnsupportedModelError,
+)
+from sqlquarry.files.metadata import parse_object, read_object
+from sqlquarry.merging import AdapterMerger, Thresholds
+from sqlquarry.sagemaker.bootstrap import PIP, SECRETS, secret_text
+from sqlquarry.sagemaker.failures import explained
+from sqlquarry.sagemaker.metrics import echoed
+from sqlquarry.training.base.base_model import resolve_base_model
+from sqlquarry.training.job import run_job
+
+_VERIFIED_RECORDS = 16  # a second each for 8B on a large machine's CPU, and they say a lot (see AdapterMerger.verify)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the job; the exit status says how it ended: 0 finished, 1 failed, 143 stopped by a signal."""
+    job: Path = _parser().parse_args(arguments).job
+    root = Path(os.environ.get("SQLQUARRY_ML_ROOT", "/opt/ml"))
+    try:
+        run(job, root)
+    except TrainingInterruptedError as error:
+        sys.stderr.write(f"{error}\n")
+        return 143
+    except SQLQuarryError as error:
+        _leave_failure(root, error)
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        return 1
+    except BaseException as error:
+        _leave_failure(root, error)
+        raise
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    description, _, details = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        prog="python -m sqlquarry.sagemaker.container",
+        description=description,
+        epilog=f"{details}\nExit status: 0 finished, 1 failed, 2 wrong options, 143 stopped by a signal.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("job", type=Path, metavar="JOB.json", help="the job")
+    return parser
+
+
+def run(job_file: Path, root: Path) -> None:
+    """Train, and on the first process merge.
+
+    Args:
+        job_file: the job.
+        root: stands for ``/opt/ml``.
+
+    Raises:
+        SQLQuarryError: of the stage that failed.
+    """
+    try:
+        job = read_object(job_file)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"the job {job_file} cannot be read: {error}") from error
+    merge = job.pop("merge", None)
+    leads = os.environ.get("RANK", "0") == "0"
+    _provide_secrets()
+    channels = root / "input" / "data"
+    base = channels / "model" if (channels / "model").is_dir() else job.get("base_model")
+    adapter = _adapter_of_before(root) or _trained(job | {"base_model": str(base or "")}, job_file.parent, root, leads)
+    if leads and adapter and merge:
+        directory = resolve_base_model(str(base))
+        _merged(adapter, AdapterMerger(merge.get("base", "auto"), base_model=directory), root)
+
+
+def _trained(job: dict[str, Any], prompt: Path, root: Path, leads: bool) -> AdapterCheckpoint | None:
+    """The new adapter; None on a machine that does not write it."""
+    channels, output = root / "input" / "data", root / "model" / "adapter"
+    placed = job | {
+        "train": str(_only_file(channels / "train")),
+        "evaluation": str(_only_file(channels / "evaluation")) if (channels / "evaluation").is_dir() else None,
+        "prompt": str(prompt),
+        "output_dir": str(output),
+        "checkpoint_dir": str(root / "checkpoints"),
+    }
+    try:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            echoed(output / "training_log.jsonl") if leads else contextlib.nullcontext(),
+        ):
+            write_json(Path(folder) / "job.json", placed)
+            adapter = run_job(Path(folder) / "job.json")
+    except IncompleteArtifactError:
+        if leads:
+            raise
+        return None  # the adapter is on the first machine
+    if leads:
+        # Training is the costly part: whatever happens to the merge, the next attempt starts with it.
+        _copied(adapter.path, root / "checkpoints" / "adapter")
+    return adapter
+
+
+def _adapter_of_before(root: Path) -> AdapterCheckpoint | None:
+    """The adapter that an earlier attempt of the same job finished training, moved to where results belong."""
+    kept, output = root / "checkpoints" / "adapter", root / "model" / "adapter"
+    try:
+        AdapterCheckpoint.load(kept, verify=True)
+    except ArtifactError:  # none, or one that was copied only in part
+        return None
+    print(f"training was finished by an earlier attempt; taking its adapter from {kept}", flush=True)
+    if os.environ.get("RANK", "0") == "0":
+        _copied(kept, output)
+    return AdapterCheckpoint.load(kept)
+
+
+def _merged(adapter: AdapterCheckpoint, merger: AdapterMerger, root: Path) -> None:
+    """Merge, verify, and put the result into the form that Bedrock reads where it lies."""
+    output = root / "model" / "merged"
+    merged = merger.merge(adapter, output)
+    records = root / "input" / "data" / ("evaluation" if (root / "input" / "data" / "evaluation").is_dir() else "train")
+    verification: dict[str, Any] | None = None
+    try:
+        found = merger.verify(adapter, merged, load_records(str(_only_file(records)), limit=_VERIFIED_RECORDS))
+        found.require(Thresholds())
+        verification = dataclasses.asdict(found)
+    except UnsupportedModelError as error:
+        print(f"the merged model is not verified: {error}", flush=True)
+    except SQLQuarryError:
+        (output / MANIFEST).unlink()  # it must not be taken for finished
+        raise
+    export = Export.of(merged)
+    (output / MANIFEST).unlink()
+    for path in list(output.iterdir()):
+        if path.name not in export.files:
+            path.unlink()
+    for name, content in export.files.items():
+        if isinstance(content, bytes):
+            write_atomically(output / name, content)
+    merge = {**export.manifest.provenance.get("merge", {}), "verification": verification}
+    manifest = Manifest(MergedModel.kind, export.manifest.files, {**export.manifest.provenance, "merge": merge})
+    write_atomically(output / MANIFEST, manifest.content())
+    print(f"merged: {output}, verification: {json.dumps(verification)}", flush=True)
+
+
+def _copied(source: Path, target: Path) -> None:
+    """Copy a finished directory; its manifest last."""
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns(".*", MANIFEST))
+    shutil.copyfile(source / MANIFEST, target / MANIFEST)
+
+
+def _only_file(channel: Path) -> Path:
+    files = sorted(path for path in channel.iterdir() if path.is_file()) if channel.is_dir() else []
+    if len(files) != 1:
+        raise ConfigError(f"the channel {channel} must hold one file of records, but holds {len(files)}")
+    return files[0]
+
+
+def _provide_secrets() -> None:
+    """Set the variables whose secrets the job names, for this process only; those of pip were for the installation.
+
+    Raises:
+        TrainingError: a secret cannot be read.
+    """
+    for name, arn in parse_object(os.environ.get(SECRETS, "{}").encode(), SECRETS).items():
+        if not name.startswith(PIP):
+            os.environ[name] = _secret(name, arn)
+
+
+def _secret(name: str, arn: str) -> str:
+    """Return the value of a variable."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        client = aws_client("secretsmanager", region=arn.split(":")[3])
+        return secret_text(client.get_secret_value(SecretId=arn)["SecretString"])
+    except (BotoCoreError, ClientError) as error:
+        advice = "The job's role needs secretsmanager:GetSecretValue on it, and kms:Decrypt on its key."
+        raise explained(error, f"reading {name} from {arn}", advice) from error
+
+
+def _leave_failure(root: Path, error: BaseException) -> None:
+    """Tell SageMaker why; it shows the file's first 1,024 characters as the job's failure reason.
+
+    The first process to fail has the cause; the others only lost their peer.
+    """
+    (root / "output").mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError), (root / "output" / "failure").open("x", encoding="utf-8") as file:
+        file.write(f"{type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

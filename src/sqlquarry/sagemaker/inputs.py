@@ -1,0 +1,124 @@
+"""What a job reads: records, base model, prompt, configuration, and the library itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from sqlquarry.artifacts import Record
+from sqlquarry.errors import RecordError
+from sqlquarry.files.locations import is_hub_id
+from sqlquarry.prompt import PROMPT_FILE
+from sqlquarry.sagemaker import bootstrap, packaging
+from sqlquarry.sagemaker.staging import Channel
+from sqlquarry.training.base.base_model import resolve_base_model
+from sqlquarry.training.trainer import QLoRAFSDPTrainer
+
+# Many repositories carry the same weights again in another format; training reads safetensors.
+_OTHER_WEIGHTS = {".bin", ".pth", ".pt", ".gguf", ".h5", ".msgpack", ".onnx"}
+Base = Literal["auto", "original", "dequantized"]
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """All inputs of a job.
+
+    Args:
+        channels: those that are sent, the training records first.
+        places: channel -> ``s3://`` prefix of those that are on S3 already.
+        base: the base model's hub id or ``s3://`` prefix, or the channel that brings it.
+        prompt_fingerprint: of the formatter.
+        config: `TrainingConfig.identity`.
+    """
+
+    channels: Sequence[Channel]
+    places: Mapping[str, str]
+    base: str | Channel
+    prompt_fingerprint: str
+    config: Mapping[str, Any]
+
+    @property
+    def learnt(self) -> str:
+        """SHA-256 (hex) of what the adapter depends on, which excludes the machines. It reads all local weights."""
+        base = self.base if isinstance(self.base, str) else self.base.digest
+        return hashlib.sha256(_json([base, self.prompt_fingerprint, self.channels[0].digest, self.config])).hexdigest()
+
+
+def gather(
+    trainer: QLoRAFSDPTrainer,
+    train: Sequence[Record],
+    evaluation: Sequence[Record] | None,
+    merge: Base | None,
+    *,
+    requirements: str | Path,
+) -> Inputs:
+    """The channels `train`, `evaluation` (optional), `model` (a base model without a hub id), `job` and `code`.
+
+    Nothing is hashed yet, because the base may have many gigabytes.
+
+    Raises:
+        RecordError: there are no records, or some without SQL.
+        UnsupportedModelError: the base model cannot be used.
+        ConfigError: packages cannot be pinned or verified (see `packaging`).
+    """
+    channels = [Channel("train", {"train.jsonl": _lines(train, "train")})]
+    if evaluation:
+        channels.append(Channel("evaluation", {"evaluation.jsonl": _lines(evaluation, "evaluation")}))
+    places = {}
+    name = str(trainer.base_model)
+    base: str | Channel = name
+    if name.startswith("s3://"):
+        places["model"] = f"{name.rstrip('/')}/"
+    elif not is_hub_id(name):
+        base = Channel("model", {path.name: path for path in _files(resolve_base_model(name))})
+        channels.append(base)
+    formatter = trainer.formatter
+    job = {
+        "base_model": name if is_hub_id(name) else None,
+        "config": dataclasses.asdict(trainer.config),
+        "merge": {"base": merge} if merge else None,
+    }
+    prompt = dataclasses.asdict(formatter) | {"fingerprint": formatter.fingerprint}
+    channels.append(Channel("job", {"job.json": _json(job), PROMPT_FILE: _json(prompt)}))
+    wheel, content = packaging.wheel()
+    channels.append(
+        Channel(
+            "code",
+            {
+                "bootstrap.py": bootstrap_source(),
+                "requirements.txt": packaging.job_requirements(requirements, trainer.config.report_to).encode(),
+                wheel: content,
+            },
+        )
+    )
+    return Inputs(channels, places, base, formatter.fingerprint, trainer.config.identity)
+
+
+def bootstrap_source() -> bytes:
+    """Return the first program of the job."""
+    return Path(bootstrap.__file__).read_bytes()
+
+
+def _lines(records: Sequence[Record], what: str) -> bytes:
+    without = [record.id or f"record {index}" for index, record in enumerate(records) if record.sql is None]
+    if not records or without:
+        problem = f"{len(without)} records have no sql: {', '.join(without[:5])}" if without else "there are none"
+        raise RecordError(f"the records of {what!r} cannot be learnt from: {problem}")
+    return "".join(json.dumps(dataclasses.asdict(record)) + "\n" for record in records).encode()
+
+
+def _files(directory: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in directory.iterdir()
+        if path.is_file() and not path.name.startswith(".") and path.suffix not in _OTHER_WEIGHTS
+    )
+
+
+def _json(content: object) -> bytes:
+    return (json.dumps(content, indent=2) + "\n").encode()

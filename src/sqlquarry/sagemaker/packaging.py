@@ -1,0 +1,178 @@
+"""What the job installs: this very library as a wheel, and below it packages that are locked by their SHA-256.
+
+``locks/`` holds requirements files with the hash of every file, transitive dependencies included, for any Python and
+platform that the images have; ``make lock`` writes them. torch is the image's own.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import io
+import re
+import zipfile
+from collections.abc import Sequence
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from pathlib import Path
+
+from sqlquarry.credentials import find_credential
+from sqlquarry.errors import ConfigError
+
+_NAME = "sqlquarry"
+_EXTRAS = ("train", "merge", "aws")  # what the container does
+_HASHES = r"(\s+--hash=sha256:[0-9a-f]{64})+"
+_HASHED_LINE = re.compile(
+    rf"\s*(#.*|[A-Za-z0-9][\w.-]*(\[[\w,.\s-]+\])?\s*==\s*[\w.+!-]+\s*(;[^#]*?)?{_HASHES}\s*(#.*)?)$"
+)
+_INSTEAD = {"mlflow": "mlflow-skinny", "tensorboard": "tensorboardX"}  # bring what a report needs, too
+_OF_THE_IMAGE = "torch"  # built for the image's CUDA, and with all that it brings
+LOCKED, WITHOUT_HASHES = "locked", "without-hashes"
+_LONG_AGO = (1980, 1, 1, 0, 0, 0)  # a zip file's first day: the same files make the same wheel
+
+
+def wheel() -> tuple[str, bytes]:
+    """File name and content of a wheel of the library as it is installed, also from an editable checkout.
+
+    Pure Python needs no build: the package's files, the metadata of its installation and a RECORD make a wheel.
+    Source: "Binary distribution format", packaging.python.org/specifications/binary-distribution-format.
+
+    Raises:
+        ConfigError: the library runs from a directory that pip knows nothing of.
+    """
+    installed = _library()
+    info = f"{_NAME}-{installed.version}.dist-info"
+    package = Path(__file__).parents[1]
+    files = {
+        f"{_NAME}/{path.relative_to(package).as_posix()}": path.read_bytes()
+        for path in sorted(package.rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    files[f"{info}/METADATA"] = (installed.read_text("METADATA") or "").encode()
+    files[f"{info}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: sqlquarry\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    record = "".join(f"{name},sha256={_record_digest(content)},{len(content)}\n" for name, content in files.items())
+    files[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n".encode()
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(zipfile.ZipInfo(name, _LONG_AGO), content, zipfile.ZIP_DEFLATED)
+    return f"{_NAME}-{installed.version}-py3-none-any.whl", packed.getvalue()
+
+
+def job_requirements(choice: str | Path, reporters: Sequence[str] = ()) -> str:
+    """Return the requirements file that the job installs, by `SageMakerLauncher.requirements`.
+
+    Args:
+        choice: "locked", "without-hashes", or the path of a requirements file.
+        reporters: `TrainingConfig.report_to`.
+
+    Raises:
+        ConfigError: a package has no lock or hash, the file cannot be read or holds a credential; or as `requirements`.
+    """
+    if choice == WITHOUT_HASHES:
+        return requirements(reporters)
+    if choice == LOCKED:
+        return _locked((reporters,) if isinstance(reporters, str) else reporters)
+    path = Path(choice)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"requirements is {str(choice)!r}, but must be {LOCKED!r}, {WITHOUT_HASHES!r} or a requirements file, and "
+            f"reading that file failed: {error}"
+        ) from error
+    if kind := find_credential(text):
+        raise ConfigError(
+            f"{path} holds {kind} (not shown), and everybody could read it who may read the bucket. Take it out; give "
+            "pip's secrets by their ARNs: secret_arns={'PIP_INDEX_URL': …}"
+        )
+    lines = text.replace("\\\n", " ").splitlines()
+    unpinned = [line.split()[0] for line in lines if line.strip() and not _HASHED_LINE.match(line)]
+    if unpinned or not any(line.strip() and not line.lstrip().startswith("#") for line in lines):
+        raise ConfigError(
+            f"{path} must hold only lines name==version --hash=sha256:…, for transitive dependencies too (uv pip "
+            f"compile --generate-hashes writes them), but it has {', '.join(unpinned[:5]) or 'none'}. To trust the "
+            f"package index instead, say requirements={WITHOUT_HASHES!r}"
+        )
+    return text
+
+
+def _locked(reporters: Sequence[str]) -> str:
+    """Return the lock of the library and those of the reporters; a package with its hashes is one entry."""
+    folder = Path(__file__).parent / "locks"
+    unknown = [name for name in reporters if not (folder / f"{name}.txt").is_file()]
+    if unknown:
+        raise ConfigError(
+            f"report_to names {', '.join(unknown)}, which this release has not locked. Give a requirements file with "
+            f"hashes, or say requirements={WITHOUT_HASHES!r}"
+        )
+    locks = [(folder / f"{name}.txt").read_text(encoding="utf-8") for name in ("job", *reporters)]
+    entries = dict.fromkeys(entry for lock in locks for entry in re.split(r"\n(?=[a-z0-9])", lock.strip()))
+    return "".join(f"{entry}\n" for entry in entries)
+
+
+def requirements(reporters: Sequence[str] = ()) -> str:
+    """A requirements file: every package below the library at the version installed here, but torch and what it needs.
+
+    Args:
+        reporters: `TrainingConfig.report_to`, whose packages no extra holds.
+
+    Raises:
+        ConfigError: the library or one of these packages is not installed here.
+    """
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    _library()
+    reporters = [_there(name) for name in ((reporters,) if isinstance(reporters, str) else reporters)]
+    pinned: dict[str, str] = {}
+    missing: set[str] = set()
+    waiting = [*((_NAME, extra) for extra in ("", *_EXTRAS)), *((name, "") for name in reporters)]
+    seen = set(waiting)
+    while waiting:
+        package, extra = waiting.pop()
+        try:
+            installed = distribution(package)
+        except PackageNotFoundError:
+            missing.add(package)
+            continue
+        pinned[package] = installed.version
+        for line in installed.requires or ():
+            needed = Requirement(line)
+            name = str(canonicalize_name(needed.name))
+            if name == _OF_THE_IMAGE or (needed.marker and not needed.marker.evaluate({"extra": extra})):
+                continue
+            fresh = {(name, wanted) for wanted in ("", *needed.extras)} - seen
+            seen |= fresh
+            waiting += fresh
+    if missing:
+        wanted = " ".join([f"'{_NAME}[{','.join(_EXTRAS)}]'", *reporters])
+        raise ConfigError(
+            f"the job's packages are pinned to what is installed here, but {', '.join(sorted(missing))} is not. "
+            f"Run: pip install {wanted}"
+        )
+    del pinned[_NAME]
+    return "".join(f"{name}=={version}\n" for name, version in sorted(pinned.items()))
+
+
+def _there(reporter: str) -> str:
+    """The package, or the one that stands in for it here."""
+    for name in (reporter, _INSTEAD.get(reporter, reporter)):
+        with contextlib.suppress(PackageNotFoundError):
+            distribution(name)
+            return name
+    return reporter
+
+
+def _library() -> Distribution:
+    try:
+        return distribution(_NAME)
+    except PackageNotFoundError as error:
+        raise ConfigError(
+            f"{_NAME} runs from {Path(__file__).parents[1]} without being installed, so pip knows neither its "
+            "version nor what it needs. Run: pip install -e . there"
+        ) from error
+
+
+def _record_digest(content: bytes) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()

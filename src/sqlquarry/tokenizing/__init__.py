@@ -1,0 +1,1 @@
+"""Read tokenizer files, special tokens and chat templates."""

@@ -1,0 +1,80 @@
+"""Read the files that say how a model's text becomes tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sqlquarry.files.metadata import JsonObject, parse_object, read_bytes
+
+# The SentencePiece model of a class: transformers 4.51.3 converts it in the place of reading tokenizer.json where
+# `add_prefix_space` is given, whatever its value.
+SENTENCEPIECE_FILES = {"LlamaTokenizer": "tokenizer.model", "T5Tokenizer": "spiece.model"}
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerFiles:
+    """The files that say how a model's text becomes tokens.
+
+    Args:
+        tokenizer: tokenizer.json.
+        config: tokenizer_config.json.
+        model: config.json.
+        special: special_tokens_map.json.
+        added: added_tokens.json.
+        sentencepiece: whether the class's SentencePiece model is among the files.
+    """
+
+    tokenizer: JsonObject
+    config: JsonObject
+    model: JsonObject = field(default_factory=dict)
+    special: JsonObject = field(default_factory=dict)
+    added: JsonObject = field(default_factory=dict)
+    sentencepiece: bool = False
+
+    @classmethod
+    def read(cls, content: Callable[[str], bytes | None], names: Iterable[str]) -> TokenizerFiles:
+        """Read the files of a model.
+
+        Args:
+            content: the content of a file; None if there is no such file.
+            names: the names of all files.
+
+        Raises:
+            OSError, ValueError: a file cannot be read.
+        """
+
+        def parsed(name: str) -> JsonObject:
+            raw = content(name)
+            return {} if raw is None else parse_object(raw, name)
+
+        return cls(
+            tokenizer=parsed("tokenizer.json"),
+            config=parsed("tokenizer_config.json"),
+            model=parsed("config.json"),
+            special=parsed("special_tokens_map.json"),
+            added=parsed("added_tokens.json"),
+            sentencepiece=not {*SENTENCEPIECE_FILES.values()}.isdisjoint(names),
+        )
+
+    @classmethod
+    def in_directory(cls, directory: Path, rewritten: Mapping[str, bytes] | None = None) -> TokenizerFiles:
+        """Read the files in a directory, or what `rewritten` holds in their place.
+
+        Raises:
+            OSError, ValueError: a file cannot be read.
+        """
+
+        def content(name: str) -> bytes | None:
+            if rewritten and name in rewritten:
+                return rewritten[name]
+            return read_bytes(directory / name) if (directory / name).is_file() else None
+
+        return cls.read(content, [path.name for path in directory.iterdir()])
+
+    @property
+    def class_name(self) -> str:
+        """Return the tokenizer's class without "Fast", "" if no file names one."""
+        name = self.config.get("tokenizer_class") or self.model.get("tokenizer_class") or ""
+        return str(name).removesuffix("Fast")

@@ -1,0 +1,186 @@
+"""Find a base model, and say what is wrong with it before anything long starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from sqlquarry.aws.download import MODEL_FILES, download_files
+from sqlquarry.checkpoints.foreign_model import refuse_foreign_code, require_no_refusals
+from sqlquarry.checkpoints.model_files import check_model_files
+from sqlquarry.errors import GatedModelError, MetadataError, UnsupportedModelError
+from sqlquarry.files.digests import sha256_file
+from sqlquarry.files.locations import S3Location, is_hub_id, located
+from sqlquarry.files.metadata import read_object
+from sqlquarry.progress.bar import phase
+from sqlquarry.quantization import quiet_transformers
+from sqlquarry.training.base.gguf_file import check_gguf
+
+# Causal language models that Bedrock Custom Model Import takes (user guide, "custom model import", supported
+# architectures) and whose linear layers PEFT's "all-linear" reaches.
+ARCHITECTURES = (
+    "LlamaForCausalLM",
+    "MistralForCausalLM",
+    "MixtralForCausalLM",
+    "Qwen2ForCausalLM",
+    "Qwen3ForCausalLM",
+    "Qwen3MoeForCausalLM",
+)
+
+
+def resolve_base_model(name: str | Path, *, cache: Path | None = None, session: Any = None) -> Path:
+    """The local directory of a base model, checked; its path is absolute.
+
+    Args:
+        name: a directory, a ``.gguf`` file (converted to bf16 safetensors once), an ``s3://`` prefix (copied here once)
+            or a Hugging Face id.
+        cache: where conversions and copies go; default ``~/.cache/sqlquarry``.
+        session: the boto3 session for S3; None takes the default credentials.
+
+    Raises:
+        UnsupportedModelError: nothing usable there; the message says what.
+        GatedModelError: the hub wants a licence accepted or a token.
+    """
+    path, cache = located(name), cache or Path.home() / ".cache" / "sqlquarry"
+    if isinstance(path, S3Location):
+        with phase(f"fetching {name}"):
+            directory = download_files(path, UnsupportedModelError, patterns=MODEL_FILES, session=session, cache=cache)
+    elif path.suffix == ".gguf" and path.is_file():
+        directory = _converted(path, cache)
+    elif path.is_dir():
+        directory = path
+    elif not is_hub_id(name):
+        raise UnsupportedModelError(
+            f"base model {str(name)!r} is neither a directory, a .gguf file, an s3:// prefix nor a hub id. "
+            "Check the path; a hub id has the form owner/name."
+        )
+    else:
+        directory = download(str(name), MODEL_FILES)
+    check_base_model(directory)
+    return directory.resolve()
+
+
+def check_base_model(directory: Path, *, weights: bool = True) -> dict[str, Any]:
+    """Read and check a base model's config.json.
+
+    Args:
+        directory: the base model's.
+        weights: False if the weights are elsewhere.
+
+    Raises:
+        UnsupportedModelError: files missing or damaged (see `check_model_files`), two sets of weights, an architecture
+            that Bedrock cannot import, a quantised checkpoint, or one that asks for code of its own (see
+            `refuse_foreign_code`).
+    """
+    missing = [file for file in ("config.json", "tokenizer_config.json") if not (directory / file).is_file()]
+    if weights and not any(directory.glob("*.safetensors")):
+        missing.append("*.safetensors")
+    if missing:
+        raise UnsupportedModelError(f"base model {directory} lacks {', '.join(missing)}: save it with save_pretrained")
+    try:
+        config = read_object(directory / "config.json")
+    except (OSError, MetadataError) as error:
+        raise UnsupportedModelError(f"base model {directory}: {error}. Download the base again.") from error
+    names = config.get("architectures")
+    architecture = str(names[0]) if isinstance(names, list) and names else "(none)"
+    if architecture not in ARCHITECTURES:
+        raise UnsupportedModelError(
+            f"base model {directory} is a {architecture}, which Bedrock cannot import after training. "
+            f"Choose one of: {', '.join(ARCHITECTURES)}."
+        )
+    if "quantization_config" in config:
+        settings = config["quantization_config"]
+        method = settings.get("quant_method", "unknown") if isinstance(settings, dict) else "unknown"
+        raise UnsupportedModelError(
+            f"base model {directory} is already quantised ({method}); QLoRA quantises it itself and merges into full "
+            "weights. Use the original bf16 or fp16 checkpoint."
+        )
+    refuse_foreign_code(directory)
+    if weights:
+        check_model_files(directory)
+    return config
+
+
+def download(name: str, patterns: Iterable[str]) -> Path:
+    """Bring files of a repository on the hub into its cache, and return their directory.
+
+    Args:
+        name: the repository's id.
+        patterns: file names to take (``*.json``).
+
+    Raises:
+        UnsupportedModelError: they are not in the cache and the hub cannot be reached.
+        GatedModelError: the hub wants a licence accepted or a token.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(patterns)))
+    except GatedRepoError as error:
+        raise GatedModelError(
+            f"{name} is gated: accept its licence on its page on the hub, then set HF_TOKEN (or run `hf auth login`)"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise GatedModelError(
+            f"the hub has no {name}, or it is private: check the spelling, or set HF_TOKEN to a token that may read it"
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise UnsupportedModelError(
+            f"{name} is not in the local cache and the hub cannot be reached ({type(error).__name__}). "
+            "Give a local directory instead, or try again with a connection."
+        ) from error
+
+
+def _converted(gguf: Path, cache: Path) -> Path:
+    """The GGUF's weights as bf16 safetensors in a directory named by content, made once."""
+    target = cache / f"{gguf.stem}-{sha256_file(gguf)[:16]}"
+    if not target.is_dir():
+        check_gguf(gguf)
+        cache.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(dir=cache, prefix=f".{gguf.stem}-"))
+        try:
+            # transformers also reads what is beside a GGUF: tokenizer, template, adapter, code.
+            with quiet_transformers(), tempfile.TemporaryDirectory() as alone, phase(f"converting {gguf.name}"):
+                (Path(alone) / gguf.name).symlink_to(gguf.resolve())
+                _convert(Path(alone) / gguf.name, draft)
+        except Exception as error:  # whatever transformers and gguf find wrong with the file's content
+            raise UnsupportedModelError(
+                f"{gguf} cannot be converted ({type(error).__name__}: {error}). Use the model's safetensors instead."
+            ) from error
+        else:
+            os.replace(draft, target)  # noqa: PTH105 - Path.replace reads worse with two directories
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+    return target
+
+
+def _convert(gguf: Path, target: Path) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    known = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
+    require_no_refusals({"config.json": json.loads(known.to_json_string(use_diff=False))}, gguf)
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
+    source = AutoModelForCausalLM.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, dtype=torch.float32, trust_remote_code=False
+    )
+    # A model read from GGUF carries its quantiser and refuses to be saved (transformers 5); a fresh one does not.
+    config = type(source.config)(
+        **{
+            key: value
+            for key, value in source.config.to_dict().items()
+            if key not in ("quantization_config", "_name_or_path", "transformers_version", "unk_token_id")
+        }
+    )
+    fresh = type(source)(config).to(torch.bfloat16)
+    fresh.load_state_dict({key: value.to(torch.bfloat16) for key, value in source.state_dict().items()})
+    fresh.tie_weights()
+    fresh.generation_config, fresh.config.dtype = source.generation_config, torch.bfloat16
+    fresh.save_pretrained(target)
+    tokenizer.save_pretrained(target)

@@ -1,0 +1,218 @@
+"""The sizes of a base model, read from its config.json and the headers of its safetensors; no weight is read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from sqlquarry.checkpoints.attention import position_limit
+from sqlquarry.checkpoints.model_files import weight_files
+from sqlquarry.checkpoints.safetensors_header import read_header
+from sqlquarry.errors import UnsupportedModelError
+from sqlquarry.files.metadata import read_object
+
+# Several times those of any published model; work grows with them, so that a size without a limit is work without one.
+_LARGEST = {
+    "hidden_size": 2**20,
+    "intermediate_size": 2**22,
+    "moe_intermediate_size": 2**22,
+    "num_attention_heads": 2**16,
+    "num_key_value_heads": 2**16,
+    "num_hidden_layers": 10_000,
+    "head_dim": 2**16,
+    "vocab_size": 2**26,
+    "num_local_experts": 2**16,
+    "num_experts": 2**16,
+    "num_experts_per_tok": 2**16,
+}
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """A causal decoder's sizes.
+
+    Args:
+        linears: the decoder's linear layers, name -> (outputs, inputs): what is quantised and what LoRA reaches.
+        expert_parameters: parameters of all experts. transformers 5 keeps a layer's experts in two tensors, which
+            bitsandbytes does not quantise and PEFT's "all-linear" adapts.
+        active_expert_share: share of the experts that a token goes through; 0 without experts.
+        other_parameters: embeddings, head, norms, routers.
+        layers: decoder layers.
+        hidden: width of the residual stream.
+        attention: width of all query heads together.
+        key_value: width of all key heads together.
+        head: width of one head.
+        mlp: inner width of the MLP that a token goes through (of all its experts together).
+        vocabulary: rows of the head.
+        tied: whether head and embeddings are one matrix.
+        dtypes: dtypes of the stored tensors.
+        experts: experts of a layer that has some.
+        expert_layers: layers that have some.
+        expert_mlp: inner width of one expert.
+        positions: the longest sequence that the model was made for, in tokens; None if config.json does not say.
+    """
+
+    linears: Mapping[str, tuple[int, int]]
+    expert_parameters: int
+    active_expert_share: float
+    other_parameters: int
+    layers: int
+    hidden: int
+    attention: int
+    key_value: int
+    head: int
+    mlp: int
+    vocabulary: int
+    tied: bool
+    dtypes: frozenset[str]
+    experts: int = 0
+    expert_layers: int = 0
+    expert_mlp: int = 0
+    positions: int | None = None
+
+    @classmethod
+    def read(cls, directory: Path) -> ModelShape:
+        """The shape of a base model on disk.
+
+        Raises:
+            UnsupportedModelError: a file is not what it should be.
+        """
+        try:
+            config = read_object(directory / "config.json")
+            headers = [read_header(path) for path in weight_files(directory)]
+            tensors = {name: (one.dtype, one.shape) for header in headers for name, one in header.tensors.items()}
+            return cls.of(config, tensors)
+        except (OSError, ValueError) as error:
+            raise UnsupportedModelError(
+                f"the sizes of the base model in {directory} cannot be read ({type(error).__name__}: {error}). "
+                "It needs config.json and whole safetensors."
+            ) from error
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> ModelShape:
+        """The shape from config.json's fields and each tensor's dtype and shape.
+
+        Raises:
+            UnsupportedModelError: a size is missing, or is not a whole number in the range of such models.
+        """
+        tied = bool(config.get("tie_word_embeddings"))
+        linears: dict[str, tuple[int, int]] = {}
+        experts = other = 0
+        with_experts = set()
+        for name, (_, sizes) in tensors.items():
+            module = name.removesuffix(".weight")
+            if not _are_sizes(sizes):
+                raise UnsupportedModelError(f"tensor {name:.200} has the shape {sizes!r:.200}. Get the base again.")
+            parameters = math.prod(sizes)
+            if ".experts." in name:
+                experts += parameters
+                with_experts.add(name.partition(".experts.")[0])
+            elif ".layers." in name and len(sizes) == 2 and module != name and not module.endswith(".gate"):
+                linears[module] = (sizes[0], sizes[1])
+            elif not (tied and module == "lm_head"):  # some checkpoints hold the tied head a second time
+                other += parameters
+        hidden, heads = _size(config, "hidden_size"), _size(config, "num_attention_heads")
+        head = _optional_size(config, "head_dim") or hidden // heads
+        count = _optional_size(config, "num_local_experts") or _optional_size(config, "num_experts") or 0
+        active = (_optional_size(config, "num_experts_per_tok") or 0) if count else 0
+        mlp = (_optional_size(config, "moe_intermediate_size") or _size(config, "intermediate_size")) if count else 0
+        if not head or active > count:
+            raise UnsupportedModelError(
+                f"config.json describes {heads} heads for a hidden_size of {hidden}, and {active} of {count} experts. "
+                "Get the base model's config.json again."
+            )
+        return cls(
+            linears=linears,
+            expert_parameters=experts,
+            active_expert_share=active / count if count else 0.0,
+            other_parameters=other,
+            layers=_size(config, "num_hidden_layers"),
+            hidden=hidden,
+            attention=heads * head,
+            key_value=(_optional_size(config, "num_key_value_heads") or heads) * head,
+            head=head,
+            mlp=mlp * active if count else _size(config, "intermediate_size"),
+            vocabulary=_size(config, "vocab_size"),
+            tied=tied,
+            dtypes=frozenset(dtype for dtype, _ in tensors.values()),
+            experts=count,
+            expert_layers=len(with_experts),
+            expert_mlp=mlp if count else 0,
+            positions=position_limit(config),
+        )
+
+    @cached_property
+    def linear_parameters(self) -> int:
+        """Parameters of the decoder's linear layers."""
+        return sum(outputs * inputs for outputs, inputs in self.linears.values())
+
+    @cached_property
+    def largest_linear(self) -> int:
+        """Parameters of the largest of them."""
+        return max((outputs * inputs for outputs, inputs in self.linears.values()), default=0)
+
+    @property
+    def parameters(self) -> int:
+        """All parameters."""
+        return self.linear_parameters + self.expert_parameters + self.other_parameters
+
+    @property
+    def active_parameters(self) -> int:
+        """Weights of the decoder that each token is multiplied with."""
+        return self.linear_parameters + round(self.expert_parameters * self.active_expert_share)
+
+    def targeted(self, target_modules: str | tuple[str, ...]) -> dict[str, tuple[int, int]]:
+        """The linear layers that LoRA adapts: all, or those whose name is or ends with a target (PEFT's rule)."""
+        if target_modules == "all-linear":
+            return dict(self.linears)
+        return {
+            name: sizes
+            for name, sizes in self.linears.items()
+            if any(name == target or name.endswith(f".{target}") for target in target_modules)
+        }
+
+    def adapter_parameters(self, target_modules: str | tuple[str, ...], rank: int, *, expert_share: float = 1.0) -> int:
+        """Parameters of a LoRA update: rank · (inputs + outputs) for each adapted layer (arXiv:2106.09685).
+
+        With "all-linear" PEFT 0.21 adapts routers and experts too: each expert's two input matrices, which are fused,
+        with twice the rank, and its output matrix.
+
+        Args:
+            target_modules: as in `TrainingConfig`.
+            rank: of the update.
+            expert_share: share of the experts to count.
+        """
+        widths = float(sum(outputs + inputs for outputs, inputs in self.targeted(target_modules).values()))
+        if target_modules == "all-linear":
+            expert = 2 * (self.hidden + 2 * self.expert_mlp) + self.expert_mlp + self.hidden
+            router = self.hidden + self.experts if self.experts else 0
+            widths += self.expert_layers * (self.experts * expert * expert_share + router)
+        return round(rank * widths)
+
+
+def _size(config: Mapping[str, Any], key: str) -> int:
+    """A size of config.json.
+
+    Raises:
+        UnsupportedModelError: it is missing, or is not a whole number in the range of such models.
+    """
+    value, largest = config.get(key), _LARGEST[key]
+    if type(value) is not int or not 1 <= value <= largest:
+        raise UnsupportedModelError(
+            f"{key} in config.json is {value!r:.80}, but must be a whole number from 1 to {largest:,}. "
+            "Get the base model's config.json again."
+        )
+    return value
+
+
+def _optional_size(config: Mapping[str, Any], key: str) -> int | None:
+    # Configurations write a size that does not apply as null or 0.
+    return None if config.get(key) is None or config[key] == 0 else _size(config, key)
+
+
+def _are_sizes(values: Sequence[Any]) -> bool:
+    return all(type(value) is int and 0 <= value < 2**63 for value in values)

@@ -1,0 +1,179 @@
+"""Packing examples into rows: nothing mixes, little is padded, and shared prompt beginnings are computed once.
+
+A row holds families. A family is a stem (the tokens that its examples begin with in common: instructions and schema)
+and one branch for the rest of each example. A branch sees its stem and itself, and counts its positions on from the
+stem, so every example gets the logits and gradients that it would get alone, while the stem is read once instead of
+once per example. An example that shares nothing is a family of one.
+
+    row      [ stem of schema A | rest of 1 | rest of 2 | rest of 3 ][ stem of schema B | rest of 4 ]
+    position   0 … 119           120 …       120 …       120 …        0 … 87             88 …
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlquarry.prompt import IGNORED_LABEL, Encoded
+from sqlquarry.tokenizing.prefixes import common_prefix
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Examples and the length, in tokens, of what they begin with in common."""
+
+    examples: tuple[Encoded, ...]
+    stem: int
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that the family takes in a row: its stem once, and each example's rest."""
+        return self.stem + sum(len(example.input_ids) - self.stem for example in self.examples)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One packed row; every list has one entry per token.
+
+    Args:
+        input_ids: token ids.
+        labels: -100 where nothing is learnt.
+        positions: place of the token in its own example.
+        families: number of the family that the token belongs to.
+        branches: number of the branch within the family, 0 for the stem.
+        records: examples in the row.
+    """
+
+    input_ids: list[int]
+    labels: list[int]
+    positions: list[int]
+    families: list[int]
+    branches: list[int]
+    records: int
+
+    @property
+    def answers(self) -> int:
+        """Tokens that are learnt."""
+        return sum(label != IGNORED_LABEL for label in self.labels)
+
+    def attention_mask(self, window: int | None = None) -> torch.Tensor:
+        """Which token (row) may look at which (column): bool, (1, 1, tokens, tokens).
+
+        Args:
+            window: tokens of its own example that a token sees, itself included (`sliding_window`); None: all.
+        """
+        import torch
+
+        family, branch = torch.tensor(self.families), torch.tensor(self.branches)
+        earlier = torch.ones(len(self.families), len(self.families), dtype=torch.bool).tril()
+        same_family = family[:, None] == family[None, :]
+        visible = (branch[None, :] == 0) | (branch[:, None] == branch[None, :])
+        if window is not None:
+            position = torch.tensor(self.positions)
+            visible &= position[:, None] - position[None, :] < window
+        return (earlier & same_family & visible)[None, None]
+
+    def padded(self, tokens: int) -> Row:
+        """The row with tokens of no use behind it, a family of their own, so that all rows have one shape."""
+        more = tokens - len(self.input_ids)
+        return Row(
+            self.input_ids + [0] * more,
+            self.labels + [IGNORED_LABEL] * more,
+            self.positions + [0] * more,
+            self.families + [-1] * more,
+            self.branches + [0] * more,
+            self.records,
+        )
+
+
+def block_mask(
+    positions: torch.Tensor, families: torch.Tensor, branches: torch.Tensor, window: int | None = None
+) -> Any:
+    """`Row.attention_mask` for flex_attention, whose kernel skips blocks of tokens that do not look at each other."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    def looks(batch: Any, head: Any, row: Any, column: Any) -> Any:  # noqa: ARG001 - flex_attention's interface
+        same_family = families[row] == families[column]
+        seen = (row >= column) & same_family & ((branches[column] == 0) | (branches[row] == branches[column]))
+        return seen if window is None else seen & (positions[row] - positions[column] < window)
+
+    return create_block_mask(looks, None, None, len(families), len(families), device=str(families.device))
+
+
+def pack(
+    examples: Sequence[Encoded], keys: Sequence[Hashable], *, max_tokens: int, share_prefixes: bool, seed: int
+) -> list[Row]:
+    """Pack examples into as few rows of at most `max_tokens` tokens as best-fit decreasing finds.
+
+    Args:
+        examples: encoded records, each at most `max_tokens` long.
+        keys: examples with equal keys (their schema) may share a stem.
+        max_tokens: capacity of a row, in tokens.
+        share_prefixes: False makes every example a family of its own.
+        seed: decides which examples of a schema come together.
+    """
+    shuffled = list(range(len(examples)))
+    random.Random(seed).shuffle(shuffled)  # noqa: S311 - an order, not a secret
+    groups: dict[Hashable, list[Encoded]] = {}
+    for index in shuffled:
+        groups.setdefault(keys[index] if share_prefixes else index, []).append(examples[index])
+    families = [family for group in groups.values() for family in _families(group, max_tokens)]
+    return [_row(bin_) for bin_ in _best_fit(families, max_tokens)]
+
+
+def _families(group: list[Encoded], max_tokens: int) -> list[Family]:
+    """Cut a group into families that fit a row."""
+    # The stem ends before every answer: it is read once, so it cannot hold what only some examples learn.
+    prompts = [example.input_ids[: _prompt_tokens(example)] for example in group]
+    stem = common_prefix(prompts) if len(group) > 1 else 0
+    families: list[Family] = []
+    members: list[Encoded] = []
+    used = stem
+    for example in group:
+        rest = len(example.input_ids) - stem
+        if members and used + rest > max_tokens:
+            families.append(Family(tuple(members), stem if len(members) > 1 else 0))
+            members, used = [], stem
+        members.append(example)
+        used += rest
+    families.append(Family(tuple(members), stem if len(members) > 1 else 0))
+    return families
+
+
+def _prompt_tokens(example: Encoded) -> int:
+    return next(index for index, label in enumerate(example.labels) if label != IGNORED_LABEL)
+
+
+def _best_fit(families: list[Family], max_tokens: int) -> list[list[Family]]:
+    """Best-fit decreasing: each family, largest first, into the fullest row that still has room."""
+    by_room: list[list[list[Family]]] = [[] for _ in range(max_tokens + 1)]
+    for family in sorted(families, key=lambda family: family.tokens, reverse=True):
+        room = next((room for room in range(family.tokens, max_tokens + 1) if by_room[room]), max_tokens)
+        row = by_room[room].pop() if by_room[room] else []
+        row.append(family)
+        by_room[room - family.tokens].append(row)
+    return [row for rows in by_room for row in rows]
+
+
+def _row(families: list[Family]) -> Row:
+    row = Row([], [], [], [], [], sum(len(family.examples) for family in families))
+    for number, family in enumerate(families):
+        first = family.examples[0]
+        _append(row, first.input_ids[: family.stem], first.labels[: family.stem], position=0, family=number, branch=0)
+        for branch, example in enumerate(family.examples, start=1):
+            rest = example.input_ids[family.stem :], example.labels[family.stem :]
+            _append(row, *rest, position=family.stem, family=number, branch=branch)
+    return row
+
+
+def _append(row: Row, ids: list[int], labels: list[int], *, position: int, family: int, branch: int) -> None:
+    row.input_ids.extend(ids)
+    row.labels.extend(labels)
+    row.positions.extend(range(position, position + len(ids)))
+    row.families.extend([family] * len(ids))
+    row.branches.extend([branch] * len(ids))

@@ -1,0 +1,136 @@
+"""Records as a run reads them: encoded and packed once, for its plan and for its training."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlquarry.artifacts import Record
+from sqlquarry.errors import RecordError
+from sqlquarry.progress.bar import phase
+from sqlquarry.prompt import IGNORED_LABEL, Encoded, PromptFormatter
+from sqlquarry.text import first_of
+from sqlquarry.tokenizing.control_tokens import note_in_prompts
+from sqlquarry.training.base.reach import beyond_base
+from sqlquarry.training.base.shape import ModelShape
+from sqlquarry.training.config import TrainingConfig
+from sqlquarry.training.encoding.packing import Row, pack
+from sqlquarry.training.planning.outline import BaseOutline
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedRecords:
+    """Encoded records and the rows that they fill.
+
+    Args:
+        examples: all records, in their order.
+        rows: packed from those that can be learnt from.
+        over_length: (name, tokens) of records longer than a row, longest first; `check_run` refuses them.
+        unlearnable: names of records without any answer token; `check_run` refuses them, too.
+        tokens_unshared: tokens of the packed records, each counted alone.
+        beyond_base: what the base cannot take of the records; `check_run` refuses it.
+        note: on special tokens in questions and schemas; "" if there are none.
+    """
+
+    examples: Sequence[Encoded]
+    rows: list[Row]
+    over_length: tuple[tuple[str, int], ...]
+    unlearnable: tuple[str, ...]
+    tokens_unshared: int
+    beyond_base: tuple[str, ...] = ()
+    note: str = ""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) over the token ids and labels of all records."""
+        # The JSON of all examples in one list, without ever holding it: 126 bytes a token otherwise.
+        digest = hashlib.sha256()
+        for index, example in enumerate(self.examples):
+            digest.update(("[" if index == 0 else ", ").encode() + json.dumps(example).encode())
+        digest.update(b"]")
+        return digest.hexdigest()
+
+
+def prepare(
+    records: Sequence[Record],
+    formatter: PromptFormatter,
+    tokenizer: Any,
+    config: TrainingConfig,
+    *,
+    shape: ModelShape,
+    kind: str = "",
+) -> PreparedRecords:
+    """Encode records and pack those that fit a row.
+
+    Args:
+        records: with SQL.
+        formatter: the prompt.
+        tokenizer: the base's.
+        config: length of a row, sharing of prefixes and seed are read.
+        shape: the base's sizes.
+        kind: what the records are for ("evaluation"), for messages; "" for training.
+
+    Raises:
+        RecordError: there are no records, or some have no SQL.
+        ConfigError: prompt and tokenizer do not fit (see `PromptFormatter.bind`).
+    """
+    label = f"{kind} record".strip()
+    if not records:
+        raise RecordError(f"there are no {label}s: training needs at least one with sql")
+    names = [f"{kind} {record.id or f'record {index}'}".strip() for index, record in enumerate(records)]
+    if without := [name for name, record in zip(names, records, strict=True) if record.sql is None]:
+        raise RecordError(
+            f"{len(without)} of {len(records)} {label}s have no sql to learn: {first_of(without, 5)}. "
+            "Add their SQL, or leave them out."
+        )
+    with phase(f"encoding {len(records):,} {label}s"):
+        try:
+            examples = formatter.encode_all(records, tokenizer)
+        except RecordError as error:
+            raise RecordError(f"{kind}: {error}" if kind else str(error)) from error
+    limit = config.max_sequence_tokens
+    lengths = [len(example.input_ids) for example in examples]
+    unlearnable = [not any(token != IGNORED_LABEL for token in reversed(example.labels)) for example in examples]
+    fine = [index for index, tokens in enumerate(lengths) if tokens <= limit and not unlearnable[index]]
+    rows = pack(
+        [examples[index] for index in fine],
+        [records[index].schema for index in fine],
+        max_tokens=limit,
+        share_prefixes=config.share_prefixes,
+        seed=config.seed,
+    )
+    note = note_in_prompts(records, tokenizer) or ""
+    over = [(name, tokens) for name, tokens in zip(names, lengths, strict=True) if tokens > limit]
+    return PreparedRecords(
+        examples,
+        rows,
+        over_length=tuple(sorted(over, key=lambda item: -item[1])),
+        unlearnable=tuple(name for name, empty in zip(names, unlearnable, strict=True) if empty),
+        tokens_unshared=sum(lengths[index] for index in fine),
+        beyond_base=tuple(
+            f"{kind}: {problem}" if kind else problem for problem in beyond_base(records, examples, shape, tokenizer)
+        ),
+        note=f"{kind}: {note}" if kind and note else note,
+    )
+
+
+def prepare_both(
+    records: Sequence[Record],
+    evaluation: Sequence[Record] | None,
+    formatter: PromptFormatter,
+    outline: BaseOutline,
+    config: TrainingConfig,
+) -> tuple[PreparedRecords, PreparedRecords | None]:
+    """Prepare the records of a run, and those it is evaluated with, if there are any.
+
+    Raises:
+        RecordError, ConfigError: as `prepare`.
+    """
+    tokenizer, shape = outline.tokenizer, outline.shape
+    prepared = prepare(records, formatter, tokenizer, config, shape=shape)
+    if not evaluation:
+        return prepared, None
+    return prepared, prepare(evaluation, formatter, tokenizer, config, shape=shape, kind="evaluation")

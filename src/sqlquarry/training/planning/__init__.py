@@ -1,0 +1,1 @@
+"""Forecast a training run: tokens, steps, memory, time and money."""

@@ -1,0 +1,78 @@
+"""Say what would make a run better or cheaper: enough steps, no idle GPUs, a smaller machine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from sqlquarry.training.config import TrainingConfig
+from sqlquarry.training.planning.hardware import INSTANCES
+from sqlquarry.training.planning.offers import cheaper_offer
+from sqlquarry.training.planning.plan import TrainingPlan
+
+FEW_STEPS = 20  # our choice: with 3 % of warm-up and a cosine, fewer are hardly a schedule
+MIN_STEPS_PER_EPOCH = 4  # below it, larger steps cost more learning than idle processes cost time
+
+
+def advice(plan: TrainingPlan, config: TrainingConfig) -> Iterator[str]:
+    """Yield one sentence for each thing to change.
+
+    Args:
+        plan: the run's forecast.
+        config: as the user gave it.
+    """
+    if plan.steps < FEW_STEPS:
+        yield _more_steps(plan, config)
+    if plan.idle_share:
+        yield _idle_processes(plan)
+    yield from _unused_gpus(plan)
+    if offers := cheaper_offer(plan, config):
+        planned, other = offers
+        minutes, before = f"{other.seconds / 60:.0f}", f"{planned.seconds / 60:.0f}"
+        takes = f"take {minutes} instead of {before} minutes" if minutes != before else f"take {minutes} minutes, too"
+        yield (
+            f"{other.instance_type} would cost about ${other.cost_usd:.2f} instead of ${planned.cost_usd:.2f}, and "
+            f"{takes}; start and merge are roughly included"
+        )
+
+
+def _more_steps(plan: TrainingPlan, config: TrainingConfig) -> str:
+    """Advise fewer records a step, then more epochs, by the steps that `forecast.schedule_of` makes of them."""
+    rows_per_step = max(1, math.floor(config.epochs * plan.rows / FEW_STEPS))
+    while rows_per_step > 1 and math.ceil(config.epochs * math.ceil(plan.rows / rows_per_step)) < FEW_STEPS:
+        rows_per_step -= 1
+    steps_per_epoch = math.ceil(plan.rows / rows_per_step)
+    more_epochs = math.ceil(config.epochs * steps_per_epoch) < FEW_STEPS
+    changes = []
+    if rows_per_step < plan.rows_per_step:
+        changes.append(f"records_per_step={math.floor(rows_per_step * plan.records / plan.rows)}")
+    if more_epochs:
+        changes.append(f"epochs={math.ceil(FEW_STEPS / steps_per_epoch)}")
+    return (
+        f"the optimizer takes only {plan.steps} step{'s' if plan.steps > 1 else ''}, which teaches little: set "
+        f"{' and '.join(changes)} for {FEW_STEPS} or more"
+        + (" (a smaller max_sequence_tokens makes more, shorter rows)" if more_epochs else "")
+    )
+
+
+def _idle_processes(plan: TrainingPlan) -> str:
+    rows = -(-plan.rows_per_step // plan.processes) * plan.processes
+    idle = f"{plan.idle_share:.0%} of {plan.processes} processes' time is idle in steps of {_rows(plan)}"
+    more = f": records_per_step={round(rows * plan.records / plan.rows)} makes them {rows}"
+    return idle + (more if rows <= plan.rows else "")
+
+
+def _unused_gpus(plan: TrainingPlan) -> Iterator[str]:
+    if plan.instance_type not in INSTANCES:
+        return
+    gpus = INSTANCES[plan.instance_type].gpus * plan.instances
+    if plan.processes < gpus:
+        more = f"; records_per_step={-(-gpus * plan.records // plan.rows)} would use all"
+        yield (
+            f"a step of {_rows(plan)} uses {plan.processes} of the {gpus} GPUs that are paid for"
+            + (more if MIN_STEPS_PER_EPOCH * gpus <= plan.rows else "")
+        )
+
+
+def _rows(plan: TrainingPlan) -> str:
+    return f"{plan.rows_per_step} row{'s' if plan.rows_per_step > 1 else ''}"

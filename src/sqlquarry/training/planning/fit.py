@@ -1,0 +1,68 @@
+"""What a configuration leaves open about a GPU's memory, chosen: the fastest way to train that fits."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from sqlquarry.training.base.shape import ModelShape
+from sqlquarry.training.config import Sharding, TrainingConfig
+from sqlquarry.training.planning.hardware import GPU
+from sqlquarry.training.planning.memory import forecast_memory
+from sqlquarry.training.planning.speed import row_seconds
+
+
+def fitted(
+    shape: ModelShape,
+    config: TrainingConfig,
+    rows: Sequence[tuple[int, int]],
+    gpu: GPU,
+    *,
+    processes: int,
+    machines: int = 1,
+) -> TrainingConfig:
+    """The config with `sharding`, `hold_dequantized` and `gradient_checkpointing` as memory and time advise.
+
+    What fits in no way is returned in the smallest. Up to rounding the adapter does not depend on the choice.
+
+    Args:
+        shape: the base model.
+        config: what it sets already stays.
+        rows: tokens and answer tokens of each packed row.
+        gpu: each process's; `memory_bytes` is the limit.
+        processes: all of the run.
+        machines: that they are spread over.
+    """
+    may_hold = config.quantization is not None and not config.cpu_offload  # offloaded, four times as much would travel
+    held, layers = config.hold_dequantized, config.gradient_checkpointing
+    ways = [
+        dataclasses.replace(config, sharding=sharding, hold_dequantized=hold, gradient_checkpointing=recomputed)
+        for sharding in _shardings(config, processes, machines)
+        for hold in ([held] if held is not None else [False, True] if may_hold else [False])
+        for recomputed in ([layers] if layers is not None else range(shape.layers, -1, -1))
+    ]
+    worst = worst_rows(rows)
+    needed = [forecast_memory(shape, way, worst, processes=processes, machines=machines).needed for way in ways]
+    room = max(gpu.memory_bytes, min(needed))
+    longest = max(rows)
+    return min(
+        (way for way, bytes_ in zip(ways, needed, strict=True) if bytes_ <= room),
+        key=lambda way: row_seconds(shape, way, *longest, gpu=gpu, processes=processes, machines=machines),
+    )
+
+
+def worst_rows(row_sizes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the rows that no other exceeds in both tokens and answers: memory depends on no others."""
+    worst: list[tuple[int, int]] = []
+    for tokens, answers in sorted(set(row_sizes), reverse=True):
+        if not worst or answers > worst[-1][1]:
+            worst.append((tokens, answers))
+    return worst
+
+
+def _shardings(config: TrainingConfig, processes: int, machines: int) -> list[Sharding | None]:
+    """What `sharding` may be, the one first that is taken where forecasts are equal."""
+    if config.sharding or processes == 1:
+        return [config.sharding]
+    kinds: list[Sharding] = ["none", "hybrid", "full"] if 1 < machines < processes else ["none", "full"]
+    return [kind for kind in kinds if not (config.cpu_offload and kind == "none")]  # which only moves what is shared

@@ -1,0 +1,173 @@
+"""How much memory one training process needs at its peak.
+
+The terms follow from what the loop keeps (`loop`, `loss`, transformers' Llama, PEFT, bitsandbytes 0.50); each names
+what it counts. The sum was within 5 % of what an H200 measured (tests/unit/training/test_training_plan.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sqlquarry.quantization import NESTED_BLOCK
+from sqlquarry.training.base.shape import ModelShape
+from sqlquarry.training.config import TrainingConfig
+
+_BLOCK = 64  # weights that share one scale: QuantizationRecipe.block_size
+_CUDA_CONTEXT_BYTES = 900_000_000  # driver, kernels and libraries, outside torch's allocator; measured on an H100
+_NCCL_BYTES = 500_000_000  # buffers between GPUs, outside the allocator too; not measured
+_CUDA_WORKSPACE_BYTES = 70_000_000  # cuBLAS, inside it; measured
+_CPU_PROCESS_BYTES = 700_000_000  # Python with torch, transformers and PEFT loaded
+_CPU_KEPT = 2  # the C library keeps much of what torch frees: SmolLM2-135M, 256 to 1,024 tokens, resident set; rough
+_FRAGMENTATION = 1.13  # torch reserved this much more than it allocated, and 1 to 2 GB more beside a graph: 8B, H200
+_CUDA_FRAGMENTS_BYTES = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryForecast:
+    """Bytes of one process at its peak.
+
+    Args:
+        weights_4bit: packed linear weights, this process's part.
+        scales: block scales of those; whole on every process.
+        weights_16bit: everything else, this process's part (32 bits wide on a CPU).
+        gathered: sharded weights that are whole for the moment: two layers, and embeddings or head.
+        adapter: adapter, gradient and Adam's two moments, float32: 16 bytes a parameter, whole on every process.
+        activations: what the backward pass needs of the fullest row.
+        logits: logits, probabilities and their gradients, of that row's answer tokens.
+        mask: the row's dense attention mask; none with flex attention.
+        workspace: cuBLAS's, inside torch's allocator.
+        process: the CUDA context, outside it; on a CPU Python with its libraries.
+        loading: the base while it is read, which is before the others: whole, or where it is shared this process's
+            part and what is read next.
+        evaluation: what an evaluation, if there is one, gathers again where rows are CUDA graphs, whose memory nothing
+            else can use.
+    """
+
+    weights_4bit: int
+    scales: int
+    weights_16bit: int
+    gathered: int
+    adapter: int
+    activations: int
+    logits: int
+    mask: int
+    workspace: int
+    process: int
+    loading: int
+    evaluation: int
+
+    @property
+    def training(self) -> int:
+        """The sum of what is there at the worst moment of a step."""
+        fields: dict[str, int] = dataclasses.asdict(self)
+        return sum(fields.values()) - self.loading - self.evaluation
+
+    @property
+    def peak(self) -> int:
+        """What training takes, or loading if that is more."""
+        return max(self.training, self.loading + self.process)
+
+    @property
+    def allocated(self) -> int:
+        """What torch allocates of it: ``torch.cuda.max_memory_allocated()`` of a run."""
+        return self.peak - self.process
+
+    @property
+    def needed(self) -> int:
+        """What a device must have: the peak, evaluation beside it, and what the allocator loses to fragments."""
+        fragments = _CUDA_FRAGMENTS_BYTES if self.workspace else 0
+        return round(self.allocated * _FRAGMENTATION) + self.evaluation + fragments + self.process
+
+
+def forecast_memory(
+    shape: ModelShape,
+    config: TrainingConfig,
+    rows: Iterable[tuple[int, int]],
+    *,
+    processes: int = 1,
+    machines: int = 1,
+    cuda: bool = True,
+) -> MemoryForecast:
+    """The peak of one process.
+
+    Args:
+        shape: the base model.
+        config: quantisation, recomputation, rank and sharding are read.
+        rows: tokens and answer tokens of each packed row.
+        processes: all of the run.
+        machines: that they are spread over.
+        cuda: False forecasts a CPU, which computes in float32.
+    """
+    wide = 2 if cuda else 4  # bytes of a computed element (`quantization.compute_dtype`)
+    quantised = shape.linear_parameters if config.packs_weights else 0
+    blocks = math.ceil(quantised / _BLOCK)
+    four_bit = math.ceil(quantised / 2)
+    scales = blocks + math.ceil(blocks / NESTED_BLOCK) * 4  # one byte each, and a float32 for 256 of them (QLoRA, §3)
+    rest = (shape.parameters - quantised) * wide
+    sharers = config.sharers(processes, machines)
+    gathered = 0
+    if sharers > 1:
+        layer = (four_bit + (shape.linear_parameters - quantised + shape.expert_parameters) * wide) / shape.layers
+        gathered = round(2 * layer + shape.vocabulary * shape.hidden * wide)
+    resident = 0 if config.cpu_offload and sharers > 1 else 1
+    parts = resident * math.ceil(four_bit / sharers), resident * math.ceil(rest / sharers)
+    in_parts = sharers > 1 and not shape.expert_parameters  # `HollowBase`
+    padded = {(computed_tokens(config, tokens, cuda=cuda), answers) for tokens, answers in rows}
+    tokens, answers = max(padded, key=lambda row: _kept(shape, config, *row, cuda=cuda), default=(0, 0))
+    logits = _logits(shape, config, answers, cuda=cuda)
+    return MemoryForecast(
+        weights_4bit=parts[0],
+        scales=scales,
+        weights_16bit=parts[1],
+        gathered=gathered,
+        adapter=16 * shape.adapter_parameters(config.target_modules, config.rank),
+        activations=(_kept(shape, config, tokens, answers, cuda=cuda) - logits) * (1 if cuda else _CPU_KEPT),
+        logits=logits,
+        # As bool, and as the additive mask that attention makes of it.
+        mask=0 if config.uses_flex(cuda=cuda) else tokens * tokens * (1 + wide),
+        workspace=_CUDA_WORKSPACE_BYTES if cuda else 0,
+        process=(_CUDA_CONTEXT_BYTES + (_NCCL_BYTES if processes > 1 else 0)) if cuda else _CPU_PROCESS_BYTES,
+        loading=scales + (sum(parts) + gathered + wide * shape.largest_linear if in_parts else four_bit + rest),
+        evaluation=gathered if config.uses_graphs(cuda=cuda, sharers=sharers) else 0,
+    )
+
+
+def computed_tokens(config: TrainingConfig, tokens: int, *, cuda: bool) -> int:
+    """Tokens that a row is computed as: what is compiled is made for one length, and rows are padded to it."""
+    fixed = config.uses_flex(cuda=cuda) or config.compiles(cuda=cuda)
+    return config.max_sequence_tokens if fixed else tokens
+
+
+def layer_bytes_per_token(shape: ModelShape, config: TrainingConfig, *, cuda: bool) -> int:
+    """What one decoder layer keeps of each token for its backward pass.
+
+    Two norms keep their input (in float32) and their output; attention keeps queries, keys, values and its output; the
+    MLP keeps gate, activated gate, up and their product. Compiled layers keep the norms' inputs as they are, and no
+    activated gate, which is computed again.
+    """
+    wide, compiled = 2 if cuda else 4, config.compiles(cuda=cuda)
+    norms = 2 * ((wide if compiled else 4) + wide) * shape.hidden
+    attention = wide * (2 * shape.attention + 2 * shape.key_value)
+    return norms + attention + (3 if compiled else 4) * wide * shape.mlp
+
+
+def _kept(shape: ModelShape, config: TrainingConfig, tokens: int, answers: int, *, cuda: bool) -> int:
+    """Activations and logits at the worse of two moments: the loss, and the last layer's way back."""
+    wide = 2 if cuda else 4
+    layer = layer_bytes_per_token(shape, config, cuda=cuda)
+    recomputed = config.recomputed(shape.layers, cuda=cuda)
+    logits, final_norm = _logits(shape, config, answers, cuda=cuda), 4 * shape.hidden * tokens
+    working = (6 * wide // 2 * shape.mlp + 2 * wide * shape.hidden) * tokens  # gradients on their way through an MLP
+    working += wide * shape.largest_linear  # dequantised
+    kept = recomputed * wide * shape.hidden * tokens + (shape.layers - recomputed) * layer * tokens
+    return kept + max(final_norm + logits, working + (layer * tokens if recomputed == shape.layers else 0))
+
+
+def _logits(shape: ModelShape, config: TrainingConfig, answers: int, *, cuda: bool) -> int:
+    """Logits and their gradient; uncompiled, log-probabilities and two gradients in float32 (on a CPU logits too)."""
+    if config.compiles(cuda=cuda):
+        return (4 if cuda else 8) * shape.vocabulary * answers
+    return (12 if cuda else 16) * shape.vocabulary * answers

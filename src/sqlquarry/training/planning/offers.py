@@ -1,0 +1,93 @@
+"""What a whole SageMaker job would cost on each instance type, to name a cheaper one that is fast enough."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+from sqlquarry.training.base.shape import ModelShape
+from sqlquarry.training.config import TrainingConfig
+from sqlquarry.training.planning.fit import fitted, worst_rows
+from sqlquarry.training.planning.hardware import INSTANCES, Instance
+from sqlquarry.training.planning.memory import forecast_memory
+from sqlquarry.training.planning.plan import TrainingPlan
+from sqlquarry.training.planning.speed import run_seconds
+
+# Not measured: a machine's start, image and packages; and the base that is fetched, read, merged and sent again.
+_START_S = 400
+_HANDLED_TIMES, _HANDLED_BYTES_PER_SECOND = 4, 200e6
+# A merge on the machine needs memory in addition to the 16-bit weights; not measured.
+_MEMORY_TIMES_WEIGHTS = 1.5
+_SLOWER, _CHEAPER = 2.0, 0.8  # at most twice as long, and at least a fifth cheaper: a change costs somebody's time
+
+
+class Offer(NamedTuple):
+    """A job on one instance of a type: US dollars and seconds of all of it, start and merge included."""
+
+    instance_type: str
+    cost_usd: float
+    seconds: float
+
+
+def cheaper_offer(plan: TrainingPlan, config: TrainingConfig) -> tuple[Offer, Offer] | None:
+    """Return what a planned job costs and the cheapest that takes at most twice as long; None without such.
+
+    Args:
+        plan: of a run on SageMaker instances.
+        config: as the user gave it, of which the plan's has more decided.
+    """
+    if plan.instance_type is None or plan.price is None or not plan.seconds:
+        return None
+    seconds = plan.seconds + _other_seconds(plan.shape)
+    planned = Offer(plan.instance_type, plan.price / plan.seconds * seconds, seconds)
+    offers = [offer for offer in _offers(plan, config) if offer.seconds <= _SLOWER * seconds]
+    best = min(offers, key=lambda offer: (offer.cost_usd, offer.seconds), default=planned)
+    return (planned, best) if best.cost_usd <= _CHEAPER * planned.cost_usd else None
+
+
+def cheapest_fit(plan: TrainingPlan, config: TrainingConfig) -> Offer | None:
+    """Return the cheapest instance that the run fits, however long it takes; None if it fits no instance."""
+    return min(_offers(plan, config), key=lambda offer: offer.cost_usd, default=None)
+
+
+def _offers(plan: TrainingPlan, config: TrainingConfig) -> list[Offer]:
+    config = dataclasses.replace(config, compiled=plan.config.compiled)  # a plan compiles no experts
+    found, seen = [], set()
+    # Of the same GPUs only the cheapest that has memory enough.
+    for name, instance in sorted(INSTANCES.items(), key=lambda item: item[1].price_per_hour or 0):
+        if instance.price_per_hour is None or not instance.gpu.has_bf16 or not _merges(plan.shape, instance):
+            continue
+        processes = min(instance.gpus, plan.rows_per_step)
+        if (instance.gpu.name, processes) in seen:
+            continue
+        seen.add((instance.gpu.name, processes))
+        seconds = _training_seconds(plan, config, instance, processes)
+        if seconds is not None:
+            seconds += _other_seconds(plan.shape)
+            found.append(Offer(name, instance.price_per_hour * seconds / 3600, seconds))
+    return found
+
+
+def _training_seconds(plan: TrainingPlan, config: TrainingConfig, instance: Instance, processes: int) -> float | None:
+    """Seconds of training there; None if it does not fit."""
+    rows = worst_rows(plan.row_sizes)
+    chosen = fitted(plan.shape, config, rows, instance.gpu, processes=processes)
+    if forecast_memory(plan.shape, chosen, rows, processes=processes).needed > instance.gpu.memory_bytes:
+        return None
+    return run_seconds(
+        plan.shape,
+        chosen,
+        plan.row_sizes,
+        rows_per_step=plan.rows_per_step,
+        steps=plan.steps,
+        gpu=instance.gpu,
+        processes=processes,
+    )
+
+
+def _merges(shape: ModelShape, instance: Instance) -> bool:
+    return 2 * shape.parameters * _MEMORY_TIMES_WEIGHTS <= instance.memory_gib * 2**30
+
+
+def _other_seconds(shape: ModelShape) -> float:
+    return _START_S + _HANDLED_TIMES * 2 * shape.parameters / _HANDLED_BYTES_PER_SECOND

@@ -1,0 +1,186 @@
+"""What a run will take: tokens, steps, memory, time, money; afterwards, what it took."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlquarry.progress.notebook import html_table
+from sqlquarry.text import visible
+from sqlquarry.training.base.shape import ModelShape
+from sqlquarry.training.config import TrainingConfig
+from sqlquarry.training.planning.hardware import GPU, PRICE_NOTE
+from sqlquarry.training.planning.memory import MemoryForecast
+
+_GIB = 2**30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingPlan:
+    """The forecast of one training run.
+
+    Args:
+        records: records given.
+        over_length: (name, tokens) of records longer than a row, longest first; `train` refuses them.
+        unlearnable: names of records without any answer token.
+        rows: packed rows of an epoch.
+        row_sizes: tokens and answer tokens of each.
+        steps: optimiser steps of the run.
+        rows_per_step: rows that each sees.
+        epochs: passes over the rows that those steps make.
+        tokens_per_epoch: tokens computed, shared beginnings once.
+        tokens_unshared: the same without sharing.
+        answer_tokens: tokens learnt from in an epoch.
+        adapter_parameters: parameters that are trained.
+        memory: bytes of one process at its peak.
+        seconds: of training, without loading the base.
+        gpu: what was computed with; None is this machine's CPU.
+        processes: processes that share the rows.
+        instance_type: the SageMaker instance, if one was given.
+        instances: how many of them.
+        price: dollars for `seconds` on those; None where no price is known.
+        shape: the base model's sizes.
+        config: as it would train on that device; on a GPU with all chosen that depends on its memory.
+        needed_flops_per_token: arithmetic of one token without recomputation, for MFU.
+        stop_problem: why answers could not learn to end; "" if they can.
+        trained_rows: tokens whose rows of embeddings and head are trained (`TrainingConfig.trainable_tokens`).
+        beyond_base: what the base cannot take of the records (see `reach`); `train` refuses it.
+        estimated: why tokens are estimated from characters; "" if the base's tokenizer counted them.
+        notes: what is worth knowing, such as a cheaper instance type (see `guards` and `advice`).
+        problems: why `train` refuses this run; only a forecast that was asked for with ``check=False`` can have any.
+    """
+
+    records: int
+    over_length: tuple[tuple[str, int], ...]
+    unlearnable: tuple[str, ...]
+    rows: int
+    row_sizes: tuple[tuple[int, int], ...] = field(repr=False)
+    steps: int
+    rows_per_step: int
+    epochs: float
+    tokens_per_epoch: int
+    tokens_unshared: int
+    answer_tokens: int
+    adapter_parameters: int
+    memory: MemoryForecast
+    seconds: float
+    gpu: GPU | None
+    processes: int
+    instance_type: str | None
+    instances: int
+    price: float | None
+    shape: ModelShape = field(repr=False)
+    config: TrainingConfig = field(repr=False)
+    needed_flops_per_token: float
+    stop_problem: str = ""
+    trained_rows: tuple[int, ...] = ()
+    beyond_base: tuple[str, ...] = ()
+    estimated: str = ""
+    notes: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    @property
+    def fits(self) -> bool:
+        """Whether one process's memory fits its GPU; a CPU is always taken to fit."""
+        return self.gpu is None or self.memory.needed <= self.gpu.memory_bytes
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Tokens of the run by its seconds, all processes together."""
+        return self._tokens / self.seconds if self.seconds else 0.0
+
+    @property
+    def _tokens(self) -> float:
+        return self.tokens_per_epoch * self.epochs
+
+    @property
+    def idle_share(self) -> float:
+        """Share of the processes' time in which some have no row of the step left while others have."""
+        rounds = math.ceil(self.rows_per_step / self.processes)
+        return 1 - self.rows_per_step / (rounds * self.processes)
+
+    def summary(self) -> str:
+        """The forecast as lines of text, each with where it comes from."""
+        shown = (f"{label:<9} {value:>22}  {note}".rstrip() for label, value, note in self._lines())
+        return "\n".join(visible(line, one_line=True) for line in shown)
+
+    def _repr_html_(self) -> str:
+        return html_table(self._lines(), caption="training plan", numbers=[1])
+
+    def _lines(self) -> list[tuple[str, str, str]]:
+        place = self.gpu.name if self.gpu else "CPU"
+        room = f" of {_gib(self.gpu.memory_bytes)}" if self.gpu else ""
+        idle = f": {self.idle_share:.0%} of {self.processes} processes' time is idle" if self.idle_share else ""
+        where = f"{self.processes} on {place}"
+        if self.processes > 1:
+            sharers = self.config.sharers(self.processes, self.instances)
+            where += f", a base for every {sharers}" if sharers > 1 else ", each with the whole base"
+        lines = [
+            ("records", f"{self.records:,}", ""),
+            ("rows", f"{self.rows:,}", f"{self.tokens_per_epoch:,} tokens, {self.answer_tokens:,} of them learnt"),
+            ("steps", f"{self.steps:,}", f"{self.rows_per_step} rows each{idle}"),
+            ("trained", f"{self.adapter_parameters:,}", "parameters: rank · (inputs + outputs), arXiv:2106.09685"),
+            ("memory", f"{_gib(self.memory.needed)}{room}", f"each of {where}: training/memory.py"),
+            ("time", _duration(self.seconds), f"{self.tokens_per_second:,.0f} tokens/s: training/speed.py"),
+        ]
+        if self.price is not None:
+            lines.append(
+                ("price", f"${self.price:,.2f}", f"{self.instances} × {self.instance_type or place}, training only")
+            )
+            lines.append(("", "", PRICE_NOTE if self.instance_type else "by the price given"))
+        if self.over_length:
+            name, tokens = self.over_length[0]
+            lines.append(
+                ("too long", f"{len(self.over_length):,}", f"left out here; the longest is {name}: {tokens:,} tokens")
+            )
+        if self.estimated:
+            lines.append(("estimate", "", self.remarks[0]))
+        lines += [("note", "", note) for note in self.notes]
+        lines += [("problem", "", problem) for problem in self.problems]
+        return lines
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """The notes, and first of all whether the tokens are an estimate."""
+        estimate = f"tokens are estimated, rather too many: {self.estimated}" if self.estimated else ""
+        return (*filter(None, [estimate]), *self.notes)
+
+    def compare(self, run: Mapping[str, Any]) -> str:
+        """Forecast beside actual, for the figures that a run has.
+
+        Args:
+            run: `AdapterCheckpoint.manifest.provenance["run"]`; its `peak_memory_bytes` is torch's allocation.
+        """
+        figures: list[tuple[str, float, Any, str]] = [
+            ("rows", self.rows, run.get("rows"), ",.0f"),
+            ("steps", self.steps, run.get("steps"), ",.0f"),
+            ("tokens per epoch", self.tokens_per_epoch, run.get("tokens_per_epoch"), ",.0f"),
+            ("seconds", self.seconds, run.get("seconds"), ",.1f"),
+            ("tokens per second", self.tokens_per_second, run.get("tokens_per_second"), ",.0f"),
+            ("peak memory, GiB", self.memory.allocated / _GIB, _in_gib(run.get("peak_memory_bytes")), ",.2f"),
+        ]
+        lines = [f"{'':<18} {'forecast':>14} {'actual':>14} {'off by':>8}"]
+        for label, planned, actual, form in figures:
+            if actual is not None:
+                off = f"{planned / actual - 1:+.0%}" if actual else ""
+                lines.append(f"{label:<18} {planned:>14{form}} {actual:>14{form}} {off:>8}")
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.summary()
+
+
+def _gib(count: float) -> str:
+    return f"{count / _GIB:.2f} GiB"
+
+
+def _in_gib(count: float | None) -> float | None:
+    return None if count is None else count / _GIB
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,6 +1,0 @@
-"""The same training as a SageMaker training job: one request, boto3 and the container contract, nothing else."""
-
-from sqlquarry.training.sagemaker.job import TrainingJob
-from sqlquarry.training.sagemaker.launcher import SageMakerLauncher
-
-__all__ = ["SageMakerLauncher", "TrainingJob"]

@@ -1,0 +1,184 @@
+"""How a step is carried out: kernel by kernel, or as CUDA graphs that are recorded once and launched whole.
+
+A row of a small model is thousands of kernels of a few microseconds each, which Python starts ten times more slowly
+than the GPU runs them. With flex_attention all rows have one shape, so their kernels can be recorded and replayed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from sqlquarry.checkpoints.attention import windows_of
+from sqlquarry.training.config import TrainingConfig
+from sqlquarry.training.encoding.packing import Row
+from sqlquarry.training.steps.decoder import compile_options
+from sqlquarry.training.steps.loss import RowShape, answer_loss, entropy, flex_inputs, model_inputs, row_tensors
+
+if TYPE_CHECKING:
+    import torch
+
+Result = TypeVar("Result")
+_WARM_UPS = 3  # compilation, autotuning, libraries' workspaces: none of it may happen while a graph is recorded
+
+
+class Engine:
+    """Kernel by kernel: for CPUs, for weights that wait in CPU memory, and for whatever else cannot be recorded.
+
+    Args:
+        model: a PEFT model in training mode.
+        rows: all rows that are trained on.
+        config: attention, compilation and the largest gradient norm are read.
+        rate: the first learning rate.
+        device: where it computes; its weights may wait elsewhere.
+    """
+
+    capturable = False  # whether the optimiser's steps can be recorded
+
+    def __init__(
+        self, model: Any, rows: Sequence[Row], config: TrainingConfig, rate: float, device: torch.device
+    ) -> None:
+        import torch
+
+        self.model, self.device = model, device
+        self.parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
+        cuda = device.type == "cuda"
+        compiled, self._flex = config.compiles(cuda=cuda), config.uses_flex(cuda=cuda)
+        # What is compiled is compiled for one shape.
+        self._fixed = compiled or self._flex
+        self._shape = RowShape(config.max_sequence_tokens, max(row.answers for row in rows))
+        self._windows = windows_of(model.config, config.max_sequence_tokens)
+        self._entropy = torch.compile(entropy, dynamic=False, options=compile_options()) if compiled else entropy
+        self._max_norm = config.max_gradient_norm
+        self._rate = torch.tensor(rate, device=self.device) if self.capturable else rate
+        self.optimizer = torch.optim.AdamW(
+            self.parameters.values(), lr=self._rate, weight_decay=0.0, fused=cuda, capturable=self.capturable
+        )
+        for parameter in self.parameters.values():  # as the optimiser would make them at its first step
+            self.optimizer.state[parameter] = {
+                "step": torch.tensor(0.0, device=self.device if cuda else None),
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
+            }
+
+    def loss(self, row: Row, *, answers: int | None = None) -> torch.Tensor:
+        """Summed loss of a row's answers, (); `answers` of rows that are not trained on, of the one that has most."""
+        shape = self._shape._replace(answers=answers or self._shape.answers) if self._fixed else None
+        inputs = model_inputs(row, self.device, shape=shape, flex=self._flex, windows=self._windows)
+        return answer_loss(self.model, inputs, self._entropy)
+
+    def prepare(self, row: Row) -> None:
+        """Make ready on the host, while the GPU works, what `learn` will need of the row that comes next."""
+
+    def learn(self, row: Row, weight: float) -> torch.Tensor:
+        """A row's loss times `weight`, (), valid until the next call; its gradients are added to the parameters'."""
+        loss = self.loss(row) * weight
+        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+        return loss.detach()
+
+    def clip(self) -> torch.Tensor:
+        """Scale the gradients down to the largest norm; the norm that they had, ()."""
+        import torch
+
+        return torch.nn.utils.clip_grad_norm_(self.parameters.values(), self._max_norm)
+
+    def update(self, rate: float) -> None:
+        """One step of the optimiser; the gradients are gone afterwards."""
+        self.optimizer.param_groups[0]["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def close(self) -> None:
+        """Let go of whatever keeps the processes from parting; nothing can be done with it afterwards."""
+
+
+class GraphEngine(Engine):
+    """By CUDA graphs: one for a row, one for clipping, one for the optimiser.
+
+    Where GPUs share the base, a row's graph holds NCCL's gathering of each layer beside the kernels of the one before,
+    as FSDP2 orders them. Every process records and replays equally often.
+
+    Source: "Whole network capture" in torch's notes on CUDA semantics.
+    """
+
+    capturable = True
+
+    def __init__(
+        self, model: Any, rows: Sequence[Row], config: TrainingConfig, rate: float, device: torch.device
+    ) -> None:
+        import torch
+
+        super().__init__(model, rows, config, rate, device)
+        # Whatever is recorded has been set up before and is changed in place only, by a resumed run too.
+        self._inputs = tuple(part.to(self.device) for part in self._on_host(rows[0]))
+        self._prepared: tuple[Row, tuple[torch.Tensor, ...]] | None = None
+        self._weight = torch.zeros((), device=self.device)
+        self._learn = _Recording(self._learn_loaded, warm_ups=_WARM_UPS)
+        self.optimizer.zero_grad(set_to_none=False)
+        self._clip = _Recording(super().clip, warm_ups=1)
+        self._update = _Recording(self._update_by_loaded_rate, warm_ups=0)
+
+    def prepare(self, row: Row) -> None:
+        """See `Engine.prepare`."""
+        self._prepared = row, self._on_host(row)
+
+    def learn(self, row: Row, weight: float) -> torch.Tensor:
+        """See `Engine.learn`."""
+        ready, self._prepared = self._prepared, None
+        host = ready[1] if ready is not None and ready[0] is row else self._on_host(row)
+        for mine, theirs in zip(self._inputs, host, strict=True):
+            mine.copy_(theirs, non_blocking=True)
+        self._weight.fill_(weight)
+        return self._learn.replay()
+
+    def clip(self) -> torch.Tensor:
+        """See `Engine.clip`."""
+        return self._clip.replay()
+
+    def update(self, rate: float) -> None:
+        """See `Engine.update`."""
+        self._rate.fill_(rate)  # type: ignore[union-attr]  # a tensor where the optimiser is capturable
+        self._update.replay()
+
+    def close(self) -> None:
+        """See `Engine.close`: NCCL waits for ever for graphs that hold work of its (pytorch #115388)."""
+        for recording in (self._learn, self._clip, self._update):
+            recording.reset()
+
+    def _learn_loaded(self) -> torch.Tensor:
+        tokens, answers = self._inputs
+        loss = answer_loss(self.model, flex_inputs(tokens, answers, self._windows), self._entropy) * self._weight
+        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+        return loss.detach()
+
+    def _update_by_loaded_rate(self) -> None:
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=False)  # the recorded kernels know where gradients lie
+
+    def _on_host(self, row: Row) -> tuple[torch.Tensor, ...]:
+        return tuple(part.pin_memory() for part in row_tensors(row, self._shape))
+
+
+class _Recording(Generic[Result]):
+    """What `work` does on the GPU, done again by `replay`; the result's tensors then hold new values."""
+
+    def __init__(self, work: Callable[[], Result], *, warm_ups: int) -> None:
+        import torch
+
+        aside: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch has no types for it
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(warm_ups):
+                work()
+        torch.cuda.current_stream().wait_stream(aside)
+        self._graph = torch.cuda.CUDAGraph()
+        # By thread: NCCL's watchdog, a thread of its own, may ask for events at any time.
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+            self._result = work()
+
+    def replay(self) -> Result:
+        self._graph.replay()
+        return self._result
+
+    def reset(self) -> None:
+        self._graph.reset()

@@ -1,0 +1,241 @@
+"""The training loop: the same steps on one process or many, stopped and resumed at any of them."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from sqlquarry.errors import TrainingError, TrainingInterruptedError
+from sqlquarry.training.config import TrainingConfig
+from sqlquarry.training.encoding.packing import Row
+from sqlquarry.training.steps.checkpoint import Checkpoints, Snapshot
+from sqlquarry.training.steps.engine import Engine, GraphEngine
+from sqlquarry.training.steps.schedule import Schedule
+from sqlquarry.training.steps.sharding import release
+from sqlquarry.training.steps.world import World
+
+if TYPE_CHECKING:
+    import torch
+
+Log = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A finished run: steps taken, mean loss over them, and the seconds that they took in all sessions together."""
+
+    steps: int
+    loss: float
+    seconds: float
+
+
+class Loop:
+    """Adam on the adapter of a PEFT model, one packed row at a time.
+
+    A step's loss is the mean over all answer tokens of its rows on all processes, summed in float32. Dropout is seeded
+    by step and row. So losses and adapter do not depend on the number of processes beyond the order of sums.
+
+    Args:
+        model: a PEFT model; its trainable parameters are float32 and whole on every process.
+        rows: packed rows, the same on every process.
+        schedule: which rows each step sees.
+        config: gradient norm, seed and checkpoint intervals.
+        world: this process among its peers.
+        checkpoints: None keeps none; the leading process's business, whose disk the others may not see.
+        logs: each receives one entry per step; the leading process's business.
+        evaluation: rows whose loss is measured after each epoch.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        rows: Sequence[Row],
+        schedule: Schedule,
+        config: TrainingConfig,
+        world: World,
+        *,
+        checkpoints: Checkpoints | None = None,
+        logs: Sequence[Log] = (),
+        evaluation: Sequence[Row] = (),
+    ) -> None:
+        self.model, self.rows, self.schedule, self.config, self.world = model, rows, schedule, config, world
+        self.checkpoints, self.logs, self.evaluation = checkpoints, logs, evaluation
+        sharers = config.sharers(world.size, world.machines)
+        kind = GraphEngine if config.uses_graphs(cuda=world.device.type == "cuda", sharers=sharers) else Engine
+        self.engine = kind(model, rows, config, schedule.peak_rate, world.device)
+        self.done, self.loss_sum, self.seconds = 0, 0.0, 0.0
+
+    def run(self) -> Outcome:
+        """Train from the newest checkpoint to the end; the engine is closed afterwards.
+
+        Raises:
+            TrainingError: the loss is no longer a number, or a checkpoint cannot be written.
+            TrainingInterruptedError: SIGTERM or SIGINT came; the step was finished and a checkpoint written.
+        """
+        with contextlib.closing(self.engine):
+            self._resume()
+            try:
+                return self._train()
+            finally:
+                # Whatever ended the run: the checkpoint that is being written is what the next one resumes from.
+                if self.checkpoints is not None:
+                    with contextlib.suppress(TrainingError):
+                        self.checkpoints.wait()
+
+    def _train(self) -> Outcome:
+        self.world.any(False)  # all are ready: the clock does not count one process's waiting for another's compiling
+        started, before = time.monotonic(), self.seconds
+        saved_at = started
+        with _stop_signals() as stopped:
+            while self.done < self.schedule.steps:
+                entry, stop = self._step(self.done, bool(stopped))
+                self.seconds = before + time.monotonic() - started
+                self.loss_sum += entry["loss"]
+                self.done += 1
+                if self.schedule.ends_epoch(self.done - 1) and self.evaluation:
+                    entry["eval_loss"] = self._evaluate()
+                for log in self.logs:
+                    log({"step": self.done, "seconds": round(self.seconds, 2), **entry})
+                if stop:
+                    self._save()
+                    self._finish_writing()
+                    raise TrainingInterruptedError(
+                        f"stopped by a signal after step {self.done} of {self.schedule.steps}; "
+                        + (
+                            f"the same call resumes from {self.checkpoints.place}"
+                            if self.checkpoints
+                            else "nothing is kept"
+                        )
+                    )
+                every = self.config.checkpoint_interval_steps
+                due = (
+                    self.done % every == 0
+                    if every
+                    else time.monotonic() - saved_at >= self.config.checkpoint_interval_s
+                )
+                # The last one is for what may still fail: a full disk when the adapter is saved, a signal until then.
+                if due or self.done == self.schedule.steps:
+                    self._save()
+                    saved_at = time.monotonic()
+        self._finish_writing()
+        return Outcome(self.done, self.loss_sum / self.done, self.seconds)
+
+    def _step(self, step: int, stop: bool) -> tuple[dict[str, Any], bool]:
+        """One optimiser step; what to log, and whether any process was told to stop."""
+        import torch
+
+        picked = self.schedule.rows_of(step)
+        answers = sum(self.rows[row].answers for row in picked)
+        total = torch.zeros(2, device=self.world.device)  # the loss, and votes to stop
+        total[1] = stop
+        for row, counts in self.world.share(picked):
+            if self.config.dropout:  # a function of step and row: the same in a resumed run and on any process
+                torch.manual_seed(zlib.crc32(f"{self.config.seed} {step} {row}".encode()))
+            total[0] += self.engine.learn(self.rows[row], counts / answers)
+        if step + 1 < self.schedule.steps:
+            (coming, _), *_ = self.world.share(self.schedule.rows_of(step + 1))
+            self.engine.prepare(self.rows[coming])
+        gradients = [parameter.grad for parameter in self.engine.parameters.values() if parameter.grad is not None]
+        self.world.sum([total, *gradients])
+        loss, stops, norm = torch.stack([*total, self.engine.clip()]).tolist()  # waits for the device, once
+        rate = self.schedule.rate(step)
+        for what, value in (("loss", loss), ("norm of the gradient", norm)):
+            if math.isfinite(value):
+                continue
+            self._save()
+            self._finish_writing()
+            raise TrainingError(
+                f"the {what} became {value} in step {step + 1} at a rate of {rate:.1e}. Lower "
+                "TrainingConfig.learning_rate; the adapter from before that step is kept in the last checkpoint."
+            )
+        self.engine.update(rate)
+        tokens = sum(len(self.rows[row].input_ids) for row in picked)
+        entry = {
+            "steps": self.schedule.steps,
+            "loss": loss,
+            "grad_norm": norm,
+            "learning_rate": rate,
+            "tokens": tokens,
+        }
+        return entry, stops > 0
+
+    def _evaluate(self) -> float:
+        """Mean loss over the answer tokens of the evaluation rows."""
+        import torch
+
+        answers, most = sum(row.answers for row in self.evaluation), max(row.answers for row in self.evaluation)
+        total = torch.zeros((), device=self.world.device)
+        self.model.eval()
+        with torch.no_grad():
+            for row, counts in self.world.share(range(len(self.evaluation))):
+                total += self.engine.loss(self.evaluation[row], answers=most) * (counts / answers)
+        release(self.model)
+        self.model.train()
+        self.world.sum([total])
+        return total.item()
+
+    def _save(self) -> None:
+        if self.checkpoints is None or not self.world.leads or not self.done:
+            return
+        # Copies: training goes on while they are written.
+        copies = {name: tensor.to("cpu", copy=True) for name, tensor in self._tensors().items()}
+        facts = {"loss_sum": repr(self.loss_sum), "seconds": repr(self.seconds)}
+        self.checkpoints.save(Snapshot(self.done, copies, facts))
+
+    def _finish_writing(self) -> None:
+        """Until the last checkpoint is there, on every process: where one ends early, the others are ended too."""
+        if self.checkpoints is not None:
+            self.checkpoints.wait()
+        self.world.any(False)
+
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        """What training changes, under the names of `Snapshot.tensors`: in place here, not copied."""
+        state = self.engine.optimizer.state
+        tensors = {}
+        for name, parameter in self.engine.parameters.items():
+            tensors[f"adapter.{name}"] = parameter.detach()
+            for moment in ("exp_avg", "exp_avg_sq"):
+                tensors[f"{moment}.{name}"] = state[parameter][moment]
+        return tensors
+
+    def _resume(self) -> None:
+        snapshot = self.checkpoints.latest() if self.checkpoints is not None and self.world.leads else None
+        self.done, facts = self.world.lead(lambda: (snapshot.step, dict(snapshot.facts)) if snapshot else (0, {}))
+        if not self.done:
+            return
+        self.loss_sum, self.seconds = float(facts["loss_sum"]), float(facts["seconds"])
+        for name, value in self._tensors().items():
+            if snapshot:
+                value.copy_(snapshot.tensors[name])
+            self.world.follow(value)
+        for state in self.engine.optimizer.state.values():
+            state["step"].fill_(float(self.done))
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """A list that SIGTERM (a spot notice) and the first SIGINT add to, while the block runs; elsewhere than in the main
+    thread signals cannot be taken, and the list stays empty."""  # noqa: D205, D209 - one thought
+    received: list[int] = []
+    before: dict[signal.Signals, Any] = {}
+
+    def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - its interface
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    try:
+        with contextlib.suppress(ValueError):  # not the main thread
+            for number in (signal.SIGTERM, signal.SIGINT):
+                before[number] = signal.signal(number, note)
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,1 @@
+"""Report a run: progress, trackers, plot and model card."""

@@ -1,0 +1,95 @@
+"""Batched decoding with shared prefixes answers exactly as the model does alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from sqlquarry.artifacts import AdapterCheckpoint, Record
+from sqlquarry.errors import ConfigError, DeviceError, UnsupportedModelError
+from sqlquarry.models.local.model import LocalModel
+from sqlquarry.models.local.sampling import Sampling
+from sqlquarry.prompt import PromptFormatter
+from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
+
+from conftest import toy_examples
+
+RECORDS = [Record(**example) for example in toy_examples(14)]
+
+
+@pytest.fixture(scope="module")
+def adapter(lively_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> AdapterCheckpoint:
+    config = TrainingConfig(epochs=2, records_per_step=14, max_sequence_tokens=1024, learning_rate=1e-3, device="cpu")
+    return QLoRAFSDPTrainer(lively_llama, config=config).train(
+        RECORDS, output_dir=tmp_path_factory.mktemp("run") / "adapter"
+    )
+
+
+@pytest.fixture(scope="module")
+def model(adapter: AdapterCheckpoint) -> LocalModel:
+    return LocalModel.from_adapter(adapter, batch_size=5, max_tokens=24, device="cpu")
+
+
+def alone(model: LocalModel, prompt: str, max_tokens: int) -> str:
+    ids = model.tokenizer(prompt, return_tensors="pt")
+    output = model.model.generate(**ids, max_new_tokens=max_tokens, do_sample=False)
+    return str(model.tokenizer.decode(output[0, ids["input_ids"].shape[1] :], skip_special_tokens=True))
+
+
+def test_batches_answer_as_transformers_does_alone(model: LocalModel) -> None:
+    formatter = model.formatter
+    assert formatter is not None
+    answers = model.generate(RECORDS)
+    assert [answer.text for answer in answers] == [
+        alone(model, formatter.prompt(record, model.tokenizer), 24) for record in RECORDS
+    ]
+    assert {answer.stop_reason for answer in answers} <= {"stop", "length"}
+    assert len({answer.text for answer in answers}) > len(RECORDS) // 2
+
+
+def test_prompts_of_any_length_and_order(model: LocalModel) -> None:
+    prompts = ["a", "SELECT " * 40, "How many users are there?", "b", "SELECT " * 40 + "name", "x y z"]
+    assert [answer.text for answer in model.complete(prompts, max_tokens=8)] == [
+        alone(model, prompt, 8) for prompt in prompts
+    ]
+
+
+def test_token_counts_and_stop_reasons(model: LocalModel) -> None:
+    (cut,) = model.complete(["How many"], max_tokens=1)
+    assert (cut.stop_reason, cut.completion_tokens) == ("length", 1)
+    assert cut.prompt_tokens == len(model.tokenizer("How many")["input_ids"])
+
+
+def test_stop_texts_end_an_answer_and_are_cut_off(model: LocalModel) -> None:
+    (whole,) = model.complete(["List the name of all users."], max_tokens=12)
+    middle = whole.text[len(whole.text) // 2 :][:2]
+    (stopped,) = model.complete(["List the name of all users."], max_tokens=12, stop=[middle])
+    assert stopped.stop_reason == "stop"
+    assert stopped.text == whole.text[: whole.text.index(middle)]
+
+
+def test_sampling_is_reproducible_by_seed(model: LocalModel) -> None:
+    def sample(seed: int) -> str:
+        return model.complete(["SELECT"], max_tokens=16, sampling=Sampling(temperature=2.0), seed=seed)[0].text
+
+    assert sample(1) == sample(1)
+    assert len({sample(seed) for seed in range(6)}) > 1
+
+
+def test_records_need_a_prompt(tiny_llama: Path) -> None:
+    with pytest.raises(ConfigError, match="formatter="):
+        LocalModel(tiny_llama, device="cpu").generate(RECORDS[:1])
+    (answer,) = LocalModel(tiny_llama, formatter=PromptFormatter(), max_tokens=2, device="cpu").generate(RECORDS[:1])
+    assert answer.completion_tokens in (1, 2)
+
+
+def test_what_is_no_model_or_no_device(tmp_path: Path, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UnsupportedModelError, match=r"no config\.json"):
+        LocalModel(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(DeviceError):
+        LocalModel(tiny_llama, device="cuda")
+    with pytest.raises(ConfigError, match="'tpu'"):
+        LocalModel(tiny_llama, device="tpu")

@@ -1,0 +1,113 @@
+"""A base that is read part by part has the bits of one that is loaded whole."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import MixtralConfig, MixtralForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+from sqlquarry.errors import UnsupportedModelError
+from sqlquarry.quantization import QuantizationRecipe, hold_dequantized, load_causal_lm, recorded
+from sqlquarry.training.steps.meta_loading import HollowBase
+
+CPU = torch.device("cpu")
+SIZES: dict[str, Any] = {
+    "vocab_size": 300,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+
+
+def bits(model: Any) -> dict[str, torch.Tensor]:
+    """Packed weights look like NaN to a comparison of numbers."""
+    return {name: value.data.contiguous().view(torch.uint8) for name, value in model.named_parameters()}
+
+
+def assert_same(whole: Any, parts: Any) -> None:
+    mine, theirs = bits(parts), bits(whole)
+    assert mine.keys() == theirs.keys()
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+    tokens = torch.arange(30)[None]
+    with torch.no_grad():
+        assert torch.equal(parts.eval()(tokens).logits, whole.eval()(tokens).logits)
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_4_bit_weights_and_their_recipe_are_those_of_a_whole_base(tiny_llama: Path, *, held: bool) -> None:
+    recipe = QuantizationRecipe(load_dtype="float32")
+    whole = load_causal_lm(tiny_llama, "cpu", recipe)
+    known = recorded(recipe, whole)
+    if held:
+        whole = hold_dequantized(whole, torch.float32)
+    hollow = HollowBase(tiny_llama, CPU, recipe, held=held, attention="sdpa")
+    assert hollow.missing == ()
+    assert max(weight.untyped_storage().nbytes() for weight in hollow.model.parameters()) <= 4
+    for layer in hollow.model.model.layers:
+        hollow.fill(layer)
+        assert all(weight.untyped_storage().nbytes() > 4 for weight in layer.parameters())
+    assert hollow.model.get_output_embeddings().weight.untyped_storage().nbytes() <= 4
+    hollow.fill(hollow.model)
+    assert hollow.recorded() == known
+    assert_same(whole, hollow.model)
+
+
+def test_tied_weights_and_biases_are_read_too(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Qwen2ForCausalLM(Qwen2Config(**SIZES, tie_word_embeddings=True))
+    for layer in model.model.layers:
+        torch.nn.init.normal_(layer.self_attn.q_proj.bias)
+    model.save_pretrained(tmp_path, max_shard_size="100KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    for recipe in (None, QuantizationRecipe(load_dtype="float32")):
+        hollow = HollowBase(tmp_path, CPU, recipe, held=False, attention="sdpa")
+        hollow.fill(hollow.model)
+        assert hollow.model.lm_head.weight is hollow.model.model.embed_tokens.weight
+        assert_same(load_causal_lm(tmp_path, "cpu", recipe), hollow.model)
+
+
+def test_experts_which_transformers_fuses_are_said_to_be_missing(tmp_path: Path) -> None:
+    MixtralForCausalLM(MixtralConfig(**SIZES, num_local_experts=4, num_experts_per_tok=2)).save_pretrained(tmp_path)
+    hollow = HollowBase(tmp_path, CPU, None, held=False, attention="sdpa")
+    assert hollow.missing
+    assert all("experts" in name or "gate" in name for name in hollow.missing)
+
+
+def test_a_head_beside_embeddings_that_it_is_tied_to_is_not_used(tmp_path: Path) -> None:
+    # transformers 5 would use it, transformers 4 (which Bedrock's import is made for) and a merge do not.
+    model = Qwen2ForCausalLM(Qwen2Config(**SIZES, tie_word_embeddings=True))
+    model.save_pretrained(tmp_path)
+    expected = load_causal_lm(tmp_path, "cpu")
+    weights = load_file(tmp_path / "model.safetensors")
+    head = {"lm_head.weight": torch.randn(300, 64)}
+    save_file(weights | head, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    hollow = HollowBase(tmp_path, CPU, None, held=False, attention="sdpa")
+    hollow.fill(hollow.model)
+    assert_same(expected, hollow.model)
+    assert_same(expected, load_causal_lm(tmp_path, "cpu"))
+
+
+def test_other_safetensors_in_the_folder_are_not_read(tiny_llama: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_llama, tmp_path, dirs_exist_ok=True)
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file({name: torch.zeros_like(value) for name, value in weights.items()}, tmp_path / "zzz-backup.safetensors")
+    hollow = HollowBase(tmp_path, CPU, None, held=False, attention="sdpa")
+    hollow.fill(hollow.model)
+    assert_same(load_causal_lm(tmp_path, "cpu"), hollow.model)
+
+
+def test_a_weight_of_another_shape_than_config_json_says_is_refused(tiny_llama: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_llama, tmp_path, dirs_exist_ok=True)
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["model.embed_tokens.weight"] = torch.cat([weights["model.embed_tokens.weight"]] * 2)
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    hollow = HollowBase(tmp_path, CPU, None, held=False, attention="sdpa")
+    with pytest.raises(UnsupportedModelError, match=r"holds model\.embed_tokens\.weight of shape"):
+        hollow.fill(hollow.model)

@@ -1,0 +1,112 @@
+"""The whole way into Bedrock against the emulator: time stands still, requests are counted, secrets are known."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+
+from sqlquarry.artifacts import Generation, MergedModel
+from sqlquarry.bedrock import BedrockImporter
+from sqlquarry.emulator import LocalAWS, ManualClock, moto_bedrock
+from sqlquarry.emulator.requests.signature import AccessKey
+from sqlquarry.errors import BedrockError
+from sqlquarry.models import ImportedModel
+
+# AWS's own examples, but for the token, which is as long as a real one must be to be noticed.
+# The key of these emulators: id, secret and session token.
+SECRETS = ("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "IQoJb3JpZ2luX2VjEXAMPLETOKEN")
+QUESTIONS = ["SELECT 1", "SELECT 2", "SELECT 3"]
+
+
+class Echo:
+    """A model that answers with its prompt."""
+
+    class _Words:
+        chat_template = "any"
+
+        def __call__(self, text: str, **_: Any) -> dict[str, Any]:
+            return {"input_ids": text.split()}
+
+    tokenizer = _Words()
+
+    def __init__(self, _: Path) -> None:
+        pass
+
+    def complete(self, prompts: list[str], **_: Any) -> list[Generation]:
+        return [Generation(prompt, "stop", 2, 2) for prompt in prompts]
+
+
+class Flow:
+    """One emulator, one merged model, and what was asked of S3 so far."""
+
+    def __init__(
+        self, aws: LocalAWS, clock: ManualClock, merged: MergedModel, stored: Counter[tuple[str, str]]
+    ) -> None:
+        self.aws, self.clock, self.merged, self.stored = aws, clock, merged, stored
+        self.uri = f"s3://{aws.bucket}/flow/"
+        self.session = aws.session()
+        self.session._session.set_credentials(*SECRETS)
+        self.s3 = self.session.client("s3")
+        self.bedrock = self.session.client("bedrock")
+        time = {"sleep": clock.advance, "clock": clock, "poll_interval_s": 300}
+        self.importer = BedrockImporter(aws.role_arn, session=self.session, show_progress=False, **time)
+
+    def run(self) -> ImportedModel:
+        model = self.importer.import_model(self.merged, "flow", s3_uri=self.uri)
+        return model.with_options(sleep=self.clock.advance, clock=self.clock, throttle_attempts=4, seed=0)
+
+    def jobs(self) -> list[str]:
+        """Status of every job there was."""
+        return [job.status for job in self.importer.list_jobs()]
+
+
+@contextmanager
+def flow(merged: MergedModel, **options: Any) -> Iterator[Flow]:
+    """Import and ask `merged`; each job takes ten minutes by the clock."""
+    stored: Counter[tuple[str, str]] = Counter()
+
+    def counting(application: Any, *rest: Any) -> Any:
+        answering = stock_gate(application, *rest)
+
+        def respond(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+            def started(status: str, *more: Any) -> Any:
+                if environ["REQUEST_METHOD"] == "PUT" and status.startswith("200"):
+                    part = parse_qs(environ["QUERY_STRING"]).get("partNumber", [""])[0]
+                    stored[environ["PATH_INFO"].rpartition("/")[2], part] += 1
+                return start_response(status, *more)
+
+            return answering(environ, started)
+
+        return respond
+
+    stock_gate = moto_bedrock.gate
+    clock = ManualClock()
+    timing = {"clock": clock, "sleep": clock.advance, "import_polls": 0, "import_seconds": 600, "cold_calls": 0}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(moto_bedrock, "gate", counting)
+        patched.setattr(AccessKey, "random", lambda: AccessKey(*SECRETS))
+        with LocalAWS(load_model=Echo, **timing | options) as aws:
+            yield Flow(aws, clock, merged, stored)
+
+
+def told(error: BaseException) -> str:
+    """Everything that a user may see of an error: texts, reprs and tracebacks of all that led to it."""
+    seen, texts = [error], []
+    while seen and (current := seen.pop()):
+        texts += [str(current), repr(current)]
+        seen += [link for link in (current.__cause__, current.__context__) if link is not None]
+    return "\n".join([*texts, *traceback.format_exception(error)])
+
+
+def without_secrets(error: BedrockError, records: list[logging.LogRecord]) -> bool:
+    """Whether neither the error nor any log record holds a secret."""
+    logged = [logging.Formatter("%(name)s %(message)s").format(record) for record in records]
+    return not any(secret in text for secret in SECRETS for text in [told(error), *logged])

@@ -1,0 +1,114 @@
+"""A scripted Bedrock: what it answers is a function of the request, and time passes only in sleeps."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from bedrock_fakes import FORMATTER
+from sqlquarry.artifacts import Record
+from sqlquarry.models import FoundationModel, ImportedModel
+
+ARN = "arn:aws:bedrock:us-west-2:123456789012:imported-model/abcdefghijkl"
+RECORD = Record("How many?", "CREATE TABLE t (a)")
+
+
+def refusal(code: str, message: str = "no") -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": message}}, "InvokeModel")
+
+
+COLD = refusal("ModelNotReadyException", "Model is not ready for inference")
+THROTTLED = refusal("ThrottlingException")
+
+
+def echo(body: dict[str, Any]) -> dict[str, Any]:
+    usage = {"prompt_tokens": 10, "completion_tokens": 3}
+    return {"choices": [{"text": body["prompt"].upper(), "finish_reason": "stop"}], "usage": usage}
+
+
+class FakeTime:
+    """A clock that only sleeping moves; safe to share between threads."""
+
+    def __init__(self) -> None:
+        self.now, self.sleeps, self._lock = 0.0, list[float](), threading.Lock()
+
+    def sleep(self, seconds: float) -> None:
+        with self._lock:
+            self.now += seconds
+            self.sleeps.append(seconds)
+
+    def clock(self) -> float:
+        return self.now
+
+
+class FakeSession:
+    """Stands for a boto3 session; `answer` gives a response's content or raises what AWS would."""
+
+    def __init__(self, answer: Callable[[dict[str, Any]], Any] = echo) -> None:
+        self.answer, self.bodies, self.asked_for = answer, list[dict[str, Any]](), list[tuple[str, dict[str, Any]]]()
+        self.deleted: list[str] = []
+        self.events: list[Any] = []
+        self.units: Any = 2
+
+    def client(self, service: str, **options: Any) -> FakeSession:
+        self.asked_for.append((service, options))
+        return self
+
+    def invoke_model(self, *, modelId: str, body: str) -> dict[str, Any]:  # noqa: N803 - boto3's name
+        assert modelId == ARN
+        content = json.loads(body)
+        self.bodies.append(content)
+        return {"body": io.BytesIO(json.dumps(self.answer(content)).encode())}
+
+    def invoke_model_with_response_stream(self, *, modelId: str, body: str) -> dict[str, Any]:  # noqa: N803 - boto3's name
+        assert modelId == ARN
+        self.answer(json.loads(body))
+        return {"body": FakeStream(self.events)}
+
+    def converse(self, **request: Any) -> Any:
+        self.bodies.append(request)
+        return self.answer(request)
+
+    def get_imported_model(self, *, modelIdentifier: str) -> dict[str, Any]:  # noqa: N803 - boto3's name
+        assert modelIdentifier == ARN
+        if isinstance(self.units, Exception):
+            raise self.units
+        return {"customModelUnits": {"customModelUnitsPerModelCopy": self.units, "customModelUnitsVersion": "v1.0"}}
+
+    def delete_imported_model(self, *, modelIdentifier: str) -> None:  # noqa: N803 - boto3's name
+        self.deleted.append(modelIdentifier)
+
+
+class FakeStream:
+    def __init__(self, events: list[Any]) -> None:
+        self.events, self.closed = events, False
+
+    def __iter__(self) -> Iterator[Any]:
+        for event in self.events:
+            if isinstance(event, Exception):
+                raise event
+            yield event
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def chunk(**content: Any) -> dict[str, Any]:
+    return {"chunk": {"bytes": json.dumps(content).encode()}}
+
+
+def imported(
+    session: FakeSession, fake_time: FakeTime | None = None, formatter: Any = FORMATTER, **options: Any
+) -> ImportedModel:
+    time = fake_time or FakeTime()
+    return ImportedModel(ARN, formatter, session=session, sleep=time.sleep, clock=time.clock, seed=0, **options)
+
+
+def foundation(session: FakeSession, model_id: str = "global.some.judge", **options: Any) -> FoundationModel:
+    time = FakeTime()
+    return FoundationModel(model_id, session=session, sleep=time.sleep, clock=time.clock, seed=0, **options)

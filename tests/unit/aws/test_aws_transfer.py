@@ -1,0 +1,201 @@
+"""Transfers to an S3 in memory: killed at any request and run again, they end with the same bytes, none sent twice."""
+
+# ruff: noqa: N803 - the fake has the names of boto3's arguments
+from __future__ import annotations
+
+import base64
+import hashlib
+import itertools
+import tempfile
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sqlquarry.aws.parallel import parallel
+from sqlquarry.aws.transfer import MAX_PARTS, Outgoing, Transfer
+from sqlquarry.errors import CorruptArtifactError
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+class MemoryS3:
+    """As much of S3 as a transfer asks for; `kill_at` counts requests that store something."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, tuple[bytes, dict[str, str]]] = {}
+        self.uploads: dict[str, tuple[str, dict[str, str], dict[int, bytes]]] = {}
+        self.sent: list[tuple[str, int, bytes]] = []
+        self.kill_at: int | None = None
+        self._lock, self._ids = threading.Lock(), itertools.count()
+
+    def _store(self, key: str, number: int, data: bytes) -> None:
+        with self._lock:
+            if self.kill_at is not None and len(self.sent) >= self.kill_at:
+                raise Killed
+            self.sent.append((key, number, data))
+
+    def put_object(self, *, Key: str, Body: bytes, Metadata: Any, ChecksumSHA256: str, **_: Any) -> None:
+        assert base64.b64decode(ChecksumSHA256) == hashlib.sha256(Body).digest()
+        self._store(Key, 0, Body)
+        self.objects[Key] = Body, Metadata
+
+    def create_multipart_upload(self, *, Key: str, Metadata: Any, **_: Any) -> dict[str, str]:
+        upload_id = f"u{next(self._ids)}"
+        self.uploads[upload_id] = Key, Metadata, {}
+        return {"UploadId": upload_id}
+
+    def upload_part(
+        self, *, Key: str, UploadId: str, PartNumber: int, Body: BinaryIO, ChecksumCRC32: str, **_: Any
+    ) -> Any:
+        data = b"".join(iter(lambda: Body.read(7), b""))  # in blocks, as botocore does
+        Body.seek(0)  # as botocore does to send it again
+        assert Body.read() == data
+        assert base64.b64decode(ChecksumCRC32) == zlib.crc32(data).to_bytes(4, "big")
+        self._store(Key, PartNumber, data)
+        self.uploads[UploadId][2][PartNumber] = data
+        return {"ETag": f'"{hashlib.md5(data).hexdigest()}"'}
+
+    def complete_multipart_upload(self, *, Key: str, UploadId: str, MultipartUpload: Any, **_: Any) -> None:
+        _, metadata, parts = self.uploads.pop(UploadId)
+        numbers = [part["PartNumber"] for part in MultipartUpload["Parts"]]
+        assert numbers == list(range(1, len(numbers) + 1))
+        self.objects[Key] = b"".join(parts[number] for number in numbers), metadata
+
+    def head_object(self, *, Key: str, **_: Any) -> dict[str, Any]:
+        return {"Metadata": self.objects[Key][1]}
+
+    def copy_object(self, *, Key: str, Metadata: Any, **_: Any) -> None:
+        self.objects[Key] = self.objects[Key][0], Metadata
+
+    def get_paginator(self, operation: str) -> Any:
+        return _Pages(self, operation)
+
+
+class _Pages:
+    def __init__(self, s3: MemoryS3, operation: str) -> None:
+        self._s3, self._operation = s3, operation
+
+    def paginate(self, **options: Any) -> Iterator[dict[str, Any]]:
+        if self._operation == "list_multipart_uploads":
+            for number, (upload_id, (key, *_)) in enumerate(self._s3.uploads.items()):
+                yield {"Uploads": [{"Key": key, "UploadId": upload_id, "Initiated": number}]}
+        else:
+            for number, data in self._s3.uploads[options["UploadId"]][2].items():
+                etag = f'"{hashlib.md5(data).hexdigest()}"'
+                yield {"Parts": [{"PartNumber": number, "Size": len(data), "ETag": etag}]}
+
+
+def outgoing(directory: Path, contents: list[bytes]) -> list[Outgoing]:
+    files = []
+    for number, content in enumerate(contents):
+        path = directory / f"f{number}"
+        path.write_bytes(content)
+        files.append(Outgoing(f"p/f{number}", path, len(content), hashlib.sha256(content).hexdigest()))
+    return files
+
+
+@given(
+    contents=st.lists(st.binary(max_size=120), min_size=1, max_size=6),
+    part_bytes=st.integers(1, 40),
+    threads=st.integers(1, 5),
+    kill_at=st.integers(0, 20),
+)
+def test_killed_at_any_request_and_run_again(
+    contents: list[bytes], part_bytes: int, threads: int, kill_at: int
+) -> None:
+    s3, counted = MemoryS3(), [0]
+    with tempfile.TemporaryDirectory() as name:
+        files = outgoing(Path(name), contents)
+
+        def send(count: Any = lambda _: None) -> None:
+            Transfer(s3, "b", part_bytes=part_bytes, requests_in_flight=threads, sent=count).send(files, "p/")
+
+        s3.kill_at = kill_at
+        try:
+            send()
+        except Killed:
+            for thread in threading.enumerate():
+                if thread.name == "sqlquarry-parallel":
+                    thread.join(5)  # a killed process has none left
+            s3.kill_at = None
+            missing = [file for file in files if file.key not in s3.objects]
+            Transfer(s3, "b", part_bytes=part_bytes, requests_in_flight=threads).send(missing, "p/")
+        assert {key: data for key, (data, _) in s3.objects.items()} == {
+            file.key: content for file, content in zip(files, contents, strict=True)
+        }
+        assert all(meta == {"sha256": hashlib.sha256(data).hexdigest()} for data, meta in s3.objects.values())
+        assert s3.uploads == {}
+        assert len({(key, number) for key, number, _ in s3.sent}) == len(s3.sent)
+        s3.kill_at = None
+        send(lambda size: counted.__setitem__(0, counted[0] + size))
+        assert counted[0] == sum(map(len, contents))
+
+
+def test_parts_grow_where_there_would_be_too_many(tmp_path: Path) -> None:
+    s3, content = MemoryS3(), bytes(MAX_PARTS + 1)
+    Transfer(s3, "b", part_bytes=1, requests_in_flight=1).send(outgoing(tmp_path, [content]), "p/")
+    assert len(s3.sent) == MAX_PARTS // 2 + 1
+    assert s3.objects["p/f0"][0] == content
+
+
+@pytest.mark.parametrize("size", [3, 300])
+def test_a_file_of_another_hash_is_no_object(tmp_path: Path, size: int) -> None:
+    s3, (file,) = MemoryS3(), outgoing(tmp_path, [bytes(size)])
+    assert isinstance(file.content, Path)
+    file.content.write_bytes(bytes(size - 1) + b"x")
+    with pytest.raises(CorruptArtifactError, match="was changed or damaged"):
+        Transfer(s3, "b", part_bytes=64).send([file], "p/")
+    assert s3.objects == {}
+
+
+def test_a_file_that_cannot_be_read_leaves_no_thread_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (file,) = outgoing(tmp_path, [bytes(300)])
+
+    def fail(*_: Any, **__: Any) -> None:
+        time.sleep(0.1)  # by now the other threads wait for their turns
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "open", fail)
+    with pytest.raises(PermissionError):
+        Transfer(MemoryS3(), "b", part_bytes=64, requests_in_flight=4).send([file], "p/")
+    for thread in threading.enumerate():
+        if thread.name == "sqlquarry-parallel":
+            thread.join(5)
+            assert not thread.is_alive()
+
+
+def test_parallel_takes_an_item_only_when_a_thread_is_free() -> None:
+    made, finished = [0], [0]
+
+    def items() -> Iterator[int]:
+        for number in range(50):
+            made[0] += 1
+            assert made[0] - finished[0] <= 3
+            yield number
+
+    lock = threading.Lock()
+
+    def work(number: int) -> int:
+        with lock:
+            finished[0] += 1
+        return number
+
+    assert sorted(result for _, result in parallel(work, items(), 3)) == list(range(50))
+
+
+def test_parallel_raises_what_making_an_item_raises() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise ValueError("no more")
+
+    with pytest.raises(ValueError, match="no more"):
+        list(parallel(lambda item: item, items(), 2))

@@ -1,0 +1,75 @@
+"""Windows of five minutes, and what they cost."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bedrock_runtime_fakes import FakeTime
+from sqlquarry.models import PriceTable, Usage
+from sqlquarry.models.imported.cost import Meter
+
+
+def windows(*answer_times: float) -> int:
+    time = FakeTime()
+    meter = Meter(time.clock)
+    for moment in answer_times:
+        time.now = moment
+        meter.count(1, 2)
+    return meter.usage("us-east-1", None, PriceTable()).windows
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        ((), 0),
+        ((7,), 1),
+        ((7, 8, 306), 1),
+        ((7, 307), 2),  # asleep by then: a new window begins at 307
+        ((7, 200, 400), 2),  # awake: the next window follows at 307
+        ((7, 200, 400, 606), 2),
+        ((7, 200, 400, 607), 3),
+        ((0, 10_000), 2),
+    ],
+)
+def test_windows(times: tuple[float, ...], expected: int) -> None:
+    assert windows(*times) == expected
+
+
+@given(st.lists(st.floats(0, 1500), min_size=1, max_size=60))
+def test_windows_cover_all_answers_and_none_is_empty(gaps: list[float]) -> None:
+    times = [sum(gaps[: i + 1]) for i in range(len(gaps))]
+    count = windows(*times)
+    assert 1 <= count <= len(times)
+    busy = sum(min(gap, 300) for gap in gaps[1:])
+    # Each window is five minutes long; an idle gap adds at most one that began late.
+    assert count >= busy / 300 * 0.5
+    assert count <= 1 + (times[-1] - times[0]) / 300 + 1
+
+
+@given(st.lists(st.floats(0, 1500), min_size=2, max_size=40))
+def test_more_answers_never_cost_less(gaps: list[float]) -> None:
+    times = [sum(gaps[: i + 1]) for i in range(len(gaps))]
+    assert windows(*times[:-1]) <= windows(*times) <= windows(*times[:-1]) + 1
+
+
+def test_the_published_example_of_one_wake_up() -> None:
+    # 2 custom model units in us-east-1: 5 x 2 x 0.05718.
+    assert PriceTable().inference_usd("us-east-1", units=2, windows=1) == pytest.approx(0.5718)
+
+
+def test_unknown_regions_have_no_price_and_tables_can_be_replaced() -> None:
+    assert PriceTable().inference_usd("us-east-2", 2, 1) is None
+    assert PriceTable({"us-east-2": 0.1}).inference_usd("us-east-2", 2, 3) == pytest.approx(3.0)
+    assert PriceTable(storage_cmu_month_usd=2).storage_usd_per_month(8) == 16
+
+
+def test_usage_without_units_has_no_price() -> None:
+    time = FakeTime()
+    meter = Meter(time.clock)
+    meter.count(None, None)
+    meter.count(5, 6)
+    assert meter.usage("us-east-1", None, PriceTable()) == Usage(2, 5, 6, 1)
+    priced = meter.usage("eu-central-1", 1, PriceTable())
+    assert priced == Usage(2, 5, 6, 1, 1, pytest.approx(5 * 0.07144), 1.95)

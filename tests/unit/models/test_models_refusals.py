@@ -1,0 +1,47 @@
+"""Models on Bedrock refuse what they cannot be asked as local ones do, and send nothing."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from bedrock_runtime_fakes import RECORD, FakeSession, foundation, imported
+from sqlquarry.errors import ConfigError
+
+
+@pytest.mark.parametrize("make", [imported, foundation])
+@pytest.mark.parametrize("inputs", ["hi", RECORD, [RECORD, "hi"], ["hi", 3], None, {"question": "hi"}])
+def test_inputs_that_are_not_a_list_of_one_kind(make: Any, inputs: Any) -> None:
+    session = FakeSession()
+    with pytest.raises(ConfigError):
+        make(session).generate(inputs)
+    assert session.bodies == []
+
+
+@pytest.mark.parametrize("inputs", ["hi", [RECORD]])
+def test_structured_answers_are_for_texts(inputs: Any) -> None:
+    with pytest.raises(ConfigError, match="generate_json"):
+        foundation(FakeSession()).generate_json(inputs, {"type": "object"})
+
+
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (imported, {"max_tokens": 0}),
+        (imported, {"max_tokens": 2.5}),
+        (imported, {"stop": ";"}),
+        (imported, {"not_ready_budget_s": math.nan}),
+        (foundation, {"max_tokens": True}),
+        (foundation, {"temperature": math.nan}),
+        (foundation, {"temperature": -0.5}),
+        (foundation, {"stop": [""]}),
+        (foundation, {"concurrency": 0}),
+    ],
+)
+def test_options_out_of_range(make: Any, options: dict[str, Any]) -> None:
+    ((name, value),) = options.items()
+    with pytest.raises(ConfigError) as refused:
+        make(FakeSession(), **options)
+    assert f"{name} is {value!r}" in str(refused.value)

@@ -1,0 +1,135 @@
+"""Additive increase, multiplicative decrease: bounds, fairness of a halving, and a service of limited capacity."""
+
+from __future__ import annotations
+
+import random
+import threading
+from contextlib import ExitStack
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bedrock_runtime_fakes import THROTTLED, FakeTime, refusal
+from sqlquarry.models.concurrency import InFlight
+from sqlquarry.models.retries import Patience, Waiter
+
+
+@given(st.integers(1, 64), st.lists(st.sampled_from(["answer", "throttle", "late throttle"]), max_size=200))
+def test_the_limit_stays_between_one_and_the_maximum(maximum: int, events: list[str]) -> None:
+    flights, stale = InFlight(maximum), -1
+    for event in events:
+        with flights.slot() as started:
+            before = flights.limit
+            if event == "answer":
+                flights.answered()
+                assert before <= flights.limit <= before + 1
+            elif event == "throttle":
+                flights.throttled(started)
+                assert flights.limit == max(1, before / 2)
+            else:
+                flights.throttled(stale)  # it began before the last halving, which has answered it already
+                assert flights.limit == before
+        assert 1 <= flights.limit <= maximum
+
+
+@given(st.integers(1, 40), st.integers(1, 40))
+def test_requests_that_were_in_flight_together_halve_once(maximum: int, throttled: int) -> None:
+    flights = InFlight(maximum)
+    with ExitStack() as together:
+        begun = [together.enter_context(flights.slot()) for _ in range(min(maximum, throttled))]
+        for started in begun:
+            flights.throttled(started)
+    assert flights.limit == max(1, maximum / 2)
+
+
+@given(st.integers(1, 32))
+def test_it_grows_back_by_about_one_a_round(maximum: int) -> None:
+    flights = InFlight(maximum)
+    for _ in range(6):
+        with flights.slot() as started:
+            flights.throttled(started)
+    assert flights.limit == 1
+    rounds = 0
+    while flights.limit < maximum:
+        before = flights.limit
+        for _ in range(int(flights.limit)):
+            flights.answered()
+        assert flights.limit <= before + 1
+        rounds += 1
+    assert maximum - 1 <= rounds <= 2 * maximum
+
+
+@given(st.integers(1, 30), st.integers(1, 30))
+def test_it_finds_the_capacity_of_a_service(capacity: int, maximum: int) -> None:
+    """A service that answers `capacity` requests of a round and throttles the rest."""
+    flights, answered, throttled, rounds = InFlight(maximum), 0, 0, 100
+    for _ in range(rounds):
+        with ExitStack() as together:
+            begun = [together.enter_context(flights.slot()) for _ in range(int(flights.limit))]
+            for place, started in enumerate(begun):
+                if place < capacity:
+                    flights.answered()
+                    answered += 1
+                else:
+                    flights.throttled(started)
+                    throttled += 1
+    # A sawtooth between half and all of it: three quarters on average, less rounding.
+    assert answered >= 0.6 * rounds * min(capacity, maximum)
+    assert throttled <= answered + maximum
+
+
+def test_no_more_fly_than_the_limit() -> None:
+    flights, lock, now, most = InFlight(3), threading.Lock(), 0, 0
+    gate = threading.Barrier(3)
+
+    def fly() -> None:
+        nonlocal now, most
+        with flights.slot():
+            with lock:
+                now += 1
+                most = max(most, now)
+            gate.wait(5)
+            with lock:
+                now -= 1
+
+    threads = [threading.Thread(target=fly, daemon=True) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(5)
+    assert (most, now) == (3, 0)
+
+
+def test_closing_holds_nobody_up() -> None:
+    flights, passed = InFlight(1), threading.Event()
+
+    def wait() -> None:
+        with flights.slot():
+            passed.set()
+
+    with flights.slot():
+        thread = threading.Thread(target=wait, daemon=True)
+        thread.start()
+        assert not passed.wait(0.05)
+        flights.close()
+        assert passed.wait(5)
+    thread.join(5)
+
+
+@pytest.mark.parametrize(
+    ("error", "limit"), [(THROTTLED, 4.25), (refusal("ModelTimeoutException"), 8)], ids=["throttled", "timeout"]
+)
+def test_only_throttling_makes_room(error: Exception, limit: float) -> None:
+    fake_time, script = FakeTime(), iter([error, None])
+
+    def send() -> str:
+        if (raised := next(script)) is not None:
+            raise raised
+        return "answer"
+
+    patience = Patience(not_ready_budget_s=60, not_ready_interval_s=10, throttle_attempts=3)
+    waiter = Waiter(patience, concurrency=8, sleep=fake_time.sleep, clock=fake_time.clock, jitter=random.Random(0))
+    assert waiter.run(send) == "answer"
+    assert waiter._in_flight.limit == limit
+    assert len(fake_time.sleeps) == 1

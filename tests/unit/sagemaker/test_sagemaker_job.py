@@ -1,0 +1,171 @@
+"""TrainingJob: following it, what its end means, and what it cost."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from sagemaker_fakes import Account, refusal
+from sqlquarry.errors import TrainingError, TrainingInterruptedError
+from sqlquarry.sagemaker.job import TrainingJob
+from sqlquarry.sagemaker.logs import LogFollower
+from sqlquarry.sagemaker.metrics import Progress
+
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+
+
+def running(account: Account, **description: Any) -> TrainingJob:
+    account.jobs["job"] = {
+        "TrainingJobName": "job",
+        "TrainingJobStatus": "InProgress",
+        "SecondaryStatus": "Training",
+        "ResourceConfig": {"InstanceType": "ml.g5.12xlarge", "InstanceCount": 2},
+        "StoppingCondition": {"MaxRuntimeInSeconds": 3600, "MaxWaitTimeInSeconds": 7200},
+        "OutputDataConfig": {"S3OutputPath": "s3://models/jobs/"},
+    } | description
+    prices = {"ml.g5.12xlarge": 7.0}
+    return TrainingJob(
+        "job", sagemaker=account, logs=account, usd_per_hour=prices, sleep=lambda _: None, now=lambda: NOON
+    )
+
+
+def ended(status: str, secondary: str | None = None, **more: Any) -> dict[str, Any]:
+    return {"TrainingJobStatus": status, "SecondaryStatus": secondary or status} | more
+
+
+def test_waiting_shows_states_and_lines_as_they_come(capsys: pytest.CaptureFixture[str]) -> None:
+    account = Account()
+    stream = "job/algo-1-1764000000"
+    account.events[stream] = ["starting", "step=1/4 loss=2.5 tokens_per_s=100 eta_s=9"]
+    job = running(account, SecondaryStatus="Downloading")
+    account.looks = [{}, ended("InProgress", "Training"), ended("Completed")]
+
+    def later(_: float) -> None:
+        account.events[stream].append(f"step={len(account.events[stream])}/4 loss=1.5 tokens_per_s=2000 eta_s=3")
+
+    job.sleep = later
+    assert job.wait() is job
+    shown = capsys.readouterr().err.splitlines()
+    assert [line for line in shown if line.startswith("[")] == ["[Downloading]", "[Training]", "[Completed]"]
+    assert [line.partition(" ")[0] for line in shown if "=" in line] == ["step=1/4", "step=2/4", "step=3/4"]
+    assert job.progress == Progress(3, 4, 1.5, 2000.0, 3.0)
+
+
+def test_waiting_silently_reads_no_log(capsys: pytest.CaptureFixture[str]) -> None:
+    account = Account()
+    job = running(account, **ended("Completed"))
+    account.events["job/algo-1-1"] = ["a line"]
+    job.wait(show=False)
+    assert "a line" not in capsys.readouterr().err
+
+
+def test_who_stops_waiting_is_told_how_to_go_on(caplog: pytest.LogCaptureFixture) -> None:
+    job = running(Account())
+
+    def interrupted(_: float) -> None:
+        raise KeyboardInterrupt
+
+    job.sleep = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        job.wait()
+    assert "attach('job')" in caplog.text
+    assert job.sagemaker.stopped == []
+
+
+def test_lines_of_several_machines_say_whose_they_are_and_come_once() -> None:
+    account = Account()
+    account.events = {"job/algo-1-176": ["a", "b", "c"], "job/algo-2-176": ["d"], "job2/algo-1-1": ["of another job"]}
+    follower = LogFollower(account, "job")
+    assert list(follower.lines()) == ["algo-1: a", "algo-1: b", "algo-1: c", "algo-2: d"]
+    account.events["job/algo-1-176"].append("e")
+    assert list(follower.lines()) == ["algo-1: e"]
+
+
+def test_the_two_starts_of_a_spot_machine_are_one_machine() -> None:
+    account = Account()
+    account.events = {"job/algo-1-176": ["a"], "job/algo-1-177": ["b"]}
+    assert list(LogFollower(account, "job").lines()) == ["a", "b"]
+
+
+def test_a_log_that_cannot_be_read_does_not_end_the_wait(caplog: pytest.LogCaptureFixture) -> None:
+    account = Account()
+    assert list(LogFollower(account, "job").lines()) == []  # there is no log yet
+    assert caplog.records == []
+
+    def denied(operation: str) -> None:
+        raise refusal("AccessDeniedException", "no logs for you", operation)
+
+    account.get_paginator = denied  # type: ignore[method-assign] - the refusal under test
+    assert list(LogFollower(account, "job").lines()) == []
+    assert "no logs for you" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("end", "says"),
+    [
+        (ended("Stopped", "MaxRuntimeExceeded"), "ran into max_run_s=3600; raise it"),
+        (ended("Stopped", "MaxWaitTimeExceeded"), "ran into max_wait_s=7200"),
+        (ended("Stopped"), "was stopped"),
+    ],
+)
+def test_a_job_that_was_stopped_says_how_to_go_on(end: dict[str, Any], says: str) -> None:
+    with pytest.raises(TrainingInterruptedError) as caught:
+        running(Account(), **end).wait(show=False)
+    assert says in str(caught.value)
+    assert "launch again to resume from the newest checkpoint" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("reason", "says"),
+    [
+        ("CapacityError: Unable to provision requested ML compute capacity.", "no such machines free"),
+        ("AlgorithmError: OutOfMemoryError: CUDA out of memory", "Lower TrainingConfig.max_sequence_tokens"),
+        ("AlgorithmError: OSError: No space left on device", "Raise volume_gb"),
+        ("AlgorithmError: GatedModelError: meta-llama/x is gated", "secret_arns={'HF_TOKEN': …}"),
+        ("AlgorithmError: TrainingError: … GetSecretValue operation: AccessDenied", "secretsmanager:GetSecretValue"),
+        (
+            "AlgorithmError: TrainingError: no run could be begun in wandb: 401 Unauthorized: access denied",
+            "Check the key's secret in secret_arns",
+        ),
+        ("ClientError: AccessDenied when calling GetObject", "s3:GetObject"),
+        ("InternalServerError", "launch the same again"),
+        ("AlgorithmError: RecordError: 3 records have no sql", "Once the cause is gone"),
+    ],
+)
+def test_a_failed_job_says_why_and_what_to_do(reason: str, says: str) -> None:
+    with pytest.raises(TrainingError) as caught:
+        running(Account(), **ended("Failed", FailureReason=reason)).wait(show=False)
+    assert not isinstance(caught.value, TrainingInterruptedError)
+    assert reason.rstrip(".") in str(caught.value)
+    assert says in str(caught.value)
+
+
+def test_cost_follows_the_billable_seconds_of_all_machines() -> None:
+    account = Account()
+    assert running(account).cost_usd == 0.0  # it has not started
+    assert running(account, TrainingStartTime=NOON - timedelta(hours=2)).cost_usd == pytest.approx(2 * 2 * 7.0)
+    # The service's own figure counts as soon as it is there; of a spot job it holds the savings already.
+    job = running(account, TrainingStartTime=NOON - timedelta(hours=2), BillableTimeInSeconds=1800)
+    assert job.cost_usd == pytest.approx(0.5 * 2 * 7.0)
+    job.usd_per_hour = {}
+    assert job.cost_usd is None
+
+
+def test_results_lie_where_the_service_says() -> None:
+    account = Account()
+    job = running(account)
+    assert job.merged_uri == "s3://models/jobs/job/output/model/merged"
+    account.jobs["job"]["ModelArtifacts"] = {"S3ModelArtifacts": "s3://models/elsewhere/"}
+    assert job.adapter_uri == "s3://models/elsewhere/adapter"
+
+
+def test_stop_asks_once_and_leaves_an_ended_job_alone() -> None:
+    account = Account()
+    job = running(account)
+    job.stop()
+    assert account.stopped == ["job"]
+    account.jobs["job"]["TrainingJobStatus"] = "Completed"
+    job.stop()
+    assert account.stopped == ["job"]
