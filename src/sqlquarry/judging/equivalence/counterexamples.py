@@ -22,6 +22,7 @@ from sqlquarry.judging.equivalence.refusals import memory_database
 from sqlquarry.judging.ordering import is_ordered, tied_places, with_order_keys
 from sqlquarry.judging.sql.parsing import parse
 from sqlquarry.judging.sql.schema import Schema
+from sqlquarry.judging.sql.syntax import break_ties
 
 if TYPE_CHECKING:
     from sqlglot.expressions import Query
@@ -99,10 +100,7 @@ def _chosen(tree: Query, *, largest: bool) -> str | None:
         if query.args.get("limit"):
             if any(output.is_star for output in query.selects):
                 return None
-            places = [exp.Literal.number(place) for place in range(1, len(query.selects) + 1)]
-            keys = [exp.Ordered(this=place, desc=largest, nulls_first=not largest) for place in places]
-            order = query.args.get("order")
-            query.set("order", exp.Order(expressions=[*(order.expressions if order else ()), *keys]))
+            break_ties(query, largest=largest)
             changed = True
     for select in list(tree.find_all(exp.Select)):
         parts = [*select.selects, *(select.args[name] for name in ("having", "order") if select.args.get(name))]

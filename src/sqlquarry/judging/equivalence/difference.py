@@ -141,7 +141,7 @@ def _other_filter(mine: frozenset[_Filter], theirs: frozenset[_Filter]) -> str |
     """One row per table that passes one query's filters only: one result has a row more, or a value for NULL."""
     for ours, others in ((mine, theirs), (theirs, mine)):
         kept = {column: (operator, literal) for column, operator, literal in ours}
-        for column, operator, literal in others:
+        for column, operator, literal in sorted(others, key=repr):  # the same reason on every run
             if column not in kept or _can_pass_only_first(kept[column], (operator, literal)):
                 return f"another filter: {column[2]} {operator} {literal[1]}"
     return None

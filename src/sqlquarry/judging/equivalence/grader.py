@@ -158,7 +158,7 @@ def _compared(gold: str, predicted: str, tables: Schema, dialect: str) -> Equiva
 def _plan_words(sql: str, dialect: str) -> list[str]:
     """Return what sqlglot's tree does not keep, but SQLite's plan depends on.
 
-    One tree stands for `a IS NOT NULL` and `NOT a IS NULL`, one for a comma and for CROSS JOIN, which SQLite never
+    `a IS NOT NULL` and `NOT a IS NULL` have one tree, and so have a comma and CROSS JOIN, which SQLite never
     reorders: https://sqlite.org/optoverview.html#manual_control_of_query_plans_using_cross_join.
     """
     words = [token.text.upper() for token in tokens(sql, dialect) or ()]

@@ -168,7 +168,7 @@ def _starts(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _up_to(query: str, mark: str, parser: Parser) -> str:
-    """Return the query up to the mark that closes `mark`, which may also stand within the query."""
+    """Return the query up to the mark that closes `mark`, which may also occur within the query."""
     closing = _CLOSING.get(mark)
     if closing is None:
         return query
@@ -244,7 +244,7 @@ def _without_prose(sql: str, parser: Parser, *, in_sentence: bool = False) -> st
     Args:
         sql: a statement and what follows it.
         parser: of its dialect.
-        in_sentence: it is quoted in the middle of a sentence, whose words may go on behind it without a full stop.
+        in_sentence: it is quoted in the middle of a sentence, whose words may continue behind it without a full stop.
     """
     error = parser.error_in(sql)
     if error is None:

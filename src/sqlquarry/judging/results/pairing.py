@@ -123,7 +123,7 @@ class PairSearch:
                     return True
                 continue
             wanted = order[len(chosen)]
-            tried = set()  # equal columns are interchangeable: one of them stands for all
+            tried = set()  # equal columns are interchangeable: one of them is enough
             for j in candidates[wanted]:
                 if j in chosen or (permute and contents[j] in tried):
                     continue

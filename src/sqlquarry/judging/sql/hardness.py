@@ -72,7 +72,7 @@ def _items(tree: Expr, clause: str) -> list[Expr]:
 
 
 def _alternatives(clause: Expr | None) -> int:
-    """How often OR stands between conditions of a clause, outside its subqueries."""
+    """Count the ORs between conditions of a clause, outside its subqueries."""
     if clause is None:
         return 0
     if clause.key in ("where", "having", "paren"):

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sqlglot.expressions import Column, Expr
+    from sqlglot.expressions import Column, Expr, Query
 
 Value = str | int | float
 
@@ -44,6 +44,18 @@ def literal_value(node: object) -> Value | None:
         with suppress(ValueError):
             return number(node.this)
     return None
+
+
+def break_ties(query: Query, *, largest: bool) -> None:
+    """Order the rows of a query with LIMIT that tie by their values, ascending or with the largest first."""
+    from sqlglot import expressions as exp
+
+    order = query.args.get("order")
+    ties = [
+        exp.Ordered(this=exp.Literal.number(place), desc=largest, nulls_first=not largest)
+        for place in range(1, len(query.selects) + 1)
+    ]
+    query.set("order", exp.Order(expressions=[*(order.expressions if order else ()), *ties]))
 
 
 def is_aggregate(node: Expr) -> bool:

@@ -212,7 +212,7 @@ def _fetch(connection: sqlite3.Connection, sql: str) -> QueryResult:
         rows = cursor.fetchmany(_MOST_RESULT_ROWS + 1)
         cursor.close()
         if cursor.description is None or len(rows) > _MOST_RESULT_ROWS:
-            raise sqlite3.DataError("it is no query, or returns too many rows")
+            raise sqlite3.DataError("it is not a query, or returns too many rows")
         return QueryResult(len(cursor.description), rows)
     finally:
         connection.execute("PRAGMA query_only = OFF")

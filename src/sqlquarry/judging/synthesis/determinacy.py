@@ -9,7 +9,7 @@ from sqlquarry.judging.ordering import KeyedQuery, with_order_keys
 from sqlquarry.judging.sql.parsing import parse
 from sqlquarry.judging.sql.resolver import ColumnResolver, read_query
 from sqlquarry.judging.sql.schema import Schema
-from sqlquarry.judging.sql.syntax import aggregates, literal_value
+from sqlquarry.judging.sql.syntax import aggregates, break_ties, literal_value
 
 if TYPE_CHECKING:
     from sqlglot.expressions import Expr, Select
@@ -69,12 +69,7 @@ def _chosen(tree: Expr, resolver: ColumnResolver, *, largest: bool) -> str:
 
     for query in list(tree.find_all(exp.Select, exp.SetOperation)):
         if query.args.get("limit") and not any(item.is_star for item in query.selects):
-            order = query.args.get("order")
-            ties = [
-                exp.Ordered(this=exp.Literal.number(place), desc=largest, nulls_first=not largest)
-                for place in range(1, len(query.selects) + 1)
-            ]
-            query.set("order", exp.Order(expressions=[*(order.expressions if order else ()), *ties]))
+            break_ties(query, largest=largest)
     aggregate = exp.Max if largest else exp.Min
     for select in list(tree.find_all(exp.Select)):
         reducing = aggregates(select)

@@ -52,7 +52,7 @@ class Hints:
     _leader: dict[Place, Place] = field(default_factory=dict)
 
     def domain(self, place: Place) -> Place:
-        """One column that stands for all those compared with this one, which therefore share values."""
+        """Return the column that names the domain: all columns compared with this one, which therefore share values."""
         while (leader := self._leader.get(place, place)) != place:
             place = leader
         return place

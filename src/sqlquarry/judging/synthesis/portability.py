@@ -232,7 +232,7 @@ def _types(tree: Expr, resolver: ColumnResolver, dialect: str) -> Iterator[str]:
                 yield from _mismatch(node.this, item, resolver, dialect)
         elif isinstance(node, calculated):
             others = [operand for operand in _operands(node) if _kind(operand, resolver) in ("text", "boolean")]
-            yield from (f"{operand.sql(dialect)}, which is not a number, is reckoned with" for operand in others)
+            yield from (f"{operand.sql(dialect)}, which is not a number, is calculated with" for operand in others)
         elif isinstance(node, exp.Like | exp.ILike) and _kind(node.this, resolver) not in (None, "text"):
             yield f"LIKE on {node.this.sql(dialect)}, which is not text"
         elif isinstance(node, exp.Cast):

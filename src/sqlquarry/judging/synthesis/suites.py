@@ -26,7 +26,7 @@ _MOST_RIVALS = 4, 8  # of each kind, on which the golds have one right answer
 _PATIENCE = 6, 12  # candidates in a row, of each kind, that kill nothing
 # Suites that tell fewer of the mutants from the gold say too little; see docs/judging.md for how it was chosen.
 _LEAST_KILLED = 0.5
-_TELLING = "-- the gold returns something"  # stands for a mutant that returns nothing, in the searches below
+_TELLING = "-- the gold returns something"  # in the place of a mutant that returns nothing
 
 Variant = tuple[int, str]
 

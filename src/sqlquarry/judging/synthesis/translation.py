@@ -59,14 +59,13 @@ def cannot_be_said(sql: str, dialect: str, reason: str) -> JudgingError:
 
 
 @cache
-def _with_backticks() -> type[SQLite]:
+def _with_backticks() -> SQLite:
+    """Return SQLite's dialect, which writes quoted names in backticks."""
     from sqlglot.dialects import SQLite
 
-    class SQLiteInBackticks(SQLite):  # type: ignore[misc]  # sqlglot's dialects are untyped
-        class Tokenizer(SQLite.Tokenizer):  # type: ignore[misc]  # the same
-            IDENTIFIERS = ["`"]  # noqa: RUF012 - sqlglot's own way to declare it
-
-    return SQLiteInBackticks
+    dialect = SQLite()
+    dialect.IDENTIFIER_START = dialect.IDENTIFIER_END = "`"
+    return dialect
 
 
 def _rewritten(tree: Expr, dialect: str, resolver: ColumnResolver) -> Expr:
