@@ -9,9 +9,9 @@ import pytest
 
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import JudgingError
-from sqlquarry.judging.comparison import results_equal
 from sqlquarry.judging.equivalence import EquivalenceGrader
 from sqlquarry.judging.equivalence.grader import equivalence
+from sqlquarry.judging.results.comparison import results_equal
 from sqlquarry.judging.sql.ddl import read_schema
 
 SCHEMA = """CREATE TABLE t (id INTEGER PRIMARY KEY, a INT, b TEXT, n INT NOT NULL);

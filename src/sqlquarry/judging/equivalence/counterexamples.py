@@ -15,11 +15,11 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from sqlquarry.errors import JudgingError
-from sqlquarry.judging.comparison import results_equal, rows_match
 from sqlquarry.judging.equivalence.made_rows import Children, literals_by_column, made_rows, tables_of
 from sqlquarry.judging.equivalence.memory_database import MemoryDatabase, Row
 from sqlquarry.judging.equivalence.refusals import memory_database
-from sqlquarry.judging.ordering import is_ordered, tied_places, with_order_keys
+from sqlquarry.judging.results.comparison import results_equal, rows_match
+from sqlquarry.judging.results.ordering import is_ordered, tied_places, with_order_keys
 from sqlquarry.judging.sql.parsing import parse
 from sqlquarry.judging.sql.schema import Schema
 from sqlquarry.judging.sql.syntax import break_ties

@@ -15,7 +15,7 @@ from sqlquarry.judging.equivalence.difference import certain_difference
 from sqlquarry.judging.equivalence.forms import CanonicalQuery, OrderMattersError, walk
 from sqlquarry.judging.equivalence.operators import UNSTEADY
 from sqlquarry.judging.equivalence.refusals import invented_tables, is_certain, misread, refusal
-from sqlquarry.judging.ordering import with_order_keys
+from sqlquarry.judging.results.ordering import with_order_keys
 from sqlquarry.judging.sql.ddl import read_schema
 from sqlquarry.judging.sql.parsing import parse, tokens
 from sqlquarry.judging.sql.schema import Schema

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from sqlquarry.errors import JudgingError
-from sqlquarry.judging.comparison import rows_match
-from sqlquarry.judging.ordering import is_ordered, tied_places, with_order_keys
+from sqlquarry.judging.results.comparison import rows_match
+from sqlquarry.judging.results.ordering import is_ordered, tied_places, with_order_keys
 from sqlquarry.judging.sql.identifiers import quoted
 from sqlquarry.judging.sql.schema import Schema, Table
 from sqlquarry.judging.synthesis.candidate_rows import TableRows

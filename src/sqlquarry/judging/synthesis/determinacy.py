@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from sqlquarry.judging.ordering import KeyedQuery, with_order_keys
+from sqlquarry.judging.results.ordering import KeyedQuery, with_order_keys
 from sqlquarry.judging.sql.parsing import parse
 from sqlquarry.judging.sql.resolver import ColumnResolver, read_query
 from sqlquarry.judging.sql.schema import Schema

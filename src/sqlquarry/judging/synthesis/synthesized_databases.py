@@ -17,7 +17,8 @@ from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, JudgingError
 from sqlquarry.extras import require
 from sqlquarry.files.locations import local_path
-from sqlquarry.judging.sandbox import Failure, Limits, Rows, Sandbox
+from sqlquarry.judging.execution.limits import ExecutionLimits
+from sqlquarry.judging.execution.sandbox import Failure, Rows, Sandbox
 from sqlquarry.judging.sql.parsing import parse
 from sqlquarry.judging.sql.portable_ddl import schema_in_sqlite
 from sqlquarry.judging.sql.schema import Schema
@@ -37,7 +38,7 @@ from sqlquarry.options import check_options
 
 _SHOWN_SURVIVORS = 5
 # A prediction that needs more than this on databases of a few dozen rows is left to the grader's own limits.
-_RIVAL_LIMITS = Limits(time_limit_s=0.5, row_limit=10_000, result_bytes_limit=10_000_000)
+_RIVAL_LIMITS = ExecutionLimits(time_s=0.5, rows=10_000, result_bytes=10_000_000)
 IMPLAUSIBLE = "told apart only by rows that the schema allows but people would not expect"
 
 
