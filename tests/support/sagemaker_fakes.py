@@ -12,6 +12,7 @@ import boto3
 from botocore.exceptions import ClientError
 
 from sqlquarry import QLoRAFSDPTrainer, Record
+from sqlquarry.aws import Polling
 from sqlquarry.sagemaker import SageMakerLauncher
 
 REGION = "eu-west-1"
@@ -113,7 +114,7 @@ class Account:
     def paginate(self, **filters: str) -> list[dict[str, Any]]:
         if "Prefix" in filters:
             found = {key: body for key, body in self.objects.items() if key.startswith(filters["Prefix"])}
-            return [{"Contents": [{"Key": key, "Size": len(body)} for key, body in found.items()]}]
+            return [{"Contents": [{"Key": key, "Size": len(body), "ETag": '"etag"'} for key, body in found.items()]}]
         if not self.events:
             raise refusal("ResourceNotFoundException", "The specified log group does not exist.")
         prefix = filters["logStreamNamePrefix"]
@@ -125,5 +126,6 @@ class Account:
 
 
 def launcher(account: Account | None = None, **changes: Any) -> SageMakerLauncher:
-    options = {"bucket": "models", "session": account or Account(), "poll_interval_s": 0.0} | changes
+    polling = Polling(interval_s=0.001)
+    options = {"bucket": "models", "session": account or Account(), "polling": polling} | changes
     return SageMakerLauncher(ROLE, **options)

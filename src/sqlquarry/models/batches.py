@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from sqlquarry.artifacts import Generation
-from sqlquarry.aws.advice import explained
+from sqlquarry.aws.failures import bedrock_error
 from sqlquarry.aws.parallel import parallel
 from sqlquarry.errors import BedrockError, ConfigError
 from sqlquarry.models.retries import Patience, Waiter
@@ -64,7 +64,7 @@ class Batches:
         try:
             return waiter.run(call)
         except (BotoCoreError, ClientError) as error:
-            raise explained(error, f"invoking {self.model_id}") from error
+            raise bedrock_error(error, f"invoking {self.model_id}") from error
 
     def run(
         self,

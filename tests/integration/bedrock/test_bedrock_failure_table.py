@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError
 
 from bedrock_flows import Flow, flow
 from bedrock_scripted import finish_merged
-from sqlquarry.aws.advice import explained
+from sqlquarry.aws.failures import bedrock_error
 from sqlquarry.bedrock.preflight import preflight, repair
 from sqlquarry.emulator.bedrock.converse import UNSUPPORTED
 from sqlquarry.emulator.faults import AccessDenied, Fault, Refused
@@ -176,7 +176,7 @@ ROWS: dict[str, tuple[Callable[[Path], None], str, str, str, *tuple[Fault, ...]]
 def checkpoint(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint that preflight has nothing to say of."""
     directory = tmp_path_factory.mktemp("table") / "model"
-    repair(tiny_llama, output=directory)
+    repair(tiny_llama, output_dir=directory)
     return directory
 
 
@@ -205,7 +205,7 @@ def test_a_failed_job_is_foreseen_and_explained(row: str, way: Flow, checkpoint:
         way.s3.put_bucket_encryption(Bucket=way.aws.bucket, ServerSideEncryptionConfiguration=rules)
     way.aws.faults.add(*denied)
 
-    report = preflight(way.uri, "flow", session=way.session, role_arn=way.aws.role_arn)
+    report = preflight(way.uri, "flow", account=True, session=way.session, role_arn=way.aws.role_arn)
     assert code in {finding.code for finding in report.findings if finding.severity == "error"}
 
     source = {"s3DataSource": {"s3Uri": way.uri}}
@@ -227,7 +227,7 @@ def test_converse_refuses_imported_models_and_the_advice_names_the_other_call(wa
     message = {"role": "user", "content": [{"text": "SELECT 1"}]}
     with pytest.raises(ClientError) as caught:
         way.session.client("bedrock-runtime").converse(modelId=model.arn, messages=[message])
-    told = str(explained(caught.value, "asking"))
+    told = str(bedrock_error(caught.value, "asking"))
     assert re.search("This action doesn't support the model that you provided.*InvokeModel, not Converse", told)
 
 

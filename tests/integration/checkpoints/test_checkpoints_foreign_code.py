@@ -22,8 +22,8 @@ from sqlquarry.artifacts import base_digest, write_manifest
 from sqlquarry.bedrock.preflight import preflight
 from sqlquarry.emulator.bedrock.admission import ImportFailedError, admit
 from sqlquarry.errors import SQLQuarryError, UnsupportedModelError
-from sqlquarry.merging.base import BaseCheckpoint
-from sqlquarry.merging.storage import LocalDirectory
+from sqlquarry.merging.base_checkpoint import BaseCheckpoint
+from sqlquarry.merging.storage.local import LocalDirectory
 from sqlquarry.sagemaker.container import main
 from sqlquarry.training import TrainingConfig
 from sqlquarry.training.base.base_model import check_base_model, resolve_base_model
@@ -115,7 +115,7 @@ def finished(directory: Path, base: Path) -> AdapterCheckpoint:
 
 
 def trainer(base: Path | str) -> QLoRAFSDPTrainer:
-    return QLoRAFSDPTrainer(base, config=TrainingConfig(epochs=1, max_sequence_tokens=320, device="cpu"))
+    return QLoRAFSDPTrainer(base, config=TrainingConfig(num_train_epochs=1, max_length=320, device="cpu"))
 
 
 def in_the_hub_cache(evil: Evil) -> Any:
@@ -138,7 +138,7 @@ def in_the_container(evil: Evil) -> None:
         (data / name).mkdir(parents=True)
     shutil.copytree(evil.directory, data / "model")
     (data / "train" / "train.jsonl").write_text("\n".join(json.dumps(dataclasses.asdict(r)) for r in RECORDS))
-    config = dataclasses.asdict(TrainingConfig(epochs=1, max_sequence_tokens=320, device="cpu"))
+    config = dataclasses.asdict(TrainingConfig(num_train_epochs=1, max_length=320, device="cpu"))
     (data / "job" / "job.json").write_text(json.dumps({"base_model": None, "config": config}))
     PromptFormatter().save(data / "job")
     with pytest.MonkeyPatch.context() as patch:

@@ -25,13 +25,13 @@ from sqlquarry.emulator.bedrock.admission import ImportFailedError, admit
 from sqlquarry.errors import SQLQuarryError
 from sqlquarry.judging.journal import Journal
 from sqlquarry.judging.synthesis import suite_files
-from sqlquarry.merging.adapter import LoraAdapter
-from sqlquarry.merging.base import BaseCheckpoint
-from sqlquarry.merging.output import Output
-from sqlquarry.merging.storage import LocalDirectory
-from sqlquarry.merging.tensorfile import TensorFile
-from sqlquarry.merging.tokenizing import base_tokenizer
-from sqlquarry.merging.trained import TrainedAdapters
+from sqlquarry.merging.base_checkpoint import BaseCheckpoint
+from sqlquarry.merging.lora_adapter import LoraAdapter
+from sqlquarry.merging.output import MergeOutput
+from sqlquarry.merging.storage.local import LocalDirectory
+from sqlquarry.merging.tensor_file import TensorFile
+from sqlquarry.merging.trained_adapters import TrainedAdapters
+from sqlquarry.merging.verification.examples import base_tokenizer
 from sqlquarry.models.foundation.conversation import Inquiry, Manner, read
 from sqlquarry.models.responses import parse_answer, parse_chunk
 from sqlquarry.prompt import HUMAN_ASSISTANT, BoundTokens
@@ -210,7 +210,7 @@ def test_a_model_to_import(tmp_path: Path, data: st.DataObject) -> None:
     directory = model(data.draw, tmp_path)
     holds(lambda: preflight(directory).ok)
     shutil.rmtree(directory / "repaired", ignore_errors=True)
-    holds(lambda: repair(directory, output=directory / "repaired"))
+    holds(lambda: repair(directory, output_dir=directory / "repaired"))
     holds(lambda: admit(directory), ImportFailedError)
 
 
@@ -287,7 +287,7 @@ def test_a_merge_that_is_there_already(tmp_path: Path, data: st.DataObject, fini
         files(
             data.draw, tmp_path, {".merge.json": {"inputs": {"dtype": None}, "shards": {"model.safetensors": receipt}}}
         )
-    holds(lambda: Output(LocalDirectory(tmp_path), tmp_path).finished({"dtype": None}))
+    holds(lambda: MergeOutput(LocalDirectory(tmp_path), tmp_path).finished({"dtype": None}))
 
 
 @fuzz

@@ -13,7 +13,7 @@ from typing import Any, Unpack
 
 from sqlquarry.artifacts import Generation, Record
 from sqlquarry.aws import aws_client
-from sqlquarry.aws.advice import explained
+from sqlquarry.aws.failures import bedrock_error
 from sqlquarry.errors import ConfigError, GenerationError
 from sqlquarry.inputs import check_inputs, option_problems
 from sqlquarry.models.batches import Batches, warn_of_truncation
@@ -222,7 +222,7 @@ class ImportedModel:
             try:
                 self._units = self._describe().get("customModelUnits", {}).get("customModelUnitsPerModelCopy")
             except (BotoCoreError, ClientError) as error:
-                logger.warning("no price for %s: %s", self.arn, explained(error, "reading its custom model units"))
+                logger.warning("no price for %s: %s", self.arn, bedrock_error(error, "reading its custom model units"))
         return self._meter.usage(self._region, self._units, self._prices)
 
     def delete(self) -> None:
@@ -236,7 +236,7 @@ class ImportedModel:
         try:
             self._client("bedrock").delete_imported_model(modelIdentifier=self.arn)
         except (BotoCoreError, ClientError) as error:
-            raise explained(error, f"deleting {self.arn}") from error
+            raise bedrock_error(error, f"deleting {self.arn}") from error
 
     def _describe(self) -> dict[str, Any]:
         return dict(self._client("bedrock").get_imported_model(modelIdentifier=self.arn))
@@ -264,6 +264,6 @@ class ImportedModel:
             yield from pieces(events)
         # botocore passes on what breaks in the middle of a stream as it is.
         except (BotoCoreError, ClientError, HTTPError) as error:
-            raise explained(error, f"invoking {self.arn}") from error
+            raise bedrock_error(error, f"invoking {self.arn}") from error
         finally:
             events.close()

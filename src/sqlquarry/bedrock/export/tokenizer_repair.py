@@ -1,0 +1,102 @@
+"""Repair a tokenizer's files, so that transformers 4.51.3 makes the ids of them that the model was trained with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from sqlquarry.errors import UnsupportedModelError
+from sqlquarry.files.metadata import JsonObject
+from sqlquarry.tokenizing.added_tokens import NAMED_TOKENS, is_untyped, token_text
+from sqlquarry.tokenizing.reading_equality import Reading, same_tokens, special_ids
+from sqlquarry.tokenizing.readings import BOS_BY_OPTION, converts_sentencepiece, served_reading, trained_reading
+from sqlquarry.tokenizing.tokenizer_files import SENTENCEPIECE_FILES, TokenizerFiles
+
+# Keys of transformers 5 that say how the tokenizer was loaded, not what it is.
+LOADING_KEYS = ("backend", "is_local", "local_files_only")
+_OPTIONS = ("add_bos_token", "add_eos_token")
+
+
+def saved_by_5(files: TokenizerFiles) -> bool:
+    """Return whether transformers 5 saved the model, so that its training read the tokenizer as that version does."""
+    major = str(files.model.get("transformers_version", "")).partition(".")[0]
+    newer = major.isdigit() and int(major) >= 5
+    return newer or not files.model.keys().isdisjoint(("dtype", "rope_parameters")) or loaded_by_5(files.config)
+
+
+def loaded_by_5(tokenizer_config: JsonObject) -> bool:
+    """Return whether transformers 5 wrote a tokenizer_config.json."""
+    return not tokenizer_config.keys().isdisjoint(LOADING_KEYS)
+
+
+def wanted_reading(files: TokenizerFiles, *, by_5: bool) -> Reading:
+    """Return the reading that the model was trained with.
+
+    That is transformers 5's for what this library or that version made. An older checkpoint was trained with what an
+    older version reads, which is taken to be 4.51.3's unless that cannot load it.
+
+    Args:
+        files: the checkpoint's own files.
+        by_5: whether transformers 5 read them for the training.
+    """
+    if not by_5:
+        try:
+            return served_reading(files)
+        except UnsupportedModelError:
+            pass
+    return trained_reading(files)
+
+
+def repaired(files: TokenizerFiles, wanted: Reading, *, by_5: bool) -> TokenizerFiles:
+    """Change tokenizer.json and tokenizer_config.json, if necessary, until 4.51.3 makes the wanted ids.
+
+    If `by_5`, a result that transformers 5 reads equally too is preferred, so that local answers are those of the
+    server. What cannot be repaired comes back as it is.
+
+    Args:
+        files: in the export dialect.
+        wanted: as `wanted_reading` returns it.
+        by_5: as there.
+    """
+    found = (one for one in (files, *_candidates(files, wanted)) if _is_served_as(one, wanted))
+    first = next(found, files)
+    if not by_5:
+        return first
+    return next((one for one in (first, *found) if same_tokens(trained_reading(one), wanted)), first)
+
+
+def _is_served_as(files: TokenizerFiles, wanted: Reading) -> bool:
+    if converts_sentencepiece(files):
+        return False  # its vocabulary may be another one than that of tokenizer.json
+    try:
+        return same_tokens(served_reading(files), wanted)
+    except UnsupportedModelError:
+        return False
+
+
+def _candidates(files: TokenizerFiles, wanted: Reading) -> Iterator[TokenizerFiles]:
+    """Change the options only, or write the reading out too; under the same class, then under one that imposes less."""
+    flags = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
+    converting = ("from_slow", "add_prefix_space") if files.class_name in SENTENCEPIECE_FILES else ("from_slow",)
+    config: JsonObject = {key: value for key, value in files.config.items() if key not in converting}
+    config |= {key: token_text(config[key]) for key in NAMED_TOKENS if is_untyped(config.get(key))}
+    # Their flags, which would be imposed on those of tokenizer.json, are in `added_tokens_decoder`.
+    if isinstance(more := config.get("additional_special_tokens"), list):
+        special = {token["content"] for token in wanted["added_tokens"] if token["special"]}
+        config["additional_special_tokens"] = [text for text in map(token_text, more) if text in special]
+    pre_tokenizer = wanted.get("pre_tokenizer") or {}
+    space = {key: pre_tokenizer[key] for key in ("add_prefix_space",) if key in pre_tokenizer}
+    same = config if files.class_name in SENTENCEPIECE_FILES else config | space
+    if files.class_name in BOS_BY_OPTION:
+        front, behind = map(bool, special_ids(wanted))
+        options = (("add_bos_token", front, BOS_BY_OPTION[files.class_name]), ("add_eos_token", behind, False))
+        same = same | {key: adds for key, adds, default in options if same.get(key, default) != adds}
+    literal = {key: value for key, value in config.items() if key not in _OPTIONS} | space
+    literal["tokenizer_class"] = "PreTrainedTokenizerFast"
+    decoder = {str(token["id"]): {flag: token[flag] for flag in flags} for token in wanted["added_tokens"]}
+    for new in (same, literal):
+        yield replace(files, config=new)
+        # What the map adds to a configuration without `added_tokens_decoder`.
+        known = {} if "added_tokens_decoder" in new else files.special
+        named = {key: text for key in NAMED_TOKENS if (text := token_text(known.get(key)))}
+        yield replace(files, tokenizer=dict(wanted), config={**new, **named, "added_tokens_decoder": decoder})

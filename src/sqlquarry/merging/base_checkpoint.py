@@ -1,0 +1,121 @@
+"""The base checkpoint that an adapter is merged into, which is checked before any work."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from sqlquarry.artifacts import Manifest
+from sqlquarry.checkpoints.foreign_model import CONFIG_SUFFIX, require_no_refusals
+from sqlquarry.checkpoints.model_files import READ_FILES, pointer_problem
+from sqlquarry.checkpoints.safetensors_header import INDEX, parse_index
+from sqlquarry.errors import MergeError, UnsupportedModelError
+from sqlquarry.files.metadata import JsonObject, parse_object
+from sqlquarry.merging.storage.local import LocalDirectory
+from sqlquarry.merging.storage.protocols import Storage
+from sqlquarry.merging.tensor_file import StoredTensor, TensorFile
+
+SINGLE = "model.safetensors"
+_BLOCK_BYTES = 1 << 24
+_POINTER_BYTES = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class BaseCheckpoint:
+    """A folder of safetensors shards with its config.json."""
+
+    storage: Storage
+    config: JsonObject
+    shards: tuple[TensorFile, ...]
+
+    @classmethod
+    def open(cls, storage: Storage) -> BaseCheckpoint:
+        """Read config, index and headers; no tensor is read.
+
+        Raises:
+            UnsupportedModelError: the weights are quantized, or not safetensors; or the model asks for code of its own,
+                which the merged model would ask for as well.
+            MergeError: the folder or a shard is missing or damaged.
+        """
+        present = storage.sizes()
+        if not present and not (isinstance(storage, LocalDirectory) and storage.path.is_dir()):
+            raise MergeError(
+                f"the base model is not at {storage}: {storage.why_empty()} Pass the base's place: "
+                "AdapterMerger(base_model=...)."
+            )
+        # The merged model carries the tokenizer on. Pointers of Git LFS have some hundred bytes.
+        small = [name for name in READ_FILES if present.get(name, _POINTER_BYTES) < _POINTER_BYTES]
+        if problems := [*filter(None, (pointer_problem(name, storage.read(name)) for name in small))]:
+            raise UnsupportedModelError(f"the base at {storage} is damaged: {'; '.join(problems)}. Download it again.")
+        config = _read(storage, "config.json", parse_object)
+        if settings := config.get("quantization_config"):
+            method = settings.get("quant_method") if isinstance(settings, dict) else settings
+            raise UnsupportedModelError(
+                f"the base at {storage} is quantized itself ({method!r:.80}), "
+                "and a merge would round the update away. Pass the full-precision checkpoint as base_model=."
+            )
+        others = sorted(name for name in present if name.endswith(CONFIG_SUFFIX) and name != "config.json")
+        require_no_refusals(
+            {"config.json": config, **{name: _read(storage, name, parse_object) for name in others}}, storage
+        )
+        weight_map: Mapping[str, str] = {}
+        if INDEX in present:
+            weight_map = _read(storage, INDEX, parse_index)
+        elif SINGLE not in present:
+            raise UnsupportedModelError(f"{storage} holds neither {SINGLE} nor {INDEX}. Save it as safetensors.")
+        names = sorted(set(weight_map.values())) or [SINGLE]
+        shards = tuple(TensorFile.open(storage.file(name)) for name in names)
+        stored = {tensor.name for shard in shards for tensor in shard.tensors}
+        if missing := sorted(weight_map.keys() - stored):
+            raise MergeError(f"{storage}/{INDEX} lists {missing[0]}, which no shard holds. Download the base again.")
+        return cls(storage, config, shards)
+
+    def digest(self, known: Mapping[str, str]) -> str:
+        """Return the SHA-256 (hex) over config.json and all weights, as `sqlquarry.artifacts.base_digest` does.
+
+        Args:
+            known: name -> SHA-256 of files that were read already; only the others are read here.
+        """
+        names = [name for name in self.storage.sizes() if name == "config.json" or name.endswith(".safetensors")]
+        files = {name: {"sha256": known.get(name) or self._sha256(name)} for name in names}
+        return Manifest("base", files, {}).digest
+
+    def _sha256(self, name: str) -> str:
+        file, digest, offset = self.storage.file(name), hashlib.sha256(), 0
+        block = memoryview(bytearray(min(_BLOCK_BYTES, file.size)))
+        while count := file.read_into(offset, block):
+            digest.update(block[:count])
+            offset += count
+        return digest.hexdigest()
+
+    def mismatch(self, found: str, expected: str) -> MergeError | None:
+        """Return the error to raise if the base is not the one with SHA-256 `expected`; else None."""
+        if found == expected:
+            return None
+        return self.another(f"SHA-256 {found[:12]}…, trained on {expected[:12]}…")
+
+    def another(self, why: str) -> MergeError:
+        """Return the error for a base that is not the one an adapter was trained on."""
+        return MergeError(
+            f"the base at {self.storage} is not the one the adapter was trained on ({why}). Pass that one: "
+            "AdapterMerger(base_model=...)."
+        )
+
+    @property
+    def tensors(self) -> dict[str, StoredTensor]:
+        """Every tensor by name."""
+        return {tensor.name: tensor for shard in self.shards for tensor in shard.tensors}
+
+    @property
+    def tied(self) -> bool:
+        """Whether the embedding is the output head too; transformers then stores no head."""
+        has_head = any(name.endswith("lm_head.weight") for name in self.tensors)
+        return bool(self.config.get("tie_word_embeddings")) or not has_head
+
+
+def _read(storage: Storage, name: str, parse: Callable[[bytes, str], JsonObject]) -> JsonObject:
+    try:
+        return parse(storage.read(name), name)
+    except (OSError, ValueError, MergeError) as error:
+        raise UnsupportedModelError(f"{storage}/{name} cannot be read ({error}). Download the base again.") from error

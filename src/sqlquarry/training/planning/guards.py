@@ -1,0 +1,206 @@
+"""Find everything that would make a run fail or waste it, all at once, before anything is downloaded or loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from sqlquarry.errors import ConfigError, DeviceError, RecordError, SQLQuarryError
+from sqlquarry.training.base.limits import tokens_without_rows
+from sqlquarry.training.config import TrainingConfig
+from sqlquarry.training.planning.advice import MIN_STEPS_PER_EPOCH
+from sqlquarry.training.planning.hardware import GPU
+from sqlquarry.training.planning.memory import forecast_memory
+from sqlquarry.training.planning.offers import cheapest_fit
+from sqlquarry.training.planning.plan import TrainingPlan
+
+_GIB = 2**30
+
+
+def check_run(
+    plan: TrainingPlan,
+    config: TrainingConfig,
+    *,
+    tokenizer: object = None,
+    gpus_here: int | None = None,
+    started: bool = False,
+) -> tuple[str, ...]:
+    """Refuse a run that cannot work; return what is worth knowing about one that can.
+
+    Args:
+        plan: the run's forecast, which needs the base's config.json, tokenizer and headers only.
+        config: as it would train.
+        tokenizer: the base's; for a note where its padding is its end of text.
+        gpus_here: GPUs of the machine that the processes start on; None if that is not this machine.
+        started: the processes run already, so those that nothing is left to do for are only noted.
+
+    Raises:
+        DeviceError: only the devices are wrong.
+        RecordError: only the records are wrong.
+        ConfigError: anything else; the message lists every problem with what to do.
+    """
+    problems = _problems(plan, config, gpus_here, started=started)
+    if any(problems.values()):
+        kinds = [kind for kind, found in problems.items() if found]
+        kind = kinds[0] if len(kinds) == 1 else ConfigError
+        listed = "\n".join(f"- {problem}" for found in problems.values() for problem in found)
+        raise kind(f"this run cannot work:\n{listed}")
+    return tuple(_notes(plan, config, tokenizer))
+
+
+def run_problems(plan: TrainingPlan, config: TrainingConfig, *, gpus_here: int | None = None) -> tuple[str, ...]:
+    """Return what `check_run` would refuse; () if nothing."""
+    return tuple(problem for found in _problems(plan, config, gpus_here).values() for problem in found)
+
+
+def _problems(
+    plan: TrainingPlan, config: TrainingConfig, gpus_here: int | None = None, *, started: bool = False
+) -> dict[type[SQLQuarryError], list[str]]:
+    """Return what is wrong, by the error to raise if there are no other problems."""
+    choices = [*_target_problems(plan, config), *_expert_problems(plan, config), *_stop_problems(plan)]
+    return {
+        ConfigError: choices if started else [*choices, *_process_problems(plan)],
+        RecordError: [*_record_problems(plan, config)],
+        DeviceError: [*_device_problems(plan, config, gpus_here)],
+    }
+
+
+def _target_problems(plan: TrainingPlan, config: TrainingConfig) -> Iterator[str]:
+    if config.target_modules == "all-linear":
+        return
+    known = sorted({name.rpartition(".")[2] for name in plan.shape.linears})
+    for target in config.target_modules:
+        if target.rpartition(".")[2] in ("lm_head", "embed_tokens"):
+            tied = ", and here both are one matrix, which no merge can keep apart" if plan.shape.tied else ""
+            yield f"target_modules names {target}, which is not a layer of the decoder{tied}: leave it out"
+        elif not plan.shape.targeted((target,)):
+            yield f"target_modules names {target}, but no linear layer is called so; there are {', '.join(known)}"
+
+
+def _expert_problems(plan: TrainingPlan, config: TrainingConfig) -> Iterator[str]:
+    if plan.shape.expert_parameters and config.lora_dropout:
+        yield f"lora_dropout is {config.lora_dropout}, which PEFT does not apply to experts: set it to 0"
+
+
+def _stop_problems(plan: TrainingPlan) -> Iterator[str]:
+    if plan.stop_problem:
+        yield plan.stop_problem
+    if plan.trained_rows and plan.config.shard_group_size(plan.processes, plan.instances) > 1:
+        yield (
+            "trainable_tokens trains rows of embeddings and head, which no process holds whole where several share the "
+            'base: set sharding="none", or processes=1'
+        )
+
+
+def _record_problems(plan: TrainingPlan, config: TrainingConfig) -> Iterator[str]:
+    if plan.over_length:
+        count, limit = len(plan.over_length), config.max_length
+        longest = ", ".join(f"{name} ({tokens:,})" for name, tokens in plan.over_length[:3])
+        yield (
+            f"{count:,} record{'s are' if count > 1 else ' is'} longer than max_length={limit:,}: "
+            f"{longest}{' by an estimate' if plan.estimated else ''}. Nothing is cut: set it to "
+            f"{plan.over_length[0][1]:,}, shorten their schemas, or leave them out"
+        )
+    if plan.unlearnable:
+        count = len(plan.unlearnable)
+        yield (
+            f"{count:,} record{'s have' if count > 1 else ' has'} no answer token to learn: "
+            f"{', '.join(plan.unlearnable[:3])}. Leave them out"
+        )
+    yield from plan.base_problems
+
+
+def _process_problems(plan: TrainingPlan) -> Iterator[str]:
+    if plan.processes <= plan.rows_per_step:
+        return
+    rows = f"{plan.rows_per_step} row{'s' if plan.rows_per_step > 1 else ''}"
+    remedies = [f"start {plan.rows_per_step} process{'es' if plan.rows_per_step > 1 else ''}"]
+    if plan.instances > plan.rows_per_step:  # each machine runs one at least
+        remedies = [f"take {plan.rows_per_step} machine{'s' if plan.rows_per_step > 1 else ''}"]
+    elif plan.instance_type:
+        remedies = [f"leave processes out, which starts {plan.rows_per_step}", "take an instance with fewer GPUs"]
+    if MIN_STEPS_PER_EPOCH * plan.processes <= plan.rows:
+        remedies.append(f"set records_per_step to {-(-plan.processes * plan.records // plan.rows)} or more")
+    yield (
+        f"{plan.processes} processes share steps of {rows}, so {plan.processes - plan.rows_per_step} would only idle: "
+        + ", or ".join(remedies)
+    )
+
+
+def _device_problems(plan: TrainingPlan, config: TrainingConfig, gpus_here: int | None) -> Iterator[str]:
+    if gpus_here is not None and plan.gpu is not None and plan.processes > gpus_here:
+        yield f"{plan.processes} processes on {gpus_here} GPUs: start one for each GPU"
+    if plan.gpu is not None and not plan.gpu.has_bf16:
+        place = f"{plan.instance_type} has {plan.gpu.name} GPUs, which do" if plan.instance_type else ""
+        yield (
+            f"{place or f'the {plan.gpu.name} does'} not compute in bfloat16, which training uses on CUDA: take "
+            + (_instance_that_fits(plan, config) or "a newer GPU")
+        )
+    if config.cpu_offload and plan.config.shard_group_size(plan.processes, plan.instances) == 1:
+        yield (
+            "cpu_offload keeps sharded weights in CPU memory, but here each process holds the base alone: leave it off"
+            + (', or set sharding="full"' if plan.processes > 1 else "")
+        )
+    if plan.gpu is not None and not plan.fits:
+        room = plan.gpu.memory_bytes / _GIB
+        remedies = list(_remedies(plan, config, plan.gpu))[:3]
+        yield f"{plan.memory.needed / _GIB:.1f} GiB are needed on each {plan.gpu.name}, which has {room:.1f}: " + (
+            "; or ".join(remedies)
+            if remedies
+            else "nothing here makes it fit; take " + (_instance_that_fits(plan, config) or "a GPU with more memory")
+        )
+
+
+def _instance_that_fits(plan: TrainingPlan, config: TrainingConfig) -> str:
+    offer = cheapest_fit(plan, config) if plan.instance_type else None
+    return f"{offer.instance_type} (about ${offer.cost_usd:.2f} for the whole job)" if offer else ""
+
+
+def _remedies(plan: TrainingPlan, config: TrainingConfig, gpu: GPU) -> Iterator[str]:
+    """Yield what would make it fit, the cheapest in time first; each with what would then be needed."""
+    longest = max(tokens for tokens, _ in plan.row_sizes)
+    changes: list[tuple[str, TrainingConfig, int, float]] = []  # words, configuration, times the processes, row length
+
+    def change(words: str, changed: TrainingConfig, *, more: int = 1, share: float = 1) -> None:
+        changes.append((words, changed, more, share))
+
+    if config.quantization and config.hold_dequantized is True:
+        change("hold_dequantized=False", dataclasses.replace(config, hold_dequantized=False))
+    if config.quantization is None:
+        change('quantization="nf4"', dataclasses.replace(config, quantization="nf4"))
+    if plan.config.recomputed_layers(plan.shape.layers, cuda=True) < plan.shape.layers:
+        change("gradient_checkpointing=True", dataclasses.replace(config, gradient_checkpointing=True))
+    if config.sharding not in ("auto", "full") and plan.processes > 1:
+        change('sharding="full"', dataclasses.replace(config, sharding="full"))
+    for part in (2, 4):
+        tokens = max(16, config.max_length // part)
+        change(f"max_length={tokens}", dataclasses.replace(config, max_length=tokens), share=min(1, tokens / longest))
+    for more in (2, 4, 8):
+        if plan.processes * more <= plan.rows_per_step:
+            change(f"processes={plan.processes * more}", config, more=more)
+    half = max(1, config.lora_r // 2)
+    change(f"lora_r={half}", dataclasses.replace(config, lora_r=half))
+    if plan.processes > 1 and not config.cpu_offload:
+        change("cpu_offload=True", dataclasses.replace(config, cpu_offload=True))
+    for words, changed, more, share in changes:
+        rows = [(round(tokens * share), round(answers * share)) for tokens, answers in plan.row_sizes]
+        processes = plan.processes * more
+        needed = forecast_memory(plan.shape, changed, rows, processes=processes, machines=plan.instances).needed
+        if needed <= gpu.memory_bytes:
+            yield f"{words} ({needed / _GIB:.1f} GiB)"
+
+
+def _notes(plan: TrainingPlan, config: TrainingConfig, tokenizer: object) -> Iterator[str]:
+    padding = getattr(tokenizer, "pad_token_id", None)
+    if padding is not None and padding == getattr(tokenizer, "eos_token_id", None):
+        yield "padding equals end of text: harmless here, for labels are explicit and the end of an answer stays learnt"
+    if without := tokens_without_rows(tokenizer, plan.shape.vocabulary):
+        yield without
+    floats = plan.shape.dtypes & {"F64", "F32", "F16", "BF16"}
+    if len(floats) > 1:
+        yield f"the base holds {' and '.join(sorted(floats))}; everything is loaded in one dtype"
+    if floats == {"F16"} and plan.gpu is not None:
+        yield "the base is in float16 and is loaded in bfloat16, which keeps 3 bits less of each weight"
+    if config.quantization and plan.shape.expert_parameters:
+        yield "the experts' weights stay in 16 bits: bitsandbytes quantizes linear layers only"
+    yield from plan.notes

@@ -1,0 +1,66 @@
+"""What a training run shows while it runs: a progress bar, and one JSON line per step."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from sqlquarry.artifacts import write_atomically
+from sqlquarry.files.metadata import parse_json
+from sqlquarry.progress.bar import ProgressBar
+from sqlquarry.training.tracking.log_entry import LogEntry
+from sqlquarry.training.tracking.pace import PaceMeter
+
+
+class StepLog:
+    """Show the steps and append each one's numbers to a file; a context manager, called once per step.
+
+    Args:
+        path: the JSON Lines file. Its lines from the first logged step on are from a run that was killed, and are
+            dropped.
+        steps: optimiser steps of the whole run.
+        pace: makes speed, use of the GPU and memory of the entries.
+        note: what the first step waits for; shown until it is done.
+    """
+
+    def __init__(self, path: Path, steps: int, pace: PaceMeter, *, note: str = "") -> None:
+        self._path, self._pace, self._fresh = path, pace, True
+        self._bar = ProgressBar("training", steps, unit="step", note=note)
+
+    def __enter__(self) -> Self:
+        self._bar.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bar.__exit__(kind, error, traceback)
+
+    def __call__(self, entry: LogEntry) -> None:
+        """Log and show one step."""
+        if self._fresh:
+            self._drop_from(entry["step"])
+            self._bar.resume(entry["step"] - 1)
+            self._fresh = False
+        pace = self._pace(entry)
+        with self._path.open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+        speed = f", {pace}" if pace.tokens_per_second else ""
+        self._bar.update(entry["step"], note=f"loss {entry['loss']:.3f}{speed}")
+
+    def _drop_from(self, step: int) -> None:
+        if self._path.exists():
+            lines = self._path.read_text().splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and _step(line) < step]
+            write_atomically(self._path, "".join(kept).encode())
+
+
+def _step(line: str) -> float:
+    """Return the step of a line of the log; a line that cannot be read counts as later than any other."""
+    try:
+        return float(parse_json(line, "training_log.jsonl", lenient=True)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf

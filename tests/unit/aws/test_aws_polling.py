@@ -1,0 +1,35 @@
+"""Settings for waiting: what is refused, and that they do not change."""
+
+import dataclasses
+
+import pytest
+
+from sqlquarry.aws.polling import Polling
+from sqlquarry.errors import ConfigError
+
+
+def test_the_defaults_fit_an_import_job() -> None:
+    assert (Polling().interval_s, Polling().timeout_s) == (30.0, 3600.0)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"interval_s": 0},
+        {"interval_s": -1.0},
+        {"timeout_s": 0.0},
+        {"timeout_s": float("inf")},
+        {"interval_s": float("nan")},
+        {"interval_s": "1"},
+        {"sleep": 3},
+        {"interval": 3},
+    ],
+)
+def test_durations_that_cannot_work_are_refused(options: dict[str, object]) -> None:
+    with pytest.raises(ConfigError):
+        Polling(**options)  # type: ignore[arg-type] # wrong on purpose
+
+
+def test_the_settings_do_not_change() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Polling().interval_s = 1.0  # type: ignore[misc] # wrong on purpose
