@@ -36,6 +36,7 @@ _HOMES = {
     "Record": "artifacts",
     "Records": "data",
     "Report": "judging",
+    "RetryPolicy": "models",
     "SQLJudge": "judging",
     "SQLQuarryError": "errors",
     "SageMakerLauncher": "sagemaker",
@@ -75,6 +76,7 @@ __all__ = [
     "Record",
     "Records",
     "Report",
+    "RetryPolicy",
     "SQLJudge",
     "SQLQuarryError",
     "SageMakerLauncher",
@@ -122,6 +124,7 @@ if TYPE_CHECKING:
         LocalModel,
         ParityReport,
         PriceTable,
+        RetryPolicy,
         Usage,
         probe_parity,
     )

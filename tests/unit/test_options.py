@@ -154,6 +154,7 @@ PUBLIC = [
     sqlquarry.PriceTable,
     sqlquarry.PromptFormatter,
     sqlquarry.QLoRAFSDPTrainer,
+    sqlquarry.RetryPolicy,
     sqlquarry.SQLJudge,
     sqlquarry.SageMakerLauncher,
     sqlquarry.SynthesizedDatabases,
@@ -171,7 +172,7 @@ class Nothing:
 def _wrong(cls: type) -> list[str]:
     """The options of a class that take no object of another kind."""
     parameters = inspect.signature(cls).parameters.values()
-    return [one.name for one in parameters if one.annotation not in ("Any", "object")]
+    return [one.name for one in parameters if one.annotation not in ("Any", "object", "boto3.Session | None")]
 
 
 @pytest.mark.parametrize("cls", PUBLIC, ids=lambda cls: cls.__name__)

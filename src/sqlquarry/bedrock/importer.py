@@ -35,6 +35,7 @@ from sqlquarry.files.locations import S3Location
 from sqlquarry.files.metadata import read_object
 from sqlquarry.models.imported.cost import PriceTable
 from sqlquarry.models.imported.model import ImportedModel
+from sqlquarry.models.retries import RetryPolicy
 from sqlquarry.options import check_options
 from sqlquarry.progress.bar import phase
 from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
@@ -332,9 +333,7 @@ class BedrockImporter:
             formatter,
             name=name,
             session=self._session,
-            endpoint_url=self._endpoint_url,
-            sleep=self._sleep,
-            clock=self._clock,
+            retry=RetryPolicy(sleep=self._sleep, clock=self._clock),
             show_progress=self._show_progress,
         )
 

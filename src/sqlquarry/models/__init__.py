@@ -6,6 +6,7 @@ from sqlquarry.models.imported.cost import PriceTable, Usage
 from sqlquarry.models.imported.model import ImportedModel
 from sqlquarry.models.local.model import LocalModel
 from sqlquarry.models.parity import ParityReport, probe_parity
+from sqlquarry.models.retries import RetryPolicy
 
 __all__ = [
     "BatchFoundationModel",
@@ -14,6 +15,7 @@ __all__ = [
     "LocalModel",
     "ParityReport",
     "PriceTable",
+    "RetryPolicy",
     "Usage",
     "probe_parity",
 ]

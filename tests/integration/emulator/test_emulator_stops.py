@@ -12,6 +12,7 @@ from sqlquarry.artifacts import MergedModel, Record, write_manifest
 from sqlquarry.bedrock import BedrockImporter
 from sqlquarry.bedrock.preflight import preflight
 from sqlquarry.emulator import LocalAWS
+from sqlquarry.models import RetryPolicy
 from sqlquarry.models.local.model import LocalModel
 from sqlquarry.prompt import PromptFormatter
 
@@ -72,7 +73,7 @@ def aws():
 def imported(aws: LocalAWS, merged: MergedModel, name: str) -> Any:
     importer = BedrockImporter(aws.role_arn, session=aws.session(), poll_interval_s=0.05)
     model = importer.import_model(merged, name, s3_uri=f"s3://{aws.bucket}/{name}/")
-    return model.with_options(max_tokens=24, not_ready_interval_s=0.05)
+    return model.with_options(max_tokens=24, retry=RetryPolicy(cold_start_interval_s=0.05))
 
 
 def test_a_base_that_ends_its_texts_otherwise_stops_at_the_end_of_a_turn(aws: LocalAWS, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from sqlquarry.merging.storage import LocalDirectory
 from sqlquarry.merging.tensorfile import TensorFile
 from sqlquarry.merging.tokenizing import base_tokenizer
 from sqlquarry.merging.trained import TrainedAdapters
-from sqlquarry.models.foundation.conversation import Inquiry, Manner, read
+from sqlquarry.models.foundation.conversation import PromptRequest, RequestStyle, read_answer
 from sqlquarry.models.responses import parse_answer, parse_chunk
 from sqlquarry.prompt import HUMAN_ASSISTANT, BoundTokens
 from sqlquarry.training.base.base_model import check_base_model
@@ -387,5 +387,5 @@ def test_an_answer_of_an_imported_model(body: bytes) -> None:
 @fuzz
 @given(changed(CONVERSE).filter(lambda answer: isinstance(answer, dict)), st.sampled_from([None, {"type": "object"}]))
 def test_an_answer_of_a_foundation_model(answer: dict[str, Any], schema: dict[str, Any] | None) -> None:
-    inquiry = Inquiry((("user", "q"),), schema=schema)
-    holds(lambda: read(answer, inquiry, Manner(10), "model"))
+    request = PromptRequest((("user", "q"),), schema=schema)
+    holds(lambda: read_answer(answer, request, RequestStyle(10), "model"))
