@@ -77,7 +77,7 @@ def main() -> None:
             reports[name].to_json(output / f"{name}.json")
     if options.check_adapter:
         step(started, "asking the adapter on its 4-bit base the same questions, before any merge")
-        local = sq.LocalModel.from_adapter(adapter, batch_size=32, max_tokens=64)
+        local = sq.LocalModel(adapter, batch_size=32, max_tokens=64)
         reports["adapter"] = judge.evaluate(local, test)
         reports["adapter"].to_json(output / "adapter.json")
 

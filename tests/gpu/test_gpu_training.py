@@ -247,6 +247,6 @@ def test_a_killed_run_ends_with_the_bits_of_an_undisturbed_one(base: Path, tmp_p
 
 def test_the_merged_model_answers_as_the_adapter_on_its_4_bit_base(adapter: AdapterCheckpoint, tmp_path: Path) -> None:
     merged = AdapterMerger().merge(adapter, tmp_path / "merged")
-    served = LocalModel.from_merged(merged, max_tokens=24).generate(RECORDS)
-    trained = LocalModel.from_adapter(adapter, max_tokens=24).generate(RECORDS)
+    served = LocalModel(merged, max_tokens=24).generate(RECORDS)
+    trained = LocalModel(adapter, max_tokens=24).generate(RECORDS)
     assert sum(a.text == b.text for a, b in zip(served, trained, strict=True)) >= len(RECORDS) - 4

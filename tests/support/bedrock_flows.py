@@ -40,7 +40,7 @@ class Echo:
     def __init__(self, _: Path) -> None:
         pass
 
-    def complete(self, prompts: list[str], **_: Any) -> list[Generation]:
+    def complete(self, prompts: list[str], _: Any) -> list[Generation]:
         return [Generation(prompt, "stop", 2, 2) for prompt in prompts]
 
 

@@ -30,7 +30,7 @@ def merged(lively_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Merg
 
 @pytest.fixture(scope="module")
 def local(merged: MergedModel) -> LocalModel:
-    return LocalModel.from_merged(merged, max_tokens=MAX_TOKENS, device="cpu")
+    return LocalModel(merged, max_tokens=MAX_TOKENS, device="cpu")
 
 
 @pytest.fixture(scope="module")
