@@ -16,7 +16,7 @@ from sqlquarry.inputs import check_inputs, option_problems
 from sqlquarry.models.local.constraints import Vocabulary
 from sqlquarry.models.local.decoding import Decoder, DecodingOptions
 from sqlquarry.models.local.prefill import PromptReader
-from sqlquarry.models.local.source import LocalSource
+from sqlquarry.models.local.source import LocalModelSource
 from sqlquarry.models.local.token_rows import run_token_rows_directly
 from sqlquarry.options import check_options
 from sqlquarry.progress.bar import ProgressBar
@@ -76,7 +76,7 @@ class LocalModel:
         require("train", "LocalModel")
         if bad := option_problems({"batch_size": batch_size, "max_tokens": max_tokens}, {}):
             raise ConfigError("LocalModel: " + "; ".join(bad))
-        source = LocalSource.of(model, formatter=formatter, base_model=base_model, session=session)
+        source = LocalModelSource.of(model, formatter=formatter, base_model=base_model, session=session)
         self.device = pick_device(device)
         source.check()
         self.directory, self.batch_size, self.max_tokens = source.directory, batch_size, max_tokens
@@ -220,7 +220,7 @@ class LocalModel:
             )
 
 
-def _load(source: LocalSource, device: str) -> PreTrainedModel:
+def _load(source: LocalModelSource, device: str) -> PreTrainedModel:
     adapter = source.adapter
     recipe = adapter.manifest.provenance.get("quantization") if adapter else None
     model = load_causal_lm(source.directory, device, QuantizationRecipe.of(recipe) if recipe else None)

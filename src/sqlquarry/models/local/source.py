@@ -22,7 +22,7 @@ _BASE_ADVICE = "Give the directory of the base that it was trained on: LocalMode
 
 
 @dataclass(frozen=True, slots=True)
-class LocalSource:
+class LocalModelSource:
     """Holds what a local model is made of.
 
     Args:
@@ -43,7 +43,7 @@ class LocalSource:
         formatter: PromptFormatter | None,
         base_model: str | Path | None,
         session: boto3.Session | None,
-    ) -> LocalSource:
+    ) -> LocalModelSource:
         """Find the files of a model; the arguments are those of `LocalModel`.
 
         Raises:
