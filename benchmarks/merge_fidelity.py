@@ -50,7 +50,7 @@ def main() -> None:
     options = _options()
     with timed("reading records"):
         records = sq.Records(record for path in options.data for record in sq.load_records(path))
-        train, test = records.split(test=options.questions, seed=42, group_by=None)
+        train, test = records.split(test_size=options.questions, seed=42, group_by=None)
         train = train[: options.records]
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(options.work or temporary)

@@ -4,7 +4,7 @@ A run that cannot work is refused before anything is sent. Standard error says w
 machine; launcher.plan(trainer, train, evaluation) forecasts steps, memory, time and price.
 
     python examples/train_on_sagemaker.py                                     the CreateTrainingJob request, as JSON
-    python examples/train_on_sagemaker.py --data questions.csv --dialect postgres --test 0.1
+    python examples/train_on_sagemaker.py --data questions.csv --dialect postgres --test-size 0.1
     python examples/train_on_sagemaker.py --run --role arn:aws:iam::…:role/… --bucket my-models --region us-east-1
 
 Secrets and settings of the job, here for figures in Weights & Biases:
@@ -32,7 +32,9 @@ def main() -> None:
     )
     parser.add_argument("--data", help="anything that load_records reads (default: the sample records)")
     parser.add_argument("--dialect", help="SQL dialect of rows that name none, such as postgres")
-    parser.add_argument("--test", type=float, default=0.01, help="share of the records whose loss is only reported")
+    parser.add_argument(
+        "--test-size", type=float, default=0.01, help="share of the records whose loss is only reported"
+    )
     parser.add_argument("--instance", default="ml.g5.12xlarge")
     parser.add_argument("--spot", action="store_true", help="spare machines; training resumes after an interruption")
     parser.add_argument("--report-to", action="append", default=[], choices=("tensorboard", "wandb", "mlflow"))
@@ -47,7 +49,7 @@ def main() -> None:
     options = parser.parse_args()
 
     records = sq.load_records(options.data, dialect=options.dialect) if options.data else sq.sample_records("train")
-    train, evaluation = records.split(test=options.test)
+    train, evaluation = records.split(test_size=options.test_size)
     trainer = sq.QLoRAFSDPTrainer(options.base, config=sq.TrainingConfig(epochs=2, report_to=tuple(options.report_to)))
     launcher = SageMakerLauncher(
         options.role,

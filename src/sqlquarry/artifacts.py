@@ -56,10 +56,10 @@ class Record:
     alternatives: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        alternatives: Any = self.alternatives
-        if isinstance(alternatives, str) or (alternatives and self.sql is None):
-            raise RecordError(f"{self._name}: alternatives is {alternatives!r}, but must be queries, given with `sql`")
-        object.__setattr__(self, "alternatives", tuple(alternatives))  # a list, where it was read from JSON
+        given: object = self.alternatives
+        if isinstance(given, str) or (given and self.sql is None):
+            raise RecordError(f"{self._name}: alternatives is {given!r}, but must be queries, given with `sql`")
+        object.__setattr__(self, "alternatives", tuple(self.alternatives))  # a list, where it was read from JSON
         object.__setattr__(self, "dialect", dialect_name(self.dialect, lambda why: RecordError(f"{self._name}: {why}")))
         texts = {"question": self.question, "schema": self.schema} | ({} if self.sql is None else {"sql": self.sql})
         for name, value in (*texts.items(), *(("alternatives", query) for query in self.alternatives)):
@@ -134,7 +134,7 @@ class Judgement:
     grader: str
     verdict: Verdict
     reason: str = ""
-    details: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.verdict not in get_args(Verdict):
@@ -229,7 +229,7 @@ def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: object) -> None:
     """Write `content` as indented JSON, atomically."""
     write_atomically(path, json_bytes(content))
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, overload
 from urllib.parse import unquote
 
 from sqlquarry.text import visible_logger
@@ -103,7 +103,13 @@ def credentials_in(value: object, place: str = "") -> Iterator[tuple[str, str]]:
             yield from credentials_in(inner, f"{place}[{number}]")
 
 
-def redacted(value: Any) -> Any:
+@overload
+def redacted(value: str) -> str: ...
+@overload
+def redacted(value: Mapping[str, object]) -> dict[str, Any]: ...
+@overload
+def redacted(value: object) -> object: ...
+def redacted(value: object) -> object:
     """Return the same value with "***" in the place of every credential in its texts."""
     if isinstance(value, str):
         for pattern in _KINDS.values():
@@ -117,7 +123,7 @@ def redacted(value: Any) -> Any:
     return value
 
 
-def public_provenance(provenance: Mapping[str, Any]) -> dict[str, Any]:
+def public_provenance(provenance: Mapping[str, object]) -> dict[str, Any]:
     """Return a provenance as JSON has it, with "***" in the place of credentials, which would travel with the model."""
     for place, kind in credentials_in(provenance):
         logger.warning("%s holds %s, which the manifest leaves out", place, kind)

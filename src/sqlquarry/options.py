@@ -17,7 +17,7 @@ import types
 import typing
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from numbers import Real
-from typing import Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, NamedTuple, SupportsIndex, TypeVar, Union, get_args, get_origin
 
 from sqlquarry.credentials import redacted
 from sqlquarry.errors import ConfigError
@@ -39,7 +39,7 @@ class _Kind(NamedTuple):
     """
 
     named: str
-    read: Callable[[Any], Any]
+    read: Callable[[object], object]
     plural: str = "values"
 
 
@@ -53,7 +53,7 @@ class _MismatchError(Exception):
         is_secret: whether the value must not be shown.
     """
 
-    def __init__(self, value: Any, named: str, place: str = "", *, is_secret: bool = False) -> None:
+    def __init__(self, value: object, named: str, place: str = "", *, is_secret: bool = False) -> None:
         super().__init__(named)
         self.value, self.named, self.place, self.is_secret = value, named, place, is_secret
 
@@ -71,12 +71,12 @@ def check_options(*, also_called: Mapping[str, str] | None = None) -> Callable[[
     """
 
     def decorate(cls: _Class) -> _Class:
-        original: Callable[..., None] = vars(cls)["__init__"]
+        original = vars(cls)["__init__"]
         signature = inspect.signature(original)
         kinds = functools.cache(lambda: dict(_kinds(original)))
 
         @functools.wraps(original)
-        def checked(self: Any, *values: Any, **options: Any) -> None:
+        def checked(self: object, *values: object, **options: object) -> None:
             problems = [*_unknown(list(signature.parameters), options, also_called or {})]
             try:
                 arguments = signature.bind(self, *values, **{k: v for k, v in options.items() if not problems})
@@ -136,7 +136,7 @@ def _described(name: str, error: _MismatchError) -> str:
     return f"{name}{visible(error.place)} is {visible(shown)}, but must be {error.named}{meant}"
 
 
-def _kinds(function: Any) -> Iterator[tuple[str, _Kind]]:
+def _kinds(function: types.FunctionType) -> Iterator[tuple[str, _Kind]]:
     for name, annotation in inspect.get_annotations(function).items():
         alone = types.SimpleNamespace(__annotations__={name: annotation})
         try:
@@ -146,7 +146,7 @@ def _kinds(function: Any) -> Iterator[tuple[str, _Kind]]:
         yield name, _kind_of(hint, is_duration=name.endswith("_s"))
 
 
-def _kind_of(hint: Any, *, is_duration: bool = False) -> _Kind:  # noqa: PLR0911 - by kind of annotation
+def _kind_of(hint: object, *, is_duration: bool = False) -> _Kind:  # noqa: PLR0911 - by kind of annotation
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return _union([_kind_of(arm, is_duration=is_duration) for arm in arguments])
@@ -169,10 +169,10 @@ def _kind_of(hint: Any, *, is_duration: bool = False) -> _Kind:  # noqa: PLR0911
     return _protocol(hint) if getattr(hint, "_is_protocol", False) else _instance(hint)
 
 
-def _checked(named: str, read: Callable[[Any], Any], plural: str = "values") -> _Kind:
+def _checked(named: str, read: Callable[[object], object], plural: str = "values") -> _Kind:
     """Return the kind of what `read` returns; None means that the value is of another kind."""
 
-    def convert(value: Any) -> Any:
+    def convert(value: object) -> object:
         found = read(value)
         if found is None:
             raise _MismatchError(value, named)
@@ -185,7 +185,7 @@ def _instance(kind: type) -> _Kind:
     names = {type(None): ("None", "None"), bool: ("True or False", "True or False"), str: ("text", "texts")}
     named, plural = names.get(kind, (f"a {kind.__name__}", f"{kind.__name__} objects"))
 
-    def read(value: Any) -> Any:
+    def read(value: object) -> object:
         if not isinstance(value, kind):
             raise _MismatchError(value, named)
         return value
@@ -198,7 +198,7 @@ def _protocol(kind: type) -> _Kind:
     methods = [name for name in methods if not name.startswith("_")]
     named = f"a {kind.__name__} (an object with {', '.join(methods)})"
 
-    def read(value: Any) -> Any:
+    def read(value: object) -> object:
         # A class has the methods of its objects, but cannot be used for one.
         if isinstance(value, type) or not all(callable(getattr(value, name, None)) for name in methods):
             raise _MismatchError(value, named)
@@ -207,11 +207,11 @@ def _protocol(kind: type) -> _Kind:
     return _Kind(named, read, f"{kind.__name__} objects (with {', '.join(methods)})")
 
 
-def _literal(words: Sequence[Any]) -> _Kind:
+def _literal(words: Sequence[object]) -> _Kind:
     *others, last = map(repr, words)
     named = f"{', '.join(others)} or {last}" if others else last
 
-    def read(value: Any) -> Any:
+    def read(value: object) -> object:
         if not any(value == word and type(value) is type(word) for word in words):
             raise _MismatchError(value, named)
         return value
@@ -219,8 +219,8 @@ def _literal(words: Sequence[Any]) -> _Kind:
     return _Kind(named, read, f"{named} each")
 
 
-def _whole_number(value: Any) -> int | None:
-    if isinstance(value, bool):
+def _whole_number(value: object) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
         return None
     try:
         return operator.index(value)  # numbers of numpy are numbers as well
@@ -228,9 +228,10 @@ def _whole_number(value: Any) -> int | None:
         return None
 
 
-def _number(value: Any, *, infinite: bool) -> float | int | None:
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
-    if not is_number and not (isinstance(value, str) and _YAML_NUMBER.fullmatch(value)):
+def _number(value: object, *, infinite: bool) -> float | int | None:
+    if isinstance(value, bool) or (isinstance(value, str) and not _YAML_NUMBER.fullmatch(value)):
+        return None
+    if not isinstance(value, int | Real | str):
         return None
     try:
         number = float(value)
@@ -245,7 +246,7 @@ def _union(arms: Sequence[_Kind]) -> _Kind:
     # "None or text" reads better than "text or None".
     named = " or ".join(sorted({arm.named: None for arm in arms}, key=lambda name: name != "None"))
 
-    def read(value: Any) -> Any:
+    def read(value: object) -> object:
         taken, errors = [], []
         for arm in arms:
             try:
@@ -264,7 +265,7 @@ def _union(arms: Sequence[_Kind]) -> _Kind:
 def _list(element: _Kind, *, as_tuple: bool) -> _Kind:
     named = f"a list of {element.plural}"
 
-    def read(value: Any) -> Any:
+    def read(value: object) -> object:
         if not isinstance(value, Sequence) or isinstance(value, str | bytes):
             raise _MismatchError(value, named)
         found = [_read_part(element, one, f"[{place}]") for place, one in enumerate(value)]
@@ -273,11 +274,11 @@ def _list(element: _Kind, *, as_tuple: bool) -> _Kind:
     return _Kind(named, read)
 
 
-def _pairs(hints: Sequence[Any]) -> _Kind:
+def _pairs(hints: Sequence[object]) -> _Kind:
     elements = [_kind_of(hint) for hint in hints]
     named = f"{len(elements)} values ({', '.join(element.named for element in elements)})"
 
-    def read(value: Any) -> Any:
+    def read(value: object) -> object:
         if not isinstance(value, Sequence) or isinstance(value, str | bytes) or len(value) != len(elements):
             raise _MismatchError(value, named)
         parts = enumerate(zip(elements, value, strict=True))
@@ -289,7 +290,7 @@ def _pairs(hints: Sequence[Any]) -> _Kind:
 def _mapping(element: _Kind) -> _Kind:
     named = f"a mapping to {element.plural}"
 
-    def read(value: Any) -> Any:
+    def read(value: object) -> object:
         # Neither keys nor values are shown: a mapping may hold settings that are secret, or exchanged with their names.
         if not isinstance(value, Mapping):
             raise _MismatchError(value, named, is_secret=True)
@@ -299,7 +300,7 @@ def _mapping(element: _Kind) -> _Kind:
     return _Kind(named, read)
 
 
-def _read_part(kind: _Kind, value: Any, place: str, *, is_secret: bool = False) -> Any:
+def _read_part(kind: _Kind, value: object, place: str, *, is_secret: bool = False) -> object:
     try:
         return kind.read(value)
     except _MismatchError as error:
@@ -307,5 +308,5 @@ def _read_part(kind: _Kind, value: Any, place: str, *, is_secret: bool = False) 
         raise _MismatchError(error.value, error.named, place + error.place, is_secret=is_secret) from None
 
 
-def _same(found: Collection[Any], given: Collection[Any]) -> bool:
+def _same(found: Collection[object], given: Collection[object]) -> bool:
     return all(new is old for new, old in zip(found, given, strict=True))

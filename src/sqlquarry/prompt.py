@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jinja2
 
@@ -25,6 +25,7 @@ from sqlquarry.files.metadata import read_object
 from sqlquarry.options import check_options, did_you_mean
 from sqlquarry.tokenizing.control_tokens import refuse_in_answers, special_tokens, stop_token_id
 from sqlquarry.tokenizing.rendering import Conversation, compile_template, require_bounded
+from sqlquarry.tokenizing.tokenizer import Tokenizer
 
 PROMPT_FILE = "prompt.json"
 IGNORED_LABEL = -100  # torch's CrossEntropyLoss(ignore_index=-100)
@@ -136,7 +137,7 @@ class PromptFormatter:
             turns.append(Message("assistant", record.sql.strip()))
         return [turn._asdict() for turn in turns]
 
-    def bind(self, tokenizer: Any) -> PromptFormatter:
+    def bind(self, tokenizer: Tokenizer) -> PromptFormatter:
         """Resolve template, special tokens, BOS policy and stop text against a transformers tokenizer.
 
         A bound formatter needs no tokenizer for `prompt`, and is returned as it is. The tokenizer's own chat template
@@ -179,7 +180,7 @@ class PromptFormatter:
             stop_token_id(tokenizer, tail)
         return dataclasses.replace(self, tokens=dataclasses.replace(draft, stop=tail))
 
-    def prompt(self, record: Record, tokenizer: Any = None) -> str:
+    def prompt(self, record: Record, tokenizer: Tokenizer | None = None) -> str:
         """The text to send to the model, up to where the answer begins.
 
         Without `tokenizer` the formatter must be bound (as `load` returns it).
@@ -190,7 +191,7 @@ class PromptFormatter:
         bound = self._bound(tokenizer)
         return bound._render(bound.messages(record.asked), generation=True)  # noqa: SLF001 - the same class
 
-    def completion(self, record: Record, tokenizer: Any = None) -> str:
+    def completion(self, record: Record, tokenizer: Tokenizer | None = None) -> str:
         """The text that the model learns to write after `prompt`: the SQL and the stop text.
 
         Raises:
@@ -209,7 +210,7 @@ class PromptFormatter:
         # White space after the end-of-turn token is never generated.
         return whole[len(prompt) :].rstrip()
 
-    def encode(self, record: Record, tokenizer: Any) -> Encoded:
+    def encode(self, record: Record, tokenizer: Tokenizer) -> Encoded:
         """The record as one training example with the loss on the answer only.
 
         Prompt and answer are tokenized apart, so no token spans the border and the prompt's tokens are exactly those
@@ -221,7 +222,7 @@ class PromptFormatter:
         """
         return self.encode_all([record], tokenizer)[0]
 
-    def encode_all(self, records: Sequence[Record], tokenizer: Any) -> list[Encoded]:
+    def encode_all(self, records: Sequence[Record], tokenizer: Tokenizer) -> list[Encoded]:
         """Like `encode`, for many records in two calls of the tokenizer, which uses all cores.
 
         Raises:
@@ -322,10 +323,12 @@ class PromptFormatter:
             )
         return after
 
-    def _bound(self, tokenizer: Any) -> PromptFormatter:
-        if self.tokens is None and tokenizer is None:
+    def _bound(self, tokenizer: Tokenizer | None) -> PromptFormatter:
+        if self.tokens is not None:
+            return self
+        if tokenizer is None:
             raise ConfigError("this formatter is not bound to a base model yet: pass a tokenizer, or call bind()")
-        return self if self.tokens is not None else self.bind(tokenizer)
+        return self.bind(tokenizer)
 
     def _raw(self, messages: list[dict[str, str]], *, generation: bool) -> str:
         tokens = self.tokens

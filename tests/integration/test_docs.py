@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import builtins
 import re
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,12 +109,9 @@ def test_files_and_tests_that_a_page_names_exist(page: Path) -> None:
             assert f"def {test}(" in (ROOT / path).read_text(encoding="utf-8"), f"{page.name} names {path}::{test}"
 
 
-def test_the_architecture_page_has_a_line_for_every_module() -> None:
+def test_the_architecture_page_describes_every_room() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     package = ROOT / "src" / "sqlquarry"
-    modules = [path.relative_to(package) for path in package.rglob("*.py") if path.name != "__init__.py"]
-    # The sample data is described as a whole.
-    there = Counter(module.name for module in modules if module.parts[:2] != ("data", "sample"))
-    listed = Counter(re.findall(r"^ +(\w+\.py) {2,}\S", text, re.MULTILINE))
-    assert there - listed == Counter(), "add a line for each"
-    assert listed - there == Counter({"__init__.py": listed["__init__.py"]}), "these are gone"
+    rooms = {path.name for path in package.iterdir() if (path / "__init__.py").is_file()}
+    assert set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == rooms
+    assert len(text.splitlines()) < 160

@@ -1,6 +1,6 @@
 """Random schemas, rows, queries and their rewritings, to check what the equivalence grader claims; see `check`.
 
-By hand, for more pairs than a test can afford: python tests/integration/judging/judging_equivalence_pairs.py 20000
+By hand, for more pairs than a test can afford: python tests/support/judging_equivalence_pairs.py 20000
 """
 
 import random

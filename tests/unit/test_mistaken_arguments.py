@@ -25,9 +25,9 @@ judge = sq.SQLJudge([sq.ExactGrader()])
     [
         (lambda: sq.load_records(7), ConfigError, "7"),
         (lambda: sq.load_records(["a.csv", "b.csv"]), ConfigError, "load_records(a) + load_records(b)"),
-        (lambda: RECORDS.split(test="a third"), ConfigError, "'a third'"),
-        (lambda: RECORDS.split(test=None), ConfigError, "None"),
-        (lambda: RECORDS.split(test=1, group_by="schemas"), ConfigError, "did you mean 'schema'"),
+        (lambda: RECORDS.split(test_size="a third"), ConfigError, "'a third'"),
+        (lambda: RECORDS.split(test_size=None), ConfigError, "None"),
+        (lambda: RECORDS.split(test_size=1, group_by="schemas"), ConfigError, "did you mean 'schema'"),
         (lambda: sq.Record("", "CREATE TABLE t (a)"), RecordError, "not empty"),
         (lambda: sq.LocalModel(7), ConfigError, "MergedModel"),
         (lambda: sq.LocalModel(7), ConfigError, "AdapterCheckpoint"),

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, MissingExtraError, UnsupportedModelError
 from sqlquarry.prompt import PromptFormatter
-from sqlquarry.tokenizing.readings import Reading
-from sqlquarry.tokenizing.tokenizer_files import FileTokenizer, TokenizerFiles
+from sqlquarry.tokenizing.file_tokenizer import FileTokenizer
+from sqlquarry.tokenizing.reading_equality import Reading
+from sqlquarry.tokenizing.tokenizer_files import TokenizerFiles
 
 _TEXTS = (
     "How many orders are there?",

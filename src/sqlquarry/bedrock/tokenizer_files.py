@@ -7,16 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from sqlquarry.errors import UnsupportedModelError
-from sqlquarry.tokenizing.added_tokens import NAMED_TOKENS, JsonObject, is_untyped, token_text
-from sqlquarry.tokenizing.readings import Reading, same_tokens, special_ids
-from sqlquarry.tokenizing.tokenizer_files import (
-    BOS_BY_OPTION,
-    SENTENCEPIECE_FILES,
-    TokenizerFiles,
-    converts_sentencepiece,
-    served_reading,
-    trained_reading,
-)
+from sqlquarry.files.metadata import JsonObject
+from sqlquarry.tokenizing.added_tokens import NAMED_TOKENS, is_untyped, token_text
+from sqlquarry.tokenizing.reading_equality import Reading, same_tokens, special_ids
+from sqlquarry.tokenizing.readings import BOS_BY_OPTION, converts_sentencepiece, served_reading, trained_reading
+from sqlquarry.tokenizing.tokenizer_files import SENTENCEPIECE_FILES, TokenizerFiles
 
 # Keys of transformers 5 that say how the tokenizer was loaded, not what it is.
 LOADING_KEYS = ("backend", "is_local", "local_files_only")

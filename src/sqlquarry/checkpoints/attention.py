@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 # Tokens that a token sees, itself included; None: all before it. Of a model whose layers differ, by kind of layer.
 Windows = int | None | Mapping[str, int | None]
@@ -11,7 +14,7 @@ _BY_LAYER = ("qwen2", "qwen3")  # transformers takes one mask for each kind of l
 _IN_ALL_LAYERS = ("mistral", "mixtral", "qwen3_moe")
 
 
-def windows_of(config: Any, longest: int) -> Windows:
+def windows_of(config: PreTrainedConfig, longest: int) -> Windows:
     """Return the sliding windows that matter to sequences of up to `longest` tokens.
 
     Args:
@@ -33,7 +36,7 @@ def windows_of(config: Any, longest: int) -> Windows:
     return {"full_attention": None, "sliding_attention": window}
 
 
-def position_limit(config: Mapping[str, Any]) -> int | None:
+def position_limit(config: Mapping[str, object]) -> int | None:
     """Return how many positions a config.json promises, scaled rotary embeddings included; None if it does not say.
 
     "yarn", "linear" and "dynamic" stretch the positions by a factor, and published configurations give
@@ -44,7 +47,7 @@ def position_limit(config: Mapping[str, Any]) -> int | None:
     limit = config.get("max_position_embeddings")
     if type(limit) is not int:
         return None
-    rope: Any = config.get("rope_parameters") or config.get("rope_scaling")
+    rope: object = config.get("rope_parameters") or config.get("rope_scaling")
     if not isinstance(rope, Mapping) or rope.get("rope_type", rope.get("type")) not in ("yarn", "linear", "dynamic"):
         return limit
     factor, original = rope.get("factor"), rope.get("original_max_position_embeddings")

@@ -15,7 +15,7 @@ import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from sqlquarry.errors import MetadataError, UnsupportedModelError
 from sqlquarry.files.metadata import parse_json, read_bytes
@@ -131,7 +131,7 @@ def refuse_foreign_code(directory: Path) -> None:
         )
 
 
-def require_no_refusals(files: Mapping[str, Any], place: object) -> None:
+def require_no_refusals(files: Mapping[str, object], place: object) -> None:
     """Check configurations that are read already.
 
     Args:
@@ -145,7 +145,7 @@ def require_no_refusals(files: Mapping[str, Any], place: object) -> None:
         raise UnsupportedModelError(f"the model at {place} is refused. {' '.join(map(str, found))}")
 
 
-def refusals(files: Mapping[str, Any]) -> Iterator[Refusal]:
+def refusals(files: Mapping[str, object]) -> Iterator[Refusal]:
     """Yield all that the configurations among these files may not ask for.
 
     Args:
@@ -164,33 +164,39 @@ def refusals(files: Mapping[str, Any]) -> Iterator[Refusal]:
             yield from _adapter_size(file, content)
 
 
-def _code(file: str, key: str, value: Any) -> Iterator[Refusal]:
-    reason = None
-    if key in _KEYS and value is not False:
-        reason = _KEYS[key]
-    elif (known := _IMPLEMENTATIONS.get(key.removeprefix("_").removesuffix("_internal"))) is not None:
-        names = value.values() if isinstance(value, dict) else [value]
-        if not all(name is None or name in known for name in names):
-            reason = f"any name but {', '.join(known)} is that of a repository with code"
-    elif key == "tokenizer_class" and value is not None:
-        if not (isinstance(value, str) and _TOKENIZER_CLASS.fullmatch(value)):
-            reason = "it names no tokenizer, and transformers would load whatever it names"
-    elif file.endswith("tokenizer_config.json"):
-        if value and isinstance(value, _TOKENIZER_ARGUMENTS.get(key, ())):
-            reason = _ELSEWHERE
-    elif file.endswith("adapter_config.json"):
-        if key == "peft_type" and value != "LORA":
-            # X-LoRA loads further adapters, Shadow a model and prompt tuning a tokenizer, each from where they say.
-            reason = "only LoRA is known to load nothing else"
-        elif key == "megatron_config" and value:
-            reason = _ASKS_FOR_CODE  # PEFT imports the module that `megatron_core` names
-        elif key == "auto_mapping" and value and not _of_transformers(value):
-            reason = "PEFT would import the library that it names"
-    if reason:
+def _code(file: str, key: str, value: object) -> Iterator[Refusal]:
+    if reason := _code_reason(file, key, value):
         yield Refusal("custom-code", file, f"{key} is {_shown(value)}", reason, _PLAIN)
 
 
-def _model_type(config: Mapping[str, Any]) -> Iterator[Refusal]:
+def _code_reason(file: str, key: str, value: object) -> str | None:
+    """Return why a value would make a library run code or load something else; None if it would not."""
+    if key in _KEYS and value is not False:
+        return _KEYS[key]
+    if (known := _IMPLEMENTATIONS.get(key.removeprefix("_").removesuffix("_internal"))) is not None:
+        names = value.values() if isinstance(value, dict) else [value]
+        named = all(name is None or name in known for name in names)
+        return None if named else f"any name but {', '.join(known)} is that of a repository with code"
+    if key == "tokenizer_class" and value is not None:
+        named = isinstance(value, str) and _TOKENIZER_CLASS.fullmatch(value) is not None
+        return None if named else "it names no tokenizer, and transformers would load whatever it names"
+    if file.endswith("tokenizer_config.json"):
+        return _ELSEWHERE if value and isinstance(value, _TOKENIZER_ARGUMENTS.get(key, ())) else None
+    return _adapter_reason(key, value) if file.endswith("adapter_config.json") else None
+
+
+def _adapter_reason(key: str, value: object) -> str | None:
+    if key == "peft_type" and value != "LORA":
+        # X-LoRA loads further adapters, Shadow a model and prompt tuning a tokenizer, each from where they say.
+        return "only LoRA is known to load nothing else"
+    if key == "megatron_config" and value:
+        return _ASKS_FOR_CODE  # PEFT imports the module that `megatron_core` names
+    if key == "auto_mapping" and value and not _of_transformers(value):
+        return "PEFT would import the library that it names"
+    return None
+
+
+def _model_type(config: Mapping[str, object]) -> Iterator[Refusal]:
     names, found = config.get("architectures"), config.get("model_type")
     name = str(names[0]) if isinstance(names, list) and names else ""
     expected = MODEL_TYPES.get(name)
@@ -207,16 +213,16 @@ def _model_type(config: Mapping[str, Any]) -> Iterator[Refusal]:
         )
 
 
-def _named_after(architecture: str, model_type: str) -> bool:
-    return architecture.replace("_", "").lower().startswith(model_type.replace("_", ""))
+def _named_after(architecture: str, model_type: object) -> bool:
+    return isinstance(model_type, str) and architecture.replace("_", "").lower().startswith(model_type.replace("_", ""))
 
 
-def _of_transformers(mapping: Any) -> bool:
+def _of_transformers(mapping: object) -> bool:
     library = mapping.get("parent_library") if isinstance(mapping, dict) else None
     return isinstance(library, str) and library.partition(".")[0] == "transformers"
 
 
-def _size(key: str, value: Any) -> Iterator[Refusal]:
+def _size(key: str, value: object) -> Iterator[Refusal]:
     limit = _LIMITS.get(key, 0)
     reason = None
     if limit and isinstance(value, int | float) and not 0 <= value <= limit:
@@ -227,7 +233,7 @@ def _size(key: str, value: Any) -> Iterator[Refusal]:
         yield Refusal("model-size", "config.json", *reason, "Restore the original config.json")
 
 
-def _adapter_size(file: str, config: Mapping[str, Any]) -> Iterator[Refusal]:
+def _adapter_size(file: str, config: Mapping[str, object]) -> Iterator[Refusal]:
     ranks, layers = config.get("rank_pattern"), config.get("layer_replication")
     checks = {
         "r": _at_most(_MAX_RANK, [config.get("r")]),
@@ -246,17 +252,17 @@ def _adapter_size(file: str, config: Mapping[str, Any]) -> Iterator[Refusal]:
                 yield Refusal("model-size", file, message, "it may take forever to match", "List the modules' names")
 
 
-def _at_most(limit: int, values: Iterable[Any]) -> bool:
+def _at_most(limit: int, values: Iterable[object]) -> bool:
     return all(value <= limit for value in values if isinstance(value, int | float))
 
 
-def _replicated(ranges: Any) -> int:
+def _replicated(ranges: object) -> int:
     """How many layers layer_replication makes: a list of (first, one behind the last)."""
     pairs = [pair for pair in ranges if isinstance(pair, list)] if isinstance(ranges, list) else []
     return sum(max(pair[1] - pair[0], 0) for pair in pairs if [type(end) for end in pair] == [int, int])
 
 
-def _entries(content: Any) -> Iterator[tuple[str, Any]]:
+def _entries(content: object) -> Iterator[tuple[str, object]]:
     """Every key with its value, at any depth."""
     waiting = [content]
     while waiting:
@@ -268,13 +274,13 @@ def _entries(content: Any) -> Iterator[tuple[str, Any]]:
             waiting += value
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     short = reprlib.Repr()
     short.maxlevel, short.maxstring, short.maxother = 3, 100, 100
     return short.repr(value)
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path) -> object:
     try:
         return parse_json(read_bytes(path), path.name)
     except (OSError, MetadataError) as error:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sqlquarry.errors import MetadataError
-from sqlquarry.files.metadata import file_name, parse_json, parse_object
+from sqlquarry.files.metadata import JsonObject, file_name, parse_json, parse_object
 
 INDEX = "model.safetensors.index.json"
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
@@ -109,7 +109,7 @@ def parse_header(name: str, size: int, read: Callable[[int, int], bytes]) -> Hea
     return Header(head[:first], metadata, dict(found), metadata.get("format", "") if has_metadata else "pt")
 
 
-def _tensor(name: str, entry: Mapping[str, Any], first: int) -> Tensor:
+def _tensor(name: str, entry: JsonObject, first: int) -> Tensor:
     dtype, shape = entry["dtype"], entry["shape"]
     start, end = entry["data_offsets"]
     if len(shape) > _MAX_DIMENSIONS:
@@ -124,7 +124,7 @@ def _tensor(name: str, entry: Mapping[str, Any], first: int) -> Tensor:
     return Tensor(dtype, tuple(shape), first + start, first + end)
 
 
-def _text_map(value: Any) -> dict[str, str]:
+def _text_map(value: object) -> dict[str, str]:
     if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
         raise ValueError("its __metadata__ is not a map of texts")
     return value

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from threading import Lock
 
 from sqlquarry.data import rows
-from sqlquarry.data.rows import Row
+from sqlquarry.data.rows import SourceRow
 from sqlquarry.data.shapes import fits_a_shape
 from sqlquarry.errors import RecordError
 
@@ -19,19 +19,19 @@ _STATED = re.compile(r"sep=([,;|:\t])\s*", re.IGNORECASE)  # Excel's first line
 _field_limit = Lock()  # held while `csv.field_size_limit` is raised
 
 
-def csv_rows(file: io.BufferedIOBase) -> Iterator[Row]:
+def csv_rows(file: io.BufferedIOBase) -> Iterator[SourceRow]:
     """Read the rows of a CSV file; the delimiter is the one that makes a header of known columns."""
     header: Sequence[str] = ()
     for number, fields in _fields(file):
         if isinstance(fields, RecordError):
-            yield Row("line", number, fields)
+            yield SourceRow("line", number, fields)
         elif any(fields) and header:
-            yield Row("line", number, _columns(header, fields))
+            yield SourceRow("line", number, _columns(header, fields))
         elif any(fields):
             header = fields
             names = [name.strip() for name in header if name.strip()]
             if len(set(names)) < len(names):
-                yield Row("line", number, RecordError(f"the header names a column twice: {', '.join(names)}"))
+                yield SourceRow("line", number, RecordError(f"the header names a column twice: {', '.join(names)}"))
                 return
 
 
@@ -41,12 +41,12 @@ def _columns(header: Sequence[str], fields: Sequence[str]) -> Mapping[str, objec
             f"{len(fields)} fields, where the header has {len(header)}; a field that holds the delimiter needs quotes"
         )
     columns: dict[str, object] = {}
-    for place, (name, field) in enumerate(zip(header, fields, strict=False)):  # either may have empty fields at the end
+    for index, (name, field) in enumerate(zip(header, fields, strict=False)):  # either may have empty fields at the end
         if name.strip():
             # CSV cannot tell an empty text from none, nor the text 1.0 from the number that pandas makes of an id.
             is_float_id = field.endswith(".0") and name.strip().lower() in ("id", "question_id")
             columns[name] = field[:-2] if is_float_id and field[:-2].isdecimal() else field or None
-        elif field and not (place == 0 and field.isdecimal()):  # pandas writes its index there
+        elif field and not (index == 0 and field.isdecimal()):  # pandas writes its index there
             return RecordError(f"the field {field!r:.40} has no name in the header")
     return columns
 

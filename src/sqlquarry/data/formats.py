@@ -11,13 +11,13 @@ from pathlib import Path
 from sqlquarry.data.csv_rows import csv_rows
 from sqlquarry.data.json_rows import json_rows
 from sqlquarry.data.parquet_rows import parquet_rows
-from sqlquarry.data.rows import Row, TooLargeError
+from sqlquarry.data.rows import SourceRow, TooLargeError
 from sqlquarry.errors import DataError
 
 # gzip makes text 5 to 20 times smaller, and never more than 1,032 times.
 _MAX_RATIO = 200
 _MAX_UNPACKED_BYTES = 2**30  # whatever the ratio
-_READERS: Mapping[str, Callable[[io.BufferedIOBase], Iterator[Row]]] = {
+_READERS: Mapping[str, Callable[[io.BufferedIOBase], Iterator[SourceRow]]] = {
     ".json": json_rows,
     ".jsonl": json_rows,
     ".ndjson": json_rows,
@@ -34,7 +34,7 @@ def file_format(name: str) -> tuple[str, str] | None:
     return (path.stem, path.suffix.lower()) if path.suffix.lower() in _READERS else None
 
 
-def file_rows(path: Path, suffix: str, name: str) -> Iterator[Row]:
+def file_rows(path: Path, suffix: str, name: str) -> Iterator[SourceRow]:
     """Read the rows of a file in one of `FORMATS`, gzipped if `path` ends in ``.gz``; errors call it `name`.
 
     Raises:

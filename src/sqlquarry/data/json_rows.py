@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from json import JSONDecodeError
 
 from sqlquarry.data import rows
-from sqlquarry.data.rows import Row
+from sqlquarry.data.rows import SourceRow
 from sqlquarry.errors import MetadataError, RecordError
 from sqlquarry.files.metadata import parse_json, parse_next
 
@@ -19,7 +19,7 @@ _PIECE_BYTES = 2**16
 _INK = re.compile(r"[^ \t\n\r]")
 
 
-def json_rows(file: io.BufferedIOBase) -> Iterator[Row]:
+def json_rows(file: io.BufferedIOBase) -> Iterator[SourceRow]:
     """Read the rows of a JSON file, whichever way its name says that it is written."""
     text = _Text(file)
     try:
@@ -37,15 +37,15 @@ def json_rows(file: io.BufferedIOBase) -> Iterator[Row]:
         yield from _lines(file)
 
 
-def _lines(file: io.BufferedIOBase) -> Iterator[Row]:
+def _lines(file: io.BufferedIOBase) -> Iterator[SourceRow]:
     for number, line in rows.lines(file):
         if isinstance(line, RecordError):
-            yield Row("line", number, line)
+            yield SourceRow("line", number, line)
         elif line.strip():
             try:
-                yield Row("line", number, rows.as_object(parse_json(line, "it", lenient=True)))
+                yield SourceRow("line", number, rows.as_object(parse_json(line, "it", lenient=True)))
             except MetadataError as error:
-                yield Row("line", number, RecordError(f"not a JSON object on one line ({rows.cause_of(error)})"))
+                yield SourceRow("line", number, RecordError(f"not a JSON object on one line ({rows.cause_of(error)})"))
 
 
 def _layout(text: _Text) -> tuple[str, str]:
@@ -75,13 +75,13 @@ def _layout(text: _Text) -> tuple[str, str]:
     return ("values" if text.line > first_line else "lines"), ""
 
 
-def _array(text: _Text, wrapper: str) -> Iterator[Row]:
+def _array(text: _Text, wrapper: str) -> Iterator[SourceRow]:
     number = 0
     while text.peek() != "]":
         if number:
             text.take(",")
         number += 1
-        yield Row("element", number, rows.as_object(text.value()))
+        yield SourceRow("element", number, rows.as_object(text.value()))
     text.take("]")
     if wrapper:
         while text.peek() == ",":
@@ -95,24 +95,24 @@ def _array(text: _Text, wrapper: str) -> Iterator[Row]:
     text.take("")
 
 
-def _values(text: _Text) -> Iterator[Row]:
+def _values(text: _Text) -> Iterator[SourceRow]:
     number = 0
     while text.peek():
         number += 1
-        yield Row("element", number, rows.as_object(text.value()))
+        yield SourceRow("element", number, rows.as_object(text.value()))
 
 
-def _reported(text: _Text, found: Iterator[Row], what: str) -> Iterator[Row]:
+def _reported(text: _Text, found: Iterator[SourceRow], what: str) -> Iterator[SourceRow]:
     """Yield the rows up to the first mistake, after which nothing can be trusted, and say where it is."""
     try:
         yield from found
     except JSONDecodeError as error:
         line, column = text.place_of(error)
-        yield Row("line", line, RecordError(f"not {what} ({error.msg} at column {column})"))
+        yield SourceRow("line", line, RecordError(f"not {what} ({error.msg} at column {column})"))
     except MetadataError as error:
-        yield Row("line", text.line, RecordError(f"not {what} ({rows.cause_of(error)})"))
+        yield SourceRow("line", text.line, RecordError(f"not {what} ({rows.cause_of(error)})"))
     except RecordError as error:
-        yield Row("line", text.line, error)
+        yield SourceRow("line", text.line, error)
 
 
 class _Text:

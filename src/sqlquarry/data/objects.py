@@ -7,12 +7,15 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sqlquarry.aws import aws_client, transfer_config
 from sqlquarry.aws.failures import COMMON_ERRORS, KnownError, aws_errors
 from sqlquarry.errors import DataError
 from sqlquarry.extras import require
+
+if TYPE_CHECKING:
+    import boto3
 
 _SCHEME = re.compile(r"s3:/+", re.IGNORECASE)
 
@@ -30,7 +33,7 @@ def s3_uri(source: str | Path) -> str | None:
 
 
 @contextmanager
-def downloaded(uri: str, session: Any) -> Iterator[Path]:
+def downloaded(uri: str, session: boto3.Session | None) -> Iterator[Path]:
     """Download an object to a temporary file of the same name.
 
     Raises:
@@ -46,7 +49,7 @@ def downloaded(uri: str, session: Any) -> Iterator[Path]:
         yield path
 
 
-def upload(uri: str, parts: Iterable[bytes], session: Any) -> None:
+def upload(uri: str, parts: Iterable[bytes], session: boto3.Session | None) -> None:
     """Write an object of these parts, which need never be in memory together.
 
     Raises:

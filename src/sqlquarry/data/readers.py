@@ -6,18 +6,21 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sqlquarry.artifacts import Record
 from sqlquarry.data.formats import FORMATS, file_format, file_rows
 from sqlquarry.data.objects import bucket_and_key, downloaded, s3_uri
 from sqlquarry.data.records import Records
-from sqlquarry.data.rows import Row
+from sqlquarry.data.rows import SourceRow
 from sqlquarry.data.shapes import KNOWN_SHAPES, fits_a_shape, known_columns, record_from_row
 from sqlquarry.dialects import dialect_name
 from sqlquarry.errors import ConfigError, DataError, RecordError
 from sqlquarry.extras import require
 from sqlquarry.text import first_of, visible_logger
+
+if TYPE_CHECKING:
+    import boto3
 
 _log = visible_logger(__name__)
 _SHOWN_PROBLEMS = 10
@@ -35,15 +38,15 @@ class _Source(NamedTuple):
 
     name: str
     stem: str
-    rows: Iterable[Row]
+    rows: Iterable[SourceRow]
 
 
 def load_records(
-    source: str | Path, *, limit: int | None = None, dialect: str | None = None, session: Any = None
+    source: str | Path, *, limit: int | None = None, dialect: str | None = None, session: boto3.Session | None = None
 ) -> Records:
     """Read question/schema/SQL records; duplicates are kept, and nothing is dropped.
 
-    The columns say what the rows are: ours (question, schema, and optionally sql, database, dialect, id),
+    The columns say what the rows are: SQLQuarry's (question, schema, and optionally sql, database, dialect, id),
     sql-create-context and the WikiSQL data made in its form (question, context, answer), Spider (question, query,
     db_id, and schema or tables) or BIRD (question, SQL, db_id, schema; the evidence is appended to the question in
     parentheses). Case and white space around the names do not matter. A record without an id is called
@@ -78,19 +81,23 @@ def load_records(
         _known_format(uri)
         with downloaded(uri, session) as path:
             return _records([_file(path, uri)], uri, limit, stated)
+    return _records(_local_or_hub(source), str(source), limit, stated)
+
+
+def _local_or_hub(source: str | Path) -> list[_Source]:
+    """Return the files that the source names, or the data set if it is not there but may be one's id."""
     name = str(source)
     if not name:
         raise DataError("the source is an empty text: give a file, an s3:// address or the id of a data set")
     try:
         path = Path(source).expanduser()
-        files = [path] if path.is_file() else _matching(path)
+        files = {name: path} if path.is_file() else {str(file): file for file in _matching(path)}
     except (OSError, RuntimeError, ValueError) as error:  # a name that no system could hold, or nobody's home
         raise DataError(f"{name} is not there: {error}") from error
     if files:
-        named = [_file(file, str(file)) for file in files] if files != [path] else [_file(path, name)]
-        return _records(named, name, limit, stated)
+        return [_file(file, called) for called, file in files.items()]
     if isinstance(source, str) and file_format(name) is None and _HUB_ID.fullmatch(name) and not path.exists():
-        return _records([_Source(name, name.rpartition("/")[2], _hub_rows(name))], name, limit, stated)
+        return [_Source(name, name.rpartition("/")[2], _hub_rows(name))]
     raise DataError(f"{name} is {_directory(path) if path.is_dir() else 'not there: check the path'}")
 
 
@@ -137,7 +144,7 @@ def _known_format(name: str) -> tuple[str, str]:
 def _records(sources: list[_Source], name: str, limit: int | None, dialect: str | None) -> Records:
     problems: list[str] = []
 
-    def good(rows: Iterable[tuple[_Source, Row]]) -> Iterator[Record]:
+    def good(rows: Iterable[tuple[_Source, SourceRow]]) -> Iterator[Record]:
         for source, (unit, number, columns) in rows:
             try:
                 if isinstance(columns, RecordError):
@@ -176,7 +183,7 @@ def _hint_at_dialect(records: Records, name: str) -> None:
             return
 
 
-def _hub_rows(name: str) -> Iterator[Row]:
+def _hub_rows(name: str) -> Iterator[SourceRow]:
     require("hub", f"there is no file {name!r}, and reading it as a Hugging Face data set")
     import datasets
 
@@ -192,4 +199,4 @@ def _hub_rows(name: str) -> Iterator[Row]:
     if fits_a_shape(names):  # other columns need not be readable
         rows = rows.select_columns(known_columns(names))
     for number, columns in enumerate(rows, 1):
-        yield Row("row", number, columns)
+        yield SourceRow("row", number, columns)

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Self, overload
+from typing import TYPE_CHECKING, Self, overload
 
 from sqlquarry.artifacts import Record, write_atomically
 from sqlquarry.data.objects import s3_uri, upload
@@ -17,6 +17,9 @@ from sqlquarry.data.split import FIELDS, LEVELS, SplitReport, divide
 from sqlquarry.errors import ConfigError, RecordError
 from sqlquarry.options import did_you_mean
 from sqlquarry.progress.notebook import html_table
+
+if TYPE_CHECKING:
+    import boto3
 
 _SHOWN = 10  # records in a notebook
 
@@ -59,10 +62,10 @@ class Records(Sequence[Record]):
             raise RecordError(f"records is a {type(records).__name__}, but must be a list of records")
         schemas: dict[str, str] = {}
         kept: list[Record] = []
-        for place, record in enumerate(records):
+        for index, record in enumerate(records):
             if not isinstance(record, Record):
                 raise RecordError(
-                    f"element {place} is {type(record).__name__}, not a Record. Make it with sqlquarry.Record(...)."
+                    f"element {index} is {type(record).__name__}, not a Record. Make it with sqlquarry.Record(...)."
                 )
             if (schema := schemas.setdefault(record.schema, record.schema)) is not record.schema:
                 object.__setattr__(record, "schema", schema)  # an equal text, so nobody can tell
@@ -110,7 +113,7 @@ class Records(Sequence[Record]):
             digest.update(_json_line(record))
         return digest.hexdigest()
 
-    def split(self, test: float = 0.01, seed: int = 42, group_by: str | None = "auto") -> Split:
+    def split(self, test_size: float = 0.01, *, seed: int = 42, group_by: str | None = "auto") -> Split:
         """Split into (train, test), each in the order of the source, and report what was done.
 
         Records that a model could answer from memory stay on one side. Schemas are equal whatever their spelling,
@@ -120,7 +123,7 @@ class Records(Sequence[Record]):
         The same records and seed give the same split on every machine, in whatever order the records come.
 
         Args:
-            test: share of the records in (0, 1), or their number (an int).
+            test_size: share of the records in (0, 1), or their number (an int), as scikit-learn's.
             seed: another seed gives another split.
             group_by: what stays together. "schema": records that share a schema, a database or a query template.
                 "template": records that share a query template, or a schema and a question. "query": records of one
@@ -131,7 +134,7 @@ class Records(Sequence[Record]):
         Raises:
             ConfigError: a share or number is out of range, the field is unknown, or there are fewer than two groups.
         """
-        count = self._test_count(test)
+        count = self._test_count(test_size)
         known = (*LEVELS, *(name for name in FIELDS if name not in LEVELS))
         if group_by is not None and group_by not in known:
             meant = did_you_mean(group_by, known) if isinstance(group_by, str) else ""
@@ -140,8 +143,8 @@ class Records(Sequence[Record]):
             )
         held_out, report = divide(self._records, count, seed, group_by)
         return Split(
-            self._selected([place not in held_out for place in range(len(self))]),
-            self._selected([place in held_out for place in range(len(self))]),
+            self._selected([index not in held_out for index in range(len(self))]),
+            self._selected([index in held_out for index in range(len(self))]),
             report,
         )
 
@@ -150,7 +153,7 @@ class Records(Sequence[Record]):
         selected._records = tuple(itertools.compress(self._records, wanted))  # checked when they came here
         return selected
 
-    def to_jsonl(self, path: str | Path, *, session: Any = None) -> None:
+    def to_jsonl(self, path: str | Path, *, session: boto3.Session | None = None) -> None:
         """Write one JSON object a line, all at once or not at all; `load_records` reads it back equal.
 
         Args:
@@ -173,19 +176,22 @@ class Records(Sequence[Record]):
         else:
             write_atomically(Path(path).expanduser(), content)
 
-    def _test_count(self, test: Any) -> int:
-        if isinstance(test, bool) or not isinstance(test, Real):
+    def _test_count(self, test_size: object) -> int:
+        if isinstance(test_size, bool) or not isinstance(test_size, Real):
             raise ConfigError(
-                f"test is {test!r}, but must be a share between 0 and 1, such as 0.2, or an int for a number of records"
+                f"test_size is {test_size!r}, but must be a share between 0 and 1, such as 0.2, or an int for a number "
+                "of records"
             )
-        if isinstance(test, Integral):
-            count = int(test)
+        if isinstance(test_size, Integral):
+            count = int(test_size)
             if not 0 < count < len(self):
-                raise ConfigError(f"test is {count} records, but must be at least 1 and less than all {len(self)}")
+                raise ConfigError(f"test_size is {count} records, but must be at least 1 and less than all {len(self)}")
             return count
-        share = float(test)
+        share = float(test_size)
         if not 0 < share < 1:
-            raise ConfigError(f"test is {share}, but a share is between 0 and 1; give an int for a number of records")
+            raise ConfigError(
+                f"test_size is {share}, but a share is between 0 and 1; give an int for a number of records"
+            )
         return min(max(1, round(share * len(self))), max(1, len(self) - 1))
 
 

@@ -22,7 +22,7 @@ class TooLargeError(Exception):
     """A file that must be read whole is too large; the message follows its name."""
 
 
-class Row(NamedTuple):
+class SourceRow(NamedTuple):
     """One row and its place ("line", 12); a row that cannot be read is the error that says why.
 
     Errors are part of the stream, rather than ending it, so that all bad rows are reported at once.
@@ -34,7 +34,7 @@ class Row(NamedTuple):
 
 
 def lines(file: io.BufferedIOBase) -> Iterator[tuple[int, str | RecordError]]:
-    """Read a file's lines with their numbers; a line that is too long or no text is an error."""
+    """Read a file's lines with their numbers; a line that is too long or not UTF-8 is an error."""
     # Bytes end a line at "\n" alone; text would also end it at U+2028, which JSON allows inside a string.
     for number in itertools.count(1):
         line = file.readline(MAX_LINE_BYTES + 1)

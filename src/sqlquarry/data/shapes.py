@@ -1,4 +1,4 @@
-"""One row -> one Record: the data set shapes that are known, recognised by their columns."""
+"""One row -> one Record: the data set shapes that are known, recognized by their columns."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class _Shape:
 
 
 # Names of columns are compared without case and white space around them.
-_OURS = _Shape(("question", "schema"), schema=("schema",), sql="sql", database=("database", "db_id"))
+_SQLQUARRY = _Shape(("question", "schema"), schema=("schema",), sql="sql", database=("database", "db_id"))
 # Spider, https://yale-lily.github.io/spider; its rows also have a column `sql`, which holds a parse tree.
 _SPIDER = _Shape(("question", "query", "db_id"), schema=("schema", "tables"), sql="query")
 # BIRD, https://bird-bench.github.io
@@ -106,8 +106,8 @@ def record_from_row(row: Mapping[str, object], default_id: str, dialect: str = "
             f"names the database {database!r} but holds no schema: add its CREATE TABLE statements as 'schema'"
         )
     question, schema = _text(row, read.question), _text(row, read.schema)
-    is_ours = read.shape is _OURS
-    if is_ours:
+    is_sqlquarry = read.shape is _SQLQUARRY
+    if is_sqlquarry:
         sql = _optional_text(row, read.sql)
     else:
         evidence = (_optional_text(row, read.evidence) or "").strip()
@@ -120,7 +120,7 @@ def record_from_row(row: Mapping[str, object], default_id: str, dialect: str = "
         database=_optional_text(row, read.database),
         dialect=_optional_text(row, read.dialect) or dialect,
         id=_id(row, read.id) if read.id else default_id,
-        alternatives=_alternatives(row[read.alternatives]) if is_ours and read.alternatives else (),
+        alternatives=_alternatives(row[read.alternatives]) if is_sqlquarry and read.alternatives else (),
     )
 
 
@@ -158,11 +158,11 @@ def _readings(names: tuple[str, ...]) -> tuple[_Reading, ...]:
 def _shapes(columns: Mapping[str, str]) -> list[_Shape]:
     """Return the shapes that fit, SQLQuarry's first unless the rows are clearly BIRD's, which has the same columns."""
     is_bird = "evidence" in columns or "question_id" in columns or columns.get("sql") == "SQL"
-    order = (_BIRD, _OURS) if is_bird else (_OURS, _BIRD)
+    order = (_BIRD, _SQLQUARRY) if is_bird else (_SQLQUARRY, _BIRD)
     fitting = [shape for shape in (*order, _SPIDER, _CREATE_CONTEXT) if columns.keys() >= set(shape.needs)]
     # A gold query under another shape's name must not be lost as an unknown column.
-    if _OURS.sql not in columns and _SQL & columns.keys():
-        fitting = [shape for shape in fitting if shape is not _OURS]
+    if _SQLQUARRY.sql not in columns and _SQL & columns.keys():
+        fitting = [shape for shape in fitting if shape is not _SQLQUARRY]
     return [shape for shape in fitting if columns.keys() & set(shape.schema)] or fitting
 
 
@@ -173,7 +173,7 @@ def _rivals(shape: _Shape, shapes: list[_Shape], columns: Mapping[str, str]) -> 
     for role in _ROLES:
         names = [name for name in role if name in columns]
         read = next((name for name in names if name in (*shape.schema, shape.sql, *shape.database)), None)
-        others = [name for name in names if name in meant or (name in _TELLING and shape is not _OURS)]
+        others = [name for name in names if name in meant or (name in _TELLING and shape is not _SQLQUARRY)]
         pairs += [(columns[read], columns[other]) for other in others if read and other != read]
     return pairs
 
@@ -181,7 +181,9 @@ def _rivals(shape: _Shape, shapes: list[_Shape], columns: Mapping[str, str]) -> 
 def _first_with_sql(row: Mapping[str, object], readings: tuple[_Reading, ...]) -> _Reading:
     """Return the first reading whose query is text; a column `sql` may be empty, or hold Spider's parse trees."""
     with_text = (read for read in readings if read.sql and isinstance(row[read.sql], str))
-    may_lack_it = (read for read in readings if read.shape is _OURS and (not read.sql or _is_missing(row[read.sql])))
+    may_lack_it = (
+        read for read in readings if read.shape is _SQLQUARRY and (not read.sql or _is_missing(row[read.sql]))
+    )
     return next(may_lack_it, None) or next(with_text, readings[0])
 
 

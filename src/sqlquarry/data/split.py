@@ -56,7 +56,7 @@ class SplitReport:
 
 
 def divide(records: Sequence[Record], asked: int, seed: int, group_by: str | None) -> tuple[set[int], SplitReport]:
-    """Choose the places of the test records; arguments and errors are those of `Records.split`."""
+    """Choose the indices of the test records; arguments and errors are those of `Records.split`."""
     if group_by == "auto":
         grouping, reason = _automatic(records, asked, seed)
     else:
@@ -85,23 +85,23 @@ def divide(records: Sequence[Record], asked: int, seed: int, group_by: str | Non
     return held_out, report
 
 
-class _Forest:
-    """Disjoint sets of places, joined where they have a key in common (union-find)."""
+class _DisjointSets:
+    """Disjoint sets of indices, joined where they have a key in common (union-find)."""
 
     def __init__(self, size: int) -> None:
         self.parents = list(range(size))
         self.joined = 0
 
-    def copy(self) -> _Forest:
-        other = _Forest(0)
+    def copy(self) -> _DisjointSets:
+        other = _DisjointSets(0)
         other.parents, other.joined = self.parents.copy(), self.joined
         return other
 
     def join(self, keys: Iterable[tuple[int, Hashable]]) -> None:
         first: dict[Hashable, int] = {}
-        for place, key in keys:
-            if (other := first.setdefault(key, place)) != place:
-                self.unite(place, other)
+        for index, key in keys:
+            if (other := first.setdefault(key, index)) != index:
+                self.unite(index, other)
 
     def unite(self, one: int, other: int) -> None:
         one, other = self.root(one), self.root(other)
@@ -109,41 +109,41 @@ class _Forest:
             self.parents[max(one, other)] = min(one, other)
             self.joined += 1
 
-    def root(self, place: int) -> int:
+    def root(self, index: int) -> int:
         parents = self.parents
-        while (parent := parents[place]) != place:
-            parents[place] = place = parents[parent]
-        return place
+        while (parent := parents[index]) != index:
+            parents[index] = index = parents[parent]
+        return index
 
 
 class _Grouping:
     """Records in groups that are not divided."""
 
     def __init__(
-        self, records: Sequence[Record], forest: _Forest, level: str, repeats: int, *, asked: int, seed: int
+        self, records: Sequence[Record], sets: _DisjointSets, level: str, repeats: int, *, asked: int, seed: int
     ) -> None:
         self.level, self.repeats, self._records = level, repeats, records
         self._asked, self._seed = asked, seed
-        self._roots = [forest.root(place) for place in range(len(records))]
+        self._roots = [sets.root(index) for index in range(len(records))]
         self.sizes = Counter(self._roots)
 
     @cached_property
     def held_out(self) -> set[int]:
-        """The places of whole groups whose number of records is nearest to the asked one."""
+        """Indices of whole groups whose number of records is nearest to the asked one."""
         # The least record ranks its group, whatever the order of the records is.
         least: dict[int, int] = {}
-        for place, root in enumerate(self._roots):
-            other = least.setdefault(root, place)
-            if other != place and _content(self._records[place]) < _content(self._records[other]):
-                least[root] = place
+        for index, root in enumerate(self._roots):
+            other = least.setdefault(root, index)
+            if other != index and _content(self._records[index]) < _content(self._records[other]):
+                least[root] = index
         ranked = sorted(least, key=lambda root: _rank(self._seed, self._records[least[root]]))
-        chosen = {ranked[place] for place in nearest_subset([self.sizes[root] for root in ranked], self._asked)}
-        return {place for place, root in enumerate(self._roots) if root in chosen}
+        chosen = {ranked[index] for index in nearest_subset([self.sizes[root] for root in ranked], self._asked)}
+        return {index for index, root in enumerate(self._roots) if root in chosen}
 
 
 def _automatic(records: Sequence[Record], asked: int, seed: int) -> tuple[_Grouping, str]:
     """Return the groups of the first level that gives about the asked size, and why whole schemas do not."""
-    templates = _Forest(len(records))
+    templates = _DisjointSets(len(records))
     templates.join(_templates(records))
     whole = _grouping(records, asked, seed, "schema", templates.copy())
     reason = ""
@@ -172,49 +172,49 @@ def _automatic(records: Sequence[Record], asked: int, seed: int) -> tuple[_Group
 
 
 def _grouping(
-    records: Sequence[Record], asked: int, seed: int, level: str | None, templates: _Forest | None = None
+    records: Sequence[Record], asked: int, seed: int, level: str | None, templates: _DisjointSets | None = None
 ) -> _Grouping:
-    forest = templates or _Forest(len(records))
+    sets = templates or _DisjointSets(len(records))
     if level in ("schema", "template") and not templates:
-        forest.join(_templates(records))
+        sets.join(_templates(records))
     if level == "query":
-        forest.join(_queries(records))
+        sets.join(_queries(records))
     if level in ("template", "query"):
-        _join_questions(records, forest, values=level == "query")
-    repeats = forest.joined
+        _join_questions(records, sets, values=level == "query")
+    repeats = sets.joined
     if level == "schema":
-        forest.join(_schemas(records))
-        forest.join((place, record.database) for place, record in enumerate(records) if record.database)
+        sets.join(_schemas(records))
+        sets.join((index, record.database) for index, record in enumerate(records) if record.database)
     elif level in FIELDS:
-        forest.join((place, getattr(record, level)) for place, record in enumerate(records))
-    return _Grouping(records, forest, level or "record", repeats, asked=asked, seed=seed)
+        sets.join((index, getattr(record, level)) for index, record in enumerate(records))
+    return _Grouping(records, sets, level or "record", repeats, asked=asked, seed=seed)
 
 
 def _schemas(records: Sequence[Record]) -> Iterator[tuple[int, str]]:
     forms: dict[str, str] = {}
-    for place, record in enumerate(records):
+    for index, record in enumerate(records):
         form = forms.get(record.schema)
         if form is None:
             form = forms[record.schema] = schema_form(record.schema)
-        yield place, form
+        yield index, form
 
 
 def _templates(records: Sequence[Record]) -> Iterator[tuple[int, str]]:
-    for place, record in enumerate(records):
+    for index, record in enumerate(records):
         golds = record.golds if record.alternatives else (record.sql,)  # a property costs time a million times
         for sql in golds:
             # "SELECT 1" reads no table, and gives nothing away about any.
             if sql is not None and " from " in (template := query_form(sql, record.schema)):
-                yield place, template
+                yield index, template
 
 
 def _queries(records: Sequence[Record]) -> Iterator[tuple[int, tuple[str, str]]]:
-    for place, form in _schemas(records):
-        for sql in records[place].golds:
-            yield place, (form, query_form(sql, records[place].schema, literals=True))
+    for index, form in _schemas(records):
+        for sql in records[index].golds:
+            yield index, (form, query_form(sql, records[index].schema, literals=True))
 
 
-def _join_questions(records: Sequence[Record], forest: _Forest, *, values: bool) -> None:
+def _join_questions(records: Sequence[Record], sets: _DisjointSets, *, values: bool) -> None:
     """Join records of one schema whose questions have the same words, or long ones all but one.
 
     Another number or value in a question is another question if the query is known, because queries that differ in
@@ -223,18 +223,18 @@ def _join_questions(records: Sequence[Record], forest: _Forest, *, values: bool)
     # A sum of hashes does not depend on the order, and without one of them it is that of the other words.
     first: dict[int, int] = {}
     long: list[tuple[int, int, array[int]]] = []
-    for place, form in _schemas(records):
-        record = records[place]
+    for index, form in _schemas(records):
+        record = records[index]
         words = array("q", map(hash, question_form(record.question, values=values or record.sql is not None)))
         total = hash((form,)) + sum(words)
-        if (other := first.setdefault(total, place)) != place:
-            forest.unite(place, other)
+        if (other := first.setdefault(total, index)) != index:
+            sets.unite(index, other)
         elif len(words) > _LONG_QUESTION:
-            long.append((place, total, words))
-    for place, total, words in long:
+            long.append((index, total, words))
+    for index, total, words in long:
         for word in words:
-            if (other := first.get(total - word, place)) != place:
-                forest.unite(place, other)
+            if (other := first.get(total - word, index)) != index:
+                sets.unite(index, other)
 
 
 def _fits(found: int, asked: int) -> bool:
@@ -250,16 +250,16 @@ def _rank(seed: int, record: Record) -> bytes:
 
 
 def nearest_subset(sizes: Sequence[int], target: int) -> list[int]:
-    """Return the places of some, but not all, sizes whose sum is near to `target`; early places are preferred.
+    """Return the indices of some, but not all, sizes whose sum is near to `target`; early indices are preferred.
 
     Taking whatever still fits nearly always gives the target. If it misses, groups are large or few, and subset
-    sums by dynamic programming give the nearest: bit s of `sums` says that the places so far can make the sum s, and
-    `last[s]` which place made it possible first, so that the sum without that place was possible before it.
+    sums by dynamic programming give the nearest: bit s of `sums` says that the indices so far can make the sum s, and
+    `last[s]` which index made it possible first, so that the sum without that index was possible before it.
     """
     fitting, rest = [], target
-    for place, size in enumerate(sizes):
+    for index, size in enumerate(sizes):
         if size <= rest:
-            fitting.append(place)
+            fitting.append(index)
             rest -= size
     if fitting and len(fitting) < len(sizes) and rest <= target // 10_000:
         return fitting
@@ -268,14 +268,14 @@ def nearest_subset(sizes: Sequence[int], target: int) -> list[int]:
     # The smallest size alone, or a sum of at most twice the target, is nearer than any larger sum.
     largest = max(2 * target, min(sizes))
     possible = (1 << min(sum(sizes), largest + 1)) - 1  # all records together are not a split
-    for place, size in enumerate(sizes):
+    for index, size in enumerate(sizes):
         if size > largest:
             continue
         new = (sums << size) & possible & ~sums
         sums |= new
         while new:
             lowest = new & -new
-            last[lowest.bit_length() - 1] = place
+            last[lowest.bit_length() - 1] = index
             new ^= lowest
         if target in last:
             break

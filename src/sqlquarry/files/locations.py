@@ -6,7 +6,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from sqlquarry.errors import ConfigError
 
@@ -66,7 +66,7 @@ def is_s3(location: object) -> bool:
     return isinstance(location, str | os.PathLike) and _S3.fullmatch(os.fspath(location)) is not None
 
 
-def located(location: Any) -> Path | S3Location:
+def located(location: object) -> Path | S3Location:
     """Return the directory or the place on S3 that a caller has named; ``~`` is the home directory.
 
     Raises:
@@ -93,7 +93,7 @@ def is_hub_id(location: str | Path) -> bool:
     return bool(_HUB_ID.fullmatch(str(location))) and not Path(location).exists()
 
 
-def local_path(location: Any, what: str) -> Path:
+def local_path(location: object, what: str) -> Path:
     """Return a place on this machine.
 
     Args:

@@ -15,11 +15,14 @@ import json
 import math
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from sqlquarry.errors import MetadataError
+
+JsonObject: TypeAlias = dict[str, Any]  # what somebody wrote into a file; whoever reads a value checks its type
+JsonValue: TypeAlias = "Mapping[str, JsonValue] | Sequence[JsonValue] | str | int | float | bool | None"
 
 MAX_DEPTH = 100  # configurations have about 10 levels
 MAX_VALUES = 5_000_000  # the largest tokenizer.json known, Gemma 3's, has about 2 million
@@ -72,7 +75,7 @@ def read_bytes(path: Path) -> bytes:
     return content
 
 
-def read_object(path: Path, *, lenient: bool = False) -> dict[str, Any]:
+def read_object(path: Path, *, lenient: bool = False) -> JsonObject:
     """Read a file that holds one JSON object; `lenient` as in `parse_json`.
 
     Raises:
@@ -82,7 +85,7 @@ def read_object(path: Path, *, lenient: bool = False) -> dict[str, Any]:
     return parse_object(read_bytes(path), path.name, lenient=lenient)
 
 
-def parse_object(content: bytes, name: str, *, lenient: bool = False) -> dict[str, Any]:
+def parse_object(content: bytes, name: str, *, lenient: bool = False) -> JsonObject:
     """Parse the content of a metadata file that holds one JSON object; `lenient` as in `parse_json`.
 
     Raises:
@@ -176,9 +179,9 @@ def _integer(text: str) -> int:
 _DECODER = json.JSONDecoder(parse_int=_integer)
 
 
-def _is_deep(value: Any) -> bool:
+def _is_deep(value: object) -> bool:
     """Whether a value has more levels than are read, found level by level without recursion."""
-    level: list[Any] = [[value]]  # json makes no subclasses of dict and list
+    level: list[dict[str, object] | list[object]] = [[value]]  # json makes no subclasses of dict and list
     for _ in range(MAX_DEPTH + 1):
         level = [
             child
@@ -246,7 +249,7 @@ def leads_inside(path: Path, directory: Path) -> bool:
     return target.is_relative_to(root) or any(target.parent == folder for folder in blobs)
 
 
-def json_bytes(content: Any) -> bytes:
+def json_bytes(content: object) -> bytes:
     """Return indented JSON as this library writes it to files."""
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     # What UTF-8 cannot hold (half of an emoji, cut at a token limit) becomes the JSON escape of the same form.

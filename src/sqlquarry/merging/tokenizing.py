@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from sqlquarry.errors import UnsupportedModelError
 from sqlquarry.merging.storage import Storage
-from sqlquarry.tokenizing.tokenizer_files import FileTokenizer, TokenizerFiles, trained_reading
+from sqlquarry.tokenizing.file_tokenizer import FileTokenizer
+from sqlquarry.tokenizing.readings import trained_reading
+from sqlquarry.tokenizing.tokenizer_files import TokenizerFiles
 
 
 def base_tokenizer(storage: Storage) -> FileTokenizer:

@@ -1,18 +1,16 @@
-"""Added and special tokens of a tokenizer: what its files declare, and what becomes of them.
+"""Collect the added and special tokens that a tokenizer's files declare, and give them ids.
 
-Sources: those of `tokenizer_files`; ids and flags as `tokenizers` 0.21 and 0.23 give them (added_vocabulary.rs).
+Sources: those of `readings`; ids and flags as `tokenizers` 0.21 and 0.23 give them (added_vocabulary.rs).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TypeGuard
 
-if TYPE_CHECKING:
-    from sqlquarry.tokenizing.tokenizer_files import TokenizerFiles
-
-JsonObject = dict[str, Any]
+from sqlquarry.files.metadata import JsonObject
+from sqlquarry.tokenizing.tokenizer_files import TokenizerFiles
 
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _LLAMA = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
@@ -59,58 +57,21 @@ class Declared:
             name: the tokenizer's class, without "Fast".
             version: 4 for transformers 4.51.3, or 5.
         """
-        values: JsonObject = {**CLASS_TOKENS.get(name, {}), **files.config}
-        if name == "GPTNeoXTokenizer" and version == 5:
-            values.setdefault("pad_token", "<|padding|>")
-        if name == "CodeLlamaTokenizer":
-            values = {**_INFILLING, **({"fill_token": "<FILL_ME>"} if version == 5 else {}), **values}
-        if version == 5 and _FORMER_LIST in values and not values.get(_LIST):
-            values[_LIST] = values.pop(_FORMER_LIST)
-        decoder: dict[int, JsonObject] = {}
+        values = _configured(files, name, version)
         if isinstance(listed := values.get("added_tokens_decoder"), dict):
             decoder = {int(index): _with_flags(token) for index, token in listed.items()}
         else:
-            values |= {key: value for key, value in files.special.items() if not isinstance(value, list)}
-            key = _FORMER_LIST if version == 4 else _LIST
-            more, own_list = files.special.get(key), values.get(key) or []
-            if isinstance(more, list) and isinstance(own_list, list):
-                # 4.51.3 keeps a text beside an object of the same content, and adds the object last.
-                objects = [token_text(token) for token in more if isinstance(token, dict)]
-                own_list = [token for token in own_list if token not in objects]
-                values[key] = [*own_list, *(token for token in more if token not in own_list)]
-            if version == 5 and isinstance(former := files.special.get(_FORMER_LIST), list):
-                values[_FORMER_LIST] = former
-            listed_too = values[key] if isinstance(values.get(key), list) else ()
-            special = {token_text(token) for token in (*map(values.get, NAMED_TOKENS), *listed_too)}
-            decoder |= {int(id_): _plain(text, special=text in special) for text, id_ in files.added.items()}
-            decoder |= {int(token["id"]): _with_flags(token) for token in files.tokenizer.get("added_tokens") or ()}
+            decoder = _added_by_files(files, values, version)
         if version == 5 and not isinstance(values.get(_LIST, {}), dict):
             values.pop(_FORMER_LIST, None)  # the new name wins
-        lists = [values.get(_FORMER_LIST), values.get(_LIST)]
-        mappings = [one for one in (*lists, values.get("model_specific_special_tokens")) if isinstance(one, dict)]
         names = [*NAMED_TOKENS, *(_INFILLING if name == "CodeLlamaTokenizer" else ())]
         if version == 5:
             names += [key for key in values if key.endswith("_token") and key not in names]
-        by_content = {token["content"]: token for token in decoder.values()}
-        own = {**files.config, **({} if "added_tokens_decoder" in files.config else files.special)}
-
-        def attributes(pairs: Iterable[tuple[str, Any]]) -> list[JsonObject]:
-            return [
-                (by_content.get(text) if key in own else None)
-                or (_with_flags(token) if isinstance(token, dict) else {"content": text})
-                for key, token in pairs
-                if (text := token_text(token))
-            ]
-
-        listed_tokens: list[JsonObject] = [
-            _with_flags(token) if isinstance(token, dict) else {"content": str(token)}
-            for one in lists
-            for token in (one if isinstance(one, list) else ())
-        ]
-        further = attributes(pair for mapping in mappings for pair in mapping.items())
-        named = attributes((key, values.get(key)) for key in names)
-        named += [*listed_tokens, *further] if version == 4 else [*further, *listed_tokens]
         by_name = {key: text for key in names if (text := token_text(values.get(key)))}
+        # Only what a file itself names takes the flags of the decoder; what the class names by default does not.
+        own = {**files.config, **({} if "added_tokens_decoder" in files.config else files.special)}
+        by_content = {token["content"]: token for token in decoder.values() if token["content"]}
+        named = _special(values, names, dict.fromkeys(own, by_content), version)
         if name == "Qwen2Tokenizer":  # it gives its named tokens flags, where only their text is known
             wrapped = [{"content": by_name.get(key)} for key in ("bos_token", "eos_token", "unk_token", "pad_token")]
             named = [special_token(token["content"]) if token in wrapped else token for token in named]
@@ -120,6 +81,70 @@ class Declared:
         return cls(tuple(token for _, token in sorted(decoder.items())), tuple(firsts.values()), by_name)
 
 
+def _configured(files: TokenizerFiles, name: str, version: int) -> JsonObject:
+    """Return tokenizer_config.json with what the class names by default."""
+    values: JsonObject = {**CLASS_TOKENS.get(name, {}), **files.config}
+    if name == "GPTNeoXTokenizer" and version == 5:
+        values.setdefault("pad_token", "<|padding|>")
+    if name == "CodeLlamaTokenizer":
+        values = {**_INFILLING, **({"fill_token": "<FILL_ME>"} if version == 5 else {}), **values}
+    if version == 5 and _FORMER_LIST in values and not values.get(_LIST):
+        values[_LIST] = values.pop(_FORMER_LIST)
+    return values
+
+
+def _added_by_files(files: TokenizerFiles, values: JsonObject, version: int) -> dict[int, JsonObject]:
+    """Return the tokens that the other files add with an id, and put into `values` what special_tokens_map.json says.
+
+    Only a configuration without `added_tokens_decoder` is completed so.
+    """
+    values |= {key: value for key, value in files.special.items() if not isinstance(value, list)}
+    key = _FORMER_LIST if version == 4 else _LIST
+    more, own_list = files.special.get(key), values.get(key) or []
+    if isinstance(more, list) and isinstance(own_list, list):
+        # 4.51.3 keeps a text beside an object of the same content, and adds the object last.
+        objects = [token_text(token) for token in more if isinstance(token, dict)]
+        own_list = [token for token in own_list if token not in objects]
+        values[key] = [*own_list, *(token for token in more if token not in own_list)]
+    if version == 5 and isinstance(former := files.special.get(_FORMER_LIST), list):
+        values[_FORMER_LIST] = former
+    listed = values[key] if isinstance(values.get(key), list) else ()
+    special = {token_text(token) for token in (*map(values.get, NAMED_TOKENS), *listed)}
+    added = {int(id_): _plain(text, special=text in special) for text, id_ in files.added.items()}
+    return added | {int(token["id"]): _with_flags(token) for token in files.tokenizer.get("added_tokens") or ()}
+
+
+def _special(
+    values: JsonObject, names: Iterable[str], known: Mapping[str, Mapping[str, JsonObject]], version: int
+) -> list[JsonObject]:
+    """Return the special tokens in the order in which a version adds them.
+
+    Args:
+        values: the configuration.
+        names: the attributes that name one token each.
+        known: attribute -> the tokens, by text, whose flags it takes.
+        version: 4 or 5.
+    """
+
+    def attributes(pairs: Iterable[tuple[str, object]]) -> list[JsonObject]:
+        return [
+            known.get(key, {}).get(text) or (_with_flags(token) if _is_object(token) else {"content": text})
+            for key, token in pairs
+            if (text := token_text(token))
+        ]
+
+    lists = [values.get(_FORMER_LIST), values.get(_LIST)]
+    mappings = [one for one in (*lists, values.get("model_specific_special_tokens")) if _is_object(one)]
+    listed: list[JsonObject] = [
+        _with_flags(token) if _is_object(token) else {"content": str(token)}
+        for one in lists
+        for token in (one if isinstance(one, list) else ())
+    ]
+    named = attributes((key, values.get(key)) for key in names)
+    further = attributes(pair for mapping in mappings for pair in mapping.items())
+    return [*named, *listed, *further] if version == 4 else [*named, *further, *listed]
+
+
 class AddedTokens:
     """Added tokens as `tokenizers` keeps them: by text, and new ones get the next id.
 
@@ -127,7 +152,7 @@ class AddedTokens:
     looking for it in text that is not normalized, and forgets a special token's new `normalized`.
     """
 
-    def __init__(self, model: Any, tokens: Iterable[JsonObject], *, version: int) -> None:
+    def __init__(self, model: JsonObject | None, tokens: Iterable[JsonObject], *, version: int) -> None:
         words = (model or {}).get("vocab") or {}
         self._words = words if isinstance(words, dict) else {str(pair[0]): id_ for id_, pair in enumerate(words)}
         self._tokens: dict[str, JsonObject] = {}
@@ -177,18 +202,22 @@ class AddedTokens:
         return known is not None and all(known[flag] == token[flag] for flag in FLAGS)
 
 
-def token_text(token: Any) -> str:
+def token_text(token: object) -> str:
     """Return a special token's text, written as text or as transformers' AddedToken; "" if it is not given."""
     content = token.get("content") if isinstance(token, Mapping) else token
     return content if isinstance(content, str) else ""
 
 
-def is_untyped(token: Any) -> bool:
+def is_untyped(token: object) -> bool:
     """Return whether tokenizer_config.json holds a special token as an object that transformers cannot read."""
     return isinstance(token, dict) and token.get("__type") != "AddedToken"
 
 
-def _with_flags(token: Mapping[str, Any]) -> JsonObject:
+def _is_object(value: object) -> TypeGuard[JsonObject]:
+    return isinstance(value, dict)
+
+
+def _with_flags(token: JsonObject) -> JsonObject:
     special = bool(token.get("special", False))
     given = {flag: bool(token.get(flag, False)) for flag in ("single_word", "lstrip", "rstrip")}
     return {

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, RecordError
@@ -18,7 +17,7 @@ from sqlquarry.text import first_of
 _SHOWN = 5
 
 
-def special_tokens(tokenizer: Any) -> dict[str, int]:
+def special_tokens(tokenizer: object) -> dict[str, int]:
     """Return the text and id of each special token of a transformers tokenizer.
 
     Tokens that were added as ordinary words are left out: they are decoded to their text.
@@ -36,7 +35,7 @@ def ending_token(text: str, tokens: Mapping[str, int]) -> int | None:
     return int(tokens[max(matches, key=len)]) if matches else None
 
 
-def stop_token_id(tokenizer: Any, stop: str) -> int:
+def stop_token_id(tokenizer: object, stop: str) -> int:
     """Return the id of the token that ends an answer, from a prompt's stop text.
 
     Raises:
@@ -53,7 +52,7 @@ def stop_token_id(tokenizer: Any, stop: str) -> int:
     return token
 
 
-def refuse_in_answers(records: Sequence[Record], tokenizer: Any) -> None:
+def refuse_in_answers(records: Sequence[Record], tokenizer: object) -> None:
     """Check that no answer contains the text of a special token.
 
     Raises:
@@ -77,7 +76,7 @@ def refuse_in_answers(records: Sequence[Record], tokenizer: Any) -> None:
         )
 
 
-def note_in_prompts(records: Iterable[Record], tokenizer: Any) -> str | None:
+def note_in_prompts(records: Iterable[Record], tokenizer: object) -> str | None:
     """Return a note that counts the questions and schemas with the text of a special token; None if there are none.
 
     They can be used: training and serving make the same tokens of them.
@@ -100,7 +99,7 @@ def note_in_prompts(records: Iterable[Record], tokenizer: Any) -> str | None:
     )
 
 
-def _pattern(tokenizer: Any) -> re.Pattern[str] | None:
+def _pattern(tokenizer: object) -> re.Pattern[str] | None:
     texts = sorted(
         special_tokens(tokenizer), key=len, reverse=True
     )  # of two that match, the tokenizer takes the longer

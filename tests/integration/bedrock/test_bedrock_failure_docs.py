@@ -19,6 +19,7 @@ def test_every_case_is_in_the_table_and_every_name_there_is_one() -> None:
     cases = {*ROWS, *IMPORTING, *REFUSED, *ASKING}
     code = "".join(path.read_text(encoding="utf-8") for path in TESTS.rglob("test_bedrock_*.py"))
     code += "".join(path.read_text(encoding="utf-8") for path in TESTS.rglob("test_emulator_*.py"))
+    code += "".join(path.read_text(encoding="utf-8") for path in TESTS.rglob("test_models_*.py"))
     assert cases <= named
     assert {name for name in named - cases if f"def {name}(" not in code} == set()
     assert all(row.count("|") == 4 for row in rows)

@@ -82,7 +82,7 @@ def test_a_job_sees_the_container_contract_and_nothing_of_the_host(jobs, monkeyp
 def test_a_job_reads_its_secrets_by_their_arns(jobs):
     arn = jobs.aws.session().client("secretsmanager").create_secret(Name="wandb", SecretString='{"key": "abc"}')["ARN"]
     script = """
-    from sqlquarry import container
+    from sqlquarry.sagemaker import container
     container._provide_secrets()
     print(os.environ["WANDB_PROJECT"], os.environ["WANDB_API_KEY"])
     """

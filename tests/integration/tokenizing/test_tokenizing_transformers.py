@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 import tokenizer_shapes as shapes
 from sqlquarry.bedrock.tokenizer_files import repaired, wanted_reading
-from sqlquarry.tokenizing.readings import same_tokens
-from sqlquarry.tokenizing.tokenizer_files import FileTokenizer, TokenizerFiles, trained_reading
+from sqlquarry.tokenizing.file_tokenizer import FileTokenizer
+from sqlquarry.tokenizing.reading_equality import same_tokens
+from sqlquarry.tokenizing.readings import trained_reading
+from sqlquarry.tokenizing.tokenizer_files import TokenizerFiles
 
 LOADABLE = [name for name in shapes.SHAPES if name != "bos as plain object"]  # which version 5 refuses too
 

@@ -127,7 +127,7 @@ def test_the_account_is_asked_for_once_in_a_session() -> None:
 )
 def test_sts_is_asked_where_it_answers(endpoint_url: str | None, asked: str | None) -> None:
     session = Session()
-    client = aws_client("s3", session, endpoint_url)
+    client = aws_client("s3", session, endpoint_url=endpoint_url)
     sent_by(client)
     client.head_bucket(Bucket="models")
     assert session.asked[0]["endpoint_url"] == asked

@@ -15,7 +15,9 @@ from sqlquarry.bedrock.dialect import export_files
 from sqlquarry.bedrock.export import Export
 from sqlquarry.bedrock.preflight import preflight
 from sqlquarry.bedrock.token_parity import first_difference, formatter_prompts
-from sqlquarry.tokenizing.tokenizer_files import FileTokenizer, TokenizerFiles, served_reading, trained_reading
+from sqlquarry.tokenizing.file_tokenizer import FileTokenizer
+from sqlquarry.tokenizing.readings import served_reading, trained_reading
+from sqlquarry.tokenizing.tokenizer_files import TokenizerFiles
 
 TEXT = "a\n</s> b </s>\n<s>"
 

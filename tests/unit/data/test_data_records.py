@@ -58,7 +58,7 @@ def test_only_records_are_accepted():
 def test_split_divides_without_loss_or_leak(rows, share, seed, group_by):
     some = records(rows)
 
-    train, test = some.split(share, seed, group_by)
+    train, test = some.split(share, seed=seed, group_by=group_by)
 
     assert train
     assert test
@@ -71,10 +71,10 @@ def test_split_divides_without_loss_or_leak(rows, share, seed, group_by):
 @given(schemas, st.integers(), st.randoms(use_true_random=False))
 def test_split_does_not_depend_on_the_order(rows, seed, random):
     some = list(records(rows))
-    expected = some and Records(some).split(0.3, seed)[1]
+    expected = some and Records(some).split(0.3, seed=seed)[1]
     random.shuffle(some)
 
-    assert set(Records(some).split(0.3, seed)[1]) == set(expected)
+    assert set(Records(some).split(0.3, seed=seed)[1]) == set(expected)
 
 
 @given(st.lists(st.integers(1, 30), min_size=2, max_size=9), st.data())
@@ -105,26 +105,26 @@ def test_split_of_equal_rows():
 def test_another_seed_gives_another_split():
     some = records([str(n) for n in range(100)])
 
-    assert len({some.split(0.2, seed)[1] for seed in range(5)}) == 5
+    assert len({some.split(0.2, seed=seed)[1] for seed in range(5)}) == 5
 
 
 def test_split_is_the_same_on_every_machine():
     # Written down once: a change here would make published numbers incomparable.
     some = records("aabbccddeeffgghhiijj")
 
-    assert [record.id for record in some.split(0.3, 7)[1]] == ["8", "9", "10", "11", "18", "19"]
-    assert [record.id for record in some.split(0.3, 7, None)[1]] == ["7", "8", "10", "12", "13", "18"]
+    assert [record.id for record in some.split(0.3, seed=7)[1]] == ["8", "9", "10", "11", "18", "19"]
+    assert [record.id for record in some.split(0.3, seed=7, group_by=None)[1]] == ["7", "8", "10", "12", "13", "18"]
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"test": 0.0}, "between 0 and 1"),
-        ({"test": 1.0}, "between 0 and 1"),
-        ({"test": float("nan")}, "between 0 and 1"),
-        ({"test": True}, "between 0 and 1"),
-        ({"test": 0}, "at least 1 and less than all 3"),
-        ({"test": 3}, "at least 1 and less than all 3"),
+        ({"test_size": 0.0}, "between 0 and 1"),
+        ({"test_size": 1.0}, "between 0 and 1"),
+        ({"test_size": float("nan")}, "between 0 and 1"),
+        ({"test_size": True}, "between 0 and 1"),
+        ({"test_size": 0}, "at least 1 and less than all 3"),
+        ({"test_size": 3}, "at least 1 and less than all 3"),
         ({"group_by": "schemas"}, "must be one of auto, schema, template"),
         ({"group_by": "dialect"}, "all 3 share one dialect"),
         ({"group_by": "database"}, "all 3 share one database"),

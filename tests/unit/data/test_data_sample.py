@@ -1,64 +1,56 @@
-"""The sample records: volume, kinds, the split, and that every gold query is worth asking."""
+"""The sample data as it is installed: its content is pinned, its files are in the wheel, written files are kept."""
 
 import hashlib
-import os
-import re
+import sqlite3
 import subprocess
 import sys
-from collections import Counter, defaultdict
+import zipfile
+from contextlib import closing
+from importlib import resources
+from pathlib import Path
 from typing import cast
 
 import pytest
-import sqlglot
 
 from sqlquarry.artifacts import Record
-from sqlquarry.data.sample import KINDS, Kind, Part, sample_kind, sample_records
-from sqlquarry.data.sample.dice import Dice
-from sqlquarry.data.sample.domains import DOMAINS, HELD_OUT
+from sqlquarry.data.sample import Part, sample_databases, sample_kind, sample_records
 from sqlquarry.errors import ConfigError, DataError
 
 ALL = sample_records()
-DIGEST = (
-    "import hashlib; from sqlquarry.data.sample import sample_records;"
-    "print(hashlib.sha256(repr(list(sample_records())).encode()).hexdigest())"
-)
+REPOSITORY = Path(__file__).parents[3]
+DIGESTS: dict[Part, str] = {
+    "all": "b000700bb709494f081e567138e39a19ae2d183cbb334692f335c93ce558b8cd",
+    "train": "e62cfa8ebf4e0975a756743a620f7850be82fd019b1e170007dbea3a8bb78133",
+    "test": "bb871cb29f19f6f7e5d167b78d6788bd66495933b59483062f1fe22f5702f77f",
+    "held_out": "b3c680e645e70d94af98e3246462207a0da9e99f7cd91378b27b88099ba3f606",
+}
+DATABASES_DIGEST = "c16ae7cac7e0d8d3b653fe836e20db1d4aa77849d9e9ee468d6d99cc93d355e4"
 
 
-def test_volume_and_domains() -> None:
-    counts = Counter(record.database for record in ALL)
-    assert 2_200 <= len(ALL) <= 3_000
-    assert len(counts) == len(DOMAINS) == 14
-    assert all(120 <= count <= 260 for count in counts.values()), counts
+@pytest.mark.parametrize("part", DIGESTS)
+def test_records_and_their_order_are_pinned(part: Part) -> None:
+    assert sample_records(part).digest == DIGESTS[part]
 
 
-def test_simple_kinds_are_more_frequent_than_hard_ones() -> None:
-    counts = Counter(sample_kind(record) for record in ALL)
-    assert set(counts) == set(KINDS)
-    simple: tuple[Kind, ...] = ("projection", "filter", "multi_filter", "count", "aggregate", "distinct", "order_limit")
-    medium: tuple[Kind, ...] = ("group", "having", "join", "join_group")
-    assert 0.50 <= sum(counts[kind] for kind in simple) / len(ALL) <= 0.65
-    assert 0.20 <= sum(counts[kind] for kind in medium) / len(ALL) <= 0.30
-    assert min(counts.values()) >= 40, counts
+def test_rows_of_the_databases_are_pinned(tmp_path: Path) -> None:
+    digest = hashlib.sha256()
+    for name, path in sample_databases(tmp_path).items():
+        with closing(sqlite3.connect(path)) as database:
+            tables = [table for (table,) in database.execute("SELECT name FROM sqlite_master")]
+            rows = [database.execute(f"SELECT * FROM {table}").fetchall() for table in tables]
+        digest.update(repr((name, tables, rows)).encode())
+    assert digest.hexdigest() == DATABASES_DIGEST
 
 
-def test_every_domain_has_every_kind() -> None:
-    kinds = defaultdict(set)
-    for record in ALL:
-        kinds[record.database].add(sample_kind(record))
-    assert {database: set(KINDS) - found for database, found in kinds.items() if set(KINDS) - found} == {}
-
-
-def test_ids_are_unique_and_name_domain_query_and_phrasing() -> None:
-    assert len({record.id for record in ALL}) == len(ALL)
-    assert all(re.fullmatch(rf"{record.database}-\d{{4}}-[a-d]", record.id or "") for record in ALL)
-
-
-def test_questions_are_unique_within_a_domain() -> None:
-    assert len({(record.database, record.question.casefold()) for record in ALL}) == len(ALL)
-
-
-def test_one_gold_query_has_two_to_four_phrasings() -> None:
-    assert set(Counter(record.sql for record in ALL).values()) <= {2, 3, 4}
+def test_a_built_wheel_has_the_files(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
+    subprocess.run(build, cwd=REPOSITORY, capture_output=True, check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = {path.name for path in resources.files("sqlquarry.data.sample").iterdir() if path.name != "__pycache__"}
+    assert names == {"__init__.py", "queries.jsonl", *(f"{record.database}.sql" for record in ALL)}
+    with zipfile.ZipFile(wheel) as archive:
+        assert {f"sqlquarry/data/sample/{name}" for name in names} <= set(archive.namelist())
+        assert not [name for name in archive.namelist() if name.startswith("tools/")]
 
 
 def test_parts_divide_the_records() -> None:
@@ -67,104 +59,35 @@ def test_parts_divide_the_records() -> None:
     assert set().union(*({r.id for r in part} for part in parts)) == {r.id for r in ALL}
 
 
-def test_no_gold_query_and_no_question_is_in_train_and_test() -> None:
-    train, test = sample_records("train"), sample_records("test")
-    assert {r.sql for r in train}.isdisjoint(r.sql for r in test)
-    assert {r.question for r in train}.isdisjoint(r.question for r in test)
-    queries = [{(r.id or "")[:-2] for r in part} for part in (train, test)]
-    assert queries[0].isdisjoint(queries[1])
+def test_one_file_for_each_database(tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+    paths = sample_databases(folder)
+    assert set(paths) == {record.database for record in sample_records()}
+    assert sorted(paths.values()) == sorted(folder.iterdir())
 
 
-def test_the_test_part_spans_all_domains_and_kinds() -> None:
-    test = sample_records("test")
-    assert 0.09 <= len(test) / (len(test) + len(sample_records("train"))) <= 0.15
-    assert {sample_kind(r) for r in test} == set(KINDS)
-    counts = Counter(r.database for r in test)
-    assert len(counts) == 12
-    assert min(counts.values()) >= 8, counts
+def test_a_second_call_leaves_files_alone_and_completes_what_is_missing(tmp_path: Path) -> None:
+    first = sample_databases(tmp_path)
+    kept, lost = first["gym"], first["bakery"]
+    before = kept.stat().st_mtime_ns, hashlib.sha256(lost.read_bytes()).hexdigest()
+    lost.unlink()
+    (tmp_path / "own.txt").write_text("mine")
+    assert sample_databases(str(tmp_path)) == first
+    assert (kept.stat().st_mtime_ns, hashlib.sha256(lost.read_bytes()).hexdigest()) == before
+    assert (tmp_path / "own.txt").read_text() == "mine"
 
 
-def test_held_out_domains_share_neither_schema_nor_table_names_with_the_others() -> None:
-    held_out = sample_records("held_out")
-    assert {r.database for r in held_out} == {domain.name for domain in HELD_OUT}
-    assert {r.schema for r in held_out}.isdisjoint(r.schema for part in ("train", "test") for r in sample_records(part))
-    tables = Counter(table.name for domain in DOMAINS for table in domain.tables)
-    assert max(tables.values()) == 1, tables
-
-
-def test_a_short_beginning_of_train_covers_all_domains_and_most_kinds() -> None:
-    beginning = sample_records("train")[:200]
-    assert len({r.database for r in beginning}) == 12
-    assert len({sample_kind(r) for r in beginning}) >= 14
-
-
-def test_schemas_are_short_lower_case_and_one_line_per_table() -> None:
-    for domain in DOMAINS:
-        assert len(domain.schema) <= 450, (domain.name, len(domain.schema))
-        assert 2 <= len(domain.tables) <= 3
-        for table, line in zip(domain.tables, domain.schema.splitlines(), strict=True):
-            assert re.fullmatch(r"CREATE TABLE [a-z_]+ \(.+\);", line)
-            assert 3 <= len(table.columns) <= 7
-            assert all(re.fullmatch(r"[a-z_]+", column.name) for column in table.columns)
-
-
-def test_questions_are_english_sentences() -> None:
-    for question in (record.question for record in ALL):
-        assert question[0].isupper(), question
-        assert question[-1] in ".?", question
-        assert not re.search(r"  |[_{}]|\b(a [aeio]|an [^aeiouh])", question), question
-
-
-def test_a_plain_list_of_a_shared_value_says_that_it_is_one_for_each_row() -> None:
-    """ "List the cities of all owners" could as well ask for each city once."""
-    shared = {(t.name, c.name): c.plural for d in DOMAINS for t in d.tables for c in t.having("category")}
-    for record in ALL:
-        found = re.fullmatch(r"SELECT (\w+) FROM (\w+)", record.sql or "")
-        if found and (found[2], found[1]) in shared:
-            assert f"{shared[found[2], found[1]]} of all" not in record.question, record
-
-
-def test_sql_is_canonical() -> None:
-    for sql in {record.sql or "" for record in ALL}:
-        assert sqlglot.parse_one(sql, dialect="sqlite").sql(dialect="sqlite")
-        assert sql == " ".join(sql.split())
-        assert not sql.endswith(";")
-        assert '"' not in sql
-        assert " AS " not in sql
-        assert not re.search(r"BETWEEN (\S+) AND \1(?: |$)", sql), sql
-        # Columns carry their table's name exactly where tables are joined.
-        assert (" JOIN " in sql) == bool(re.search(r"[a-z]\.[a-z]", sql)), sql
-
-
-def test_literals_of_the_sql_stand_in_the_question_as_they_are_stored() -> None:
-    generated = [r for r in ALL if int((r.id or "")[-6:-2]) > 8]
-    for record in generated:
-        for text in re.findall(r"'([^']+)'", record.sql or ""):
-            if "%Y" not in text and not text.endswith(("-01-01", "-12-31")):
-                assert text.strip("%") in record.question, record
-        for number in re.findall(r"(?<![\w'.-])\d+(?:\.\d+)?(?![\w'-])", (record.sql or "").replace("LIMIT 1", "")):
-            assert re.search(rf"\b{re.escape(number)}\b", record.question), record
-
-
-def test_content_is_the_same_in_another_process_with_another_hash_seed() -> None:
-    mine = hashlib.sha256(repr(list(ALL)).encode()).hexdigest()
-    for seed in ("1", "4711"):
-        done = subprocess.run(
-            [sys.executable, "-c", DIGEST],
-            env={**os.environ, "PYTHONHASHSEED": seed},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert done.stdout.strip() == mine
-
-
-def test_dice_draw_the_same_numbers_for_ever() -> None:
-    # From CPython 3.11's Mersenne Twister; `random()` is the method that Python promises not to change.
-    dice = Dice("sample")
-    assert [dice.below(100) for _ in range(5)] == [73, 66, 50, 52, 21]
-    assert sorted(Dice("x").distinct(10, 10)) == list(range(10))
-    assert sorted(Dice("x").shuffled("quarry")) == sorted("quarry")
+@pytest.mark.parametrize("stale", ["other rows", "no database"])
+def test_a_file_of_other_content_is_refused(tmp_path: Path, stale: str) -> None:
+    path = sample_databases(tmp_path)["gym"]
+    if stale == "other rows":
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("DELETE FROM members WHERE member_id = 1")
+            database.commit()
+    else:
+        path.write_text("not a database")
+    with pytest.raises(DataError, match=r"gym\.sqlite is not the sample database of this version: delete it"):
+        sample_databases(tmp_path)
 
 
 def test_an_unknown_part_is_refused() -> None:

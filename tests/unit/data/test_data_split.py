@@ -209,11 +209,11 @@ def test_few_templates_are_divided_only_where_whole_ones_miss_the_size_by_far():
             f"SELECT SUM(total) FROM orders WHERE customer = {i}",
         )
     ]
-    few = Records(rows).split(test=0.1)
+    few = Records(rows).split(test_size=0.1)
     assert (few.report.level, len(few[1])) == ("query", 12)
     assert "Whole query templates give 60 test records" in few.report.reason
     assert not {row.sql for row in few[0]} & {row.sql for row in few[1]}
-    half = Records(rows).split(test=0.5)
+    half = Records(rows).split(test_size=0.5)
     assert (half.report.level, len(half[1]), half.report.reason) == ("template", 60, "")
-    strict = Records(rows).split(test=0.1, group_by="template")
+    strict = Records(rows).split(test_size=0.1, group_by="template")
     assert (strict.report.level, len(strict[1])) == ("template", 60)

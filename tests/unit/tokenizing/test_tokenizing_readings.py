@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 import tokenizer_shapes as shapes
 from sqlquarry.bedrock.tokenizer_files import repaired, saved_by_5, wanted_reading
 from sqlquarry.errors import UnsupportedModelError
-from sqlquarry.tokenizing.readings import same_tokens
-from sqlquarry.tokenizing.tokenizer_files import FileTokenizer, TokenizerFiles, served_reading, trained_reading
+from sqlquarry.tokenizing.file_tokenizer import FileTokenizer
+from sqlquarry.tokenizing.reading_equality import same_tokens
+from sqlquarry.tokenizing.readings import served_reading, trained_reading
+from sqlquarry.tokenizing.tokenizer_files import TokenizerFiles
 
 RECORDED = json.loads(shapes.RECORDED.read_text())
 every_shape = pytest.mark.parametrize("name", shapes.SHAPES)

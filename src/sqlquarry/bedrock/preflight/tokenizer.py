@@ -28,8 +28,9 @@ from sqlquarry.bedrock.tokenizer_files import saved_by_5
 from sqlquarry.errors import ConfigError, UnsupportedModelError
 from sqlquarry.prompt import PROMPT_FILE
 from sqlquarry.tokenizing.added_tokens import token_text
-from sqlquarry.tokenizing.readings import same_tokens
-from sqlquarry.tokenizing.tokenizer_files import SENTENCEPIECE_FILES, served_reading, trained_reading
+from sqlquarry.tokenizing.reading_equality import same_tokens
+from sqlquarry.tokenizing.readings import served_reading, trained_reading
+from sqlquarry.tokenizing.tokenizer_files import SENTENCEPIECE_FILES
 
 TOKENIZERS = (
     "CodeLlamaTokenizer",

@@ -16,8 +16,9 @@ from sqlquarry.checkpoints.safetensors_header import INDEX, parse_index, read_he
 from sqlquarry.errors import ConfigError, MetadataError, UnsupportedModelError
 from sqlquarry.files.metadata import read_bytes, read_object
 from sqlquarry.tokenizing.added_tokens import token_text
+from sqlquarry.tokenizing.readings import served_reading
 from sqlquarry.tokenizing.rendering import require_bounded
-from sqlquarry.tokenizing.tokenizer_files import TokenizerFiles, served_reading
+from sqlquarry.tokenizing.tokenizer_files import TokenizerFiles
 
 # `architectures[0]` -> the value of modelArchitecture. GPT-OSS, which the service takes too, needs MXFP4 kernels that
 # this emulator has not.

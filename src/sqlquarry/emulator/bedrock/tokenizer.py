@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sqlquarry.tokenizing.tokenizer_files import FileTokenizer, TokenizerFiles, named_tokens, served_reading
+from sqlquarry.tokenizing.file_tokenizer import FileTokenizer
+from sqlquarry.tokenizing.readings import named_tokens, served_reading
+from sqlquarry.tokenizing.tokenizer_files import TokenizerFiles
 
 
 def served_tokenizer(directory: Path) -> Any:

@@ -1,0 +1,10 @@
+"""Write the files of `sqlquarry.data.sample`: `python -m tools.sample_data`, in the repository."""
+
+from pathlib import Path
+
+from tools.sample_data.files import data_files
+
+_PACKAGE = Path(__file__).parents[2] / "src/sqlquarry/data/sample"
+
+for name, content in data_files().items():
+    (_PACKAGE / name).write_text(content, encoding="utf-8", newline="\n")
