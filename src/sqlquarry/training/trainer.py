@@ -14,12 +14,11 @@ from sqlquarry.artifacts import MANIFEST, AdapterCheckpoint, Record, base_digest
 from sqlquarry.aws import aws_client
 from sqlquarry.extras import require
 from sqlquarry.files.locations import is_hub_id, is_s3, local_path, located
-from sqlquarry.models.local.model import pick_device
 from sqlquarry.openmp import warn_of_spinning
 from sqlquarry.options import check_options
+from sqlquarry.pretrained import pick_device, quiet_transformers
 from sqlquarry.progress.bar import phase
 from sqlquarry.prompt import PromptFormatter
-from sqlquarry.quantization import quiet_transformers
 from sqlquarry.text import visible_logger
 from sqlquarry.training.base.base_model import resolve_base_model
 from sqlquarry.training.config import TrainingConfig

@@ -23,8 +23,8 @@ from sqlquarry.errors import (
     TrainingError,
     UnsupportedModelError,
 )
+from sqlquarry.pretrained import load_tokenizer
 from sqlquarry.prompt import PromptFormatter
-from sqlquarry.quantization import load_tokenizer
 from sqlquarry.sagemaker import SageMakerLauncher, staging
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig, trainer
 from sqlquarry.training.base import base_model
@@ -206,7 +206,7 @@ def test_train_packs_once_and_hashes_what_it_hashed_before(
 ) -> None:
     import hashlib
 
-    from sqlquarry.quantization import load_tokenizer
+    from sqlquarry.pretrained import load_tokenizer
     from sqlquarry.training.encoding import prepared
 
     packed = []

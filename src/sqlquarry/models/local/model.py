@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from sqlquarry.artifacts import AdapterCheckpoint, Generation, MergedModel, Record
 from sqlquarry.checkpoints.attention import position_limit
-from sqlquarry.errors import ConfigError, DeviceError
+from sqlquarry.errors import ConfigError
 from sqlquarry.extras import require
 from sqlquarry.inputs import check_inputs, option_problems
 from sqlquarry.models.local.constraints import Vocabulary
@@ -19,9 +19,10 @@ from sqlquarry.models.local.prefill import PromptReader
 from sqlquarry.models.local.source import LocalModelSource
 from sqlquarry.models.local.token_rows import run_token_rows_directly
 from sqlquarry.options import check_options
+from sqlquarry.pretrained import load_causal_lm, load_tokenizer, pick_device, reading_model
 from sqlquarry.progress.bar import ProgressBar
 from sqlquarry.prompt import PromptFormatter
-from sqlquarry.quantization import QuantizationRecipe, load_causal_lm, load_tokenizer, reading_model
+from sqlquarry.quantization import QuantizationRecipe
 from sqlquarry.text import lone_surrogate, visible_logger
 from sqlquarry.tokenizing.control_tokens import note_in_prompts, stop_token_id
 
@@ -231,24 +232,3 @@ def _load(source: LocalModelSource, device: str) -> PreTrainedModel:
             model = PeftModel.from_pretrained(model, str(adapter.path))
         run_token_rows_directly(model)
     return model.eval()
-
-
-def pick_device(device: str) -> str:
-    """Resolve "auto", and refuse "cuda" where there is none.
-
-    Raises:
-        DeviceError: CUDA was asked for, but torch sees no CUDA device.
-        ConfigError: an unknown word.
-    """
-    import torch
-
-    if device not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"device is {device!r}; use 'auto', 'cpu' or 'cuda'")
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise DeviceError(
-            f"device='cuda', but torch {torch.__version__} sees no CUDA device here. "
-            "Use device='cpu', or install a CUDA build of torch on a machine with a GPU."
-        )
-    return device

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, RecordError
-from sqlquarry.models.local.model import pick_device
+from sqlquarry.pretrained import pick_device
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.training.base.shape import ModelShape
 from sqlquarry.training.base.stop_row import StopCheck, check_stop, named_rows

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlquarry.checkpoints.model_files import weight_files
 from sqlquarry.errors import UnsupportedModelError
-from sqlquarry.quantization import QuantizationRecipe, compute_dtype, keep_trainable_on_cpu, reading_model
+from sqlquarry.pretrained import compute_dtype, reading_model
+from sqlquarry.quantization import QuantizationRecipe, keep_trainable_on_cpu
 
 if TYPE_CHECKING:
     import torch
