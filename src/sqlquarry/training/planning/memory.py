@@ -101,7 +101,7 @@ def forecast_memory(
         machines: that they are spread over.
         cuda: False forecasts a CPU, which computes in float32.
     """
-    wide = 2 if cuda else 4  # bytes of a computed element (`quantization.compute_dtype`)
+    wide = 2 if cuda else 4  # bytes of a computed element (`pretrained.compute_dtype`)
     quantised = shape.linear_parameters if config.packs_weights else 0
     blocks = math.ceil(quantised / _BLOCK)
     four_bit = math.ceil(quantised / 2)

@@ -74,7 +74,7 @@ class HollowBase:
             self._set(self._read(name, *owners[0]), *owners)
 
     def recorded(self) -> QuantizationRecipe | None:
-        """The recipe with what the quantised weights tell, once all are read; see `quantization.recorded`."""
+        """The recipe with what the quantised weights tell, once all are read; see `QuantizationRecipe.completed`."""
         if self._recipe is None:
             return None
         modules = tuple(sorted(self._offsets))
