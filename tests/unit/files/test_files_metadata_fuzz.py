@@ -32,8 +32,9 @@ from sqlquarry.merging.storage import LocalDirectory
 from sqlquarry.merging.tensorfile import TensorFile
 from sqlquarry.merging.tokenizing import base_tokenizer
 from sqlquarry.merging.trained import TrainedAdapters
-from sqlquarry.models.foundation.conversation import PromptRequest, RequestStyle, read_answer
-from sqlquarry.models.responses import parse_answer, parse_chunk
+from sqlquarry.models.foundation.answers import read_answer
+from sqlquarry.models.foundation.requests import PromptRequest, RequestStyle
+from sqlquarry.models.imported.answers import parse_answer, parse_chunk
 from sqlquarry.prompt import HUMAN_ASSISTANT, BoundTokens
 from sqlquarry.training.base.base_model import check_base_model
 from sqlquarry.training.base.shape import ModelShape

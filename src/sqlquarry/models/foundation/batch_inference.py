@@ -21,13 +21,13 @@ from sqlquarry.errors import BedrockError, ConfigError, GenerationError, Metadat
 from sqlquarry.files.locations import S3Location, is_s3
 from sqlquarry.files.metadata import parse_object
 from sqlquarry.inputs import check_inputs, option_problems
-from sqlquarry.models.foundation.conversation import (
+from sqlquarry.models.foundation.answers import read_answer
+from sqlquarry.models.foundation.requests import (
     API,
     DEFAULT_FORMATTER,
     PromptRequest,
     RequestStyle,
     Structure,
-    read_answer,
     request_body,
 )
 from sqlquarry.options import check_options

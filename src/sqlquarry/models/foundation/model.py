@@ -14,7 +14,8 @@ from sqlquarry.errors import BedrockError, ConfigError, GenerationError, Metadat
 from sqlquarry.files.metadata import parse_object
 from sqlquarry.inputs import check_inputs, option_problems, stop_problems
 from sqlquarry.models.batches import BatchSender, warn_of_truncation
-from sqlquarry.models.foundation.conversation import (
+from sqlquarry.models.foundation.answers import read_answer, require_complete
+from sqlquarry.models.foundation.requests import (
     API,
     DEFAULT_FORMATTER,
     NEEDS_PROFILE,
@@ -22,8 +23,6 @@ from sqlquarry.models.foundation.conversation import (
     RequestStyle,
     claude_request,
     converse_request,
-    read_answer,
-    require_complete,
 )
 from sqlquarry.models.retries import DEFAULT_RETRY, RequestRunner, RetryPolicy
 from sqlquarry.options import check_options

@@ -14,15 +14,9 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from sqlquarry.artifacts import Generation
 from sqlquarry.aws.failures import error_code, says
-from sqlquarry.models.foundation.conversation import (
-    ConverseRequest,
-    PromptRequest,
-    RequestStyle,
-    converse_request,
-    read_answer,
-    require_complete,
-)
-from sqlquarry.models.responses import AnswerChunk, normalize_stop_reason, parse_answer, parse_chunk
+from sqlquarry.models.foundation.answers import normalize_stop_reason, read_answer, require_complete
+from sqlquarry.models.foundation.requests import ConverseRequest, PromptRequest, RequestStyle, converse_request
+from sqlquarry.models.imported.answers import AnswerChunk, parse_answer, parse_chunk
 from sqlquarry.text import visible_logger
 
 if TYPE_CHECKING:

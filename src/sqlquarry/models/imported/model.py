@@ -16,10 +16,10 @@ from sqlquarry.aws.advice import explained
 from sqlquarry.errors import ConfigError, GenerationError
 from sqlquarry.inputs import check_inputs, option_problems
 from sqlquarry.models.batches import BatchSender, warn_of_truncation
+from sqlquarry.models.imported.answers import AnswerChunk
 from sqlquarry.models.imported.client import ImportedModelClient
 from sqlquarry.models.imported.cost import DEFAULT_PRICES, PriceTable, Usage, UsageMeter
 from sqlquarry.models.imported.requests import RequestFormat, RequestSchema
-from sqlquarry.models.responses import AnswerChunk
 from sqlquarry.models.retries import DEFAULT_RETRY, RequestRunner, RetryPolicy
 from sqlquarry.options import check_options
 from sqlquarry.prompt import PromptFormatter

@@ -9,7 +9,7 @@ import pytest
 
 from sqlquarry.artifacts import Generation
 from sqlquarry.errors import GenerationError
-from sqlquarry.models.responses import AnswerChunk, parse_answer, parse_chunk
+from sqlquarry.models.imported.answers import AnswerChunk, parse_answer, parse_chunk
 
 USAGE = {"prompt_tokens": 11, "completion_tokens": 4, "total_tokens": 15}
 SHAPES = {

@@ -1,4 +1,4 @@
-"""Write requests to foundation models and read their answers, through Converse or as Claude's own messages.
+"""Write requests to foundation models, for Converse or as Claude's own messages.
 
 |            | "converse" (any model)             | "claude" (InvokeModel)                |
 |------------|------------------------------------|---------------------------------------|
@@ -15,15 +15,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Required, TypedDict, get_args
 
-from sqlquarry.artifacts import Generation, Record
+from sqlquarry.artifacts import Record
 from sqlquarry.aws.failures import error_code
-from sqlquarry.errors import GenerationError
-from sqlquarry.models.responses import normalize_stop_reason
 from sqlquarry.prompt import PromptFormatter
 
 if TYPE_CHECKING:
@@ -58,6 +55,14 @@ class PromptRequest:
     turns: tuple[Turn, ...]
     system: str = ""
     schema: Mapping[str, object] | None = None
+
+    @property
+    def answer_tag(self) -> str:
+        """Return the name of the tag around an answer with the structure "tags".
+
+        Nothing in the prompt can know it, so that what the model quotes from the prompt is not taken for its answer.
+        """
+        return f"answer-{hashlib.sha256(repr(self.turns).encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
 
     @classmethod
     def of(cls, item: Record | str, formatter: PromptFormatter, system: str) -> PromptRequest:
@@ -175,101 +180,6 @@ def claude_request(request: PromptRequest, style: RequestStyle) -> dict[str, obj
     return content
 
 
-def require_complete(answer: Mapping[str, object]) -> Mapping[str, object]:
-    """Return an answer of Converse, which botocore passes on empty if the connection broke in the middle of it.
-
-    Raises:
-        botocore.exceptions.ResponseStreamingError: it did.
-    """
-    from botocore.exceptions import ResponseStreamingError
-
-    if "output" not in answer:
-        raise ResponseStreamingError(error="the answer broke off")
-    return answer
-
-
-def read_answer(
-    answer: object,
-    request: PromptRequest,
-    style: RequestStyle,
-    model_id: str,
-    latency_s: float | None = None,
-) -> Generation:
-    """Read the answer of either API; with a schema its text is JSON, which only "format" guarantees to be valid.
-
-    Raises:
-        GenerationError: there is neither text nor a call of the tool; the message holds no content.
-    """
-    try:
-        return _generation(_object(answer), request, style, model_id, latency_s)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise GenerationError(
-            f"{model_id} answered in a form that is not known ({type(error).__name__}). Please report it."
-        ) from error
-
-
-def _generation(
-    answer: Mapping[str, object], request: PromptRequest, style: RequestStyle, model_id: str, latency_s: float | None
-) -> Generation:
-    message = _object(_object(answer.get("output", {})).get("message", {}))
-    blocks = _objects(message.get("content") or answer.get("content") or [])
-    reason = answer.get("stopReason") or answer.get("stop_reason")
-    texts = [_text(block["text"]) for block in blocks if "text" in block]
-    if request.schema is not None:
-        calls = [call for block in blocks if (call := _called(block)) is not None]
-        texts = [json.dumps(calls[0])] if len(calls) == 1 else texts
-        texts = [_untagged(texts, request)] if style.structure == "tags" and texts else texts
-    if not texts:
-        raise GenerationError(
-            f"{model_id} answered without text (stop reason {reason!r}, content "
-            f"{[sorted(block) for block in blocks]}). Raise max_tokens, or look at its guardrails."
-        )
-    usage = _object(answer.get("usage", {}))
-    return Generation(
-        text="".join(texts),
-        stop_reason=normalize_stop_reason(_text(reason or "stop")),
-        # What a cache read or wrote is counted separately by the service, but was read by the model.
-        prompt_tokens=_sum(usage, "inputTokens", "cacheReadInputTokens", "cacheWriteInputTokens")
-        or _sum(usage, "input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"),
-        completion_tokens=_sum(usage, "outputTokens" if "outputTokens" in usage else "output_tokens"),
-        latency_s=latency_s,
-    )
-
-
-def _object(value: object) -> Mapping[str, object]:
-    if not isinstance(value, Mapping):
-        raise TypeError(f"a {type(value).__name__} is not an object")
-    return value
-
-
-def _objects(value: object) -> list[Mapping[str, object]]:
-    if not isinstance(value, list):
-        raise TypeError(f"a {type(value).__name__} is not a list")
-    return [_object(one) for one in value]
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"a {type(value).__name__} is not a text")
-    return value
-
-
-def _called(block: Mapping[str, object]) -> object:
-    if block.get("type") == "tool_use":
-        return block.get("input")
-    call = block.get("toolUse")
-    return call.get("input") if isinstance(call, Mapping) else None
-
-
-def _sum(usage: Mapping[str, object], *names: str) -> int | None:
-    counts = []
-    for count in (usage[name] for name in names if usage.get(name) is not None):
-        if not isinstance(count, int):
-            raise TypeError(f"a {type(count).__name__} is not a number of tokens")
-        counts.append(count)
-    return sum(counts) if counts else None
-
-
 def _turns(request: PromptRequest, style: RequestStyle) -> tuple[Turn, ...]:
     """Return the turns to send; with the structure "tags", the last one asks for them."""
     if request.schema is None or style.structure != "tags":
@@ -278,21 +188,9 @@ def _turns(request: PromptRequest, style: RequestStyle) -> tuple[Turn, ...]:
     return (*before, (role, f"{text}\n\n{_tag_request(request)}"))
 
 
-def _tag(request: PromptRequest) -> str:
-    # A name that nothing in the prompt can know, so that what the model quotes from it is not taken for its answer.
-    return f"answer-{hashlib.sha256(repr(request.turns).encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
-
-
 def _tag_request(request: PromptRequest) -> str:
-    tag = _tag(request)
+    tag = request.answer_tag
     return (
         "End your answer with one JSON object that is valid for the JSON schema below, between "
         f"<{tag}> and </{tag}>, and nothing after it.\n{json.dumps(request.schema)}"
     )
-
-
-def _untagged(texts: Iterable[str], request: PromptRequest) -> str:
-    """Return what is between the tags that end an answer if they are the only ones, else the answer as it is."""
-    text, tag = "".join(texts), _tag(request)
-    found = re.search(rf"<{tag}>(.*)</{tag}>\s*\Z", text, re.DOTALL)
-    return found[1] if found and text.count(tag) == 2 else text

@@ -18,9 +18,7 @@ from typing import NamedTuple
 from sqlquarry.artifacts import Generation
 from sqlquarry.errors import GenerationError, MetadataError
 from sqlquarry.files.metadata import parse_json
-
-# What services call the two ends of an answer -> this library's words; any other word is passed on.
-_STOP_REASONS = {"end_turn": "stop", "eos": "stop", "stop_sequence": "stop", "max_tokens": "length"}
+from sqlquarry.models.foundation.answers import normalize_stop_reason
 
 
 class AnswerChunk(NamedTuple):
@@ -69,11 +67,6 @@ def parse_chunk(body: bytes) -> AnswerChunk:
     if not content.keys() & {"generation", "choices", "usage"}:
         raise _unknown(content)
     return _chunk(content)
-
-
-def normalize_stop_reason(reason: str) -> str:
-    """Return "stop", "length", or the service's own word for another stop reason."""
-    return _STOP_REASONS.get(reason, reason)
 
 
 def _json_object(body: bytes) -> dict[str, object]:
