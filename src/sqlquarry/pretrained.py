@@ -101,7 +101,7 @@ def load_causal_lm(
     with reading_model(directory):
         model = AutoModelForCausalLM.from_pretrained(directory, trust_remote_code=False, **options)
     if model.config.tie_word_embeddings:
-        # transformers 5 keeps a head apart that files hold beside the embeddings; what serves the model does not.
+        # transformers 5 keeps a separate head if files hold one next to the embeddings; what serves the model does not.
         model.get_output_embeddings().weight = model.get_input_embeddings().weight
     return keep_trainable_on_cpu(model) if recipe else model
 

@@ -1,6 +1,6 @@
 """Make base weights 4-bit by one recipe for training, merging and local inference.
 
-A merge into "the weights the adapter trained on" is exact only where the same recipe makes the same 4-bit values again.
+A merge into "the weights the adapter trained on" is exact only if the same recipe makes the same 4-bit values again.
 """
 
 from __future__ import annotations

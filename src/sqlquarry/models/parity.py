@@ -149,7 +149,7 @@ def probe_parity(
         local: what it must agree with: a `LocalModel` of the merged weights, or its recorded answers to `prompts`.
             Give both sides the same `max_tokens`.
         threshold: share of the same answers below which `raise_for_disagreement` refuses, 0 to 1. Greedy answers can
-            differ where two tokens are nearly as likely and the machines round differently.
+            differ if two tokens are nearly as likely and the machines round differently.
         tokenize: what an answer's pieces are; a tokenizer's `tokenize` counts tokens.
 
     Raises:

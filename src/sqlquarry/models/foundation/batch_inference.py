@@ -304,5 +304,5 @@ class BatchFoundationModel:
 
 
 def _record_id(index: int) -> str:
-    # 11 letters and digits, as the guide's examples; prompts may be equal, so their content is no id.
+    # 11 letters and digits, as the guide's examples; prompts may be equal, so their content cannot be the id.
     return f"R{index:010d}"

@@ -151,7 +151,7 @@ class ImportedModel:
     ) -> list[Generation]:
         """Answer each input, in order; records are rendered with the formatter, strings are sent as they are.
 
-        Waits for a cold model, and slows down where the service throttles. Answers that were cut at `max_tokens` have
+        Waits for a cold model, and slows down while the service throttles. Answers that were cut at `max_tokens` have
         stop reason "length" and raise one warning.
 
         Args:
@@ -162,7 +162,7 @@ class ImportedModel:
             ConfigError: one record or prompt was given, not a list; or records, and there is no formatter.
             ModelNotReadyError: the model stayed cold for the whole budget.
             GenerationError: an answer of unknown shape, or without text.
-            BedrockError: AWS refused a request. All three have ``partial``: the answers so far, None where missing.
+            BedrockError: AWS refused a request. All three have ``partial``: the answers so far, None if missing.
         """
         answers = self._generate(self._sender.runner(), inputs, resume)
         warn_of_truncation([answer.stop_reason for answer in answers], self._format.max_tokens)

@@ -202,9 +202,9 @@ class _GuidedMatcher:
 
     def _raise_if_failed(self) -> None:
         if self._matcher.is_error():
-            said = self._matcher.get_error().removesuffix("<non-verbose/>")
-            said = "no text has this form" if said.startswith("NoExtension") else _first(said)
-            raise ConfigError(f"{self._kind} cannot be followed: {said}")
+            reason = self._matcher.get_error().removesuffix("<non-verbose/>")
+            reason = "no text has this form" if reason.startswith("NoExtension") else _first(reason)
+            raise ConfigError(f"{self._kind} cannot be followed: {reason}")
 
 
 def _source(kind: FormKind, value: object) -> str:

@@ -206,7 +206,7 @@ class LocalModel:
         return Vocabulary(self.tokenizer, self._eos_ids)
 
     def _require_rows(self, encoded: list[list[int]]) -> None:
-        """Refuse tokens that the model has no embedding of: a CPU fails at them, CUDA ends the process's use of it.
+        """Refuse tokens without an embedding, at which a CPU fails; after them CUDA cannot be used by the process.
 
         Raises:
             ConfigError: a prompt holds one.
