@@ -126,8 +126,8 @@ class FoundationModel:
     ) -> list[Generation]:
         """Answer each prompt, in order, with a JSON object of `schema`.
 
-        The service holds the answer to the schema. If the model refuses that, a forced tool does, and else tags in
-        the text. Only the first is a guarantee, so check what comes. The end of the system prompt is a cache point, which
+        The service holds the answer to the schema. If the model refuses that, a forced tool does, and else tags in the
+        text. Only the first is a guarantee, so check what comes. The end of the system prompt is a cache point, which
         only long ones use (from 512 to 4,096 tokens, by the model).
 
         Args:
