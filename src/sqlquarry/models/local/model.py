@@ -21,7 +21,7 @@ from sqlquarry.models.local.token_rows import run_token_rows_directly
 from sqlquarry.options import check_options
 from sqlquarry.pretrained import load_causal_lm, load_tokenizer, pick_device, reading_model
 from sqlquarry.progress.bar import ProgressBar
-from sqlquarry.prompt import PromptFormatter
+from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
 from sqlquarry.quantization import QuantizationRecipe
 from sqlquarry.text import lone_surrogate, visible_logger
 from sqlquarry.tokenizing.control_tokens import note_in_prompts, stop_token_id
@@ -84,7 +84,8 @@ class LocalModel:
         self.tokenizer: PreTrainedTokenizerFast = load_tokenizer(source.directory)
         self.formatter = source.formatter.bind(self.tokenizer) if source.formatter else None
         self.model = _load(source, self.device)
-        self._source, self._noted_control_tokens = source, False
+        self._adapter_digest = source.adapter.manifest.digest if source.adapter else ""
+        self._noted_control_tokens = False
         self._reader = PromptReader(self.model, self.device)
         self._eos_ids = self._ending_ids()
         self._context_tokens = position_limit(self.model.config.get_text_config().to_dict())
@@ -99,7 +100,7 @@ class LocalModel:
         parts = [
             str(self.directory.resolve()),
             *(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in files),
-            self._source.adapter.manifest.digest if self._source.adapter else "",
+            self._adapter_digest,
             self.formatter.fingerprint if self.formatter else "",
             str(self.max_tokens),
             self.device,
@@ -166,7 +167,13 @@ class LocalModel:
         return answers
 
     def _rendered(self, record: Record) -> str:
-        return (self.formatter or self._source.require_formatter()).prompt(record)
+        if self.formatter is None:
+            has_prompt = (self.directory / PROMPT_FILE).is_file()
+            other = (
+                "open the model with its own: LocalModel(MergedModel.load(…))" if has_prompt else "give text prompts"
+            )
+            raise ConfigError(f"LocalModel needs formatter= to answer records; pass one, or {other}")
+        return self.formatter.prompt(record)
 
     def _ending_ids(self) -> frozenset[int]:
         """Return the tokens that end an answer."""

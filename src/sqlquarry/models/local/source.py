@@ -13,7 +13,7 @@ from sqlquarry.checkpoints.foreign_model import refuse_foreign_code
 from sqlquarry.checkpoints.model_files import check_model_files
 from sqlquarry.errors import ConfigError, UnsupportedModelError
 from sqlquarry.files.locations import S3Location, is_s3, located
-from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
+from sqlquarry.prompt import PromptFormatter
 
 if TYPE_CHECKING:
     import boto3
@@ -84,18 +84,6 @@ class LocalModelSource:
             raise UnsupportedModelError(
                 f"{self.adapter.path} has no adapter_model.safetensors. Train the adapter again."
             )
-
-    def require_formatter(self) -> PromptFormatter:
-        """Return the prompt of records.
-
-        Raises:
-            ConfigError: there is none.
-        """
-        if self.formatter is None:
-            holds = (self.directory / PROMPT_FILE).is_file()
-            other = "open the model with its own: LocalModel(MergedModel.load(…))" if holds else "give text prompts"
-            raise ConfigError(f"LocalModel needs formatter= to answer records; pass one, or {other}")
-        return self.formatter
 
 
 def _local_copy(location: str | Path | S3Location, session: boto3.Session | None) -> Path:
