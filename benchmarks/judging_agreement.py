@@ -13,7 +13,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import sqlquarry as sq
-from sqlquarry.judging.cells import Comparison
 
 
 def main(folder: Path) -> None:
@@ -34,7 +33,7 @@ def main(folder: Path) -> None:
     _show(
         "Spider pairs: positional `exec` label", spider, ((r, row["pred_sql"], labels[row["exec"]]) for r, row in pairs)
     )
-    strict = sq.ExecutionGrader(folder / "spider_sqlite", comparison=Comparison(permute_columns=False))
+    strict = sq.ExecutionGrader(folder / "spider_sqlite", comparison=sq.ComparisonOptions(permute_columns=False))
     _show(
         "the same without column permutation", strict, ((r, row["pred_sql"], labels[row["exec"]]) for r, row in pairs)
     )

@@ -16,7 +16,6 @@ from pathlib import Path
 import sqlquarry as sq
 from quickstart import find_base_model
 from sqlquarry.emulator import LocalAWS
-from sqlquarry.judging import write_html
 from sqlquarry.sagemaker import SageMakerLauncher
 
 
@@ -56,11 +55,11 @@ def main() -> None:
         model = importer.import_model(job.merged_uri, "full-workflow")
         model = model.with_options(max_tokens=64, concurrency=32, retry=sq.RetryPolicy(cold_start_interval_s=0.5))
         step(f"InvokeModel: {len(test)} questions for {model.arn}")
-        report = judge.evaluate(model, test)
+        report = judge.evaluate(test, model)
 
     step("judged")
     print(report.summary())
-    write_html(output / "report.html", {"tuned": report}, title=f"{Path(base).name}, tuned")
+    sq.write_html({"tuned": report}, output / "report.html", title=f"{Path(base).name}, tuned")
     print(f"report    {(output / 'report.html').resolve()}")
 
 

@@ -21,7 +21,6 @@ from rich.table import Table
 
 import sqlquarry as sq
 from sqlquarry.emulator import LocalAWS
-from sqlquarry.judging import write_html
 
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 console = Console()
@@ -73,15 +72,15 @@ def main() -> None:
                 max_tokens=64, concurrency=32, retry=sq.RetryPolicy(cold_start_interval_s=0.5)
             )
             step(started, f"asking {name} {len(test)} questions through InvokeModel")
-            reports[name] = judge.evaluate(imported, test)
+            reports[name] = judge.evaluate(test, imported)
             reports[name].to_json(output / f"{name}.json")
     if options.check_adapter:
         step(started, "asking the adapter on its 4-bit base the same questions, before any merge")
         local = sq.LocalModel(adapter, batch_size=32, max_tokens=64)
-        reports["adapter"] = judge.evaluate(local, test)
+        reports["adapter"] = judge.evaluate(test, local)
         reports["adapter"].to_json(output / "adapter.json")
 
-    write_html(output / "report.html", reports, title="SmolLM2-135M: base against tuned", group=group)
+    sq.write_html(reports, output / "report.html", title="SmolLM2-135M: base against tuned", group=group)
     show(reports, group, judge_by="execution")
     console.print(f"adapter   {adapter.path}\nmodel     {merged.path}\nreport    {(output / 'report.html').resolve()}")
     console.print(f"{time.monotonic() - started:.0f} s, peak memory {peak_memory_gb():.1f} GB")

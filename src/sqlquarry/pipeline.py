@@ -67,4 +67,4 @@ def run_pipeline(
     adapter = trainer.train(train, output_dir=output / "adapter")
     merged = (merger or AdapterMerger()).merge(adapter, output / "merged")
     model = importer.import_model(merged, name, s3_uri=s3_uri).with_options(max_tokens=max_tokens)
-    return PipelineResult(adapter, merged, model, judge.evaluate(model, test))
+    return PipelineResult(adapter, merged, model, judge.evaluate(test, model))

@@ -72,7 +72,7 @@ def merged(adapter: sq.AdapterCheckpoint, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def aws() -> Iterator[LocalAWS]:
-    with LocalAWS(import_polls=0, cold_calls=0) as running:
+    with LocalAWS(import_polls=0, cold_start_calls=0) as running:
         yield running
 
 

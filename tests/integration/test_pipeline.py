@@ -35,7 +35,7 @@ def run(base: Path, output: Path, aws: LocalAWS) -> PipelineResult:
 @pytest.fixture(scope="module")
 def work(lively_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[PipelineResult, Path]:
     output = tmp_path_factory.mktemp("pipeline")
-    with LocalAWS(cold_calls=0) as aws:
+    with LocalAWS(cold_start_calls=0) as aws:
         return run(lively_llama, output, aws), output
 
 

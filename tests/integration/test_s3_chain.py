@@ -61,7 +61,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def chain(home: Path, lively_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
-    with LocalAWS(import_polls=0, cold_calls=0) as aws:
+    with LocalAWS(import_polls=0, cold_start_calls=0) as aws:
         session = aws.session()
         for path in lively_llama.iterdir():
             session.client("s3").upload_file(str(path), aws.bucket, f"models/base/{path.name}")

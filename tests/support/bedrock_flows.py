@@ -15,7 +15,8 @@ import pytest
 
 from sqlquarry.artifacts import Generation, MergedModel
 from sqlquarry.bedrock import BedrockImporter
-from sqlquarry.emulator import LocalAWS, ManualClock, moto_bedrock
+from sqlquarry.emulator import LocalAWS, ManualClock
+from sqlquarry.emulator.moto import server
 from sqlquarry.emulator.requests.signature import AccessKey
 from sqlquarry.errors import BedrockError
 from sqlquarry.models import ImportedModel, RetryPolicy
@@ -77,7 +78,7 @@ def flow(merged: MergedModel, **options: Any) -> Iterator[Flow]:
     stored: Counter[tuple[str, str]] = Counter()
 
     def counting(application: Any, *rest: Any) -> Any:
-        answering = stock_gate(application, *rest)
+        answering = stock_rules(application, *rest)
 
         def respond(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
             def started(status: str, *more: Any) -> Any:
@@ -90,11 +91,11 @@ def flow(merged: MergedModel, **options: Any) -> Iterator[Flow]:
 
         return respond
 
-    stock_gate = moto_bedrock.gate
+    stock_rules = server.apply_s3_rules
     clock = ManualClock()
-    timing = {"clock": clock, "sleep": clock.advance, "import_polls": 0, "import_seconds": 600, "cold_calls": 0}
+    timing = {"clock": clock, "sleep": clock.advance, "import_polls": 0, "import_s": 600, "cold_start_calls": 0}
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(moto_bedrock, "gate", counting)
+        patched.setattr(server, "apply_s3_rules", counting)
         patched.setattr(AccessKey, "random", lambda: AccessKey(*SECRETS))
         with LocalAWS(load_model=Echo, **timing | options) as aws:
             yield Flow(aws, clock, merged, stored)

@@ -161,7 +161,7 @@ def emulators():
     """A function that starts an emulator with options; they all end with the context."""
     with ExitStack() as running:
         yield lambda **options: Account(
-            running.enter_context(LocalAWS(**{"import_polls": 0, "cold_calls": 0} | options))
+            running.enter_context(LocalAWS(**{"import_polls": 0, "cold_start_calls": 0} | options))
         )
 
 
@@ -169,6 +169,6 @@ def emulators():
 def clocked(**options):
     """An account whose time stands still but for `finish`: jobs take ten minutes of it."""
     clock = ManualClock()
-    timing = {"clock": clock, "sleep": clock.advance, "import_polls": 0, "import_seconds": IMPORT_SECONDS}
-    with LocalAWS(**timing | {"cold_calls": 0} | options) as aws:
+    timing = {"clock": clock, "sleep": clock.advance, "import_polls": 0, "import_s": IMPORT_SECONDS}
+    with LocalAWS(**timing | {"cold_start_calls": 0} | options) as aws:
         yield Account(aws, clock)

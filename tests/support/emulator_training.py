@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 import time
 
-from sqlquarry.emulator.training.job import ENDED
+from sqlquarry.emulator.sagemaker.job_record import ENDED
 
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
 # What scripts begin with.

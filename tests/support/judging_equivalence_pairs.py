@@ -10,11 +10,11 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 
 from sqlquarry.errors import JudgingError
-from sqlquarry.judging.comparison import results_equal, rows_match
 from sqlquarry.judging.equivalence.grader import equivalence
 from sqlquarry.judging.equivalence.made_rows import literals_by_column, made_rows, stored_columns, tables_of
 from sqlquarry.judging.equivalence.schema import read_schema
-from sqlquarry.judging.ordering import is_ordered, tied_places, with_order_keys
+from sqlquarry.judging.results.comparison import results_equal, rows_match
+from sqlquarry.judging.results.ordering import is_ordered, tied_places, with_order_keys
 
 NUMBERS = (0, 1, 2, 3)
 WORDS = ("x", "y", "X", "1", "")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from types import ModuleType
 from typing import Any
 
 from sqlquarry.artifacts import Judgement, Record
-from sqlquarry.judging.report import Entry, Report
+from sqlquarry.judging.report import Report, ReportEntry
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'|`[a](b) @all"
 
@@ -28,13 +26,10 @@ def stand_in_for_analysis(monkeypatch: Any) -> None:
         return "truncated" if truncated else "wrong filter" if predicted_sql else "no SQL"
 
     for function in (features, mistake):
-        name = "mistakes" if function is mistake else "features"
-        module: Any = ModuleType(f"sqlquarry.judging.{name}")
-        setattr(module, function.__name__, function)
-        monkeypatch.setitem(sys.modules, module.__name__, module)
+        monkeypatch.setattr(f"sqlquarry.judging.report.breakdown.{function.__name__}", function)
 
 
-def entry(i: int, verdicts: dict[str, str], **options: Any) -> Entry:
+def entry(i: int, verdicts: dict[str, str], **options: Any) -> ReportEntry:
     """Record `i` of database "db<i mod 3>"; every fourth joins. `llm` graders are marked as such."""
     gold = f"SELECT a FROM t JOIN u WHERE b = {i}" if i % 4 == 0 else f"SELECT a FROM t WHERE b = {i}"
     record = Record(f"question {i}", "CREATE TABLE t (a, b)", gold, f"db{i % 3}", id=f"r{i}")
@@ -53,7 +48,7 @@ def entry(i: int, verdicts: dict[str, str], **options: Any) -> Entry:
         judgements.append(Judgement(grader, verdict, f"{verdict} by {grader}", details))
     sql = options.pop("sql", gold if right else gold.replace("=", ">"))
     values = {"record": record, "answer": sql, "sql": sql, "truncated": False, "judgements": tuple(judgements)}
-    return Entry(**(values | options))
+    return ReportEntry(**(values | options))
 
 
 def report(pattern: str, **others: str) -> Report:

@@ -1,11 +1,11 @@
 """Faults that tests switch on: what goes wrong, how often or for how long.
 
     with LocalAWS(faults=[RoleUnknown(times=3)]) as aws:
-        aws.faults.add(NotReady(seconds=90), UploadReset(after_bytes=1 << 20))
+        aws.faults.add(NotReady(duration_s=90), UploadReset(after_bytes=1 << 20))
         aws.faults.clear()
 
 Codes and messages are the service's own where they are published (Bedrock API reference; S3 "Error responses"; reports
-of users); a message of ours says so in its class.
+of users). A class whose message is this emulator's own says so.
 """
 
 from __future__ import annotations
@@ -18,10 +18,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TypeVar
 
+from sqlquarry.emulator.clock import Clock
 from sqlquarry.errors import ConfigError
-
-Clock = Callable[[], float]
-
 
 INVOCATIONS = "InvokeModel*|Converse*"
 
@@ -37,15 +35,15 @@ class Fault:
 
     Args:
         times: how often it happens; `math.inf` for always.
-        seconds: instead of `times`, for how long after it was added, by the emulator's clock.
+        duration_s: instead of `times`, for how long after it was added, by the emulator's clock.
     """
 
     times: float = 1
-    seconds: float | None = None
+    duration_s: float | None = None
 
     def __post_init__(self) -> None:
-        if not self.times >= 1 or (self.seconds is not None and not self.seconds > 0):
-            raise ConfigError(f"{self}: times must be at least 1, and seconds above 0")
+        if not self.times >= 1 or (self.duration_s is not None and not self.duration_s > 0):
+            raise ConfigError(f"{self}: times must be at least 1, and duration_s above 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +63,7 @@ class Refused(Fault):
     key: str = "*"
 
     def concerns(self, operation: str, key: str) -> bool:
-        """Whether this request is meant."""
+        """Return whether this request is meant."""
         return is_named(operation, self.operation) and fnmatchcase(key, self.key)
 
 
@@ -187,8 +185,8 @@ class SpotInterruption(Fault):
     """The instances of a spot training job are taken away once while it trains: SIGTERM, then it starts again.
 
     Args:
-        after_s: so many seconds after its processes have started, by the emulator's clock.
-        after_step: instead, once a line of its log tells of this step ("step 3", "step=3") or a later one.
+        after_s: how long after its processes have started, by the emulator's clock.
+        after_step: instead, once a line of its log reports this step ("step 3", "step=3") or a later one.
         capacity_after_s: how long there are no new instances.
     """
 
@@ -268,7 +266,7 @@ class Faults:
     """The faults of one emulator; tests may add and clear while it runs.
 
     Args:
-        clock: seconds; what `seconds` and `per_second` are measured by.
+        clock: returns the time in seconds, by which `duration_s` and `per_second` are measured.
     """
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
@@ -281,7 +279,7 @@ class Faults:
         now = self._clock()
         with self._lock:
             self._active += [
-                _Active(f, f.times, math.inf) if f.seconds is None else _Active(f, math.inf, now + f.seconds)
+                _Active(f, f.times, math.inf) if f.duration_s is None else _Active(f, math.inf, now + f.duration_s)
                 for f in faults
             ]
 
@@ -291,13 +289,13 @@ class Faults:
             self._active.clear()
 
     def pending(self) -> list[Fault]:
-        """The faults that are still to happen."""
+        """Return the faults that are still to happen."""
         with self._lock:
             self._drop_ended()
             return [active.fault for active in self._active]
 
     def take(self, kind: type[_Kind], fits: Callable[[_Kind], bool] = lambda _: True) -> _Kind | None:
-        """The fault of a kind that happens now, which uses it up by one; None where nothing goes wrong."""
+        """Return the fault of a kind that happens now, and count it; None if nothing goes wrong."""
         with self._lock:
             self._drop_ended()
             for active in self._active:
@@ -308,15 +306,15 @@ class Faults:
         return None
 
     def refusal(self, operation: str, key: str = "") -> Refused | None:
-        """The error that a request must get."""
+        """Return the error that a request must get; None if it gets none."""
         return self.take(Refused, lambda fault: fault.concerns(operation, key))
 
-    def now(self, kind: type[Fault]) -> bool:
-        """Whether a fault of a kind is on, which uses nothing up."""
+    def is_active(self, kind: type[Fault]) -> bool:
+        """Return whether a fault of a kind is on, which uses nothing up."""
         return any(isinstance(fault, kind) for fault in self.pending())
 
     def denies(self, action: str) -> bool:
-        """Whether an IAM action ("s3:GetObject") is denied, which uses nothing up."""
+        """Return whether an IAM action ("s3:GetObject") is denied, which uses nothing up."""
         names = (action, action.rpartition(":")[2])
         return any(
             isinstance(fault, Refused)
@@ -336,28 +334,11 @@ class Faults:
         self._active = [active for active in self._active if active.left >= 1 and now < active.until]
 
 
-class ManualClock:
-    """A clock for tests that only moves when told to: ``LocalAWS(clock=clock, sleep=clock.advance)``."""
-
-    def __init__(self, now: float = 0.0) -> None:
-        self._now = now
-        self._lock = threading.Lock()
-
-    def __call__(self) -> float:
-        """What time it is."""
-        return self._now
-
-    def advance(self, seconds: float) -> None:
-        """Let time pass."""
-        with self._lock:
-            self._now += seconds
-
-
 def all_faults(faults: Iterable[Fault]) -> tuple[Fault, ...]:
-    """The same faults.
+    """Return the same faults, checked.
 
     Raises:
-        ConfigError: something among them is none.
+        ConfigError: something else is among them.
     """
     given = tuple(faults)
     if strangers := [fault for fault in given if not isinstance(fault, Fault)]:

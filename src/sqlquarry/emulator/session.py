@@ -30,7 +30,7 @@ def loopback_session(endpoint_url: str, region: str, key: AccessKey) -> boto3.Se
         }
     )
     core.register_component("data_loader", _service_models())
-    options: dict[str, Any] = {
+    options: dict[str, Any] = {  # botocore-stubs does not know all of them
         "proxies": {},  # None would mean the environment's
         "auth_scheme_preference": "sigv4",  # botocore would prefer a bearer token in the environment
         # Two hashes over all weights, which protect from a network that is not there.
@@ -40,7 +40,7 @@ def loopback_session(endpoint_url: str, region: str, key: AccessKey) -> boto3.Se
     core.set_default_client_config(Config(**options))
     create_client = core.create_client
 
-    def create_loopback_client(*args: Any, **keywords: Any) -> Any:
+    def create_loopback_client(*args: object, **keywords: object) -> object:
         if keywords.get("endpoint_url") not in (None, endpoint_url):
             raise EmulatorError(
                 f"this session belongs to the emulator at {endpoint_url}, so it makes no client for "
@@ -48,7 +48,7 @@ def loopback_session(endpoint_url: str, region: str, key: AccessKey) -> boto3.Se
             )
         return create_client(*args, **keywords | {"endpoint_url": endpoint_url})
 
-    # Here all ways meet: Session.client passes keywords to this method, and Session.resource calls Session.client.
+    # Every client is made here: Session.client passes keywords to it, and Session.resource calls Session.client.
     core.create_client = create_loopback_client
     return boto3.Session(
         aws_access_key_id=key.id,

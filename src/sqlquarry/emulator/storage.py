@@ -1,4 +1,4 @@
-"""Where the snapshots of imported models lie, so that nothing of them outlives the process for long."""
+"""Temporary storage for the snapshots of imported models, which are removed even after a killed process."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _YOUNG_S = 60.0  # a directory may be seen before its owner has locked it
 
 @contextmanager
 def temporary_storage() -> Iterator[Path]:
-    """A directory that is gone afterwards; what emulators left behind that were killed goes first."""
+    """Give a directory that is removed afterwards; directories that killed emulators left behind are removed first."""
     for other in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        with suppress(OSError):  # in use, or not ours to remove
+        with suppress(OSError):  # in use, or another user's
             _remove_if_abandoned(other)
     # A request that still copies a model may bring a file back while the directory goes; then the next start has it.
     with tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as name:
@@ -32,7 +32,7 @@ def temporary_storage() -> Iterator[Path]:
 
 
 def _remove_if_abandoned(directory: Path) -> None:
-    # /tmp is everybody's: a link could lead to another folder of ours, and opening a pipe would wait for its writer.
+    # /tmp is everybody's: a link could lead to the user's own folders, and opening a pipe would wait for its writer.
     lock = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError: its emulator is alive

@@ -1,38 +1,63 @@
 """SQL pairs -> Report: is a predicted query right, how often, and how sure is that?"""
 
-from sqlquarry.judging.calibration import Calibration, calibrate
-from sqlquarry.judging.cells import Comparison
-from sqlquarry.judging.comparison import results_equal
-from sqlquarry.judging.databases import DatabaseSource
 from sqlquarry.judging.equivalence import EquivalenceGrader
 from sqlquarry.judging.exact import ExactGrader
-from sqlquarry.judging.execution import ExecutionGrader
+from sqlquarry.judging.execution import DatabaseSource, ExecutionGrader, ExecutionLimits
 from sqlquarry.judging.extraction import extract_sql
-from sqlquarry.judging.judge import Grader, SQLJudge
+from sqlquarry.judging.grader import Grader
+from sqlquarry.judging.judge import SQLJudge
 from sqlquarry.judging.llm import LLMGrader, Rubric
-from sqlquarry.judging.report import Entry, Report
-from sqlquarry.judging.report.html import write_html
-from sqlquarry.judging.statistics import Estimate, wilson_interval
+from sqlquarry.judging.report import (
+    Report,
+    ReportEntry,
+    ReportInfo,
+    calibrate,
+    check_report,
+    compare_reports,
+    compare_slices,
+    compare_stages,
+    count_mistakes,
+    find_disagreements,
+    slices,
+    write_html,
+    write_junit,
+    write_markdown,
+)
+from sqlquarry.judging.report.calibration import Calibration
+from sqlquarry.judging.report.estimates import Estimate, wilson_interval
+from sqlquarry.judging.results.cells import ComparisonOptions
+from sqlquarry.judging.results.comparison import results_equal
 from sqlquarry.judging.synthesis import SynthesizedDatabases
 
 __all__ = [
     "Calibration",
-    "Comparison",
+    "ComparisonOptions",
     "DatabaseSource",
-    "Entry",
     "EquivalenceGrader",
     "Estimate",
     "ExactGrader",
     "ExecutionGrader",
+    "ExecutionLimits",
     "Grader",
     "LLMGrader",
     "Report",
+    "ReportEntry",
+    "ReportInfo",
     "Rubric",
     "SQLJudge",
     "SynthesizedDatabases",
     "calibrate",
+    "check_report",
+    "compare_reports",
+    "compare_slices",
+    "compare_stages",
+    "count_mistakes",
     "extract_sql",
+    "find_disagreements",
     "results_equal",
+    "slices",
     "wilson_interval",
     "write_html",
+    "write_junit",
+    "write_markdown",
 ]

@@ -1,6 +1,6 @@
 """Show, compare and check reports: ``python -m sqlquarry.judging REPORT.json [--minimum 0.8] …``.
 
-Exit status: 0 all checks pass, 1 one fails (see `judging.report.checks`), 2 a file or option cannot be used.
+Exit status: 0 all checks pass, 1 one fails (see `check_report`), 2 a file or option cannot be used.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sqlquarry.errors import SQLQuarryError
-from sqlquarry.judging.report import Report
-from sqlquarry.judging.report.checks import checks, write_junit
+from sqlquarry.judging.report import Report, check_report, compare_reports, write_html, write_markdown
+from sqlquarry.judging.report.junit import write_checks
 from sqlquarry.text import visible
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit status."""
+    """Run the command and return its exit status."""
     options = _parser().parse_args(arguments)
     try:
         return _run(options)
@@ -29,24 +29,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     report = Report.from_json(options.report)
     baseline = Report.from_json(options.compare) if options.compare else None
-    made = checks(report, minimum=options.minimum, slice_minimum=options.slice_minimum, baseline=baseline)
+    checks = check_report(report, minimum=options.minimum, slice_minimum=options.slice_minimum, baseline=baseline)
     lines = [report.summary()]
     if baseline is not None:
-        lines.append(f"against {options.compare.stem}: {report.compare(baseline)}")
+        lines.append(f"against {options.compare.stem}: {compare_reports(baseline, report)}")
     if options.html:
         before, after = _names(options)
-        report.to_html(options.html, title=options.title, name=after, compare={before: baseline} if baseline else None)
+        systems = {before: baseline, after: report} if baseline is not None else {after: report}
+        write_html(systems, options.html, title=options.title)
     if options.markdown:
-        report.to_markdown(options.markdown, title=options.title, baseline=baseline)
+        write_markdown(report, options.markdown, title=options.title, baseline=baseline)
     if options.junit:
-        write_junit(options.junit, made)
-    failures = [f"FAILED {check.group} {check.name}: {check.failure}" for check in made if check.failure is not None]
+        write_checks(checks, options.junit)
+    failures = [f"FAILED {check.group} {check.name}: {check.failure}" for check in checks if check.failure is not None]
     sys.stdout.write(visible("\n".join([*lines, *failures])) + "\n")
     return 1 if failures else 0
 
 
 def _names(options: argparse.Namespace) -> tuple[str, str]:
-    """The systems' names on the page: their files'."""
+    """Return the systems' names on the page: those of their files."""
     before, after = (options.compare.stem if options.compare else ""), options.report.stem
     return (before, after) if before != after else (str(options.compare), str(options.report))
 
@@ -59,8 +60,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("report", type=Path, help="a file that Report.to_json wrote")
     parser.add_argument("--compare", type=Path, help="the baseline's report, on the same records")
-    parser.add_argument("--minimum", type=float, help="fail where the lower end of the accuracy's interval is below")
-    parser.add_argument("--slice-minimum", type=float, help="fail where the upper end of a slice's interval is below")
+    parser.add_argument("--minimum", type=float, help="fail if the lower end of the accuracy's interval is below")
+    parser.add_argument("--slice-minimum", type=float, help="fail if the upper end of a slice's interval is below")
     parser.add_argument("--title", default="SQL accuracy", help="heading of the page and the Markdown")
     parser.add_argument("--html", type=Path, help="write the page there")
     parser.add_argument("--markdown", type=Path, help="write the text for a pull request there")

@@ -20,8 +20,8 @@ from sqlquarry.judging.storable import storable
 JOURNAL_VERSION = 1
 
 
-def content_key(*parts: Any) -> str:
-    """SHA-256 (hex) of JSON-ready parts: equal content has the same key in every process."""
+def content_key(*parts: object) -> str:
+    """Return the SHA-256 (hex) of JSON-ready parts: equal content has the same key in every process."""
     return hashlib.sha256(json.dumps([JOURNAL_VERSION, *parts], sort_keys=True).encode()).hexdigest()
 
 
@@ -29,10 +29,10 @@ class Journal:
     """A file of `{"key": …, "value": …}` lines, each written by one call before the next piece of work starts.
 
     A process killed at any moment leaves whole lines and at most one torn one, which is dropped on opening. Several
-    processes may append to one file; each sees what stood there when it opened.
+    processes may append to one file; each sees what was there when it opened the file.
 
     Args:
-        path: the file; made, with its folders, where it does not exist.
+        path: the file; made, with its folders, if it does not exist.
 
     Raises:
         JudgingError: the file is not a journal, or cannot be read or written.
@@ -41,7 +41,7 @@ class Journal:
     def __init__(self, path: str | Path) -> None:
         self.path = local_path(path, "journal")
         self._lock = threading.Lock()
-        self._values: dict[str, Any] = {}
+        self._values: dict[str, dict[str, Any]] = {}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("ab+")
@@ -51,11 +51,11 @@ class Journal:
             ) from error
         self._read()
 
-    def get(self, key: str) -> Any | None:
-        """What was added under `key`; None if nothing was."""
+    def get(self, key: str) -> dict[str, Any] | None:
+        """Return what was added under `key`; None if nothing was."""
         return self._values.get(key)
 
-    def add(self, key: str, value: Mapping[str, Any]) -> None:
+    def add(self, key: str, value: Mapping[str, object]) -> None:
         """Keep `value` for this and later runs, as `storable` writes it; it is with the operating system on return."""
         line = json.dumps({"key": key, "value": storable(value)}, allow_nan=False).encode() + b"\n"
         with self._lock:

@@ -3,57 +3,41 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
 
-from sqlquarry.artifacts import Generation, Judgement, Record, TextGenerator
-from sqlquarry.errors import ConfigError, JudgeFailedError, JudgingError, SQLQuarryError
+from sqlquarry.artifacts import Generation, Record, TextGenerator
+from sqlquarry.errors import ConfigError, JudgingError
 from sqlquarry.extras import require
+from sqlquarry.judging.batches import answer_batch, grade_batch
 from sqlquarry.judging.extraction import ANSWER_LIMIT, extract_sql
-from sqlquarry.judging.journal import Journal, content_key
-from sqlquarry.judging.report import Entry, Report
+from sqlquarry.judging.grader import Grader
+from sqlquarry.judging.journal import Journal
+from sqlquarry.judging.report import Report, ReportEntry, ReportInfo
 from sqlquarry.options import check_options
 from sqlquarry.progress.bar import ProgressBar
 
-
-class Grader(Protocol):
-    """Anything that can say whether one predicted query answers one record.
-
-    Optional: ``grade_all(records, predicted)`` for graders that work in batches; ``fingerprint(record)``, a text that
-    changes with all that a verdict depends on beside record and prediction, without which verdicts are not reused;
-    ``cost_usd``, what the grader has cost so far. A grader is called from several threads.
-    """
-
-    @property
-    def name(self) -> str:
-        """The grader's name in reports; unique within a judge."""
-        ...
-
-    def grade(self, record: Record, predicted_sql: str) -> Judgement:
-        """Judge one prediction; `predicted_sql` is "" where the answer held no SQL."""
-        ...
+_Answers = Callable[[Journal | None, slice], Sequence[Generation]]
 
 
 @check_options()
 class SQLJudge:
     """Grade predicted SQL and report accuracies with error bars.
 
-    With a journal nothing is judged or asked twice: a killed run is continued by the same call, and equal predictions
-    of later runs take the verdicts that are there. Unjudged records are tried again. Answers are reused where the
-    generator has a ``fingerprint`` (`ImportedModel`, `LocalModel` and `FoundationModel` have).
+    With a journal nothing is judged or asked twice: the same call resumes a killed run, and equal predictions of later
+    runs take the verdicts that are there. Unjudged records are tried again. Answers are reused if the model has a
+    ``fingerprint`` (`ImportedModel`, `LocalModel` and `FoundationModel` have).
 
     Args:
         graders: at least one, with different names; the first gives the headline.
         journal: a file that keeps verdicts and answers; None keeps none.
-        budget_usd: stop before the batch that would start above it; needs graders or a generator that know their cost.
+        budget_usd: stop before the batch that would start above it; needs graders or a model that know their cost.
         concurrency: records graded at a time.
-        batch_size: records answered, graded and noted before the next; what a kill can lose of a generator's answers.
+        batch_size: records answered, graded and noted before the next; what a kill can lose of a model's answers.
 
     Raises:
         JudgingError: there is no grader, two have the same name, or the journal cannot be used.
@@ -109,35 +93,35 @@ class SQLJudge:
         answers = [item if isinstance(item, Generation) else Generation(item) for item in predictions]
         return self._run(records, lambda _, places: answers[places], self.graders)
 
-    def evaluate(self, generator: TextGenerator, records: Sequence[Record]) -> Report:
-        """Let `generator` answer all records, without showing it their gold SQL, and grade the answers.
+    def evaluate(self, records: Sequence[Record], model: TextGenerator) -> Report:
+        """Let `model` answer all records, without showing it their gold SQL, and grade the answers.
+
+        Args:
+            records: the questions with their gold SQL.
+            model: anything with ``generate(records) -> list[Generation]``.
 
         Raises:
-            JudgingError: there are no records, the generator has no `generate`, or it gave another number of answers.
-            SQLQuarryError: whatever the generator raises; with a journal, its answers so far are kept.
+            JudgingError: there are no records, the model has no `generate`, or it gave another number of answers.
+            SQLQuarryError: whatever the model raises; with a journal, its answers so far are kept.
         """
-        if not callable(getattr(generator, "generate", None)):
+        if not callable(getattr(model, "generate", None)):
             raise JudgingError(
-                f"generator is {generator!r:.80}, but must have a method generate, as LocalModel and ImportedModel do. "
-                "For answers that are there already, call judge(records, predictions)."
+                f"model is {model!r:.80}, but must have a method generate, as LocalModel and ImportedModel do. Give "
+                "the records first and the model second. If the answers are there already, call "
+                "judge(records, predictions)."
             )
 
         def answers(journal: Journal | None, places: slice) -> Sequence[Generation]:
-            return _answered(generator, records[places], journal)
+            return answer_batch(model, records[places], journal)
 
-        return self._run(records, answers, (*self.graders, generator))
+        return self._run(records, answers, (*self.graders, model))
 
-    def _run(
-        self,
-        records: Sequence[Record],
-        answers: Callable[[Journal | None, slice], Sequence[Generation]],
-        spenders: Sequence[object],
-    ) -> Report:
+    def _run(self, records: Sequence[Record], answers: _Answers, spenders: Sequence[object]) -> Report:
         if not records:
             raise JudgingError("there are no records to judge")
         started, before = time.monotonic(), _cost_usd(spenders)
-        entries: list[Entry] = []
-        about: dict[str, Any] = {}
+        entries: list[ReportEntry] = []
+        stopped = ""
         with contextlib.ExitStack() as stack:
             journal = Journal(self.journal) if self.journal is not None else None
             if journal:
@@ -147,7 +131,7 @@ class SQLJudge:
             for start in range(0, len(records), self.batch_size):
                 spent = _cost_usd(spenders) - before
                 if self.budget_usd is not None and spent >= self.budget_usd:
-                    about["stopped"] = f"{spent:.2f} USD spent of a budget of {self.budget_usd:.2f} USD"
+                    stopped = f"{spent:.2f} USD spent of a budget of {self.budget_usd:.2f} USD"
                     break
                 batch = slice(start, start + self.batch_size)
                 given = answers(journal, batch)
@@ -156,123 +140,36 @@ class SQLJudge:
                 )
                 cost = _cost_usd(spenders) - before
                 bar.update(len(entries), note=f"{cost:.2f} USD" if cost else "")
-        about |= {
-            "left": len(records) - len(entries),
-            "cost_usd": round(_cost_usd(spenders) - before, 6),
-            "seconds": round(time.monotonic() - started, 3),
-        }
-        return Report(tuple(grader.name for grader in self.graders), tuple(entries), about)
+        info = ReportInfo(
+            duration_s=round(time.monotonic() - started, 3),
+            cost_usd=round(_cost_usd(spenders) - before, 6),
+            stopped=stopped,
+            records_left=len(records) - len(entries),
+        )
+        return Report([grader.name for grader in self.graders], entries, info)
 
     def _entries(
         self,
         records: Sequence[Record],
         answers: Sequence[Generation],
         journal: Journal | None,
-        pool: ThreadPoolExecutor,
+        pool: Executor,
         advance: Callable[[], None],
-    ) -> list[Entry]:
+    ) -> list[ReportEntry]:
         if len(records) != len(answers):
-            raise JudgingError(f"the generator gave {len(answers)} answers to {len(records)} records, not one for each")
+            raise JudgingError(f"the model gave {len(answers)} answers to {len(records)} records, not one for each")
         predicted = [extract_sql(answers[i].text, dialect=records[i].dialect) for i in range(len(records))]
         too_long = {
             i: f"the answer has {len(answer.text):,} characters; at most {ANSWER_LIMIT:,} are read"
             for i, answer in enumerate(answers)
             if len(answer.text) > ANSWER_LIMIT
         }
-        graded = functools.partial(_graded, journal=journal, pool=pool, advance=advance)
-        columns = [graded(grader, records, predicted, too_long) for grader in self.graders]
+        grade = functools.partial(grade_batch, journal=journal, pool=pool, advance=advance)
+        columns = [grade(grader, records, predicted, too_long) for grader in self.graders]
         return [
-            Entry(records[i], answers[i].text, predicted[i], answers[i].stop_reason == "length", judgements)
+            ReportEntry(records[i], answers[i].text, predicted[i], answers[i].stop_reason == "length", judgements)
             for i, judgements in enumerate(zip(*columns, strict=True))
         ]
-
-
-def _graded(
-    grader: Grader,
-    records: Sequence[Record],
-    predicted: Sequence[str],
-    refused: Mapping[int, str],
-    *,
-    journal: Journal | None,
-    pool: ThreadPoolExecutor,
-    advance: Callable[[], None],
-) -> list[Judgement]:
-    """Return one grader's verdicts: those of the journal, then the missing ones, each noted as it comes.
-
-    `refused` says by place why an answer is not graded at all; `advance` is called once for each verdict.
-    """
-    keys = [_verdict_key(grader, records[i], predicted[i]) if journal else None for i in range(len(records))]
-    found = {i: Judgement(**known) for i, key in enumerate(keys) if journal and key and (known := journal.get(key))}
-    found |= {i: Judgement(grader.name, "unjudged", reason) for i, reason in refused.items()}
-    missing = [i for i in range(len(records)) if i not in found]
-    for _ in found:
-        advance()
-
-    def note(place: int, judgement: Judgement) -> None:
-        found[place] = judgement
-        advance()
-        key = keys[place]
-        if journal and key and judgement.verdict != "unjudged":
-            journal.add(key, dataclasses.asdict(judgement))
-
-    grade_all = getattr(grader, "grade_all", None)
-    if grade_all is not None and missing:
-        try:
-            verdicts = grade_all([records[i] for i in missing], [predicted[i] for i in missing])
-        except JudgeFailedError as error:
-            for place, verdict in zip(missing, error.partial, strict=False):  # it may be empty
-                if verdict is not None:
-                    note(place, verdict)
-            raise
-        for place, verdict in zip(missing, verdicts, strict=True):
-            note(place, verdict)
-    elif missing:
-        list(pool.map(lambda place: note(place, grader.grade(records[place], predicted[place])), missing))
-    return [found[i] for i in range(len(records))]
-
-
-def _verdict_key(grader: Grader, record: Record, predicted_sql: str) -> str | None:
-    fingerprint = getattr(grader, "fingerprint", None)
-    depends_on = fingerprint(record) if fingerprint else None
-    if depends_on is None:
-        return None
-    return content_key("verdict", grader.name, depends_on, _content(record), predicted_sql)
-
-
-def _answered(generator: TextGenerator, records: Sequence[Record], journal: Journal | None) -> list[Generation]:
-    """The answers of one batch; those of the journal are not asked for again."""
-    fingerprint = getattr(generator, "fingerprint", None)
-    if journal is None or fingerprint is None:
-        return generator.generate([record.asked for record in records])
-    keys = [content_key("answer", fingerprint, _content(record.asked)) for record in records]
-    missing = [i for i, key in enumerate(keys) if journal.get(key) is None]
-
-    def note(answers: Sequence[Generation | None]) -> None:
-        for place, answer in zip(missing, answers, strict=False):  # `partial` may be empty
-            if answer is not None:
-                journal.add(keys[place], dataclasses.asdict(answer))
-
-    try:
-        if missing:
-            answers = generator.generate([records[i].asked for i in missing])
-            if len(answers) != len(missing):
-                raise JudgingError(f"the generator gave {len(answers)} answers to {len(missing)} records")
-            note(answers)
-    except SQLQuarryError as error:
-        note(getattr(error, "partial", ()))
-        raise
-    known = [journal.get(key) for key in keys]
-    return [
-        # An infinite one is text in the journal.
-        Generation(**value | {"logprobs": value["logprobs"] and tuple(map(float, value["logprobs"]))})
-        for value in known
-        if value
-    ]
-
-
-def _content(record: Record) -> dict[str, Any]:
-    # The id is a place in a file: the same question elsewhere has the same verdict.
-    return {name: value for name, value in dataclasses.asdict(record).items() if name != "id"}
 
 
 def _cost_usd(spenders: Sequence[object]) -> float:

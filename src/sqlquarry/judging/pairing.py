@@ -11,13 +11,13 @@ from fractions import Fraction
 from typing import Any
 
 from sqlquarry.errors import JudgingError
-from sqlquarry.judging.cells import INEXACT, NUMBERS, Comparison
+from sqlquarry.judging.results.cells import INEXACT, NUMBERS, ComparisonOptions
 
 _SEARCH_BUDGET = 20_000_000  # rows looked at while trying column orders: a few seconds
 _PAIRING_BUDGET = 4_000_000  # pairs of rows compared among rows that differ within the tolerance only
 
 
-def _cell_classes(values: Iterable[Hashable], comparison: Comparison) -> dict[Any, int]:
+def _cell_classes(values: Iterable[Hashable], comparison: ComparisonOptions) -> dict[Any, int]:
     """Number the values so that equal cells always share a number (the converse holds except for dense floats)."""
     distinct = set(values)
     numbers = sorted(value for value in distinct if isinstance(value, NUMBERS))
@@ -26,7 +26,7 @@ def _cell_classes(values: Iterable[Hashable], comparison: Comparison) -> dict[An
     for number in numbers:
         if number in (math.inf, -math.inf):
             continue
-        if isinstance(number, INEXACT) and (reach := comparison.reach(number)):
+        if isinstance(number, INEXACT) and (reach := comparison.tolerance_at(number)):
             # Twice: the partner may be the larger one, and none may be missed by rounding.
             low, high = _around(number, 2 * reach)
             last = bisect_right(numbers, high) - 1
@@ -63,7 +63,7 @@ class PairSearch:
         predicted: list[tuple[Any, ...]],
         gold_places: Sequence[int],
         predicted_places: Sequence[int],
-        comparison: Comparison,
+        comparison: ComparisonOptions,
     ) -> None:
         self.gold, self.predicted, self.comparison = gold, predicted, comparison
         self.width = len(gold[0])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TypeAlias
+
+JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 
 # Beyond it many readers of JSON lose digits, browsers among them (RFC 8259, section 6).
 _LARGEST_INTEGER = 2**53 - 1
@@ -14,7 +16,7 @@ _SHOWN_DIGITS = 20
 _DEPTH = 20
 
 
-def storable(value: Any, *, text: Callable[[str], str] = str, depth: int = _DEPTH) -> Any:
+def storable(value: object, *, text: Callable[[str], str] = str, depth: int = _DEPTH) -> JSON:
     """Return `value` as JSON values: None, bool, int, finite float, str, list and dict with text keys.
 
     Large integers, NaN and infinities become text, bytes are written as SQL does (``X'00ff'``), data classes become
@@ -40,15 +42,15 @@ def storable(value: Any, *, text: Callable[[str], str] = str, depth: int = _DEPT
     return text(_text(value))
 
 
-def _scalar(value: Any) -> Any:
+def _scalar(value: JSON | bytes) -> JSON:
     if isinstance(value, bytes):
         return f"X'{value.hex()}'"
     if isinstance(value, int) and not isinstance(value, bool):
         return _integer(value)
-    return value if value is None or math.isfinite(value) else str(value)
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if isinstance(value, int):
         return str(_integer(value))
     try:

@@ -35,7 +35,7 @@ def local(merged: MergedModel) -> LocalModel:
 
 @pytest.fixture(scope="module")
 def aws() -> Iterator[LocalAWS]:
-    with LocalAWS(import_polls=0, cold_calls=2) as running:
+    with LocalAWS(import_polls=0, cold_start_calls=2) as running:
         yield running
 
 

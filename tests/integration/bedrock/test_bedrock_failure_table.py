@@ -182,7 +182,7 @@ def checkpoint(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture(scope="module")
 def running(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flow]:
-    with flow(finish_merged(tiny_llama, tmp_path_factory.mktemp("table") / "merged"), import_seconds=0) as one:
+    with flow(finish_merged(tiny_llama, tmp_path_factory.mktemp("table") / "merged"), import_s=0) as one:
         yield one
 
 

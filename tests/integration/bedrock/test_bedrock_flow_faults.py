@@ -204,7 +204,7 @@ def test_a_short_break_is_no_error(way: Flow) -> None:
 
 
 def test_a_job_that_outlasts_the_patience_is_attached_to(way: Flow) -> None:
-    way.aws.faults.add(JobHangs(seconds=2 * 3600))
+    way.aws.faults.add(JobHangs(duration_s=2 * 3600))
     with pytest.raises(ImportTimeoutError) as caught:
         way.run()
     job = str(caught.value).split("attach('")[1].split("'")[0]
@@ -330,6 +330,6 @@ def test_a_low_rate_is_adapted_to(served: Flow) -> None:
 
 def test_a_cold_start_of_minutes_is_waited_out(served: Flow) -> None:
     model = served.run()
-    served.aws.faults.add(NotReady(seconds=240))
+    served.aws.faults.add(NotReady(duration_s=240))
     assert model.warm_up() == pytest.approx(240, abs=10)
     assert generate(model) == QUESTIONS

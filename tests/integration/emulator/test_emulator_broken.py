@@ -104,7 +104,7 @@ def test_a_rate_limit_is_by_the_clock(account, model):
 
 
 def test_a_model_is_not_ready_for_so_many_seconds(account, model):
-    account.aws.faults.add(NotReady(seconds=90))
+    account.aws.faults.add(NotReady(duration_s=90))
     assert refused(account, model)[0] == "ModelNotReadyException"
     account.clock.advance(90)
     assert ask(account, model) == PROMPT

@@ -133,7 +133,7 @@ print(bucket["Name"] == os.environ["SQLQUARRY_EMULATOR_BUCKET"])
 
 @pytest.fixture(scope="module")
 def aws():
-    with LocalAWS(import_polls=0, cold_calls=0, load_model=Parrot) as running:
+    with LocalAWS(import_polls=0, cold_start_calls=0, load_model=Parrot) as running:
         yield running
 
 

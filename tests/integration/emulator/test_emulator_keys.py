@@ -8,10 +8,12 @@ import pytest
 import torch
 from tokenizers.processors import TemplateProcessing
 
-from sqlquarry.emulator.bedrock import invocation
-from sqlquarry.emulator.bedrock.engine import Engine
-from sqlquarry.emulator.bedrock.formats import BedrockCompletion, OpenAIChatCompletion, OpenAICompletion
-from sqlquarry.emulator.requests.api import ApiError
+from sqlquarry.emulator.bedrock import allowed_keys
+from sqlquarry.emulator.bedrock.allowed_keys import LIMITS
+from sqlquarry.emulator.bedrock.answer_formats import BedrockCompletion, OpenAIChatCompletion, OpenAICompletion
+from sqlquarry.emulator.bedrock.engine import InferenceEngine
+from sqlquarry.emulator.bedrock.invocation import parse_invocation
+from sqlquarry.emulator.requests.errors import ApiError
 from sqlquarry.models.local.model import LocalModel
 
 PROMPT = "How many users are there?"
@@ -42,7 +44,7 @@ class Asking:
 
     def __call__(self, **body):
         content = {**BODIES[self.shape], "temperature": 0, **body}
-        shape, request = invocation.parse(json.dumps({key: value for key, value in content.items() if value != ...}))
+        shape, request = parse_invocation(json.dumps({key: value for key, value in content.items() if value != ...}))
         generation = self.engine.submit(request).result(60)
         return shape.answer(generation, "arn"), generation
 
@@ -59,7 +61,7 @@ class Asking:
 
 @pytest.fixture(scope="module")
 def engine(model):
-    engine = Engine(lambda: model, 4)
+    engine = InferenceEngine(lambda: model, 4)
     yield engine
     engine.close()
     engine.join()
@@ -91,7 +93,7 @@ def min_p(ask):
 
 
 def prompt_ids(ask):
-    _, request = invocation.parse(json.dumps(BODIES[ask.shape]))
+    _, request = parse_invocation(json.dumps(BODIES[ask.shape]))
     if isinstance(request.prompt, str):
         return ask.model.tokenizer(request.prompt)["input_ids"]
     return ask.model.tokenizer.apply_chat_template(request.prompt, add_generation_prompt=True, return_dict=False)
@@ -217,12 +219,12 @@ OBEYED = {
             *(add_generation_prompt, chat_template_kwargs),
         )
     },
-    **{name: limit(name) for name in invocation._LIMITS},
+    **{name: limit(name) for name in LIMITS},
 }
 
 
 def test_every_key_is_obeyed(ask):
-    keys = invocation._EVERY_SHAPE.keys() | invocation._OWN_KEYS[ask.shape].keys()
+    keys = allowed_keys._EVERY_FORMAT.keys() | allowed_keys._OWN_KEYS[ask.shape].keys()
     assert keys <= OBEYED.keys()
     assert [key for key in sorted(keys) if not OBEYED[key](ask)] == []
 

@@ -18,13 +18,13 @@ from botocore.exceptions import ClientError
 from emulator_account import Account, Parrot, clocked, emulators, send, signed, sketch
 from sqlquarry.emulator import LocalAWS
 from sqlquarry.emulator.faults import ExpiredToken, JobHangs, ModelDeleted, NoText
-from sqlquarry.emulator.moto_bedrock import (
-    CONTROL_OPERATIONS,
+from sqlquarry.emulator.moto.compatibility import check_moto
+from sqlquarry.emulator.moto.operations import (
+    BEDROCK_OPERATIONS,
     IAM_OPERATIONS,
     QUOTA_OPERATIONS,
     RUNTIME_OPERATIONS,
-    TRAINING_OPERATIONS,
-    check_moto,
+    SAGEMAKER_OPERATIONS,
 )
 from sqlquarry.emulator.storage import temporary_storage
 from sqlquarry.errors import ConfigError, EmulatorError, MissingExtraError
@@ -222,17 +222,17 @@ def test_every_bad_option_is_named():
     with pytest.raises(ConfigError) as caught:
         LocalAWS(
             import_polls=-1,
-            import_seconds=-1,
-            cold_calls=-1,
-            cold_seconds=-1,
+            import_s=-1,
+            cold_start_calls=-1,
+            cold_start_s=-1,
             max_batch=0,
             max_loaded_models=0,
             port=70_000,
         )
-    options = ("import_polls", "import_seconds", "cold_calls", "cold_seconds", "max_batch", "max_loaded_models", "port")
+    options = ("import_polls", "import_s", "cold_start_calls", "cold_start_s", "max_batch", "max_loaded_models", "port")
     assert all(f"{name} is" in str(caught.value) for name in options)
-    with pytest.raises(ConfigError, match=r"cold_seconds is 'a while'"):
-        LocalAWS(cold_seconds="a while")
+    with pytest.raises(ConfigError, match=r"cold_start_s is 'a while'"):
+        LocalAWS(cold_start_s="a while")
     with pytest.raises(ConfigError, match=r"faults.* 'RoleUnknown'"):
         LocalAWS(faults=["RoleUnknown"])
 
@@ -253,9 +253,9 @@ def test_every_operation_is_one_that_botocore_knows():
 
     core = botocore.session.Session()
     for service, operations in (
-        ("bedrock", CONTROL_OPERATIONS),
+        ("bedrock", BEDROCK_OPERATIONS),
         ("bedrock-runtime", RUNTIME_OPERATIONS),
-        ("sagemaker", TRAINING_OPERATIONS),
+        ("sagemaker", SAGEMAKER_OPERATIONS),
         ("iam", IAM_OPERATIONS),
         ("service-quotas", QUOTA_OPERATIONS),
     ):
@@ -323,7 +323,7 @@ def test_closing_gives_moto_its_own_methods_back(start):
 
 @pytest.mark.parametrize(
     ("entry", "number"),
-    [(("sqlquarry.emulator",), signal.SIGINT), (("sqlquarry.emulator.serve", "--json"), signal.SIGTERM)],
+    [(("sqlquarry.emulator",), signal.SIGINT), (("sqlquarry.emulator", "--json"), signal.SIGTERM)],
 )
 def test_the_serve_entry_runs_until_interrupted_and_cleans_up(storage, entry, number):
     command = [sys.executable, "-W", "error", "-m", *entry, "--port", "0"]
@@ -351,7 +351,7 @@ def test_the_serve_entry_runs_until_interrupted_and_cleans_up(storage, entry, nu
 
 @pytest.mark.parametrize("length", [b"", b"Content-Length: 9\r\n\r\nhalf"])
 def test_a_client_that_stops_in_the_middle_is_not_waited_for(start, monkeypatch, length):
-    monkeypatch.setattr("sqlquarry.emulator.moto_bedrock._CLIENT_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("sqlquarry.emulator.moto.server._CLIENT_TIMEOUT_S", 0.3)
     account = start()
     made = signed(account.aws, "POST", "/", service="sagemaker", body=b"half-sent")
     head = b"".join(f"{name}: {value}\r\n".encode() for name, value in made.items() if name != "Content-Length")

@@ -12,7 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from sqlquarry.emulator import LocalAWS, moto_bedrock
+from sqlquarry.emulator import LocalAWS
+from sqlquarry.emulator.moto import server
 
 FLAGS = (
     "--headless",
@@ -108,7 +109,7 @@ def page_server(said):
 def answers(monkeypatch):
     """Host, method, path, status and headers of every answer that a browser gets."""
     found = []
-    stock = moto_bedrock.guard
+    stock = server.authenticate
 
     def watched(*arguments, **options):
         application = stock(*arguments, **options)
@@ -124,7 +125,7 @@ def answers(monkeypatch):
 
         return respond
 
-    monkeypatch.setattr(moto_bedrock, "guard", watched)
+    monkeypatch.setattr(server, "authenticate", watched)
     return found
 
 

@@ -83,7 +83,7 @@ def test_models_take_turns_in_memory(start, exported):
 
 
 def test_the_first_calls_are_cold(start, exported):
-    account = start(cold_calls=2, load_model=Parrot)
+    account = start(cold_start_calls=2, load_model=Parrot)
     account.upload(exported)
     model = account.imported("m1")
     body = json.dumps({"prompt": "SELECT", "max_tokens": 2})
@@ -94,7 +94,7 @@ def test_the_first_calls_are_cold(start, exported):
 
 
 def test_a_model_goes_to_sleep_and_wakes_by_the_clock(exported):
-    with clocked(load_model=Parrot, cold_calls=1, cold_seconds=60) as account:
+    with clocked(load_model=Parrot, cold_start_calls=1, cold_start_s=60) as account:
         account.upload(exported)
         model = account.imported("sql")
         call = {"modelId": model, "body": json.dumps({"prompt": "SELECT", "max_tokens": 2})}

@@ -32,7 +32,7 @@ RECORDS = [
 
 @pytest.fixture(scope="module")
 def aws() -> Iterator[LocalAWS]:
-    with LocalAWS(cold_calls=0) as aws:
+    with LocalAWS(cold_start_calls=0) as aws:
         yield aws
 
 

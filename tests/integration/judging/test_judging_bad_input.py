@@ -65,7 +65,7 @@ def test_a_database_that_disappears_while_judging(database: Path) -> None:
             return [Generation(GOLD) for _ in inputs]
 
     judge = SQLJudge([ExecutionGrader({"shops": database})], batch_size=1)
-    report = judge.evaluate(Remover(), [one(), one(GOLD.replace("5", "4"))])
+    report = judge.evaluate([one(), one(GOLD.replace("5", "4"))], Remover())
     assert report.entries[0].judgements[0].verdict == "correct"
     unjudged(Report(report.graders, report.entries[1:]), "unable to open")
 

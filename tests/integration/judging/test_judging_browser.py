@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from sqlquarry.artifacts import Judgement, Record
-from sqlquarry.judging import Entry, Report, write_html
+from sqlquarry.judging import Report, ReportEntry, compare_reports, count_mistakes, find_disagreements, write_html
 
 FLAGS = [
     "--headless",
@@ -165,14 +165,14 @@ def system(skill: int) -> Report:
             ),
         )
         answer = f"Here is the query:\n```sql\n{predicted};\n```" if i % 5 == 0 else predicted
-        entries.append(Entry(record, answer, predicted, i % 11 == 10, judgements))
+        entries.append(ReportEntry(record, answer, predicted, i % 11 == 10, judgements))
     return Report(("execution", "exact"), tuple(entries))
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("report") / "report.html"
-    write_html(path, {"base": system(3), "tuned": system(9)}, title="Questions on four databases", group=domain)
+    write_html({"base": system(3), "tuned": system(9)}, path, title="Questions on four databases", group=domain)
     return path
 
 
@@ -222,9 +222,9 @@ def test_filters(browser, page):
     browser.evaluate("document.getElementById('clear').click()")
     enter(browser, "grader", "0")
     enter(browser, "system", "1")
-    assert click(browser, "fixed") == tuned.compare(base).fixed
-    assert click(browser, "broken") == tuned.compare(base).broken == 0
-    assert click(browser, "disagree") == len(tuned.disagreements())
+    assert click(browser, "fixed") == compare_reports(base, tuned).fixed
+    assert click(browser, "broken") == compare_reports(base, tuned).broken == 0
+    assert click(browser, "disagree") == len(find_disagreements(tuned))
     click(browser, "all")
     assert enter(browser, "slice", "group: held-out domains") == 20
     assert enter(browser, "search", "since 1993") == 1, "record 3 is about the harbour"
@@ -232,7 +232,7 @@ def test_filters(browser, page):
     assert browser.evaluate("document.getElementById('nothing').hidden") is False
     browser.evaluate("document.getElementById('clear').click()")
     assert browser.evaluate(SHOWN) == 40
-    for name, count in tuned.mistakes().items():
+    for name, count in count_mistakes(tuned).items():
         assert enter(browser, "mistake", name) == count
     assert browser.problems == []
 
@@ -243,7 +243,7 @@ def test_charts_lead_to_their_records(browser, page):
     assert browser.evaluate(SHOWN) == 20
     browser.evaluate("document.querySelector('[data-set=\"verdict=fixed\"]').click()")
     assert 0 < browser.evaluate(SHOWN) < 20
-    name = next(iter(system(9).mistakes()))
+    name = next(iter(count_mistakes(system(9))))
     browser.evaluate(f"document.querySelector('[data-set=\"mistake={name}\"]').click()")
     assert browser.evaluate("document.getElementById('mistake').value") == name
     assert browser.problems == []
@@ -268,7 +268,7 @@ def test_a_record_shows_both_queries_their_difference_and_both_results(browser, 
 
 def test_many_records_come_in_portions(browser, tmp_path):
     entries = system(5).entries * 8
-    Report(("execution", "exact"), entries).to_html(tmp_path / "many.html")
+    write_html(Report(("execution", "exact"), entries), tmp_path / "many.html")
     browser.open(tmp_path / "many.html")
     assert browser.evaluate(SHOWN) == 100
     browser.evaluate("document.getElementById('more').click()")
@@ -279,7 +279,7 @@ def test_many_records_come_in_portions(browser, tmp_path):
 
 def test_only_what_is_looked_at_is_unpacked(browser, tmp_path):
     entries = system(5).entries * 70
-    Report(("execution", "exact"), entries).to_html(tmp_path / "many.html")
+    write_html(Report(("execution", "exact"), entries), tmp_path / "many.html")
     source = (tmp_path / "many.html").read_text()
     assert source.count("<div>H4sI") == 7, "an index and six portions"
     # A portion that cannot be unpacked is noticed only when it is wanted.
@@ -317,11 +317,12 @@ DIFFERENCES = [
 
 
 def test_marks_are_the_words_that_differ_and_no_character_is_lost(browser, tmp_path):
+    wrong = Judgement("execution", "wrong")
     entries = [
-        Entry(Record("q", "CREATE TABLE t (a)", gold), predicted, predicted, False, (Judgement("execution", "wrong"),))
+        ReportEntry(Record("q", "CREATE TABLE t (a)", gold), predicted, predicted, False, (wrong,))
         for gold, predicted, *_ in DIFFERENCES
     ]
-    Report(("execution",), tuple(entries)).to_html(tmp_path / "r.html")
+    write_html(Report(("execution",), tuple(entries)), tmp_path / "r.html")
     browser.open(tmp_path / "r.html")
     for i, (*queries, in_gold, in_predicted) in enumerate(DIFFERENCES):
         browser.evaluate(f"document.querySelectorAll('.record')[{i}].open = true")
@@ -335,7 +336,7 @@ def test_marks_are_the_words_that_differ_and_no_character_is_lost(browser, tmp_p
 
 
 def test_one_system_without_groups(browser, tmp_path):
-    system(5).to_html(tmp_path / "one.html")
+    write_html(system(5), tmp_path / "one.html")
     browser.open(tmp_path / "one.html")
     assert 0 < click(browser, "wrong") < 40
     assert browser.evaluate("document.getElementById('system').hidden") is True

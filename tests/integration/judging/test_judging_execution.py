@@ -16,9 +16,9 @@ import pytest
 
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, JudgingError
-from sqlquarry.judging import ExecutionGrader
-from sqlquarry.judging.cells import Comparison
-from sqlquarry.judging.sandbox import Failure, Limits, Rows, Sandbox
+from sqlquarry.judging import ComparisonOptions, ExecutionGrader
+from sqlquarry.judging.execution.limits import ExecutionLimits
+from sqlquarry.judging.execution.sandbox import Failure, Rows, Sandbox
 
 TIME_LIMIT_S = 0.3  # for what must be stopped; all else has the default
 LONG = "printf('%.*c', 900000, 'a')"
@@ -47,7 +47,7 @@ def grader(database):
 
 @pytest.fixture
 def sandbox():
-    box = Sandbox(Limits())
+    box = Sandbox(ExecutionLimits())
     yield box
     box.close()
 
@@ -96,7 +96,7 @@ HOSTILE = [
 
 
 def test_hostile_queries_change_no_byte_and_end_in_time(database, sandbox):
-    sandbox.limits = Limits(time_limit_s=TIME_LIMIT_S)
+    sandbox.limits = ExecutionLimits(time_s=TIME_LIMIT_S)
     before = hashlib.sha256(database.read_bytes()).hexdigest()
     for sql, kinds in HOSTILE:
         start = time.monotonic()
@@ -183,7 +183,7 @@ def test_several_threads_ask_at_the_same_time(database, sandbox):
 
 
 def test_a_process_that_does_not_start_is_an_error_not_a_verdict(database, sandbox, monkeypatch):
-    monkeypatch.setattr("sqlquarry.judging.sandbox_child.__file__", "/nonexistent.py")
+    monkeypatch.setattr("sqlquarry.judging.execution.sandbox_child.__file__", "/nonexistent.py")
     with pytest.raises(JudgingError, match="does not start"):
         sandbox.run(database, "SELECT 1")
 
@@ -386,7 +386,7 @@ def test_a_comparison_that_is_too_hard_is_unjudged_and_no_reason_hides_a_wrong_o
             return verdicts.pop()
         raise JudgingError("too hard")
 
-    monkeypatch.setattr("sqlquarry.judging.execution.rows_match", too_hard)
+    monkeypatch.setattr("sqlquarry.judging.execution.outcome.rows_match", too_hard)
     wrong = grader.grade(record("SELECT id FROM item ORDER BY id"), "SELECT id FROM item ORDER BY id DESC")
     unjudged = grader.grade(record("SELECT id FROM item"), "SELECT id + 1 FROM item")
     assert (wrong.verdict, unjudged.verdict, unjudged.reason) == ("wrong", "unjudged", "too hard")
@@ -430,8 +430,8 @@ def test_bad_construction_is_refused(tmp_path):
         ExecutionGrader(tmp_path / "nowhere")
     with pytest.raises(JudgingError, match=r"a: .*nope\.sqlite"):
         ExecutionGrader({"a": tmp_path / "nope.sqlite"})
-    with pytest.raises(ConfigError, match=r"time_limit_s is inf.*row_limit is -1"):
-        ExecutionGrader(tmp_path, time_limit_s=math.inf, row_limit=-1)
+    with pytest.raises(ConfigError, match=r"time_s is inf.*rows is -1"):
+        ExecutionLimits(time_s=math.inf, rows=-1)
 
 
 def test_a_file_that_is_no_database_leaves_the_record_unjudged(tmp_path):
@@ -516,7 +516,7 @@ def test_a_gold_that_cannot_be_compared_leaves_the_record_unjudged_unless_anothe
             raise JudgingError("too hard")
         return gold_rows == predicted_rows
 
-    monkeypatch.setattr("sqlquarry.judging.execution.rows_match", too_hard)
+    monkeypatch.setattr("sqlquarry.judging.execution.outcome.rows_match", too_hard)
     grader = ExecutionGrader(Suite(tmp_path, [1, 2, 3], [1, 4]))
     two_golds = Record("q", "s", "SELECT min(a) FROM t", alternatives=("SELECT max(a) FROM t",))
     assert grader.grade(two_golds, "SELECT max(a) FROM t").verdict == "correct"
@@ -528,7 +528,9 @@ def test_a_source_without_a_database_leaves_the_record_unjudged(tmp_path):
 
 
 def test_the_comparison_may_be_loosened(database):
-    grader = ExecutionGrader({"shop": database}, comparison=Comparison(extra_columns=True, absolute_tolerance=0.2))
+    grader = ExecutionGrader(
+        {"shop": database}, comparison=ComparisonOptions(extra_columns=True, absolute_tolerance=0.2)
+    )
     gold = record("SELECT id, price FROM item")
     assert grader.grade(gold, "SELECT name, price + 0.1, id FROM item").verdict == "correct"
     assert grader.grade(gold, "SELECT name, price + 0.3, id FROM item").verdict == "wrong"
@@ -547,7 +549,16 @@ def test_fingerprints_change_with_content_and_options(tmp_path):
 
     first = fingerprint()
     assert first == fingerprint()
-    assert len({first, fingerprint(time_limit_s=1), fingerprint(comparison=Comparison(ignore_case=True))}) == 3
+    assert (
+        len(
+            {
+                first,
+                fingerprint(limits=ExecutionLimits(time_s=1)),
+                fingerprint(comparison=ComparisonOptions(ignore_case=True)),
+            }
+        )
+        == 3
+    )
     sqlite3.connect(path).execute("CREATE TABLE u (a)").close()
     assert fingerprint() != first
     assert ExecutionGrader("postgresql://localhost/x").fingerprint(asked) is None

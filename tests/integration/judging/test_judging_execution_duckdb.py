@@ -12,7 +12,8 @@ import pytest
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import MissingExtraError
 from sqlquarry.judging.execution import ExecutionGrader
-from sqlquarry.judging.sandbox import Failure, Limits, Rows, Sandbox
+from sqlquarry.judging.execution.limits import ExecutionLimits
+from sqlquarry.judging.execution.sandbox import Failure, Rows, Sandbox
 
 TIME_LIMIT_S = 0.5
 COUNT_FOR_EVER = "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r)"
@@ -30,7 +31,7 @@ def database(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def sandbox():
-    box = Sandbox(Limits())
+    box = Sandbox(ExecutionLimits())
     yield box
     box.close()
 
@@ -100,7 +101,7 @@ HOSTILE = [
 
 
 def test_hostile_queries_change_no_byte_and_end_in_time(database):
-    sandbox = Sandbox(Limits(time_limit_s=TIME_LIMIT_S, memory_bytes_limit=200_000_000))
+    sandbox = Sandbox(ExecutionLimits(time_s=TIME_LIMIT_S, memory_bytes=200_000_000))
     before = hashlib.sha256(database.read_bytes()).hexdigest()
     for sql, kinds in HOSTILE:
         sandbox.run(database, "SELECT 1")  # starting a process anew takes none of a query's time
@@ -116,7 +117,7 @@ def test_hostile_queries_change_no_byte_and_end_in_time(database):
 
 
 def test_memory_is_bounded(database):
-    sandbox = Sandbox(Limits(memory_bytes_limit=50_000_000))
+    sandbox = Sandbox(ExecutionLimits(memory_bytes=50_000_000))
     outcome = sandbox.run(database, "SELECT a FROM range(100000000) t(a) ORDER BY hash(a)")
     assert (outcome.kind, "Out of Memory" in outcome.message) == ("other", True)
     assert [path.name for path in database.parent.iterdir()] == [database.name]
@@ -211,7 +212,7 @@ def test_a_file_that_changed_is_read_anew(tmp_path, sandbox):
 def test_a_missing_package_is_named_with_the_command(database, monkeypatch):
     monkeypatch.setattr("sqlquarry.extras.find_spec", lambda name: None if name == "duckdb" else name)
     with pytest.raises(MissingExtraError, match=r"sqlquarry\[duckdb\]"):
-        Sandbox(Limits()).run(database, "SELECT 1")
+        Sandbox(ExecutionLimits()).run(database, "SELECT 1")
 
 
 def test_nanoseconds_are_not_lost(database):

@@ -13,10 +13,10 @@ import pytest
 from judging_postgresql import PASSWORD, throwaway_server
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import JudgingError
-from sqlquarry.judging import Report, SQLJudge
-from sqlquarry.judging.cells import Comparison
+from sqlquarry.judging import ComparisonOptions, Report, SQLJudge, write_html, write_junit, write_markdown
 from sqlquarry.judging.execution import ExecutionGrader
-from sqlquarry.judging.sandbox import Failure, Limits, Permissions, Rows, Sandbox
+from sqlquarry.judging.execution.limits import ExecutionLimits, Permissions
+from sqlquarry.judging.execution.sandbox import Failure, Rows, Sandbox
 
 TIME_LIMIT_S = 0.5
 AS_SUPERUSER = Permissions(allow_privileged_accounts=True, allow_functions=["public.dearest"])
@@ -54,7 +54,7 @@ def shop(server):
 
 @pytest.fixture(scope="module")
 def sandbox():
-    box = Sandbox(Limits(), AS_SUPERUSER)
+    box = Sandbox(ExecutionLimits(), AS_SUPERUSER)
     yield box
     box.close()
 
@@ -155,7 +155,7 @@ HOSTILE = [
 
 
 def test_hostile_queries_change_nothing_and_end_in_time(shop, tmp_path):
-    sandbox = Sandbox(Limits(time_limit_s=TIME_LIMIT_S), AS_SUPERUSER)
+    sandbox = Sandbox(ExecutionLimits(time_s=TIME_LIMIT_S), AS_SUPERUSER)
     tmp_path.chmod(0o777)
     before = content(shop)
     for sql, kinds in HOSTILE:
@@ -173,7 +173,7 @@ def test_hostile_queries_change_nothing_and_end_in_time(shop, tmp_path):
 
 
 def test_the_server_stops_what_the_client_gave_up(shop):
-    sandbox = Sandbox(Limits(time_limit_s=TIME_LIMIT_S), AS_SUPERUSER)
+    sandbox = Sandbox(ExecutionLimits(time_s=TIME_LIMIT_S), AS_SUPERUSER)
     assert sandbox.run(shop, "SELECT count(*) FROM item a, item b, item c, item d").kind == "timeout"
     with psycopg.connect(shop) as admin:
         active = (
@@ -319,7 +319,7 @@ def test_no_process_shows_the_password(shop, sandbox):
 def test_text_may_be_compared_more_loosely(shop):
     grader = ExecutionGrader(
         {"shop": shop},
-        comparison=Comparison(ignore_case=True, ignore_space=True),
+        comparison=ComparisonOptions(ignore_case=True, ignore_whitespace=True),
         allow_privileged_accounts=True,
     )
     assert grader.grade(record("SELECT name FROM item"), "SELECT upper(name) || ' ' FROM item").verdict == "correct"
@@ -332,9 +332,9 @@ def test_a_number_of_thousands_of_digits_is_judged_and_can_be_saved(grader, tmp_
     assert [entry.judgements[0].verdict for entry in report.entries] == ["correct", "wrong"]
     report.to_json(tmp_path / "r.json")
     again = Report.from_json(tmp_path / "r.json")
-    again.to_html(tmp_path / "r.html")
-    again.to_markdown(tmp_path / "r.md")
-    assert again.to_junit(tmp_path / "r.xml")
+    write_html(again, tmp_path / "r.html")
+    write_markdown(again, tmp_path / "r.md")
+    assert write_junit(again, tmp_path / "r.xml")
     assert again.entries[0].judgements[0].details["gold"]["rows"][0][0] == "10000000000000000000… (5,001 digits)"
 
 

@@ -7,7 +7,7 @@ from test_judging_browser import browser  # noqa: F401 - the fixture
 
 import sqlquarry as sq
 from sqlquarry.artifacts import Judgement
-from sqlquarry.judging import Entry, Report
+from sqlquarry.judging import Report, ReportEntry, ReportInfo
 from sqlquarry.progress.notebook import html_table
 from sqlquarry.training.config import TrainingConfig
 
@@ -28,7 +28,7 @@ def report(text: str) -> Report:
     records = [sq.Record(text, f"CREATE TABLE t (a) -- {text}", f"SELECT {i} -- {text}", id=text) for i in range(30)]
     verdicts = ["correct", "correct", "wrong", "unjudged"]
     entries = tuple(
-        Entry(
+        ReportEntry(
             record,
             text,
             text,
@@ -37,7 +37,7 @@ def report(text: str) -> Report:
         )
         for i, record in enumerate(records)
     )
-    return Report(("execution", text), entries, {"stopped": text, "left": 7})
+    return Report(("execution", text), entries, ReportInfo(stopped=text, records_left=7))
 
 
 def records(text: str) -> sq.Records:

@@ -11,9 +11,10 @@ from judging_postgresql import PASSWORD, throwaway_server
 from judging_postgresql_attacks import CHECKS, EXTENSIONS, FORBIDDEN, LITERALS, READS, ROLES, SETUP, UNKNOWN
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, JudgingError
-from sqlquarry.judging.engines import postgresql_calls
 from sqlquarry.judging.execution import ExecutionGrader
-from sqlquarry.judging.sandbox import Failure, Limits, Permissions, Rows, Sandbox
+from sqlquarry.judging.execution.engines import postgresql_calls
+from sqlquarry.judging.execution.limits import ExecutionLimits, Permissions
+from sqlquarry.judging.execution.sandbox import Failure, Rows, Sandbox
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +58,14 @@ def reader(shop):
 
 @pytest.fixture(scope="module")
 def sandbox():
-    box = Sandbox(Limits())
+    box = Sandbox(ExecutionLimits())
     yield box
     box.close()
 
 
 @pytest.fixture(scope="module")
 def privileged():
-    box = Sandbox(Limits(), Permissions(allow_privileged_accounts=True))
+    box = Sandbox(ExecutionLimits(), Permissions(allow_privileged_accounts=True))
     yield box
     box.close()
 
@@ -138,7 +139,7 @@ def test_accounts_that_may_do_more_than_read_are_refused(shop, sandbox, privileg
 
 
 def test_the_user_may_name_functions(reader):
-    sandbox = Sandbox(Limits(), Permissions(allow_functions=["public.doubled", "public.xp*"]))
+    sandbox = Sandbox(ExecutionLimits(), Permissions(allow_functions=["public.doubled", "public.xp*"]))
     assert sandbox.run(reader, "SELECT doubled(id) FROM item WHERE id = 4") == Rows(("doubled",), [(8,)])
     assert isinstance(sandbox.run(reader, "SELECT xpath_string('<a>1</a>', '/a')"), Rows)
     assert sandbox.run(reader, "SELECT doubled(1), trap()").kind == "unknown_function"

@@ -4,8 +4,7 @@ import gzip
 import json
 
 from sqlquarry.artifacts import Record
-from sqlquarry.judging import ExecutionGrader, extract_sql
-from sqlquarry.judging.cells import Comparison
+from sqlquarry.judging import ComparisonOptions, ExecutionGrader, extract_sql
 
 # Where the data set's own label, which compares columns by position, says "different" but the human one "equivalent".
 PERMUTED = 22
@@ -20,7 +19,7 @@ def read(path):
 
 def test_labelled_pairs_differ_only_where_the_label_is_positional_or_wrong(shared_data):
     rows = read(shared_data / "sql_pairs" / "spider_pair" / "share.jsonl")
-    by_position = ExecutionGrader(shared_data / "spider_sqlite", comparison=Comparison(permute_columns=False))
+    by_position = ExecutionGrader(shared_data / "spider_sqlite", comparison=ComparisonOptions(permute_columns=False))
     by_default = ExecutionGrader(shared_data / "spider_sqlite")
     permuted, others = set(), set()
     for row in rows:

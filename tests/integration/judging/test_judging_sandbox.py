@@ -14,14 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from sqlquarry.judging.engines import POSTGRESQL, SQLITE, engine_of, sqlite_copy
-from sqlquarry.judging.sandbox import Failure, Limits, Rows, Sandbox, _environment
+from sqlquarry.judging.execution.engines import POSTGRESQL, SQLITE, engine_of, sqlite_copy
+from sqlquarry.judging.execution.limits import ExecutionLimits
+from sqlquarry.judging.execution.sandbox import Failure, Rows, Sandbox, _environment
 
 FOR_EVER = "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT count(*) FROM r"
 JUDGE = """
 import sys, threading
-from sqlquarry.judging.sandbox import Limits, Sandbox
-box = Sandbox(Limits(time_limit_s=60))
+from sqlquarry.judging.execution.limits import ExecutionLimits
+from sqlquarry.judging.execution.sandbox import Sandbox
+box = Sandbox(ExecutionLimits(time_s=60))
 print(box.run(sys.argv[1], "SELECT 1"), flush=True)
 threading.Timer(0.5, lambda: print(box_child.process.pid, flush=True)).start()
 (box_child,) = next(iter(box._idle.values()))
@@ -31,7 +33,7 @@ box.run(sys.argv[1], sys.argv[2])
 
 @pytest.fixture
 def sandbox():
-    box = Sandbox(Limits())
+    box = Sandbox(ExecutionLimits())
     yield box
     box.close()
 
@@ -132,7 +134,7 @@ def test_the_clients_of_servers_get_their_own_settings_only(monkeypatch) -> None
 
 
 def test_cpu_time_is_bounded_for_each_query_and_not_for_the_process(tmp_path) -> None:
-    box = Sandbox(Limits(time_limit_s=0.5))
+    box = Sandbox(ExecutionLimits(time_s=0.5))
     path = tmp_path / "a.sqlite"
     sqlite3.connect(path).close()
     limits = []

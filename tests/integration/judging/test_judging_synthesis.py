@@ -14,7 +14,7 @@ import pytest
 
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, JudgingError
-from sqlquarry.judging import ExecutionGrader
+from sqlquarry.judging import ExecutionGrader, ExecutionLimits
 from sqlquarry.judging.synthesis import SynthesizedDatabases
 
 FILMS = (
@@ -216,7 +216,7 @@ def test_many_threads_may_ask_at_once():
     ],
 )
 def test_hostile_predictions_end_soon_and_change_nothing(tmp_path, predicted):
-    grader = ExecutionGrader(SynthesizedDatabases(tmp_path), time_limit_s=0.3)
+    grader = ExecutionGrader(SynthesizedDatabases(tmp_path), limits=ExecutionLimits(time_s=0.3))
     paths = grader._source.databases_for(record(), GOLD)
     before = [path.read_bytes() for path in paths]
     start = time.monotonic()

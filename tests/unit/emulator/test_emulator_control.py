@@ -7,9 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from sqlquarry.emulator.bedrock.imports import ModelImports
-from sqlquarry.emulator.faults import AccessDenied, Faults, JobFails, JobHangs, ManualClock
-from sqlquarry.emulator.requests.api import ApiError
+from sqlquarry.emulator.bedrock.control_plane import ModelImports
+from sqlquarry.emulator.bedrock.timing import ImportTiming
+from sqlquarry.emulator.clock import ManualClock
+from sqlquarry.emulator.faults import AccessDenied, Faults, JobFails, JobHangs
+from sqlquarry.emulator.requests.errors import ApiError
 
 
 def control(storage, fetch=lambda *_: None, **options):
@@ -72,13 +74,13 @@ def status(imports, name):
 
 
 def test_a_job_ends_after_so_many_looks_at_it(tmp_path):
-    imports = control(tmp_path, import_polls=2)
+    imports = control(tmp_path, timing=ImportTiming(import_polls=2))
     imports.create_model_import_job(request("first"))
     assert [status(imports, "first") for _ in range(3)] == ["InProgress", "InProgress", "Failed"]
 
 
 def test_a_job_that_nobody_asks_for_does_not_keep_the_slot(tmp_path):
-    imports = control(tmp_path, import_polls=2)
+    imports = control(tmp_path, timing=ImportTiming(import_polls=2))
     imports.create_model_import_job(request("abandoned"))
     for _ in range(2):
         with pytest.raises(ApiError, match="Concurrent model import jobs"):
@@ -88,7 +90,7 @@ def test_a_job_that_nobody_asks_for_does_not_keep_the_slot(tmp_path):
 
 def test_a_job_takes_its_time_by_the_clock(tmp_path):
     clock = ManualClock(50)
-    imports = control(tmp_path, import_seconds=600, clock=clock)
+    imports = control(tmp_path, timing=ImportTiming(import_s=600), clock=clock)
     imports.create_model_import_job(request("first"))
     clock.advance(599)
     assert status(imports, "first") == "InProgress"

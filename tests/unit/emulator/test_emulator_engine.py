@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from sqlquarry.artifacts import Generation
-from sqlquarry.emulator.bedrock.engine import DEFAULT_MAX_TOKENS, Decoding, Engine, EnginePool, Request
-from sqlquarry.emulator.requests.api import ApiError
+from sqlquarry.emulator.bedrock.completion_request import DEFAULT_MAX_TOKENS, CompletionRequest, Decoding
+from sqlquarry.emulator.bedrock.engine import EnginePool, InferenceEngine
+from sqlquarry.emulator.requests.errors import ApiError
 from sqlquarry.models.local.decoding import DecodingOptions
 from sqlquarry.models.local.sampling import Sampling
 
@@ -49,7 +50,7 @@ def engine_of():
     engines = []
 
     def make(model, max_batch=16):
-        engines.append(Engine(lambda: model, max_batch))
+        engines.append(InferenceEngine(lambda: model, max_batch))
         return engines[-1]
 
     yield make
@@ -60,7 +61,7 @@ def engine_of():
 
 def submit_behind_a_held_batch(engine, model, requests):
     """Futures of requests that all waited while another batch was decoded."""
-    first = engine.submit(Request("first", GREEDY))
+    first = engine.submit(CompletionRequest("first", GREEDY))
     assert model.started.wait(10)
     futures = [engine.submit(request) for request in requests]
     model.gate.set()
@@ -70,14 +71,18 @@ def submit_behind_a_held_batch(engine, model, requests):
 
 def test_what_waits_is_decoded_together_and_answered_in_order(engine_of):
     model = Echo(held=True)
-    futures = submit_behind_a_held_batch(engine_of(model), model, [Request(f"p{i}", GREEDY) for i in range(8)])
+    futures = submit_behind_a_held_batch(
+        engine_of(model), model, [CompletionRequest(f"p{i}", GREEDY) for i in range(8)]
+    )
     assert [future.result(10).text for future in futures] == [f"P{i}" for i in range(8)]
     assert [prompts for prompts, _ in model.batches] == [["first"], [f"p{i}" for i in range(8)]]
 
 
 def test_a_batch_is_never_larger_than_allowed(engine_of):
     model = Echo(held=True)
-    futures = submit_behind_a_held_batch(engine_of(model, 3), model, [Request(f"p{i}", GREEDY) for i in range(7)])
+    futures = submit_behind_a_held_batch(
+        engine_of(model, 3), model, [CompletionRequest(f"p{i}", GREEDY) for i in range(7)]
+    )
     assert [future.result(10).text for future in futures] == [f"P{i}" for i in range(7)]
     assert [len(prompts) for prompts, _ in model.batches] == [1, 3, 3, 1]
 
@@ -85,7 +90,7 @@ def test_a_batch_is_never_larger_than_allowed(engine_of):
 def test_requests_of_other_options_do_not_share_a_batch(engine_of):
     model = Echo(held=True)
     other = Decoding(max_tokens=9, sampling=Sampling(temperature=0.5), stop=(";",))
-    requests = [Request("a", GREEDY), Request("b", other), Request("c", GREEDY)]
+    requests = [CompletionRequest("a", GREEDY), CompletionRequest("b", other), CompletionRequest("c", GREEDY)]
     for future in submit_behind_a_held_batch(engine_of(model), model, requests):
         future.result(10)
     assert [prompts for prompts, _ in model.batches[1:]] == [["a", "c"], ["b"]]
@@ -107,14 +112,14 @@ def test_requests_of_other_options_do_not_share_a_batch(engine_of):
 def test_seeded_samples_are_decoded_alone(engine_of):
     model = Echo(held=True)
     seeded = Decoding(max_tokens=4, seed=7)
-    for future in submit_behind_a_held_batch(engine_of(model), model, [Request(p, seeded) for p in "ab"]):
+    for future in submit_behind_a_held_batch(engine_of(model), model, [CompletionRequest(p, seeded) for p in "ab"]):
         future.result(10)
     assert [prompts for prompts, _ in model.batches[1:]] == [["a"], ["b"]]
 
 
 def test_one_bad_prompt_does_not_fail_its_neighbours(engine_of):
     model = Echo(held=True)
-    requests = [Request(text, GREEDY) for text in ("good", "poison", "fine")]
+    requests = [CompletionRequest(text, GREEDY) for text in ("good", "poison", "fine")]
     good, poisoned, fine = submit_behind_a_held_batch(engine_of(model), model, requests)
     assert (good.result(10).text, fine.result(10).text) == ("GOOD", "FINE")
     with pytest.raises(RuntimeError, match="poisoned"):
@@ -123,9 +128,9 @@ def test_one_bad_prompt_does_not_fail_its_neighbours(engine_of):
 
 def test_the_context_limit_counts_prompt_special_tokens_and_answer(engine_of):
     engine = engine_of(Echo())
-    assert engine.submit(Request("one two three", GREEDY, context_tokens=8)).result(10)
+    assert engine.submit(CompletionRequest("one two three", GREEDY, context_tokens=8)).result(10)
     with pytest.raises(ApiError, match="maximum context length is 7 tokens") as caught:
-        engine.submit(Request("one two three", GREEDY, context_tokens=7)).result(10)
+        engine.submit(CompletionRequest("one two three", GREEDY, context_tokens=7)).result(10)
     assert caught.value.code == "ValidationException"
 
 
@@ -134,13 +139,13 @@ def test_the_context_limit_counts_prompt_special_tokens_and_answer(engine_of):
 )
 def test_without_a_limit_the_answer_may_fill_the_context(engine_of, context_tokens, expected):
     model = Echo()
-    engine_of(model).submit(Request("one two", Decoding(max_tokens=None), context_tokens)).result(10)
+    engine_of(model).submit(CompletionRequest("one two", Decoding(max_tokens=None), context_tokens)).result(10)
     assert model.batches[0][1].max_tokens == expected
 
 
 def test_messages_need_a_chat_template(engine_of):
     with pytest.raises(ApiError, match="no chat_template"):
-        engine_of(Echo()).submit(Request([{"role": "user", "content": "x"}], GREEDY)).result(10)
+        engine_of(Echo()).submit(CompletionRequest([{"role": "user", "content": "x"}], GREEDY)).result(10)
 
 
 def test_a_model_that_cannot_load_tells_every_requester_and_loads_once():
@@ -153,7 +158,7 @@ def test_a_model_that_cannot_load_tells_every_requester_and_loads_once():
     pool = EnginePool(load, max_batch=4, max_loaded=1)
     for _ in range(3):
         with pytest.raises(OSError, match="no weights"):
-            pool.submit(Path("a"), Request("x", GREEDY)).result(10)
+            pool.submit(Path("a"), CompletionRequest("x", GREEDY)).result(10)
     pool.close()
     assert loads == [Path("a")]
 
@@ -177,7 +182,7 @@ def test_the_pool_keeps_the_models_used_last_and_never_more():
 
     pool = EnginePool(load, max_batch=4, max_loaded=2)
     for name in ("a", "b", "a", "c", "a", "b"):
-        pool.submit(Path(name), Request(name, GREEDY)).result(10)
+        pool.submit(Path(name), CompletionRequest(name, GREEDY)).result(10)
     pool.close()
     assert loads == ["a", "b", "c", "b"]
     assert most == [2]
@@ -187,7 +192,7 @@ def test_the_pool_keeps_the_models_used_last_and_never_more():
 def test_closing_answers_what_is_queued():
     model = Echo(held=True)
     pool = EnginePool(lambda _: model, max_batch=2, max_loaded=1)
-    futures = [pool.submit(Path("a"), Request(f"p{i}", GREEDY)) for i in range(5)]
+    futures = [pool.submit(Path("a"), CompletionRequest(f"p{i}", GREEDY)) for i in range(5)]
     with ThreadPoolExecutor(1) as closer:
         closing = closer.submit(pool.close)
         model.gate.set()
@@ -198,6 +203,8 @@ def test_closing_answers_what_is_queued():
 def test_more_tokens_than_the_answer_may_have_are_refused(engine_of):
     engine = engine_of(Echo())
     for context_tokens in (None, 4096):
-        request = Request("a", replace(GREEDY, max_tokens=None, min_tokens=600), context_tokens=context_tokens)
+        request = CompletionRequest(
+            "a", replace(GREEDY, max_tokens=None, min_tokens=600), context_tokens=context_tokens
+        )
         with pytest.raises(ApiError, match="min_tokens is 600"):
             engine.submit(request).result(10)

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sqlquarry.emulator import faults as kinds
-from sqlquarry.emulator.bedrock.warmth import IDLE_S, Warmth
+from sqlquarry.emulator.bedrock.cold_start import IDLE_S, ColdStart
+from sqlquarry.emulator.clock import ManualClock
 from sqlquarry.emulator.faults import (
     AccessDenied,
     ExpiredToken,
     Faults,
     InternalError,
-    ManualClock,
     NoText,
     NotReady,
     RateLimit,
@@ -44,7 +44,7 @@ def test_a_fault_happens_so_many_times(times):
 
 
 def test_or_for_so_many_seconds(faults, clock):
-    faults.add(NotReady(seconds=90))
+    faults.add(NotReady(duration_s=90))
     for _ in range(3):
         clock.advance(29)
         assert faults.refusal("InvokeModel").code == "ModelNotReadyException"
@@ -95,7 +95,7 @@ def test_simulations_deny_what_faults_deny(faults, operation, denied):
     "make",
     [
         lambda: NoText(times=0),
-        lambda: NotReady(seconds=0),
+        lambda: NotReady(duration_s=0),
         lambda: Throttled(times=math.nan),
         lambda: RateLimit(per_second=0),
     ],
@@ -112,19 +112,19 @@ def test_every_fault_has_a_purpose():
 
 
 def test_a_model_is_cold_at_first_and_after_five_idle_minutes():
-    warmth = Warmth(cold_calls=2, cold_seconds=0)
-    assert [warmth.refuses(0), warmth.refuses(1), warmth.refuses(2)] == [True, True, False]
-    assert not warmth.refuses(2 + IDLE_S - 1)  # which keeps it awake
-    assert not warmth.refuses(2 + 2 * (IDLE_S - 1))
+    cold_start = ColdStart(calls=2, duration_s=0)
+    assert [cold_start.refuses(0), cold_start.refuses(1), cold_start.refuses(2)] == [True, True, False]
+    assert not cold_start.refuses(2 + IDLE_S - 1)  # which keeps it awake
+    assert not cold_start.refuses(2 + 2 * (IDLE_S - 1))
     asleep = 2 + 2 * (IDLE_S - 1) + IDLE_S
-    assert [warmth.refuses(asleep), warmth.refuses(asleep), warmth.refuses(asleep)] == [True, True, False]
+    assert [cold_start.refuses(asleep), cold_start.refuses(asleep), cold_start.refuses(asleep)] == [True, True, False]
 
 
 def test_waking_takes_its_time_however_long_that_is():
-    warmth = Warmth(cold_calls=0, cold_seconds=1000)
-    assert [warmth.refuses(t) for t in (0, 400, 999, 1000, 1001)] == [True, True, True, False, False]
+    cold_start = ColdStart(calls=0, duration_s=1000)
+    assert [cold_start.refuses(t) for t in (0, 400, 999, 1000, 1001)] == [True, True, True, False, False]
 
 
 def test_without_cold_options_a_model_is_always_warm():
-    warmth = Warmth(cold_calls=0, cold_seconds=0)
-    assert not any(warmth.refuses(t) for t in (0, 1, 1000, 5000))
+    cold_start = ColdStart(calls=0, duration_s=0)
+    assert not any(cold_start.refuses(t) for t in (0, 1, 1000, 5000))

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sqlquarry.emulator.bedrock import invocation
-from sqlquarry.emulator.bedrock.engine import Decoding
-from sqlquarry.emulator.bedrock.formats import BedrockCompletion, OpenAIChatCompletion, OpenAICompletion
-from sqlquarry.emulator.bedrock.invocation import parse
-from sqlquarry.emulator.requests.api import ApiError
+from sqlquarry.emulator.bedrock import allowed_keys
+from sqlquarry.emulator.bedrock.answer_formats import BedrockCompletion, OpenAIChatCompletion, OpenAICompletion
+from sqlquarry.emulator.bedrock.completion_request import Decoding
+from sqlquarry.emulator.bedrock.invocation import parse_invocation
+from sqlquarry.emulator.requests.errors import ApiError
 from sqlquarry.models.local.constraints import AnswerForm
 from sqlquarry.models.local.sampling import Sampling
 
@@ -31,7 +31,7 @@ def sampled(**options):
 
 def refused(body, *names):
     with pytest.raises(ApiError) as caught:
-        parse(body if isinstance(body, str) else json.dumps(body))
+        parse_invocation(body if isinstance(body, str) else json.dumps(body))
     assert caught.value.code == "ValidationException"
     for name in names:
         assert name in caught.value.message
@@ -58,7 +58,7 @@ def refused(body, *names):
     ],
 )
 def test_the_keys_of_a_request_choose_its_shape(body, shape, decoding):
-    found, request = parse(json.dumps(body))
+    found, request = parse_invocation(json.dumps(body))
     assert type(found) is shape
     assert request.prompt == body.get("messages", "p")
     assert request.decoding == decoding
@@ -104,24 +104,29 @@ WRONG = {
 }
 
 
+def test_every_key_has_a_type():
+    keys = allowed_keys._EVERY_FORMAT.keys() | {key for own in allowed_keys._OWN_KEYS.values() for key in own}
+    assert keys == allowed_keys.InvocationOptions.__annotations__.keys()
+
+
 @pytest.mark.parametrize("shape", BODIES)
 def test_every_key_refuses_what_it_cannot_mean(shape):
-    keys = invocation._EVERY_SHAPE.keys() | invocation._OWN_KEYS[shape].keys()
+    keys = allowed_keys._EVERY_FORMAT.keys() | allowed_keys._OWN_KEYS[shape].keys()
     assert keys <= WRONG.keys()
     for key in keys:
         for value in WRONG[key]:
             rest = {name: held for name, held in BODIES[shape].items() if not name.startswith("max")}
             refused({**rest, "max_gen_len" if shape is BedrockCompletion else "max_tokens": 5, key: value}, key)
-        assert parse(json.dumps({**BODIES[shape], key: None}))
+        assert parse_invocation(json.dumps({**BODIES[shape], key: None}))
 
 
 @pytest.mark.parametrize("shape", BODIES)
 @given(key=st.text(min_size=1), value=st.one_of(st.none(), st.booleans(), st.integers(), st.text()))
 def test_no_unknown_key_is_passed_over(shape, key, value):
-    known = invocation._EVERY_SHAPE.keys() | invocation._OWN_KEYS[shape].keys() | BODIES[shape].keys()
-    if key not in known | invocation._WITHOUT_EFFECT.keys() | {"messages", "prompt"}:
+    known = allowed_keys._EVERY_FORMAT.keys() | allowed_keys._OWN_KEYS[shape].keys() | BODIES[shape].keys()
+    if key not in known | allowed_keys._WITHOUT_EFFECT.keys() | {"messages", "prompt"}:
         with pytest.raises(ApiError) as caught:
-            parse(json.dumps({**BODIES[shape], key: value}))
+            parse_invocation(json.dumps({**BODIES[shape], key: value}))
         assert caught.value.code == "ValidationException"
         assert key in caught.value.message
 
@@ -158,8 +163,8 @@ NOT_DONE = {
 def test_what_is_known_and_not_done_is_refused_unless_it_changes_nothing(shape):
     for key, value in NOT_DONE.items():
         refused({**BODIES[shape], key: value}, key)
-    assert invocation._WITHOUT_EFFECT.keys() <= NOT_DONE.keys()
-    assert parse(json.dumps({**BODIES[shape], **invocation._WITHOUT_EFFECT}))
+    assert allowed_keys._WITHOUT_EFFECT.keys() <= NOT_DONE.keys()
+    assert parse_invocation(json.dumps({**BODIES[shape], **allowed_keys._WITHOUT_EFFECT}))
     refused({**BODIES[shape], "n": True}, "n")
 
 
@@ -195,11 +200,11 @@ def test_a_bad_body_is_refused_with_its_reason(body, names):
 def test_null_is_as_good_as_leaving_a_key_out():
     without = {"prompt": "p", "max_tokens": 5}
     for null in ({"messages": None}, {"max_gen_len": None}):
-        assert type(parse(json.dumps(without | null))[0]) is OpenAICompletion
-    assert type(parse(json.dumps({"prompt": "p", "max_tokens": None}))[0]) is BedrockCompletion
-    assert type(parse(json.dumps({"messages": [USER], "prompt": None}))[0]) is OpenAIChatCompletion
+        assert type(parse_invocation(json.dumps(without | null))[0]) is OpenAICompletion
+    assert type(parse_invocation(json.dumps({"prompt": "p", "max_tokens": None}))[0]) is BedrockCompletion
+    assert type(parse_invocation(json.dumps({"messages": [USER], "prompt": None}))[0]) is OpenAIChatCompletion
     nested = {"structured_outputs": {"regex": "a", "json": None}}, {"response_format": {"type": "text", "schema": None}}
-    forms = [parse(json.dumps(without | body))[1].decoding.constraint for body in nested]
+    forms = [parse_invocation(json.dumps(without | body))[1].decoding.constraint for body in nested]
     assert forms == [AnswerForm.of("regex", "a"), None]
 
 
@@ -222,7 +227,7 @@ BARE_SCHEMA = {"type": "json_schema", "json_schema": SCHEMA}
     ],
 )
 def test_constraints_as_each_shape_has_them(shape, key, value, form):
-    assert parse(json.dumps({**BODIES[shape], key: value}))[1].decoding.constraint == AnswerForm.of(*form)
+    assert parse_invocation(json.dumps({**BODIES[shape], key: value}))[1].decoding.constraint == AnswerForm.of(*form)
     for other in ({"min_tokens": 1}, {"ignore_eos": True}):
         refused({**BODIES[shape], key: value, **other}, next(iter(other)))
 
@@ -234,13 +239,13 @@ def test_constraints_in_the_form_of_another_shape_are_refused():
     refused(BODIES[OpenAICompletion] | {"response_format": extra}, "json_schema")
     both = {"response_format": {"type": "json_object"}, "structured_outputs": {"regex": "a"}}
     refused(BODIES[OpenAICompletion] | both, "response_format", "structured_outputs")
-    assert parse(json.dumps(BODIES[OpenAICompletion] | {"response_format": {"type": "text"}}))[1].decoding == Decoding(
-        5
-    )
+    assert parse_invocation(json.dumps(BODIES[OpenAICompletion] | {"response_format": {"type": "text"}}))[
+        1
+    ].decoding == Decoding(5)
 
 
 def test_text_parts_are_joined():
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
-    assert parse(json.dumps({"messages": [{"role": "user", "content": parts}]}))[1].prompt == [
+    assert parse_invocation(json.dumps({"messages": [{"role": "user", "content": parts}]}))[1].prompt == [
         {"role": "user", "content": "a\nb"}
     ]

@@ -311,7 +311,7 @@ def test_a_prompt(tmp_path: Path, data: st.DataObject) -> None:
 
 ROW = {"question": "q", "schema": "CREATE TABLE t (a)", "sql": "SELECT 1", "alternatives": ["SELECT 2"], "id": "r"}
 REPORT = {
-    "version": 2,
+    "version": 3,
     "graders": ["execution"],
     "entries": [
         {
@@ -322,7 +322,7 @@ REPORT = {
             "judgements": [{"grader": "execution", "verdict": "correct", "reason": "", "details": {"rows": [[1]]}}],
         }
     ],
-    "about": {"seconds": 1.5},
+    "info": {"duration_s": 1.5, "cost_usd": 0.0, "stopped": "", "records_left": 0},
 }
 
 

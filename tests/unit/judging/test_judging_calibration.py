@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from sqlquarry.artifacts import Judgement, Record
 from sqlquarry.errors import JudgingError
-from sqlquarry.judging import calibration
-from sqlquarry.judging.calibration import MINIMUM_PER_CLASS, calibrate
-from sqlquarry.judging.report import Entry, Report
+from sqlquarry.judging.report import Report, ReportEntry, calibrate, calibration
+from sqlquarry.judging.report.calibration import MINIMUM_PER_CLASS
 
 RECORD = Record("q", "CREATE TABLE t (a)", "SELECT a FROM t")
 
@@ -23,7 +22,7 @@ def report(*pairs: tuple[str, str, int]) -> Report:
     entries = []
     for mine, theirs, count in pairs:
         judgements: Any = (Judgement("llm", mine), Judgement("execution", theirs))  # type: ignore[arg-type] - texts
-        entries += [Entry(RECORD, "", "", False, judgements)] * count
+        entries += [ReportEntry(RECORD, "", "", False, judgements)] * count
     return Report(("llm", "execution"), tuple(entries))
 
 
@@ -121,7 +120,7 @@ def test_too_few_of_a_class_are_no_calibration(wrong: int) -> None:
 
 def test_unknown_graders_and_a_judge_against_itself_are_refused() -> None:
     some = report(("correct", "correct", 5), ("wrong", "wrong", 5))
-    with pytest.raises(JudgingError, match="no grader exact, only llm, execution"):
+    with pytest.raises(JudgingError, match="no grader 'exact', only llm, execution"):
         calibrate(some, "llm", "exact")
     with pytest.raises(JudgingError, match="against itself"):
         calibrate(some, "llm", "llm")

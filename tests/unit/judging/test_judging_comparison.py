@@ -11,8 +11,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from sqlquarry.errors import ConfigError
-from sqlquarry.judging.cells import STRICT, Comparison
-from sqlquarry.judging.comparison import results_equal, rows_match
+from sqlquarry.judging.results.cells import STRICT, ComparisonOptions
+from sqlquarry.judging.results.comparison import results_equal, rows_match
 
 # Public evaluators get 1 to 6 of these wrong.
 CASES = [
@@ -266,7 +266,7 @@ def test_any_two_tables_agree_with_trying_everything(gold, ordered, data):
 @settings(max_examples=300)
 @given(tables(min_rows=1, max_rows=3, max_columns=2), st.booleans(), st.booleans(), st.booleans(), st.data())
 def test_every_option_of_columns_agrees_with_trying_everything(gold, permute, extra, ordered, data):
-    comparison = Comparison(permute_columns=permute, extra_columns=extra)
+    comparison = ComparisonOptions(permute_columns=permute, extra_columns=extra)
     width, count = len(gold[0]), len(gold)
     more = data.draw(tables(min_rows=count, max_rows=count, max_columns=2))
     rows = data.draw(st.permutations(range(count)))
@@ -280,8 +280,8 @@ def test_every_option_of_columns_agrees_with_trying_everything(gold, permute, ex
 
 @given(tables(min_rows=1), tables(min_rows=1))
 def test_what_is_equal_strictly_is_equal_under_every_option(gold, predicted):
-    loose = Comparison(
-        extra_columns=True, relative_tolerance=1e-3, absolute_tolerance=1e-3, ignore_case=True, ignore_space=True
+    loose = ComparisonOptions(
+        extra_columns=True, relative_tolerance=1e-3, absolute_tolerance=1e-3, ignore_case=True, ignore_whitespace=True
     )
     for other in (predicted, gold[::-1]):
         if results_equal(gold, other, ordered=False):
@@ -315,21 +315,21 @@ OPTIONS = [
     ({"relative_tolerance": 0, "absolute_tolerance": 0}, [(0.3,)], [(0.3,)], True),
     ({"ignore_case": True}, [("Straße",)], [("STRASSE",)], True),
     ({"ignore_case": True}, [("a ",)], [("A",)], False),
-    ({"ignore_space": True}, [("a  b",)], [(" a b\n",)], True),
-    ({"ignore_space": True}, [("a b",)], [("ab",)], False),
-    ({"ignore_space": True, "ignore_case": True}, [("a b",)], [(" A B",)], True),
+    ({"ignore_whitespace": True}, [("a  b",)], [(" a b\n",)], True),
+    ({"ignore_whitespace": True}, [("a b",)], [("ab",)], False),
+    ({"ignore_whitespace": True, "ignore_case": True}, [("a b",)], [(" A B",)], True),
     ({"ignore_case": True}, [("1",)], [(1,)], False),
 ]
 
 
 @pytest.mark.parametrize(("options", "gold", "predicted", "want"), OPTIONS)
 def test_options(options, gold, predicted, want):
-    assert results_equal(gold, predicted, ordered=False, comparison=Comparison(**options)) is want
+    assert results_equal(gold, predicted, ordered=False, comparison=ComparisonOptions(**options)) is want
 
 
 def test_bad_tolerances_are_refused_all_at_once():
     with pytest.raises(ConfigError, match=r"absolute_tolerance is nan, .*relative_tolerance is 0.5, decimals is -1"):
-        Comparison(relative_tolerance=0.5, absolute_tolerance=math.nan, decimals=-1)
+        ComparisonOptions(relative_tolerance=0.5, absolute_tolerance=math.nan, decimals=-1)
 
 
 NAMES = [
@@ -349,7 +349,7 @@ def test_columns_of_the_same_names_belong_together(gold_names, predicted_names, 
     names = (gold_names, predicted_names)
     assert rows_match(gold, predicted, [0] * len(gold), names=names) is want
     if gold_names == predicted_names:
-        kept = Comparison(permute_columns=False)
+        kept = ComparisonOptions(permute_columns=False)
         assert rows_match(gold, predicted, [0] * len(gold), kept, names) is (gold == predicted)
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sqlquarry.judging.cells import STRICT, Comparison
-from sqlquarry.judging.comparison import choice_matches, results_equal
+from sqlquarry.judging.results.cells import STRICT, ComparisonOptions
+from sqlquarry.judging.results.comparison import choice_matches, results_equal
 
 CELLS = [0, 1, 1.0, 1 + 9e-10, 1 + 2e-9, None, "1", b"1", Decimal("1.5"), 2**53 + 1, Decimal("1e400"), math.inf]
 
@@ -23,8 +23,8 @@ def by_trying_everything(candidates, places, predicted, comparison):
     for columns in permutations(range(len(predicted[0])), width):
         if not comparison.permute_columns and list(columns) != sorted(columns):
             continue
-        rows = comparison.normalised([[row[i] for i in columns] for row in predicted])
-        gold = [(place, comparison.normalised([row])[0]) for place, row in candidates]
+        rows = comparison.normalized([[row[i] for i in columns] for row in predicted])
+        gold = [(place, comparison.normalized([row])[0]) for place, row in candidates]
         for chosen in permutations(gold, len(rows)):
             if all(
                 place == other and comparison.same_row(row, wanted)
@@ -50,7 +50,7 @@ def test_a_choice_of_rows_agrees_with_trying_everything(seed, permute, extra):
     if rng.random() < 0.5:
         predicted[0] = (rng.choice(pool), *predicted[0][1:])
     places = [candidates[i][0] for i in kept]
-    comparison = Comparison(permute_columns=permute, extra_columns=extra)
+    comparison = ComparisonOptions(permute_columns=permute, extra_columns=extra)
     want = by_trying_everything(candidates, places, predicted, comparison)
     assert choice_matches(candidates, places, predicted, comparison) is want
 

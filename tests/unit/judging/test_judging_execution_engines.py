@@ -12,14 +12,16 @@ import pytest
 
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import JudgingError
-from sqlquarry.judging.engines import engine_of, file_of
-from sqlquarry.judging.engines.answers import fetched, plain, shown_url, without_secrets
-from sqlquarry.judging.engines.sqlalchemy import _refused, run_query
 from sqlquarry.judging.execution import ExecutionGrader
-from sqlquarry.judging.sandbox import Limits, Permissions
+from sqlquarry.judging.execution.engines import engine_of, file_of
+from sqlquarry.judging.execution.engines.answers import collect_rows, shown_url, without_secrets
+from sqlquarry.judging.execution.engines.sqlalchemy import _refused, run_query
+from sqlquarry.judging.execution.engines.values import plain_value
+from sqlquarry.judging.execution.limits import ExecutionLimits, Permissions
+from sqlquarry.judging.execution.sandbox import settings_of
 
-LIMITS = Limits(row_limit=10, value_bytes_limit=100, result_bytes_limit=1000)
-LIMITS_BY_NAME = vars(LIMITS) | vars(Permissions(allow_unchecked_servers=True))
+LIMITS = ExecutionLimits(rows=10, value_bytes=100, result_bytes=1000)
+SETTINGS = settings_of(LIMITS, Permissions(allow_unchecked_servers=True))
 
 
 @pytest.mark.parametrize(
@@ -47,7 +49,7 @@ LIMITS_BY_NAME = vars(LIMITS) | vars(Permissions(allow_unchecked_servers=True))
     ],
 )
 def test_values_become_plain(value, want):
-    assert (plain(value), type(plain(value))) == (want, type(want))
+    assert (plain_value(value), type(plain_value(value))) == (want, type(want))
 
 
 @pytest.mark.parametrize(
@@ -60,12 +62,12 @@ def test_values_become_plain(value, want):
     ],
 )
 def test_limits_end_the_fetch(rows, outcome):
-    answer = fetched(["x", "y"], [rows], LIMITS_BY_NAME, time.monotonic() + 10)
+    answer = collect_rows(["x", "y"], [rows], SETTINGS, time.monotonic() + 10)
     assert answer == outcome or outcome in answer[2]
 
 
 def test_the_deadline_ends_the_fetch():
-    assert fetched(["x"], [[(1,)]], LIMITS_BY_NAME, time.monotonic() - 1)[1] == "timeout"
+    assert collect_rows(["x"], [[(1,)]], SETTINGS, time.monotonic() - 1)[1] == "timeout"
 
 
 @pytest.mark.parametrize(
@@ -253,7 +255,7 @@ def test_the_user_may_name_further_functions():
 
 
 def test_a_server_that_is_not_checked_must_be_allowed(url):
-    refused = run_query(url, "SELECT 1", vars(LIMITS) | vars(Permissions()))
+    refused = run_query(url, "SELECT 1", settings_of(LIMITS, Permissions()))
     assert refused[1] == "unavailable"
     grader = ExecutionGrader({"shop": "mysql+nodriver://u:hush@localhost:1/d"})
     judgement = grader.grade(Record("q", "CREATE TABLE t (a)", "SELECT 1", "shop"), "SELECT 1")
@@ -273,7 +275,7 @@ def url(tmp_path) -> str:
 
 def test_any_sqlalchemy_database_can_be_asked(url):
     # SQLite has an engine of its own; here it stands for the servers that have none.
-    assert run_query(url, "SELECT a, b FROM t WHERE b LIKE '1%'", LIMITS_BY_NAME) == ("rows", ("a", "b"), [(1, "1%")])
+    assert run_query(url, "SELECT a, b FROM t WHERE b LIKE '1%'", SETTINGS) == ("rows", ("a", "b"), [(1, "1%")])
     for sql, kind in [
         ("SELECT nope FROM t", "no_such_column"),
         ("SELECT a FROM nope", "no_such_table"),
@@ -281,11 +283,11 @@ def test_any_sqlalchemy_database_can_be_asked(url):
         ("DELETE FROM t", "forbidden"),
         ("SELECT a FROM t WHERE", "syntax"),
     ]:
-        assert run_query(url, sql, LIMITS_BY_NAME)[:2] == ("failure", kind), sql
-    assert run_query(url, "SELECT count(*) FROM t", LIMITS_BY_NAME)[2] == [(9,)]
+        assert run_query(url, sql, SETTINGS)[:2] == ("failure", kind), sql
+    assert run_query(url, "SELECT count(*) FROM t", SETTINGS)[2] == [(9,)]
 
 
 def test_a_missing_driver_or_server_is_no_fault_of_the_query():
-    answer = run_query("mysql+nodriver://u:hush@localhost:1/d", "SELECT 1", LIMITS_BY_NAME)
+    answer = run_query("mysql+nodriver://u:hush@localhost:1/d", "SELECT 1", SETTINGS)
     assert answer[1] == "unavailable"
     assert "hush" not in answer[2]

@@ -91,21 +91,21 @@ def test_answers_before_an_error_are_kept_and_not_asked_again(tmp_path):
     failing, whole = Answering(fail_at=5), Answering()
     judge = SQLJudge([Counting()], journal=tmp_path / "j", batch_size=4)
     with pytest.raises(BedrockError, match="gone"):
-        judge.evaluate(failing, RECORDS)
-    report = judge.evaluate(whole, RECORDS)
+        judge.evaluate(RECORDS, failing)
+    report = judge.evaluate(RECORDS, whole)
     assert failing.asked + whole.asked == [record.id for record in RECORDS]
     assert [entry.answer for entry in report.entries] == [record.sql for record in RECORDS]
-    assert report.about["left"] == 0
+    assert report.info.records_left == 0
 
 
 def test_a_budget_stops_before_the_next_batch(tmp_path):
     judge = SQLJudge([Counting(price=0.25)], budget_usd=1.0, batch_size=3, journal=tmp_path / "j")
     report = judge.judge(RECORDS, ["SELECT 1"] * 10)
     assert len(report.entries) == 6
-    assert report.about["left"] == 4
-    assert report.about["cost_usd"] == 1.5
-    assert "1.50 USD spent of a budget of 1.00 USD" in report.about["stopped"]
-    assert "stopped" not in judge.judge(RECORDS[:6], ["SELECT 1"] * 6).about  # what is noted costs nothing
+    assert report.info.records_left == 4
+    assert report.info.cost_usd == 1.5
+    assert "1.50 USD spent of a budget of 1.00 USD" in report.info.stopped
+    assert judge.judge(RECORDS[:6], ["SELECT 1"] * 6).info.stopped == ""  # what is noted costs nothing
 
 
 def test_graders_run_at_the_same_time():
@@ -135,7 +135,7 @@ def test_a_generator_with_another_number_of_answers_is_refused():
             return []
 
     with pytest.raises(JudgingError, match="0 answers to 10 records"):
-        SQLJudge([Counting()]).evaluate(Short(), RECORDS)
+        SQLJudge([Counting()]).evaluate(RECORDS, Short())
 
 
 def test_a_torn_line_is_dropped_and_a_foreign_file_refused(tmp_path):

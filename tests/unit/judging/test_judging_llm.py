@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-import sqlquarry
 from judging_llm_fakes import RECORD, RIGHT, WRONG, Scripted, Structured, candidate_in, honest, tags
 from sqlquarry.artifacts import Generation, Judgement, TextGenerator
 from sqlquarry.errors import BedrockError, ConfigError, JudgeFailedError, JudgingError
@@ -205,13 +204,13 @@ def test_a_batch_judge_is_asked_once_whatever_comes() -> None:
 
 def test_usage_and_cost_are_counted_by_judge() -> None:
     a, b = Scripted(), Structured(lambda _: {"reason": "", "verdict": 100})
-    grader = LLMGrader([a, b], price_per_million_tokens=[(3.0, 15.0), (1.0, 5.0)])
+    grader = LLMGrader([a, b], usd_per_million_tokens=[(3.0, 15.0), (1.0, 5.0)])
     assert grader.cost_usd == 0
     grader.grade_all([RECORD] * 10, [RIGHT] * 10)
     assert grader.usage == JudgeUsage(20, 1000, 100, unmetered=10)
     assert grader.cost_usd == pytest.approx((1000 * 3 + 100 * 15) / 1e6)
     assert LLMGrader(a).cost_usd is None
-    assert LLMGrader([a, b], price_per_million_tokens=(3, 15)).cost_usd == 0
+    assert LLMGrader([a, b], usd_per_million_tokens=(3, 15)).cost_usd == 0
 
 
 def test_the_fingerprint_changes_with_all_that_a_verdict_depends_on() -> None:
@@ -239,7 +238,7 @@ def test_a_text_is_a_bedrock_model_id(monkeypatch: pytest.MonkeyPatch) -> None:
         made.append((model_id, options))
         return Scripted(model_id=model_id)
 
-    monkeypatch.setattr(sqlquarry, "FoundationModel", fake, raising=False)
+    monkeypatch.setattr("sqlquarry.models.FoundationModel", fake)
     verdict: Judgement = LLMGrader(["global.a", "global.b"]).grade(RECORD, RIGHT)
     assert verdict.details["model"] == "global.a, global.b"
     options = {"max_tokens": 2048, "temperature": 0.0, "show_progress": False}
@@ -250,8 +249,8 @@ def test_a_text_is_a_bedrock_model_id(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_bad_options_are_named_all_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
-        LLMGrader(Scripted(), rubric="lenient", repeats=0, price_per_million_tokens=[(1, 2), (3, 4)])
-    for part in ("rubric is 'lenient'", "repeats is 0", "price_per_million_tokens is"):
+        LLMGrader(Scripted(), rubric="lenient", repeats=0, usd_per_million_tokens=[(1, 2), (3, 4)])
+    for part in ("rubric is 'lenient'", "repeats is 0", "usd_per_million_tokens is"):
         assert part in str(caught.value)
     with pytest.raises(ConfigError, match="there is no judge"):
         LLMGrader([])

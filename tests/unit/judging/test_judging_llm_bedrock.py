@@ -47,7 +47,7 @@ def test_verdicts_are_the_same_with_structured_output_with_a_tool_and_with_tags(
 ) -> None:
     bedrock = Bedrock(*lacks)
     model = sq.FoundationModel("global.judge", session=bedrock, concurrency=1, show_progress=False)
-    grader = LLMGrader(model, price_per_million_tokens=(1.0, 10.0))
+    grader = LLMGrader(model, usd_per_million_tokens=(1.0, 10.0))
     right, wrong = grader.grade_all([RECORD] * 2, [RIGHT, WRONG])
     assert (right.verdict, wrong.verdict, wrong.reason) == ("correct", "wrong", f"saw {WRONG}")
     assert right.details["model"] == "global.judge"

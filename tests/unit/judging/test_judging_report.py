@@ -11,8 +11,22 @@ from judging_reports import entry, stand_in_for_analysis
 from judging_reports import report as made
 from sqlquarry.artifacts import Generation, Judgement, Record
 from sqlquarry.errors import JudgingError
-from sqlquarry.judging import Entry, Report
-from sqlquarry.judging.report.analysis import agreements, headline, slice_places
+from sqlquarry.judging import (
+    Report,
+    ReportEntry,
+    ReportInfo,
+    calibrate,
+    compare_reports,
+    compare_slices,
+    count_mistakes,
+    find_disagreements,
+    slices,
+    write_html,
+    write_junit,
+    write_markdown,
+)
+from sqlquarry.judging.report.breakdown import slice_places
+from sqlquarry.judging.report.graders import grader_agreements
 
 RECORDS = [Record(f"question {i}", "CREATE TABLE t (a)", f"SELECT {i}", database=f"db{i % 2}") for i in range(6)]
 
@@ -76,7 +90,9 @@ def test_summary_names_the_records_of_each_reason_and_counts_the_rest():
     for reason in range(14):
         for i in range(20 - reason):
             record = Record("q", "CREATE TABLE t (a)", "SELECT 1", id=f"{reason}-{i}")
-            entries.append(Entry(record, "", "", False, (Judgement("execution", "unjudged", f"reason {reason}"),)))
+            entries.append(
+                ReportEntry(record, "", "", False, (Judgement("execution", "unjudged", f"reason {reason}"),))
+            )
     lines = Report(("execution",), tuple(entries)).summary().splitlines()
     assert "unjudged by execution: reason 0 (20: 0-0, 0-1, 0-2, 0-3, 0-4, …)" in lines
     assert "unjudged for 4 other reasons (34)" in lines
@@ -90,10 +106,10 @@ def test_reports_are_compared_by_a_grader_that_both_have():
         ("exact", "execution"),
         tuple(e.__class__(e.record, e.answer, e.sql, e.truncated, e.judgements[::-1]) for e in before.entries),
     )
-    assert after.compare(turned).fixed == after.compare(before).fixed == 2
-    assert turned.compare(after).broken == 2
+    assert compare_reports(turned, after).fixed == compare_reports(before, after).fixed == 2
+    assert compare_reports(after, turned).broken == 2
     with pytest.raises(JudgingError, match="share no grader"):
-        after.compare(renamed)
+        compare_reports(renamed, after)
 
 
 def test_a_large_report_is_written_a_record_at_a_time(tmp_path):
@@ -108,11 +124,19 @@ def test_json_round_trip(tmp_path):
     assert sq.Report.from_json(tmp_path / "r.json") == some
 
 
+def test_lists_are_taken_for_tuples(tmp_path):
+    some = report()
+    entries = [dataclasses.replace(one, judgements=list(one.judgements)) for one in some.entries]
+    assert Report(list(some.graders), entries, some.info) == some
+    Report(list(some.graders), entries, some.info).to_json(tmp_path / "r.json")
+    assert sq.Report.from_json(tmp_path / "r.json") == some
+
+
 def test_json_holds_what_utf8_cannot(tmp_path):
     # A service may cut an answer in the middle of an emoji.
     cut = sq.SQLJudge([KeyGrader()]).judge(RECORDS[:1], ["SELECT '\ud83d"])
     cut.to_json(tmp_path / "new folder" / "r.json")
-    cut.to_html(tmp_path / "new folder" / "r.html")
+    write_html(cut, tmp_path / "new folder" / "r.html")
     assert sq.Report.from_json(tmp_path / "new folder" / "r.json") == cut
 
 
@@ -123,7 +147,7 @@ def test_a_verdict_that_nothing_would_count_is_refused():
         Judgement("mine", "right")
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[]", '{"version": 1, "graders": ["a"], "entries": [{}]}'])
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"version": 3, "graders": ["a"], "entries": [{}]}'])
 def test_from_json_refuses_other_files(tmp_path, content):
     (tmp_path / "r.json").write_text(content)
     with pytest.raises(JudgingError, match=r"r\.json is not a report"):
@@ -158,7 +182,7 @@ def test_bad_input_is_refused_before_any_grading():
 
 def test_evaluate_hides_the_gold_and_flags_what_was_cut():
     generator = Scripted()
-    result = sq.SQLJudge([KeyGrader()]).evaluate(generator, RECORDS)
+    result = sq.SQLJudge([KeyGrader()]).evaluate(RECORDS, generator)
     assert [record.sql for record in generator.shown] == [None] * 6
     assert [entry.sql for entry in result.entries][:5] == [f"SELECT {i}" for i in range(5)]
     assert [entry.truncated for entry in result.entries] == [False] * 5 + [True]
@@ -168,16 +192,16 @@ def test_evaluate_hides_the_gold_and_flags_what_was_cut():
 
 def test_slices_by_the_gold_sql_and_by_database():
     some = made("++-+--+?++++")
-    slices = some.slices()
-    assert list(slices) == ["joins", "database"]
-    assert list(slices["joins"]) == ["none", "1"]
-    assert (slices["joins"]["1"].value, slices["joins"]["1"].n) == (2 / 3, 3)
-    assert slices["joins"]["none"].unjudged == 1
-    assert [share.n + share.unjudged for share in slices["database"].values()] == [4, 4, 4]
-    own = some.slices({"parity": lambda record: str(int(record.id[1:]) % 2)})
+    found = slices(some)
+    assert list(found) == ["joins", "database"]
+    assert list(found["joins"]) == ["none", "1"]
+    assert (found["joins"]["1"].value, found["joins"]["1"].n) == (2 / 3, 3)
+    assert found["joins"]["none"].unjudged == 1
+    assert [share.n + share.unjudged for share in found["database"].values()] == [4, 4, 4]
+    own = slices(some, {"parity": lambda record: str(int(record.id[1:]) % 2)})
     assert list(own["parity"]) == ["0", "1"]
     with pytest.raises(JudgingError, match="no grader 'x'"):
-        some.slices(grader="x")
+        slices(some, grader="x")
 
 
 def test_buckets_come_in_the_order_of_counting():
@@ -194,39 +218,39 @@ def test_too_many_databases_are_no_slice():
         )
         for i in range(30)
     )
-    assert list(Report(("execution",), entries).slices()) == ["joins"]
+    assert list(slices(Report(("execution",), entries))) == ["joins"]
 
 
 def test_mistakes_are_counted_most_frequent_first():
-    assert made("+--?-+").mistakes() == {"wrong filter": 3, "unjudged": 1}
+    assert count_mistakes(made("+--?-+")) == {"wrong filter": 3, "unjudged": 1}
 
 
 def test_disagreements_and_agreement():
     some = made("++--?+", exact="+-+-+?")
-    assert [(found.place, found.correct, found.wrong) for found in some.disagreements()] == [
+    assert [(found.place, found.correct, found.wrong) for found in find_disagreements(some)] == [
         (1, ("execution",), ("exact",)),
         (2, ("exact",), ("execution",)),
     ]
-    (pair,) = agreements(some)
+    (pair,) = grader_agreements(some)
     assert (pair.n, pair.only_first, pair.only_second, pair.share) == (4, 1, 1, 0.5)
-    assert agreements(made("??", exact="++")) == []
+    assert grader_agreements(made("??", exact="++")) == []
 
 
 def test_compare_counts_records_with_two_verdicts():
-    found = made("+++-?+").compare(made("-+-+++"))
+    found = compare_reports(made("-+-+++"), made("+++-?+"))
     assert (found.fixed, found.broken, found.before.n, found.before.unjudged) == (2, 1, 5, 1)
     assert found.difference == pytest.approx(1 / 5)
-    clustered = made("+++-?+" * 5).compare(made("-+-+++" * 5), cluster_by=lambda record: record.database)
+    clustered = compare_reports(made("-+-+++" * 5), made("+++-?+" * 5), cluster_by=lambda record: record.database)
     assert clustered.difference == pytest.approx(1 / 5)
     assert clustered.low < clustered.difference < clustered.high
     with pytest.raises(JudgingError, match="different records"):
-        made("++").compare(made("+++"))
+        compare_reports(made("+++"), made("++"))
     with pytest.raises(JudgingError, match="no grader 'exact'"):
-        made("++", exact="++").compare(made("++"), grader="exact")
+        compare_reports(made("++"), made("++", exact="++"), grader="exact")
 
 
 def test_slices_are_compared_with_holms_correction_worst_first():
-    changes = made("-+++" * 10).compare_slices(made("++++" * 10))
+    changes = compare_slices(made("++++" * 10), made("-+++" * 10))
     assert (changes[0].name, changes[0].bucket, changes[0].comparison.difference) == ("joins", "1", -1)
     assert changes[0].adjusted_p == pytest.approx(changes[0].comparison.p_value * len(changes))
     assert [c.comparison.difference for c in changes] == sorted(c.comparison.difference for c in changes)
@@ -242,51 +266,49 @@ def test_accuracy_by_clusters_is_less_sure():
 def test_an_llm_is_corrected_where_queries_ran_and_else_called_uncalibrated():
     pattern, said = "+" * 30 + "-" * 10 + "?" * 10, "+" * 28 + "-" * 2 + "+" * 4 + "-" * 6 + "+" * 10
     calibrated = made(pattern, llm=said, exact="-" * 50)
-    head = headline(calibrated, "llm")
+    head = calibrated.headline("llm")
     assert head.label == "llm (corrected)"
-    assert head.estimate == calibrated.calibration("llm", "execution").corrected
+    assert head.estimate == calibrate(calibrated, "llm", "execution").corrected
     assert head.estimate.value != calibrated.accuracy("llm").value
     assert "as execution shows them on 40 records" in head.note
     assert re.search(r"^llm \(corrected\) ", calibrated.summary(), re.MULTILINE)
     alone = Report(("llm",), tuple(entry(i, {"llm": "correct"}) for i in range(9)))
-    assert headline(alone).label == "llm (uncalibrated)"
-    assert headline(alone).estimate == alone.accuracy()
+    assert alone.headline().label == "llm (uncalibrated)"
+    assert alone.headline().estimate == alone.accuracy()
     assert "add an ExecutionGrader" in alone.summary()
-    assert headline(made("+++", llm="+++"), "llm").label == "llm (uncalibrated)", "too few to calibrate"
-    assert headline(calibrated, "exact").note == ""
+    assert made("+++", llm="+++").headline("llm").label == "llm (uncalibrated)", "too few to calibrate"
+    assert calibrated.headline("exact").note == ""
 
 
 def test_a_judge_no_better_than_chance_is_not_corrected():
     half = made("+" * 10 + "-" * 10 + "?" * 5, llm="+-" * 10 + "+" * 5)
-    head = headline(half, "llm")
+    head = half.headline("llm")
     assert head.label == "llm (uncalibrated)"
     assert "calibration by execution is not possible" in head.note
     assert head.estimate == half.accuracy("llm")
 
 
 def test_a_stopped_run_says_so():
-    some = dataclasses.replace(made("++"), about={"stopped": "2 USD spent", "left": 40})
+    some = dataclasses.replace(made("++"), info=ReportInfo(stopped="2 USD spent", records_left=40))
     assert "stopped: 2 USD spent; 40 records are not judged" in some.summary()
 
 
-def test_reports_of_the_first_format_are_read(tmp_path):
-    some = made("+-")
-    some.to_json(tmp_path / "r.json")
-    content = json.loads((tmp_path / "r.json").read_text()) | {"version": 1}
-    del content["about"]
-    for item in content["entries"]:
-        del item["record"]["alternatives"]
+def test_reports_of_an_older_format_are_named_as_such(tmp_path):
+    made("+-").to_json(tmp_path / "r.json")
+    content = json.loads((tmp_path / "r.json").read_text()) | {"version": 2}
+    content["about"] = content.pop("info")
     (tmp_path / "r.json").write_text(json.dumps(content))
-    assert sq.Report.from_json(tmp_path / "r.json") == some
+    with pytest.raises(JudgingError, match="format 2, not 3"):
+        sq.Report.from_json(tmp_path / "r.json")
 
 
 def test_the_same_report_is_the_same_bytes(tmp_path):
     before, after = made("+-+?" * 8, exact="+--+" * 8), made("++-?" * 8, exact="+--+" * 8)
     for place in ("a", "b"):
         after.to_json(tmp_path / place / "r.json")
-        after.to_html(tmp_path / place / "r.html", compare={"before": before})
-        after.to_markdown(tmp_path / place / "r.md", baseline=before)
-        after.to_junit(tmp_path / place / "r.xml", baseline=before)
+        write_html({"before": before, "after": after}, tmp_path / place / "r.html")
+        write_markdown(after, tmp_path / place / "r.md", baseline=before)
+        write_junit(after, tmp_path / place / "r.xml", baseline=before)
         after = sq.Report.from_json(tmp_path / place / "r.json")
     for file in (tmp_path / "a").iterdir():
         assert file.read_bytes() == (tmp_path / "b" / file.name).read_bytes(), file.name

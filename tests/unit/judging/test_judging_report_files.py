@@ -10,9 +10,9 @@ import pytest
 from judging_reports import EVIL, entry, report, stand_in_for_analysis
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import JudgingError
+from sqlquarry.judging import ReportInfo, check_report, write_junit, write_markdown
 from sqlquarry.judging.__main__ import main
 from sqlquarry.judging.report import Report
-from sqlquarry.judging.report.checks import checks
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def failed(made) -> list[str]:
 
 
 def test_markdown_of_one_system(tmp_path):
-    report("++-?" * 12).to_markdown(tmp_path / "r.md", title="Nightly")
+    write_markdown(report("++-?" * 12), tmp_path / "r.md", title="Nightly")
     text = (tmp_path / "r.md").read_text()
     assert text.startswith("## Nightly\n\n| grader | accuracy | 95 % interval | judged |\n")
     assert "| execution | 66.7% | 50.3% to 79.8% | 36 (12 unjudged) |" in text
@@ -35,7 +35,7 @@ def test_markdown_of_one_system(tmp_path):
 
 
 def test_markdown_of_a_comparison_shows_what_broke(tmp_path):
-    report("-++++-" * 8).to_markdown(tmp_path / "r.md", baseline=report("+++-++" * 8))
+    write_markdown(report("-++++-" * 8), tmp_path / "r.md", baseline=report("+++-++" * 8))
     text = (tmp_path / "r.md").read_text()
     assert "**-16.7**" in text
     assert "+8 / −16" in text
@@ -44,14 +44,14 @@ def test_markdown_of_a_comparison_shows_what_broke(tmp_path):
     assert "question 0**" in text
     assert "question 3**" not in text
     with pytest.raises(JudgingError, match="other records"):
-        report("+").to_markdown(tmp_path / "r.md", baseline=report("++"))
+        write_markdown(report("+"), tmp_path / "r.md", baseline=report("++"))
 
 
 def test_markdown_cannot_be_broken_out_of(tmp_path):
     record = Record(EVIL, "CREATE TABLE t (a)", f"SELECT 1 -- ```` {EVIL}")
     item = dataclasses.replace(entry(1, {"execution": "wrong"}), record=record, sql=EVIL)
-    report_of_evil = Report(("execution",), (item,), {"stopped": EVIL, "left": 3})
-    report_of_evil.to_markdown(tmp_path / "r.md", title=EVIL)
+    report_of_evil = Report(("execution",), (item,), ReportInfo(stopped=EVIL, records_left=3))
+    write_markdown(report_of_evil, tmp_path / "r.md", title=EVIL)
     text = (tmp_path / "r.md").read_text()
     prose, code = text.split("`````sql\n")
     assert code.endswith("\n`````\n\n</details>\n")
@@ -62,30 +62,30 @@ def test_markdown_cannot_be_broken_out_of(tmp_path):
 
 def test_the_headline_passes_only_where_its_lower_end_does():
     some = report("+" * 90 + "-" * 10)
-    assert failed(checks(some)) == []
-    assert failed(checks(some, minimum=0.8)) == []
-    made = checks(some, minimum=0.85)
+    assert failed(check_report(some)) == []
+    assert failed(check_report(some, minimum=0.8)) == []
+    made = check_report(some, minimum=0.85)
     assert failed(made) == ["accuracy"]
     assert "lower end, 82.6%, is below 85.0%" in made[0].failure
-    assert failed(checks(report("???"), minimum=0.1)) == ["accuracy"], "nothing judged shows nothing"
+    assert failed(check_report(report("???"), minimum=0.1)) == ["accuracy"], "nothing judged shows nothing"
     with pytest.raises(JudgingError, match="minimum is 80, but"):
-        checks(some, minimum=80)
+        check_report(some, minimum=80)
 
 
 def test_a_slice_fails_only_where_its_upper_end_does():
     some = report("-+++" * 10)  # joins are all wrong
-    assert failed(checks(some, slice_minimum=0.25)) == []
-    assert failed(checks(some, slice_minimum=0.4)) == ["joins"]
+    assert failed(check_report(some, slice_minimum=0.25)) == []
+    assert failed(check_report(some, slice_minimum=0.4)) == ["joins"]
 
 
 def test_a_loss_beyond_chance_and_an_early_stop_fail():
     before = report("+" * 40)
-    assert failed(checks(report("-" * 3 + "+" * 37), baseline=before)) == []
-    made = checks(report("-" * 10 + "+" * 30), baseline=before)
+    assert failed(check_report(report("-" * 3 + "+" * 37), baseline=before)) == []
+    made = check_report(report("-" * 10 + "+" * 30), baseline=before)
     assert failed(made) == ["baseline"]
     assert "broken: r0: question 0" in next(check.text for check in made if check.group == "baseline")
-    stopped = dataclasses.replace(before, about={"left": 7, "stopped": "budget"})
-    assert failed(checks(stopped)) == ["complete"]
+    stopped = dataclasses.replace(before, info=ReportInfo(records_left=7, stopped="budget"))
+    assert failed(check_report(stopped)) == ["complete"]
 
 
 def test_junit_has_one_case_per_check(tmp_path):
@@ -93,14 +93,14 @@ def test_junit_has_one_case_per_check(tmp_path):
     evil = dataclasses.replace(some.entries[0], record=Record("bell \x07 \ud800", "CREATE TABLE t (a)", "S", EVIL))
     some = Report(some.graders, (evil, *some.entries[1:]))
     before = Report(some.graders, (dataclasses.replace(evil, judgements=some.entries[1].judgements), *some.entries[1:]))
-    assert some.to_junit(tmp_path / "r.xml", minimum=0.9, baseline=before) is False
+    assert write_junit(some, tmp_path / "r.xml", minimum=0.9, baseline=before) is False
     root = ET.fromstring((tmp_path / "r.xml").read_bytes())
     cases = root.findall(".//testcase")
-    assert int(root.get("tests")) == len(cases) == len(checks(some, baseline=before))
+    assert int(root.get("tests")) == len(cases) == len(check_report(some, baseline=before))
     assert root.get("failures") == "1"
     assert [c.get("name") for c in cases if c.find("failure") is not None] == ["execution"]
     assert EVIL in [case.get("name") for case in cases], "a database's name comes back as it was"
-    assert some.to_junit(tmp_path / "r.xml") is True
+    assert write_junit(some, tmp_path / "r.xml") is True
 
 
 def test_the_command_writes_all_files_and_tells_by_its_status(tmp_path, capsys):

@@ -12,7 +12,8 @@ import pytest
 from judging_reports import EVIL, entry, report, stand_in_for_analysis
 from sqlquarry.artifacts import Judgement, Record
 from sqlquarry.errors import JudgingError
-from sqlquarry.judging.report import Entry, Report, html
+from sqlquarry.judging import ReportInfo
+from sqlquarry.judging.report import Report, ReportEntry, page_data
 from sqlquarry.judging.report.html import write_html
 
 
@@ -49,9 +50,11 @@ def visible(page: str) -> str:
 def test_nothing_that_a_model_wrote_can_run(tmp_path):
     record = Record(EVIL, EVIL, EVIL, database=EVIL, id=EVIL)
     details = {"gold": {"columns": [EVIL], "rows": [[EVIL]], "count": 1}, "predicted": {"error": EVIL, "message": EVIL}}
-    item = Entry(record, EVIL, EVIL + " ", True, (Judgement(EVIL, "wrong", EVIL, details),))
-    systems = {name: Report((EVIL,), (item,), {"stopped": EVIL, "left": 1}) for name in (EVIL, "middle", "b")}
-    write_html(tmp_path / "r.html", systems, title=EVIL, group=lambda record: record.question)
+    item = ReportEntry(record, EVIL, EVIL + " ", True, (Judgement(EVIL, "wrong", EVIL, details),))
+    systems = {
+        name: Report((EVIL,), (item,), ReportInfo(stopped=EVIL, records_left=1)) for name in (EVIL, "middle", "b")
+    }
+    write_html(systems, tmp_path / "r.html", title=EVIL, group=lambda record: record.question)
     page = (tmp_path / "r.html").read_text()
     assert page.count("<script") == 1
     assert "<img" not in page
@@ -63,7 +66,7 @@ def test_nothing_that_a_model_wrote_can_run(tmp_path):
 
 
 def test_the_headline_needs_no_script(tmp_path):
-    report("++-?", exact="+--+").to_html(tmp_path / "r.html", title="T & T")
+    write_html(report("++-?", exact="+--+"), tmp_path / "r.html", title="T & T")
     text = re.sub(r"<[^>]+>|\s+", " ", visible((tmp_path / "r.html").read_text()))
     assert "T &amp; T" in text
     assert re.search(r"66\.7 % execution accuracy, 95 % interval 20\.8–93\.9 %", re.sub(" +", " ", text))
@@ -73,11 +76,11 @@ def test_the_headline_needs_no_script(tmp_path):
 
 
 def test_an_uncalibrated_judge_is_flagged_beside_its_figure(tmp_path):
-    Report(("llm",), tuple(entry(i, {"llm": "correct"}) for i in range(4))).to_html(tmp_path / "r.html")
+    write_html(Report(("llm",), tuple(entry(i, {"llm": "correct"}) for i in range(4))), tmp_path / "r.html")
     page = visible((tmp_path / "r.html").read_text())
     assert re.search(r'class="big">100\.0 % <span class="flag">uncalibrated</span>', page)
     pattern, said = "+" * 30 + "-" * 10, "+" * 28 + "-" * 2 + "+" * 4 + "-" * 6
-    report(pattern, llm=said).to_html(tmp_path / "r.html")
+    write_html(report(pattern, llm=said), tmp_path / "r.html")
     page = visible((tmp_path / "r.html").read_text())
     assert "flag" not in page
     assert "llm (corrected)" in page
@@ -86,24 +89,22 @@ def test_an_uncalibrated_judge_is_flagged_beside_its_figure(tmp_path):
 def test_systems_are_compared_on_the_same_records_only(tmp_path):
     path = tmp_path / "r.html"
     worse, better = report("+-----"), report("-+++-?")
-    better.to_html(path, name="tuned", compare={"base": worse})
+    write_html({"base": worse, "tuned": better}, path)
     page = path.read_text()
     assert page.index(">base<") < page.index(">tuned<")
     assert "+3</span> fixed" in page
     assert "−1</span> broken" in page
     assert "Stage by stage" not in page
-    with pytest.raises(JudgingError, match="two systems are named 'tuned'"):
-        better.to_html(path, name="tuned", compare={"tuned": worse})
     with pytest.raises(JudgingError, match="'fewer' is of other records"):
-        write_html(path, {"base": worse, "fewer": report("+----")})
+        write_html({"base": worse, "fewer": report("+----")}, path)
     with pytest.raises(JudgingError, match="has the graders"):
-        write_html(path, {"base": worse, "other": report("+-----", exact="++++++")})
+        write_html({"base": worse, "other": report("+-----", exact="++++++")}, path)
     with pytest.raises(JudgingError, match="no report"):
-        write_html(path, {})
+        write_html({}, path)
 
 
 def test_three_systems_are_shown_stage_by_stage(tmp_path):
-    write_html(tmp_path / "r.html", {"adapter": report("++++"), "merged": report("+++-"), "imported": report("++--")})
+    write_html({"adapter": report("++++"), "merged": report("+++-"), "imported": report("++--")}, tmp_path / "r.html")
     page = visible((tmp_path / "r.html").read_text())
     assert re.findall(r"<tr><td>(\w+)</td>", page)[:3] == ["adapter", "merged", "imported"]
 
@@ -113,9 +114,11 @@ def test_what_the_script_shows_is_all_there(tmp_path):
         1, {"execution": "wrong"}, sql="SELECT a FROM t WHERE c = 1", answer="Here:\nSELECT a", truncated=True
     )
     twice = dataclasses.replace(changed.record, alternatives=("SELECT 7",))
-    unknown = Entry(Record("q", "CREATE TABLE t (a, b)"), "", "", False, (Judgement("execution", "unjudged", "no"),))
+    unknown = ReportEntry(
+        Record("q", "CREATE TABLE t (a, b)"), "", "", False, (Judgement("execution", "unjudged", "no"),)
+    )
     entries = (entry(0, {"execution": "correct"}), dataclasses.replace(changed, record=twice), unknown)
-    Report(("execution",), entries).to_html(tmp_path / "r.html", group=lambda record: str(len(record.question)))
+    write_html(Report(("execution",), entries), tmp_path / "r.html", group=lambda record: str(len(record.question)))
     page = (tmp_path / "r.html").read_text()
     first, second, third = records_of(page)
     assert len(parts_of(page)[1]["schemas"]) == 1, "equal schemas are stored once"
@@ -131,7 +134,7 @@ def test_what_the_script_shows_is_all_there(tmp_path):
 
 
 def test_nothing_judged_shows_no_number(tmp_path):
-    report("?").to_html(tmp_path / "r.html", compare={"before": report("?")})
+    write_html({"before": report("?"), "after": report("?")}, tmp_path / "r.html")
     page = visible((tmp_path / "r.html").read_text())
     assert "1 unjudged" in page
     assert "nan" not in page
@@ -147,7 +150,7 @@ def test_a_thousand_records_with_large_results_stay_below_a_megabyte(tmp_path):
         rows = [["".join(draw.choices("abcdefghij", k=60)) for _ in range(6)] for _ in range(10)]
         details = {side: {"columns": list("abcdef"), "rows": rows, "count": 10} for side in ("gold", "predicted")}
         entries.append(dataclasses.replace(item, judgements=(Judgement("execution", "wrong", "other", details),)))
-    Report(("execution",), tuple(entries)).to_html(tmp_path / "r.html")
+    write_html(Report(("execution",), tuple(entries)), tmp_path / "r.html")
     assert (tmp_path / "r.html").stat().st_size < 1_000_000
     shown = records_of((tmp_path / "r.html").read_text())[999]["result"]
     assert len(shown["rows"]) < 10, "rows were left out"
@@ -155,7 +158,9 @@ def test_a_thousand_records_with_large_results_stay_below_a_megabyte(tmp_path):
 
 
 def test_records_are_packed_in_portions_behind_an_index(tmp_path):
-    Report(("execution",), tuple(entry(i, {"execution": "correct"}) for i in range(1201))).to_html(tmp_path / "r.html")
+    write_html(
+        Report(("execution",), tuple(entry(i, {"execution": "correct"}) for i in range(1201))), tmp_path / "r.html"
+    )
     index, *portions = parts_of((tmp_path / "r.html").read_text())
     assert [len(portion["records"]) for portion in portions] == [500, 500, 201]
     assert index["portion"] == 500
@@ -174,7 +179,7 @@ def luminance(colour: str) -> float:
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_text_has_the_contrast_of_wcag_aa(dark):
-    style = Path(html.__file__).with_name("page.css").read_text()
+    style = Path(page_data.__file__).with_name("page.css").read_text()
     block = re.findall(r":root \{(.*?)\}", style, re.DOTALL)[dark]
     colours = {name: luminance(value) for name, value in re.findall(r"--([\w-]+): #(\w+)", block)}
     pairs = [(text, back) for text in ("text", "soft") for back in ("page", "card", "code")]

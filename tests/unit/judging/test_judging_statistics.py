@@ -12,11 +12,9 @@ from scipy import stats
 
 from sqlquarry.errors import JudgingError
 from sqlquarry.judging import wilson_interval
-from sqlquarry.judging.statistics import (
-    bootstrap_interval,
-    clustered_estimate,
+from sqlquarry.judging.report.estimates import bootstrap_interval, clustered_estimate, estimate
+from sqlquarry.judging.report.significance import (
     detectable_difference,
-    estimate,
     holm,
     p_text,
     paired_comparison,

@@ -19,12 +19,20 @@ from hypothesis import strategies as st
 
 from judging_reports import entry
 from sqlquarry.artifacts import Generation, Judgement, Record
-from sqlquarry.judging import ExecutionGrader, SQLJudge
+from sqlquarry.judging import (
+    ExecutionGrader,
+    ReportInfo,
+    SQLJudge,
+    compare_reports,
+    write_html,
+    write_junit,
+    write_markdown,
+)
 from sqlquarry.judging.__main__ import main
-from sqlquarry.judging.execution import _shown
+from sqlquarry.judging.execution.details import result_details
+from sqlquarry.judging.execution.sandbox import Failure, Rows
 from sqlquarry.judging.journal import Journal
-from sqlquarry.judging.report import Entry, Report
-from sqlquarry.judging.sandbox import Failure, Rows
+from sqlquarry.judging.report import Report, ReportEntry
 from sqlquarry.judging.storable import storable
 
 HUGE = 10**5000
@@ -121,9 +129,9 @@ def saved(report: Report, folder) -> dict[str, str]:
     assert (folder / "again.json").read_bytes() == (folder / "r.json").read_bytes()
     assert [e.judgements[0].verdict for e in again.entries] == [e.judgements[0].verdict for e in report.entries]
     for one in (report, again):
-        one.to_html(folder / "r.html")
-        one.to_markdown(folder / "r.md")
-        one.to_junit(folder / "r.xml", minimum=1)
+        write_html(one, folder / "r.html")
+        write_markdown(one, folder / "r.md")
+        write_junit(one, folder / "r.xml", minimum=1)
     root = ET.parse(folder / "r.xml").getroot()
     junit = [text for node in root.iter() for text in (node.text, *node.attrib.values()) if text]
     page = (folder / "r.html").read_text("utf-8")
@@ -140,8 +148,8 @@ def saved(report: Report, folder) -> dict[str, str]:
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.lists(CELLS, min_size=1, max_size=3), max_size=3), TEXTS)
 def test_any_result_of_an_engine_survives_from_judging_to_every_file(tmp_path_factory, rows, name) -> None:
-    shown = _shown(Rows((name, "x" * 5000), [tuple(row) for row in rows]))
-    failed = _shown(Failure("other", name))
+    shown = result_details(Rows((name, "x" * 5000), [tuple(row) for row in rows]))
+    failed = result_details(Failure("other", name))
     one = entry(0, {"execution": "wrong"})
     judgement = Judgement("execution", "wrong", name, {"gold": shown, "predicted": failed})
     report = Report(("execution",), (dataclasses.replace(one, judgements=(judgement,)),))
@@ -166,16 +174,18 @@ def test_no_text_from_outside_is_obeyed_in_any_output(tmp_path_factory, data) ->
         judgements = (
             Judgement(grader, verdict, text(), {"gold": {"error": text(), "message": text()}, text(): text()}),
         )
-        entries.append(Entry(record, text(), text(), True, judgements))
-    report = Report((grader,), tuple(entries), {"stopped": words(), "left": text(), text(): text()})
+        entries.append(ReportEntry(record, text(), text(), True, judgements))
+    report = Report((grader,), tuple(entries), ReportInfo(stopped=words(), records_left=1))
     for name, shown in saved(report, tmp_path_factory.mktemp("r")).items():
         assert is_safe(shown), name
-    assert all(map(is_safe, (str(report.compare(report)), repr(report.summary()))))
+    assert all(map(is_safe, (str(compare_reports(report, report)), repr(report.summary()))))
 
 
 def test_the_command_shows_nothing_that_a_terminal_obeys(tmp_path, capsys) -> None:
     entries = (dataclasses.replace(entry(0, {"a\x1b[2J\u202e": "unjudged"})),)
-    Report(("a\x1b[2J\u202e",), entries, {"stopped": "[link=http://x]\x1b]0;t\x07"}).to_json(tmp_path / "r\x1b[2J.json")
+    Report(("a\x1b[2J\u202e",), entries, ReportInfo(stopped="[link=http://x]\x1b]0;t\x07")).to_json(
+        tmp_path / "r\x1b[2J.json"
+    )
     main([str(tmp_path / "r\x1b[2J.json")])
     assert main([str(tmp_path / "no\x1b[2J.json")]) == 2
     out, err = capsys.readouterr()
@@ -215,7 +225,7 @@ def test_answers_with_infinite_logprobs_come_back_from_a_journal(tmp_path) -> No
     model = Model()
     judge = SQLJudge([Grader()], journal=tmp_path / "j")
     for _ in range(2):
-        judge.evaluate(model, [Record("q", "CREATE TABLE t (a)", "SELECT 1")])
+        judge.evaluate([Record("q", "CREATE TABLE t (a)", "SELECT 1")], model)
     assert model.asked == 1
     assert "Infinity" not in (tmp_path / "j").read_text()
 

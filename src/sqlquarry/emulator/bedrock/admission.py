@@ -1,7 +1,7 @@
 """What Custom Model Import accepts, and how its transformers version reads it.
 
 Rules: "Use Custom model import to import a customized open-source model into Amazon Bedrock" (Bedrock user guide).
-No catalogue of the service's failure messages is public, so the texts here are ours, except "could not find the
+No list of the service's failure messages is public, so the texts are this emulator's, except "could not find the
 expected file", which users report.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sqlquarry.checkpoints.foreign_model import refuse_foreign_code
 from sqlquarry.checkpoints.safetensors_header import INDEX, parse_index, read_header
@@ -21,7 +21,7 @@ from sqlquarry.tokenizing.rendering import require_bounded
 from sqlquarry.tokenizing.tokenizer_files import TokenizerFiles
 
 # `architectures[0]` -> the value of modelArchitecture. GPT-OSS, which the service takes too, needs MXFP4 kernels that
-# this emulator has not.
+# this emulator does not have.
 ARCHITECTURES = {
     "GPTBigCodeForCausalLM": "gpt_bigcode",
     "LlamaForCausalLM": "llama",
@@ -58,8 +58,8 @@ class ImportFailedError(Exception):
     """The import job ends Failed; the message is its failureMessage."""
 
 
-class Admitted(NamedTuple):
-    """What the emulator needs to know of an accepted model.
+class AdmittedModel(NamedTuple):
+    """What is known of an accepted model.
 
     Args:
         converses: whether Converse is served: its family is not one of those without, and it has a chat template.
@@ -71,7 +71,7 @@ class Admitted(NamedTuple):
     converses: bool = False
 
 
-def admit(directory: Path) -> Admitted:
+def admit(directory: Path) -> AdmittedModel:
     """Check the files of a model as an import job does, then leave them as transformers 4.51.3 would read them.
 
     Raises:
@@ -106,13 +106,13 @@ def admit(directory: Path) -> Admitted:
     context = config.get("max_position_embeddings")
     name = ARCHITECTURES[architecture]
     converses = name not in _WITHOUT_CONVERSE and bool(_templates(tokenizer_config))
-    return Admitted(name, weight_bytes, context if type(context) is int else None, converses)
+    return AdmittedModel(name, weight_bytes, context if type(context) is int else None, converses)
 
 
-def as_transformers_4_51(config: dict[str, Any]) -> dict[str, Any]:
-    """What transformers 4.51.3 makes of a config.json, in keys that any version reads.
+def as_transformers_4_51(config: dict[str, object]) -> dict[str, object]:
+    """Return what transformers 4.51.3 makes of a config.json, in keys that any version reads.
 
-    It knows neither `rope_parameters` nor `dtype` and passes over them silently, so theta falls back to its default.
+    It knows neither `rope_parameters` nor `dtype` and ignores them silently, so theta falls back to its default.
     """
     seen = {key: value for key, value in config.items() if key not in ("rope_parameters", "dtype")}
     if "rope_parameters" in config:
@@ -123,7 +123,7 @@ def as_transformers_4_51(config: dict[str, Any]) -> dict[str, Any]:
     return seen
 
 
-def _check_tokenizer(config: dict[str, Any]) -> None:
+def _check_tokenizer(config: dict[str, object]) -> None:
     name = config.get("tokenizer_class")
     if not isinstance(name, str) or name not in TOKENIZERS:
         raise ImportFailedError(f"unsupported tokenizer class {name}: transformers 4.51.3 does not have it")
@@ -143,15 +143,15 @@ def _check_reading(directory: Path) -> None:
         raise ImportFailedError(f"the tokenizer's files are malformed ({error})") from error
 
 
-def _templates(config: dict[str, Any]) -> list[str]:
-    """The chat templates in tokenizer_config.json: one, or several by name."""
+def _templates(config: dict[str, object]) -> list[str]:
+    """Return the chat templates in tokenizer_config.json: one, or several by name."""
     found = config.get("chat_template")
     named = [one.get("template") if isinstance(one, dict) else None for one in found] if isinstance(found, list) else []
     return [template for template in (found, *named) if isinstance(template, str)]
 
 
-def _special_tokens(config: dict[str, Any]) -> dict[str, str]:
-    """bos_token, eos_token, … as text."""
+def _special_tokens(config: dict[str, object]) -> dict[str, str]:
+    """Return bos_token, eos_token, … as text."""
     return {key: text for key in config if key.endswith("_token") and (text := token_text(config[key]))}
 
 
@@ -179,7 +179,7 @@ def _check_weights(directory: Path) -> int:
 
 
 def _check_safetensors(path: Path) -> list[str]:
-    """The tensor names of a file, whose size must be exactly what its header says."""
+    """Return the tensor names of a file, whose size must be exactly what its header says."""
     try:
         tensors = read_header(path).tensors
     except (OSError, MetadataError) as error:
@@ -189,7 +189,7 @@ def _check_safetensors(path: Path) -> list[str]:
     return list(tensors)
 
 
-def _read_json(directory: Path, name: str) -> dict[str, Any]:
+def _read_json(directory: Path, name: str) -> dict[str, object]:
     try:
         return read_object(directory / name)
     except FileNotFoundError as error:

@@ -6,19 +6,29 @@ samples for custom model import" (Bedrock user guide), which name the families w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from sqlquarry.artifacts import Generation
-from sqlquarry.emulator.bedrock.engine import Request
+from sqlquarry.emulator.bedrock.completion_request import CompletionRequest
 from sqlquarry.emulator.bedrock.invocation import chat_request
-from sqlquarry.emulator.requests.api import Parameters, invalid, unsupported, validate
+from sqlquarry.emulator.requests.errors import invalid, unsupported
+from sqlquarry.emulator.requests.parameters import ApiAnswer, validate
+
+if TYPE_CHECKING:
+    from mypy_boto3_bedrock_runtime.type_defs import (
+        ContentBlockUnionTypeDef,
+        ConverseRequestTypeDef,
+        ConverseStreamRequestTypeDef,
+        MessageUnionTypeDef,
+        SystemContentBlockTypeDef,
+    )
 
 # In the words that users report.
 UNSUPPORTED = "This action doesn't support the model that you provided. Try again with a supported text or chat model."
 BLANK = "The text field in the ContentBlock object is blank. Add text to the text field, and try again."
 _PIECE_CHARACTERS = 4  # about a token
-_HONOURED = {
+_HONORED = {
     "modelId",
     "messages",
     "system",
@@ -27,7 +37,7 @@ _HONOURED = {
     "requestMetadata",  # for the logs of the service; it changes no answer
 }
 # Of the other parameters -> the value that changes nothing, if there is one.
-_WITHOUT_EFFECT: Mapping[str, Any] = {
+_WITHOUT_EFFECT: Mapping[str, object] = {
     "promptVariables": {},
     "additionalModelResponseFieldPaths": [],
     "performanceConfig": {"latency": "standard"},
@@ -38,28 +48,25 @@ _SETTINGS = {"maxTokens": "max_tokens", "temperature": "temperature", "topP": "t
 _STOP_REASONS = {"stop": "end_turn", "length": "max_tokens"}
 
 
-def parse_converse(parameters: Parameters) -> Request:
+def parse_converse(parameters: ConverseRequestTypeDef | ConverseStreamRequestTypeDef) -> CompletionRequest:
     """Read the parameters of Converse; additionalModelRequestFields holds further keys of InvokeModel.
 
     Raises:
         ApiError: ValidationException that names what is wrong or not emulated.
     """
     validate("Converse", parameters, service="bedrock-runtime")
-    asked = [key for key in parameters if key not in _HONOURED and parameters[key] is not None]
-    if refused := sorted(key for key in asked if parameters[key] != _WITHOUT_EFFECT.get(key)):
+    asked = {name: held for name, held in parameters.items() if name not in _HONORED and held is not None}
+    if refused := sorted(name for name, held in asked.items() if held != _WITHOUT_EFFECT.get(name)):
         raise unsupported(refused)
-    turns = parameters.get("messages") or []
-    roles = [turn["role"] for turn in turns]
-    if roles != ["user" if place % 2 == 0 else "assistant" for place in range(len(turns))] or len(turns) % 2 == 0:
-        raise invalid(f"messages must begin and end with a user message, and roles must alternate, but are {roles}")
-    messages = [{"role": turn["role"], "content": _text(turn["content"])} for turn in turns]
+    messages = _messages(parameters.get("messages") or [])
     if system := parameters.get("system"):
         messages.insert(0, {"role": "system", "content": _text(system)})
     settings = parameters.get("inferenceConfig") or {}
     options = {_SETTINGS.get(name, name): value for name, value in settings.items() if value is not None}
     for name in ("temperature", "top_p"):  # InvokeModel's temperature may be higher
-        if options.get(name, 0) > 1:
-            raise invalid(f"inferenceConfig: {name} is {options[name]!r}, but must be at most 1")
+        value = options.get(name)
+        if isinstance(value, int | float) and value > 1:
+            raise invalid(f"inferenceConfig: {name} is {value!r}, but must be at most 1")
     more = parameters.get("additionalModelRequestFields") or {}
     if not isinstance(more, dict):
         raise invalid(f"additionalModelRequestFields is {more!r:.80}, but must be an object")
@@ -71,23 +78,32 @@ def parse_converse(parameters: Parameters) -> Request:
     return request
 
 
-def converse_answer(generation: Generation) -> dict[str, Any]:
-    """Build the answer of Converse."""
+def _messages(turns: Sequence[MessageUnionTypeDef]) -> list[dict[str, str]]:
+    roles = [turn["role"] for turn in turns]
+    if roles != ["user" if place % 2 == 0 else "assistant" for place in range(len(turns))] or len(turns) % 2 == 0:
+        raise invalid(f"messages must begin and end with a user message, and roles must alternate, but are {roles}")
+    return [{"role": turn["role"], "content": _text(turn["content"])} for turn in turns]
+
+
+def converse_answer(generation: Generation, *, without_text: bool = False) -> ApiAnswer:
+    """Return the answer of Converse; `without_text` leaves its content empty."""
+    content = [] if without_text else [{"text": generation.text}]
     return {
-        "output": {"message": {"role": "assistant", "content": [{"text": generation.text}]}},
+        "output": {"message": {"role": "assistant", "content": content}},
         "stopReason": _stop_reason(generation),
         **_measures(generation),
     }
 
 
-def converse_events(generation: Generation) -> list[dict[str, Any]]:
-    """Build the events of ConverseStream."""
+def converse_events(generation: Generation, *, without_text: bool = False) -> list[ApiAnswer]:
+    """Return the events of ConverseStream; `without_text` leaves out those of its content."""
     text = generation.text
     pieces = [text[start : start + _PIECE_CHARACTERS] for start in range(0, len(text), _PIECE_CHARACTERS)]
+    block: list[ApiAnswer] = [{"contentBlockDelta": {"contentBlockIndex": 0, "delta": {"text": one}}} for one in pieces]
+    block.append({"contentBlockStop": {"contentBlockIndex": 0}})
     return [
         {"messageStart": {"role": "assistant"}},
-        *({"contentBlockDelta": {"contentBlockIndex": 0, "delta": {"text": piece}}} for piece in pieces),
-        {"contentBlockStop": {"contentBlockIndex": 0}},
+        *([] if without_text else block),
         {"messageStop": {"stopReason": _stop_reason(generation)}},
         {"metadata": _measures(generation)},
     ]
@@ -97,7 +113,7 @@ def _stop_reason(generation: Generation) -> str:
     return "stop_sequence" if generation.stop_text else _STOP_REASONS[generation.stop_reason]
 
 
-def _measures(generation: Generation) -> dict[str, Any]:
+def _measures(generation: Generation) -> ApiAnswer:
     read, written = generation.prompt_tokens or 0, generation.completion_tokens or 0
     return {
         "usage": {"inputTokens": read, "outputTokens": written, "totalTokens": read + written},
@@ -105,7 +121,7 @@ def _measures(generation: Generation) -> dict[str, Any]:
     }
 
 
-def _text(blocks: list[dict[str, Any]]) -> str:
+def _text(blocks: Sequence[ContentBlockUnionTypeDef] | Sequence[SystemContentBlockTypeDef]) -> str:
     kinds = {kind for block in blocks for kind in block}
     if not blocks or kinds != {"text"}:
         raise invalid(f"content must be text, but holds {', '.join(sorted(kinds)) or 'nothing'}")

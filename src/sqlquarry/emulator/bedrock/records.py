@@ -5,27 +5,30 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from sqlquarry.emulator.bedrock.admission import Admitted
-from sqlquarry.emulator.bedrock.warmth import Warmth
-from sqlquarry.emulator.requests.api import Parameters
+from sqlquarry.emulator.bedrock.admission import AdmittedModel
+from sqlquarry.emulator.bedrock.cold_start import ColdStart
+from sqlquarry.emulator.requests.parameters import ApiAnswer
+
+if TYPE_CHECKING:
+    from mypy_boto3_bedrock.type_defs import CreateModelImportJobRequestTypeDef
 
 
 @dataclass(slots=True)
-class Model:
+class ImportedModelRecord:
     """An imported model: a snapshot of its files, which later changes in S3 do not reach."""
 
     arn: str
     name: str
-    job: Job
+    job: ImportJobRecord
     directory: Path
-    admitted: Admitted
-    warmth: Warmth
+    admitted: AdmittedModel
+    cold_start: ColdStart
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
 
-    def summary(self) -> dict[str, Any]:
-        """The entry in ListImportedModels."""
+    def summary(self) -> ApiAnswer:
+        """Return the entry in ListImportedModels."""
         return {
             "modelArn": self.arn,
             "modelName": self.name,
@@ -34,8 +37,8 @@ class Model:
             "instructSupported": self.admitted.converses,
         }
 
-    def details(self) -> dict[str, Any]:
-        """The answer of GetImportedModel."""
+    def details(self) -> ApiAnswer:
+        """Return the answer of GetImportedModel."""
         gigabytes = self.admitted.weight_bytes / 1e9
         key = self.job.key_arn
         return self.summary() | {
@@ -52,36 +55,41 @@ class Model:
 
 
 @dataclass(slots=True)
-class Job:
-    """An import job: its end is decided when it is created, and shows after some looks at it."""
+class ImportJobRecord:
+    """An import job, whose result is known when it is created and is shown after some looks at it."""
 
     arn: str
-    parameters: Parameters
+    parameters: CreateModelImportJobRequestTypeDef
     polls_left: int
     due: float  # by the emulator's clock; it does not end before
-    outcome: Model | str | None = None  # the model, or why there is none; None while files are copied
+    outcome: ImportedModelRecord | str | None = None  # the model, or why there is none; None while files are copied
     created: datetime = field(default_factory=lambda: datetime.now(UTC))
     ended: datetime | None = None
+
+    @property
+    def name(self) -> str:
+        """The name that the request gave."""
+        return self.parameters["jobName"]
 
     @property
     def status(self) -> str:
         """InProgress, Completed or Failed."""
         if self.ended is None:
             return "InProgress"
-        return "Completed" if isinstance(self.outcome, Model) else "Failed"
+        return "Completed" if isinstance(self.outcome, ImportedModelRecord) else "Failed"
 
     @property
     def key_arn(self) -> str | None:
         """The KMS key that the request named, by id or ARN."""
-        key: str | None = self.parameters.get("importedModelKmsKeyId")
+        key = self.parameters.get("importedModelKmsKeyId")
         if key is None or key.startswith("arn:"):
             return key
         _, partition, _, region, account, _ = self.arn.split(":", 5)
         return f"arn:{partition}:kms:{region}:{account}:{key if key.startswith('alias/') else f'key/{key}'}"
 
-    def summary(self) -> dict[str, Any]:
-        """The entry in ListModelImportJobs."""
-        shown: dict[str, Any] = {
+    def summary(self) -> ApiAnswer:
+        """Return the entry in ListModelImportJobs."""
+        shown: ApiAnswer = {
             "jobArn": self.arn,
             "jobName": self.parameters["jobName"],
             "importedModelName": self.parameters["importedModelName"],
@@ -91,15 +99,15 @@ class Job:
         }
         if self.ended is not None:
             shown["endTime"] = self.ended
-            if isinstance(self.outcome, Model):
+            if isinstance(self.outcome, ImportedModelRecord):
                 shown["importedModelArn"] = self.outcome.arn
         return shown
 
-    def details(self) -> dict[str, Any]:
-        """The answer of GetModelImportJob."""
-        shown = self.summary()
-        shown |= {
-            key: self.parameters[key] for key in ("roleArn", "modelDataSource", "vpcConfig") if key in self.parameters
+    def details(self) -> ApiAnswer:
+        """Return the answer of GetModelImportJob."""
+        asked: ApiAnswer = dict(self.parameters)
+        shown = self.summary() | {
+            key: asked[key] for key in ("roleArn", "modelDataSource", "vpcConfig") if key in asked
         }
         if self.key_arn:
             shown["importedModelKmsKeyArn"] = self.key_arn

@@ -5,20 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sqlquarry.artifacts import Generation
+from sqlquarry.emulator.bedrock.answer_formats import AnswerFormat, without_text
+from sqlquarry.emulator.bedrock.completion_request import CompletionRequest
+from sqlquarry.emulator.bedrock.control_plane import ModelImports
 from sqlquarry.emulator.bedrock.converse import UNSUPPORTED, converse_answer, converse_events, parse_converse
-from sqlquarry.emulator.bedrock.engine import EnginePool, Request
-from sqlquarry.emulator.bedrock.formats import Shape, without_text
-from sqlquarry.emulator.bedrock.imports import ModelImports
-from sqlquarry.emulator.bedrock.invocation import parse
-from sqlquarry.emulator.bedrock.records import Model
+from sqlquarry.emulator.bedrock.engine import EnginePool
+from sqlquarry.emulator.bedrock.invocation import parse_invocation
+from sqlquarry.emulator.bedrock.records import ImportedModelRecord
 from sqlquarry.emulator.faults import CutAnswer, Faults, ModelDeleted, NoText, NotReady, SlowAnswers, StreamBroken
-from sqlquarry.emulator.requests.api import STREAM_ERROR, ApiError, Parameters, unsupported
+from sqlquarry.emulator.requests.errors import ApiError, invalid, unsupported
+from sqlquarry.emulator.requests.parameters import ApiAnswer, BrokenStream
 from sqlquarry.errors import ConfigError
 
-_HONOURED = {"modelId", "body", "requestMetadata"}  # the last is for the logs of the service; it changes no answer
+if TYPE_CHECKING:
+    from mypy_boto3_bedrock_runtime import type_defs as bedrock_runtime
+
+_HONORED = {"modelId", "body", "requestMetadata"}  # the last is for the logs of the service; it changes no answer
 # Of InvokeModel's other parameters -> the values that change nothing.
 _WITHOUT_EFFECT: Mapping[str, tuple[str, ...]] = {
     "accept": ("application/json", "*/*"),
@@ -31,80 +36,88 @@ _WITHOUT_EFFECT: Mapping[str, tuple[str, ...]] = {
 }
 
 
-class Runtime:
-    """Answers invocations of imported models; each method maps an operation's parameters to its answer.
+class BedrockRuntime:
+    """The operations that ask imported models; each maps parameters to an answer.
 
     Args:
-        imports: knows the models.
-        pool: their weights.
+        imports: holds the models.
+        pool: loads them and decodes.
         faults: what goes wrong on purpose.
-        sleep: waits for so many seconds.
+        sleep: waits for a number of seconds.
     """
 
     def __init__(self, imports: ModelImports, pool: EnginePool, faults: Faults, sleep: Callable[[float], None]) -> None:
         self._imports, self._pool, self._faults, self._sleep = imports, pool, faults, sleep
 
-    def invoke_model(self, parameters: Parameters) -> dict[str, Any]:  # noqa: D102 - Bedrock's own operation
-        shape, generation, arn = self._invoke(parameters)
-        answer = shape.answer(generation, arn)
+    def invoke_model(self, parameters: bedrock_runtime.InvokeModelRequestTypeDef) -> ApiAnswer:
+        """Answer with one JSON object."""
+        answer_format, generation, arn = self._invoke(parameters)
+        answer = answer_format.answer(generation, arn)
         if self._faults.take(NoText):
             answer = without_text(answer)
         return {"body": json.dumps(answer).encode(), "contentType": "application/json"}
 
-    def invoke_model_with_response_stream(self, parameters: Parameters) -> dict[str, Any]:
-        """The same answer in several chunks; they leave together, once the whole answer is there."""
-        shape, generation, arn = self._invoke(parameters)
+    def invoke_model_with_response_stream(
+        self, parameters: bedrock_runtime.InvokeModelWithResponseStreamRequestTypeDef
+    ) -> ApiAnswer | BrokenStream:
+        """Answer in several chunks, which are sent together once the whole answer is there."""
+        answer_format, generation, arn = self._invoke(parameters)
         if generation.logprobs is not None:
-            raise ApiError("ValidationException", "this emulator does not stream logprobs")
-        pieces = list(shape.pieces(generation, arn))
+            raise invalid("this emulator does not stream logprobs")
+        pieces = list(answer_format.pieces(generation, arn))
         if self._faults.take(NoText):
             pieces = [without_text(piece) for piece in pieces]
-        events = [{"chunk": {"bytes": json.dumps(piece).encode()}} for piece in pieces]
-        return {"contentType": "application/json", **self._stream("body", events)}
+        events: list[ApiAnswer] = [{"chunk": {"bytes": json.dumps(piece).encode()}} for piece in pieces]
+        return self._stream("body", events, {"contentType": "application/json"})
 
-    def converse(self, parameters: Parameters) -> dict[str, Any]:  # noqa: D102 - Bedrock's own operation
-        answer = converse_answer(self._converse(parameters))
-        if self._faults.take(NoText):
-            answer["output"]["message"]["content"] = []
-        return answer
+    def converse(self, parameters: bedrock_runtime.ConverseRequestTypeDef) -> ApiAnswer:
+        """Answer with one message."""
+        generation = self._converse(parameters)
+        return converse_answer(generation, without_text=self._faults.take(NoText) is not None)
 
-    def converse_stream(self, parameters: Parameters) -> dict[str, Any]:
-        """The same answer in several events; they leave together, once the whole answer is there."""
-        events = converse_events(self._converse(parameters))
-        if self._faults.take(NoText):
-            events = [event for event in events if not event.keys() & {"contentBlockDelta", "contentBlockStop"}]
-        return self._stream("stream", events)
+    def converse_stream(self, parameters: bedrock_runtime.ConverseStreamRequestTypeDef) -> ApiAnswer | BrokenStream:
+        """Answer in several events, which are sent together once the whole answer is there."""
+        generation = self._converse(parameters)
+        events = converse_events(generation, without_text=self._faults.take(NoText) is not None)
+        return self._stream("stream", events, {})
 
-    def _stream(self, member: str, events: list[dict[str, Any]]) -> dict[str, Any]:
+    def _stream(self, member: str, events: list[ApiAnswer], rest: ApiAnswer) -> ApiAnswer | BrokenStream:
         broken = self._faults.take(StreamBroken)
         if not broken:
-            return {member: events}
-        return {member: events[: broken.after_chunks], STREAM_ERROR: ApiError(broken.code, broken.message)}
+            return rest | {member: events}
+        error = ApiError(broken.code, broken.message)
+        return BrokenStream(rest | {member: events[: broken.after_chunks]}, error)
 
-    def _model(self, parameters: Parameters) -> Model:
-        identifier = parameters["modelId"]
-        if ":imported-model/" not in identifier:  # a name is none, and there are no other models here
-            raise ApiError("ValidationException", "The provided model identifier is invalid.")
+    def _model(self, identifier: str) -> ImportedModelRecord:
+        if ":imported-model/" not in identifier:  # names are not identifiers here, and there are no other models
+            raise invalid("The provided model identifier is invalid.")
         if self._faults.take(ModelDeleted):
             self._imports.delete_imported_model({"modelIdentifier": identifier})
         return self._imports.model(identifier)
 
-    def _invoke(self, parameters: Parameters) -> tuple[Shape, Generation, str]:
-        model = self._model(parameters)
-        asked = {name: held for name, held in parameters.items() if name not in _HONOURED}
+    def _invoke(
+        self,
+        parameters: bedrock_runtime.InvokeModelRequestTypeDef
+        | bedrock_runtime.InvokeModelWithResponseStreamRequestTypeDef,
+    ) -> tuple[AnswerFormat, Generation, str]:
+        model = self._model(parameters["modelId"])
+        asked = {name: held for name, held in parameters.items() if name not in _HONORED}
         refused = [name for name, held in asked.items() if held not in (None, *_WITHOUT_EFFECT.get(name, ()))]
         if refused:
             raise unsupported(refused)
-        shape, request = parse(parameters.get("body") or b"")
-        return shape, self._complete(model, request), model.arn
+        body = parameters.get("body") or b""
+        answer_format, request = parse_invocation(body if isinstance(body, str | bytes) else body.read())
+        return answer_format, self._complete(model, request), model.arn
 
-    def _converse(self, parameters: Parameters) -> Generation:
-        model = self._model(parameters)
+    def _converse(
+        self, parameters: bedrock_runtime.ConverseRequestTypeDef | bedrock_runtime.ConverseStreamRequestTypeDef
+    ) -> Generation:
+        model = self._model(parameters["modelId"])
         if not model.admitted.converses:
-            raise ApiError("ValidationException", UNSUPPORTED)
+            raise invalid(UNSUPPORTED)
         return self._complete(model, parse_converse(parameters))
 
-    def _complete(self, model: Model, request: Request) -> Generation:
+    def _complete(self, model: ImportedModelRecord, request: CompletionRequest) -> Generation:
         if self._imports.still_cold(model):
             raise ApiError(NotReady().code, NotReady().message)
         request = replace(request, context_tokens=model.admitted.context_tokens)
@@ -117,7 +130,7 @@ class Runtime:
         except ApiError:
             raise
         except ConfigError as error:  # of a constraint that fits neither the model's tokens nor reasonable time
-            raise ApiError("ValidationException", str(error)) from error
+            raise invalid(str(error)) from error
         except Exception as error:
             # Not InternalServerException: botocore would send that again, and the model would fail again.
             raise ApiError("ModelErrorException", f"{type(error).__name__}: {error}") from error

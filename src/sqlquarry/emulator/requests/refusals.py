@@ -15,36 +15,36 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 
-class _Words(NamedTuple):
+class _Codes(NamedTuple):
     status: str
     s3: str
     query: str  # the query protocol: IAM and STS
     json: str
 
 
-_WORDS = {
-    "denied": _Words("403 Forbidden", "AccessDenied", "AccessDenied", "AccessDeniedException"),
-    "unsigned": _Words(
+_CODES = {
+    "denied": _Codes("403 Forbidden", "AccessDenied", "AccessDenied", "AccessDeniedException"),
+    "unsigned": _Codes(
         "403 Forbidden", "AccessDenied", "MissingAuthenticationToken", "MissingAuthenticationTokenException"
     ),
-    "incomplete": _Words(
+    "incomplete": _Codes(
         "403 Forbidden", "AuthorizationHeaderMalformed", "IncompleteSignature", "IncompleteSignatureException"
     ),
-    "key": _Words("403 Forbidden", "InvalidAccessKeyId", "InvalidClientTokenId", "UnrecognizedClientException"),
-    "token": _Words("403 Forbidden", "InvalidToken", "InvalidClientTokenId", "UnrecognizedClientException"),
-    "signature": _Words("403 Forbidden", "SignatureDoesNotMatch", "SignatureDoesNotMatch", "InvalidSignatureException"),
-    "time": _Words("403 Forbidden", "RequestTimeTooSkewed", "SignatureDoesNotMatch", "InvalidSignatureException"),
-    "expired": _Words("403 Forbidden", "AccessDenied", "SignatureDoesNotMatch", "InvalidSignatureException"),
-    "payload": _Words(
+    "key": _Codes("403 Forbidden", "InvalidAccessKeyId", "InvalidClientTokenId", "UnrecognizedClientException"),
+    "token": _Codes("403 Forbidden", "InvalidToken", "InvalidClientTokenId", "UnrecognizedClientException"),
+    "signature": _Codes("403 Forbidden", "SignatureDoesNotMatch", "SignatureDoesNotMatch", "InvalidSignatureException"),
+    "time": _Codes("403 Forbidden", "RequestTimeTooSkewed", "SignatureDoesNotMatch", "InvalidSignatureException"),
+    "expired": _Codes("403 Forbidden", "AccessDenied", "SignatureDoesNotMatch", "InvalidSignatureException"),
+    "payload": _Codes(
         "400 Bad Request", "XAmzContentSHA256Mismatch", "SignatureDoesNotMatch", "InvalidSignatureException"
     ),
-    "body": _Words("400 Bad Request", "IncompleteBody", "MalformedInput", "SerializationException"),
-    "timeout": _Words("400 Bad Request", "RequestTimeout", "RequestTimeout", "RequestTimeoutException"),
-    "size": _Words(
+    "body": _Codes("400 Bad Request", "IncompleteBody", "MalformedInput", "SerializationException"),
+    "timeout": _Codes("400 Bad Request", "RequestTimeout", "RequestTimeout", "RequestTimeoutException"),
+    "size": _Codes(
         "413 Request Entity Too Large", "EntityTooLarge", "RequestEntityTooLarge", "RequestEntityTooLargeException"
     ),
-    "malformed": _Words("400 Bad Request", "InvalidRequest", "MalformedInput", "SerializationException"),
-    "operation": _Words("400 Bad Request", "NotImplemented", "InvalidAction", "UnknownOperationException"),
+    "malformed": _Codes("400 Bad Request", "InvalidRequest", "MalformedInput", "SerializationException"),
+    "operation": _Codes("400 Bad Request", "NotImplemented", "InvalidAction", "UnknownOperationException"),
 }
 _SCOPE = re.compile(r"Credential=[^/,\s]+/\d+/[^/,\s]*/(?P<service>[^/,\s]+)/aws4_request")
 
@@ -60,15 +60,17 @@ class RequestRefusedError(Exception):
 
     def __init__(self, kind: str, message: str, *, status: str | None = None) -> None:
         super().__init__(message)
-        self.words = _WORDS[kind]
+        self.codes = _CODES[kind]
         self.message = message
-        self.status = status or self.words.status
+        self.status = status or self.codes.status
 
 
-def answer(refusal: RequestRefusedError, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+def answer_refusal(
+    refusal: RequestRefusedError, environ: WSGIEnvironment, start_response: StartResponse
+) -> Iterable[bytes]:
     """Answer a request with an error, in the protocol of the service that it is meant for."""
     protocol = _protocol(environ)
-    code, message = getattr(refusal.words, protocol), refusal.message
+    code, message = getattr(refusal.codes, protocol), refusal.message
     fields = []
     if protocol == "json":
         fields += [("Content-Type", "application/x-amz-json-1.1"), ("x-amzn-ErrorType", code)]

@@ -62,7 +62,7 @@ class AccessKey:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What a request says about its own signature, with the key that it names.
+    """What a request says about its own signature, and the key that it names.
 
     Args:
         key: the key.
@@ -259,7 +259,7 @@ def _version_2(signature: Signature, environ: WSGIEnvironment) -> str:
 
 
 def _is_header_of_version_2(name: str) -> bool:
-    """Whether a header of this name, in lower case, is signed; botocore may have moved it into the query."""
+    """Return whether a header of this name, in lower case, is signed; botocore may have moved it into the query."""
     return name.startswith("x-amz-") or name in ("content-type", "content-md5")
 
 
@@ -289,7 +289,7 @@ def _time(timestamp: str) -> datetime:
 
 
 def _basic_format(date: str) -> str:
-    """The header Date in the form of X-Amz-Date, in whose place it may be."""
+    """Return the header Date, which may replace X-Amz-Date, in the form of that one."""
     from email.utils import parsedate_to_datetime
 
     try:

@@ -15,13 +15,13 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from sqlquarry.errors import JudgingError
-from sqlquarry.judging.comparison import results_equal, rows_match
 from sqlquarry.judging.equivalence.made_rows import Children, literals_by_column, made_rows, stored_columns, tables_of
 from sqlquarry.judging.equivalence.memory import MemoryDatabase, Row
 from sqlquarry.judging.equivalence.refusals import memory_database
 from sqlquarry.judging.equivalence.schema import Schema
-from sqlquarry.judging.ordering import is_ordered, tied_places, with_order_keys
 from sqlquarry.judging.parsing import parse
+from sqlquarry.judging.results.comparison import results_equal, rows_match
+from sqlquarry.judging.results.ordering import is_ordered, tied_places, with_order_keys
 
 _KINDS: tuple[Children, ...] = ("one", "each", "any", "any") * 3  # one database each
 _FEWEST = 3  # databases for which the gold returns something

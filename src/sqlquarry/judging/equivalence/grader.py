@@ -17,8 +17,8 @@ from sqlquarry.judging.equivalence.forms import walk
 from sqlquarry.judging.equivalence.refusals import invented_tables, is_certain, misread, refusal
 from sqlquarry.judging.equivalence.schema import Schema, read_schema
 from sqlquarry.judging.equivalence.scopes import NoSuchNameError, OrderMattersError, UndecidedError
-from sqlquarry.judging.ordering import with_order_keys
 from sqlquarry.judging.parsing import parse, tokens
+from sqlquarry.judging.results.ordering import with_order_keys
 from sqlquarry.options import check_options
 
 Answer = Literal["equivalent", "different", "unknown"]

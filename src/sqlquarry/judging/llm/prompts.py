@@ -13,7 +13,7 @@ _RUNS_COMMENTS = frozenset({"mysql", "doris", "singlestore", "starrocks"})
 
 
 class Question(NamedTuple):
-    """What one judge is asked once.
+    """Hold what one judge is asked once.
 
     Args:
         text: the record and the candidate.
@@ -25,7 +25,7 @@ class Question(NamedTuple):
 
 
 def question(record: Record, candidate: str, *, candidate_first: bool = False) -> Question:
-    """The data of one prompt, each part between tags that its content cannot know.
+    """Return the data of one prompt, each part between tags that its content cannot know.
 
     The tags' code is a hash over the content, the candidate too: whoever writes the candidate cannot foresee it, and
     the same record makes the same prompt again, so that batches and caches know it.
@@ -40,7 +40,7 @@ def question(record: Record, candidate: str, *, candidate_first: bool = False) -
 
 
 def tag_instructions(rubric: Rubric, code: str) -> str:
-    """How to answer, for a model that knows no structured output: tags with the prompt's own code, verdict last."""
+    """Say how to answer, for a model without structured output: tags with the prompt's own code, verdict last."""
     mistakes = f"<mistake-{code}>{' | '.join((NO_MISTAKE, *rubric.mistakes))}</mistake-{code}>\n"
     verdicts = [str(verdict) for verdict in rubric.scores]
     shown = " | ".join(verdicts) if len(verdicts) <= 10 else f"one of {verdicts[0]} … {verdicts[-1]}"
@@ -53,7 +53,7 @@ def tag_instructions(rubric: Rubric, code: str) -> str:
 
 
 def without_comments(sql: str, dialect: str) -> str:
-    """The query without comments and hints, which cannot change its rows, but could talk to a judge.
+    """Return the query without comments and hints, which cannot change its rows, but could talk to a judge.
 
     MySQL runs the content of ``/*! … */``, so that is kept. If sqlglot finds no tokens, because a quote is not closed,
     it is unknown what is quoted: all that could be a comment is left out, also within quotes.
@@ -78,7 +78,7 @@ def without_comments(sql: str, dialect: str) -> str:
             hint_end = len(text) if close < 0 else close + 2
         if token.start < hint_end:
             continue
-        # Between two tokens stand white space, comments and hints only.
+        # Between two tokens are only white space, comments and hints.
         gap = text[end : token.start]
         kept += gap if not gap.strip() or (dialect in _RUNS_COMMENTS and "/*!" in gap) else " "
         kept, end = kept + text[token.start : token.end + 1], token.end + 1
@@ -87,7 +87,7 @@ def without_comments(sql: str, dialect: str) -> str:
 
 
 def _without_possible_comments(sql: str) -> str:
-    """The text without all that is a comment in some dialect and under some reading of its quotes.
+    """Return the text without all that is a comment in some dialect and under some reading of its quotes.
 
     A comment begins at each sign of a beginning, whatever comes before it. It may hold others, and it ends with
     the text if nothing else ends it.
@@ -110,7 +110,7 @@ def _without_possible_comments(sql: str) -> str:
 
 
 def _nested_ends(sql: str) -> list[int]:
-    """For each place within a comment that may hold others, where this comment ends."""
+    """Return for each place within a comment that may hold others where this comment ends."""
     ends = [len(sql)] * (len(sql) + 1)
     for place in range(len(sql) - 1, -1, -1):
         if sql.startswith("*/", place):
@@ -123,6 +123,6 @@ def _nested_ends(sql: str) -> list[int]:
 
 
 def _end_of(sign: str, sql: str, place: int) -> int:
-    """Where the next `sign` ends, or the text."""
+    """Return where the next `sign` ends, or the text."""
     found = sql.find(sign, place)
     return len(sql) if found < 0 else found + len(sign)

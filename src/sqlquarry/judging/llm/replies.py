@@ -1,17 +1,17 @@
-"""What a judge answered: one verdict in the one right form, or nothing that counts."""
+"""Read what a judge answered: one verdict in the one right form, or nothing that counts."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sqlquarry.judging.llm.rubric import NO_MISTAKE, Rubric
 
 
 class Opinion(NamedTuple):
-    """One readable answer.
+    """Hold one readable answer.
 
     Args:
         score: 0 to 100, of the verdict by the rubric.
@@ -25,18 +25,18 @@ class Opinion(NamedTuple):
 
 
 def read_json(text: str, rubric: Rubric) -> Opinion | None:
-    """The opinion in a reply that is one JSON object of the rubric's schema and nothing else; None where it is not."""
+    """Return the opinion in a reply that is one JSON object of the rubric's schema and nothing else; None otherwise."""
     try:
         content = json.loads(text, object_pairs_hook=_unique)
     except (ValueError, RecursionError):  # the length of a reply is bounded by the tokens asked for
         return None
-    if not isinstance(content, dict) or content.keys() != rubric.schema["properties"].keys():
+    if not isinstance(content, dict) or content.keys() != rubric.fields.keys():
         return None
     return _opinion(content, rubric)
 
 
 def read_tags(text: str, rubric: Rubric, code: str) -> Opinion | None:
-    """The opinion in a reply that ends in the only verdict tag with the prompt's code; None where it does not.
+    """Return the opinion in a reply that ends in the only verdict tag with the prompt's code; None otherwise.
 
     Tags without the code are a quotation, of the candidate for example, and count for nothing.
     """
@@ -53,16 +53,18 @@ def read_tags(text: str, rubric: Rubric, code: str) -> Opinion | None:
     return _opinion(content, rubric)
 
 
-def _opinion(content: Mapping[str, Any], rubric: Rubric) -> Opinion | None:
-    score, mistake = rubric.score(content["verdict"]), content.get("mistake") or NO_MISTAKE
-    if score is None or mistake not in (NO_MISTAKE, *rubric.mistakes) or not isinstance(content["reason"], str):
+def _opinion(content: Mapping[str, object], rubric: Rubric) -> Opinion | None:
+    score, reason, mistake = rubric.score(content["verdict"]), content["reason"], content.get("mistake") or NO_MISTAKE
+    if score is None or not isinstance(reason, str) or not isinstance(mistake, str):
+        return None
+    if mistake not in (NO_MISTAKE, *rubric.mistakes):
         return None
     if score >= rubric.pass_mark and mistake != NO_MISTAKE:
         return None  # it contradicts itself
-    return Opinion(score, content["reason"], None if mistake == NO_MISTAKE else mistake)
+    return Opinion(score, reason, None if mistake == NO_MISTAKE else mistake)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     content = dict(pairs)
     if len(content) != len(pairs):
         raise ValueError("a key is there twice")

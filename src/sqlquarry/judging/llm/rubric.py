@@ -1,13 +1,13 @@
-"""What a judge is asked, and what it may answer: the published scale, a strict one, or your own."""
+"""What a judge is asked, and what it may answer: the published scale, a strict one, or one of the user's."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
 
 from sqlquarry.errors import JudgingError
+from sqlquarry.judging.storable import JSON
 from sqlquarry.options import check_options
 
 NO_MISTAKE = "none"
@@ -16,7 +16,7 @@ NO_MISTAKE = "none"
 @check_options()
 @dataclass(frozen=True, slots=True)
 class Rubric:
-    """Instructions for a judge, the verdicts it may give, and the score of each.
+    """Hold instructions for a judge, the verdicts it may give, and the score of each.
 
     Args:
         name: its name in reports.
@@ -33,9 +33,10 @@ class Rubric:
     instructions: str
     scores: Mapping[str, int] | Mapping[int, int] = field(hash=False)
     pass_mark: int
-    mistakes: tuple[str, ...] = ()
+    mistakes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "mistakes", tuple(self.mistakes))
         scores = self.scores.values()
         bad = [] if self.instructions.strip() else ["instructions are empty"]
         if not all(0 <= score <= 100 for score in scores):
@@ -45,25 +46,31 @@ class Rubric:
         if bad:
             raise JudgingError(f"rubric {self.name!r}: " + "; ".join(bad))
 
-    def score(self, verdict: Any) -> int | None:
-        """The score of a verdict as it came, 85 or "85"; None where it is none of this rubric's."""
+    def score(self, verdict: object) -> int | None:
+        """Return the score of a verdict as it came, 85 or "85"; None if this rubric does not have it."""
         if type(verdict) not in (int, str):  # True is an int, too
             return None
         return {str(known): score for known, score in self.scores.items()}.get(str(verdict))
 
     @property
-    def schema(self) -> dict[str, Any]:
-        """JSON schema of an answer: the reason first, so that the verdict follows from it.
+    def fields(self) -> dict[str, JSON]:
+        """Return the JSON schema of each field of an answer: the reason first, so that the verdict follows from it.
 
         Verdicts are an enum, because Bedrock's structured output knows no minimum and maximum ("Get validated JSON
         results from models", docs.aws.amazon.com/bedrock/latest/userguide/structured-output.html).
         """
-        fields: dict[str, Any] = {"reason": {"type": "string"}}
+        fields: dict[str, JSON] = {"reason": {"type": "string"}}
         if self.mistakes:
             fields["mistake"] = {"type": "string", "enum": [NO_MISTAKE, *self.mistakes]}
-        verdicts = list(self.scores)
+        verdicts: list[JSON] = [*self.scores]
         fields["verdict"] = {"type": "integer" if isinstance(verdicts[0], int) else "string", "enum": verdicts}
-        return {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
+        return fields
+
+    @property
+    def schema(self) -> dict[str, JSON]:
+        """Return the JSON schema of an answer."""
+        fields = self.fields
+        return {"type": "object", "properties": fields, "required": [*fields], "additionalProperties": False}
 
 
 _TASK = (

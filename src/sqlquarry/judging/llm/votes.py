@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, median
-from typing import Any
 
-from sqlquarry.artifacts import Judgement
+from sqlquarry.artifacts import Judgement, Verdict
 from sqlquarry.judging.llm.replies import Opinion
 
 INCONSISTENT = "another verdict in the other order"
@@ -16,7 +15,7 @@ INCONSISTENT = "another verdict in the other order"
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """What one judge said once, in each order in which it was shown the queries.
+    """Hold what one judge answered once, in each order in which it was shown the queries.
 
     Args:
         model: the judge.
@@ -30,7 +29,7 @@ class Vote:
 
     @property
     def result(self) -> str:
-        """Either "correct" or "wrong", or why this vote does not count."""
+        """Return "correct" or "wrong", or why this vote does not count."""
         if problem := next((outcome for outcome in self.outcomes if isinstance(outcome, str)), None):
             return problem
         passed = {opinion.score >= self.pass_mark for opinion in self.opinions}
@@ -40,31 +39,40 @@ class Vote:
 
     @property
     def opinions(self) -> list[Opinion]:
-        """The readable ones."""
+        """Return the readable outcomes."""
         return [outcome for outcome in self.outcomes if isinstance(outcome, Opinion)]
 
     @property
     def score(self) -> float | None:
-        """Mean over the orders, 0 to 100; None where the vote does not count."""
+        """Return the mean over the orders, 0 to 100; None if the vote does not count."""
         if self.result not in ("correct", "wrong"):
             return None
         return mean(opinion.score for opinion in self.opinions)
 
-    def details(self) -> dict[str, Any]:
-        """The vote for a report, ready for JSON."""
-        reasons = [opinion.reason for opinion in self.opinions]
+    @property
+    def reason(self) -> str:
+        """Return the judge's reasons, each once."""
+        return " / ".join(dict.fromkeys(opinion.reason for opinion in self.opinions))
+
+    @property
+    def mistake(self) -> str | None:
+        """Return the first mistake that the judge named."""
+        return next((opinion.mistake for opinion in self.opinions if opinion.mistake), None)
+
+    def details(self) -> dict[str, object]:
+        """Return the vote for a report, ready for JSON."""
         return {
             "model": self.model,
             "verdict": self.result,
             "score": self.score,
             "scores": [outcome.score if isinstance(outcome, Opinion) else None for outcome in self.outcomes],
-            "reason": " / ".join(dict.fromkeys(reasons)),
-            "mistake": next((opinion.mistake for opinion in self.opinions if opinion.mistake), None),
+            "reason": self.reason,
+            "mistake": self.mistake,
         }
 
 
-def decide(grader: str, votes: Sequence[Vote], about: dict[str, Any]) -> Judgement:
-    """The judgement of a panel: its majority's verdict, and the median of the scores that count.
+def decide(grader: str, votes: Sequence[Vote], about: Mapping[str, object]) -> Judgement:
+    """Return the judgement of a panel: its majority's verdict, and the median of the scores that count.
 
     Args:
         grader: its name.
@@ -72,9 +80,9 @@ def decide(grader: str, votes: Sequence[Vote], about: dict[str, Any]) -> Judgeme
         about: further details (kind, model, rubric).
     """
     counts = Counter(vote.result for vote in votes)
-    verdict = "correct" if 2 * counts["correct"] > len(votes) else "wrong"
+    verdict: Verdict = "correct" if 2 * counts["correct"] > len(votes) else "wrong"
     scores = [vote.score for vote in votes if vote.score is not None]
-    details = {
+    details: dict[str, object] = {
         **about,
         "score": median(scores) if scores else None,
         "votes": [vote.details() for vote in votes],
@@ -83,6 +91,6 @@ def decide(grader: str, votes: Sequence[Vote], about: dict[str, Any]) -> Judgeme
         problems = [result for result, _ in counts.most_common() if result not in ("correct", "wrong")]
         reason = problems[0] if problems else "no majority among the votes"
         return Judgement(grader, "unjudged", reason, {**details, "reason": reason})
-    spokesman = next(vote.details() for vote in votes if vote.result == verdict)
-    details |= {"reason": spokesman["reason"], "mistake": spokesman["mistake"]}
-    return Judgement(grader, "correct" if verdict == "correct" else "wrong", spokesman["reason"], details)
+    first = next(vote for vote in votes if vote.result == verdict)  # of the majority
+    details |= {"reason": first.reason, "mistake": first.mistake}
+    return Judgement(grader, verdict, first.reason, details)

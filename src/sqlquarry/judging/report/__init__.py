@@ -1,5 +1,28 @@
-"""What came out of judging: verdicts by record, accuracies with error bars, and the files that show them."""
+"""Verdicts by record, what follows from them (accuracies, comparisons, checks), and the files that show them."""
 
-from sqlquarry.judging.report.model import Entry, Report
+from sqlquarry.judging.report.breakdown import count_mistakes, slices
+from sqlquarry.judging.report.checks import check_report
+from sqlquarry.judging.report.compare import compare_reports, compare_slices
+from sqlquarry.judging.report.data import Report, ReportEntry, ReportInfo
+from sqlquarry.judging.report.graders import calibrate, find_disagreements
+from sqlquarry.judging.report.html import write_html
+from sqlquarry.judging.report.junit import write_junit
+from sqlquarry.judging.report.markdown import write_markdown
+from sqlquarry.judging.report.stages import compare_stages
 
-__all__ = ["Entry", "Report"]
+__all__ = [
+    "Report",
+    "ReportEntry",
+    "ReportInfo",
+    "calibrate",
+    "check_report",
+    "compare_reports",
+    "compare_slices",
+    "compare_stages",
+    "count_mistakes",
+    "find_disagreements",
+    "slices",
+    "write_html",
+    "write_junit",
+    "write_markdown",
+]

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from sqlquarry.artifacts import write_atomically
 from sqlquarry.files.locations import local_path
-from sqlquarry.judging.report import analysis
-from sqlquarry.judging.report.model import Report
-from sqlquarry.judging.statistics import Estimate, p_text
+from sqlquarry.judging.report.breakdown import slices
+from sqlquarry.judging.report.compare import changed_places, compare_reports, compare_slices, require_same_records
+from sqlquarry.judging.report.data import Report
+from sqlquarry.judging.report.estimates import Estimate
+from sqlquarry.judging.report.significance import p_text
 from sqlquarry.text import as_markdown, visible
 
 _SLICES = 5
@@ -20,21 +22,27 @@ _LONGEST_SQL = 1000
 
 
 def write_markdown(
-    path: str | Path, report: Report, *, title: str = "SQL accuracy", baseline: Report | None = None
+    report: Report, path: str | Path, *, title: str = "SQL accuracy", baseline: Report | None = None
 ) -> None:
     """Write headline, comparison with the baseline, worst slices and up to five examples, atomically.
 
     The examples are those that the baseline answered correctly and this system wrongly; without a baseline, wrong ones.
 
+    Args:
+        report: the system's report.
+        path: the .md file.
+        title: the heading.
+        baseline: the report of the system to compare with, on the same records.
+
     Raises:
         JudgingError: the baseline is not of the same records and graders.
     """
     if baseline is not None:
-        analysis.require_same_records({"baseline": baseline, "this model": report})
+        require_same_records({"baseline": baseline, "this model": report})
     blocks = [f"## {as_markdown(title)}", _headline(report, baseline)]
-    if report.about.get("stopped"):
-        stopped, left = as_markdown(str(report.about["stopped"])), as_markdown(str(report.about.get("left", 0)))
-        blocks.append(f"**Incomplete:** {stopped}; {left} records are not judged.")
+    if report.info.stopped:
+        left = report.info.records_left
+        blocks.append(f"**Incomplete:** {as_markdown(report.info.stopped)}; {left} records are not judged.")
     blocks += [*_slices(report, baseline), *_examples(report, baseline)]
     write_atomically(local_path(path, "path"), ("\n\n".join(blocks) + "\n").encode("utf-8", "backslashreplace"))
 
@@ -43,10 +51,10 @@ def _headline(report: Report, baseline: Report | None) -> str:
     rows: list[Sequence[str]] = []
     notes = []
     for grader in report.graders:
-        head = analysis.headline(report, grader)
+        head = report.headline(grader)
         cells = [as_markdown(head.label), _share(head.estimate), _interval(head.estimate), _counts(head.estimate)]
         if baseline is not None:
-            found = report.compare(baseline, grader=grader)
+            found = compare_reports(baseline, report, grader=grader)
             cells += [
                 _share(found.before),
                 f"**{100 * found.difference:+.1f}** ({100 * found.low:+.1f} to {100 * found.high:+.1f})",
@@ -58,7 +66,7 @@ def _headline(report: Report, baseline: Report | None) -> str:
     columns = ["grader", "accuracy", "95 % interval", "judged"]
     columns += ["baseline", "points (95 % interval)", "fixed / broken", "p"] if baseline is not None else []
     if baseline is not None:
-        detectable = report.compare(baseline).detectable
+        detectable = compare_reports(baseline, report).detectable
         notes.append(
             "Paired, by the graders' own verdicts on the same records: bootstrap interval, exact McNemar test. For "
             f"{as_markdown(report.graders[0])}, true differences from {100 * detectable:.1f} points on would be found "
@@ -69,7 +77,7 @@ def _headline(report: Report, baseline: Report | None) -> str:
 
 def _slices(report: Report, baseline: Report | None) -> Iterator[str]:
     if baseline is not None:
-        changes = [c for c in report.compare_slices(baseline) if c.comparison.before.n >= _SMALLEST_SLICE]
+        changes = [c for c in compare_slices(baseline, report) if c.comparison.before.n >= _SMALLEST_SLICE]
         losses = [c for c in changes if c.comparison.difference < 0]
         rows = [
             [
@@ -86,7 +94,7 @@ def _slices(report: Report, baseline: Report | None) -> Iterator[str]:
             yield "### Slices that lost most"
             yield _table(["slice", "n", "baseline", "now", "points", "p (Holm)"], rows)
         return
-    shares = [(f"{name}: {b}", share) for name, found in report.slices().items() for b, share in found.items()]
+    shares = [(f"{name}: {b}", share) for name, found in slices(report).items() for b, share in found.items()]
     worst = sorted((s for s in shares if s[1].n >= _SMALLEST_SLICE), key=lambda item: item[1].value)[:_SLICES]
     if worst:
         yield "### Worst slices"
@@ -99,10 +107,10 @@ def _slices(report: Report, baseline: Report | None) -> Iterator[str]:
 def _examples(report: Report, baseline: Report | None) -> Iterator[str]:
     if baseline is not None:
         title = "broken"
-        places = analysis.changed(baseline, report, report.graders[0], was="correct", now="wrong")
+        places = changed_places(baseline, report, report.graders[0], was="correct", now="wrong")
     else:
         title = "wrong"
-        places = [i for i, entry in enumerate(report.entries) if entry.judgements[0].verdict == "wrong"]
+        places = [i for i, verdict in enumerate(report.verdicts_by()) if verdict == "wrong"]
     if not places:
         return
     yield f"<details><summary>{min(len(places), _EXAMPLES)} of {len(places)} records that are {title}</summary>"
@@ -120,7 +128,7 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _code(parts: Sequence[str]) -> str:
-    """A code block whose fence is longer than any run of backticks in it."""
+    """Return a code block whose fence is longer than any run of backticks in it."""
     text = visible("\n\n".join(parts))
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence}sql\n{text}\n{fence}"

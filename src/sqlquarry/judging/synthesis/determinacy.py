@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlquarry.judging.ordering import KeyedQuery, with_order_keys
 from sqlquarry.judging.parsing import parse
+from sqlquarry.judging.results.ordering import KeyedQuery, with_order_keys
 from sqlquarry.judging.synthesis.names import Names, aggregates, literal_value, read_query
 from sqlquarry.judging.synthesis.schema import Schema
 

@@ -10,8 +10,8 @@ from functools import lru_cache
 from typing import Any
 
 from sqlquarry.errors import JudgingError
-from sqlquarry.judging.comparison import rows_match
-from sqlquarry.judging.ordering import is_ordered, tied_places, with_order_keys
+from sqlquarry.judging.results.comparison import rows_match
+from sqlquarry.judging.results.ordering import is_ordered, tied_places, with_order_keys
 from sqlquarry.judging.synthesis.candidates import Rows
 from sqlquarry.judging.synthesis.determinacy import cuts_of, other_choices
 from sqlquarry.judging.synthesis.schema import Schema, Table, quoted

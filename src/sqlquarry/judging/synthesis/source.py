@@ -18,8 +18,9 @@ from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, JudgingError
 from sqlquarry.extras import require
 from sqlquarry.files.locations import local_path
+from sqlquarry.judging.execution.limits import ExecutionLimits
+from sqlquarry.judging.execution.sandbox import Failure, Rows, Sandbox
 from sqlquarry.judging.parsing import parse
-from sqlquarry.judging.sandbox import Failure, Limits, Rows, Sandbox
 from sqlquarry.judging.synthesis.schema import Schema, read_schema
 from sqlquarry.judging.synthesis.search import Rival, Suite, make_suite, rivals
 from sqlquarry.judging.synthesis.store import VERSION, KillRate, StoredSuite, file_name, is_plausible, load, put, save
@@ -28,7 +29,7 @@ from sqlquarry.options import check_options
 
 _SHOWN_SURVIVORS = 5
 # A prediction that needs more than this on databases of a few dozen rows is left to the grader's own limits.
-_RIVAL_LIMITS = Limits(time_limit_s=0.5, row_limit=10_000, result_bytes_limit=10_000_000)
+_RIVAL_LIMITS = ExecutionLimits(time_s=0.5, rows=10_000, result_bytes=10_000_000)
 IMPLAUSIBLE = "told apart only by rows that the schema allows but people would not expect"
 
 

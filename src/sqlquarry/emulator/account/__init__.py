@@ -1,0 +1,1 @@
+"""What an account has around Bedrock: a role, simulated policies and quotas."""

@@ -1,0 +1,63 @@
+"""What moto keeps for the whole process: accounts with their roles, access keys and buckets."""
+
+from __future__ import annotations
+
+import os
+import secrets
+
+from sqlquarry.emulator.requests.signature import AccessKey
+
+
+def choose_account() -> str:
+    """Choose the account that every request of this process belongs to: a random one, unless moto is told which."""
+    return os.environ.get("MOTO_ACCOUNT_ID") or str(secrets.randbelow(9 * 10**11) + 10**11)
+
+
+def reset_moto() -> None:
+    """Clear the state of every emulated service in this process."""
+    from moto.moto_api._internal.models import moto_api_backend
+
+    moto_api_backend.reset()
+
+
+def role_trusts(service: str, arn: str, *, account: str) -> bool:
+    """Return whether an emulated role exists and lets a service ("bedrock.amazonaws.com") assume it."""
+    from moto.iam.exceptions import NotFoundException
+    from moto.iam.models import iam_backends
+
+    try:
+        role = iam_backends[account]["aws"].get_role_by_arn(arn)
+    except NotFoundException:
+        return False
+    return service in role.assume_role_policy_document
+
+
+def made_key(name: str, account: str) -> AccessKey | None:
+    """Return a key that CreateAccessKey or AssumeRole of the emulated services has made; None if there is none."""
+    from moto.iam.models import iam_backends
+    from moto.sts.models import sts_backends
+
+    for role in list(sts_backends[account]["aws"].assumed_roles):
+        if role.access_key_id == name:
+            return AccessKey(name, role.secret_access_key, role.session_token)
+    for user in list(iam_backends[account]["aws"].users.values()):
+        for made in list(user.access_keys):
+            if made.access_key_id == name and made.status == "Active":
+                return AccessKey(name, made.secret_access_key)
+    return None
+
+
+def bucket_region(name: str, account: str) -> str | None:
+    """Return the region of a bucket, or None if there is no bucket of this name."""
+    from moto.s3.models import s3_backends
+
+    bucket = s3_backends[account]["aws"].buckets.get(name)
+    return str(bucket.region_name) if bucket else None
+
+
+def bucket_owner(name: str) -> str | None:
+    """Return the account that owns a bucket, or None if there is no bucket of this name."""
+    from moto.s3.models import s3_backends
+
+    owner = s3_backends.bucket_accounts.get(name)  # partition and account
+    return str(owner[1]) if owner else None

@@ -1,1 +1,0 @@
-"""Run SageMaker training jobs on this machine."""

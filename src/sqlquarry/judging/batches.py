@@ -1,0 +1,134 @@
+"""Answer and grade one batch of records, taking from the journal what is there."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+
+from sqlquarry.artifacts import Generation, Judgement, Record, TextGenerator
+from sqlquarry.errors import JudgeFailedError, JudgingError, SQLQuarryError
+from sqlquarry.judging.grader import Grader
+from sqlquarry.judging.journal import Journal, content_key
+
+
+def answer_batch(model: TextGenerator, records: Sequence[Record], journal: Journal | None) -> Sequence[Generation]:
+    """Let the model answer one batch; answers of the journal are not asked for again.
+
+    Raises:
+        JudgingError: the model gave another number of answers.
+        SQLQuarryError: whatever the model raises; with a journal, its answers so far are kept.
+    """
+    fingerprint = getattr(model, "fingerprint", None)
+    if journal is None or fingerprint is None:
+        return model.generate([record.asked for record in records])
+    keys = [content_key("answer", fingerprint, _content(record.asked)) for record in records]
+    missing = [i for i, key in enumerate(keys) if journal.get(key) is None]
+
+    def note(answers: Sequence[Generation | None]) -> None:
+        for place, answer in zip(missing, answers, strict=False):  # `partial` may be empty
+            if answer is not None:
+                journal.add(keys[place], dataclasses.asdict(answer))
+
+    try:
+        if missing:
+            answers = model.generate([records[i].asked for i in missing])
+            if len(answers) != len(missing):
+                raise JudgingError(f"the model gave {len(answers)} answers to {len(missing)} records")
+            note(answers)
+    except SQLQuarryError as error:
+        note(getattr(error, "partial", ()))
+        raise
+    known = [journal.get(key) for key in keys]
+    return [
+        # An infinite one is text in the journal.
+        Generation(**value | {"logprobs": value["logprobs"] and tuple(map(float, value["logprobs"]))})
+        for value in known
+        if value
+    ]
+
+
+def grade_batch(
+    grader: Grader,
+    records: Sequence[Record],
+    predicted: Sequence[str],
+    refused: Mapping[int, str],
+    *,
+    journal: Journal | None,
+    pool: Executor,
+    advance: Callable[[], None],
+) -> list[Judgement]:
+    """Return one grader's verdicts: those of the journal, then the missing ones, each noted as it comes.
+
+    Args:
+        grader: the grader.
+        records: of the batch.
+        predicted: the SQL of each record's answer.
+        refused: by place, why an answer is not graded at all.
+        journal: where verdicts are noted; None notes none.
+        pool: runs graders that take one record at a time.
+        advance: called once for each verdict.
+
+    Raises:
+        JudgeFailedError: of the grader; verdicts so far are noted.
+    """
+    verdicts = _Verdicts(grader, records, predicted, journal, advance)
+    for place, reason in refused.items():
+        verdicts.found[place] = Judgement(grader.name, "unjudged", reason)
+    missing = [i for i in range(len(records)) if i not in verdicts.found]
+    for _ in verdicts.found:
+        advance()
+    grade_all = getattr(grader, "grade_all", None)
+    if grade_all is None:
+        list(pool.map(lambda place: verdicts.note(place, grader.grade(records[place], predicted[place])), missing))
+    elif missing:
+        try:
+            made = grade_all([records[i] for i in missing], [predicted[i] for i in missing])
+        except JudgeFailedError as error:
+            for place, verdict in zip(missing, error.partial, strict=False):  # it may be empty
+                if verdict is not None:
+                    verdicts.note(place, verdict)
+            raise
+        for place, verdict in zip(missing, made, strict=True):
+            verdicts.note(place, verdict)
+    return [verdicts.found[i] for i in range(len(records))]
+
+
+class _Verdicts:
+    """The verdicts of one grader on one batch, by place; at first those of the journal."""
+
+    def __init__(
+        self,
+        grader: Grader,
+        records: Sequence[Record],
+        predicted: Sequence[str],
+        journal: Journal | None,
+        advance: Callable[[], None],
+    ) -> None:
+        self._journal, self._advance = journal, advance
+        self._keys = [
+            _verdict_key(grader, record, sql) if journal else None
+            for record, sql in zip(records, predicted, strict=True)
+        ]
+        known = {i: journal.get(key) for i, key in enumerate(self._keys) if journal and key}
+        self.found = {i: Judgement(**value) for i, value in known.items() if value}
+
+    def note(self, place: int, judgement: Judgement) -> None:
+        self.found[place] = judgement
+        self._advance()
+        key = self._keys[place]
+        if self._journal and key and judgement.verdict != "unjudged":
+            self._journal.add(key, dataclasses.asdict(judgement))
+
+
+def _verdict_key(grader: Grader, record: Record, predicted_sql: str) -> str | None:
+    fingerprint = getattr(grader, "fingerprint", None)
+    depends_on = fingerprint(record) if fingerprint else None
+    if depends_on is None:
+        return None
+    return content_key("verdict", grader.name, depends_on, _content(record), predicted_sql)
+
+
+def _content(record: Record) -> dict[str, object]:
+    # The id is a place in a file: the same question elsewhere has the same verdict.
+    return {name: value for name, value in dataclasses.asdict(record).items() if name != "id"}

@@ -1,0 +1,58 @@
+"""Copy an SQLite database that cannot be read in place; imported in a child process of `sandbox` only.
+
+A write-ahead log without its -shm file, or the rollback journal of a writer that was killed, can only be read by a
+process that may write. The copy is made in a process of its own: closing a database's file in the judge's process would
+end the locks that the judge may hold on it (https://sqlite.org/howtocorrupt.html, 2.2).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from sqlquarry.judging.execution.sandbox_child import LOGS, Answer, QuerySettings, state
+
+_ATTEMPTS = 3
+
+
+def run_query(database: str, target: str, settings: QuerySettings) -> Answer:  # noqa: ARG001 - the engines' signature
+    """Copy `database` with its logs to the file `target` and bring what the logs hold into it."""
+    _allow_large_files()
+    try:
+        if refused := _copy(database, Path(target)):
+            return "failure", "unavailable", refused
+        with closing(sqlite3.connect(target, isolation_level=None)) as connection:
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchall()  # takes back what was not committed
+            connection.execute("PRAGMA journal_mode = DELETE").fetchall()
+    except (OSError, sqlite3.Error) as error:
+        return "failure", "unavailable", str(error)
+    return "rows", (), []
+
+
+def _copy(database: str, target: Path) -> str | None:
+    """Copy the files while none of them changes, or return why that is impossible."""
+    for _ in range(_ATTEMPTS):
+        before = state(database)
+        sizes = [found[1] if found else 0 for found in before]
+        needed, free = 2 * sum(sizes) - sizes[0], shutil.disk_usage(target.parent).free
+        if needed > free:
+            return f"{needed:,} bytes are needed in {target.parent}, {free:,} are free. Set TMPDIR to another folder."
+        for end, found in zip(("", *LOGS), before, strict=True):
+            if found:
+                shutil.copyfile(database + end, f"{target}{end}")
+            else:
+                Path(f"{target}{end}").unlink(missing_ok=True)
+        if state(database) == before:
+            return None
+    return "another process writes to it all the time. Stop that process, or judge on a backup of the database."
+
+
+def _allow_large_files() -> None:
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))

@@ -1,0 +1,130 @@
+"""Run gold queries, and find out in which order and with which rows an answer may differ from what they return."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache, partial
+from pathlib import Path
+from typing import NamedTuple
+
+from sqlquarry.judging.execution.engines import engine_of
+from sqlquarry.judging.execution.sandbox import Failure, Rows, Sandbox
+from sqlquarry.judging.quoting import quoted_columns, with_brackets
+from sqlquarry.judging.results.cells import Cell
+from sqlquarry.judging.results.ordering import around_order_keys, is_ordered, limit_of, tied_places, with_order_keys
+
+_CACHED_GOLDS = 2048
+
+
+class UnavailableError(Exception):
+    """A database cannot be reached, which proves nothing about a query."""
+
+
+class LimitChoice(NamedTuple):
+    """Among which rows a LIMIT chose.
+
+    Args:
+        candidates: the rows that it could have kept, each with its place.
+        places: of the rows that it kept.
+        is_certain: False if it is unknown which rows tie; all have the same place then.
+    """
+
+    candidates: list[tuple[int, tuple[Cell, ...]]]
+    places: list[int]
+    is_certain: bool
+
+
+class GoldResult(NamedTuple):
+    """What a gold query returned on one database, and what may take another query to know.
+
+    Args:
+        result: its rows.
+        ordered: it has a top-level ORDER BY.
+        places: returns the place of each row; rows that tie in ORDER BY share one. None if it is unknown which tie.
+        limit_choice: returns among which rows its LIMIT chose; None if it had no choice.
+        note: what a reader should know of the gold, or "".
+    """
+
+    result: Rows
+    ordered: bool
+    places: Callable[[], Sequence[int] | None]
+    limit_choice: Callable[[], LimitChoice | None]
+    note: str = ""
+
+
+class GoldQueries:
+    """Run gold queries in a sandbox and keep their results; may be used from several threads."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+        self.result = lru_cache(maxsize=_CACHED_GOLDS)(self._result)
+
+    def _result(self, database: Path | str, sql: str) -> GoldResult | Failure:
+        result = run(self._sandbox, database, sql)
+        if isinstance(result, Failure):
+            return result
+        dialect = engine_of(database).dialect
+        note = self._text_for_a_column(database, sql) if dialect == "sqlite" else ""
+        limit_choice = cache(partial(self._limit_choice, database, sql, result, dialect))
+        if not is_ordered(sql, dialect):
+            return GoldResult(result, False, lambda: [0] * len(result.rows), limit_choice, note)
+        places = cache(partial(self._places, database, sql, result, dialect))
+        return GoldResult(result, True, places, limit_choice, note)
+
+    def _places(self, database: Path | str, sql: str, result: Rows, dialect: str) -> list[int] | None:
+        """Return the place of each row; rows that tie share one. None if it is unknown which tie."""
+        if len(result.rows) < 2:
+            return [0] * len(result.rows)
+        places = self._ranked(database, sql, result, dialect)
+        if places is not None:
+            return places
+        # The rank may have made a LIMIT keep other rows that tie.
+        choice = self._limit_choice(database, sql, result, dialect)
+        return choice.places if choice and choice.is_certain else None
+
+    def _ranked(self, database: Path | str, sql: str, result: Rows, dialect: str) -> list[int] | None:
+        """Let the database rank the rows by the query's own keys; None if it cannot, or if that changes the rows."""
+        for keyed in (with_order_keys(sql, dialect), around_order_keys(sql, result.columns, dialect)):
+            ranked = run(self._sandbox, database, keyed.sql) if keyed else None
+            if keyed and isinstance(ranked, Rows):
+                places = tied_places(ranked.rows, keyed.keys)
+                rows = [row[: -keyed.keys] for row in ranked.rows]
+                # Else the rank has changed the rows, or is not the query's own order.
+                if Counter(zip(places, rows, strict=True)) == Counter(zip(places, result.rows, strict=False)):
+                    return places
+        return None
+
+    def _limit_choice(self, database: Path | str, sql: str, result: Rows, dialect: str) -> LimitChoice | None:
+        """Return among which rows a LIMIT chose; None if no row that it left out ties with one that it kept."""
+        cut = limit_of(sql, dialect)
+        whole = run(self._sandbox, database, cut.sql) if cut and result.rows else None
+        if cut is None or not isinstance(whole, Rows) or len(whole.rows) <= len(result.rows):
+            return None
+        places = self._ranked(database, cut.sql, whole, dialect) if is_ordered(sql, dialect) else None
+        if places is not None:
+            found = list(zip(places, whole.rows, strict=True))
+            kept = places[cut.offset : cut.offset + len(result.rows)]
+            if Counter(zip(kept, result.rows, strict=False)) <= Counter(found):
+                return LimitChoice([pair for pair in found if kept[0] <= pair[0] <= kept[-1]], kept, is_certain=True)
+        return LimitChoice([(0, row) for row in whole.rows], [0] * len(result.rows), is_certain=False)
+
+    def _text_for_a_column(self, database: Path | str, sql: str) -> str:
+        """Note a double-quoted name that SQLite takes for text where text makes no sense: AVG("totl")."""
+        for name in quoted_columns(sql):
+            tried = run(self._sandbox, database, with_brackets(sql, name))
+            if isinstance(tried, Failure) and tried.kind == "no_such_column":
+                return f'the gold SQL uses "{name}" as text: there is no such column'
+        return ""
+
+
+def run(sandbox: Sandbox, database: Path | str, sql: str) -> Rows | Failure:
+    """Run one query.
+
+    Raises:
+        UnavailableError: the database cannot be reached.
+    """
+    result = sandbox.run(database, sql)
+    if isinstance(result, Failure) and result.kind == "unavailable":
+        raise UnavailableError(result.message)
+    return result

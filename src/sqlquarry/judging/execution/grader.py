@@ -1,0 +1,198 @@
+"""Execution accuracy: run gold and prediction on the record's databases and compare what they return."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from sqlquarry.artifacts import Judgement, Record
+from sqlquarry.errors import JudgingError
+from sqlquarry.extras import require
+from sqlquarry.judging.execution.databases import DatabaseSource, NamedDatabases
+from sqlquarry.judging.execution.details import gold_details, result_details
+from sqlquarry.judging.execution.gold import GoldQueries, GoldResult, UnavailableError, run
+from sqlquarry.judging.execution.limits import DEFAULT_LIMITS, ExecutionLimits, Permissions
+from sqlquarry.judging.execution.outcome import QueryOutcome, compare_with_gold, counted
+from sqlquarry.judging.execution.sandbox import Failure, Rows, Sandbox
+from sqlquarry.judging.results.cells import STRICT, ComparisonOptions
+from sqlquarry.options import check_options
+
+
+@check_options()
+class ExecutionGrader:
+    """Judge a prediction correct if it returns the same rows as a gold query on every database of the record.
+
+    Rows are compared with `results_equal`; if both queries name their columns the same, by these names. The order of
+    rows counts only if the gold SQL has a top-level ORDER BY, and rows that tie in its keys may then come in any order.
+    If the database cannot say which rows tie, other orders are unjudged. Where the gold's LIMIT cuts through rows that
+    tie, any choice of them is right; without ORDER BY, or if it is unknown which rows tie, another choice is unjudged.
+
+    Where a record has several golds, one and the same of them must agree on all databases; golds that fail on one do
+    not count. A record without gold or database, or of which no gold runs, is unjudged, and so is one whose server
+    cannot be reached, or whose prediction calls a function that is not known to only read (see `allow_functions`). A
+    prediction that fails for any other reason is wrong: a gold ran under the same limits. So is one with another number
+    of columns, also where both results are empty. SQL is run in the database's dialect, whatever the record's is,
+    unless the source of the databases translates it.
+
+    Databases are opened read-only, in processes of their own that can be killed; only one statement that reads is run.
+    These processes end with the judge. Of its environment they see locale, time zone, folders of libraries and of
+    temporary files, and for a server what its client reads, such as PGPASSWORD and HOME, but no keys of clouds and no
+    tokens. Nothing is written next to an SQLite file. If its logs cannot be read in place, a private copy is read.
+    Gold results are kept and used again. It may be used from several threads.
+
+    Args:
+        databases: name -> SQLite or DuckDB file or SQLAlchemy URL; or a directory that holds ``<name>.sqlite`` (also
+            ``.db``, ``.sqlite3``, ``.duckdb``) or ``<name>/<name>.sqlite`` as Spider does; or one URL, in which
+            ``{database}`` is replaced by the name; or a `DatabaseSource`.
+        comparison: what may differ between results that count as the same.
+        limits: seconds, rows, bytes and memory of one query.
+        allow_functions: functions that only read, of a database or an extension, as ``schema.name`` on PostgreSQL and
+            ``name`` on other servers. ``*`` and ``?`` match any characters.
+        allow_privileged_accounts: use accounts that may do more than read on PostgreSQL: superusers and the like.
+        allow_unchecked_servers: use servers other than PostgreSQL, which do not say themselves what a query does. Give
+            them an account that can only read.
+        name: the grader's name in reports.
+
+    Raises:
+        JudgingError: the directory, or files of the mapping, do not exist.
+        ConfigError: `allow_functions` is not a list of names.
+        MissingExtraError: the extra `judge` is not installed.
+    """
+
+    def __init__(
+        self,
+        databases: DatabaseSource | Mapping[str, str | Path] | str | Path,
+        *,
+        comparison: ComparisonOptions = STRICT,
+        limits: ExecutionLimits = DEFAULT_LIMITS,
+        allow_functions: Sequence[str] = (),
+        allow_privileged_accounts: bool = False,
+        allow_unchecked_servers: bool = False,
+        name: str = "execution",
+    ) -> None:
+        require("judge", "ExecutionGrader")
+        self.name, self.comparison = name, comparison
+        permissions = Permissions(
+            allow_functions=allow_functions,
+            allow_privileged_accounts=allow_privileged_accounts,
+            allow_unchecked_servers=allow_unchecked_servers,
+        )
+        self._sandbox = Sandbox(limits, permissions)
+        self._golds = GoldQueries(self._sandbox)
+        self._source: DatabaseSource = (
+            NamedDatabases(databases) if isinstance(databases, Mapping | str | Path) else databases
+        )
+
+    def grade(self, record: Record, predicted_sql: str) -> Judgement:
+        """Run gold and prediction and compare; the first rows of both are in the details.
+
+        Raises:
+            JudgingError: a process that runs the queries does not start.
+            MissingExtraError: the record's database is of a kind whose extra is not installed.
+        """
+        source = self._source
+        if record.sql is None:
+            return Judgement(self.name, "unjudged", "the record has no gold SQL")
+        try:
+            databases = source.databases_for(record, predicted_sql)
+            golds = [source.translate(sql, record) for sql in record.golds]
+            predicted_sql = source.translate(predicted_sql, record) if predicted_sql else ""
+        except JudgingError as error:
+            return Judgement(self.name, "unjudged", str(error))
+        if not databases:
+            return Judgement(self.name, "unjudged", "there is no database for this record")
+        source_details = getattr(source, "details", None)
+        details: dict[str, object] = {"databases": len(databases)}
+        details |= source_details(record) if source_details else {}
+        try:
+            outcome = self._outcome(databases, golds, predicted_sql, details)
+        except UnavailableError as error:
+            outcome = QueryOutcome("unjudged", str(error))
+        return Judgement(self.name, outcome.verdict, outcome.reason, details)
+
+    def fingerprint(self, record: Record) -> str | None:
+        """Return a text that changes with the databases and every option; None if a change of data cannot be seen."""
+        content = getattr(self._source, "fingerprint", None)
+        databases = content(record) if content else None
+        options = (self.comparison, self._sandbox.limits, self._sandbox.permissions)
+        return None if databases is None else " ".join([databases, *(str(asdict(option)) for option in options)])
+
+    def _outcome(
+        self, databases: Sequence[Path | str], golds: Sequence[str], predicted_sql: str, details: dict[str, object]
+    ) -> QueryOutcome:
+        """Judge by the golds that run on all databases; what a reader wants to see is added to `details`."""
+        results: dict[int, list[GoldResult]] = {}  # by the gold's place in the record
+        failures: list[Failure] = []
+        for i, sql in enumerate(golds):
+            found = [self._golds.result(database, sql) for database in databases]
+            failed = [result for result in found if isinstance(result, Failure)]
+            failures += failed
+            if not failed:
+                results[i] = [result for result in found if isinstance(result, GoldResult)]
+        if not results:
+            details["gold"] = result_details(failures[0])
+            return QueryOutcome("unjudged", f"the gold SQL fails: {failures[0].message}")
+        if not predicted_sql:
+            details |= gold_details(next(iter(results.values()))[0])
+            return QueryOutcome("wrong", "no SQL in the answer")
+        accepted, outcome = self._compare_on_all(databases, results, predicted_sql, details)
+        if accepted is not None and len(golds) > 1:
+            details["accepted_gold"] = accepted
+        return outcome
+
+    def _compare_on_all(
+        self,
+        databases: Sequence[Path | str],
+        results: Mapping[int, Sequence[GoldResult]],
+        predicted_sql: str,
+        details: dict[str, object],
+    ) -> tuple[int | None, QueryOutcome]:
+        """Return the place of the first gold that agrees on every database, if one does, and the outcome."""
+        agreeing = list(results)
+        remarks = {i: [gold.note for gold in found] for i, found in results.items()}
+        undecided: QueryOutcome | None = None  # a gold that cannot be compared may be the one that agrees
+        for place, database in enumerate(databases):
+            predicted = run(self._sandbox, database, predicted_sql)
+            outcomes = {i: compare_with_gold(results[i][place], predicted, self.comparison) for i in agreeing}
+            left = [i for i in agreeing if outcomes[i].verdict == "correct"]
+            undecided = undecided or next((found for found in outcomes.values() if found.verdict == "unjudged"), None)
+            shown = (left or agreeing)[0]
+            if place == 0 or not left:
+                details |= gold_details(results[shown][place]) | {"predicted": result_details(predicted)}
+            if not left:
+                if len(databases) > 1:
+                    details["told_apart_by"] = place
+                width = len(results[shown][place].result.columns)
+                return None, undecided or self._with_caveat(database, predicted, width, outcomes[shown], details)
+            agreeing = left
+            for i in agreeing:
+                remarks[i].append(outcomes[i].reason)
+        accepted = agreeing[0]
+        said = dict.fromkeys(filter(None, remarks[accepted]))
+        return accepted, QueryOutcome("correct", "; ".join((_agreement(results[accepted]), *said)))
+
+    def _with_caveat(
+        self,
+        database: Path | str,
+        predicted: Rows | Failure,
+        width: int,
+        outcome: QueryOutcome,
+        details: dict[str, object],
+    ) -> QueryOutcome:
+        """Add what the source knows of a database whose rows, not the number of columns, decided."""
+        source_caveat = getattr(self._source, "caveat", None)
+        decided_by_rows = isinstance(predicted, Rows) and len(predicted.columns) == width
+        caveat = source_caveat(database) if source_caveat and decided_by_rows else None
+        if caveat is None:
+            return outcome
+        details["caveat"] = caveat
+        return QueryOutcome(outcome.verdict, f"{outcome.reason} ({caveat})")
+
+
+def _agreement(golds: Sequence[GoldResult]) -> str:
+    if not any(gold.result.rows for gold in golds):
+        return "both results are empty, which proves little"
+    if len(golds) > 1:
+        return f"the same rows on {len(golds)} databases"
+    return f"same {counted(golds[0].result.rows, 'row')}"

@@ -1,0 +1,183 @@
+"""One model that judges: asked in batches, counted, and given up only when it fails again and again."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeGuard
+
+from sqlquarry.artifacts import Generation, TextGenerator
+from sqlquarry.errors import ConfigError, JudgeFailedError, JudgingError, MissingExtraError
+from sqlquarry.judging.llm.prompts import Question, tag_instructions
+from sqlquarry.judging.llm.replies import Opinion, read_json, read_tags
+from sqlquarry.judging.llm.rubric import Rubric
+from sqlquarry.judging.storable import JSON
+
+Reply = Opinion | str  # an opinion, or why there is none
+UNREADABLE = "unreadable reply"
+_FAILURES_IN_A_ROW = 5
+
+
+class StructuredGenerator(Protocol):
+    """Anything that answers prompts with JSON of a given schema, such as `FoundationModel`."""
+
+    def generate_json(
+        self, prompts: Sequence[str], schema: dict[str, JSON], /, *, system: str = ""
+    ) -> list[Generation]:
+        """Answer each prompt, in order; each text is a JSON object of `schema`, `system` goes before all of them."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeUsage:
+    """Count what judging used so far.
+
+    Args:
+        requests: answers received.
+        prompt_tokens: tokens read.
+        completion_tokens: tokens written.
+        unmetered: answers whose tokens the service did not report; they are in none of the sums.
+    """
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    unmetered: int = 0
+
+    def __add__(self, other: JudgeUsage) -> JudgeUsage:
+        return JudgeUsage(
+            self.requests + other.requests,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.unmetered + other.unmetered,
+        )
+
+    def usd(self, usd_per_million_tokens: tuple[float, float]) -> float:
+        """Return US dollars at a price per million tokens read and per million written."""
+        read, written = usd_per_million_tokens
+        return (self.prompt_tokens * read + self.completion_tokens * written) / 1e6
+
+
+class JudgeModel:
+    """Ask one model by one rubric, and count what it used.
+
+    Args:
+        generator: asked for structured output if it has `generate_json`, else for tags.
+        rubric: what is asked.
+
+    Raises:
+        JudgingError: the generator has neither method.
+    """
+
+    def __init__(self, generator: TextGenerator | StructuredGenerator, rubric: Rubric) -> None:
+        self._rubric = rubric
+        self._generate: Callable[[Sequence[Question], Rubric], list[Generation]]
+        self._is_structured = _answers_json(generator)
+        if _answers_json(generator):
+            self._generate = functools.partial(_structured_answers, generator)
+        elif _answers_text(generator):
+            self._generate = functools.partial(_tagged_answers, generator)
+        else:
+            raise JudgingError(
+                f"a judge must have generate or generate_json, but {type(generator).__name__} has neither. Give a "
+                "Bedrock model id, or an object such as FoundationModel or LocalModel."
+            )
+        self.model = str(getattr(generator, "model_id", type(generator).__name__))
+        self.fingerprint: str | None = getattr(generator, "fingerprint", None)
+        self.usage = JudgeUsage()
+        self._counting, self._failed_in_a_row = threading.Lock(), 0
+        # Bedrock's batch jobs take no small batches, and none of their failures goes away in a part of it.
+        self._divisible = getattr(generator, "minimum_records", 1) == 1
+
+    def ask(self, questions: Sequence[Question], outcomes: list[Reply | None]) -> None:
+        """Fill `outcomes`, one for each question: an opinion, or why there is none; what cannot be read is asked again.
+
+        Raises:
+            JudgeFailedError: the model failed too often in a row; `outcomes` keeps what came before.
+            ConfigError, MissingExtraError: the generator cannot work at all.
+        """
+        if not questions:
+            return
+        self._fill(questions, list(range(len(questions))), outcomes)
+        unreadable = [place for place, outcome in enumerate(outcomes) if outcome == UNREADABLE]
+        if unreadable and self._divisible:
+            self._fill(questions, unreadable, outcomes)
+
+    def _fill(self, questions: Sequence[Question], places: list[int], outcomes: list[Reply | None]) -> None:
+        answers, failure = self._answers([questions[place] for place in places])
+        missing = []
+        for place, answer in zip(places, answers, strict=True):
+            if answer is None:
+                missing.append(place)
+            else:
+                outcomes[place] = self._read(answer, questions[place])
+        if len(missing) < len(places):
+            self._failed_in_a_row = 0
+        if len(missing) > 1 and self._divisible:
+            # One prompt that is refused must not cost the others their answers.
+            for part in (missing[: len(missing) // 2], missing[len(missing) // 2 :]):
+                self._fill(questions, part, outcomes)
+            return
+        for place in missing:
+            outcomes[place] = f"the judge failed: {_kind(failure)}"
+        if len(missing) == len(places):
+            self._failed_in_a_row += len(missing)
+        if self._failed_in_a_row >= _FAILURES_IN_A_ROW:
+            raise JudgeFailedError(
+                f"{self.model} failed {self._failed_in_a_row} times in a row, last with {_kind(failure)}. Finished "
+                "judgements are kept in the attribute `partial` of this error; put right what is wrong and judge again."
+            ) from failure
+
+    def _answers(self, questions: Sequence[Question]) -> tuple[Sequence[Generation | None], Exception | None]:
+        """Return one answer for each question, None for those that failed, and why they failed."""
+        failure: Exception | None = None
+        answers: Sequence[Generation | None]
+        try:
+            answers = self._generate(questions, self._rubric)
+        except (ConfigError, MissingExtraError):
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a client raises, the other records are judged
+            answers, failure = list(getattr(error, "partial", ())) or [None] * len(questions), error
+        if len(answers) != len(questions):
+            raise JudgingError(f"{self.model} gave {len(answers)} answers to {len(questions)} prompts")
+        return answers, failure
+
+    def _read(self, answer: Generation, question: Question) -> Reply:
+        metered = answer.prompt_tokens is not None or answer.completion_tokens is not None
+        with self._counting:
+            self.usage += JudgeUsage(1, answer.prompt_tokens or 0, answer.completion_tokens or 0, not metered)
+        if self._is_structured:
+            return read_json(answer.text, self._rubric) or UNREADABLE
+        return read_tags(answer.text, self._rubric, question.code) or UNREADABLE
+
+
+def _kind(error: Exception | None) -> str:
+    """Return the error's class, and AWS's code if it has one; its text might hold a secret of the client's."""
+    response = getattr(getattr(error, "__cause__", None), "response", None) or {}
+    code = response.get("Error", {}).get("Code")
+    return type(error).__name__ + (f" ({code})" if code else "")
+
+
+def _structured_answers(
+    generator: StructuredGenerator, questions: Sequence[Question], rubric: Rubric
+) -> list[Generation]:
+    texts = [question.text for question in questions]
+    return list(generator.generate_json(texts, rubric.schema, system=rubric.instructions))
+
+
+def _tagged_answers(generator: TextGenerator, questions: Sequence[Question], rubric: Rubric) -> list[Generation]:
+    prompts = [
+        f"{rubric.instructions}\n\n{question.text}\n\n{tag_instructions(rubric, question.code)}"
+        for question in questions
+    ]
+    return list(generator.generate(prompts))
+
+
+def _answers_json(generator: object) -> TypeGuard[StructuredGenerator]:
+    return hasattr(generator, "generate_json")
+
+
+def _answers_text(generator: object) -> TypeGuard[TextGenerator]:
+    return hasattr(generator, "generate")

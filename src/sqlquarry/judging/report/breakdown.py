@@ -1,0 +1,80 @@
+"""Where a system is right and what it gets wrong: accuracy by slice, mistakes by class."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+from sqlquarry.artifacts import Record
+from sqlquarry.judging.features import features
+from sqlquarry.judging.mistakes import mistake
+from sqlquarry.judging.report.data import Report
+from sqlquarry.judging.report.estimates import Estimate, estimate
+
+SliceKeys = Mapping[str, Callable[[Record], str]]  # slice name -> the bucket that a record belongs to
+
+_MOST_DATABASES = 24
+_WORDS_IN_ORDER = ("none", "no", "easy", "medium", "hard", "extra", "extra hard", "yes")
+
+
+def slices(report: Report, by: SliceKeys | None = None, *, grader: str | None = None) -> dict[str, dict[str, Estimate]]:
+    """Return the accuracy by slice name and bucket, for example ``["joins"]["2"]``.
+
+    Args:
+        report: the system's report.
+        by: slice name -> the bucket that a record belongs to; None is `judging.features` of the gold SQL, and the
+            database.
+        grader: whose verdicts; None is the first grader.
+
+    Raises:
+        JudgingError: the report has no such grader.
+    """
+    verdicts = report.verdicts_by(grader)
+    found: dict[str, dict[str, Estimate]] = {}
+    for name, buckets in slice_places(report, by).items():
+        for bucket, places in buckets.items():
+            counts = Counter(verdicts[i] for i in places)
+            share = estimate(counts["correct"], counts["correct"] + counts["wrong"], counts["unjudged"])
+            found.setdefault(name, {})[bucket] = share
+    return found
+
+
+def count_mistakes(report: Report, grader: str | None = None) -> dict[str, int]:
+    """Return error class (`judging.mistakes`) -> records, most frequent first; a correct answer has none.
+
+    Raises:
+        JudgingError: the report has no such grader.
+    """
+    counts = Counter(filter(None, mistake_classes(report, grader)))
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def slice_places(report: Report, by: SliceKeys | None = None) -> dict[str, dict[str, list[int]]]:
+    """Return slice name -> bucket -> the places of its records; buckets in a natural order."""
+    found: dict[str, dict[str, list[int]]] = {}
+    for i, entry in enumerate(report.entries):
+        labels = _own_slices(entry.record) if by is None else {name: key(entry.record) for name, key in by.items()}
+        for name, bucket in labels.items():
+            found.setdefault(name, {}).setdefault(bucket, []).append(i)
+    if by is None and len(found.get("database", ())) > _MOST_DATABASES:
+        del found["database"]
+    return {name: dict(sorted(buckets.items(), key=_natural)) for name, buckets in found.items()}
+
+
+def mistake_classes(report: Report, grader: str | None = None) -> list[str | None]:
+    """Return the error class of each entry, None for a correct one."""
+    pairs = zip(report.entries, report.judgements_by(grader), strict=True)
+    return [mistake(entry.record, entry.sql, judgement, entry.truncated) for entry, judgement in pairs]
+
+
+def _own_slices(record: Record) -> dict[str, str]:
+    return dict(features(record)) | ({"database": record.database} if record.database else {})
+
+
+def _natural(item: tuple[str, object]) -> tuple[int, float, str]:
+    """Sort buckets in the order in which people read them: none before 1 before 2 before 10, easy before hard."""
+    bucket = item[0]
+    if bucket in _WORDS_IN_ORDER:
+        return (0, _WORDS_IN_ORDER.index(bucket), "")
+    digits = bucket[: len(bucket) - len(bucket.lstrip("0123456789"))]
+    return (1, int(digits), bucket) if digits else (2, 0, bucket)

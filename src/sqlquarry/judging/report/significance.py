@@ -1,0 +1,170 @@
+"""Two systems on the same records: their difference, its interval, and whether chance explains it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
+
+from sqlquarry.errors import JudgingError
+from sqlquarry.extras import require
+from sqlquarry.judging.report.estimates import Estimate, bootstrap_interval, estimate, normal_quantile
+
+_PRECISION = 1e-4  # of a detectable difference: a hundredth of a point
+
+
+class PairedComparison(NamedTuple):
+    """Compare two systems on the same records: those on which both were judged.
+
+    Args:
+        before: the accuracy of the system that is compared with.
+        after: the accuracy of the system in question.
+        fixed: records wrong before and correct after.
+        broken: records correct before and wrong after.
+        difference: after − before, −1 to 1; nan if no record has two verdicts.
+        low: lower end of the 95 % interval of the difference.
+        high: upper end of it.
+        p_value: of "both are equally accurate", by the exact McNemar test; it treats records as independent.
+        detectable: the smallest true difference that this test would find with 80 % power on as many records.
+    """
+
+    before: Estimate
+    after: Estimate
+    fixed: int
+    broken: int
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    detectable: float
+
+    def __str__(self) -> str:
+        if not self.before.n:
+            return f"no record has two verdicts ({self.before.unjudged} unjudged)"
+        return (
+            f"{100 * self.difference:+.1f} points [{100 * self.low:+.1f}, {100 * self.high:+.1f}], "
+            f"{self.fixed} fixed, {self.broken} broken, {p_text(self.p_value)} "
+            f"(n={self.before.n}, detectable: {100 * self.detectable:.1f} points)"
+        )
+
+
+def paired_comparison(
+    before: Sequence[bool], after: Sequence[bool], clusters: Sequence[Hashable] | None = None, *, unjudged: int = 0
+) -> PairedComparison:
+    """Compare two systems on the same records, in the same order.
+
+    The interval of the difference is the paired bootstrap's. If no record changed (or all did, one way), resampling
+    shows no spread; then it is that of Agresti & Min 2005, "Simple improved confidence intervals for comparing
+    matched proportions", Statistics in Medicine 24:729-740, eq. for adding 1/2 to each of the four counts.
+
+    Args:
+        before: whether the system that is compared with was right, by record.
+        after: whether the system in question was right, by record.
+        clusters: what each record belongs to, for the interval; None takes every record as independent.
+        unjudged: records left out because one of the systems has no verdict on them.
+    """
+    n = len(before)
+    differences = [float(new) - float(old) for old, new in zip(before, after, strict=True)]
+    fixed, broken = differences.count(1.0), differences.count(-1.0)
+    units = range(n) if clusters is None else clusters
+    low, high = bootstrap_interval(differences, clusters) if len(set(units)) > 1 else (0.0, 0.0)
+    if low == high:
+        low, high = _agresti_min(fixed, broken, n)
+    return PairedComparison(
+        estimate(sum(before), n, unjudged),
+        estimate(sum(after), n, unjudged),
+        fixed,
+        broken,
+        (fixed - broken) / n if n else math.nan,
+        low,
+        high,
+        sign_test(fixed, broken),
+        detectable_difference(n, (fixed + broken) / n if n else 0.0),
+    )
+
+
+def sign_test(fixed: int, broken: int) -> float:
+    """Return the two-sided p-value of "both systems are equally accurate" from the records that only one gets right.
+
+    Source: McNemar 1947, Psychometrika 12:153-157, in its exact binomial form.
+    """
+    n = fixed + broken
+    tail = sum(math.comb(n, k) for k in range(min(fixed, broken) + 1))
+    return min(1.0, 2 * tail / (1 << n))
+
+
+def detectable_difference(n: int, discordant: float, *, power: float = 0.8, confidence: float = 0.95) -> float:
+    """Return the smallest true difference of two accuracies that the exact McNemar test finds with this power.
+
+    The number of records on which only one system is right is binomial, and of these the number that favour the better
+    one is binomial, too (Connor 1987, "Sample size for testing differences in proportions for the paired-sample
+    design", Biometrics 43:207-211, before its normal approximation). The power is summed over both, and the difference
+    found by bisection; 1 if no difference is found that often.
+
+    Args:
+        n: records that both systems answer.
+        discordant: share of records on which only one of them is right, 0 to 1; at least the difference itself.
+        power: chance to find the difference.
+        confidence: 1 − the level of the test.
+
+    Raises:
+        JudgingError: n is negative, or a share is not between 0 and 1.
+        MissingExtraError: the extra `judge` is not installed.
+    """
+    if n < 0 or not 0 <= discordant <= 1 or not 0.5 <= power < 1 or not 0 < confidence < 1:
+        raise JudgingError(f"detectable_difference({n}, {discordant}, {power=}, {confidence=}) is out of range")
+    require("judge", "the detectable difference")
+    low, high = 0.0, 1.0
+    if _mcnemar_power(n, discordant, high, 1 - confidence) < power:
+        return 1.0
+    while high - low > _PRECISION:
+        middle = (low + high) / 2
+        if _mcnemar_power(n, discordant, middle, 1 - confidence) < power:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def _mcnemar_power(n: int, discordant: float, difference: float, level: float) -> float:
+    """Return the chance that the exact McNemar test finds a true difference."""
+    import numpy as np
+    from scipy import stats
+
+    share = max(discordant, difference)
+    # Nine in ten million draws lie between these.
+    first, last = (int(count) for count in stats.binom.ppf((1e-7, 1 - 1e-7), n, share)) if n and share else (0, 0)
+    changed = np.arange(max(first, 1), max(last, 0) + 1)
+    if not changed.size:
+        return 0.0
+    # The largest smaller count for which twice the tail is at most the level.
+    most = stats.binom.ppf(level / 2, changed, 0.5)
+    most = np.where(2 * stats.binom.cdf(most, changed, 0.5) <= level, most, most - 1)
+    favour = (1 + difference / share) / 2
+    found = stats.binom.cdf(most, changed, favour) + stats.binom.cdf(most, changed, 1 - favour)
+    return float((stats.binom.pmf(changed, n, share) * found).sum())
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return each p-value corrected for the number of tests, in the same order; keeps the chance of any false alarm.
+
+    Source: Holm 1979, "A simple sequentially rejective multiple test procedure", Scand. J. Statist. 6:65-70.
+    """
+    adjusted = [0.0] * len(p_values)
+    highest = 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = highest
+    return adjusted
+
+
+def p_text(p_value: float) -> str:
+    """Return a p-value for readers: "p = 0.031", or "p < 0.001"."""
+    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
+
+
+def _agresti_min(fixed: int, broken: int, n: int) -> tuple[float, float]:
+    plus, minus, total = fixed + 0.5, broken + 0.5, n + 2
+    center = (plus - minus) / total
+    margin = normal_quantile(0.95) * math.sqrt(plus + minus - (plus - minus) ** 2 / total) / total
+    return max(-1.0, center - margin), min(1.0, center + margin)
