@@ -67,8 +67,8 @@ def build(directory: Path, shape: Shape, *, quantized: bool) -> None:
     from transformers import LlamaConfig
 
     from sqlquarry.artifacts import base_digest, write_manifest
-    from sqlquarry.merging.storage import LocalDirectory
-    from sqlquarry.merging.tokenizing import base_tokenizer
+    from sqlquarry.merging.storage.local import LocalDirectory
+    from sqlquarry.merging.verification.examples import base_tokenizer
     from sqlquarry.quantization import QuantizationRecipe
 
     base, adapter = directory / "base", directory / "adapter"

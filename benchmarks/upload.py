@@ -120,7 +120,7 @@ def ours(directory: Path, endpoint: str) -> Callable[[], None]:
 
     settings = credentials(endpoint)
     settings.pop("endpoint_url")
-    s3 = aws_client("s3", boto3.Session(**settings), endpoint, **CLIENT_OPTIONS)
+    s3 = aws_client("s3", boto3.Session(**settings), endpoint_url=endpoint, **CLIENT_OPTIONS)
     files = {path.name: path for path in sorted(directory.iterdir())}
     entries = {name: {"sha256": sha256(path), "bytes": path.stat().st_size} for name, path in files.items()}
     export = Export(files, Manifest("merged-model", entries, {}))

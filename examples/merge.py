@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("--base", help="directory, s3:// prefix or cached hub id of the base, where it moved")
     parser.add_argument("--records", help="held-out records with SQL, as sq.load_records reads them")
     parser.add_argument("--count", type=int, default=16, help="records to measure with")
-    parser.add_argument("--dtype", choices=["bfloat16", "float16", "float32"])
+    parser.add_argument("--dtype", choices=["auto", "bfloat16", "float16", "float32"], default="auto")
     options = parser.parse_args()
     records = (sq.load_records(options.records) if options.records else sq.sample_records("test"))[: options.count]
     merger = sq.AdapterMerger(base_model=options.base, dtype=options.dtype, thresholds=Thresholds())

@@ -18,9 +18,9 @@ from transformers import AutoModelForCausalLM
 
 from sqlquarry import AdapterCheckpoint, PromptFormatter
 from sqlquarry.artifacts import base_digest, write_manifest
-from sqlquarry.merging.adapter import LoraAdapter
+from sqlquarry.merging.lora_adapter import LoraAdapter
 from sqlquarry.merging.plan import MergePlan, plan_merge
-from sqlquarry.merging.tensorfile import FLOATS, TensorFile
+from sqlquarry.merging.tensor_file import FLOATS, TensorFile
 from sqlquarry.merging.update import Update
 from sqlquarry.quantization import QuantizationRecipe
 

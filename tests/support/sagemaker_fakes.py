@@ -113,7 +113,7 @@ class Account:
     def paginate(self, **filters: str) -> list[dict[str, Any]]:
         if "Prefix" in filters:
             found = {key: body for key, body in self.objects.items() if key.startswith(filters["Prefix"])}
-            return [{"Contents": [{"Key": key, "Size": len(body)} for key, body in found.items()]}]
+            return [{"Contents": [{"Key": key, "Size": len(body), "ETag": '"etag"'} for key, body in found.items()]}]
         if not self.events:
             raise refusal("ResourceNotFoundException", "The specified log group does not exist.")
         prefix = filters["logStreamNamePrefix"]

@@ -1,22 +1,25 @@
-"""Finished artifacts on S3: read by their manifests, or copied here and compared with them."""
+"""Open finished artifacts on S3 by their manifests, or copy them to this machine and compare them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sqlquarry.artifacts import MANIFEST, Manifest, parse_manifest, read_manifest
-from sqlquarry.aws.download import MODEL_FILES, Entries, copy_here, download_files
+from sqlquarry.aws.download import MODEL_FILES, copy_here, download_files
 from sqlquarry.aws.failures import aws_errors
-from sqlquarry.aws.folder import S3Folder
+from sqlquarry.aws.prefix import S3Prefix, StoredObject
 from sqlquarry.errors import ArtifactError, CorruptArtifactError, IncompleteArtifactError, MetadataError
 from sqlquarry.extras import require
 from sqlquarry.files.locations import S3Location
 
+if TYPE_CHECKING:
+    import boto3
+
 
 def opened(
-    location: S3Location, kind: str, *, verify: bool = False, session: Any = None
+    location: S3Location, kind: str, *, verify: bool = False, session: boto3.Session | None = None
 ) -> tuple[Path | S3Location, Manifest]:
     """Open an artifact as `AdapterCheckpoint.load` and `MergedModel.load` do.
 
@@ -37,7 +40,9 @@ def opened(
     return location, open_artifact(location, kind, session=session, verify=verify)
 
 
-def open_artifact(location: S3Location, kind: str, *, session: Any = None, verify: bool = False) -> Manifest:
+def open_artifact(
+    location: S3Location, kind: str, *, session: boto3.Session | None = None, verify: bool = False
+) -> Manifest:
     """Read the manifest of a finished artifact, whose files stay where they are.
 
     Args:
@@ -54,33 +59,35 @@ def open_artifact(location: S3Location, kind: str, *, session: Any = None, verif
     """
     require("aws", f"reading {location}")
     with aws_errors(ArtifactError, f"reading {location}"):
-        folder = S3Folder.open(location, session)
-        manifest, _ = _described(folder, kind)
+        prefix = S3Prefix.open(location, session)
+        manifest, _ = _described(prefix, kind)
         for name in manifest.files if verify else ():
-            if folder.sha256(name) != manifest.files[name]["sha256"]:
+            if prefix.content_sha256(name) != manifest.files[name]["sha256"]:
                 raise CorruptArtifactError(
                     f"{location.uri_of(name)} differs from its SHA-256 in {MANIFEST}. Make the {kind} again."
                 )
     return manifest
 
 
-def fetch_artifact(location: S3Location, kind: str, *, session: Any = None) -> Path:
+def fetch_artifact(location: S3Location, kind: str, *, session: boto3.Session | None = None) -> Path:
     """Copy a finished artifact into the cache, and compare every file with its SHA-256 in the manifest.
 
     Raises:
         ArtifactError: as `open_artifact`.
     """
 
-    def wanted(folder: S3Folder) -> Entries:
-        _, entries = _described(folder, kind)
-        return entries
+    def wanted(prefix: S3Prefix) -> dict[str, StoredObject]:
+        _, objects = _described(prefix, kind)
+        return objects
 
     target = copy_here(location, ArtifactError, wanted, session=session)
     read_manifest(target, kind, verify=True)
     return target
 
 
-def fetch_model(location: S3Location, problem: Callable[[str], Exception], *, session: Any = None) -> Path:
+def fetch_model(
+    location: S3Location, problem: Callable[[str], Exception], *, session: boto3.Session | None = None
+) -> Path:
     """Copy a model into the cache; one that has a manifest is compared with it.
 
     Args:
@@ -98,21 +105,21 @@ def fetch_model(location: S3Location, problem: Callable[[str], Exception], *, se
     return target
 
 
-def _described(folder: S3Folder, kind: str) -> tuple[Manifest, Entries]:
-    """The manifest, and the listing of it and of all files that it names."""
-    place = folder.location
-    entries = folder.entries(deep=True)
-    if MANIFEST not in entries:
+def _described(prefix: S3Prefix, kind: str) -> tuple[Manifest, dict[str, StoredObject]]:
+    """Return the manifest, and the listing of it and of all files that it names."""
+    place = prefix.location
+    objects = prefix.objects(deep=True)
+    if MANIFEST not in objects:
         why = f"{place} has no {MANIFEST}: the stage that writes this {kind} did not finish there. Run it again."
-        raise IncompleteArtifactError(why if entries else folder.why_empty())
+        raise IncompleteArtifactError(why if objects else prefix.why_empty())
     try:
-        content = folder.read(MANIFEST)
+        content = prefix.read(MANIFEST)
     except MetadataError as error:
         raise CorruptArtifactError(f"{place.uri_of(MANIFEST)} is not a manifest ({error}).") from error
     manifest = parse_manifest(content, place.uri_of(MANIFEST), kind)
     for name, described in manifest.files.items():
-        if name not in entries or entries[name]["Size"] != described["bytes"]:
+        if name not in objects or objects[name].size != described["bytes"]:
             raise CorruptArtifactError(
                 f"{place.uri_of(name)} is missing or has another size than in {MANIFEST}. Make the {kind} again."
             )
-    return manifest, {name: entries[name] for name in (*manifest.files, MANIFEST)}
+    return manifest, {name: objects[name] for name in (*manifest.files, MANIFEST)}

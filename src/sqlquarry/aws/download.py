@@ -1,4 +1,4 @@
-"""Copies of what is on S3 in a cache of this machine, for what is needed as files."""
+"""Copy objects on S3 to a cache on this machine."""
 
 from __future__ import annotations
 
@@ -7,21 +7,23 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sqlquarry.artifacts import write_json
 from sqlquarry.aws.failures import aws_errors
-from sqlquarry.aws.folder import S3Folder
+from sqlquarry.aws.prefix import S3Prefix, StoredObject
 from sqlquarry.errors import MetadataError
 from sqlquarry.extras import require
 from sqlquarry.files.locations import S3Location
 from sqlquarry.files.metadata import file_name, read_object
 
+if TYPE_CHECKING:
+    import boto3
+
 _RECEIVED = ".received.json"  # what is here whole: file name -> the object's ETag
 _AT_ONCE = 4
 SMALL_FILES = ("*.json", "*.model", "*.jinja", "*.txt")  # configuration and tokenizer of a model
 MODEL_FILES = (*SMALL_FILES, "*.safetensors", "LICENSE*", "NOTICE*")
-Entries = Mapping[str, Mapping[str, Any]]  # as `S3Folder.entries`
 
 
 def download_files(
@@ -29,7 +31,7 @@ def download_files(
     problem: Callable[[str], Exception],
     *,
     patterns: Sequence[str],
-    session: Any = None,
+    session: boto3.Session | None = None,
     cache: Path | None = None,
 ) -> Path:
     """Copy the files directly below a prefix into a directory of the cache.
@@ -46,10 +48,10 @@ def download_files(
         Exception: what `problem` makes, if nothing is there or S3 refuses.
     """
 
-    def wanted(folder: S3Folder) -> Entries:
+    def wanted(prefix: S3Prefix) -> dict[str, StoredObject]:
         return {
-            name: entry
-            for name, entry in folder.entries().items()
+            name: item
+            for name, item in prefix.objects().items()
             if any(fnmatch(name, pattern) for pattern in patterns) and file_name(name, str(location))
         }
 
@@ -59,9 +61,9 @@ def download_files(
 def copy_here(
     location: S3Location,
     problem: Callable[[str], Exception],
-    wanted: Callable[[S3Folder], Entries],
+    wanted: Callable[[S3Prefix], Mapping[str, StoredObject]],
     *,
-    session: Any = None,
+    session: boto3.Session | None = None,
     cache: Path | None = None,
 ) -> Path:
     """Copy files below a prefix into a directory of the cache; what is here whole is not fetched again.
@@ -83,35 +85,35 @@ def copy_here(
     target = cache / f"{name}-{hashlib.sha256(str(location).encode()).hexdigest()[:16]}"
     doing, again = f"copying {location} to {target}", "The next call fetches only the files that are missing."
     with aws_errors(problem, doing, again):
-        folder = S3Folder.open(location, session)
+        prefix = S3Prefix.open(location, session)
         try:
-            entries = wanted(folder)
-            if not entries:
-                raise problem(folder.why_empty())
-            _fetch(folder, entries, target)
+            chosen = wanted(prefix)
+            if not chosen:
+                raise problem(prefix.why_empty())
+            _fetch(prefix, chosen, target)
         except (OSError, MetadataError) as error:
             raise problem(f"{doing} failed: {error}. Make room on the disk, or repair it. {again}") from error
     return target
 
 
-def _fetch(folder: S3Folder, wanted: Entries, target: Path) -> None:
+def _fetch(prefix: S3Prefix, wanted: Mapping[str, StoredObject], target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     note = target / _RECEIVED
     received: dict[str, str] = read_object(note) if note.is_file() else {}
 
-    def is_here(name: str, entry: Mapping[str, Any]) -> bool:
+    def is_here(name: str, item: StoredObject) -> bool:
         path = target / name
-        return received.get(name) == entry["ETag"] and path.is_file() and path.stat().st_size == entry["Size"]
+        return received.get(name) == item.etag and path.is_file() and path.stat().st_size == item.size
 
     def download(name: str) -> None:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
-        folder.download(name, target / name)
+        prefix.download(name, target / name)
 
-    missing = [name for name, entry in wanted.items() if not is_here(name, entry)]
+    missing = [name for name, item in wanted.items() if not is_here(name, item)]
     for path in target.rglob("*"):
         if path.is_file() and path != note and path.relative_to(target).as_posix() not in wanted:
             path.unlink()  # of an earlier model at the same place
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         for name, _ in zip(missing, pool.map(download, missing), strict=True):
-            received[name] = wanted[name]["ETag"]
+            received[name] = wanted[name].etag
             write_json(note, received)

@@ -1,69 +1,20 @@
-"""What AWS's errors mean in every phase, and what to do about them, without repeating their secrets."""
+"""Turn AWS's errors into errors of this library that say what to do, without repeating secrets."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
 
+from sqlquarry.aws.known_errors import KNOWN_ERRORS, Service
+from sqlquarry.credentials import redacted
+from sqlquarry.errors import BedrockError
 
-class KnownError(NamedTuple):
-    """What to do about an error.
-
-    Args:
-        code: AWS's code, or the class of an error that botocore raises itself.
-        fragment: a part of the message in lower case; "" fits any message.
-        advice: what to do.
-    """
-
-    code: str
-    fragment: str
-    advice: str
-
-
-_S3_RIGHTS = "The caller needs s3:ListBucket, GetObject, PutObject and DeleteObject there."
-_RENEW = "Renew the credentials (aws sso login, or a new session); what is done already is kept."
-_OTHER_REGION = "The bucket is in another region: use a session of that region, or another bucket."
-
-COMMON_ERRORS = (
-    KnownError("AccessDenied", "not authorized to perform: iam:", "Somebody who may manage IAM must make the role."),
-    KnownError("AccessDenied", "", _S3_RIGHTS),
-    KnownError("403", "", _S3_RIGHTS),
-    KnownError("NoSuchBucket", "", "Check the bucket's name, or create it."),
-    KnownError("NoSuchUpload", "", "Another process finished or aborted this upload meanwhile. Run it again."),
-    *(
-        KnownError(code, "", _OTHER_REGION)
-        for code in ("PermanentRedirect", "301", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException")
-    ),
-    *(KnownError(code, "", _RENEW) for code in ("ExpiredTokenException", "ExpiredToken", "RequestExpired")),
-    *(
-        KnownError(
-            code, "", "The credentials are not valid (any more). Log in again, and check the clock of this machine."
-        )
-        for code in (
-            *("UnrecognizedClientException", "InvalidClientTokenId", "InvalidAccessKeyId", "AuthFailure"),
-            *("InvalidSignatureException", "SignatureDoesNotMatch", "RequestTimeTooSkewed", "InvalidToken"),
-        )
-    ),
-    *(
-        KnownError(code, "", "Log in to AWS (aws configure, aws sso login), or pass a session that has credentials.")
-        for code in (
-            "NoCredentialsError",
-            "PartialCredentialsError",
-            "TokenRetrievalError",
-            "UnauthorizedSSOTokenError",
-        )
-    ),
-    *(
-        KnownError(code, "", "Check the network, the region and endpoint_url, then run it again.")
-        for code in (
-            *("EndpointConnectionError", "ConnectTimeoutError", "ConnectionClosedError", "ReadTimeoutError"),
-            "ResponseStreamingError",
-        )
-    ),
+# The next try may succeed. S3's error responses: docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+_TRANSIENT_CODES = (
+    *("InternalError", "InternalServerException", "ServiceUnavailable", "ServiceUnavailableException", "SlowDown"),
+    *("RequestTimeout", "ThrottlingException", "BadDigest", "500", "502", "503", "504"),
 )
-
 _SECRETS = re.compile(
     r"(?P<key>X-Amz-(?:Signature|Credential|Security-Token)=|aws_secret_access_key\W+|aws_session_token\W+)[^\s&'\"]+"
     r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",
@@ -76,7 +27,7 @@ _SIGNED_TEXT = re.compile(r"The (?:Canonical String|String-to-Sign)\b.*", re.DOT
 def error_code(error: Exception) -> str:
     """Return AWS's code of a botocore ClientError; the class's name of any other error."""
     # botocore's connection errors have a `response`, too, which is None.
-    response: dict[str, Any] | None = getattr(error, "response", None)
+    response = getattr(error, "response", None)
     return str(response["Error"]["Code"]) if response else type(error).__name__
 
 
@@ -85,9 +36,15 @@ def says(error: Exception, code: str, fragment: str) -> bool:
     return error_code(error).lower() == code.lower() and fragment in str(error).lower()
 
 
-def described(
-    error: Exception, doing: str, advice: str | None = None, *, known: Sequence[KnownError] = COMMON_ERRORS
-) -> str:
+def is_transient(error: Exception) -> bool:
+    """Return whether the same request may succeed on the next try: a broken connection, or a service in trouble."""
+    from botocore.exceptions import ConnectionError as NoConnectionError
+    from botocore.exceptions import HTTPClientError
+
+    return isinstance(error, NoConnectionError | HTTPClientError) or error_code(error) in _TRANSIENT_CODES
+
+
+def described(error: Exception, doing: str, advice: str | None = None, *, service: Service | None = None) -> str:
     """Say what was being done, what AWS answered, and what to do next, without secrets.
 
     Secrets are taken out of `error` too, which tracebacks show as the cause.
@@ -95,19 +52,37 @@ def described(
     Args:
         error: botocore's.
         doing: what failed, "listing s3://bucket/prefix".
-        advice: what to do; None looks it up.
-        known: errors with their advice; the first that fits counts.
+        advice: what to do; None looks it up in `KNOWN_ERRORS`.
+        service: the service that the request was made for; None leaves out advice for one service.
     """
     if advice is None:
-        advice = next((one.advice for one in known if says(error, one.code, one.fragment)), "")
-    said = _SIGNED_TEXT.sub("", _SECRETS.sub(lambda match: (match["key"] or "") + "***", str(error))).strip()
-    error.args = (said,)
-    return f"{doing} failed: {said.rstrip('.')}. {advice}".rstrip()
+        advice = _known_advice(error, service)
+    text = _SECRETS.sub(lambda match: (match["key"] or "") + "***", _SIGNED_TEXT.sub("", str(error)))
+    text = str(redacted(text)).strip()
+    error.args = (text,)
+    return f"{doing} failed: {text.rstrip('.')}. {advice}".rstrip()
+
+
+def _known_advice(error: Exception, service: Service | None) -> str:
+    for known in KNOWN_ERRORS:
+        if known.service in (None, service) and any(says(error, code, known.fragment) for code in known.codes):
+            return known.advice
+    return ""
+
+
+def bedrock_error(error: Exception, doing: str, advice: str | None = None) -> BedrockError:
+    """Return the error to raise for a failed request to Bedrock, or to S3 for it; arguments as in `described`."""
+    return BedrockError(described(error, doing, advice, service="bedrock"))
 
 
 @contextmanager
 def aws_errors(
-    kind: Callable[[str], Exception], doing: str, more: str = "", *, known: Sequence[KnownError] = COMMON_ERRORS
+    kind: Callable[[str], Exception],
+    doing: str,
+    more: str = "",
+    *,
+    advice: Mapping[str, str] | None = None,
+    service: Service | None = None,
 ) -> Iterator[None]:
     """Raise boto3's errors as errors of this library.
 
@@ -115,7 +90,8 @@ def aws_errors(
         kind: makes the error of its message.
         doing: as in `described`.
         more: what follows the advice.
-        known: errors with their advice; the first that fits counts.
+        advice: error code -> what to do, in place of the advice in `KNOWN_ERRORS`.
+        service: as in `described`.
     """
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
@@ -123,4 +99,5 @@ def aws_errors(
     try:
         yield
     except (Boto3Error, BotoCoreError, ClientError) as error:
-        raise kind(f"{described(error, doing, known=known)} {more}".rstrip()) from error
+        told = described(error, doing, (advice or {}).get(error_code(error)), service=service)
+        raise kind(f"{told} {more}".rstrip()) from error

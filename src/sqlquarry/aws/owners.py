@@ -12,21 +12,27 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from sqlquarry.errors import ConfigError, MetadataError
-from sqlquarry.files.metadata import parse_object
+from sqlquarry.files.metadata import JsonObject, parse_object
+
+if TYPE_CHECKING:
+    import boto3
+    from botocore.awsrequest import AWSResponse
+    from botocore.client import BaseClient
+    from botocore.model import OperationModel
 
 _ACCOUNT = re.compile(r"[0-9]{12}")
 _BUCKET = re.compile(r"[\w.:-]+(/[\w.:-]+)*")  # a name, or the ARN of an access point
 _CONTEXT = "sqlquarry.owners"
 BUCKET_OWNERS = "SQLQUARRY_BUCKET_OWNERS"  # environment variable: bucket -> owner, as JSON
-_by_session: WeakKeyDictionary[Any, dict[str, str | None]] = WeakKeyDictionary()
+_by_session: WeakKeyDictionary[boto3.Session, dict[str, str | None]] = WeakKeyDictionary()
 _by_default: dict[str, str | None] = {}
 
 
-def expect_bucket_owners(owners: Mapping[str, str | None], *, session: Any = None) -> None:
+def expect_bucket_owners(owners: Mapping[str, str | None], *, session: boto3.Session | None = None) -> None:
     """State who owns the buckets that do not belong to the session's own account.
 
     Every S3 request names the account that must own the bucket, and S3 refuses it if another account does. By default
@@ -52,7 +58,7 @@ def expect_bucket_owners(owners: Mapping[str, str | None], *, session: Any = Non
     stated_owners(session).update(owners)
 
 
-def stated_owners(session: Any) -> dict[str, str | None]:
+def stated_owners(session: boto3.Session | None) -> dict[str, str | None]:
     """Return the owners that `expect_bucket_owners` states for a session; statements made later appear in it, too.
 
     With the default credentials, the statements of a parent process count, too (`session_environment`).
@@ -81,12 +87,12 @@ class OwnerRule:
     def __init__(self, owners: Mapping[str, str | None], account: Callable[[], str]) -> None:
         self._owners, self._account = owners, account
 
-    def apply_to(self, client: Any) -> None:
+    def apply_to(self, client: BaseClient) -> None:
         """Let a client call this rule before it builds a request, and after an answer."""
         client.meta.events.register("before-parameter-build.s3", self._add_owners)
         client.meta.events.register("after-call.s3", self._explain_refusal)
 
-    def _add_owners(self, params: dict[str, Any], model: Any, context: dict[str, Any], **_: Any) -> None:
+    def _add_owners(self, params: JsonObject, model: OperationModel, context: JsonObject, **_: object) -> None:
         """Set ExpectedBucketOwner, and for a copy ExpectedSourceBucketOwner, unless the caller has set it."""
         members = model.input_shape.members if model.input_shape else {}
         source = params.get("CopySource", "")
@@ -112,7 +118,9 @@ class OwnerRule:
             error.args = (said,)
             raise
 
-    def _explain_refusal(self, parsed: dict[str, Any], context: dict[str, Any], http_response: Any, **_: Any) -> None:
+    def _explain_refusal(
+        self, parsed: JsonObject, context: JsonObject, http_response: AWSResponse, **_: object
+    ) -> None:
         """Add to a 403 which owner was expected, because S3 says "Access Denied" to a missing permission as well."""
         owners, refusal = context.get(_CONTEXT), parsed.get("Error", {})
         if http_response.status_code != 403 or not owners or refusal.get("Code") not in ("AccessDenied", "403"):

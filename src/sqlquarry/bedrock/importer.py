@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlquarry.artifacts import MANIFEST, Manifest, MergedModel
 from sqlquarry.aws import aws_client, aws_session
+from sqlquarry.aws.prefix import S3Prefix
 from sqlquarry.aws.transfer import CLIENT_OPTIONS, Transfer
 from sqlquarry.bedrock.export import Export
 from sqlquarry.bedrock.jobs import (
@@ -23,7 +24,7 @@ from sqlquarry.bedrock.jobs import (
     ModelSummary,
     problems,
 )
-from sqlquarry.bedrock.prefix import Prefix
+from sqlquarry.bedrock.prefix import prefix_manifest
 from sqlquarry.bedrock.preflight import PreflightReport, preflight
 from sqlquarry.bedrock.preflight.account import check_account
 from sqlquarry.bedrock.preflight.request import Request, given_uri
@@ -194,8 +195,8 @@ class BedrockImporter:
                 _require_unchanged(source)
                 upload(export, uri, s3=self._s3, show_progress=self._show_progress, sleep=self._sleep)
             elif stored is not None and isinstance(place, S3Location):
-                transfer = Transfer(self._s3, place.bucket, sleep=self._sleep)
-                stored.rewrite(export.files, export.manifest, Prefix.of(self._s3, uri), transfer)
+                prefix = S3Prefix(self._s3, place)
+                stored.rewrite(export.files, export.manifest, prefix, Transfer(prefix, sleep=self._sleep))
             request = self._request(export, name=name, job_name=job_name, uri=uri, tags=tags or {})
             if kms_key_id:
                 request["importedModelKmsKeyId"] = kms_key_id
@@ -286,16 +287,16 @@ class BedrockImporter:
         """What is, or will be, on S3, and the merged model that it is made from there."""
         there = S3Source(location, session=self._session, endpoint_url=self._endpoint_url, region=self._region)
         with tempfile.TemporaryDirectory() as directory:
-            if stored := StoredMerge.copy(there.uri, there.sizes, there.read, Path(directory)):
+            if stored := StoredMerge.copy(location.uri_of(""), there.sizes, there.read, Path(directory)):
                 _require_same(stored.model.manifest, source)
                 return Export.of(stored.model, formatter), stored
-        prefix = Prefix.of(self._s3, there.uri)
-        content = prefix.content()
+        prefix = S3Prefix(self._s3, location)
+        content = prefix_manifest(prefix)
         own = _formatter_of(prefix) if PROMPT_FILE in content.files else None
         if formatter is not None and own is not None and own.fingerprint != formatter.fingerprint:
             raise PromptMismatchError(
-                f"{prefix}{PROMPT_FILE} is prompt {own.fingerprint!r}, not {formatter.fingerprint!r}. Leave out "
-                "`formatter` to serve the prompt that the weights were trained with."
+                f"{location.uri_of(PROMPT_FILE)} is prompt {own.fingerprint!r}, not {formatter.fingerprint!r}. Leave "
+                "out `formatter` to serve the prompt that the weights were trained with."
             )
         return Export({}, content, own or formatter), None
 
@@ -365,7 +366,7 @@ def _require_same(there: Manifest, source: Source) -> None:
         )
 
 
-def _formatter_of(prefix: Prefix) -> PromptFormatter:
+def _formatter_of(prefix: S3Prefix) -> PromptFormatter:
     """The prompt.json of a prefix; it is checked where it is loaded, from a directory."""
     with tempfile.TemporaryDirectory() as directory:
         (Path(directory) / PROMPT_FILE).write_bytes(prefix.read(PROMPT_FILE))

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlquarry.aws.advice import CONCURRENT_JOBS, INVALID_ROLE, explained, is_transient, job_advice
-from sqlquarry.aws.failures import error_code, says
+from sqlquarry.aws.failures import bedrock_error, error_code, is_transient, says
+from sqlquarry.aws.known_errors import CONCURRENT_JOBS, INVALID_ROLE
+from sqlquarry.bedrock.import_failures import job_advice
 from sqlquarry.credentials import credentials_in
 from sqlquarry.errors import BedrockError, ImportJobError, ImportTimeoutError
 from sqlquarry.progress.bar import ProgressBar
@@ -123,7 +124,7 @@ class ImportJobs:
         try:
             return getattr(self._bedrock, operation)(**arguments)
         except (BotoCoreError, ClientError) as error:
-            raise explained(error, f"{operation} for {next(iter(arguments.values()))}") from error
+            raise bedrock_error(error, f"{operation} for {next(iter(arguments.values()))}") from error
 
     def tags(self, arn: str) -> dict[str, str]:
         """Tags of a job or an imported model."""
@@ -179,7 +180,7 @@ class ImportJobs:
                     logger.warning("no answer (%s); trying again", error_code(error))
                     self._sleep(ROLE_RETRY_S)
                 else:
-                    raise explained(error, f"creating import job {request['jobName']!r}") from error
+                    raise bedrock_error(error, f"creating import job {request['jobName']!r}") from error
             else:
                 logger.info("import job %s started", arn)
                 return arn
@@ -202,7 +203,7 @@ class ImportJobs:
                     job = self._bedrock.get_model_import_job(jobIdentifier=job_arn)
                 except (BotoCoreError, ClientError) as error:
                     if not is_transient(error):
-                        told = explained(error, f"looking at import job {job_arn}")
+                        told = bedrock_error(error, f"looking at import job {job_arn}")
                         gone = error_code(error) == "ResourceNotFoundException"
                         raise (told if gone else BedrockError(f"{told} {goes_on}")) from error
                     logger.warning("no answer about import job %s (%s); looking again", job_arn, error_code(error))
@@ -232,7 +233,7 @@ class ImportJobs:
             for page in self._bedrock.get_paginator(operation).paginate(**filters):
                 yield from page.get(key, ())
         except (BotoCoreError, ClientError) as error:
-            raise explained(error, operation) from error
+            raise bedrock_error(error, operation) from error
 
     def imported(self, name: str, digest: str) -> str | None:
         """Return the ARN of the imported model of this name, if it has this content.

@@ -16,8 +16,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from sqlquarry.aws import aws_client
-from sqlquarry.aws.advice import explained
-from sqlquarry.aws.failures import error_code
+from sqlquarry.aws.failures import bedrock_error, error_code
 from sqlquarry.errors import BedrockError, ConfigError
 from sqlquarry.text import visible_logger
 
@@ -206,7 +205,7 @@ def create_import_role(
                 )
             sleep(_POLL_S)
     except (BotoCoreError, ClientError) as error:
-        raise explained(error, f"making role {name!r}") from error
+        raise bedrock_error(error, f"making role {name!r}") from error
     arn = str(role["Arn"])
     logger.info("role %s may read s3://%s", arn, place)
     return arn

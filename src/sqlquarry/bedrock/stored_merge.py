@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sqlquarry.artifacts import MANIFEST, Manifest, MergedModel
+from sqlquarry.aws.prefix import S3Prefix
 from sqlquarry.aws.transfer import Outgoing, Transfer
 from sqlquarry.bedrock.chat_template import TEMPLATE_FILES
 from sqlquarry.bedrock.dialect import export_files
-from sqlquarry.bedrock.prefix import Prefix
 from sqlquarry.errors import CorruptArtifactError, MetadataError
 from sqlquarry.files.metadata import check_size, file_name
 
@@ -89,7 +89,7 @@ class StoredMerge:
                 raise _corrupt(where, name)
 
     def rewrite(
-        self, exported: Mapping[str, bytes | Path], manifest: Manifest, prefix: Prefix, transfer: Transfer
+        self, exported: Mapping[str, bytes | Path], manifest: Manifest, prefix: S3Prefix, transfer: Transfer
     ) -> None:
         """Write the files that differ from an export of this model, and the manifest of the result.
 
@@ -102,7 +102,7 @@ class StoredMerge:
         Raises:
             BedrockError: S3 refused; the next import continues.
         """
-        s3, kept = prefix.s3, self.model.manifest.files
+        kept = self.model.manifest.files
         pending = {
             name: content
             for name, content in exported.items()
@@ -116,13 +116,13 @@ class StoredMerge:
         own = self.model.manifest.provenance
         provenance = own if "exported_from" in own else manifest.provenance
         text = Manifest(MergedModel.kind, dict(sorted(files.items())), provenance).content()
-        transfer.send([_outgoing(prefix, STATE, text)], prefix.prefix)
-        s3.delete_object(Bucket=prefix.bucket, Key=prefix.prefix + MANIFEST)
-        transfer.send([_outgoing(prefix, name, content) for name, content in pending.items()], prefix.prefix)
+        transfer.send([Outgoing.of_bytes(STATE, text)])
+        prefix.delete(MANIFEST)
+        transfer.send([Outgoing.of_bytes(name, content) for name, content in pending.items()])
         for name in templates:
-            s3.delete_object(Bucket=prefix.bucket, Key=prefix.prefix + name)
-        transfer.send([_outgoing(prefix, MANIFEST, text)], prefix.prefix)
-        s3.delete_object(Bucket=prefix.bucket, Key=prefix.prefix + STATE)
+            prefix.delete(name)
+        transfer.send([Outgoing.of_bytes(MANIFEST, text)])
+        prefix.delete(STATE)
 
 
 def _merge_manifest(name: str, sizes: Mapping[str, int], read: Callable[[str], bytes]) -> Manifest | None:
@@ -139,10 +139,6 @@ def _merge_manifest(name: str, sizes: Mapping[str, int], read: Callable[[str], b
 def _small(name: str, sizes: Mapping[str, int], read: Callable[[str], bytes]) -> bytes:
     check_size(name, sizes[name])
     return read(name)
-
-
-def _outgoing(prefix: Prefix, name: str, content: bytes) -> Outgoing:
-    return Outgoing(prefix.prefix + name, content, len(content), hashlib.sha256(content).hexdigest())
 
 
 def _corrupt(where: str, name: str) -> CorruptArtifactError:

@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from sqlquarry.artifacts import MANIFEST
-from sqlquarry.aws.advice import explained
+from sqlquarry.aws.failures import bedrock_error
+from sqlquarry.aws.multipart import unfinished_uploads
+from sqlquarry.aws.prefix import S3Prefix
 from sqlquarry.aws.transfer import PART_BYTES, REQUESTS_IN_FLIGHT, Outgoing, Transfer
 from sqlquarry.bedrock.export import Export
-from sqlquarry.bedrock.prefix import Prefix
 from sqlquarry.errors import BedrockError, OutputInUseError
+from sqlquarry.files.locations import S3Location
 from sqlquarry.progress.bar import ProgressBar
 from sqlquarry.text import first_of
 
@@ -51,45 +53,48 @@ def upload(
     """
     from botocore.exceptions import BotoCoreError, ClientError
 
-    prefix = Prefix.of(s3, s3_uri)
+    prefix = S3Prefix(s3, S3Location.parse(s3_uri))
     try:
-        present = {name: item.size for name, item in prefix.objects().items()}
+        present = {name: item.size for name, item in prefix.objects(deep=True).items()}
         _refuse_leftovers(present, export, s3_uri)
         pending = [
             name
             for name, entry in export.manifest.files.items()
-            if present.get(name) != entry["bytes"] or prefix.sha256(name) != entry["sha256"]
+            if present.get(name) != entry["bytes"] or prefix.recorded_sha256(name) != entry["sha256"]
         ]
         manifest = export.manifest.content()
-        digest = hashlib.sha256(manifest).hexdigest()
-        if not pending and MANIFEST in present and prefix.sha256(MANIFEST) == digest:
+        if (
+            not pending
+            and MANIFEST in present
+            and prefix.recorded_sha256(MANIFEST) == hashlib.sha256(manifest).hexdigest()
+        ):
             return 0
         if pending and MANIFEST in present:
             # The old manifest would call a half replaced prefix finished.
-            s3.delete_object(Bucket=prefix.bucket, Key=prefix.prefix + MANIFEST)
-        files = [_outgoing(export, prefix, name) for name in sorted(pending)]
-        weights = [file for file in files if file.key.endswith(".safetensors")]
+            prefix.delete(MANIFEST)
+        files = [_outgoing(export, name) for name in sorted(pending)]
+        weights = [file for file in files if file.name.endswith(".safetensors")]
         total = sum(file.size for file in files)
         with ProgressBar(f"upload to {s3_uri}", total, unit="byte", show=show_progress) as bar:
             transfer = Transfer(
-                s3,
-                prefix.bucket,
+                prefix,
                 part_bytes=part_bytes,
                 requests_in_flight=requests_in_flight,
                 sleep=sleep,
                 sent=bar.advance,
             )
-            transfer.send(weights, prefix.prefix)
-            transfer.send([file for file in files if file not in weights], prefix.prefix)
-        changed = [name for name, entry in export.manifest.files.items() if prefix.sha256(name) != entry["sha256"]]
+            transfer.send(weights)
+            transfer.send([file for file in files if file not in weights])
+        described = export.manifest.files.items()
+        changed = [name for name, entry in described if prefix.recorded_sha256(name) != entry["sha256"]]
         if changed:
             raise OutputInUseError(
                 f"{s3_uri} is being written by another upload ({changed[0]} has changed meanwhile), so it was not "
                 "finished. Give each model a prefix of its own, and run this again."
             )
-        transfer.send([Outgoing(prefix.prefix + MANIFEST, manifest, len(manifest), digest)], prefix.prefix)
+        transfer.send([Outgoing.of_bytes(MANIFEST, manifest)])
     except (BotoCoreError, ClientError) as error:
-        raise explained(error, f"uploading to {s3_uri}") from error
+        raise bedrock_error(error, f"uploading to {s3_uri}") from error
     return total
 
 
@@ -101,20 +106,19 @@ def discard_unfinished(s3_uri: str, *, s3: Any) -> int:
     """
     from botocore.exceptions import BotoCoreError, ClientError
 
-    prefix = Prefix.of(s3, s3_uri)
+    place = S3Location.parse(s3_uri)
     try:
-        pages = s3.get_paginator("list_multipart_uploads").paginate(Bucket=prefix.bucket, Prefix=prefix.prefix)
-        found = [item for page in pages for item in page.get("Uploads", ())]
-        for item in found:
-            s3.abort_multipart_upload(Bucket=prefix.bucket, Key=item["Key"], UploadId=item["UploadId"])
+        found = unfinished_uploads(s3, place.bucket, place.prefix)
+        for key, upload_id in found:
+            s3.abort_multipart_upload(Bucket=place.bucket, Key=key, UploadId=upload_id)
     except (BotoCoreError, ClientError) as error:
-        raise explained(error, f"discarding unfinished uploads below {s3_uri}") from error
+        raise bedrock_error(error, f"discarding unfinished uploads below {s3_uri}") from error
     return len(found)
 
 
-def _outgoing(export: Export, prefix: Prefix, name: str) -> Outgoing:
+def _outgoing(export: Export, name: str) -> Outgoing:
     entry = export.manifest.files[name]
-    return Outgoing(prefix.prefix + name, export.files[name], int(entry["bytes"]), str(entry["sha256"]))
+    return Outgoing(name, export.files[name], int(entry["bytes"]), str(entry["sha256"]))
 
 
 def _refuse_leftovers(present: Iterable[str], export: Export, s3_uri: str) -> None:

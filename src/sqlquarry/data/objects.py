@@ -1,4 +1,4 @@
-"""Records as objects on S3: one is read by way of a temporary file, and written whole or not at all."""
+"""Read and write records as objects on S3, by way of temporary files; an object is written whole or not at all."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING
 
-from sqlquarry.aws import aws_client, transfer_config
-from sqlquarry.aws.failures import COMMON_ERRORS, KnownError, aws_errors
+from sqlquarry.aws.failures import aws_errors
+from sqlquarry.aws.prefix import S3Prefix
 from sqlquarry.errors import DataError
 from sqlquarry.extras import require
+from sqlquarry.files.locations import S3Location
 
 if TYPE_CHECKING:
     import boto3
@@ -44,8 +45,8 @@ def downloaded(uri: str, session: boto3.Session | None) -> Iterator[Path]:
     require("aws", f"reading {uri}")
     with tempfile.TemporaryDirectory(prefix="sqlquarry-") as directory:
         path = Path(directory) / PurePosixPath(key).name
-        with aws_errors(DataError, f"reading {uri}", known=_known_errors("s3:GetObject")):
-            aws_client("s3", session).download_file(bucket, key, str(path), Config=transfer_config())
+        with aws_errors(DataError, f"reading {uri}", advice=_advice("s3:GetObject")):
+            S3Prefix.open(S3Location(bucket), session).download(key, path)
         yield path
 
 
@@ -58,11 +59,11 @@ def upload(uri: str, parts: Iterable[bytes], session: boto3.Session | None) -> N
     """
     bucket, key = bucket_and_key(uri)
     require("aws", f"writing {uri}")
-    with tempfile.TemporaryFile(prefix="sqlquarry-") as file:
+    with tempfile.NamedTemporaryFile(prefix="sqlquarry-") as file:
         file.writelines(parts)
-        file.seek(0)
-        with aws_errors(DataError, f"writing {uri}", known=_known_errors("s3:PutObject")):
-            aws_client("s3", session).upload_fileobj(file, bucket, key, Config=transfer_config())
+        file.flush()
+        with aws_errors(DataError, f"writing {uri}", advice=_advice("s3:PutObject")):
+            S3Prefix.open(S3Location(bucket), session).upload(Path(file.name), key)
 
 
 def bucket_and_key(uri: str) -> tuple[str, str]:
@@ -77,7 +78,6 @@ def bucket_and_key(uri: str) -> tuple[str, str]:
     return bucket, key
 
 
-def _known_errors(permission: str) -> tuple[KnownError, ...]:
+def _advice(permission: str) -> dict[str, str]:
     advice = f"Check bucket, key and region, and that the credentials allow {permission}."
-    refused = (KnownError(code, "", advice) for code in ("403", "404", "AccessDenied", "NoSuchBucket"))
-    return (*refused, *COMMON_ERRORS)
+    return dict.fromkeys(("403", "404", "AccessDenied", "NoSuchBucket"), advice)

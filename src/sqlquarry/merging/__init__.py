@@ -1,6 +1,6 @@
-"""Adapter -> full model: the low-rank updates added to the weights they were trained on, some rows at a time."""
+"""Merge adapters into full models: low-rank updates are added to the weights they were trained on, row by row."""
 
 from sqlquarry.merging.merger import AdapterMerger
-from sqlquarry.merging.verify import Agreement, Thresholds, Verification
+from sqlquarry.merging.verification.results import AdapterAgreement, Thresholds, Verification
 
-__all__ = ["AdapterMerger", "Agreement", "Thresholds", "Verification"]
+__all__ = ["AdapterAgreement", "AdapterMerger", "Thresholds", "Verification"]

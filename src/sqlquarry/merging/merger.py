@@ -1,4 +1,4 @@
-"""AdapterMerger: from finished adapters to a full model in safetensors."""
+"""AdapterMerger: merge finished adapters into a full model in safetensors."""
 
 from __future__ import annotations
 
@@ -10,27 +10,33 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from sqlquarry.artifacts import MANIFEST, AdapterCheckpoint, MergedModel, Record
 from sqlquarry.errors import ConfigError, MergeError
 from sqlquarry.files.locations import S3Location, located
-from sqlquarry.merging.base import BaseCheckpoint
-from sqlquarry.merging.hub import locate_base
-from sqlquarry.merging.output import Output, OutputShard, dtype_changes, plan_shards
+from sqlquarry.files.metadata import JsonObject
+from sqlquarry.merging.base_checkpoint import BaseCheckpoint
+from sqlquarry.merging.base_location import locate_base
+from sqlquarry.merging.merged_tensors import MergedTensors
+from sqlquarry.merging.output import MergeOutput, OutputShard, dtype_changes, plan_shards
 from sqlquarry.merging.plan import MergePlan
-from sqlquarry.merging.rows import TensorRows
-from sqlquarry.merging.storage import open_storage
-from sqlquarry.merging.tensorfile import FLOATS
-from sqlquarry.merging.trained import Adapters, TrainedAdapters
-from sqlquarry.merging.verify import Examples, Thresholds, Verification, compare
-from sqlquarry.merging.writing import write_shards
+from sqlquarry.merging.shard_writing import write_shards
+from sqlquarry.merging.storage.opening import open_storage
+from sqlquarry.merging.tensor_file import FLOATS
+from sqlquarry.merging.trained_adapters import Adapters, TrainedAdapters
+from sqlquarry.merging.verification.comparison import compare
+from sqlquarry.merging.verification.examples import Examples
+from sqlquarry.merging.verification.results import Thresholds, Verification
 from sqlquarry.options import check_options
 from sqlquarry.prompt import PROMPT_FILE
 from sqlquarry.quantization import QuantizationRecipe
 
+if TYPE_CHECKING:
+    import boto3
+
 _Base = Literal["auto", "original", "dequantized"]
-_Dtype = Literal["bfloat16", "float16", "float32"]
+_Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 _STORED_AS = {torch_name: name for name, (torch_name, _) in FLOATS.items()}
 
 
@@ -41,15 +47,14 @@ class AdapterMerger:
 
     Args:
         base: the weights to add to: "original" (as in the checkpoint), "dequantized" (the 4-bit values that the adapter
-            was trained on), or "auto": dequantized exactly where the adapter was trained on 4-bit weights; with
-            evaluation records the one of both that is nearer to the adapter on its training base.
+            was trained on), or "auto": dequantized exactly if the adapter was trained on 4-bit weights; with evaluation
+            records whichever of the two is closer to the adapter on its training base.
         base_model: directory, ``s3://`` prefix or hub id of the base; an id is looked up in the local hub cache, and
             nothing is downloaded. None takes the base that the adapter's manifest names.
-        dtype: of the merged weights, "bfloat16", "float16" or "float32"; None keeps the base's.
+        dtype: of the merged weights, "bfloat16", "float16" or "float32"; "auto" keeps the base's.
         max_shard_bytes: larger shards of the base are split.
         thresholds: what a merge with evaluation records must reach to count as finished; None checks nothing.
         session: the boto3 session for ``s3://``; None takes the default credentials.
-        endpoint_url: another S3 endpoint.
 
     Raises:
         ConfigError: an option cannot work.
@@ -58,44 +63,43 @@ class AdapterMerger:
     base: _Base = "auto"
     _: KW_ONLY
     base_model: str | Path | None = None
-    dtype: _Dtype | None = None
+    dtype: _Dtype = "auto"
     max_shard_bytes: int = 5_000_000_000
     thresholds: Thresholds | None = None
-    session: Any = None
-    endpoint_url: str | None = None
+    session: boto3.Session | None = None
 
     def __post_init__(self) -> None:
         bad = []
         if self.base not in get_args(_Base):
             bad.append(f"base is {self.base!r}, but must be one of {', '.join(get_args(_Base))}")
-        if self.dtype not in (None, *get_args(_Dtype)):
-            bad.append(f"dtype is {self.dtype!r}, but must be None or one of {', '.join(get_args(_Dtype))}")
+        if self.dtype not in get_args(_Dtype):
+            bad.append(f"dtype is {self.dtype!r}, but must be one of {', '.join(get_args(_Dtype))}")
         if self.max_shard_bytes < 1:
             bad.append(f"max_shard_bytes is {self.max_shard_bytes}, but must be at least 1")
         if bad:
             raise ConfigError("AdapterMerger: " + "; ".join(bad))
 
     def merge(
-        self, adapter: Adapters, output: str | Path, *, evaluation: Sequence[Record] | None = None
+        self, adapter: Adapters, output_dir: str | Path, *, evaluation: Sequence[Record] | None = None
     ) -> MergedModel:
-        """Write the full model to `output`; a finished merge of the same inputs is returned as it stands.
+        """Write the full model to `output_dir`; a finished merge of the same inputs is returned as it is.
 
         An interrupted merge resumes where it stopped. Peak memory does not grow with the model.
 
         Args:
             adapter: what the trainer wrote; several as [(adapter, weight), …], all of one base and prompt.
-            output: a new or empty directory or ``s3://bucket/prefix``, or the one of an interrupted run.
+            output_dir: a new or empty directory or ``s3://bucket/prefix``, or the one of an interrupted run.
             evaluation: held-out records with SQL, for base="auto" and `thresholds`.
 
         Raises:
-            ConfigError: `output`, `base` or `thresholds` cannot work for this adapter.
+            ConfigError: `output_dir`, `base` or `thresholds` cannot work for this adapter.
             CorruptArtifactError: a file of the adapter differs from its manifest.
             PromptMismatchError: the prompt is not the one the adapter was trained with, or two adapters' differ.
             OutputInUseError: another process merges into the same output.
             UnsupportedAdapterError: the merge would be wrong, with the reason.
-            UnsupportedModelError: the base is quantised itself, or not safetensors.
+            UnsupportedModelError: the base is quantized itself, or not safetensors.
             UnusedTensorsError: adapter tensors fit nothing in the base.
-            MergeError: base, adapter, output or disk do not fit, or the merged model is not near enough to the
+            MergeError: base, adapter, output or disk do not fit, or the merged model is not close enough to the
                 adapter, with the values.
         """
         if self.thresholds and not evaluation:
@@ -103,10 +107,12 @@ class AdapterMerger:
                 "AdapterMerger(thresholds=...) needs records to verify with: merge(..., evaluation=records)."
             )
         trained = TrainedAdapters.open(adapter)
-        with self._output(output) as target:
+        with self._output(output_dir) as target:
             return self._merged(trained, target, evaluation)
 
-    def _merged(self, trained: TrainedAdapters, target: Output, evaluation: Sequence[Record] | None) -> MergedModel:
+    def _merged(
+        self, trained: TrainedAdapters, target: MergeOutput, evaluation: Sequence[Record] | None
+    ) -> MergedModel:
         measuring = self.base == "auto" and bool(evaluation) and trained.recipe is not None
         records = _records_digest(evaluation) if evaluation and (measuring or self.thresholds) else None
         inputs = self._inputs(trained) | {
@@ -128,19 +134,19 @@ class AdapterMerger:
         rows = job.rows(trained.recipe if inputs["base"] == "dequantized" else None, self._stored_dtype)
         return self._assemble(target, job, rows, evaluation)
 
-    def package_base(self, adapter: AdapterCheckpoint, output: str | Path) -> MergedModel:
+    def package_base(self, adapter: AdapterCheckpoint, output_dir: str | Path) -> MergedModel:
         """Write the adapter's base model unchanged, with the adapter's prompt: the other side of a fair comparison.
 
         Args:
             adapter: names the base model and holds the prompt.
-            output: as for `merge`.
+            output_dir: as for `merge`.
 
         Raises:
             MergeError: as for `merge`.
         """
         trained = TrainedAdapters.open(adapter)
         inputs = self._inputs(trained) | {"base": "original", "adapter_digest": None, "evaluation_sha256": None}
-        with self._output(output) as target:
+        with self._output(output_dir) as target:
             if (finished := target.finished(inputs)) is not None:
                 return finished
             job = _Job(trained, self._checkpoint(trained), MergePlan({}))
@@ -162,33 +168,33 @@ class AdapterMerger:
         """
         trained = TrainedAdapters.open(adapter)
         location = merged.uri if isinstance(merged, MergedModel) else merged
-        target = Output(open_storage(location, self.session, self.endpoint_url), location)
+        target = MergeOutput(open_storage(location, self.session), location)
         checkpoint = self._checkpoint(trained)
         return _verification(target, _Job(trained, checkpoint, trained.plan(checkpoint)), records)
 
     @contextlib.contextmanager
-    def _output(self, location: str | Path) -> Iterator[Output]:
-        """What is to be written; this process is its only writer, unless it is finished already."""
+    def _output(self, location: str | Path) -> Iterator[MergeOutput]:
+        """Open what is to be written, as its only writer unless it is finished already."""
         if isinstance(place := located(location), S3Location):
             place.require_prefix("the output of a merge")
-        storage = open_storage(location, self.session, self.endpoint_url)
+        storage = open_storage(location, self.session)
         with contextlib.nullcontext() if MANIFEST in storage.sizes() else storage.reserve():
-            yield Output(storage, location)
+            yield MergeOutput(storage, location)
 
-    def _inputs(self, trained: TrainedAdapters) -> dict[str, Any]:
+    def _inputs(self, trained: TrainedAdapters) -> JsonObject:
         return {
             "base_sha256": trained.base["sha256"],
-            "dtype": self.dtype,
+            "dtype": None if self.dtype == "auto" else self.dtype,  # as manifests have it
             "max_shard_bytes": self.max_shard_bytes,
         }
 
     @property
     def _stored_dtype(self) -> str | None:
-        return _STORED_AS[self.dtype] if self.dtype else None
+        return None if self.dtype == "auto" else _STORED_AS[self.dtype]
 
     def _checkpoint(self, trained: TrainedAdapters) -> BaseCheckpoint:
         location = locate_base(self.base_model, trained.base)
-        checkpoint = BaseCheckpoint.open(open_storage(location, self.session, self.endpoint_url))
+        checkpoint = BaseCheckpoint.open(open_storage(location, self.session))
         trained.require_base(checkpoint)
         return checkpoint
 
@@ -206,8 +212,8 @@ class AdapterMerger:
             )
         return kind
 
-    def _measured(self, job: _Job, records: Sequence[Record]) -> dict[str, Any]:
-        """The base that gives the model nearer to the adapter on its training base, and the numbers of both."""
+    def _measured(self, job: _Job, records: Sequence[Record]) -> JsonObject:
+        """Return the base that gives the model closer to the adapter on its training base, and the numbers of both."""
         candidates = {
             kind: job.rows(recipe, self._stored_dtype)
             for kind, recipe in (("dequantized", job.trained.recipe), ("original", None))
@@ -217,13 +223,13 @@ class AdapterMerger:
         return {"base": min(numbers, key=lambda kind: numbers[kind]["kl"]), "candidates": numbers}
 
     def _assemble(
-        self, target: Output, job: _Job, rows: TensorRows, evaluation: Sequence[Record] | None
+        self, target: MergeOutput, job: _Job, rows: MergedTensors, evaluation: Sequence[Record] | None
     ) -> MergedModel:
         """Write shards, metadata and, last, the manifest."""
         checkpoint, adapters = job.checkpoint, job.trained.adapters
         shards = plan_shards(checkpoint.shards, list(job.plan.extra.values()), rows, self.max_shard_bytes)
         expected = job.trained.base["sha256"]
-        # The base is hashed as it is read; where one of its files is split, the parts cannot be hashed apart.
+        # The base is hashed as it is read; if one of its files is split, its parts cannot be hashed separately.
         whole = all(shard.source or shard.tensors[0].name in job.plan.extra for shard in shards)
         if not whole and (error := checkpoint.mismatch(checkpoint.digest({}), expected)):
             raise error
@@ -251,52 +257,51 @@ class AdapterMerger:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """Adapters, their base, and what becomes of it."""
+    """Adapters, their base, and the plan of their merge."""
 
     trained: TrainedAdapters
     checkpoint: BaseCheckpoint
     plan: MergePlan
 
-    def rows(self, recipe: QuantizationRecipe | None, dtype: str | None) -> TensorRows:
-        """The merged model's tensors, added to 4-bit values where there is a recipe."""
-        return TensorRows.planned(self.checkpoint.tensors, self.plan, recipe, dtype)
+    def rows(self, recipe: QuantizationRecipe | None, dtype: str | None) -> MergedTensors:
+        """Return the merged model's tensors; with a recipe, the update is added to 4-bit values."""
+        return MergedTensors.planned(self.checkpoint.tensors, self.plan, recipe, dtype)
 
     @property
-    def reference(self) -> TensorRows:
+    def reference(self) -> MergedTensors:
         """The adapter on its training base, in fp32."""
         return self.rows(self.trained.recipe, "F32")
 
     @property
-    def config(self) -> dict[str, Any]:
+    def config(self) -> JsonObject:
         """The merged model's config.json."""
         return {**self.checkpoint.config, **self.plan.config}
 
     def examples(self, records: Sequence[Record]) -> Examples:
-        """The records as the base's tokens."""
+        """Encode records as the base's tokens."""
         return Examples.encode(records, self.trained.formatter, self.checkpoint.storage)
 
 
-def _verification(target: Output, job: _Job, records: Sequence[Record]) -> Verification:
+def _verification(target: MergeOutput, job: _Job, records: Sequence[Record]) -> Verification:
     written = BaseCheckpoint.open(target.storage).tensors
     if different := sorted((job.checkpoint.tensors.keys() | job.plan.extra.keys()) ^ written.keys()):
         raise MergeError(f"{target.location} is not a merge of this adapter: {different[0]} is only in one of them.")
-    (agreement,) = compare(job.config, job.reference, [TensorRows(written, {}, None)], job.examples(records))
-    updates = target.relative_updates or target.found("relative_updates") or {}
+    (agreement,) = compare(job.config, job.reference, [MergedTensors(written, {}, None)], job.examples(records))
     return Verification(
         agreement=agreement,
         coverage=1.0,  # plan_merge refuses an adapter of which a tensor is left over
-        largest_update=max((value for value in updates.values() if value is not None), default=0.0),
+        largest_update=max((value for value in target.relative_updates.values() if value is not None), default=0.0),
         changed_tensors=len(job.plan.updates),
     )
 
 
-def _source_digests(target: Output, shards: Sequence[OutputShard]) -> dict[str, str]:
-    """SHA-256 of the base's files that the finished shards were made from."""
-    receipts = [(shard.source, target.done[shard.name].source_sha256) for shard in shards]
-    return {source.file.name: sha256 for source, sha256 in receipts if source and sha256}
+def _source_digests(target: MergeOutput, shards: Sequence[OutputShard]) -> dict[str, str]:
+    """Return the SHA-256 of the base's files that the finished shards were made from."""
+    pairs = [(shard.source, target.done[shard.name].source_sha256) for shard in shards]
+    return {source.file.name: sha256 for source, sha256 in pairs if source and sha256}
 
 
-def _statistics(relative_updates: Mapping[str, float | None]) -> dict[str, Any]:
+def _statistics(relative_updates: Mapping[str, float | None]) -> JsonObject:
     sizes = [value for value in relative_updates.values() if value is not None]
     return {
         "merged_tensors": len(relative_updates),

@@ -1,4 +1,4 @@
-"""The output of a merge: its layout, what it may hold already, and how it resumes after a crash."""
+"""The output of a merge: its layout, what it may hold already, and its state, with which a later run resumes."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sqlquarry.artifacts import MANIFEST, Manifest, MergedModel
 from sqlquarry.checkpoints.safetensors_header import INDEX
 from sqlquarry.credentials import public_provenance
 from sqlquarry.errors import MergeError, MetadataError
 from sqlquarry.files.locations import located
-from sqlquarry.files.metadata import json_bytes, parse_object, relative_name
-from sqlquarry.merging.base import SINGLE, BaseCheckpoint
-from sqlquarry.merging.rows import TensorRows
-from sqlquarry.merging.storage import Storage
-from sqlquarry.merging.tensorfile import FLOATS, StoredTensor, TensorFile, encode_header
+from sqlquarry.files.metadata import JsonObject, json_bytes, parse_object, relative_name
+from sqlquarry.merging.base_checkpoint import SINGLE, BaseCheckpoint
+from sqlquarry.merging.merged_tensors import MergedTensors
+from sqlquarry.merging.storage.protocols import Storage
+from sqlquarry.merging.tensor_file import FLOATS, StoredTensor, TensorFile, encode_header
 
 _STATE = ".merge.json"
-# What a server reads beside the weights, and the licence texts that must travel with them.
+# What a server reads in addition to the weights, and the license texts that must accompany them.
 _CARRIED = (
     "config.json",
     "generation_config.json",
@@ -49,7 +48,7 @@ class OutputShard:
         header: its leading bytes.
         tensors: what it holds.
         nbytes: its size.
-        source: the base's file that it holds all of; None where it is a part of one, or new.
+        source: the base's file that it holds all of; None if it is a part of one, or new.
     """
 
     name: str
@@ -60,12 +59,12 @@ class OutputShard:
 
 
 @dataclass(frozen=True, slots=True)
-class Receipt:
-    """What is known of a shard once it is written.
+class WrittenShard:
+    """What is recorded about a shard once it is written.
 
     Args:
         sha256: of the file.
-        source_sha256: of the base's file that it was made from, where it holds all of it.
+        source_sha256: of the base's file that it was made from, if it holds all of it.
         relative_updates: ‖ΔW‖/‖W‖ of its merged tensors (None: replaced).
     """
 
@@ -75,9 +74,9 @@ class Receipt:
 
 
 def plan_shards(
-    files: Sequence[TensorFile], extra: Sequence[StoredTensor], rows: TensorRows, max_shard_bytes: int
+    files: Sequence[TensorFile], extra: Sequence[StoredTensor], rows: MergedTensors, max_shard_bytes: int
 ) -> tuple[OutputShard, ...]:
-    """The base's own shards, byte for byte in names and headers; split and renumbered where one is too large."""
+    """Return the base's own shards with their names and headers, split and renumbered if one is too large."""
     groups: list[tuple[TensorFile | None, tuple[StoredTensor, ...]]] = [
         (file, group) for file in files for group in _groups(file.tensors, rows, max_shard_bytes)
     ]
@@ -104,7 +103,7 @@ def plan_shards(
     return tuple(shards)
 
 
-def _groups(tensors: Sequence[StoredTensor], rows: TensorRows, max_bytes: int) -> Iterator[tuple[StoredTensor, ...]]:
+def _groups(tensors: Sequence[StoredTensor], rows: MergedTensors, max_bytes: int) -> Iterator[tuple[StoredTensor, ...]]:
     group: list[StoredTensor] = []
     size = 0
     for tensor in tensors:
@@ -117,8 +116,8 @@ def _groups(tensors: Sequence[StoredTensor], rows: TensorRows, max_bytes: int) -
     yield tuple(group)
 
 
-class Output:
-    """A directory or S3 prefix that one merge, named by its `inputs`, may fill over several runs.
+class MergeOutput:
+    """A directory or S3 prefix that one merge, identified by its `inputs`, may fill over several runs.
 
     The state file says which inputs the finished shards came from, so that no shard of another merge is ever kept.
     """
@@ -126,8 +125,8 @@ class Output:
     def __init__(self, storage: Storage, location: str | Path) -> None:
         self.storage = storage
         self.location = located(location)
-        self.inputs: dict[str, Any] = {}
-        self.done: dict[str, Receipt] = {}
+        self.inputs: JsonObject = {}
+        self.done: dict[str, WrittenShard] = {}
         self._files: dict[str, dict[str, str | int]] = {}
         self._writer = uuid.uuid4().hex  # tells this process's state file from another's
         self._version = storage.version(_STATE)  # before it is read, so that a later one is noticed
@@ -146,16 +145,16 @@ class Output:
                 names = ", ".join(others[:5]) + (" …" if len(others) > 5 else "")
                 raise MergeError(f"{location} holds files that are not a merge ({names}). Choose another place.")
 
-    def _state(self) -> tuple[dict[str, Any], dict[str, Receipt]]:
-        """The inputs of an unfinished merge, and its shards so far.
+    def _state(self) -> tuple[JsonObject, dict[str, WrittenShard]]:
+        """Read the inputs of an unfinished merge, and its shards so far.
 
         Raises:
             MergeError: the state file holds something else.
         """
         try:
             state = parse_object(self.storage.read(_STATE), _STATE, lenient=True)
-            done = {relative_name(name, _STATE): Receipt(**receipt) for name, receipt in state["shards"].items()}
-            if not all(isinstance(receipt.relative_updates, dict) for receipt in done.values()):
+            done = {relative_name(name, _STATE): WrittenShard(**written) for name, written in state["shards"].items()}
+            if not all(isinstance(written.relative_updates, dict) for written in done.values()):
                 raise TypeError("a shard has no relative_updates")  # noqa: TRY301 - one message for every bad state
             return dict(state["inputs"]), done
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -164,15 +163,15 @@ class Output:
                 "merge again."
             ) from error
 
-    def found(self, key: str) -> Any:
-        """A field of the inputs of what stands here, None where nothing does."""
+    def found(self, key: str) -> object:
+        """Return a field of the inputs of the merge that is here; None if there is none."""
         return self._found.get(key)
 
-    def finished(self, inputs: Mapping[str, Any]) -> MergedModel | None:
-        """The finished merge of the same inputs, if it stands here; None where there is work to do.
+    def finished(self, inputs: JsonObject) -> MergedModel | None:
+        """Return the finished merge of the same inputs, if it is here; None if there is work to do.
 
         Raises:
-            MergeError: something else stands here.
+            MergeError: something else is here.
         """
         self.inputs = json.loads(json.dumps(inputs))
         different = [
@@ -202,7 +201,7 @@ class Output:
         return MergedModel(self.location, manifest)
 
     def remaining(self, shards: Sequence[OutputShard]) -> list[OutputShard]:
-        """The shards that still have to be written.
+        """Return the shards that still have to be written.
 
         Raises:
             MergeError: there is no room for them.
@@ -215,13 +214,13 @@ class Output:
         self._save_state()
         return left
 
-    def shard_done(self, shard: OutputShard, receipt: Receipt) -> None:
-        """Note that a shard is in its place."""
-        self.done[shard.name] = receipt
+    def shard_done(self, shard: OutputShard, written: WrittenShard) -> None:
+        """Record that a shard is in its place."""
+        self.done[shard.name] = written
         self._save_state()
 
     def _save_state(self) -> None:
-        shards = {name: dataclasses.asdict(receipt) for name, receipt in self.done.items()}
+        shards = {name: dataclasses.asdict(written) for name, written in self.done.items()}
         content = {"inputs": self.inputs, "shards": shards, "writer": self._writer}
         self._version = self.storage.replace(_STATE, (json.dumps(content, indent=2) + "\n").encode(), self._version)
 
@@ -233,17 +232,19 @@ class Output:
     @property
     def relative_updates(self) -> dict[str, float | None]:
         """‖ΔW‖/‖W‖ of every merged tensor so far, earlier runs included."""
-        return {name: value for receipt in self.done.values() for name, value in receipt.relative_updates.items()}
+        if self._finished is not None:
+            return dict(self._found.get("relative_updates") or {})
+        return {name: value for written in self.done.values() for name, value in written.relative_updates.items()}
 
     def carry_over(
         self,
         base: BaseCheckpoint,
         prompt: Path,
         shards: Sequence[OutputShard],
-        rows: TensorRows,
-        changes: Mapping[str, Any],
+        rows: MergedTensors,
+        changes: JsonObject,
     ) -> None:
-        """Copy what else a server needs from the base, and the prompt; write or copy the index of the shards.
+        """Copy the prompt and what else a server needs from the base; write or copy the index of the shards.
 
         Args:
             base: where it comes from.
@@ -271,8 +272,8 @@ class Output:
         self.storage.write(name, content)
         self._files[name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
 
-    def finish(self, shards: Sequence[OutputShard], provenance: Mapping[str, Any]) -> MergedModel:
-        """Write the manifest, which says that all is done, and drop the state."""
+    def finish(self, shards: Sequence[OutputShard], provenance: JsonObject) -> MergedModel:
+        """Write the manifest, which marks the merge as finished, and delete the state."""
         files = self._files | {
             shard.name: {"sha256": self.done[shard.name].sha256, "bytes": shard.nbytes} for shard in shards
         }
@@ -282,8 +283,8 @@ class Output:
         return MergedModel(self.location, manifest)
 
 
-def dtype_changes(config: Mapping[str, Any], dtype: str | None) -> dict[str, Any]:
-    """The fields of config.json that name the weights' dtype (transformers 5: `dtype`, before: `torch_dtype`).
+def dtype_changes(config: JsonObject, dtype: str | None) -> JsonObject:
+    """Return the fields of config.json that name the weights' dtype (transformers 5: `dtype`, before: `torch_dtype`).
 
     Args:
         config: the base's.

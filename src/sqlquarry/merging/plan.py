@@ -1,4 +1,4 @@
-"""What the merged model is made of: adapters and base laid side by side, before any weight is read."""
+"""Plan which adapter tensors change which tensors of the base, before any weight is read."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from sqlquarry.errors import ConfigError, UnsupportedAdapterError
-from sqlquarry.merging.adapter import LoraAdapter
-from sqlquarry.merging.tensorfile import StoredTensor
+from sqlquarry.files.metadata import JsonObject
+from sqlquarry.merging.lora_adapter import LoraAdapter
+from sqlquarry.merging.tensor_file import StoredTensor
 from sqlquarry.merging.update import Update
 
 _EMBEDDING = re.compile(r"(?:.*\.)?(?:embed_tokens|wte)\.weight")  # Llama's and GPTBigCode's names
@@ -30,7 +30,7 @@ class MergePlan:
 
     updates: Mapping[str, Update]
     extra: Mapping[str, StoredTensor] = field(default_factory=dict)
-    config: Mapping[str, Any] = field(default_factory=dict)
+    config: JsonObject = field(default_factory=dict)
 
 
 def plan_merge(
@@ -47,7 +47,7 @@ def plan_merge(
         tied: whether embedding and output head share one tensor.
 
     Raises:
-        ConfigError: there is no adapter, or a weight is no finite number.
+        ConfigError: there is no adapter, or a weight is not a finite number.
         UnsupportedAdapterError: several adapters do not add up.
         UnusedTensorsError: adapter tensors are left over.
         MergeError: shapes do not fit, or half of a pair is missing.
@@ -66,7 +66,7 @@ def plan_merge(
         extra, config = {_HEAD: head}, {"tie_word_embeddings": False}
         updates[_HEAD] = of_head
     if _HEAD in base and (extra or of_head != Update()):
-        # A head that is stored beside the embedding it is tied to was never used, and need not hold the same values.
+        # A head that is stored although it is tied to the embedding was never used, and may hold other values.
         updates[_HEAD] = of_head if of_head.saved else dataclasses.replace(of_head, saved=base[embedding])
         extra = {}
     return MergePlan({name: update for name, update in updates.items() if update != Update()}, extra, config)
@@ -75,7 +75,7 @@ def plan_merge(
 def _tied_changes(
     adapter: LoraAdapter, base: Mapping[str, StoredTensor], embedding: str, head: StoredTensor
 ) -> dict[str, Update]:
-    """The changes to embedding and head apart, after PEFT's rules for which of them follows the other."""
+    """Return the separate changes to embedding and head, by PEFT's rules for which of them follows the other."""
     changes = adapter.changes({**base, _HEAD: head})
     of_embedding, of_head = changes.get(embedding, Update()), changes.get(_HEAD, Update())
     # peft.utils.other.set_additional_trainable_modules: trained rows are tied unless the head has rows of its own.
@@ -124,7 +124,7 @@ def _not_additive(update: Update, first: Update) -> str | None:
 
 
 def _same(one: StoredTensor | None, other: StoredTensor | None) -> bool:
-    """Whether two adapters bring the same copy of a frozen base tensor (PEFT saves it beside LoRA on a head)."""
+    """Whether two adapters bring the same copy of a frozen base tensor (PEFT saves it together with LoRA on a head)."""
     import torch
 
     if one is None or other is None or one == other:

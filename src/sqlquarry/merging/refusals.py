@@ -1,14 +1,13 @@
-"""Adapters that no sum of weights can stand for, each with the reason."""
+"""Refuse adapters that cannot be expressed as a sum of weights, each with the reason."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
 from sqlquarry.errors import MergeError, UnsupportedAdapterError
+from sqlquarry.files.metadata import JsonObject
 
-# Fields of adapter_config.json that change the update, and why it then is no sum of weights.
+# Fields of adapter_config.json that change the update, and why the result is not a sum of weights then.
 _REFUSED = {
     "alora_invocation_tokens": "aLoRA acts only after its invocation tokens, which no single weight can do",
     "arrow_config": "Arrow chooses between adapters for every token",
@@ -47,7 +46,7 @@ _SLOW = re.compile(r"\)[*+{]|(?:[*+{].*){4}")
 _LONGEST_PATTERN = 500
 
 
-def refuse_malformed(config: Mapping[str, Any]) -> None:
+def refuse_malformed(config: JsonObject) -> None:
     """Check the kinds of those values of adapter_config.json that a merge computes with.
 
     Raises:
@@ -79,7 +78,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def refuse_unmergeable(config: Mapping[str, Any]) -> None:
+def refuse_unmergeable(config: JsonObject) -> None:
     """Check adapter_config.json for everything whose merge would differ from the adapter.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlquarry.merging.tensorfile import StoredTensor
+from sqlquarry.merging.tensor_file import StoredTensor
 
 if TYPE_CHECKING:
     import torch
@@ -14,7 +14,7 @@ _BLOCK_ELEMENTS = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
-class Expert:
+class ExpertSlice:
     """One expert's part of the factors that PEFT keeps for all experts of a layer together.
 
     Args:
@@ -45,9 +45,9 @@ class LowRank:
         a: (rank, in), or (rank, vocabulary) for an embedding; None for a bias.
         b: (out, rank), or (out,) for a bias.
         scale: alpha / rank, or alpha / sqrt(rank) with rsLoRA.
-        weight: the adapter's share where several are merged.
+        weight: the adapter's share if several are merged.
         transposed: whether the base tensor is (vocabulary, out), as embeddings are.
-        expert: which part of the factors is meant, where they hold several experts.
+        expert: which part of the factors is meant, if they hold several experts.
     """
 
     a: StoredTensor | None
@@ -55,7 +55,7 @@ class LowRank:
     scale: float
     weight: float = 1.0
     transposed: bool = False
-    expert: Expert | None = None
+    expert: ExpertSlice | None = None
 
     def load(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         """`left` (rows, rank) and `right` (rank, columns) in fp32; their product times the scales is the update."""
@@ -106,7 +106,7 @@ class Update:
     def low_rank(self) -> tuple[list[tuple[torch.Tensor, torch.Tensor, float]], torch.Tensor | None] | None:
         """Factors (A, B, scale) and DoRA's magnitude in fp32, to run the adapter unmerged: y = x Wᵀ + Σ s (x Aᵀ) Bᵀ.
 
-        None where the update is of another kind.
+        None if the update is of another kind.
         """
         import torch
 
@@ -121,15 +121,15 @@ class Update:
         return loaded, None if self.magnitude is None else self.magnitude.load().float()
 
     def apply_rows(self, weight: torch.Tensor, start: int, dtype: torch.dtype) -> tuple[torch.Tensor, float, float]:
-        """Some merged rows, computed in fp32 and rounded once to `dtype`.
+        """Return some merged rows, computed in fp32 and rounded once to `dtype`.
 
         W + Σ w s B A (LoRA, Hu et al. 2021, arXiv:2106.09685, section 4.1; s = alpha/sqrt(r): rsLoRA, Kalajdzievski
         2023, arXiv:2312.03732; several adapters as PEFT's add_weighted_adapter with combination_type="cat");
         m (W + s B A) / ‖W + s B A‖ by rows (DoRA, Liu et al. 2024, arXiv:2402.09353, equation 5).
 
         Args:
-            weight: consecutive rows of the base tensor, of `saved` where it replaces it; may be overwritten.
-            start: the number of the first of them. Blocks give the same bits as the whole where they start at
+            weight: consecutive rows of the base tensor, or of `saved` if that replaces it; may be overwritten.
+            start: the number of the first of them. Blocks give the same bits as the whole if they start at
                 multiples of 64 rows and hold at least 64, and `row_wise` holds; otherwise pass all rows.
             dtype: of the result.
 
@@ -208,7 +208,7 @@ class _Product:
 
 
 def row_blocks(rows: int, columns: int) -> list[slice]:
-    """Rows in blocks that stay in the processor's cache, so that no fp32 matrix is ever in memory whole.
+    """Divide rows into blocks that stay in the processor's cache, so that no fp32 matrix is ever in memory whole.
 
     A block of a single row would be multiplied by another routine and differ in the last bit, so the last block takes
     what is left over.

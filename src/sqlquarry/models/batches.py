@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from sqlquarry.artifacts import Generation
-from sqlquarry.aws.advice import explained
+from sqlquarry.aws.failures import bedrock_error
 from sqlquarry.aws.parallel import parallel
 from sqlquarry.errors import BedrockError, ConfigError
 from sqlquarry.models.retries import RequestRunner, RetryPolicy
@@ -52,7 +52,7 @@ class BatchSender:
         try:
             return runner.run(call)
         except (BotoCoreError, ClientError) as error:
-            raise explained(error, f"invoking {self.model_id}") from error
+            raise bedrock_error(error, f"invoking {self.model_id}") from error
 
     def run(
         self,

@@ -52,7 +52,7 @@ from sqlquarry.errors import (
 from sqlquarry.files.metadata import parse_object, read_object
 from sqlquarry.merging import AdapterMerger, Thresholds
 from sqlquarry.sagemaker.bootstrap import PIP, SECRETS, secret_text
-from sqlquarry.sagemaker.failures import explained
+from sqlquarry.sagemaker.failures import training_error
 from sqlquarry.sagemaker.metrics import echoed
 from sqlquarry.training.base.base_model import resolve_base_model
 from sqlquarry.training.job import run_job
@@ -219,7 +219,7 @@ def _secret(name: str, arn: str) -> str:
         return secret_text(client.get_secret_value(SecretId=arn)["SecretString"])
     except (BotoCoreError, ClientError) as error:
         advice = "The job's role needs secretsmanager:GetSecretValue on it, and kms:Decrypt on its key."
-        raise explained(error, f"reading {name} from {arn}", advice) from error
+        raise training_error(error, f"reading {name} from {arn}", advice) from error
 
 
 def _leave_failure(root: Path, error: BaseException) -> None:

@@ -9,8 +9,9 @@ from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from sqlquarry.aws.failures import error_code
 from sqlquarry.errors import TrainingError, TrainingInterruptedError
-from sqlquarry.sagemaker.failures import error_code, explained, job_advice
+from sqlquarry.sagemaker.failures import job_advice, training_error
 from sqlquarry.sagemaker.logs import Display, LogFollower
 from sqlquarry.sagemaker.metrics import Progress
 from sqlquarry.text import visible_logger
@@ -148,7 +149,7 @@ class TrainingJob:
             # The service's code for it is that of any bad request.
             if error_code(error) == "ValidationException" and re.search("not (found|find)", str(error)):
                 return False
-            raise explained(error, f"looking for the training job {self.name}") from error
+            raise training_error(error, f"looking for the training job {self.name}") from error
         return True
 
     @property
@@ -164,7 +165,7 @@ class TrainingJob:
         try:
             return ask()
         except (BotoCoreError, ClientError) as error:
-            raise explained(error, f"{doing} the training job {self.name}") from error
+            raise training_error(error, f"{doing} the training job {self.name}") from error
 
 
 def _raise_unless_completed(description: Mapping[str, Any]) -> None:

@@ -14,10 +14,11 @@ from typing import Any, Literal, get_args
 
 from sqlquarry.artifacts import Record
 from sqlquarry.aws import aws_client
+from sqlquarry.aws.failures import error_code
 from sqlquarry.errors import ConfigError, TrainingError
 from sqlquarry.extras import require
 from sqlquarry.options import check_options
-from sqlquarry.sagemaker.failures import error_code, explained, quota_advice
+from sqlquarry.sagemaker.failures import quota_advice, training_error
 from sqlquarry.sagemaker.images import training_image
 from sqlquarry.sagemaker.inputs import Base, bootstrap_source, gather
 from sqlquarry.sagemaker.job import TrainingJob
@@ -28,7 +29,7 @@ from sqlquarry.sagemaker.request import (
     training_request,
     violations,
 )
-from sqlquarry.sagemaker.staging import Channel, channel_key, upload
+from sqlquarry.sagemaker.staging import Channel, channel_key, staging_prefix, upload
 from sqlquarry.text import visible_logger
 from sqlquarry.training.encoding.given import as_records
 from sqlquarry.training.planning.forecast import plan_run
@@ -313,8 +314,9 @@ class SageMakerLauncher:
         for note in plan.notes:
             logger.warning(note)
         s3, sagemaker = self._client("s3"), self._client("sagemaker")
+        staging = staging_prefix(s3, self.bucket, self._folder, self.kms_key_arn)
         for channel in plan.channels:
-            upload(s3, self.bucket, self._folder, channel, self.kms_key_arn)
+            upload(staging, channel)
         try:
             sagemaker.create_training_job(TrainingJobName=name, **plan.request)
         except (BotoCoreError, ClientError) as error:
@@ -328,7 +330,7 @@ class SageMakerLauncher:
                     region=sagemaker.meta.region_name,
                 )
             if error_code(error) != "ResourceInUse":  # another process was faster, with the same content
-                raise explained(error, f"starting the training job {name}", advice) from error
+                raise training_error(error, f"starting the training job {name}", advice) from error
         logger.info("training job %s on %d x %s", name, self.instance_count, self.instance_type)
         return self._job(name)
 
@@ -351,7 +353,7 @@ class SageMakerLauncher:
         try:
             found = s3.head_bucket(Bucket=self.bucket)
         except (BotoCoreError, ClientError) as error:
-            raise explained(error, f"looking at the bucket {self.bucket}") from error
+            raise training_error(error, f"looking at the bucket {self.bucket}") from error
         there, here = found.get("BucketRegion"), s3.meta.region_name
         if there and there != here:
             raise ConfigError(

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
 
+from sqlquarry.aws.failures import error_code
 from sqlquarry.progress.bar import ProgressBar
-from sqlquarry.sagemaker.failures import error_code
 from sqlquarry.sagemaker.metrics import Progress
 from sqlquarry.text import visible, visible_logger
 

@@ -1,4 +1,4 @@
-"""What a job reads, on S3 under names that are made of its content: nothing is sent twice.
+"""Send what a job reads to S3, under names that are made of its content, so that nothing is sent twice.
 
 An object that is there already counts only if S3's own SHA-256 of it is that of the content. The job verifies its
 inputs once more when it has received them (`bootstrap.verify`), against digests that its request carries.
@@ -12,13 +12,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from sqlquarry.aws import transfer_config
+from sqlquarry.aws.failures import aws_errors
+from sqlquarry.aws.prefix import S3Prefix, WriteOptions
+from sqlquarry.errors import TrainingError
 from sqlquarry.files.digests import sha256_file
+from sqlquarry.files.locations import S3Location
 from sqlquarry.sagemaker import bootstrap
-from sqlquarry.sagemaker.failures import error_code, explained
 from sqlquarry.text import visible_logger
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 logger = visible_logger(__name__)
 _PART_BYTES = 64 * 2**20  # of a file; 10,000 parts are S3's limit
@@ -26,7 +31,7 @@ _PART_BYTES = 64 * 2**20  # of a file; 10,000 parts are S3's limit
 
 @dataclass(frozen=True)
 class Channel:
-    """One input of the job: files that lie below ``/opt/ml/input/data/<name>/`` in the container.
+    """One input of the job: files below ``/opt/ml/input/data/<name>/`` in the container.
 
     Args:
         name: the channel's name.
@@ -47,7 +52,7 @@ class Channel:
 
     @property
     def key(self) -> str:
-        """Where it lies below the launcher's prefix."""
+        """Where it is below the launcher's prefix."""
         return channel_key(self.name, self.digest)
 
 
@@ -56,32 +61,38 @@ def channel_key(name: str, digest: str) -> str:
     return f"inputs/{name}-{digest[:16]}/"
 
 
-def upload(s3: Any, bucket: str, prefix: str, channel: Channel, kms_key_arn: str | None) -> None:
+def upload(prefix: S3Prefix, channel: Channel) -> None:
     """Send the files of a channel that are not there yet; S3 compares each with its SHA-256.
+
+    Args:
+        prefix: the launcher's prefix, as `staging_prefix` returns it.
+        channel: what to send.
 
     Raises:
         TrainingError: S3 refused; the message says what to do.
     """
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    extra = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key_arn} if kms_key_arn else {}
     for name, content in channel.files.items():
-        key = f"{prefix}{channel.key}{name}"
-        try:
-            there = _checksum(s3, bucket, key)
+        key = channel.key + name
+        uri = prefix.location.uri_of(key)
+        with aws_errors(TrainingError, f"sending {name} to {uri}", service="sagemaker"):
+            there = _stored_checksum(prefix, key)
             if there == _expected_checksum(content):
                 continue
             if there is not None:
-                logger.warning("s3://%s/%s was changed or has no SHA-256; sending %s again", bucket, key, name)
-            logger.info("sending %s to s3://%s/%s", name, bucket, key)
+                logger.warning("%s was changed or has no SHA-256; sending %s again", uri, name)
+            logger.info("sending %s to %s", name, uri)
             if isinstance(content, Path):
-                options = {"ChecksumAlgorithm": "SHA256", **extra}
-                config = transfer_config(part_bytes=_PART_BYTES)
-                s3.upload_file(str(content), bucket, key, ExtraArgs=options, Config=config)
+                prefix.upload(content, key, part_bytes=_PART_BYTES)
             else:
-                s3.put_object(Bucket=bucket, Key=key, Body=content, ChecksumAlgorithm="SHA256", **extra)
-        except (BotoCoreError, ClientError, _s3_upload_failed()) as error:
-            raise explained(error, f"sending {name} to s3://{bucket}/{key}") from error
+                prefix.write(key, content)
+
+
+def staging_prefix(s3: S3Client, bucket: str, prefix: str, kms_key_arn: str | None) -> S3Prefix:
+    """Return a launcher's prefix, whose objects get a SHA-256 of S3 and, if a key is given, its encryption."""
+    options: WriteOptions = {"ChecksumAlgorithm": "SHA256"}
+    if kms_key_arn:
+        options |= {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key_arn}
+    return S3Prefix(s3, S3Location(bucket, prefix), options)
 
 
 def _expected_checksum(content: bytes | Path) -> str:
@@ -98,21 +109,7 @@ def _expected_checksum(content: bytes | Path) -> str:
     return f"{base64.b64encode(hashlib.sha256(b''.join(parts)).digest()).decode()}-{len(parts)}"
 
 
-def _checksum(s3: Any, bucket: str, key: str) -> str | None:
+def _stored_checksum(prefix: S3Prefix, name: str) -> str | None:
     """Return an object's ChecksumSHA256, "" if it has none; None if there is no object."""
-    from botocore.exceptions import ClientError
-
-    try:
-        head = s3.head_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED")
-        return str(head.get("ChecksumSHA256", ""))
-    except ClientError as error:
-        if error_code(error) not in ("404", "NoSuchKey", "NotFound"):
-            raise
-        return None
-
-
-def _s3_upload_failed() -> type[Exception]:
-    from boto3.exceptions import S3UploadFailedError
-
-    failed: type[Exception] = S3UploadFailedError
-    return failed
+    head = prefix.head(name, with_checksum=True)
+    return None if head is None else head.get("ChecksumSHA256", "")

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from sqlquarry.aws import aws_client, expect_bucket_owners, transfer_config
+from sqlquarry.aws import aws_client, expect_bucket_owners
+from sqlquarry.aws.clients import transfer_config
 from sqlquarry.data import load_records
 from sqlquarry.emulator import LocalAWS
 from sqlquarry.errors import DataError

@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError
 
 from bedrock_flows import Flow, flow
 from bedrock_scripted import finish_merged
-from sqlquarry.aws.advice import explained
+from sqlquarry.aws.failures import bedrock_error
 from sqlquarry.bedrock.preflight import preflight, repair
 from sqlquarry.emulator.bedrock.converse import UNSUPPORTED
 from sqlquarry.emulator.faults import AccessDenied, Fault, Refused
@@ -227,7 +227,7 @@ def test_converse_refuses_imported_models_and_the_advice_names_the_other_call(wa
     message = {"role": "user", "content": [{"text": "SELECT 1"}]}
     with pytest.raises(ClientError) as caught:
         way.session.client("bedrock-runtime").converse(modelId=model.arn, messages=[message])
-    told = str(explained(caught.value, "asking"))
+    told = str(bedrock_error(caught.value, "asking"))
     assert re.search("This action doesn't support the model that you provided.*InvokeModel, not Converse", told)
 
 

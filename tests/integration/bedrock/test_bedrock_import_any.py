@@ -149,15 +149,17 @@ def test_a_prefix_of_somebody_elses_tool_goes_by_its_etags(world: World, merged:
         body = content if isinstance(content, bytes) else content.read_bytes()
         if name != "prompt.json":
             world.aws.s3.put_object(Bucket="models", Key=f"foreign/{name}", Body=body)
-    from sqlquarry.bedrock.prefix import Prefix
+    from sqlquarry.aws.prefix import S3Prefix
+    from sqlquarry.bedrock.prefix import prefix_manifest
+    from sqlquarry.files.locations import S3Location
 
-    prefix = Prefix.of(world.aws.s3, URI)
-    digest = prefix.content().digest
-    assert prefix.content().digest == digest
+    prefix = S3Prefix(world.aws.s3, S3Location.parse(URI))
+    digest = prefix_manifest(prefix).digest
+    assert prefix_manifest(prefix).digest == digest
     world.until_done(digest, prompt=None)
     assert world.importer.import_model(URI, "sql").formatter is None
     world.aws.s3.put_object(Bucket="models", Key="foreign/config.json", Body=b"{} ")
-    assert prefix.content().digest != digest
+    assert prefix_manifest(prefix).digest != digest
 
 
 def test_what_the_account_lacks_is_said_before_the_upload(world: World, merged: MergedModel) -> None:

@@ -272,14 +272,14 @@ def refusing(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def refuse_one(self: S3Source, *args: Any, **options: Any) -> None:
         make(self, *args, **options)
-        get = self.client.get_object
+        get = self.prefix.client.get_object
 
         def refused(**request: Any) -> Any:
             if request["Key"].endswith("tokenizer.json"):
                 raise ClientError({"Error": {"Code": code, "Message": "no"}}, "GetObject")
             return get(**request)
 
-        self.client.get_object = refused
+        self.prefix.client.get_object = refused
 
     monkeypatch.setattr(S3Source, "__init__", refuse_one)
 
@@ -307,6 +307,6 @@ def test_expired_credentials_end_it_with_what_to_do(
 def test_a_prefix_of_thousands_of_objects_is_no_model(
     world: Prefix, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sqlquarry.bedrock.preflight.source._MAX_KEYS", 5)
+    monkeypatch.setattr("sqlquarry.bedrock.preflight.source._MAX_OBJECTS", 5)
     with pytest.raises(BedrockError, match="Give the prefix of one model"):
         world.check(world.put(saved))

@@ -22,8 +22,8 @@ from sqlquarry.artifacts import base_digest, write_manifest
 from sqlquarry.bedrock.preflight import preflight
 from sqlquarry.emulator.bedrock.admission import ImportFailedError, admit
 from sqlquarry.errors import SQLQuarryError, UnsupportedModelError
-from sqlquarry.merging.base import BaseCheckpoint
-from sqlquarry.merging.storage import LocalDirectory
+from sqlquarry.merging.base_checkpoint import BaseCheckpoint
+from sqlquarry.merging.storage.local import LocalDirectory
 from sqlquarry.models import DecodingOptions
 from sqlquarry.sagemaker.container import main
 from sqlquarry.training import TrainingConfig

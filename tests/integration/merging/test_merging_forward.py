@@ -12,13 +12,13 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from sqlquarry.errors import UnsupportedModelError
-from sqlquarry.merging.adapter import LoraAdapter
-from sqlquarry.merging.base import BaseCheckpoint
-from sqlquarry.merging.forward import Architecture, final_states
+from sqlquarry.merging.base_checkpoint import BaseCheckpoint
+from sqlquarry.merging.lora_adapter import LoraAdapter
+from sqlquarry.merging.merged_tensors import MergedTensors
 from sqlquarry.merging.plan import MergePlan, plan_merge
-from sqlquarry.merging.rows import TensorRows
-from sqlquarry.merging.storage import LocalDirectory
-from sqlquarry.merging.verify import _Model
+from sqlquarry.merging.storage.local import LocalDirectory
+from sqlquarry.merging.verification.comparison import _Model
+from sqlquarry.merging.verification.forward import Architecture, final_states
 
 LLAMA3 = {
     "rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
@@ -74,7 +74,7 @@ def save(directory: Path, name: str) -> Path:
 def logits(directory: Path, plan: MergePlan, *, unmerged: bool) -> list[torch.Tensor]:
     base = BaseCheckpoint.open(LocalDirectory(directory))
     config = {**base.config, **plan.config}
-    model = _Model(TensorRows.planned(base.tensors, plan, None, "F32"), unmerged=unmerged)
+    model = _Model(MergedTensors.planned(base.tensors, plan, None, "F32"), unmerged=unmerged)
     states = final_states(Architecture.of(config), model, SEQUENCES)
     head = model.head(tied=bool(config.get("tie_word_embeddings")))
     whole = torch.cat([head.block(states, rows) for rows in head.tensor.blocks()], dim=1)

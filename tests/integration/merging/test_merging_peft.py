@@ -28,7 +28,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from merging_models import finish
 from sqlquarry import AdapterCheckpoint, AdapterMerger
 from sqlquarry.errors import UnsupportedAdapterError, UnusedTensorsError
-from sqlquarry.merging.tensorfile import TensorFile
+from sqlquarry.merging.tensor_file import TensorFile
 from sqlquarry.quantization import QuantizationRecipe, keep_trainable_on_cpu
 
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

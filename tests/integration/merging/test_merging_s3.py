@@ -15,10 +15,12 @@ from moto import mock_aws
 
 from merging_s3_fakes import write_adapter, write_base
 from sqlquarry import AdapterCheckpoint, AdapterMerger
+from sqlquarry.aws.prefix import S3Prefix
 from sqlquarry.errors import MergeError, UnsupportedModelError
-from sqlquarry.merging import s3 as s3_storage
-from sqlquarry.merging.s3 import S3File, S3Prefix
-from sqlquarry.merging.storage import open_storage
+from sqlquarry.files.locations import S3Location
+from sqlquarry.merging.storage import s3 as s3_storage
+from sqlquarry.merging.storage.opening import open_storage
+from sqlquarry.merging.storage.s3 import S3File, S3Storage
 from sqlquarry.merging.update import Update
 
 PART_BYTES = 50_000
@@ -219,7 +221,7 @@ def test_a_read_that_breaks_off_goes_on_where_it_stopped(breaks: int) -> None:
             return {"Body": _Breaks(part, 1000 if len(spans) <= breaks else len(part) + 1)}
 
     view = memoryview(bytearray(len(content) - 10))
-    file = S3File(Client(), "bucket", "key", len(content))
+    file = S3File(S3Prefix(Client(), S3Location("bucket")), "key", len(content))
     if breaks == 4:
         with pytest.raises(MergeError, match=r"reading s3://bucket/key failed: .*Run the same merge again"):
             file.read_into(10, view)
@@ -234,5 +236,5 @@ def test_a_prefix_lists_only_what_is_directly_in_it(s3: Any) -> None:
         s3.put_object(Bucket="bucket", Key=key, Body=b"12")
     assert open_storage("s3://bucket/p").sizes() == {"b": 2}
     assert open_storage("s3://bucket").sizes() == {"a": 2}
-    assert isinstance(open_storage("s3://bucket/p/"), S3Prefix)
+    assert isinstance(open_storage("s3://bucket/p/"), S3Storage)
     assert str(open_storage("s3://bucket/p/")) == "s3://bucket/p"

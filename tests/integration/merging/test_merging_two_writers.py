@@ -14,8 +14,9 @@ from merging_s3_fakes import write_adapter, write_base
 from sqlquarry import AdapterCheckpoint, AdapterMerger
 from sqlquarry.errors import ConfigError, MergeError, OutputInUseError
 from sqlquarry.files.locks import only_writer
-from sqlquarry.merging.output import Output
-from sqlquarry.merging.storage import Storage, open_storage
+from sqlquarry.merging.output import MergeOutput
+from sqlquarry.merging.storage.opening import open_storage
+from sqlquarry.merging.storage.protocols import Storage
 from sqlquarry.merging.update import Update
 
 INPUTS = {"base": "original"}
@@ -35,8 +36,8 @@ def storage() -> Iterator[Storage]:
         yield open_storage("s3://bucket/out", session)
 
 
-def begun(storage: Storage) -> Output:
-    output = Output(storage, "s3://bucket/out")
+def begun(storage: Storage) -> MergeOutput:
+    output = MergeOutput(storage, "s3://bucket/out")
     assert output.finished(INPUTS) is None
     output.remaining([])
     return output
@@ -64,7 +65,7 @@ def test_a_directory_has_one_merge_at_a_time(adapter: AdapterCheckpoint, tmp_pat
 
 
 def test_of_two_that_start_at_once_on_s3_one_is_refused(storage: Storage) -> None:
-    late = Output(storage, "s3://bucket/out")  # both have seen an empty prefix
+    late = MergeOutput(storage, "s3://bucket/out")  # both have seen an empty prefix
     late.finished(INPUTS)
     begun(storage)
     with pytest.raises(OutputInUseError):
@@ -86,14 +87,14 @@ def test_a_later_one_takes_over_at_once_and_the_earlier_one_stops(storage: Stora
 
 def test_an_answer_that_is_lost_is_not_another_writer(storage: Any) -> None:
     """botocore sends the request again, and S3 compares with what the first one wrote."""
-    stock = storage.client.put_object
+    stock = storage.prefix.client.put_object
 
     def twice(**request: Any) -> Any:
         stock(**request)
         return stock(**request)
 
     output = begun(storage)
-    storage.client.put_object = twice
+    storage.prefix.client.put_object = twice
     output.remaining([])
     output.remaining([])
 

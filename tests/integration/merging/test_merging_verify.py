@@ -17,9 +17,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from sqlquarry import AdapterCheckpoint, AdapterMerger, MergedModel, PromptFormatter, Record
 from sqlquarry.artifacts import base_digest, write_manifest
 from sqlquarry.errors import ConfigError, MergeError, RecordError, UnsupportedModelError
-from sqlquarry.merging import Thresholds, verify
-from sqlquarry.merging.storage import LocalDirectory
-from sqlquarry.merging.tokenizing import base_tokenizer
+from sqlquarry.merging import Thresholds
+from sqlquarry.merging.storage.local import LocalDirectory
+from sqlquarry.merging.verification import examples
+from sqlquarry.merging.verification.examples import base_tokenizer
 from sqlquarry.prompt import IGNORED_LABEL
 from sqlquarry.quantization import QuantizationRecipe, keep_trainable_on_cpu
 
@@ -184,10 +185,10 @@ def test_records_that_cannot_be_measured_with(
     unanswered = [Record(question="How many?", schema="CREATE TABLE t (a)")]
     with pytest.raises(RecordError, match="no sql"):
         AdapterMerger().merge(adapter, tmp_path / "out", evaluation=unanswered)
-    monkeypatch.setattr(verify, "_MAX_TOKENS", 20)
+    monkeypatch.setattr(examples, "_MAX_TOKENS", 20)
     with pytest.raises(ConfigError, match="none of the 6 evaluation records has at most 20 tokens"):
         AdapterMerger().merge(adapter, tmp_path / "out", evaluation=RECORDS)
-    monkeypatch.setattr(verify, "_MAX_TOKENS", 450)
+    monkeypatch.setattr(examples, "_MAX_TOKENS", 450)
     merged = AdapterMerger().merge(adapter, tmp_path / "out", evaluation=RECORDS)
     assert 0 < merged.manifest.provenance["merge"]["candidates"]["original"]["records"] < len(RECORDS)
 

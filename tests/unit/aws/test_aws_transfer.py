@@ -18,9 +18,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sqlquarry.aws.multipart import MAX_PARTS
 from sqlquarry.aws.parallel import parallel
-from sqlquarry.aws.transfer import MAX_PARTS, Outgoing, Transfer
+from sqlquarry.aws.prefix import S3Prefix
+from sqlquarry.aws.transfer import Outgoing, Transfer
 from sqlquarry.errors import CorruptArtifactError
+from sqlquarry.files.locations import S3Location
 
 
 class Killed(BaseException):
@@ -94,12 +97,16 @@ class _Pages:
                 yield {"Parts": [{"PartNumber": number, "Size": len(data), "ETag": etag}]}
 
 
+def prefix(s3: Any) -> S3Prefix:
+    return S3Prefix(s3, S3Location("b", "p/"))
+
+
 def outgoing(directory: Path, contents: list[bytes]) -> list[Outgoing]:
     files = []
     for number, content in enumerate(contents):
         path = directory / f"f{number}"
         path.write_bytes(content)
-        files.append(Outgoing(f"p/f{number}", path, len(content), hashlib.sha256(content).hexdigest()))
+        files.append(Outgoing(f"f{number}", path, len(content), hashlib.sha256(content).hexdigest()))
     return files
 
 
@@ -117,7 +124,7 @@ def test_killed_at_any_request_and_run_again(
         files = outgoing(Path(name), contents)
 
         def send(count: Any = lambda _: None) -> None:
-            Transfer(s3, "b", part_bytes=part_bytes, requests_in_flight=threads, sent=count).send(files, "p/")
+            Transfer(prefix(s3), part_bytes=part_bytes, requests_in_flight=threads, sent=count).send(files)
 
         s3.kill_at = kill_at
         try:
@@ -127,10 +134,10 @@ def test_killed_at_any_request_and_run_again(
                 if thread.name == "sqlquarry-parallel":
                     thread.join(5)  # a killed process has none left
             s3.kill_at = None
-            missing = [file for file in files if file.key not in s3.objects]
-            Transfer(s3, "b", part_bytes=part_bytes, requests_in_flight=threads).send(missing, "p/")
+            missing = [file for file in files if f"p/{file.name}" not in s3.objects]
+            Transfer(prefix(s3), part_bytes=part_bytes, requests_in_flight=threads).send(missing)
         assert {key: data for key, (data, _) in s3.objects.items()} == {
-            file.key: content for file, content in zip(files, contents, strict=True)
+            f"p/{file.name}": content for file, content in zip(files, contents, strict=True)
         }
         assert all(meta == {"sha256": hashlib.sha256(data).hexdigest()} for data, meta in s3.objects.values())
         assert s3.uploads == {}
@@ -142,7 +149,7 @@ def test_killed_at_any_request_and_run_again(
 
 def test_parts_grow_where_there_would_be_too_many(tmp_path: Path) -> None:
     s3, content = MemoryS3(), bytes(MAX_PARTS + 1)
-    Transfer(s3, "b", part_bytes=1, requests_in_flight=1).send(outgoing(tmp_path, [content]), "p/")
+    Transfer(prefix(s3), part_bytes=1, requests_in_flight=1).send(outgoing(tmp_path, [content]))
     assert len(s3.sent) == MAX_PARTS // 2 + 1
     assert s3.objects["p/f0"][0] == content
 
@@ -153,7 +160,7 @@ def test_a_file_of_another_hash_is_no_object(tmp_path: Path, size: int) -> None:
     assert isinstance(file.content, Path)
     file.content.write_bytes(bytes(size - 1) + b"x")
     with pytest.raises(CorruptArtifactError, match="was changed or damaged"):
-        Transfer(s3, "b", part_bytes=64).send([file], "p/")
+        Transfer(prefix(s3), part_bytes=64).send([file])
     assert s3.objects == {}
 
 
@@ -166,7 +173,7 @@ def test_a_file_that_cannot_be_read_leaves_no_thread_waiting(tmp_path: Path, mon
 
     monkeypatch.setattr(Path, "open", fail)
     with pytest.raises(PermissionError):
-        Transfer(MemoryS3(), "b", part_bytes=64, requests_in_flight=4).send([file], "p/")
+        Transfer(prefix(MemoryS3()), part_bytes=64, requests_in_flight=4).send([file])
     for thread in threading.enumerate():
         if thread.name == "sqlquarry-parallel":
             thread.join(5)

@@ -1,13 +1,11 @@
-"""Every known failure has its cause and its fix; every row of the table is met by a message of its own."""
+"""Every known reason of a failed import job has its cause and its fix, and every row a message of its own."""
 
 from __future__ import annotations
 
 import pytest
-from botocore.exceptions import ClientError, ConnectTimeoutError, EndpointConnectionError, NoCredentialsError
 
-from sqlquarry.aws import advice as failures
-from sqlquarry.aws.advice import explained, is_transient, job_advice
-from sqlquarry.errors import BedrockError
+from sqlquarry.bedrock import import_failures
+from sqlquarry.bedrock.import_failures import job_advice
 
 # Messages as reported (bedrock's own words where known), then a word of the cause and one of the fix.
 JOB_FAILURES = [
@@ -37,60 +35,8 @@ def test_reasons_of_failed_jobs(message: str, cause: str, fix: str) -> None:
 
 def test_every_row_is_met_by_one_of_them() -> None:
     met = {job_advice(message) for message, _, _ in JOB_FAILURES}
-    assert met == {f"Cause: {row.cause}. To do: {row.fix}." for row in failures._JOB_FAILURES}
+    assert met == {f"Cause: {row.cause}. To do: {row.fix}." for row in import_failures._JOB_FAILURES}
 
 
 def test_an_unknown_reason_gets_no_advice() -> None:
     assert job_advice("the moon is full") == ""
-
-
-def refusal(code: str, message: str = "words") -> ClientError:
-    return ClientError({"Error": {"Code": code, "Message": message}}, "CreateModelImportJob")
-
-
-@pytest.mark.parametrize(
-    ("code", "message", "advice"),
-    [
-        ("ValidationException", "The provided role ARN is invalid", "aws:SourceAccount"),
-        ("ValidationException", "This action doesn't support the model that you provided", "InvokeModel, not Converse"),
-        ("ValidationException", "The provided model identifier is invalid.", "deleted meanwhile"),
-        ("ServiceQuotaExceededException", "quota increase for Concurrent model import jobs", "wait for the other one"),
-        ("ServiceQuotaExceededException", "Imported models per account", "L-45B04988"),
-        ("ConflictException", "in use", "unique per account and region"),
-        ("AccessDeniedException", "no", "iam:PassRole"),
-        ("ResourceNotFoundException", "gone", "deleted"),
-        ("ExpiredTokenException", "The security token included in the request is expired", "Renew the credentials"),
-        ("UnrecognizedClientException", "The security token included in the request is invalid.", "Log in again"),
-        ("AccessDenied", "User x is not authorized to perform: iam:CreateRole", "may manage IAM"),
-        ("NoSuchUpload", "gone", "Another process"),
-        ("modelStreamErrorException", "broken", "Ask again later"),
-        ("ModelErrorException", "CUDA error", "prompt's length"),
-    ],
-)
-def test_refusals(code: str, message: str, advice: str) -> None:
-    told = explained(refusal(code, message), "doing it")
-    assert isinstance(told, BedrockError)
-    assert str(told).startswith("doing it failed: ")
-    assert message.rstrip(".") in str(told)
-    assert advice in str(told)
-
-
-def test_what_was_signed_is_not_repeated() -> None:
-    said = (
-        "The request signature we calculated does not match. Check your AWS Secret Access Key.\n\n"
-        "The Canonical String for this request should have been\n'POST\n/model\nx-amz-security-token:SECRET'"
-    )
-    text = str(explained(refusal("InvalidSignatureException", said), "invoking"))
-    assert "SECRET" not in text
-    assert "does not match" in text
-    assert "check the clock" in text
-
-
-def test_transient_or_not() -> None:
-    url = "http://127.0.0.1:1"
-    for error in (EndpointConnectionError(endpoint_url=url), ConnectTimeoutError(endpoint_url=url)):
-        assert is_transient(error)
-    assert is_transient(refusal("SlowDown"))
-    assert not is_transient(refusal("AccessDenied"))
-    assert not is_transient(refusal("ExpiredToken"))
-    assert not is_transient(NoCredentialsError())

@@ -25,13 +25,13 @@ from sqlquarry.emulator.bedrock.admission import ImportFailedError, admit
 from sqlquarry.errors import SQLQuarryError
 from sqlquarry.judging.journal import Journal
 from sqlquarry.judging.synthesis import store
-from sqlquarry.merging.adapter import LoraAdapter
-from sqlquarry.merging.base import BaseCheckpoint
-from sqlquarry.merging.output import Output
-from sqlquarry.merging.storage import LocalDirectory
-from sqlquarry.merging.tensorfile import TensorFile
-from sqlquarry.merging.tokenizing import base_tokenizer
-from sqlquarry.merging.trained import TrainedAdapters
+from sqlquarry.merging.base_checkpoint import BaseCheckpoint
+from sqlquarry.merging.lora_adapter import LoraAdapter
+from sqlquarry.merging.output import MergeOutput
+from sqlquarry.merging.storage.local import LocalDirectory
+from sqlquarry.merging.tensor_file import TensorFile
+from sqlquarry.merging.trained_adapters import TrainedAdapters
+from sqlquarry.merging.verification.examples import base_tokenizer
 from sqlquarry.models.foundation.answers import read_answer
 from sqlquarry.models.foundation.requests import PromptRequest, RequestStyle
 from sqlquarry.models.imported.answers import parse_answer, parse_chunk
@@ -288,7 +288,7 @@ def test_a_merge_that_is_there_already(tmp_path: Path, data: st.DataObject, fini
         files(
             data.draw, tmp_path, {".merge.json": {"inputs": {"dtype": None}, "shards": {"model.safetensors": receipt}}}
         )
-    holds(lambda: Output(LocalDirectory(tmp_path), tmp_path).finished({"dtype": None}))
+    holds(lambda: MergeOutput(LocalDirectory(tmp_path), tmp_path).finished({"dtype": None}))
 
 
 @fuzz

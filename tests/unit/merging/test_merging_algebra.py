@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from sqlquarry.merging.tensorfile import StoredTensor, TensorFile
+from sqlquarry.merging.tensor_file import StoredTensor, TensorFile
 from sqlquarry.merging.update import LowRank, TokenRows, Update, all_finite, row_blocks
 
 

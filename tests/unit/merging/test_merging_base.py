@@ -16,9 +16,9 @@ from merging_fakes import UP, Q, base_tensors, write_adapter, write_base
 from sqlquarry import AdapterCheckpoint, AdapterMerger, MergedModel
 from sqlquarry.artifacts import Manifest
 from sqlquarry.errors import MergeError, UnsupportedModelError
-from sqlquarry.merging.fourbit import differing_offset
-from sqlquarry.merging.output import Output
-from sqlquarry.merging.tensorfile import StoredTensor, TensorFile
+from sqlquarry.merging.four_bit import differing_offset
+from sqlquarry.merging.output import MergeOutput
+from sqlquarry.merging.tensor_file import StoredTensor, TensorFile
 from sqlquarry.quantization import QuantizationRecipe
 
 
@@ -45,7 +45,7 @@ def test_other_weights_of_the_same_shapes_are_refused_before_anything_is_written
     tensors = base_tensors()
     tensors[f"{Q}.weight"] = tensors[f"{Q}.weight"] * 1.01
     other = write_base(tmp_path / "other", tensors)
-    monkeypatch.setattr(Output, "remaining", lambda *_: pytest.fail("the work began"))
+    monkeypatch.setattr(MergeOutput, "remaining", lambda *_: pytest.fail("the work began"))
     with pytest.raises(MergeError, match=rf"other is not the one .*mean 4-bit scale of {Q} .*base_model="):
         AdapterMerger(kind, base_model=other).merge(adapter, tmp_path / "out")  # type: ignore[arg-type] - a literal
     assert not (tmp_path / "out").exists()

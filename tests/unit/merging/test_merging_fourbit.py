@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from sqlquarry.merging import fourbit
-from sqlquarry.merging.fourbit import FourBitTensor, row_step
-from sqlquarry.merging.rows import row_blocks
-from sqlquarry.merging.tensorfile import StoredTensor, TensorFile
+from sqlquarry.merging import four_bit
+from sqlquarry.merging.four_bit import FourBitTensor, row_step
+from sqlquarry.merging.merged_tensors import row_blocks
+from sqlquarry.merging.tensor_file import StoredTensor, TensorFile
 from sqlquarry.quantization import QuantizationRecipe
 
 
@@ -54,8 +54,8 @@ def test_rows_have_the_bits_of_the_whole(
     kept: bool,
 ) -> None:
     if not kept:
-        monkeypatch.setattr(fourbit, "_KEPT_BYTES", 0)
-        monkeypatch.setattr(fourbit, "_SCAN_BYTES", 5000)
+        monkeypatch.setattr(four_bit, "_KEPT_BYTES", 0)
+        monkeypatch.setattr(four_bit, "_SCAN_BYTES", 5000)
     weight = weights(*shape, torch.bfloat16)
     recipe = QuantizationRecipe(
         quant_type=quant_type, double_quantization=double, load_dtype=load_dtype, storage_dtype="uint8"

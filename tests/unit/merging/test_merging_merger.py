@@ -29,7 +29,7 @@ from sqlquarry.errors import (
     UnusedTensorsError,
 )
 from sqlquarry.merging import Thresholds
-from sqlquarry.merging.tensorfile import StoredTensor
+from sqlquarry.merging.tensor_file import StoredTensor
 from sqlquarry.merging.update import Update
 from sqlquarry.quantization import QuantizationRecipe
 

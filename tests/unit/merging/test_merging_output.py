@@ -19,7 +19,7 @@ from merging_fakes import UP, Q, base_tensors, lora_tensors, write_adapter, writ
 from sqlquarry import AdapterMerger, MergedModel, PromptFormatter
 from sqlquarry.artifacts import write_manifest
 from sqlquarry.errors import MergeError, PromptMismatchError
-from sqlquarry.merging.storage import _WholeWrites
+from sqlquarry.merging.storage.local import _WholeWrites
 from sqlquarry.quantization import QuantizationRecipe
 
 
@@ -115,7 +115,7 @@ def test_adapters_of_two_bases_or_prompts_are_not_mixed(base: Path, tmp_path: Pa
     with pytest.raises(MergeError, match="another base"):
         AdapterMerger().merge([(one, 1.0), (write_adapter(tmp_path / "two", other_base), 1.0)], tmp_path / "out")
     quantised = write_adapter(tmp_path / "three", base, recipe=QuantizationRecipe(modules=(Q,)))
-    with pytest.raises(MergeError, match="quantised in another way"):
+    with pytest.raises(MergeError, match="quantized in another way"):
         AdapterMerger().merge([(one, 1.0), (quantised, 1.0)], tmp_path / "out")
     four = write_adapter(tmp_path / "four", base)
     formatter = PromptFormatter(user="Say it in SQL: {question}")
@@ -157,10 +157,10 @@ def test_a_disk_that_fills_up_leaves_what_a_second_run_finishes(
 _KILLED = """
 import itertools, os, signal, sys
 from sqlquarry import AdapterCheckpoint, AdapterMerger
-from sqlquarry.merging.output import Output
-from sqlquarry.merging.rows import MergedTensor
-from sqlquarry.merging.storage import LocalDirectory
-owner, name = {"piece": (MergedTensor, "piece"), "state": (LocalDirectory, "write")}[sys.argv[3]]
+from sqlquarry.merging.output import MergeOutput
+from sqlquarry.merging.merged_tensors import MergedTensor
+from sqlquarry.merging.storage.local import LocalDirectory
+owner, name = {"rows": (MergedTensor, "merge_rows"), "state": (LocalDirectory, "write")}[sys.argv[3]]
 stock, calls = getattr(owner, name), itertools.count()  # its next() is one step for all threads
 def dies(*args):
     if next(calls) >= int(sys.argv[4]):
@@ -178,8 +178,8 @@ def test_a_process_killed_anywhere_is_followed_by_the_same_bytes(tmp_path: Path)
     )
     adapter = write_adapter(tmp_path / "adapter", base)
     whole = AdapterMerger().merge(adapter, tmp_path / "whole")
-    # One piece per tensor; files written whole: the state three times, five carried over, index and manifest.
-    cases = [("piece", 4), ("state", 2), ("state", 8)]
+    # One block of rows per tensor; files written whole: the state three times, five carried over, index and manifest.
+    cases = [("rows", 4), ("state", 2), ("state", 8)]
     command = [sys.executable, "-c", _KILLED, str(adapter.path)]
     children = [
         subprocess.Popen([*command, str(tmp_path / f"{what}{count}"), what, str(count)]) for what, count in cases

@@ -12,10 +12,10 @@ from safetensors.torch import save_file
 
 from merging_fakes import Q, base_tensors, lora_tensors
 from sqlquarry.errors import MergeError, UnsupportedAdapterError, UnusedTensorsError
-from sqlquarry.merging.adapter import LoraAdapter
+from sqlquarry.merging.lora_adapter import LoraAdapter
 from sqlquarry.merging.plan import MergePlan, plan_merge
 from sqlquarry.merging.refusals import refuse_malformed
-from sqlquarry.merging.tensorfile import TensorFile
+from sqlquarry.merging.tensor_file import TensorFile
 
 PLAIN = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "init_lora_weights": True}
 EMBEDDING = "base_model.model.model.embed_tokens"

@@ -9,7 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from sqlquarry.errors import MergeError
-from sqlquarry.merging.tensorfile import TensorFile, encode_header
+from sqlquarry.merging.tensor_file import TensorFile, encode_header
 
 
 @pytest.fixture

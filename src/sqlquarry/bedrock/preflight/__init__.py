@@ -14,7 +14,6 @@ from typing import Any
 
 from sqlquarry.artifacts import MANIFEST, Manifest, MergedModel
 from sqlquarry.aws.failures import aws_errors
-from sqlquarry.aws.folder import S3Folder
 from sqlquarry.bedrock.dialect import export_files
 from sqlquarry.bedrock.preflight import config, tensors, tokenizer, values
 from sqlquarry.bedrock.preflight.account import attempt, check_account, check_bucket
@@ -116,11 +115,11 @@ def preflight(
     if isinstance(place, S3Location):
         if not names_a_bucket(str(place)):
             return PreflightReport(tuple(findings))
-        prefix = S3Source(place, session=session, endpoint_url=endpoint_url, region=region)
-        findings += _remote(prefix, region, formatter)
+        there = S3Source(place, session=session, endpoint_url=endpoint_url, region=region)
+        findings += _remote(there, region, formatter)
         if session is None:
             findings += attempt(
-                prefix.bucket, "s3:ListBucket", lambda: check_bucket(prefix.client, prefix.bucket, region)
+                place.bucket, "s3:ListBucket", lambda: check_bucket(there.prefix.client, place.bucket, region)
             )
     else:
         findings += _local(place, source if isinstance(source, MergedModel) else None, region, formatter)
@@ -132,7 +131,7 @@ def preflight(
 def _remote(source: S3Source, region: str | None, formatter: PromptFormatter | None) -> Iterator[Finding]:
     if not source.sizes:
         with aws_errors(BedrockError, f"looking for {source.uri}"):
-            reason = S3Folder(source.client, S3Location(source.bucket, source.prefix)).why_empty()
+            reason = source.prefix.why_empty()
         why, fix = "An import job reads the files directly below its URI", "Give the prefix that holds config.json"
         yield error("s3-uri", source.uri, reason.rstrip("."), why, fix)
         return

@@ -124,11 +124,10 @@ def _repair_prefix(source: S3Source, max_shard_bytes: int) -> list[Repair]:
         done = _apply(copy, copy, _metadata(copy, weights), weights, None)
         with aws_errors(BedrockError, f"repairing {source.uri}"):
             for file in sorted({item.where for item in done}, key=lambda file: file in TEMPLATE_FILES):
-                key = source.prefix + file
                 if (copy / file).is_file():
-                    source.client.put_object(Bucket=source.bucket, Key=key, Body=(copy / file).read_bytes())
+                    source.prefix.write(file, (copy / file).read_bytes())
                 else:
-                    source.client.delete_object(Bucket=source.bucket, Key=key)
+                    source.prefix.delete(file)
     return done
 
 

@@ -1,24 +1,27 @@
-"""A checkpoint's files, in a local directory or below an S3 prefix: names, sizes, and ranges of bytes."""
+"""Read a checkpoint's files, in a local directory or below an S3 prefix: names, sizes, and ranges of bytes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sqlquarry.artifacts import AdapterCheckpoint, MergedModel
 from sqlquarry.aws import aws_client
-from sqlquarry.aws.advice import explained
-from sqlquarry.aws.failures import error_code
+from sqlquarry.aws.failures import aws_errors, bedrock_error, error_code
+from sqlquarry.aws.prefix import S3Prefix
 from sqlquarry.errors import BedrockError, ConfigError
 from sqlquarry.files.locations import S3Location, located
 
+if TYPE_CHECKING:
+    import boto3
+
 # More than any checkpoint has; a prefix with more is the wrong one, and listing it all would take minutes.
-_MAX_KEYS = 5000
+_MAX_OBJECTS = 5000
 _REFUSED_KEY = ("AccessDenied", "403", "NoSuchKey", "404", "InvalidObjectState", "KMS.DisabledException")
 
 
-def source_location(source: Any) -> Path | S3Location:
+def source_location(source: object) -> Path | S3Location:
     """Return where a model is that a caller has given as such, as text or as a path.
 
     Raises:
@@ -27,7 +30,7 @@ def source_location(source: Any) -> Path | S3Location:
     if isinstance(source, AdapterCheckpoint):
         raise ConfigError(
             f"{source.uri} is an adapter, and Bedrock serves whole models. Merge it first: "
-            "AdapterMerger().merge(adapter, output), and give the merged model."
+            "AdapterMerger().merge(adapter, output_dir), and give the merged model."
         )
     if isinstance(source, MergedModel):
         return source.location
@@ -38,7 +41,7 @@ def source_location(source: Any) -> Path | S3Location:
 
 
 class Source(Protocol):
-    """Where a checkpoint lies; names are relative, with "/"."""
+    """Where a checkpoint is; names are relative, with "/"."""
 
     @property
     def sizes(self) -> Mapping[str, int]:
@@ -46,7 +49,7 @@ class Source(Protocol):
         ...
 
     def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
-        """Some of a file, or all of it.
+        """Read some of a file, or all of it.
 
         Raises:
             OSError: it cannot be read.
@@ -97,31 +100,31 @@ class CopiedSource:
 
 
 class S3Source:
-    """The objects below ``s3://bucket/prefix``, listed once; contents by ranged GETs.
+    """The objects below ``s3://bucket/prefix``, listed once and read in ranges.
+
+    Args:
+        location: the prefix.
+        session: a boto3 session; None takes the default credentials.
 
     Raises:
         BedrockError: the prefix cannot be listed, or holds far more than a model.
     """
 
     def __init__(
-        self, location: S3Location, *, session: Any, endpoint_url: str | None = None, region: str | None = None
+        self,
+        location: S3Location,
+        *,
+        session: boto3.Session | None,
+        endpoint_url: str | None = None,
+        region: str | None = None,
     ) -> None:
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        self.bucket, self.prefix, self.uri = location.bucket, location.prefix, location.uri_of("")
-        self.client = aws_client("s3", session, endpoint_url=endpoint_url, region=region or _default_region(session))
-        pages = self.client.get_paginator("list_objects_v2").paginate(
-            Bucket=self.bucket, Prefix=self.prefix, PaginationConfig={"MaxItems": _MAX_KEYS}
-        )
-        try:
-            objects = {item["Key"]: int(item["Size"]) for page in pages for item in page.get("Contents", ())}
-        except (BotoCoreError, ClientError) as error:
-            raise explained(error, f"listing {self.uri}") from error
-        if len(objects) >= _MAX_KEYS:
-            raise BedrockError(f"{self.uri} holds {_MAX_KEYS} objects or more. Give the prefix of one model.")
-        names = {key.removeprefix(self.prefix): size for key, size in objects.items()}
-        # The console marks a folder with an empty object.
-        self.sizes: Mapping[str, int] = {n: size for n, size in sorted(names.items()) if n and not n.endswith("/")}
+        client = aws_client("s3", session, endpoint_url=endpoint_url, region=region or _default_region(session))
+        self.prefix, self.uri = S3Prefix(client, location), location.uri_of("")
+        with aws_errors(BedrockError, f"listing {self.uri}", service="bedrock"):
+            objects = self.prefix.objects(deep=True, limit=_MAX_OBJECTS)
+        if len(objects) >= _MAX_OBJECTS:
+            raise BedrockError(f"{self.uri} holds {_MAX_OBJECTS} objects or more. Give the prefix of one model.")
+        self.sizes: Mapping[str, int] = {name: item.size for name, item in sorted(objects.items())}
 
     def read(self, name: str, start: int = 0, length: int | None = None) -> bytes:
         """As `Source.read`.
@@ -131,21 +134,17 @@ class S3Source:
         """
         from botocore.exceptions import BotoCoreError, ClientError
 
-        key = self.prefix + name
-        if length == 0:
-            return b""
         try:
             if length is None:
-                return self.client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
-            part = f"bytes={start}-{start + length - 1}"
-            return self.client.get_object(Bucket=self.bucket, Key=key, Range=part)["Body"].read()
+                return self.prefix.read(name)
+            return self.prefix.read_range(name, start, length)
         except (BotoCoreError, ClientError) as error:
-            told = explained(error, f"reading s3://{self.bucket}/{key}")
+            told = bedrock_error(error, f"reading {self.uri}{name}")
             if error_code(error) in _REFUSED_KEY:
                 raise OSError(str(told)) from error
             raise told from error
 
 
-def _default_region(session: Any) -> str | None:
+def _default_region(session: boto3.Session | None) -> str | None:
     # S3 answers from any region; without this, a prefix could not be checked before a region is configured.
     return None if session is not None and session.region_name else "us-east-1"

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from sqlquarry.artifacts import Generation, Record
 from sqlquarry.aws import aws_client
-from sqlquarry.aws.advice import explained, is_transient
-from sqlquarry.aws.failures import error_code
+from sqlquarry.aws.failures import bedrock_error, error_code, is_transient
 from sqlquarry.aws.polling import Polling
 from sqlquarry.errors import BedrockError, ConfigError, GenerationError, MetadataError
 from sqlquarry.files.locations import S3Location, is_s3
@@ -168,7 +167,7 @@ class BatchFoundationModel:
                 self._wait(arn, bar)
             outputs = self._outputs(arn)
         except (BotoCoreError, ClientError) as error:
-            raise explained(error, f"batch inference with {self.model_id}") from error
+            raise bedrock_error(error, f"batch inference with {self.model_id}") from error
         return self._joined(outputs, requests)
 
     def _job(self, content: bytes) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from sqlquarry.artifacts import Generation, Record
 from sqlquarry.aws import aws_client
-from sqlquarry.aws.advice import explained
+from sqlquarry.aws.failures import bedrock_error
 from sqlquarry.errors import ConfigError, GenerationError
 from sqlquarry.inputs import check_inputs, option_problems
 from sqlquarry.models.batches import BatchSender, warn_of_truncation
@@ -236,7 +236,7 @@ class ImportedModel:
                     self._describe().get("customModelUnits", {}).get("customModelUnitsPerModelCopy")
                 )
             except (BotoCoreError, ClientError) as error:
-                logger.warning("no price for %s: %s", self.arn, explained(error, "reading its custom model units"))
+                logger.warning("no price for %s: %s", self.arn, bedrock_error(error, "reading its custom model units"))
         return self._meter.usage(self._region, self._custom_model_units, self._options["prices"])
 
     def delete(self) -> None:
@@ -250,7 +250,7 @@ class ImportedModel:
         try:
             self._control_plane().delete_imported_model(modelIdentifier=self.arn)
         except (BotoCoreError, ClientError) as error:
-            raise explained(error, f"deleting {self.arn}") from error
+            raise bedrock_error(error, f"deleting {self.arn}") from error
 
     def _control_plane(self) -> BedrockClient:
         return aws_client("bedrock", self._options["session"], region=self._region)
@@ -281,6 +281,6 @@ class ImportedModel:
             yield from stream.chunks
         # botocore passes on what breaks in the middle of a stream as it is.
         except (BotoCoreError, ClientError, HTTPError) as error:
-            raise explained(error, f"invoking {self.arn}") from error
+            raise bedrock_error(error, f"invoking {self.arn}") from error
         finally:
             stream.close()

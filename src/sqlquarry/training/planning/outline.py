@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlquarry.aws.download import SMALL_FILES
 from sqlquarry.aws.failures import aws_errors
-from sqlquarry.aws.folder import S3Folder
+from sqlquarry.aws.prefix import S3Prefix
 from sqlquarry.checkpoints.model_files import weight_files
 from sqlquarry.checkpoints.safetensors_header import parse_header
 from sqlquarry.errors import MetadataError, ModelError, UnsupportedModelError
@@ -101,29 +101,29 @@ def _hub_tensors(name: str, revision: str) -> dict[str, tuple[str, tuple[int, ..
 
 def _on_s3(location: S3Location, s3: Callable[[], Any]) -> BaseOutline:
     with aws_errors(UnsupportedModelError, f"reading the base model {location}"):
-        folder = S3Folder(s3(), location)
-        sizes = {name: int(entry["Size"]) for name, entry in folder.entries().items()}
+        prefix = S3Prefix(s3(), location)
+        sizes = {name: item.size for name, item in prefix.objects().items()}
         if not sizes:
-            raise UnsupportedModelError(f"the base model cannot be read: {folder.why_empty()}")
+            raise UnsupportedModelError(f"the base model cannot be read: {prefix.why_empty()}")
         with tempfile.TemporaryDirectory() as here:
             try:
-                return _fetched(folder, Path(here), sizes)
+                return _fetched(prefix, Path(here), sizes)
             except MetadataError as error:
                 raise UnsupportedModelError(f"base model {location}: {error}. Copy the base again.") from error
             except UnsupportedModelError as error:  # the directory is gone when somebody reads it
                 raise UnsupportedModelError(str(error).replace(here, str(location))) from error
 
 
-def _fetched(folder: S3Folder, directory: Path, sizes: Mapping[str, int]) -> BaseOutline:
+def _fetched(prefix: S3Prefix, directory: Path, sizes: Mapping[str, int]) -> BaseOutline:
     """The outline from small files, which are copied into the directory, and from headers, which are only read."""
     for name in sizes:
         if any(fnmatch(name, pattern) for pattern in SMALL_FILES):
-            (directory / file_name(name, str(folder.location))).write_bytes(folder.read(name))
+            (directory / file_name(name, str(prefix.location))).write_bytes(prefix.read(name))
     config = check_base_model(directory, weights=False)
     check_config(directory)
     weights = [path.name for path in weight_files(directory)]
     if lost := [name for name in weights if name not in sizes]:
-        raise UnsupportedModelError(f"{folder.location} lacks {first_of(lost, 1)}. Copy the base again.")
-    headers = [parse_header(name, sizes[name], partial(folder.read_range, name)) for name in weights]
+        raise UnsupportedModelError(f"{prefix.location} lacks {first_of(lost, 1)}. Copy the base again.")
+    headers = [parse_header(name, sizes[name], partial(prefix.read_range, name)) for name in weights]
     tensors = {name: (one.dtype, one.shape) for header in headers for name, one in header.tensors.items()}
     return BaseOutline(ModelShape.of(config, tensors), load_tokenizer(directory))

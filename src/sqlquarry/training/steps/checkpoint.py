@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlquarry.aws.failures import aws_errors
-from sqlquarry.aws.folder import S3Folder
+from sqlquarry.aws.prefix import S3Prefix
 from sqlquarry.errors import ConfigError, TrainingError
 from sqlquarry.files.digests import sha256_file
 from sqlquarry.files.locations import S3Location, located
@@ -195,24 +195,24 @@ class _Folder:
 
 class _Prefix:
     def __init__(self, location: S3Location, session: Any) -> None:
-        self._folder = S3Folder.open(location.require_prefix("checkpoint_dir"), session)
+        self._prefix = S3Prefix.open(location.require_prefix("checkpoint_dir"), session)
 
     def workspace(self) -> None:
         return None
 
     def names(self) -> list[str]:
-        with aws_errors(TrainingError, f"listing the checkpoints in {self._folder.location}"):
-            return list(self._folder.entries())
+        with aws_errors(TrainingError, f"listing the checkpoints in {self._prefix.location}"):
+            return list(self._prefix.objects())
 
     def fetch(self, name: str, folder: Path) -> Path:
-        with aws_errors(TrainingError, f"reading {self._folder.location.uri_of(name)}"):
-            self._folder.download(name, folder / name)
+        with aws_errors(TrainingError, f"reading {self._prefix.location.uri_of(name)}"):
+            self._prefix.download(name, folder / name)
         return folder / name
 
     def put(self, path: Path, name: str) -> None:
-        with aws_errors(TrainingError, f"writing {self._folder.location.uri_of(name)}"):
-            self._folder.upload(path, name)
+        with aws_errors(TrainingError, f"writing {self._prefix.location.uri_of(name)}"):
+            self._prefix.upload(path, name)
 
     def delete(self, name: str) -> None:
-        with aws_errors(TrainingError, f"deleting {self._folder.location.uri_of(name)}"):
-            self._folder.delete(name)
+        with aws_errors(TrainingError, f"deleting {self._prefix.location.uri_of(name)}"):
+            self._prefix.delete(name)

@@ -1,138 +1,23 @@
-"""Where checkpoints are read and merged models are written: a directory, or an S3 prefix that no local disk backs."""
+"""A directory on this machine as storage of a merge."""
 
 from __future__ import annotations
 
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
 from sqlquarry.artifacts import write_atomically
 from sqlquarry.errors import MergeError
-from sqlquarry.extras import require
-from sqlquarry.files.locations import S3Location, located
 from sqlquarry.files.locks import LOCK_FILE, only_writer
 from sqlquarry.files.metadata import read_bytes
+from sqlquarry.merging.storage.protocols import AGAIN, Sink
 
-AGAIN = "Run the same merge again: it resumes where it stopped."
-
-
-class StoredFile(Protocol):
-    """A file that is read by ranges."""
-
-    @property
-    def name(self) -> str:
-        """Its name below its directory or prefix."""
-        ...
-
-    @property
-    def size(self) -> int:
-        """Its length in bytes."""
-        ...
-
-    def read_into(self, offset: int, view: memoryview) -> int:
-        """Fill `view` with the bytes from `offset` on; the number of bytes there were."""
-        ...
-
-
-class Sink(Protocol):
-    """A file that is being written in order."""
-
-    def write(self, data: memoryview) -> object:
-        """Append bytes, which may change once this returns."""
-        ...
-
-
-class Storage(Protocol):
-    """A flat folder of files."""
-
-    def sizes(self) -> dict[str, int]:
-        """Name -> size in bytes of every file directly in it; empty where there is no such folder."""
-        ...
-
-    def file(self, name: str) -> StoredFile:
-        """The file of this name, to be read by ranges.
-
-        Raises:
-            MergeError: it is missing.
-        """
-        ...
-
-    def read(self, name: str) -> bytes:
-        """The whole of a small file.
-
-        Raises:
-            MetadataError: it is larger than any such file.
-        """
-        ...
-
-    def write(self, name: str, content: bytes) -> None:
-        """Write a small file, whole or not at all."""
-        ...
-
-    def reserve(self) -> AbstractContextManager[None]:
-        """Be the only writer until the context ends, if the storage has locks.
-
-        Raises:
-            OutputInUseError: another process writes here.
-        """
-        ...
-
-    def version(self, name: str) -> str | None:
-        """Return what `replace` compares; None if there is no such file, or if the storage has locks."""
-        ...
-
-    def replace(self, name: str, content: bytes, version: str | None) -> str | None:
-        """Write a small file and return its new version, unless it is no longer of the version given.
-
-        Raises:
-            OutputInUseError: another process has written it.
-        """
-        ...
-
-    def delete(self, name: str) -> None:
-        """Remove a file, or what is left of an unfinished one; nothing where there is none."""
-        ...
-
-    def create(self, name: str, nbytes: int) -> AbstractContextManager[Sink]:
-        """A large file of `nbytes`, there once the context ends without an error."""
-        ...
-
-    def why_empty(self) -> str:
-        """Say why there may be no files here, and what to do."""
-        ...
-
-    def require_room(self, nbytes: int) -> None:
-        """Refuse before any writing what cannot fit.
-
-        Raises:
-            MergeError: there is less room than `nbytes`.
-        """
-        ...
-
-
-def open_storage(location: str | Path, session: Any = None, endpoint_url: str | None = None) -> Storage:
-    """The directory or ``s3://bucket/prefix`` at `location`.
-
-    Args:
-        location: where.
-        session: a boto3 session; None takes the default credentials.
-        endpoint_url: another S3 endpoint.
-
-    Raises:
-        MissingExtraError: an S3 location, but boto3 is not installed.
-        ConfigError: it is not a location.
-    """
-    place = located(location)
-    if not isinstance(place, S3Location):
-        return LocalDirectory(place)
-    require("aws", f"merging with {place}")
-    from sqlquarry.merging.s3 import S3Prefix
-
-    return S3Prefix.open(place, session, endpoint_url)
+if TYPE_CHECKING:
+    from io import FileIO
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +50,7 @@ class LocalFile:
 
 @dataclass(frozen=True, slots=True)
 class LocalDirectory:
-    """A directory on this machine; made on the first write."""
+    """A directory on this machine; created by the first write."""
 
     path: Path
 
@@ -205,7 +90,7 @@ class LocalDirectory:
     def version(self, name: str) -> None:
         """See `Storage`."""
 
-    def replace(self, name: str, content: bytes, version: str | None) -> None:  # noqa: ARG002 - there is the lock
+    def replace(self, name: str, content: bytes, version: str | None) -> None:  # noqa: ARG002 - the lock excludes others
         """See `Storage`."""
         self.write(name, content)
 
@@ -264,7 +149,7 @@ class LocalDirectory:
 class _WholeWrites:
     """An unbuffered file whose writes are complete: the kernel writes at most 2 GiB at once."""
 
-    file: Any
+    file: FileIO
 
     def write(self, data: memoryview) -> None:
         while data:

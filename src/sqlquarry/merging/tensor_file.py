@@ -1,4 +1,4 @@
-"""Safetensors files by their headers, so that no more than the rows at hand are in memory.
+"""Read safetensors files by their headers, so that only the rows in use are in memory.
 
 Layout: 8 bytes header length (little endian), JSON header, then the tensors' bytes without holes
 (https://huggingface.co/docs/safetensors, "Format").
@@ -10,11 +10,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlquarry.checkpoints.safetensors_header import parse_header
 from sqlquarry.errors import MergeError, MetadataError
-from sqlquarry.merging.storage import LocalDirectory, StoredFile
+from sqlquarry.files.metadata import JsonObject
+from sqlquarry.merging.storage.local import LocalDirectory
+from sqlquarry.merging.storage.protocols import StoredFile
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +28,7 @@ _LENGTH_BYTES = 8
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """One tensor where it lies: `nbytes` bytes at byte `offset` of `file`."""
+    """One tensor in its file: `nbytes` bytes at byte `offset` of `file`."""
 
     file: StoredFile
     name: str
@@ -101,13 +103,13 @@ class TensorFile:
 
 
 def encode_header(tensors: Mapping[str, tuple[str, tuple[int, ...], int]], metadata: Mapping[str, str]) -> bytes:
-    """The leading bytes of a file that holds tensors in this order, padded to 8 bytes as the format asks.
+    """Return the leading bytes of a file that holds tensors in this order, padded to 8 bytes as the format asks.
 
     Args:
         tensors: name -> dtype (safetensors' name), shape, bytes.
         metadata: the header's ``__metadata__``.
     """
-    fields: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    fields: JsonObject = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
     for name, (dtype, shape, nbytes) in tensors.items():
         fields[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [end, end + nbytes]}
@@ -118,7 +120,7 @@ def encode_header(tensors: Mapping[str, tuple[str, tuple[int, ...], int]], metad
 
 
 def tensor_bytes(tensor: torch.Tensor) -> memoryview:
-    """The memory of a contiguous tensor, as bytes."""
+    """Return the memory of a contiguous tensor, as bytes."""
     import torch
 
     return tensor.reshape(-1).view(torch.uint8).numpy().data

@@ -1,4 +1,4 @@
-"""Where the base of an adapter lies: the place that was given, or a model id in the local hub cache."""
+"""Find the base of an adapter: at the place that was given, or by its model id in the local hub cache."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from sqlquarry.files.locations import is_hub_id, is_s3
 
 
 def locate_base(base_model: str | Path | None, trained_on: Mapping[str, str]) -> str | Path:
-    """A directory or ``s3://`` prefix.
+    """Return the directory or ``s3://`` prefix of the base.
 
     Args:
-        base_model: directory, ``s3://`` prefix or hub id; None for the one that was trained on.
+        base_model: directory, ``s3://`` prefix or hub id; None takes the one that was trained on.
         trained_on: `path` and `name` of the base as training recorded them. If the path is gone (another machine), a
             hub id is looked up in the hub cache, and an ``s3://`` prefix is read there.
 

@@ -1,4 +1,4 @@
-"""PEFT's two adapter files, and which of their tensors change which base tensor."""
+"""Read PEFT's two adapter files, and find which of their tensors change which base tensor."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sqlquarry.errors import MergeError, UnsupportedAdapterError, UnsupportedModelError, UnusedTensorsError
-from sqlquarry.files.metadata import read_object
+from sqlquarry.files.metadata import JsonObject, read_object
 from sqlquarry.merging.refusals import refuse_malformed, refuse_unmergeable
-from sqlquarry.merging.tensorfile import FLOATS, StoredTensor, TensorFile
-from sqlquarry.merging.update import Expert, LowRank, TokenRows, Update, all_finite
+from sqlquarry.merging.tensor_file import FLOATS, StoredTensor, TensorFile
+from sqlquarry.merging.update import ExpertSlice, LowRank, TokenRows, Update, all_finite
 
 _PREFIX = "base_model.model."  # PEFT's wrapper in front of every module name
 # Checkpoints hold every expert's three matrices; transformers 5 (conversion_mapping.py, "mixtral" and "qwen2_moe")
@@ -29,7 +28,7 @@ _TRAINING_STATE = re.compile(r".*\.lora_(velora|monteclora)_.*")
 class LoraAdapter:
     """PEFT's two adapter files: the configuration and the tensors by name."""
 
-    config: Mapping[str, Any]
+    config: JsonObject
     tensors: Mapping[str, StoredTensor]
 
     @classmethod
@@ -66,7 +65,7 @@ class LoraAdapter:
                 raise MergeError(f"adapter tensor {tensor.name} holds NaN or infinity: the training diverged")
 
     def changes(self, targets: Mapping[str, StoredTensor]) -> dict[str, Update]:
-        """Tensor name -> its update, for every tensor that changes.
+        """Return tensor name -> its update, for every tensor that changes.
 
         Args:
             targets: all tensors of the trained model by name, as the checkpoint names them.
@@ -96,19 +95,19 @@ class LoraAdapter:
         return alpha / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
 
     def pattern_key(self, name: str) -> str:
-        """What alpha_pattern matches: the parameter where target_parameters names it, else its module."""
+        """Return what alpha_pattern matches: the parameter if target_parameters names it, else its module."""
         targets = self.config.get("target_parameters") or ()
         return name if any(f".{name}".endswith(f".{target}") for target in targets) else name.rpartition(".")[0]
 
     def token_indices(self, module: str) -> Sequence[int] | None:
-        """The trained rows of an embedding; a plain list means the input embedding."""
+        """Return the trained rows of an embedding; a plain list means the input embedding."""
         indices = self.config.get("trainable_token_indices")
         by_module = indices if isinstance(indices, dict) else {module: indices}
         return next((rows for key, rows in by_module.items() if f".{module}".endswith(f".{key}")), None)
 
 
 class _Lookup:
-    """The adapter's tensors, ticked off as base tensors ask for theirs."""
+    """The adapter's tensors, each marked as used once a base tensor has asked for it."""
 
     def __init__(self, adapter: LoraAdapter, targets: Mapping[str, StoredTensor]) -> None:
         self._adapter = adapter
@@ -126,7 +125,7 @@ class _Lookup:
         return None
 
     def update(self, target: StoredTensor) -> Update:
-        """What changes one base tensor."""
+        """Return what changes one base tensor."""
         module, _, leaf = target.name.rpartition(".")
         saved = self._take(module, leaf) or self._take(module, f"base_layer.{leaf}")
         if leaf != "weight":
@@ -189,7 +188,7 @@ class _Lookup:
                 continue
             self.unused.difference_update(names)
             scale = self._adapter.scale(f"{layer}.mlp.experts.{parameter}", a.shape[0] // count)
-            return (LowRank(a, b, scale, expert=Expert(int(index), count, part)),)
+            return (LowRank(a, b, scale, expert=ExpertSlice(int(index), count, part)),)
         return ()
 
     def _tokens(self, module: str, target: StoredTensor) -> TokenRows | None:

@@ -1,4 +1,4 @@
-"""The forward pass of the Llama family in fp32, one projection in memory at a time.
+"""Run the forward pass of the Llama family in fp32, with one projection in memory at a time.
 
 All sequences go through a layer before the next layer's weights are read, so memory does not grow with depth.
 Written after transformers' modeling_llama, modeling_mistral, modeling_qwen2 and modeling_qwen3; for experts see
@@ -8,12 +8,13 @@ Written after transformers' modeling_llama, modeling_mistral, modeling_qwen2 and
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sqlquarry.errors import UnsupportedModelError
-from sqlquarry.merging.experts import Experts
+from sqlquarry.files.metadata import JsonObject
+from sqlquarry.merging.verification.experts import ExpertLayer
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 _MODEL_TYPES = ("llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe")
 
 
-class Weights(Protocol):
+class ModelWeights(Protocol):
     """A model's parameters, by the checkpoint's names."""
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
@@ -29,7 +30,7 @@ class Weights(Protocol):
         ...
 
     def vector(self, name: str) -> torch.Tensor | None:
-        """A norm's weight in fp32; None where the model has none of this name."""
+        """Return a norm's weight in fp32; None if the model has none of this name."""
         ...
 
     def linear(self, module: str, x: torch.Tensor) -> torch.Tensor:
@@ -39,7 +40,7 @@ class Weights(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """What config.json says of a model of the Llama family.
+    """The hyperparameters of a model of the Llama family.
 
     Args:
         layers: decoder layers.
@@ -49,7 +50,7 @@ class Architecture:
         epsilon: of the RMS norms.
         theta: base of the rotary frequencies.
         rope: the rotary scaling, as in config.json.
-        window: positions that a token sees with sliding-window attention; None: all.
+        window: positions that a token sees with sliding-window attention; None if it sees all.
         experts: None if the model has none.
     """
 
@@ -59,12 +60,12 @@ class Architecture:
     head_dim: int
     epsilon: float
     theta: float
-    rope: Mapping[str, Any]
+    rope: JsonObject
     window: int | None
-    experts: Experts | None
+    experts: ExpertLayer | None
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> Architecture:
+    def of(cls, config: JsonObject) -> Architecture:
         """Read config.json.
 
         Raises:
@@ -98,7 +99,7 @@ class Architecture:
             theta=float(rope.get("rope_theta") or config.get("rope_theta") or 10_000.0),
             rope=rope | {"rope_type": kind},
             window=config.get("sliding_window") if sliding else None,
-            experts=Experts.of(config),
+            experts=ExpertLayer.of(config),
         )
 
     def require_within_window(self, longest: int) -> None:
@@ -126,7 +127,7 @@ class Architecture:
         return inverse
 
 
-def _llama3(inverse: torch.Tensor, rope: Mapping[str, Any]) -> torch.Tensor:
+def _llama3(inverse: torch.Tensor, rope: JsonObject) -> torch.Tensor:
     """Llama 3.1's scaling: long waves slower by `factor`, short ones as they are, smooth in between."""
     import torch
 
@@ -139,8 +140,8 @@ def _llama3(inverse: torch.Tensor, rope: Mapping[str, Any]) -> torch.Tensor:
     return torch.where((wavelength <= context / low) & (wavelength >= context / high), between, scaled)
 
 
-def final_states(architecture: Architecture, weights: Weights, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
-    """The normed states that the output head reads, (tokens of all sequences, hidden), fp32.
+def final_states(architecture: Architecture, weights: ModelWeights, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Return the normed states that the output head reads, (tokens of all sequences, hidden), fp32.
 
     Raises:
         UnsupportedModelError: a sequence is longer than the model's attention window.
@@ -168,8 +169,8 @@ def final_states(architecture: Architecture, weights: Weights, sequences: Sequen
     return _normed(x, weights, "model.norm.weight", architecture.epsilon)
 
 
-def _normed(x: torch.Tensor, weights: Weights, name: str, epsilon: float) -> torch.Tensor:
-    """RMS norm over the last dimension (Zhang & Sennrich 2019, arXiv:1910.07467); `x` where there is no such norm."""
+def _normed(x: torch.Tensor, weights: ModelWeights, name: str, epsilon: float) -> torch.Tensor:
+    """RMS norm over the last dimension (Zhang & Sennrich 2019, arXiv:1910.07467); `x` if there is no such norm."""
     import torch
 
     weight = weights.vector(name)
@@ -180,7 +181,7 @@ def _normed(x: torch.Tensor, weights: Weights, name: str, epsilon: float) -> tor
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """Where the concatenated sequences lie, and the rotation of each position, (tokens, 1, head_dim)."""
+    """Where the concatenated sequences are, and the rotation of each position, (tokens, 1, head_dim)."""
 
     lengths: Sequence[int]
     cos: torch.Tensor
@@ -195,7 +196,7 @@ class _Layout:
 
 
 def _attention(
-    architecture: Architecture, weights: Weights, module: str, x: torch.Tensor, layout: _Layout
+    architecture: Architecture, weights: ModelWeights, module: str, x: torch.Tensor, layout: _Layout
 ) -> torch.Tensor:
     import torch
 

@@ -1,4 +1,4 @@
-"""bitsandbytes' 4-bit values of a tensor, some rows at a time: the bits of quantising the whole tensor at once."""
+"""Compute bitsandbytes' 4-bit values of a tensor, some rows at a time, bit for bit as of the whole tensor."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sqlquarry.merging.tensorfile import StoredTensor
+from sqlquarry.merging.tensor_file import StoredTensor
 from sqlquarry.quantization import QuantizationRecipe
 
 if TYPE_CHECKING:
@@ -30,9 +30,9 @@ def row_step(recipe: QuantizationRecipe) -> int:
 class FourBitTensor:
     """The values that a 4-bit layer multiplies with, by rows (Dettmers et al. 2023, arXiv:2305.14314, section 3).
 
-    Blocks are independent of one another but for double quantisation, which subtracts the mean of all scales; so the
-    scales of the whole tensor come first. A tensor of up to 256 MiB stays in memory for its rows, a larger one is
-    read twice.
+    Blocks are independent of one another except for double quantization, which subtracts the mean of all scales, so the
+    scales of the whole tensor are computed first. A tensor of up to 256 MiB stays in memory for its rows; a larger one
+    is read twice.
     """
 
     tensor: StoredTensor
@@ -42,7 +42,7 @@ class FourBitTensor:
     _kept: torch.Tensor | None = None
 
     def rows(self, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
-        """The stored values of `rows`, and their 4-bit values in the recipe's `load_dtype`; both (rows, columns).
+        """Return the stored and the 4-bit values of `rows`, the latter in `load_dtype`; both (rows, columns).
 
         `rows` begins at a multiple of `row_step`. The stored values must not be written to.
         """
@@ -75,11 +75,11 @@ class FourBitTensor:
         return self.tensor.load(rows) if self._kept is None else self._kept[rows]
 
     def _quantized_scales(self) -> torch.Tensor:
-        """The scale of each block as dequantisation uses it, fp32."""
+        """Return the scale of each block as dequantization uses it, fp32."""
         return self.recipe.stored_scales(self.block_scales(), self.tensor.name.removesuffix(".weight"))
 
     def block_scales(self) -> torch.Tensor:
-        """The largest magnitude of each block of the whole tensor, fp32."""
+        """Return the largest magnitude of each block of the whole tensor, fp32."""
         import torch
 
         if self.tensor.nbytes <= _KEPT_BYTES:
@@ -98,10 +98,10 @@ class FourBitTensor:
 def differing_offset(
     tensors: Mapping[str, StoredTensor], recipe: QuantizationRecipe
 ) -> tuple[str, float, float] | None:
-    """A module whose mean block scale is not the recorded one, with both means; None where a sample agrees.
+    """Return a module whose mean block scale is not the recorded one, with both means; None if a sample agrees.
 
-    Up to three of the smallest modules are read, spread over the depth: for an 8B model 24 MB of 16 GB. Weights that
-    differ in as little as one scale of 10,000 by its own tenth are told apart; another order of summation is not.
+    Up to three of the smallest modules are read, spread over the depth: for an 8B model 24 MB of 16 GB. A difference
+    in one scale of 10,000 by a tenth of its value is found; another order of summation makes no difference.
     """
     recorded = dict(zip(recipe.modules, recipe.offsets, strict=False))
     present = [tensors[name] for module in sorted(recorded) if (name := f"{module}.weight") in tensors]
@@ -115,7 +115,7 @@ def differing_offset(
 
 
 def _largest(values: torch.Tensor, block_size: int) -> torch.Tensor:
-    """Largest magnitude of each block of `block_size` values, the last one perhaps shorter; fp32."""
+    """Return the largest magnitude of each block of `block_size` values, the last one perhaps shorter; fp32."""
     import torch
 
     flat = values.reshape(-1)
@@ -145,7 +145,7 @@ class _Code:
     @staticmethod
     @functools.cache
     def of(quant_type: str) -> _Code | None:
-        """The code of this name; None where this bitsandbytes rounds otherwise, seen on values around every border."""
+        """Return the code of this name; None if this bitsandbytes rounds values around a border differently."""
         import bitsandbytes.functional as bnb
         import torch
 
@@ -162,7 +162,7 @@ class _Code:
         return code if code._agrees(quant_type) else None
 
     def round_trip(self, block: torch.Tensor, scales: torch.Tensor, size: int) -> torch.Tensor:
-        """Quantise and dequantise whole blocks of `size` values; `scales` are those of dequantisation, fp32."""
+        """Quantize and dequantize whole blocks of `size` values; `scales` are those of dequantization, fp32."""
         blocks = block.reshape(-1, size).float()
         largest = blocks.abs().amax(dim=1, keepdim=True)
         relative = (blocks * (1.0 / largest.clamp(min=1e-38))).clamp_(-1, 1).view(-1)
@@ -184,7 +184,7 @@ class _Code:
 
 
 def _cell(relative: torch.Tensor) -> torch.Tensor:
-    """The cell of each value in [-1, 1]; never falls as the value rises."""
+    """Return the cell of each value in [-1, 1]; it never falls as the value rises."""
     import torch
 
     return ((relative + 1) * ((_CELLS - 1) / 2)).to(torch.int32)

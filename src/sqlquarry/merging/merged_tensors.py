@@ -1,4 +1,4 @@
-"""What becomes of each tensor of the base, some rows at a time: 4-bit values, the adapter's update, one rounding."""
+"""Compute each tensor of the merged model by rows: 4-bit values, the adapter's update, one rounding."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sqlquarry.errors import MergeError
-from sqlquarry.merging.fourbit import FourBitTensor, row_step
-from sqlquarry.merging.tensorfile import FLOATS, StoredTensor, tensor_bytes
+from sqlquarry.merging.four_bit import FourBitTensor, row_step
+from sqlquarry.merging.tensor_file import FLOATS, StoredTensor, tensor_bytes
 from sqlquarry.merging.update import Update, all_finite
 from sqlquarry.quantization import QuantizationRecipe
 
@@ -21,12 +21,12 @@ _BLOCK_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """Some rows of a tensor, on their way from base to output.
+class MergedRows:
+    """Some rows of a tensor, as read from the base and as written to the output.
 
     Args:
         read: the base's bytes.
-        written: the output's bytes; the same memory where nothing changes.
+        written: the output's bytes; the same memory if nothing changes.
         change: ‖ΔW‖² of these rows.
         size: ‖W‖² of these rows.
     """
@@ -43,8 +43,8 @@ class MergedTensor:
 
     Args:
         tensor: the base's.
-        update: what the adapter changes; None for nothing.
-        four_bit: its 4-bit values, where the update is added to these.
+        update: what the adapter changes; None if nothing.
+        four_bit: its 4-bit values, if the update is added to these.
         dtype: safetensors' name of the dtype that it is rounded to.
         step: rows that a block begins at a multiple of.
     """
@@ -56,12 +56,12 @@ class MergedTensor:
     step: int
 
     def blocks(self) -> list[slice]:
-        """All rows from first to last, in blocks of about 8 MiB."""
+        """Divide all rows, from first to last, into blocks of about 8 MiB."""
         row_wise = self.update is None or self.update.row_wise
         return row_blocks(self.tensor, _BLOCK_BYTES if row_wise else self.tensor.nbytes, self.step)
 
     def blocks_of(self, rows: Iterable[int]) -> list[slice]:
-        """The smallest blocks that hold these rows."""
+        """Return the smallest blocks that hold these rows."""
         if self.update is not None and not self.update.row_wise:
             return self.blocks()
         count = self.tensor.shape[0]
@@ -69,8 +69,8 @@ class MergedTensor:
             slice(n * self.step, min(count, (n + 1) * self.step)) for n in sorted({row // self.step for row in rows})
         ]
 
-    def piece(self, rows: slice) -> Piece:
-        """Read, compute and round.
+    def merge_rows(self, rows: slice) -> MergedRows:
+        """Read, compute and round some rows.
 
         Raises:
             MergeError: the result holds NaN or infinity, or the file became shorter.
@@ -80,7 +80,7 @@ class MergedTensor:
         if self.update is None and self.four_bit is None and self.dtype == self.tensor.dtype:
             content = torch.empty((rows.stop - rows.start) * self.tensor.row_bytes, dtype=torch.uint8).numpy().data
             self.tensor.read_into(rows.start * self.tensor.row_bytes, content)
-            return Piece(content, content)
+            return MergedRows(content, content)
         stored, values = self._base(rows)
         if self.update is not None and values is stored:
             values = stored.clone()  # the bytes that were read are hashed later, so the update must not go into them
@@ -90,15 +90,15 @@ class MergedTensor:
                 f"merging {self.tensor.name} gives NaN or infinity in {self.dtype}: check base and adapter"
                 + (", or choose dtype='bfloat16'" if self.dtype == "F16" else "")
             )
-        return Piece(tensor_bytes(stored), tensor_bytes(merged), change, size)
+        return MergedRows(tensor_bytes(stored), tensor_bytes(merged), change, size)
 
     def values(self, rows: slice, *, updated: bool = True) -> torch.Tensor:
-        """The rows as they are written, in fp32; without `updated`, what the update would be added to."""
+        """Return the rows as they are written, in fp32; without `updated`, what the update would be added to."""
         _, values = self._base(rows)
         return (self._updated(values, rows)[0] if updated else values).float()
 
     def _base(self, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
-        """The base's rows as stored, and what the update is added to, perhaps the same memory."""
+        """Return the base's rows as stored, and what the update is added to, which may be the same memory."""
         if self.update is not None and self.update.saved is not None:
             return self.tensor.load(rows), self.update.saved.load(rows)
         if self.four_bit is not None:
@@ -116,17 +116,17 @@ class MergedTensor:
         return merged.contiguous(), change, size
 
 
-class TensorRows:
-    """Every tensor of a merged model, none of which need be written yet.
+class MergedTensors:
+    """The tensors of a merged model, which is computed as it is read.
 
     Args:
-        tensors: the base's tensors and those that the output has beside them.
+        tensors: the base's tensors and those that only the output has.
         updates: what the adapter changes.
-        recipe: how the base was quantised where its 4-bit values are wanted, else None.
+        recipe: how the base was quantized, if its 4-bit values are wanted; else None.
         dtype: safetensors' name of the output's dtype; None keeps each tensor's own.
 
     Raises:
-        MergeError: a quantised module is not in the base.
+        MergeError: a quantized module is not in the base.
     """
 
     def __init__(
@@ -154,12 +154,12 @@ class TensorRows:
         plan: MergePlan,
         recipe: QuantizationRecipe | None,
         dtype: str | None = None,
-    ) -> TensorRows:
-        """The model that `plan` makes of the base."""
+    ) -> MergedTensors:
+        """Return the model that `plan` makes of the base."""
         return cls({**base, **plan.extra}, plan.updates, recipe, dtype)
 
     def open(self, name: str) -> MergedTensor:
-        """The tensor of this name, nothing of it read."""
+        """Return the tensor of this name, without reading it."""
         tensor = self.tensors[name]
         four_bit = FourBitTensor(tensor, self._recipe) if self._recipe and name in self._quantized else None
         step = row_step(self._recipe) if self._recipe else 64
@@ -177,7 +177,7 @@ class TensorRows:
 
 
 def row_blocks(tensor: StoredTensor, nbytes: int, step: int) -> list[slice]:
-    """A tensor's rows in blocks of about `nbytes` that begin at multiples of `step`.
+    """Divide a tensor's rows into blocks of about `nbytes` that begin at multiples of `step`.
 
     A block of a few rows would be multiplied by another routine and differ in the last bit, so the last block takes
     what is left over.

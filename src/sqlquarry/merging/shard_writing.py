@@ -1,4 +1,4 @@
-"""Shards on their way out: reading, arithmetic, hashing and writing at the same time, a few pieces in memory."""
+"""Write shards: reading, arithmetic, hashing and writing at the same time, with a few blocks of rows in memory."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
-from sqlquarry.merging.output import Output, OutputShard, Receipt
-from sqlquarry.merging.rows import MergedTensor, Piece, TensorRows
-from sqlquarry.merging.storage import Sink
+from sqlquarry.merging.merged_tensors import MergedRows, MergedTensor, MergedTensors
+from sqlquarry.merging.output import MergeOutput, OutputShard, WrittenShard
+from sqlquarry.merging.storage.protocols import Sink
 from sqlquarry.progress.bar import ProgressBar
 
-_THREADS = 2  # torch releases the GIL; more threads would hold more pieces in memory
+_THREADS = 2  # torch releases the GIL; more threads would hold more rows in memory
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
-def write_shards(output: Output, shards: Sequence[OutputShard], rows: TensorRows) -> None:
-    """Write the shards that are not there yet; each is noted in the output's state once it is safely stored.
+def write_shards(output: MergeOutput, shards: Sequence[OutputShard], rows: MergedTensors) -> None:
+    """Write the shards that are not there yet; each is recorded in the output's state once it is safely stored.
 
     Raises:
         MergeError: a file of the base became shorter, a result is not finite, or the output cannot be written.
@@ -39,18 +39,18 @@ def write_shards(output: Output, shards: Sequence[OutputShard], rows: TensorRows
         closing: Future[None] | None = None
         for shard in left:
             with ExitStack() as stack:
-                receipt = writer.write(shard, stack.enter_context(output.storage.create(shard.name, shard.nbytes)))
+                written = writer.write(shard, stack.enter_context(output.storage.create(shard.name, shard.nbytes)))
                 if closing is not None:
                     closing.result()
-                # Waiting for the disk, or for the last parts of an upload, goes on beside the next shard.
-                closing = closer.submit(_close, stack.pop_all(), output, shard, receipt)
+                # The next shard need not wait for the disk, or for the last parts of an upload.
+                closing = closer.submit(_close, stack.pop_all(), output, shard, written)
         if closing is not None:
             closing.result()
 
 
 @contextmanager
 def _single_threaded_torch() -> Iterator[Callable[[], None]]:
-    """What a worker calls first, so that its operations do not share the cores with the other workers' ones."""
+    """Yield what a worker calls first, so that its operations do not compete with those of other workers for cores."""
     import torch
 
     before = torch.get_num_threads()
@@ -60,19 +60,19 @@ def _single_threaded_torch() -> Iterator[Callable[[], None]]:
         torch.set_num_threads(before)  # what a worker sets is the default of every thread that starts later
 
 
-def _close(stack: ExitStack, output: Output, shard: OutputShard, receipt: Receipt) -> None:
+def _close(stack: ExitStack, output: MergeOutput, shard: OutputShard, written: WrittenShard) -> None:
     stack.close()
-    output.shard_done(shard, receipt)
+    output.shard_done(shard, written)
 
 
 @dataclass(frozen=True, slots=True)
 class _ShardWriter:
-    rows: TensorRows
+    rows: MergedTensors
     workers: ThreadPoolExecutor
     hashers: ThreadPoolExecutor
     advance: Callable[[int], object]
 
-    def write(self, shard: OutputShard, sink: Sink) -> Receipt:
+    def write(self, shard: OutputShard, sink: Sink) -> WrittenShard:
         """Write one shard, hashing what is read and what is written on the way."""
         written = hashlib.sha256(shard.header)
         source = hashlib.sha256(shard.source.header) if shard.source else None
@@ -81,24 +81,24 @@ class _ShardWriter:
         self.advance(len(shard.header))
         opened = (self.rows.open(tensor.name) for tensor in shard.tensors)
         work = ((merged, block) for merged in opened for block in merged.blocks())
-        for name, piece in _map_ahead(self.workers, _piece, work):
-            hashing = [self.hashers.submit(written.update, piece.written)]
+        for name, merged in _map_ahead(self.workers, _merged_rows, work):
+            hashing = [self.hashers.submit(written.update, merged.written)]
             if source:
-                hashing.append(self.hashers.submit(source.update, piece.read))
-            sink.write(piece.written)
+                hashing.append(self.hashers.submit(source.update, merged.read))
+            sink.write(merged.written)
             for digest in hashing:
                 digest.result()
             if name in self.rows.updates:
                 change, size = squares.get(name, (0.0, 0.0))
-                squares[name] = (change + piece.change, size + piece.size)
-            self.advance(len(piece.written))
+                squares[name] = (change + merged.change, size + merged.size)
+            self.advance(len(merged.written))
         relative = {name: math.sqrt(change / size) if size else None for name, (change, size) in squares.items()}
-        return Receipt(written.hexdigest(), source.hexdigest() if source else None, relative)
+        return WrittenShard(written.hexdigest(), source.hexdigest() if source else None, relative)
 
 
-def _piece(work: tuple[MergedTensor, slice]) -> tuple[str, Piece]:
+def _merged_rows(work: tuple[MergedTensor, slice]) -> tuple[str, MergedRows]:
     merged, rows = work
-    return merged.tensor.name, merged.piece(rows)
+    return merged.tensor.name, merged.merge_rows(rows)
 
 
 def _map_ahead(

@@ -1,20 +1,20 @@
-"""The base checkpoint that an adapter is merged into: its shards, checked before any work."""
+"""The base checkpoint that an adapter is merged into, which is checked before any work."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from sqlquarry.artifacts import Manifest
 from sqlquarry.checkpoints.foreign_model import CONFIG_SUFFIX, require_no_refusals
 from sqlquarry.checkpoints.model_files import READ_FILES, pointer_problem
 from sqlquarry.checkpoints.safetensors_header import INDEX, parse_index
 from sqlquarry.errors import MergeError, UnsupportedModelError
-from sqlquarry.files.metadata import parse_object
-from sqlquarry.merging.storage import LocalDirectory, Storage
-from sqlquarry.merging.tensorfile import StoredTensor, TensorFile
+from sqlquarry.files.metadata import JsonObject, parse_object
+from sqlquarry.merging.storage.local import LocalDirectory
+from sqlquarry.merging.storage.protocols import Storage
+from sqlquarry.merging.tensor_file import StoredTensor, TensorFile
 
 SINGLE = "model.safetensors"
 _BLOCK_BYTES = 1 << 24
@@ -26,7 +26,7 @@ class BaseCheckpoint:
     """A folder of safetensors shards with its config.json."""
 
     storage: Storage
-    config: Mapping[str, Any]
+    config: JsonObject
     shards: tuple[TensorFile, ...]
 
     @classmethod
@@ -34,8 +34,8 @@ class BaseCheckpoint:
         """Read config, index and headers; no tensor is read.
 
         Raises:
-            UnsupportedModelError: the weights are quantised, or not safetensors; or the model asks for code of its own,
-                which the merged one would carry on.
+            UnsupportedModelError: the weights are quantized, or not safetensors; or the model asks for code of its own,
+                which the merged model would ask for as well.
             MergeError: the folder or a shard is missing or damaged.
         """
         present = storage.sizes()
@@ -52,7 +52,7 @@ class BaseCheckpoint:
         if settings := config.get("quantization_config"):
             method = settings.get("quant_method") if isinstance(settings, dict) else settings
             raise UnsupportedModelError(
-                f"the base at {storage} is quantised itself ({method!r:.80}), "
+                f"the base at {storage} is quantized itself ({method!r:.80}), "
                 "and a merge would round the update away. Pass the full-precision checkpoint as base_model=."
             )
         others = sorted(name for name in present if name.endswith(CONFIG_SUFFIX) and name != "config.json")
@@ -72,7 +72,7 @@ class BaseCheckpoint:
         return cls(storage, config, shards)
 
     def digest(self, known: Mapping[str, str]) -> str:
-        """SHA-256 (hex) over config.json and all weights, as `sqlquarry.artifacts.base_digest` has it.
+        """Return the SHA-256 (hex) over config.json and all weights, as `sqlquarry.artifacts.base_digest` does.
 
         Args:
             known: name -> SHA-256 of files that were read already; only the others are read here.
@@ -90,13 +90,13 @@ class BaseCheckpoint:
         return digest.hexdigest()
 
     def mismatch(self, found: str, expected: str) -> MergeError | None:
-        """The error to raise where the base is not the one with SHA-256 `expected`."""
+        """Return the error to raise if the base is not the one with SHA-256 `expected`; else None."""
         if found == expected:
             return None
         return self.another(f"SHA-256 {found[:12]}…, trained on {expected[:12]}…")
 
     def another(self, why: str) -> MergeError:
-        """The error of a base that is not the one an adapter was trained on."""
+        """Return the error for a base that is not the one an adapter was trained on."""
         return MergeError(
             f"the base at {self.storage} is not the one the adapter was trained on ({why}). Pass that one: "
             "AdapterMerger(base_model=...)."
@@ -114,7 +114,7 @@ class BaseCheckpoint:
         return bool(self.config.get("tie_word_embeddings")) or not has_head
 
 
-def _read(storage: Storage, name: str, parse: Callable[[bytes, str], dict[str, Any]]) -> dict[str, Any]:
+def _read(storage: Storage, name: str, parse: Callable[[bytes, str], JsonObject]) -> JsonObject:
     try:
         return parse(storage.read(name), name)
     except (OSError, ValueError, MergeError) as error:

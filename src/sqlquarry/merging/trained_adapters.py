@@ -1,4 +1,4 @@
-"""What adapters say of themselves before a weight is read: base, quantisation and prompt."""
+"""Read what adapters record about their training before a weight is read: base, quantization and prompt."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from sqlquarry.artifacts import AdapterCheckpoint, read_manifest
+from sqlquarry.artifacts import AdapterCheckpoint, Manifest, read_manifest
 from sqlquarry.errors import ConfigError, MergeError, PromptMismatchError
 from sqlquarry.extras import require
 from sqlquarry.files.locations import located
-from sqlquarry.merging.adapter import LoraAdapter
-from sqlquarry.merging.base import BaseCheckpoint
-from sqlquarry.merging.fourbit import differing_offset
+from sqlquarry.merging.base_checkpoint import BaseCheckpoint
+from sqlquarry.merging.four_bit import differing_offset
+from sqlquarry.merging.lora_adapter import LoraAdapter
 from sqlquarry.merging.plan import MergePlan, plan_merge
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.quantization import QuantizationRecipe
@@ -26,12 +25,12 @@ Adapters = AdapterCheckpoint | Sequence[tuple[AdapterCheckpoint, float]]
 
 @dataclass(frozen=True, slots=True)
 class TrainedAdapters:
-    """Adapters whose manifests and files are in order, and what they have in common.
+    """Adapters with valid manifests and files, and what they have in common.
 
     Args:
         adapters: each with its weight.
         base: name, path and sha256 of the base model.
-        recipe: how the base was quantised in training; None where it was not.
+        recipe: how the base was quantized in training; None if it was not.
         formatter: the prompt.
     """
 
@@ -69,13 +68,13 @@ class TrainedAdapters:
                     f"{adapter.path} was trained with prompt {manifest.provenance.get('prompt_fingerprint')!r} and "
                     f"{adapters[0][0].path} with {formatter.fingerprint!r}; a merged model has one. Merge them apart."
                 )
-            origins.append(_provenance(manifest.provenance))
+            origins.append(_trained_on(manifest))
         base, recipe = origins[0]
         for (adapter, _), (other_base, other_recipe) in zip(adapters, origins, strict=True):
             if other_base["sha256"] != base["sha256"] or other_recipe != recipe:
                 raise MergeError(
                     f"{adapter.path} was trained on another base than {adapters[0][0].path}, or on one that was "
-                    "quantised in another way. Merge adapters of one base only."
+                    "quantized in another way. Merge adapters of one base only."
                 )
         return cls(adapters, base, recipe, formatter)
 
@@ -100,7 +99,7 @@ class TrainedAdapters:
             raise checkpoint.another(f"mean 4-bit scale of {module} {found:.6g}, trained on {recorded:.6g}")
 
     def plan(self, checkpoint: BaseCheckpoint) -> MergePlan:
-        """What they make of the base; reads every adapter tensor once."""
+        """Plan what the adapters make of the base; reads every adapter tensor once."""
         adapters = [(LoraAdapter.open(adapter.path), weight) for adapter, weight in self.adapters]
         plan = plan_merge(adapters, checkpoint.tensors, tied=checkpoint.tied)
         for lora, _ in adapters:
@@ -108,12 +107,12 @@ class TrainedAdapters:
         return plan
 
 
-def _provenance(provenance: Mapping[str, Any]) -> tuple[dict[str, str], QuantizationRecipe | None]:
-    """What an adapter was trained on: the base's name, path and sha256, and how it was quantised."""
+def _trained_on(manifest: Manifest) -> tuple[dict[str, str], QuantizationRecipe | None]:
+    """Return what an adapter was trained on: the base's name, path and sha256, and how it was quantized."""
     try:
-        base = provenance["base_model"]
+        base = manifest.provenance["base_model"]
         trained_on = {key: str(base[key]) for key in ("name", "path", "sha256")}
-        fields = provenance["quantization"]
+        fields = manifest.provenance["quantization"]
         recipe = None if fields is None else QuantizationRecipe.of(fields)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise MergeError(

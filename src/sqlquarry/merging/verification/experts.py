@@ -5,9 +5,11 @@ Written after transformers' modeling_mixtral and modeling_qwen3_moe.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sqlquarry.files.metadata import JsonObject
 
 if TYPE_CHECKING:
     import torch
@@ -20,7 +22,7 @@ _PLACES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Experts:
+class ExpertLayer:
     """The experts of a model.
 
     Args:
@@ -40,7 +42,7 @@ class Experts:
     dense_layers: frozenset[int]
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> Experts | None:
+    def of(cls, config: JsonObject) -> ExpertLayer | None:
         """Read config.json; None if the model has no experts."""
         if config["model_type"] not in _PLACES:
             return None
