@@ -27,7 +27,7 @@ RUNS: list[tuple[int, float, dict[str, Any]]] = [
     (2048, 0, {}),
     (3072, 0, {"launched": True}),
     (3072, 1, {"launched": True}),
-    (3072, 1, {"compiled": False, "attention": "flex"}),
+    (3072, 1, {"torch_compile": False, "attn_implementation": "flex_attention"}),
     (3072, 0, {"hold_dequantized": True}),
     (3072, 0, {"hold_dequantized": True, "launched": True}),
     (8192, 0, {"hold_dequantized": True}),
@@ -65,7 +65,7 @@ def work(name: str) -> None:
             base, held = hold_dequantized(base, compute_dtype(device)), True
         layers = round(recomputed * base.config.num_hidden_layers)
         config = TrainingConfig(
-            max_sequence_tokens=tokens,
+            max_length=tokens,
             gradient_checkpointing=layers,
             device=device,
             **({"hold_dequantized": False} | fields),
@@ -73,7 +73,7 @@ def work(name: str) -> None:
         with _without_graphs() if launched else contextlib.nullcontext():
             found, base = measured(base, config, world)
         way = ", ".join(["bf16" if held else "4 bits", *(["launched"] if launched else [])])
-        way += "" if config.compiled is None else ", not compiled"
+        way += "" if config.torch_compile == "auto" else ", not compiled"
         print(
             f"| {name} | {way} | {tokens:,} | {layers} | {found['planned_bytes'] / 2**30:.2f} | "
             f"{found['bytes'] / 2**30:.2f} | {found['reserved'] / 2**30:.2f} | "
@@ -90,8 +90,8 @@ def measured(base: Any, config: Any, world: Any) -> tuple[dict[str, Any], Any]:
     from sqlquarry.training.planning.hardware import gpu_named
     from sqlquarry.training.planning.memory import forecast_memory
     from sqlquarry.training.planning.speed import row_seconds
+    from sqlquarry.training.steps.adapted_model import make_trainable
     from sqlquarry.training.steps.loop import Loop
-    from sqlquarry.training.steps.model import make_trainable
     from sqlquarry.training.steps.schedule import Schedule
 
     cuda = world.device.type == "cuda"
@@ -101,8 +101,8 @@ def measured(base: Any, config: Any, world: Any) -> tuple[dict[str, Any], Any]:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     model = make_trainable(base, config, world)
-    rows = [random_row(number, config.max_sequence_tokens) for number in range(ROWS)]
-    schedule = Schedule(rows=ROWS, rows_per_step=ROWS, epochs=9, warmup_share=0.0, peak_rate=1e-5, seed=0)
+    rows = [random_row(number, config.max_length) for number in range(ROWS)]
+    schedule = Schedule(rows=ROWS, rows_per_step=ROWS, epochs=9, warmup_ratio=0.0, peak_rate=1e-5, seed=0)
     loop = Loop(model, rows, schedule, config, world)
     loop._step(0, stop=False)  # noqa: SLF001 - compiles
     loop._step(1, stop=False)  # noqa: SLF001 - see above
@@ -131,11 +131,11 @@ def measured(base: Any, config: Any, world: Any) -> tuple[dict[str, Any], Any]:
 def _without_graphs() -> Any:
     from sqlquarry.training import TrainingConfig
 
-    real, TrainingConfig.uses_graphs = TrainingConfig.uses_graphs, lambda *_, **__: False
+    real, TrainingConfig.uses_cuda_graphs = TrainingConfig.uses_cuda_graphs, lambda *_, **__: False
     try:
         yield
     finally:
-        TrainingConfig.uses_graphs = real
+        TrainingConfig.uses_cuda_graphs = real
 
 
 def _shapes_of(base: Any) -> dict[str, Any]:

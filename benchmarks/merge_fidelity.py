@@ -70,10 +70,10 @@ def main() -> None:
 
 def _config(options: argparse.Namespace) -> sq.TrainingConfig:
     return sq.TrainingConfig(
-        epochs=1,
+        num_train_epochs=1,
         records_per_step=64,
         # A small model spends its time in launching kernels, so long rows are faster; their mask grows as a square.
-        max_sequence_tokens=options.row_tokens,
+        max_length=options.row_tokens,
         learning_rate=1e-3,
         gradient_checkpointing=False,
         hold_dequantized=True,  # the same values, without unpacking them for every row

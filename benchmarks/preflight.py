@@ -95,7 +95,7 @@ def main() -> None:
             "before-send.s3", lambda request, **_: requests.update([request.method])
         )
         started = time.perf_counter()
-        report = preflight(options.s3, session=session)
+        report = preflight(options.s3, account=True, session=session)
         print(f"{options.s3}: {time.perf_counter() - started:.2f} s, S3 requests {dict(requests)}; {report}")
 
 

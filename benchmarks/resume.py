@@ -26,11 +26,11 @@ def main() -> None:
     place.mkdir(parents=True, exist_ok=True)
     if len(sys.argv) > 2:
         base, records = sys.argv[2], sq.sample_records("train")
-        options: dict[str, Any] = {"epochs": 5, "checkpoint_interval_steps": 40}
+        options: dict[str, Any] = {"num_train_epochs": 5, "save_steps": 40}
     else:
         base, records = str(make_base("8b", place / "base")), toy_records()
-        options = {"epochs": 10, "max_sequence_tokens": 3072, "records_per_step": 48, "learning_rate": 2e-4}
-        options["checkpoint_interval_steps"] = 5
+        options = {"num_train_epochs": 10, "max_length": 3072, "records_per_step": 48, "learning_rate": 2e-4}
+        options["save_steps"] = 5
     trainer = sq.QLoRAFSDPTrainer(base, config=sq.TrainingConfig(**options))
     plan = trainer.plan(records)
     print(plan, f"\nchosen    hold_dequantized={plan.config.hold_dequantized}, recomputed layers: ", end="")

@@ -89,19 +89,19 @@ def work(job: dict[str, Any]) -> None:
     import torch
 
     from sqlquarry.training.config import TrainingConfig
+    from sqlquarry.training.steps.adapted_model import make_trainable
     from sqlquarry.training.steps.loop import Loop
-    from sqlquarry.training.steps.model import make_trainable
     from sqlquarry.training.steps.schedule import Schedule
     from sqlquarry.training.steps.world import World
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if job["launched"]:
-        TrainingConfig.uses_graphs = lambda *_, **__: False  # type: ignore[method-assign]  # in this process only
+        TrainingConfig.uses_cuda_graphs = lambda *_, **__: False  # type: ignore[method-assign]  # in this process only
     config = TrainingConfig(
-        max_sequence_tokens=job["row_tokens"],
+        max_length=job["row_tokens"],
         gradient_checkpointing=job["checkpointing"],
         device=device,
-        attention=job["attention"],
+        attn_implementation=job["attention"],
         sharding=job["sharding"],
     )
     world = World.join(device)
@@ -129,7 +129,7 @@ def work(job: dict[str, Any]) -> None:
     peak = torch.tensor([torch.cuda.max_memory_allocated() if device == "cuda" else 0.0], device=world.device)
     if world.size > 1:
         torch.distributed.all_reduce(peak, op=torch.distributed.ReduceOp.MAX)
-    if world.leads:
+    if world.is_rank0:
         tokens = sum(len(rows[row].input_ids) for row in schedule.rows_of(0))
         found = job | {
             "tokens_per_second": round(tokens / seconds),
@@ -153,7 +153,7 @@ def _communication(loop: Any, folder: str | None) -> float:
         loop._step(0, stop=False)  # noqa: SLF001 - one step is what is measured
         torch.cuda.synchronize()
         seconds = time.monotonic() - started
-    if folder and loop.world.leads:
+    if folder and loop.world.is_rank0:
         Path(folder).mkdir(parents=True, exist_ok=True)
         name = f"{loop.config.sharding}-{time.time():.0f}.json.gz"
         trace.export_chrome_trace(str(Path(folder) / name))
@@ -173,7 +173,7 @@ def random_base(shape: str, held: str, config: Any, world: Any) -> Any:
     hidden, intermediate, layers, heads, kv = SHAPES[shape]
     dtype = compute_dtype(world.device.type)
     recipe = QuantizationRecipe(load_dtype=str(dtype).removeprefix("torch."))
-    flex = config.uses_flex(cuda=world.device.type == "cuda")
+    flex = config.uses_flex_attention(cuda=world.device.type == "cuda")
     llama = LlamaConfig(
         vocab_size=VOCABULARY if shape != "tiny" else 445,
         hidden_size=hidden,
@@ -217,21 +217,21 @@ def random_base(shape: str, held: str, config: Any, world: Any) -> Any:
 def random_row(seed: int, row_tokens: int) -> Any:
     """A row as packing makes them: schemas of 90 tokens, each with two questions of 51."""
     from sqlquarry.prompt import IGNORED_LABEL
-    from sqlquarry.training.encoding.packing import Row
+    from sqlquarry.training.encoding.packing import PackedRow
 
     dice = random.Random(seed)
-    row = Row([], [], [], [], [], 0)
+    row = PackedRow([], [], [], [], [], 0)
     family = 0
     while len(row.input_ids) < row_tokens:
-        for branch, (tokens, answer) in enumerate([(90, 0), (51, 25), (51, 25)]):
+        for suffix, (tokens, answer) in enumerate([(90, 0), (51, 25), (51, 25)]):
             ids = [dice.randrange(400) for _ in range(min(tokens, row_tokens - len(row.input_ids)))]
-            start = 0 if branch == 0 else 90
+            start = 0 if suffix == 0 else 90
             row.input_ids.extend(ids)
             learnt = answer if answer < len(ids) else 0
             row.labels.extend([IGNORED_LABEL] * (len(ids) - learnt) + ids[len(ids) - learnt :])
             row.positions.extend(range(start, start + len(ids)))
             row.families.extend([family] * len(ids))
-            row.branches.extend([branch] * len(ids))
+            row.suffixes.extend([suffix] * len(ids))
         family += 1
     return row
 
@@ -246,13 +246,13 @@ def runs(options: argparse.Namespace, gpus: int) -> None:
     place = Path(options.work)
     base, records = make_base(options.run_shape, place / "base"), toy_records()
     config = sq.TrainingConfig(
-        epochs=1,
+        num_train_epochs=1,
         records_per_step=32,
-        max_sequence_tokens=768,
+        max_length=768,
         gradient_checkpointing=True,
         learning_rate=2e-4,
-        checkpoint_interval_steps=4,
-        attention=options.attention,
+        save_steps=4,
+        attn_implementation=options.attention,
         sharding="full",
     )
 
@@ -410,7 +410,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--held", default="4bit,dequantized")
     parser.add_argument("--checkpointing", default="on", help="of activations: on, off or on,off")
     parser.add_argument("--row-tokens", type=int, default=3072)
-    parser.add_argument("--attention", default="auto", choices=["auto", "sdpa", "flex"])
+    parser.add_argument("--attention", default="auto", choices=["auto", "sdpa", "flex_attention"])
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--rows-per-step", type=int, default=ROWS_PER_STEP)
     parser.add_argument("--trace", help="folder that receives a Chrome trace of a step, where several GPUs train")

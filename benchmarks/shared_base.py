@@ -30,7 +30,7 @@ def main() -> None:
     records_file = place / "train.jsonl"
     sq.Records(records).to_jsonl(records_file)
     for held in (False, True):
-        options: dict[str, Any] = {"epochs": 1, "max_sequence_tokens": 1024, "records_per_step": 64}
+        options: dict[str, Any] = {"num_train_epochs": 1, "max_length": 1024, "records_per_step": 64}
         options |= {"sharding": "full", "hold_dequantized": held, "gradient_checkpointing": True, "learning_rate": 2e-4}
         plan = sq.QLoRAFSDPTrainer(base, config=sq.TrainingConfig(**options)).plan(records, processes=2, check=False)
         output = place / f"held-{held}"

@@ -115,7 +115,7 @@ def ours(directory: Path, endpoint: str) -> Callable[[], None]:
     from sqlquarry.artifacts import Manifest
     from sqlquarry.aws import aws_client
     from sqlquarry.aws.transfer import CLIENT_OPTIONS
-    from sqlquarry.bedrock.export import Export
+    from sqlquarry.bedrock.export.model_export import ModelExport
     from sqlquarry.bedrock.upload import upload
 
     settings = credentials(endpoint)
@@ -123,8 +123,8 @@ def ours(directory: Path, endpoint: str) -> Callable[[], None]:
     s3 = aws_client("s3", boto3.Session(**settings), endpoint_url=endpoint, **CLIENT_OPTIONS)
     files = {path.name: path for path in sorted(directory.iterdir())}
     entries = {name: {"sha256": sha256(path), "bytes": path.stat().st_size} for name, path in files.items()}
-    export = Export(files, Manifest("merged-model", entries, {}))
-    upload(Export({"config.json": b"{}"}, Manifest("m", {"config.json": SMALL}, {})), "s3://models/warm", s3=s3)
+    export = ModelExport(files, Manifest("merged-model", entries, {}))
+    upload(ModelExport({"config.json": b"{}"}, Manifest("m", {"config.json": SMALL}, {})), "s3://models/warm", s3=s3)
     return lambda: upload(export, "s3://models/ours", s3=s3, show_progress=False)
 
 

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import sqlquarry as sq
 from quickstart import find_base_model
+from sqlquarry.aws import Polling
 from sqlquarry.emulator import LocalAWS
-from sqlquarry.sagemaker import SageMakerLauncher
+from sqlquarry.sagemaker import Compute, SageMakerLauncher, StoppingCondition
 
 
 def main() -> None:
@@ -34,7 +35,7 @@ def main() -> None:
     trainer = sq.QLoRAFSDPTrainer(
         base,
         config=sq.TrainingConfig(
-            epochs=1, records_per_step=12, max_sequence_tokens=512, learning_rate=3e-3, device="cpu"
+            num_train_epochs=1, records_per_step=12, max_length=512, learning_rate=3e-3, device="cpu"
         ),
     )
     judge = sq.SQLJudge([sq.ExecutionGrader(databases), sq.ExactGrader()])
@@ -45,13 +46,13 @@ def main() -> None:
             aws.role_arn,
             bucket=aws.bucket,
             session=aws.session(),
-            instance_type="ml.m5.xlarge",  # without a GPU, as the machine that stands in for it
-            max_run_s=7200,
-            poll_interval_s=0.5,
+            compute=Compute(instance_type="ml.m5.xlarge"),  # without a GPU, as the machine that stands in for it
+            stopping=StoppingCondition(max_runtime_s=7200),
+            polling=Polling(interval_s=0.5, timeout_s=7200),
         )
         job = launcher.launch(trainer, train, test)
         step(f"import job: {job.merged_uri}")
-        importer = sq.BedrockImporter(aws.role_arn, session=aws.session(), poll_interval_s=0.2)
+        importer = sq.BedrockImporter(aws.role_arn, session=aws.session(), polling=sq.Polling(interval_s=0.2))
         model = importer.import_model(job.merged_uri, "full-workflow")
         model = model.with_options(max_tokens=64, concurrency=32, retry=sq.RetryPolicy(cold_start_interval_s=0.5))
         step(f"InvokeModel: {len(test)} questions for {model.arn}")

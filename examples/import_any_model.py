@@ -28,15 +28,16 @@ def main() -> None:
     formatter = sq.PromptFormatter(template="chat").bind(AutoTokenizer.from_pretrained(model, trust_remote_code=False))
     record = sq.Record("How many users are older than 30?", "CREATE TABLE users (id INT, name TEXT, age INT)")
     with LocalAWS() as aws:
-        importer = sq.BedrockImporter(aws.role_arn, session=aws.session(), bucket=aws.bucket, poll_interval_s=0.2)
+        importer = sq.BedrockImporter(
+            aws.role_arn, session=aws.session(), bucket=aws.bucket, polling=sq.Polling(interval_s=0.2)
+        )
         imported = importer.import_model(model, "smollm2", formatter=formatter)
         again = importer.import_model(model, "smollm2", formatter=formatter)
         print(f"imported {imported.name} as {imported.arn}")
         print("imported again: the same model" if again.arn == imported.arn else "imported again: ANOTHER model")
-        print(f"keeping it costs ${importer.storage_cost_per_month(imported):.2f} a month")
-        (answer,) = imported.with_options(max_tokens=48, retry=sq.RetryPolicy(cold_start_interval_s=0.5)).generate(
-            [record]
-        )
+        print(f"keeping it costs ${importer.storage_usd_per_month(imported):.2f} a month")
+        asked = imported.with_options(max_tokens=48, retry=sq.RetryPolicy(cold_start_interval_s=0.5))
+        (answer,) = asked.generate([record])
         print(f"question: {record.question}\nanswer:   {answer.text.strip()}")
 
 

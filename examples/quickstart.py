@@ -47,9 +47,9 @@ def main() -> None:
         base_model,
         formatter,
         sq.TrainingConfig(
-            epochs=1,
+            num_train_epochs=1,
             records_per_step=12,
-            max_sequence_tokens=512,
+            max_length=512,
             learning_rate=options.learning_rate,
             hold_dequantized=True,  # 0.4 GB, and no time is spent on unpacking
             device="cpu",
@@ -64,7 +64,7 @@ def main() -> None:
 
     reports: dict[str, sq.Report] = {}
     with LocalAWS(max_batch=32) as aws:
-        importer = sq.BedrockImporter(aws.role_arn, session=aws.session(), poll_interval_s=0.2)
+        importer = sq.BedrockImporter(aws.role_arn, session=aws.session(), polling=sq.Polling(interval_s=0.2))
         for name, model in {"base": base, "tuned": merged}.items():
             step(started, f"importing {name} into the emulated Bedrock")
             imported = importer.import_model(model, f"smollm2-sql-{name}", s3_uri=f"s3://{aws.bucket}/{name}/")

@@ -17,8 +17,10 @@ Run again, it attaches to the running job, or returns the finished one.
 import argparse
 import json
 
+import boto3
+
 import sqlquarry as sq
-from sqlquarry.sagemaker import SageMakerLauncher
+from sqlquarry.sagemaker import Compute, SageMakerLauncher
 
 
 def main() -> None:
@@ -50,13 +52,14 @@ def main() -> None:
 
     records = sq.load_records(options.data, dialect=options.dialect) if options.data else sq.sample_records("train")
     train, evaluation = records.split(test_size=options.test_size)
-    trainer = sq.QLoRAFSDPTrainer(options.base, config=sq.TrainingConfig(epochs=2, report_to=tuple(options.report_to)))
+    trainer = sq.QLoRAFSDPTrainer(
+        options.base, config=sq.TrainingConfig(num_train_epochs=2, report_to=options.report_to)
+    )
     launcher = SageMakerLauncher(
         options.role,
         bucket=options.bucket,
-        region=options.region,
-        instance_type=options.instance,
-        spot=options.spot,
+        session=boto3.Session(region_name=options.region),
+        compute=Compute(instance_type=options.instance, spot=options.spot),
         secret_arns=dict(pair.split("=", 1) for pair in options.secret),
         environment=dict(pair.split("=", 1) for pair in options.set),
     )

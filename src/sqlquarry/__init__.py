@@ -31,6 +31,7 @@ _HOMES = {
     "LocalModel": "models",
     "MergedModel": "artifacts",
     "ParityReport": "models",
+    "Polling": "aws",
     "PriceTable": "models",
     "PromptFormatter": "prompt",
     "QLoRAFSDPTrainer": "training",
@@ -82,6 +83,7 @@ __all__ = [
     "LocalModel",
     "MergedModel",
     "ParityReport",
+    "Polling",
     "PriceTable",
     "PromptFormatter",
     "QLoRAFSDPTrainer",
@@ -123,6 +125,7 @@ if TYPE_CHECKING:
         Record,
         TextGenerator,
     )
+    from sqlquarry.aws import Polling
     from sqlquarry.bedrock import BedrockImporter
     from sqlquarry.data import Records, load_records, sample_databases, sample_records
     from sqlquarry.errors import SQLQuarryError

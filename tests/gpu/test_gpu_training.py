@@ -41,7 +41,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> AdapterCheckpoint:
-    config = TrainingConfig(epochs=20, records_per_step=16, max_sequence_tokens=1024, learning_rate=5e-3, device="cuda")
+    config = TrainingConfig(
+        num_train_epochs=20, records_per_step=16, max_length=1024, learning_rate=5e-3, device="cuda"
+    )
     return QLoRAFSDPTrainer(base, config=config).train(
         RECORDS, RECORDS[:8], output_dir=tmp_path_factory.mktemp("run") / "adapter"
     )
@@ -105,7 +107,7 @@ def test_4_bit_values_held_in_bf16_give_the_same_loss(base: Path) -> None:
     )
 
 
-OPTIONS: dict[str, Any] = {"epochs": 2, "records_per_step": 16, "max_sequence_tokens": 512, "learning_rate": 1e-3}
+OPTIONS: dict[str, Any] = {"num_train_epochs": 2, "records_per_step": 16, "max_length": 512, "learning_rate": 1e-3}
 OPTIONS |= {"device": "cuda"}
 
 
@@ -184,12 +186,12 @@ def test_rows_are_recorded_where_the_base_is_shared(
     base = save_tiny_llama(tmp_path / "base", hidden_size=256, intermediate_size=512, tie_word_embeddings=tied)
     # One process under FSDP2: it copies where several gather. What NCCL does in a graph only two GPUs show.
     store, device = torch.distributed.HashStore(), torch.device("cuda", 0)
-    assert TrainingConfig(device="cuda").uses_graphs(cuda=True, sharers=2)
-    monkeypatch.setattr(TrainingConfig, "sharers", lambda *_: 2)
+    assert TrainingConfig(device="cuda").uses_cuda_graphs(cuda=True, shard_group_size=2)
+    monkeypatch.setattr(TrainingConfig, "shard_group_size", lambda *_: 2)
     torch.distributed.init_process_group("nccl", store=store, rank=0, world_size=1, device_id=device)
     try:
         recorded = trained(base, tmp_path / "recorded", sharding="full", evaluation=8, **changes)
-        monkeypatch.setattr(TrainingConfig, "uses_graphs", lambda *_, **__: False)
+        monkeypatch.setattr(TrainingConfig, "uses_cuda_graphs", lambda *_, **__: False)
         launched = trained(base, tmp_path / "launched", sharding="full", evaluation=8, **changes)
     finally:
         torch.distributed.destroy_process_group()
@@ -211,26 +213,26 @@ def test_sliding_windows_are_in_recorded_steps_as_in_plain_ones(tmp_path: Path, 
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes, **fields), dtype=torch.bfloat16)
     model.save_pretrained(base)
-    plain = trained(base, tmp_path / "plain", compiled=False, attention="sdpa", evaluation=8)
+    plain = trained(base, tmp_path / "plain", torch_compile=False, attn_implementation="sdpa", evaluation=8)
     assert trained(base, tmp_path / "recorded", evaluation=8) == pytest.approx(plain, rel=2e-3)
 
 
 @pytest.mark.parametrize("changes", [{}, {"gradient_checkpointing": 1, "hold_dequantized": False}])
 def test_compiled_and_recorded_steps_are_those_of_plain_ones(base: Path, tmp_path: Path, changes: Any) -> None:
-    plain = trained(base, tmp_path / "plain", compiled=False, attention="sdpa", **changes)
+    plain = trained(base, tmp_path / "plain", torch_compile=False, attn_implementation="sdpa", **changes)
     assert trained(base, tmp_path / "recorded", **changes) == pytest.approx(plain, rel=1e-3)
 
 
 def test_trained_rows_are_in_compiled_steps_as_in_plain_ones(base: Path, tmp_path: Path) -> None:
     changes = {"trainable_tokens": ["<|im_end|>"]}
-    plain = trained(base, tmp_path / "plain", compiled=False, attention="sdpa", **changes)
+    plain = trained(base, tmp_path / "plain", torch_compile=False, attn_implementation="sdpa", **changes)
     assert trained(base, tmp_path / "compiled", **changes) == pytest.approx(plain, rel=2e-3)
     rows = json.loads((tmp_path / "compiled" / "manifest.json").read_text())["provenance"]["run"]["trained_rows"]
     assert rows == AutoTokenizer.from_pretrained(base).convert_tokens_to_ids(["<|im_end|>"])
 
 
 def test_a_killed_run_ends_with_the_bits_of_an_undisturbed_one(base: Path, tmp_path: Path) -> None:
-    changes = {"epochs": 40, "checkpoint_interval_steps": 7}
+    changes = {"num_train_epochs": 40, "save_steps": 7}
     trained(base, tmp_path / "undisturbed", **changes)
     path = job(base, tmp_path / "killed", **changes)
     process = subprocess.Popen([sys.executable, "-m", "sqlquarry.training", str(path)])

@@ -14,9 +14,11 @@ from pathlib import Path
 import torch
 import torch.distributed
 
+from sqlquarry.data import load_records
 from sqlquarry.training import TrainingConfig
-from sqlquarry.training.job import run_job
-from sqlquarry.training.steps import model
+from sqlquarry.training.job import TrainingJobSpec
+from sqlquarry.training.job_runner import run_job
+from sqlquarry.training.steps import adapted_model
 from sqlquarry.training.steps.world import World
 
 
@@ -27,9 +29,9 @@ def join(device: str) -> World:
 
 
 World.join = join  # type: ignore[method-assign]  # in this process only
-TrainingConfig.uses_graphs = lambda *_, **__: False  # type: ignore[method-assign]  # see above
+TrainingConfig.uses_cuda_graphs = lambda *_, **__: False  # type: ignore[method-assign]  # see above
 if len(sys.argv) > 2:
-    model.QuantizationRecipe = functools.partial(  # type: ignore[misc]  # see above
-        model.QuantizationRecipe, storage_dtype=sys.argv[2]
+    adapted_model.QuantizationRecipe = functools.partial(  # type: ignore[misc]  # see above
+        adapted_model.QuantizationRecipe, storage_dtype=sys.argv[2]
     )
-run_job(Path(sys.argv[1]))
+run_job(TrainingJobSpec.read(Path(sys.argv[1])), load_records)

@@ -69,8 +69,8 @@ FIELDS = {"base_model": "b", "train": "t.jsonl", "output_dir": "o"}
         (json.dumps(FIELDS | {"epochs": 2}), "'epochs'"),
         (json.dumps(FIELDS | {"train": ["t.jsonl"]}), "train"),
         (json.dumps(FIELDS | {"config": [1]}), "config"),
-        (json.dumps(FIELDS | {"config": {"lora_r": 8}}), "lora_r"),
-        (json.dumps(FIELDS | {"config": {"epochs": "two"}}), "config"),
+        (json.dumps(FIELDS | {"config": {"lora_rank": 8}}), "lora_rank"),
+        (json.dumps(FIELDS | {"config": {"num_train_epochs": "two"}}), "config"),
         (json.dumps({"train": "t.jsonl"}), "base_model"),
     ],
 )

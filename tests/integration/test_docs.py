@@ -61,7 +61,7 @@ def databases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def adapter(tiny_llama: Path, records: sq.Records, tmp_path_factory: pytest.TempPathFactory) -> sq.AdapterCheckpoint:
-    trainer = sq.QLoRAFSDPTrainer(tiny_llama, config=sq.TrainingConfig(epochs=1, device="cpu"))
+    trainer = sq.QLoRAFSDPTrainer(tiny_llama, config=sq.TrainingConfig(num_train_epochs=1, device="cpu"))
     return trainer.train(records, output_dir=tmp_path_factory.mktemp("docs") / "adapter")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import sqlquarry as sq
+from sqlquarry.aws.polling import Polling
 from sqlquarry.emulator import LocalAWS
 from sqlquarry.errors import PreflightError, PromptMismatchError
 from sqlquarry.pipeline import PipelineResult
@@ -15,7 +16,7 @@ from sqlquarry.pipeline import PipelineResult
 from conftest import toy_examples
 
 RECORDS = [sq.Record(**example, id=f"toy-{number}") for number, example in enumerate(toy_examples(20))]
-CONFIG = sq.TrainingConfig(epochs=2, records_per_step=20, max_sequence_tokens=1024, learning_rate=1e-3, device="cpu")
+CONFIG = sq.TrainingConfig(num_train_epochs=2, records_per_step=20, max_length=1024, learning_rate=1e-3, device="cpu")
 
 
 def run(base: Path, output: Path, aws: LocalAWS) -> PipelineResult:
@@ -23,7 +24,7 @@ def run(base: Path, output: Path, aws: LocalAWS) -> PipelineResult:
         RECORDS,
         RECORDS[:8],
         trainer=sq.QLoRAFSDPTrainer(base, config=CONFIG),
-        importer=sq.BedrockImporter(aws.role_arn, session=aws.session(), poll_interval_s=0.01),
+        importer=sq.BedrockImporter(aws.role_arn, session=aws.session(), polling=Polling(interval_s=0.01)),
         judge=sq.SQLJudge([sq.ExactGrader()]),
         name="tiny-sql",
         s3_uri=f"s3://{aws.bucket}/tiny/",

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import sqlquarry as sq
+from sqlquarry.aws.polling import Polling
 from sqlquarry.bedrock.preflight import preflight
 from sqlquarry.bedrock.stored_merge import STATE
 from sqlquarry.emulator import LocalAWS
@@ -20,7 +21,7 @@ from sqlquarry.errors import BedrockError, ConfigError, CorruptArtifactError, In
 from conftest import toy_examples
 
 RECORDS = sq.Records(sq.Record(**example, id=f"toy-{number}") for number, example in enumerate(toy_examples(12)))
-CONFIG = sq.TrainingConfig(epochs=1, records_per_step=12, max_sequence_tokens=1024, learning_rate=1e-3, device="cpu")
+CONFIG = sq.TrainingConfig(num_train_epochs=1, records_per_step=12, max_length=1024, learning_rate=1e-3, device="cpu")
 
 
 class Chain(NamedTuple):
@@ -45,7 +46,9 @@ class Chain(NamedTuple):
         return f"s3://{self.aws.bucket}/{prefix}"
 
     def importer(self) -> sq.BedrockImporter:
-        return sq.BedrockImporter(self.aws.role_arn, session=self.session, poll_interval_s=0.01, show_progress=False)
+        return sq.BedrockImporter(
+            self.aws.role_arn, session=self.session, polling=Polling(interval_s=0.01), show_progress=False
+        )
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +88,7 @@ def test_from_a_base_on_s3_to_served_answers(chain: Chain, home: Path) -> None:
     merged = sq.MergedModel.load(chain.merged.uri, session=chain.session)
     assert merged == chain.merged
     assert merged.uri == f"s3://{chain.aws.bucket}/runs/merged"
-    assert preflight(merged, session=chain.session, region="us-east-1").ok
+    assert preflight(merged, account=True, session=chain.session).ok
     before = chain.objects()
     model = chain.importer().import_model(merged, "chain").with_options(max_tokens=24)
     assert not list(home.rglob("*.safetensors"))  # no weight came here

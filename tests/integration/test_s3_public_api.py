@@ -64,7 +64,7 @@ def session(account: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> An
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     # moto knows no imported models; what is checked of an account does not depend on the place.
-    monkeypatch.setattr("sqlquarry.bedrock.preflight.check_account", lambda *_, **__: [])
+    monkeypatch.setattr("sqlquarry.bedrock.preflight.run.check_account", lambda *_, **__: [])
     s3 = account.client("s3")
     for item in s3.list_objects_v2(Bucket="bucket").get("Contents", ()):
         s3.delete_object(Bucket="bucket", Key=item["Key"])
@@ -73,7 +73,7 @@ def session(account: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> An
 
 
 def importer(session: Any) -> sq.BedrockImporter:
-    return sq.BedrockImporter(ROLE, session=session, region="us-east-1", show_progress=False)
+    return sq.BedrockImporter(ROLE, session=session, show_progress=False)
 
 
 class _Silent:
@@ -116,7 +116,7 @@ WRITERS: dict[str, Callable[[Any, Any, Any], object]] = {
     "AdapterMerger.merge": lambda at, s, adapter: sq.AdapterMerger(session=s).merge(adapter, at),
     "AdapterMerger.package_base": lambda at, s, adapter: sq.AdapterMerger(session=s).package_base(adapter, at),
     "QLoRAFSDPTrainer.train.checkpoint_dir": lambda at, s, _: Checkpoints(at, session=s).latest(),
-    "preflight": lambda at, s, _: preflight(at, session=s),
+    "preflight": lambda at, s, _: preflight(at, account=True, session=s),
     "BedrockImporter.preflight": lambda at, s, _: importer(s).preflight(at),
 }
 # What takes only a place on this machine.
@@ -124,7 +124,7 @@ LOCAL: dict[str, Callable[[Any], object]] = {
     "PromptFormatter.load": sq.PromptFormatter.load,
     "PromptFormatter.save": sq.PromptFormatter().save,
     "QLoRAFSDPTrainer.train": lambda at: sq.QLoRAFSDPTrainer("base").train(RECORDS, output_dir=at),
-    "repair.output": lambda at: repair("model", output=at),
+    "repair.output_dir": lambda at: repair("model", output_dir=at),
     "run_pipeline": lambda at: sq.run_pipeline(
         RECORDS,
         RECORDS,

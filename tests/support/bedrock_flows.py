@@ -14,6 +14,7 @@ from urllib.parse import parse_qs
 import pytest
 
 from sqlquarry.artifacts import Generation, MergedModel
+from sqlquarry.aws.polling import Polling
 from sqlquarry.bedrock import BedrockImporter
 from sqlquarry.emulator import LocalAWS, ManualClock
 from sqlquarry.emulator.moto import server
@@ -57,8 +58,8 @@ class Flow:
         self.session._session.set_credentials(*SECRETS)
         self.s3 = self.session.client("s3")
         self.bedrock = self.session.client("bedrock")
-        time = {"sleep": clock.advance, "clock": clock, "poll_interval_s": 300}
-        self.importer = BedrockImporter(aws.role_arn, session=self.session, show_progress=False, **time)
+        polling = Polling(interval_s=300, sleep=clock.advance, clock=clock)
+        self.importer = BedrockImporter(aws.role_arn, session=self.session, polling=polling, show_progress=False)
 
     def run(self) -> ImportedModel:
         model = self.importer.import_model(self.merged, "flow", s3_uri=self.uri)

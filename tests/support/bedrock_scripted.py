@@ -44,6 +44,8 @@ def _session() -> Any:
 class ScriptedSession:
     """A boto3 session whose bedrock client answers from a Stubber; all other clients are moto's."""
 
+    region_name = "us-east-1"
+
     def __init__(self) -> None:
         self._session = _session()
         self.bedrock = self._session.client("bedrock")

@@ -12,6 +12,7 @@ import boto3
 from botocore.exceptions import ClientError
 
 from sqlquarry import QLoRAFSDPTrainer, Record
+from sqlquarry.aws import Polling
 from sqlquarry.sagemaker import SageMakerLauncher
 
 REGION = "eu-west-1"
@@ -125,5 +126,6 @@ class Account:
 
 
 def launcher(account: Account | None = None, **changes: Any) -> SageMakerLauncher:
-    options = {"bucket": "models", "session": account or Account(), "poll_interval_s": 0.0} | changes
+    polling = Polling(interval_s=0.001)
+    options = {"bucket": "models", "session": account or Account(), "polling": polling} | changes
     return SageMakerLauncher(ROLE, **options)

@@ -15,13 +15,13 @@ from conftest import toy_examples
 
 RECORDS = [Record(**example) for example in toy_examples(40)]
 OPTIONS: dict[str, Any] = {
-    "epochs": 2,
+    "num_train_epochs": 2,
     "records_per_step": 8,
-    "max_sequence_tokens": 320,
+    "max_length": 320,
     "learning_rate": 3e-3,
-    "dropout": 0.1,
+    "lora_dropout": 0.1,
     "device": "cpu",
-    "checkpoint_interval_steps": 1,
+    "save_steps": 1,
 }
 
 

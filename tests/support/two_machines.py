@@ -9,8 +9,10 @@ import os
 import sys
 from pathlib import Path
 
-from sqlquarry.training.job import run_job
+from sqlquarry.data import load_records
+from sqlquarry.training.job import TrainingJobSpec
+from sqlquarry.training.job_runner import run_job
 
 local_size = int(os.environ["WORLD_SIZE"]) // 2
 os.environ["LOCAL_WORLD_SIZE"] = str(local_size)
-run_job(Path(sys.argv[1 + int(os.environ["RANK"]) // local_size]))
+run_job(TrainingJobSpec.read(Path(sys.argv[1 + int(os.environ["RANK"]) // local_size])), load_records)

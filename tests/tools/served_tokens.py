@@ -20,7 +20,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 import tokenizer_shapes as shapes
-from sqlquarry.bedrock.dialect import export_files
+from sqlquarry.bedrock.export.metadata_files import export_files
 from sqlquarry.prompt import PROMPT_FILE
 
 # Runs under 4.51.3, which has neither torch nor this library.

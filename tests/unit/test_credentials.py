@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sqlquarry.artifacts import AdapterCheckpoint, write_manifest
-from sqlquarry.bedrock.jobs import problems
+from sqlquarry.bedrock.import_request import option_problems
 from sqlquarry.credentials import credentials_in, find_credential, redacted
 
 ALNUM = string.ascii_letters + string.digits
@@ -132,6 +132,6 @@ def test_nested_values_are_redacted_and_numbers_stay() -> None:
 
 
 def test_a_credential_in_a_tag_is_refused_and_not_shown() -> None:
-    (told,) = problems({"team": "data", "note": "ghp_" + "a1" * 18}, None, None)
+    (told,) = option_problems({"team": "data", "note": "ghp_" + "a1" * 18}, None, None)
     assert "tags.note" in told
     assert "a1a1" not in told

@@ -20,6 +20,7 @@ from sqlquarry.errors import ConfigError
 from sqlquarry.judging.llm import Rubric
 from sqlquarry.merging import Thresholds
 from sqlquarry.options import check_options
+from sqlquarry.sagemaker import Compute, Networking, StoppingCondition
 from sqlquarry.training import TrainingConfig
 
 
@@ -163,6 +164,9 @@ PUBLIC = [
     LocalAWS,
     Rubric,
     Thresholds,
+    Compute,
+    Networking,
+    StoppingCondition,
 ]
 
 
@@ -173,7 +177,8 @@ class Nothing:
 def _wrong(cls: type) -> list[str]:
     """The options of a class that take no object of another kind."""
     parameters = inspect.signature(cls).parameters.values()
-    return [one.name for one in parameters if one.annotation not in ("Any", "object", "boto3.Session | None")]
+    unchecked = ("Any", "object", "boto3.Session | None")  # boto3 is imported for type checkers alone
+    return [one.name for one in parameters if one.annotation not in unchecked]
 
 
 @pytest.mark.parametrize("cls", PUBLIC, ids=lambda cls: cls.__name__)
@@ -199,10 +204,10 @@ def test_a_misspelt_option_of_every_public_class_is_named(cls: type) -> None:
     ("word", "ours"),
     [
         ("batch_size", "records_per_step"),
-        ("lora_r", "rank"),
-        ("lora_alpha", "alpha"),
-        ("num_train_epochs", "epochs"),
-        ("max_seq_length", "max_sequence_tokens"),
+        ("lora_rank", "lora_r"),
+        ("alpha", "lora_alpha"),
+        ("epochs", "num_train_epochs"),
+        ("max_seq_length", "max_length"),
         ("learning_rat", "learning_rate"),
     ],
 )

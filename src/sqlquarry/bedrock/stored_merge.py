@@ -16,8 +16,8 @@ from pathlib import Path
 from sqlquarry.artifacts import MANIFEST, Manifest, MergedModel
 from sqlquarry.aws.prefix import S3Prefix
 from sqlquarry.aws.transfer import Outgoing, Transfer
-from sqlquarry.bedrock.chat_template import TEMPLATE_FILES
-from sqlquarry.bedrock.dialect import export_files
+from sqlquarry.bedrock.export.chat_template import TEMPLATE_FILES
+from sqlquarry.bedrock.export.metadata_files import export_files
 from sqlquarry.errors import CorruptArtifactError, MetadataError
 from sqlquarry.files.metadata import check_size, file_name
 

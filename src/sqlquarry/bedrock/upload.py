@@ -1,29 +1,31 @@
-"""A model on S3: exactly its own files below one prefix, resumable by content, the manifest last."""
+"""Upload a model: exactly its own files below one prefix, resumable by content, the manifest last."""
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from sqlquarry.artifacts import MANIFEST
-from sqlquarry.aws.failures import bedrock_error
+from sqlquarry.aws.failures import aws_errors
 from sqlquarry.aws.multipart import unfinished_uploads
 from sqlquarry.aws.prefix import S3Prefix
 from sqlquarry.aws.transfer import PART_BYTES, REQUESTS_IN_FLIGHT, Outgoing, Transfer
-from sqlquarry.bedrock.export import Export
+from sqlquarry.bedrock.export.model_export import ModelExport
 from sqlquarry.errors import BedrockError, OutputInUseError
 from sqlquarry.files.locations import S3Location
 from sqlquarry.progress.bar import ProgressBar
 from sqlquarry.text import first_of
 
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
 
 def upload(
-    export: Export,
+    export: ModelExport,
     s3_uri: str,
     *,
-    s3: Any,
+    s3: S3Client,
     show_progress: bool = True,
     part_bytes: int = PART_BYTES,
     requests_in_flight: int = REQUESTS_IN_FLIGHT,
@@ -51,30 +53,19 @@ def upload(
         OutputInUseError: another upload changed files of the prefix meanwhile.
         BedrockError: the prefix holds files of something else, or S3 refused.
     """
-    from botocore.exceptions import BotoCoreError, ClientError
-
     prefix = S3Prefix(s3, S3Location.parse(s3_uri))
-    try:
+    with aws_errors(BedrockError, f"uploading to {s3_uri}", service="bedrock"):
         present = {name: item.size for name, item in prefix.objects(deep=True).items()}
         _refuse_leftovers(present, export, s3_uri)
-        pending = [
-            name
-            for name, entry in export.manifest.files.items()
-            if present.get(name) != entry["bytes"] or prefix.recorded_sha256(name) != entry["sha256"]
-        ]
-        manifest = export.manifest.content()
-        if (
-            not pending
-            and MANIFEST in present
-            and prefix.recorded_sha256(MANIFEST) == hashlib.sha256(manifest).hexdigest()
-        ):
+        pending = _pending(export, prefix, present)
+        manifest = Outgoing.of_bytes(MANIFEST, export.manifest.content())
+        was_finished = MANIFEST in present
+        if not pending and was_finished and prefix.recorded_sha256(MANIFEST) == manifest.sha256:
             return 0
-        if pending and MANIFEST in present:
+        if pending and was_finished:
             # The old manifest would call a half replaced prefix finished.
             prefix.delete(MANIFEST)
-        files = [_outgoing(export, name) for name in sorted(pending)]
-        weights = [file for file in files if file.name.endswith(".safetensors")]
-        total = sum(file.size for file in files)
+        total = sum(file.size for file in pending)
         with ProgressBar(f"upload to {s3_uri}", total, unit="byte", show=show_progress) as bar:
             transfer = Transfer(
                 prefix,
@@ -83,45 +74,53 @@ def upload(
                 sleep=sleep,
                 sent=bar.advance,
             )
-            transfer.send(weights)
-            transfer.send([file for file in files if file not in weights])
-        described = export.manifest.files.items()
-        changed = [name for name, entry in described if prefix.recorded_sha256(name) != entry["sha256"]]
-        if changed:
-            raise OutputInUseError(
-                f"{s3_uri} is being written by another upload ({changed[0]} has changed meanwhile), so it was not "
-                "finished. Give each model a prefix of its own, and run this again."
-            )
-        transfer.send([Outgoing.of_bytes(MANIFEST, manifest)])
-    except (BotoCoreError, ClientError) as error:
-        raise bedrock_error(error, f"uploading to {s3_uri}") from error
+            for is_weight in (True, False):
+                transfer.send([file for file in pending if file.name.endswith(".safetensors") == is_weight])
+        _require_unchanged(export, prefix, s3_uri)
+        transfer.send([manifest])
     return total
 
 
-def discard_unfinished(s3_uri: str, *, s3: Any) -> int:
+def discard_unfinished(s3_uri: str, *, s3: S3Client) -> int:
     """Abort what broken uploads left below a prefix, whose parts cost storage; returns how many there were.
 
     Raises:
         BedrockError: S3 refused.
     """
-    from botocore.exceptions import BotoCoreError, ClientError
-
     place = S3Location.parse(s3_uri)
-    try:
+    with aws_errors(BedrockError, f"discarding unfinished uploads below {s3_uri}", service="bedrock"):
         found = unfinished_uploads(s3, place.bucket, place.prefix)
         for key, upload_id in found:
             s3.abort_multipart_upload(Bucket=place.bucket, Key=key, UploadId=upload_id)
-    except (BotoCoreError, ClientError) as error:
-        raise bedrock_error(error, f"discarding unfinished uploads below {s3_uri}") from error
     return len(found)
 
 
-def _outgoing(export: Export, name: str) -> Outgoing:
-    entry = export.manifest.files[name]
-    return Outgoing(name, export.files[name], int(entry["bytes"]), str(entry["sha256"]))
+def _pending(export: ModelExport, prefix: S3Prefix, present: Mapping[str, int]) -> list[Outgoing]:
+    """Return the files that are missing below a prefix, or differ there, in alphabetical order.
+
+    Args:
+        export: the files.
+        prefix: where they are to be.
+        present: the files that are there -> bytes.
+    """
+    return [
+        Outgoing(name, export.files[name], int(entry["bytes"]), str(entry["sha256"]))
+        for name, entry in sorted(export.manifest.files.items())
+        if present.get(name) != entry["bytes"] or prefix.recorded_sha256(name) != entry["sha256"]
+    ]
 
 
-def _refuse_leftovers(present: Iterable[str], export: Export, s3_uri: str) -> None:
+def _require_unchanged(export: ModelExport, prefix: S3Prefix, s3_uri: str) -> None:
+    described = export.manifest.files.items()
+    changed = [name for name, entry in described if prefix.recorded_sha256(name) != entry["sha256"]]
+    if changed:
+        raise OutputInUseError(
+            f"{s3_uri} is being written by another upload ({changed[0]} has changed meanwhile), so it was not "
+            "finished. Give each model a prefix of its own, and run this again."
+        )
+
+
+def _refuse_leftovers(present: Iterable[str], export: ModelExport, s3_uri: str) -> None:
     foreign = sorted(set(present) - export.manifest.files.keys() - {MANIFEST})
     if foreign:
         raise BedrockError(

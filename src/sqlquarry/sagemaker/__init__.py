@@ -2,5 +2,6 @@
 
 from sqlquarry.sagemaker.job import TrainingJob
 from sqlquarry.sagemaker.launcher import SageMakerLauncher
+from sqlquarry.sagemaker.settings import Compute, Networking, StoppingCondition
 
-__all__ = ["SageMakerLauncher", "TrainingJob"]
+__all__ = ["Compute", "Networking", "SageMakerLauncher", "StoppingCondition", "TrainingJob"]

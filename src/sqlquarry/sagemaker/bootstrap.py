@@ -1,4 +1,4 @@
-"""The job's first program: verifies the inputs, installs what the `code` channel brings, and runs the training.
+"""The job's first program: verify the inputs, install what the `code` channel brings, and run the training.
 
 It is a file in that channel and runs before the library is installed, so it uses the standard library alone (and the
 image's boto3 if pip needs a secret). Its arguments are the digests of the channels, how many processes to start on each
@@ -10,7 +10,7 @@ The digests are in the job's request, so who can write to the bucket, but cannot
 
 Source of the layout: "How Amazon SageMaker AI provides training information",
 docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo-running-container.html. The SM_* variables come
-from AWS's toolkit, whose place this entry point takes; they count where they are there all the same.
+from AWS's toolkit, whose place this entry point takes; if they are set, they count all the same.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn, NotRequired, TypedDict
 
 ROOT = Path(os.environ.get("SQLQUARRY_ML_ROOT", "/opt/ml"))  # only the emulator sets the variable
 CODE = ROOT / "input" / "data" / "code"
@@ -35,6 +35,14 @@ PORT = 7777  # of torchrun's meeting place on the first host
 SECRETS = "SQLQUARRY_SECRET_ARNS"  # holds JSON: variable -> ARN of the secret with its value
 PROCESSES = "processes"  # an argument: how many to start on each host, if there are not rows for all of its GPUs
 PIP = "PIP_"  # begins pip's own variables; their secrets are for the installation alone
+
+
+class JobHosts(TypedDict):
+    """The machines of a job, as SageMaker describes them to each."""
+
+    hosts: list[str]
+    current_host: str
+    network_interface_name: NotRequired[str]
 
 
 def digest(files: Mapping[str, str]) -> str:
@@ -155,7 +163,7 @@ def train(limit: int | None = None) -> None:
 
 
 def program(limit: int | None = None) -> list[str]:
-    """Python's arguments: the container's program, one process for each GPU of each host, at most `limit` on each."""
+    """Return Python's arguments: the container's program, one process for each GPU, at most `limit` on each host."""
     cluster = resources()
     hosts, here = sorted(cluster["hosts"]), cluster["current_host"]
     processes = _gpus() or 1
@@ -173,7 +181,7 @@ def _gpus() -> int:
 
 
 def environment() -> dict[str, str]:
-    """Variables of the training, where the job sets none of its own."""
+    """Return variables for the training that the job does not set itself."""
     chosen = {
         "PYTHONUNBUFFERED": "1",
         "HF_HOME": "/tmp/huggingface",  # noqa: S108 - on the large volume, of a container that runs nothing else
@@ -193,17 +201,18 @@ def _fail(reason: str) -> NoReturn:
 
 
 def _leave_failure(reason: str) -> None:
-    """What the service shows as the reason, unless the program that failed has left its own."""
+    """Write what the service shows as the reason, unless the program that failed has left its own."""
     (ROOT / "output").mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError), (ROOT / "output" / "failure").open("x") as file:
         file.write(reason)
 
 
-def resources() -> dict[str, Any]:
-    """The hosts of the job, this one and its network interface."""
+def resources() -> JobHosts:
+    """Return the hosts of the job, this one and its network interface."""
     path = ROOT / "input" / "config" / "resourceconfig.json"
     if path.exists():
-        return dict(json.loads(path.read_text()))
+        described: JobHosts = json.loads(path.read_text())
+        return described
     hosts = json.loads(os.environ.get("SM_HOSTS", '["algo-1"]'))
     return {"hosts": hosts, "current_host": os.environ.get("SM_CURRENT_HOST", hosts[0])}
 

@@ -10,8 +10,8 @@ One process for each GPU trains; the first one then merges, verifies, and leaves
 each with its manifest, written last. SageMaker copies that folder to S3 uncompressed, and ``/opt/ml/checkpoints`` both
 ways, so a job that is interrupted, or fails after training, resumes where it was.
 
-job.json holds `base_model` (a hub id; null where the channel `model` brings the base), `config` (fields of
-TrainingConfig) and `merge` (``{"base": "auto"}`` or null); ``prompt.json`` lies beside it.
+job.json holds `base_model` (a hub id; null if the channel `model` brings the base), `config` (fields of TrainingConfig)
+and `merge` (``{"base": "auto"}`` or null); ``prompt.json`` is in the same folder.
 
 Source of the layout: docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo-running-container.html.
 """
@@ -25,10 +25,8 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from sqlquarry.artifacts import (
     MANIFEST,
@@ -36,26 +34,26 @@ from sqlquarry.artifacts import (
     Manifest,
     MergedModel,
     write_atomically,
-    write_json,
 )
 from sqlquarry.aws import aws_client
-from sqlquarry.bedrock.export import Export
+from sqlquarry.bedrock.export.model_export import ModelExport
 from sqlquarry.data import load_records
 from sqlquarry.errors import (
     ArtifactError,
-    ConfigError,
     IncompleteArtifactError,
     SQLQuarryError,
     TrainingInterruptedError,
     UnsupportedModelError,
 )
-from sqlquarry.files.metadata import parse_object, read_object
+from sqlquarry.files.metadata import parse_object
 from sqlquarry.merging import AdapterMerger, Thresholds
 from sqlquarry.sagemaker.bootstrap import PIP, SECRETS, secret_text
+from sqlquarry.sagemaker.container_job import ContainerJob, only_file
 from sqlquarry.sagemaker.failures import training_error
 from sqlquarry.sagemaker.metrics import echoed
 from sqlquarry.training.base.base_model import resolve_base_model
-from sqlquarry.training.job import run_job
+from sqlquarry.training.job import TrainingJobSpec
+from sqlquarry.training.job_runner import run_job
 
 _VERIFIED_RECORDS = 16  # a second each for 8B on a large machine's CPU, and they say a lot (see AdapterMerger.verify)
 
@@ -96,55 +94,40 @@ def run(job_file: Path, root: Path) -> None:
 
     Args:
         job_file: the job.
-        root: stands for ``/opt/ml``.
+        root: ``/opt/ml``, or the folder that an emulator uses for it.
 
     Raises:
         SQLQuarryError: of the stage that failed.
     """
-    try:
-        job = read_object(job_file)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"the job {job_file} cannot be read: {error}") from error
-    merge = job.pop("merge", None)
-    leads = os.environ.get("RANK", "0") == "0"
+    job = ContainerJob.read(job_file)
+    is_rank0 = os.environ.get("RANK", "0") == "0"
     _provide_secrets()
-    channels = root / "input" / "data"
-    base = channels / "model" if (channels / "model").is_dir() else job.get("base_model")
-    adapter = _adapter_of_before(root) or _trained(job | {"base_model": str(base or "")}, job_file.parent, root, leads)
-    if leads and adapter and merge:
-        directory = resolve_base_model(str(base))
-        _merged(adapter, AdapterMerger(merge.get("base", "auto"), base_model=directory), root)
+    channel = root / "input" / "data" / "model"
+    base = str(channel) if channel.is_dir() else job.base_model or ""
+    adapter = _earlier_adapter(root)
+    if adapter is None:
+        adapter = _trained(job.spec(root, base_model=base, prompt=job_file.parent), root, is_rank0=is_rank0)
+    if is_rank0 and adapter and job.merge:
+        _merged(adapter, AdapterMerger(job.merge, base_model=resolve_base_model(base)), root)
 
 
-def _trained(job: dict[str, Any], prompt: Path, root: Path, leads: bool) -> AdapterCheckpoint | None:
-    """The new adapter; None on a machine that does not write it."""
-    channels, output = root / "input" / "data", root / "model" / "adapter"
-    placed = job | {
-        "train": str(_only_file(channels / "train")),
-        "evaluation": str(_only_file(channels / "evaluation")) if (channels / "evaluation").is_dir() else None,
-        "prompt": str(prompt),
-        "output_dir": str(output),
-        "checkpoint_dir": str(root / "checkpoints"),
-    }
+def _trained(job: TrainingJobSpec, root: Path, *, is_rank0: bool) -> AdapterCheckpoint | None:
+    """Return the new adapter; None on a machine that does not write it."""
     try:
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            echoed(output / "training_log.jsonl") if leads else contextlib.nullcontext(),
-        ):
-            write_json(Path(folder) / "job.json", placed)
-            adapter = run_job(Path(folder) / "job.json")
+        with echoed(Path(job.output_dir) / "training_log.jsonl") if is_rank0 else contextlib.nullcontext():
+            adapter = run_job(job, load_records)
     except IncompleteArtifactError:
-        if leads:
+        if is_rank0:
             raise
         return None  # the adapter is on the first machine
-    if leads:
+    if is_rank0:
         # Training is the costly part: whatever happens to the merge, the next attempt starts with it.
         _copied(adapter.path, root / "checkpoints" / "adapter")
     return adapter
 
 
-def _adapter_of_before(root: Path) -> AdapterCheckpoint | None:
-    """The adapter that an earlier attempt of the same job finished training, moved to where results belong."""
+def _earlier_adapter(root: Path) -> AdapterCheckpoint | None:
+    """Return the adapter that an earlier attempt of this job finished, moved to where results belong; None without."""
     kept, output = root / "checkpoints" / "adapter", root / "model" / "adapter"
     try:
         AdapterCheckpoint.load(kept, verify=True)
@@ -157,13 +140,13 @@ def _adapter_of_before(root: Path) -> AdapterCheckpoint | None:
 
 
 def _merged(adapter: AdapterCheckpoint, merger: AdapterMerger, root: Path) -> None:
-    """Merge, verify, and put the result into the form that Bedrock reads where it lies."""
+    """Merge, verify, and rewrite the result in place into the form that Bedrock reads."""
     output = root / "model" / "merged"
     merged = merger.merge(adapter, output)
     records = root / "input" / "data" / ("evaluation" if (root / "input" / "data" / "evaluation").is_dir() else "train")
-    verification: dict[str, Any] | None = None
+    verification: dict[str, object] | None = None
     try:
-        found = merger.verify(adapter, merged, load_records(str(_only_file(records)), limit=_VERIFIED_RECORDS))
+        found = merger.verify(adapter, merged, load_records(str(only_file(records)), limit=_VERIFIED_RECORDS))
         found.require(Thresholds())
         verification = dataclasses.asdict(found)
     except UnsupportedModelError as error:
@@ -171,7 +154,7 @@ def _merged(adapter: AdapterCheckpoint, merger: AdapterMerger, root: Path) -> No
     except SQLQuarryError:
         (output / MANIFEST).unlink()  # it must not be taken for finished
         raise
-    export = Export.of(merged)
+    export = ModelExport.of(merged)
     (output / MANIFEST).unlink()
     for path in list(output.iterdir()):
         if path.name not in export.files:
@@ -190,13 +173,6 @@ def _copied(source: Path, target: Path) -> None:
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source, target, ignore=shutil.ignore_patterns(".*", MANIFEST))
     shutil.copyfile(source / MANIFEST, target / MANIFEST)
-
-
-def _only_file(channel: Path) -> Path:
-    files = sorted(path for path in channel.iterdir() if path.is_file()) if channel.is_dir() else []
-    if len(files) != 1:
-        raise ConfigError(f"the channel {channel} must hold one file of records, but holds {len(files)}")
-    return files[0]
 
 
 def _provide_secrets() -> None:

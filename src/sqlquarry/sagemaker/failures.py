@@ -24,12 +24,11 @@ _JOB_FAILURES = (
     ),
     _Failure(
         ("out of memory", "outofmemory"),
-        "Lower TrainingConfig.max_sequence_tokens, keep gradient_checkpointing on, or take an instance with more GPU "
-        "memory.",
+        "Lower TrainingConfig.max_length, keep gradient_checkpointing on, or take an instance with more GPU memory.",
     ),
     _Failure(
         ("no space left",),
-        "Raise volume_gb; of instance types with disks of their own (ml.g5, ml.p4d), take a larger one.",
+        "Raise volume_size_in_gb; of instance types with disks of their own (ml.g5, ml.p4d), take a larger one.",
     ),
     _Failure(
         ("is gated",),

@@ -9,6 +9,7 @@ docs/src/data/{huggingface-pytorch-training,pytorch-training}/*-sagemaker.yml of
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 from typing import Literal, NamedTuple
 
@@ -58,10 +59,20 @@ IMAGES = (
 )
 
 
-def training_image(region: str, *, torch: str, transformers: str, processor: Literal["cpu", "gpu"]) -> str:
-    """The URI of the newest known image whose torch is not newer than the one here.
+def image_for(region: str, processor: Literal["cpu", "gpu"]) -> str:
+    """Return the URI of the newest known image that fits the torch and transformers installed here.
 
-    Where two images have the same torch, one whose transformers is not newer either comes first: less to install.
+    Raises:
+        ConfigError: every known image has a newer torch.
+    """
+    torch, transformers = (importlib.metadata.version(name) for name in ("torch", "transformers"))
+    return training_image(region, torch=torch, transformers=transformers, processor=processor)
+
+
+def training_image(region: str, *, torch: str, transformers: str, processor: Literal["cpu", "gpu"]) -> str:
+    """Return the URI of the newest known image whose torch is not newer than the one here.
+
+    Of two images with the same torch, one whose transformers is not newer either comes first: less to install.
 
     Args:
         region: where the job runs; images are pulled from the same region.
@@ -89,5 +100,5 @@ def training_image(region: str, *, torch: str, transformers: str, processor: Lit
 
 
 def _number(version: str) -> tuple[int, ...]:
-    """Major and minor version: an image of 2.11.0 also serves who has 2.11.1."""
+    """Return major and minor version; an image of 2.11.0 also serves somebody who has 2.11.1."""
     return tuple(int(part) for part in re.findall(r"\d+", version)[:2])

@@ -1,4 +1,4 @@
-"""What a job reads: records, base model, prompt, configuration, and the library itself."""
+"""Collect what a job reads: records, base model, prompt, configuration, and the library itself."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import RecordError
 from sqlquarry.files.locations import is_hub_id
 from sqlquarry.prompt import PROMPT_FILE
 from sqlquarry.sagemaker import bootstrap, packaging
+from sqlquarry.sagemaker.container_job import ContainerJob, MergeBase
 from sqlquarry.sagemaker.staging import Channel
 from sqlquarry.training.base.base_model import resolve_base_model
 from sqlquarry.training.trainer import QLoRAFSDPTrainer
 
 # Many repositories carry the same weights again in another format; training reads safetensors.
 _OTHER_WEIGHTS = {".bin", ".pth", ".pt", ".gguf", ".h5", ".msgpack", ".onnx"}
-Base = Literal["auto", "original", "dequantized"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +39,7 @@ class Inputs:
     places: Mapping[str, str]
     base: str | Channel
     prompt_fingerprint: str
-    config: Mapping[str, Any]
+    config: Mapping[str, object]
 
     @property
     def learnt(self) -> str:
@@ -53,11 +52,11 @@ def gather(
     trainer: QLoRAFSDPTrainer,
     train: Sequence[Record],
     evaluation: Sequence[Record] | None,
-    merge: Base | None,
+    merge: MergeBase | None,
     *,
     requirements: str | Path,
 ) -> Inputs:
-    """The channels `train`, `evaluation` (optional), `model` (a base model without a hub id), `job` and `code`.
+    """Collect the channels `train`, `evaluation` (optional), `model` (a base model without a hub id), `job` and `code`.
 
     Nothing is hashed yet, because the base may have many gigabytes.
 
@@ -69,7 +68,7 @@ def gather(
     channels = [Channel("train", {"train.jsonl": _lines(train, "train")})]
     if evaluation:
         channels.append(Channel("evaluation", {"evaluation.jsonl": _lines(evaluation, "evaluation")}))
-    places = {}
+    places: dict[str, str] = {}
     name = str(trainer.base_model)
     base: str | Channel = name
     if name.startswith("s3://"):
@@ -78,13 +77,9 @@ def gather(
         base = Channel("model", {path.name: path for path in _files(resolve_base_model(name))})
         channels.append(base)
     formatter = trainer.formatter
-    job = {
-        "base_model": name if is_hub_id(name) else None,
-        "config": dataclasses.asdict(trainer.config),
-        "merge": {"base": merge} if merge else None,
-    }
+    job = ContainerJob(base_model=name if is_hub_id(name) else None, config=trainer.config, merge=merge)
     prompt = dataclasses.asdict(formatter) | {"fingerprint": formatter.fingerprint}
-    channels.append(Channel("job", {"job.json": _json(job), PROMPT_FILE: _json(prompt)}))
+    channels.append(Channel("job", {"job.json": job.to_json(), PROMPT_FILE: _json(prompt)}))
     wheel, content = packaging.wheel()
     channels.append(
         Channel(

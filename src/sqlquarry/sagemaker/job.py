@@ -1,23 +1,30 @@
-"""A training job on SageMaker: followed, stopped, and asked what it made and what it cost."""
+"""A training job on SageMaker: follow it, stop it, and ask what it made and what it cost."""
 
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 from sqlquarry.aws.failures import error_code
+from sqlquarry.aws.polling import Polling
 from sqlquarry.errors import TrainingError, TrainingInterruptedError
 from sqlquarry.sagemaker.failures import job_advice, training_error
 from sqlquarry.sagemaker.logs import Display, LogFollower
 from sqlquarry.sagemaker.metrics import Progress
 from sqlquarry.text import visible_logger
 
+if TYPE_CHECKING:
+    from mypy_boto3_logs import CloudWatchLogsClient
+    from mypy_boto3_sagemaker import SageMakerClient
+    from mypy_boto3_sagemaker.type_defs import DescribeTrainingJobResponseTypeDef
+
 logger = visible_logger(__name__)
+_Answer = TypeVar("_Answer")
 _ENDED = ("Completed", "Failed", "Stopped", "Deleting")
+JOB_POLLING = Polling(interval_s=15.0, timeout_s=30 * 24 * 3600)  # a job can run for 28 days
 
 
 @dataclass(slots=True)
@@ -29,33 +36,33 @@ class TrainingJob:
         sagemaker: a SageMaker client.
         logs: a CloudWatch Logs client.
         usd_per_hour: instance type -> US dollars per hour.
-        poll_interval_s: seconds between two looks at a job that runs.
-        sleep: waits; injected by tests.
-        now: the time; injected by tests.
+        polling: how often a running job is looked at, and how long `wait` waits for its end.
+        now: returns the time; tests replace it.
+        progress: how far training was in the last line that `wait` showed; None before.
     """
 
     name: str
     _: KW_ONLY
-    sagemaker: Any
-    logs: Any
+    sagemaker: SageMakerClient
+    logs: CloudWatchLogsClient
     usd_per_hour: Mapping[str, float]
-    poll_interval_s: float = 15.0
-    sleep: Callable[[float], None] = time.sleep
+    polling: Polling = JOB_POLLING
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     progress: Progress | None = None
 
     def wait(self, *, show: bool = True) -> TrainingJob:
-        """Until the job has ended, with its log lines and progress on standard error.
+        """Wait until the job has ended, and show its log lines and progress on standard error.
 
-        To stop waiting (Ctrl-C) does not stop the job; `SageMakerLauncher.attach` finds it again.
+        Ctrl-C ends the wait, not the job; `SageMakerLauncher.attach` finds it again.
 
         Args:
             show: False waits silently.
 
         Raises:
-            TrainingInterruptedError: the job was stopped, or ran into max_run_s or max_wait_s; launched again, it goes
-                on from its newest checkpoint.
-            TrainingError: it failed, with SageMaker's reason and what to do; or AWS could not be asked.
+            TrainingInterruptedError: the job was stopped, or ran into max_runtime_s or max_wait_s; launched again, it
+                resumes from its newest checkpoint.
+            TrainingError: it failed, with SageMaker's reason and what to do; or it runs for longer than
+                `Polling.timeout_s`; or AWS could not be asked.
         """
         try:
             with Display(self.name, show=show) as display:
@@ -66,9 +73,10 @@ class TrainingJob:
         _raise_unless_completed(description)
         return self
 
-    def _followed(self, display: Display | None) -> dict[str, Any]:
-        """The job's description once it has ended."""
+    def _followed(self, display: Display | None) -> DescribeTrainingJobResponseTypeDef:
+        """Return the job's description once it has ended."""
         follower = LogFollower(self.logs, self.name)
+        started = self.polling.clock()
         while True:
             description = self.describe()
             if display:
@@ -77,10 +85,17 @@ class TrainingJob:
                     self.progress = display.line(line) or self.progress
             if description["TrainingJobStatus"] in _ENDED:
                 return description
-            self.sleep(self.poll_interval_s)
+            if self.polling.clock() - started >= self.polling.timeout_s:
+                raise TrainingError(
+                    f"the training job {self.name} has not ended within timeout_s={self.polling.timeout_s:g}. It "
+                    f"continues; attach({self.name!r}) follows it again. To wait for longer, raise Polling.timeout_s."
+                )
+            self.polling.sleep(self.polling.interval_s)
 
     def stop(self) -> None:
-        """Ask the job to stop: it writes a checkpoint within the 120 s that SageMaker leaves it. An ended job stays so.
+        """Ask the job to stop; it writes a checkpoint within the 120 s that SageMaker leaves it.
+
+        A job that has ended is left alone.
 
         Raises:
             TrainingError: AWS refused.
@@ -91,15 +106,16 @@ class TrainingJob:
 
     @property
     def status(self) -> str:
-        """InProgress, Completed, Failed, Stopping or Stopped."""
-        return str(self.describe()["TrainingJobStatus"])
+        """SageMaker's status: InProgress, Completed, Failed, Stopping or Stopped."""
+        return self.describe()["TrainingJobStatus"]
 
     @property
     def cost_usd(self) -> float | None:
-        """US dollars for the machines so far; None where the price of the instance type is not known.
+        """US dollars for the machines so far; None if the price of the instance type is not known.
 
-        SageMaker's billable seconds x machines x price by the hour. An ended spot job's billable seconds are already
-        reduced by its savings; while it runs, the figure is what on-demand machines would cost. Storage is not in it.
+        It is SageMaker's billable seconds x machines x price per hour, without storage. The billable seconds of a spot
+        job that has ended are already reduced by its savings; while it runs, the figure is what on-demand machines
+        would cost.
         Source: "DescribeTrainingJob", BillableTimeInSeconds.
         """
         description = self.describe()
@@ -107,36 +123,31 @@ class TrainingJob:
         price = self.usd_per_hour.get(machines["InstanceType"])
         if price is None:
             return None
-        seconds = description.get("BillableTimeInSeconds")
-        if seconds is None:
-            started = description.get("TrainingStartTime")
-            ended = description.get("TrainingEndTime") or self.now()
-            seconds = (ended - started).total_seconds() if started else 0.0
-        return float(seconds / 3600 * machines["InstanceCount"] * price)
+        ended = description.get("TrainingEndTime", self.now())
+        started = description.get("TrainingStartTime", ended)
+        seconds = description.get("BillableTimeInSeconds", (ended - started).total_seconds())
+        return seconds / 3600 * machines["InstanceCount"] * price
 
     @property
     def adapter_uri(self) -> str:
-        """``s3://`` prefix of the adapter; it is there once the job is Completed."""
+        """``s3://`` prefix of the adapter, which is complete once the job is Completed."""
         return f"{self._artifacts}/adapter"
 
     @property
     def merged_uri(self) -> str:
-        """``s3://`` prefix of the merged model, for `BedrockImporter`; there once a job that merges is Completed."""
+        """``s3://`` prefix of the merged model, for `BedrockImporter`, once a job that merges is Completed."""
         return f"{self._artifacts}/merged"
 
-    def describe(self) -> dict[str, Any]:
-        """SageMaker's description of the job.
+    def describe(self) -> DescribeTrainingJobResponseTypeDef:
+        """Return SageMaker's description of the job.
 
         Raises:
             TrainingError: there is no such job, or AWS could not be asked.
         """
-        found: dict[str, Any] = self._asked(
-            "looking at", lambda: self.sagemaker.describe_training_job(TrainingJobName=self.name)
-        )
-        return found
+        return self._asked("looking at", lambda: self.sagemaker.describe_training_job(TrainingJobName=self.name))
 
     def exists(self) -> bool:
-        """Whether the account has a job of this name.
+        """Return whether the account has a job of this name.
 
         Raises:
             TrainingError: AWS could not be asked.
@@ -146,7 +157,7 @@ class TrainingJob:
         try:
             self.sagemaker.describe_training_job(TrainingJobName=self.name)
         except (BotoCoreError, ClientError) as error:
-            # The service's code for it is that of any bad request.
+            # The service answers a name that it does not know with the code of any bad request.
             if error_code(error) == "ValidationException" and re.search("not (found|find)", str(error)):
                 return False
             raise training_error(error, f"looking for the training job {self.name}") from error
@@ -157,9 +168,9 @@ class TrainingJob:
         description = self.describe()
         where = description.get("ModelArtifacts", {}).get("S3ModelArtifacts")
         output = description["OutputDataConfig"]["S3OutputPath"].rstrip("/")
-        return str(where or f"{output}/{self.name}/output/model").rstrip("/")
+        return (where or f"{output}/{self.name}/output/model").rstrip("/")
 
-    def _asked(self, doing: str, ask: Callable[[], Any]) -> Any:
+    def _asked(self, doing: str, ask: Callable[[], _Answer]) -> _Answer:
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
@@ -168,7 +179,7 @@ class TrainingJob:
             raise training_error(error, f"{doing} the training job {self.name}") from error
 
 
-def _raise_unless_completed(description: Mapping[str, Any]) -> None:
+def _raise_unless_completed(description: DescribeTrainingJobResponseTypeDef) -> None:
     name, status = description["TrainingJobName"], description["TrainingJobStatus"]
     limits = description.get("StoppingCondition", {})
     if status == "Failed":
@@ -176,7 +187,7 @@ def _raise_unless_completed(description: Mapping[str, Any]) -> None:
         raise TrainingError(f"the training job {name} failed: {reason.rstrip('.')}. {job_advice(reason)}")
     if status != "Completed":
         why = {
-            "MaxRuntimeExceeded": f"ran into max_run_s={limits.get('MaxRuntimeInSeconds')}; raise it",
+            "MaxRuntimeExceeded": f"ran into max_runtime_s={limits.get('MaxRuntimeInSeconds')}; raise it",
             "MaxWaitTimeExceeded": f"ran into max_wait_s={limits.get('MaxWaitTimeInSeconds')}, waiting for spot "
             "machines included; raise it, or set spot=False",
         }.get(description.get("SecondaryStatus", ""), "was stopped")

@@ -4,76 +4,88 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib.metadata
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING
 
 from sqlquarry.artifacts import Record
-from sqlquarry.aws import aws_client
-from sqlquarry.aws.failures import error_code
-from sqlquarry.errors import ConfigError, TrainingError
+from sqlquarry.aws import Polling, aws_client
+from sqlquarry.errors import ConfigError
 from sqlquarry.extras import require
 from sqlquarry.options import check_options
-from sqlquarry.sagemaker.failures import quota_advice, training_error
-from sqlquarry.sagemaker.images import training_image
-from sqlquarry.sagemaker.inputs import Base, bootstrap_source, gather
-from sqlquarry.sagemaker.job import TrainingJob
-from sqlquarry.sagemaker.request import (
-    credential_problems,
-    environment_problems,
-    report_problems,
-    training_request,
-    violations,
-)
-from sqlquarry.sagemaker.staging import Channel, channel_key, staging_prefix, upload
+from sqlquarry.sagemaker.attempts import last_name, newest_attempt, start
+from sqlquarry.sagemaker.container_job import MergeBase
+from sqlquarry.sagemaker.draft import ANY_DIGEST, JobDraft, processes_to_start, trainer_problems
+from sqlquarry.sagemaker.environment import environment_problems, job_environment
+from sqlquarry.sagemaker.failures import training_error
+from sqlquarry.sagemaker.images import image_for
+from sqlquarry.sagemaker.inputs import gather
+from sqlquarry.sagemaker.job import JOB_POLLING, TrainingJob
+from sqlquarry.sagemaker.packaging import WITHOUT_HASHES
+from sqlquarry.sagemaker.request import JobFiles, training_request
+from sqlquarry.sagemaker.settings import Compute, Networking, StoppingCondition, check_rules
+from sqlquarry.sagemaker.staging import staging_prefix, upload
+from sqlquarry.sagemaker.validation import check_request, credential_problems
 from sqlquarry.text import visible_logger
-from sqlquarry.training.encoding.given import as_records
+from sqlquarry.training.arguments import as_records
 from sqlquarry.training.planning.forecast import plan_run
 from sqlquarry.training.planning.hardware import INSTANCES
+from sqlquarry.training.planning.machines import Machines
 from sqlquarry.training.planning.plan import TrainingPlan
 from sqlquarry.training.tracking.reporting import check_report_to
 from sqlquarry.training.trainer import QLoRAFSDPTrainer
 
+if TYPE_CHECKING:
+    import boto3
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sagemaker import SageMakerClient
+    from mypy_boto3_sagemaker.type_defs import CreateTrainingJobRequestTypeDef
+
 logger = visible_logger(__name__)
 _BUCKET = re.compile(r"[a-z0-9][-.a-z0-9]{1,61}[a-z0-9]")
-_GPU = ("ml.g", "ml.p")
-_ATTEMPTS, _ANY_DIGEST = 99, "0" * 64
-_PRICES = {name: found.price_per_hour for name, found in INSTANCES.items() if found.price_per_hour is not None}
+_REQUEST_ATTEMPTS = 8  # a job is watched for hours
+_PRICES = {name: found.usd_per_hour for name, found in INSTANCES.items() if found.usd_per_hour is not None}
+
+# The SageMaker Python SDK's words, for "did you mean".
+_ALSO_CALLED = {
+    "image_uri": "image",
+    "instance_count": "compute",
+    "instance_type": "compute",
+    "max_run": "stopping",
+    "security_group_ids": "networking",
+    "stopping_condition": "stopping",
+    "subnets": "networking",
+    "training_image": "image",
+    "use_spot_instances": "compute",
+}
 
 
-@check_options()
+@check_options(also_called=_ALSO_CALLED)
 @dataclass(frozen=True, slots=True)
 class SageMakerLauncher:
     """Runs training as a SageMaker job, on machines that exist only as long as it runs.
 
-    Needs the extras aws, train and merge: the job gets the versions installed here. Everything is checked before
-    anything is sent, and nothing is sent twice: the job's name is made of the content of all that it reads.
+    Needs the extras aws, train and merge, because the job gets the versions installed here. Everything is checked
+    before anything is sent. Nothing is sent twice, because the job's name is made of the content of all that it reads.
 
     Args:
         role_arn: the role that the job runs as; sagemaker.amazonaws.com must be allowed to assume it.
         bucket: the bucket for inputs, checkpoints and results, in the job's region.
         prefix: the folder in it.
-        session: a boto3 session; None uses the default credentials.
-        region: None uses the session's.
-        endpoint_url: another address for all AWS calls.
-        image: URI of the container; None chooses an AWS Deep Learning Container by the torch that is installed here.
-        instance_type: the machine; it gets one process for each GPU that a step has a row for.
-        instance_count: machines.
-        volume_gb: size of the volume, for instance types that have no disks of their own.
-        max_run_s: seconds after which SageMaker stops the job.
-        max_wait_s: with `spot`, seconds after which it gives up, waiting included; None is twice `max_run_s`.
-        spot: use spare machines, which can be taken away at any time; training resumes from its checkpoint.
-        keep_alive_s: keep the machines (billed) for the next job of the same kind.
-        subnets: of the VPC that the job runs in; they need a way to a package index and to S3.
-        security_group_ids: of the same VPC.
+        session: a boto3 session, which also has the job's region; None uses the default credentials.
+        image: URI of the container; "auto" chooses an AWS Deep Learning Container by the torch that is installed here.
+        compute: the machines.
+        networking: the VPC that the job runs in; None uses SageMaker's own network.
+        stopping: the job's time limits.
+        polling: how often a running job is looked at, and how long `TrainingJob.wait` waits for its end. The default
+            waits 30 days, longer than a job can run; `Polling` itself, if you make one without `timeout_s`, one hour.
         kms_key_arn: key for the volume, the inputs and the results.
         tags: of the job.
-        environment: settings of the job's process, such as WANDB_PROJECT or MLFLOW_TRACKING_URI; no secrets, which
-            everybody could read who may look at the job.
+        environment: settings of the job's process, such as WANDB_PROJECT or MLFLOW_TRACKING_URI; no secrets, because
+            everybody who may look at the job can read them.
         secret_arns: environment variable -> ARN of the Secrets Manager secret that holds its value, such as HF_TOKEN
             (gated models) or WANDB_API_KEY; the job is told the ARNs, never the values. Variables of pip, such as
             PIP_INDEX_URL with a private index and its password, are for the installation alone (the image needs boto3).
@@ -82,7 +94,6 @@ class SageMakerLauncher:
             for everything; "without-hashes" pins the versions installed here, and trusts the package index.
         usd_per_hour: instance type -> US dollars per hour, for `TrainingJob.cost_usd`; others as in `hardware`, whose
             prices are of us-east-1 and for orientation.
-        poll_interval_s: seconds between two looks at a job that runs.
 
     Raises:
         ConfigError: options that cannot work, all at once.
@@ -92,57 +103,33 @@ class SageMakerLauncher:
     _: KW_ONLY
     bucket: str
     prefix: str = "sqlquarry"
-    session: Any = None
-    region: str | None = None
-    endpoint_url: str | None = None
-    image: str | None = None
-    # The published recipe's machine: four A10G with 24 GB each.
-    instance_type: str = "ml.g5.12xlarge"
-    instance_count: int = 1
-    volume_gb: int = 200
-    max_run_s: int = 24 * 3600
-    max_wait_s: int | None = None
-    spot: bool = False
-    keep_alive_s: int | None = None
-    subnets: Sequence[str] = ()
-    security_group_ids: Sequence[str] = ()
+    session: boto3.Session | None = None
+    image: str = "auto"
+    compute: Compute = dataclasses.field(default_factory=Compute)
+    networking: Networking | None = None
+    stopping: StoppingCondition = dataclasses.field(default_factory=StoppingCondition)
+    polling: Polling = JOB_POLLING
     kms_key_arn: str | None = None
     tags: Mapping[str, str] = dataclasses.field(default_factory=dict)
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
     secret_arns: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
     requirements: str | Path = "locked"
     usd_per_hour: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    poll_interval_s: float = 15.0
 
     def __post_init__(self) -> None:
-        checks = {
-            "bucket": (_BUCKET.fullmatch(self.bucket), "a bucket's name, without s3://"),
-            "instance_type": (
-                not self.instance_type.startswith(("ml.trn", "ml.p6e")),
-                "an x86 machine with NVIDIA GPUs, or with none",
-            ),
-            "instance_count": (self.instance_count >= 1, "at least 1"),
-            "prefix": ("s3:" not in self.prefix.lower(), "a folder in the bucket, without s3://"),
-            "volume_gb": (self.volume_gb >= 1, "at least 1"),
-            "poll_interval_s": (0 <= self.poll_interval_s <= 3600, "from 0 to 3600"),
-            "max_run_s": (self.max_run_s >= 1, "at least 1"),
-            "max_wait_s": (
-                self.max_wait_s is None or (self.spot and self.max_wait_s >= self.max_run_s),
-                f"None, or with spot=True at least max_run_s={self.max_run_s}",
-            ),
-            # "Managed warm pools", considerations: spot machines cannot be kept.
-            "keep_alive_s": (not (self.keep_alive_s and self.spot), "None with spot=True"),
-            "security_group_ids": (
-                bool(self.security_group_ids) == bool(self.subnets),
-                "given with subnets, or neither",
-            ),
-        }
-        wrong = {name: rule for name, (fine, rule) in checks.items() if not fine}
-        bad = [f"{name} is {getattr(self, name)!r}, but must be {rule}" for name, rule in wrong.items()]
-        bad += environment_problems(self.environment, self.secret_arns)
-        bad += credential_problems({"tags": self.tags})
-        if bad:
-            raise ConfigError("SageMakerLauncher: " + "; ".join(bad))
+        check_rules(
+            self,
+            {
+                "bucket": (_BUCKET.fullmatch(self.bucket) is not None, "a bucket's name, without s3://"),
+                "prefix": ("s3:" not in self.prefix.lower(), "a folder in the bucket, without s3://"),
+                "stopping": (
+                    self.compute.spot or self.stopping.max_wait_s == "auto",
+                    "without max_wait_s, which is for spot machines, or compute must be Compute(spot=True)",
+                ),
+            },
+            *environment_problems(self.environment, self.secret_arns),
+            *credential_problems({"tags": self.tags}),
+        )
 
     def launch(
         self,
@@ -151,12 +138,12 @@ class SageMakerLauncher:
         evaluation: Sequence[Record] | None = None,
         *,
         name: str | None = None,
-        merge: Base | None = "auto",
+        merge: MergeBase | None = "auto",
         wait: bool = True,
     ) -> TrainingJob:
-        """Start the job, or find the one that does the same: running, it is attached to; finished, returned.
+        """Start the job, or find the one with the same content, whether it is running or finished.
 
-        A job that failed or was stopped is started anew under another name, and resumes from its newest checkpoint,
+        A job that failed or was stopped is started again under another name, and resumes from its newest checkpoint,
         also on another instance type.
 
         Args:
@@ -177,11 +164,14 @@ class SageMakerLauncher:
             TrainingError: AWS refused, with what to do (which quota, which right); or, with `wait`, the job failed.
             TrainingInterruptedError: with `wait`, the job was stopped.
         """
-        plan = self._planned(trainer, train, evaluation, merge, name, checked=self._check_bucket)
-        job, following = self._latest(plan.stem)
+        draft = self._checked_draft(trainer, train, evaluation, merge, name)
+        self._check_bucket()
+        request = self._hashed_request(draft)
+        job, next_name = newest_attempt(request["TrainingJobName"], self._job)
         status = job.status if job else None
         if job is None or status in ("Failed", "Stopped"):
-            job = self._started(plan, following)
+            self._start(draft, {**request, "TrainingJobName": next_name})
+            job = self._job(next_name)
         return job.wait() if wait and status != "Completed" else job
 
     def dry_run(
@@ -191,17 +181,18 @@ class SageMakerLauncher:
         evaluation: Sequence[Record] | None = None,
         *,
         name: str | None = None,
-        merge: Base | None = "auto",
-    ) -> dict[str, Any]:
+        merge: MergeBase | None = "auto",
+    ) -> CreateTrainingJobRequestTypeDef:
         """Return the CreateTrainingJob request of `launch`; nothing is sent, and no credentials are needed.
 
         Raises:
             ConfigError, RecordError, ModelError, MissingExtraError: as `launch`.
         """
-        plan = self._planned(trainer, train, evaluation, merge, name)
-        for note in plan.notes:
+        draft = self._checked_draft(trainer, train, evaluation, merge, name)
+        request = self._hashed_request(draft)
+        for note in draft.notes:
             logger.warning(note)
-        return {"TrainingJobName": plan.stem, **plan.request}
+        return request
 
     def plan(
         self, trainer: QLoRAFSDPTrainer, train: Sequence[Record], evaluation: Sequence[Record] | None = None
@@ -215,22 +206,25 @@ class SageMakerLauncher:
             RecordError, ConfigError, DeviceError, ModelError: as `QLoRAFSDPTrainer.plan`.
         """
         require("train", "SageMakerLauncher.plan")
-        known = self.instance_type in INSTANCES
+        instance_type, instances = self.compute.instance_type, self.compute.instance_count
+        known = instance_type in INSTANCES
         plan = plan_run(
+            train,
+            evaluation,
             trainer.base_model,
             trainer.formatter,
             trainer.config,
-            train,
-            evaluation,
-            s3=lambda: self._client("s3"),
-            instance_type=self.instance_type if known else None,
-            gpu=None if known else "cpu",
-            processes=None if known else self.instance_count,
-            instances=self.instance_count,
-            price_per_hour=self.usd_per_hour.get(self.instance_type),
+            machines=Machines(
+                instance_type=instance_type if known else None,
+                gpu="auto" if known else "cpu",
+                processes="auto" if known else instances,
+                instances=instances,
+                usd_per_hour=self.usd_per_hour.get(instance_type),
+            ),
+            s3=self._s3,
         )
-        if not known and self.instance_type.startswith(_GPU):
-            note = f"{self.instance_type} is not in the table of instances: its memory and price are not checked"
+        if not known and self.compute.processor == "gpu":
+            note = f"{instance_type} is not in the table of instances: its memory and price are not checked"
             return dataclasses.replace(plan, notes=(*plan.notes, note))
         return plan
 
@@ -244,112 +238,82 @@ class SageMakerLauncher:
         job.describe()
         return job
 
-    def _planned(
+    def _checked_draft(
         self,
         trainer: QLoRAFSDPTrainer,
         train: Sequence[Record],
         evaluation: Sequence[Record] | None,
-        merge: Base | None,
+        merge: MergeBase | None,
         name: str | None,
-        *,
-        checked: Callable[[], None] = lambda: None,
-    ) -> _Plan:
-        """Return the checked request and inputs of the job; nothing is sent. `checked` runs before hashing."""
+    ) -> JobDraft:
+        """Check all that does not depend on the content of the inputs; nothing is hashed or sent."""
         for extra in ("aws", "train", "merge"):  # the job gets the versions that are installed here
             require(extra, "SageMakerLauncher")
-        processor: Literal["cpu", "gpu"] = "gpu" if self.instance_type.startswith(_GPU) else "cpu"
-        merges = (None, *get_args(Base))
-        bad = [] if merge in merges else [f"merge is {merge!r}, but must be one of {', '.join(map(repr, merges))}"]
-        if trainer.config.device not in ("auto", {"gpu": "cuda", "cpu": "cpu"}[processor]):
-            bad.append(f"the trainer's device is {trainer.config.device!r}, but {self.instance_type} has a {processor}")
-        bad += report_problems(trainer.config.report_to, self.environment, self.secret_arns)
-        if bad:
-            raise ConfigError("SageMakerLauncher: " + "; ".join(bad))
+        reporting = {"environment": self.environment, "secret_arns": self.secret_arns}
+        if bad := trainer_problems(trainer, merge, compute=self.compute, **reporting):
+            raise ConfigError(f"SageMakerLauncher: {'; '.join(bad)}")
         check_report_to(trainer.config.report_to, self.environment)
         train = as_records(train, "train")
         evaluation = None if evaluation is None else as_records(evaluation, "evaluation")
         inputs = gather(trainer, train, evaluation, merge, requirements=self.requirements)
         forecast = self.plan(trainer, train, evaluation)
-        sagemaker = self._client("sagemaker")
-        image = self.image or training_image(
-            sagemaker.meta.region_name,
-            torch=importlib.metadata.version("torch"),
-            transformers=importlib.metadata.version("transformers"),
-            processor=processor,
+        sagemaker = self._sagemaker()
+        draft = JobDraft(
+            name=name or "sqlquarry",
+            image=image_for(sagemaker.meta.region_name, self.compute.processor) if self.image == "auto" else self.image,
+            inputs=inputs,
+            processes=processes_to_start(forecast, self.compute),
+            notes=forecast.remarks,
         )
-        fed = forecast.processes // self.instance_count
-        gpus = INSTANCES[self.instance_type].gpus if self.instance_type in INSTANCES else fed
-
-        def request_of(digests: Mapping[str, str], learnt: str, processes: int | None = None) -> dict[str, Any]:
-            place = f"s3://{self.bucket}/{self._folder}"
-            sent = {name: place + channel_key(name, digest) for name, digest in digests.items()}
-            return training_request(
-                self,
-                image,
-                channels={**sent, **inputs.places},
-                digests=digests,
-                bootstrap_sha256=hashlib.sha256(bootstrap_source()).hexdigest(),
-                checkpoints=f"{place}checkpoints/{learnt[:16]}",
-                output=f"{place}jobs",
-                processes=processes,
-            )
-
         # What the service would refuse does not depend on the digests, which take minutes for a large base.
-        draft = request_of({channel.name: _ANY_DIGEST for channel in inputs.channels}, _ANY_DIGEST)
-        if exposed := credential_problems(draft):  # before `violations`, which shows values
-            raise ConfigError("SageMakerLauncher: " + "; ".join(exposed))
-        named = {"TrainingJobName": _numbered(f"{name or 'sqlquarry'}-{_ANY_DIGEST[:12]}", _ATTEMPTS), **draft}
-        if wrong := violations(named, sagemaker.meta.service_model):
-            raise ConfigError("SageMaker would refuse the job: " + "; ".join(wrong))
-        checked()
-        digests = {channel.name: channel.digest for channel in inputs.channels}
+        longest = last_name(draft.job_name(ANY_DIGEST))
+        request = self._request(longest, draft.unhashed_files(self._place), draft.image)
+        check_request(request, sagemaker.meta.service_model)
+        return draft
+
+    def _hashed_request(self, draft: JobDraft) -> CreateTrainingJobRequestTypeDef:
+        """Return the request; the job's name is made of the content of all that it reads."""
+        files = draft.hashed_files(self._place)
         # Processes do not change the name: if tokens are estimated, a later plan may start more.
-        content = hashlib.sha256(json.dumps(request_of(digests, inputs.learnt), sort_keys=True).encode()).hexdigest()
-        request = request_of(digests, inputs.learnt, fed if fed < gpus else None)
-        return _Plan(f"{name or 'sqlquarry'}-{content[:12]}", request, inputs.channels, forecast.remarks)
+        nameless = {**self._request("", files, draft.image)}
+        del nameless["TrainingJobName"]
+        content = hashlib.sha256(json.dumps(nameless, sort_keys=True).encode()).hexdigest()
+        return self._request(draft.job_name(content), files, draft.image, draft.processes)
 
-    def _started(self, plan: _Plan, name: str) -> TrainingJob:
-        from botocore.exceptions import BotoCoreError, ClientError
+    def _request(
+        self, name: str, files: JobFiles, image: str, processes: int | None = None
+    ) -> CreateTrainingJobRequestTypeDef:
+        return training_request(
+            name,
+            files,
+            image=image,
+            role_arn=self.role_arn,
+            compute=self.compute,
+            networking=self.networking,
+            stopping=self.stopping,
+            kms_key_arn=self.kms_key_arn,
+            environment=job_environment(self.environment, self.secret_arns),
+            tags=self.tags,
+            has_hashes=self.requirements != WITHOUT_HASHES,
+            processes=processes,
+        )
 
-        for note in plan.notes:
+    def _start(self, draft: JobDraft, request: CreateTrainingJobRequestTypeDef) -> None:
+        """Send what S3 does not have yet, then start the job."""
+        for note in draft.notes:
             logger.warning(note)
-        s3, sagemaker = self._client("s3"), self._client("sagemaker")
-        staging = staging_prefix(s3, self.bucket, self._folder, self.kms_key_arn)
-        for channel in plan.channels:
+        staging = staging_prefix(self._s3(), self.bucket, self._folder, self.kms_key_arn)
+        for channel in draft.inputs.channels:
             upload(staging, channel)
-        try:
-            sagemaker.create_training_job(TrainingJobName=name, **plan.request)
-        except (BotoCoreError, ClientError) as error:
-            advice = None
-            if error_code(error) == "ResourceLimitExceeded":
-                advice = quota_advice(
-                    error,
-                    instance_type=self.instance_type,
-                    count=self.instance_count,
-                    spot=self.spot,
-                    region=sagemaker.meta.region_name,
-                )
-            if error_code(error) != "ResourceInUse":  # another process was faster, with the same content
-                raise training_error(error, f"starting the training job {name}", advice) from error
-        logger.info("training job %s on %d x %s", name, self.instance_count, self.instance_type)
-        return self._job(name)
-
-    def _latest(self, stem: str) -> tuple[TrainingJob | None, str]:
-        """The newest job of this content, and the name that the next would get."""
-        job = None
-        for number in range(1, _ATTEMPTS + 1):
-            name = _numbered(stem, number)
-            following = self._job(name)
-            if not following.exists():
-                return job, name
-            job = following
-        raise TrainingError(f"{_ATTEMPTS} jobs {stem}-… have failed or were stopped. Launch under another name.")
+        start(self._sagemaker(), request, self.compute)
+        machines = (self.compute.instance_count, self.compute.instance_type)
+        logger.info("training job %s on %d x %s", request["TrainingJobName"], *machines)
 
     def _check_bucket(self) -> None:
-        """Before anything is sent: the bucket is there, may be used, and lies in the job's region."""
+        """Check that the bucket exists, may be used, and is in the job's region."""
         from botocore.exceptions import BotoCoreError, ClientError
 
-        s3 = self._client("s3")
+        s3 = self._s3()
         try:
             found = s3.head_bucket(Bucket=self.bucket)
         except (BotoCoreError, ClientError) as error:
@@ -363,38 +327,23 @@ class SageMakerLauncher:
     def _job(self, name: str) -> TrainingJob:
         return TrainingJob(
             name,
-            sagemaker=self._client("sagemaker"),
-            logs=self._client("logs"),
+            sagemaker=self._sagemaker(),
+            logs=aws_client("logs", self.session, attempts=_REQUEST_ATTEMPTS),
             usd_per_hour={**_PRICES, **self.usd_per_hour},
-            poll_interval_s=self.poll_interval_s,
+            polling=self.polling,
         )
+
+    @property
+    def _place(self) -> str:
+        return f"s3://{self.bucket}/{self._folder}"
 
     @property
     def _folder(self) -> str:
         prefix = self.prefix.strip("/")
         return f"{prefix}/" if prefix else ""
 
-    def _client(self, service: str) -> Any:
-        # A job is watched for hours.
-        return aws_client(service, self.session, endpoint_url=self.endpoint_url, region=self.region, attempts=8)
+    def _s3(self) -> S3Client:
+        return aws_client("s3", self.session, attempts=_REQUEST_ATTEMPTS)
 
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """A job to be.
-
-    Args:
-        stem: its name, but for the number of the attempt.
-        request: of CreateTrainingJob, but for the name.
-        channels: what has to be sent before.
-        notes: what is worth knowing before it is paid for.
-    """
-
-    stem: str
-    request: Mapping[str, Any]
-    channels: Sequence[Channel]
-    notes: Sequence[str]
-
-
-def _numbered(stem: str, attempt: int) -> str:
-    return stem if attempt == 1 else f"{stem}-{attempt}"
+    def _sagemaker(self) -> SageMakerClient:
+        return aws_client("sagemaker", self.session, attempts=_REQUEST_ATTEMPTS)

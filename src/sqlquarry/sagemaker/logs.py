@@ -1,36 +1,40 @@
-"""A job's log lines as they come, and how they are shown."""
+"""Read a job's log lines as they come, and show them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Self
 
 from sqlquarry.aws.failures import error_code
 from sqlquarry.progress.bar import ProgressBar
 from sqlquarry.sagemaker.metrics import Progress
 from sqlquarry.text import visible, visible_logger
 
+if TYPE_CHECKING:
+    from mypy_boto3_logs import CloudWatchLogsClient
+    from mypy_boto3_logs.type_defs import GetLogEventsRequestTypeDef
+
 logger = visible_logger(__name__)
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
 
 
 class LogFollower:
-    """Reads what CloudWatch has got of a job since the last reading, one stream for each machine.
+    """Reads what CloudWatch has received from a job since the last reading, one stream for each machine.
 
     Args:
         client: of CloudWatch Logs.
         job: the job's name.
     """
 
-    def __init__(self, client: Any, job: str) -> None:
+    def __init__(self, client: CloudWatchLogsClient, job: str) -> None:
         self._client, self._job = client, job
         self._places: dict[str, str] = {}  # stream -> token of what follows
 
     def lines(self) -> Iterator[str]:
-        """New lines; of several machines, each with the machine's name before it.
+        """Yield new lines; if there are several machines, each line begins with the machine's name.
 
-        A log that cannot be read yields nothing: the job does not depend on it.
+        A log that cannot be read yields nothing, because the job does not depend on it.
         """
         from botocore.exceptions import BotoCoreError, ClientError
 
@@ -41,7 +45,7 @@ class LogFollower:
                 for line in self._new(stream):
                     yield f"{host}: {line}" if several else line
         except (BotoCoreError, ClientError) as error:
-            # The group is made with the account's first job, the streams minutes after the job.
+            # SageMaker makes the group with the account's first job, and the streams minutes after the job.
             if error_code(error) != "ResourceNotFoundException":
                 logger.warning("the log of %s cannot be read: %s", self._job, error)
 
@@ -54,12 +58,14 @@ class LogFollower:
     def _new(self, stream: str) -> Iterator[str]:
         while True:
             token = self._places.get(stream)
-            page = self._client.get_log_events(
-                logGroupName=LOG_GROUP,
-                logStreamName=stream,
-                startFromHead=True,
-                **({"nextToken": token} if token else {}),
-            )
+            request: GetLogEventsRequestTypeDef = {
+                "logGroupName": LOG_GROUP,
+                "logStreamName": stream,
+                "startFromHead": True,
+            }
+            if token:
+                request["nextToken"] = token
+            page = self._client.get_log_events(**request)
             self._places[stream] = page["nextForwardToken"]
             yield from (event["message"].rstrip("\n") for event in page["events"])
             if page["nextForwardToken"] == token:  # the end, so far
@@ -83,14 +89,14 @@ class Display:
         self._bar.__exit__(kind, error, traceback)
 
     def state(self, state: str) -> None:
-        """The job's secondary status; shown when it changes."""
+        """Show the job's secondary status if it has changed."""
         if state != self._state:
             self._state = state
             self._bar.note = state
             self._print(f"[{state}]")
 
     def line(self, line: str) -> Progress | None:
-        """A line of the log; what it says of the progress moves the bar instead, where there is one."""
+        """Show a line of the log and return the progress in it, which moves the bar instead if there is one."""
         progress = Progress.parse(line)
         if progress is not None:
             speed = f", {progress.tokens_per_s:,.0f} tokens/s" if progress.tokens_per_s else ""

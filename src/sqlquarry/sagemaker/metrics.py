@@ -1,4 +1,4 @@
-"""One log line per step: the container writes it, CloudWatch's metrics and the launcher's progress read it."""
+"""The log line of each step: the container writes it; CloudWatch's metrics and the launcher's progress read it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mypy_boto3_sagemaker.type_defs import MetricDefinitionTypeDef
 
 _NUMBER = r"([0-9.eE+-]+)"
 _SHOWN = ("loss", "eval_loss", "learning_rate", "grad_norm", "tokens_per_s", "eta_s")
 # SageMaker makes a CloudWatch metric of the first group of each, matched against every line.
-METRIC_DEFINITIONS = [{"Name": "step", "Regex": r"\bstep=(\d+)/"}] + [
-    {"Name": name, "Regex": rf"\b{name}={_NUMBER}"} for name in _SHOWN
+_PATTERNS = {"step": r"\bstep=(\d+)/"} | {name: rf"\b{name}={_NUMBER}" for name in _SHOWN}
+METRIC_DEFINITIONS: list[MetricDefinitionTypeDef] = [
+    {"Name": name, "Regex": pattern} for name, pattern in _PATTERNS.items()
 ]
 _LINE = re.compile(r"\bstep=(?P<step>\d+)/(?P<steps>\d+|\?) (?P<rest>.*)")
 _POLL_S = 0.2
@@ -26,11 +30,11 @@ class Progress:
     """How far a run is.
 
     Args:
-        step: optimiser steps done.
-        steps: optimiser steps in all; None where the line does not say.
+        step: number of optimizer steps done.
+        steps: number of optimizer steps of the run; None if the line does not say.
         loss: training loss of the step.
         tokens_per_s: trained tokens per second.
-        eta_s: seconds to the end of training; None where `steps` is.
+        eta_s: seconds to the end of training; None if `steps` is.
     """
 
     step: int
@@ -41,7 +45,7 @@ class Progress:
 
     @classmethod
     def parse(cls, line: str) -> Progress | None:
-        """The progress that a log line tells; None for any other line."""
+        """Return the progress that a log line reports; None for any other line."""
         match = _LINE.search(line)
         if match is None:
             return None
@@ -57,15 +61,15 @@ class Progress:
         )
 
 
-def metric_line(entry: Mapping[str, Any], before: Mapping[str, Any] | None) -> str:
-    """The line of one step.
+def metric_line(entry: Mapping[str, float], before: Mapping[str, float] | None) -> str:
+    """Return the line of one step.
 
     Args:
-        entry: an entry of ``training_log.jsonl``; `steps`, where it is there, is the whole run's.
+        entry: an entry of ``training_log.jsonl``; its `steps`, if it has them, are the whole run's.
         before: the entry before, for the rate; None at the start.
     """
     values = {name: entry[name] for name in _SHOWN if name in entry}
-    # `seconds` counts earlier sessions too, so the first step of a resumed run tells no rate.
+    # `seconds` counts earlier sessions too, so the first step of a resumed run has no rate.
     started = before["seconds"] if before else 0.0 if entry["step"] == 1 else entry["seconds"]
     passed = entry["seconds"] - started
     if passed > 0:

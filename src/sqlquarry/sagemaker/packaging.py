@@ -1,4 +1,4 @@
-"""What the job installs: this very library as a wheel, and below it packages that are locked by their SHA-256.
+"""What the job installs: this library as a wheel, and the packages below it, which are locked by their SHA-256.
 
 ``locks/`` holds requirements files with the hash of every file, transitive dependencies included, for any Python and
 platform that the images have; ``make lock`` writes them. torch is the image's own.
@@ -26,19 +26,19 @@ _HASHED_LINE = re.compile(
     rf"\s*(#.*|[A-Za-z0-9][\w.-]*(\[[\w,.\s-]+\])?\s*==\s*[\w.+!-]+\s*(;[^#]*?)?{_HASHES}\s*(#.*)?)$"
 )
 _INSTEAD = {"mlflow": "mlflow-skinny", "tensorboard": "tensorboardX"}  # bring what a report needs, too
-_OF_THE_IMAGE = "torch"  # built for the image's CUDA, and with all that it brings
+_OF_THE_IMAGE = "torch"  # built for the image's CUDA; its own requirements come with it
 LOCKED, WITHOUT_HASHES = "locked", "without-hashes"
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # a zip file's first day: the same files make the same wheel
 
 
 def wheel() -> tuple[str, bytes]:
-    """File name and content of a wheel of the library as it is installed, also from an editable checkout.
+    """Return file name and content of a wheel of the library as it is installed, also from an editable checkout.
 
     Pure Python needs no build: the package's files, the metadata of its installation and a RECORD make a wheel.
     Source: "Binary distribution format", packaging.python.org/specifications/binary-distribution-format.
 
     Raises:
-        ConfigError: the library runs from a directory that pip knows nothing of.
+        ConfigError: the library runs without being installed.
     """
     installed = _library()
     info = f"{_NAME}-{installed.version}.dist-info"
@@ -112,7 +112,9 @@ def _locked(reporters: Sequence[str]) -> str:
 
 
 def requirements(reporters: Sequence[str] = ()) -> str:
-    """A requirements file: every package below the library at the version installed here, but torch and what it needs.
+    """Return a requirements file with the packages below the library at the versions installed here.
+
+    torch and what it needs are left out, because they belong to the image.
 
     Args:
         reporters: `TrainingConfig.report_to`, whose packages no extra holds.
@@ -124,7 +126,7 @@ def requirements(reporters: Sequence[str] = ()) -> str:
     from packaging.utils import canonicalize_name
 
     _library()
-    reporters = [_there(name) for name in ((reporters,) if isinstance(reporters, str) else reporters)]
+    reporters = [_installed(name) for name in ((reporters,) if isinstance(reporters, str) else reporters)]
     pinned: dict[str, str] = {}
     missing: set[str] = set()
     waiting = [*((_NAME, extra) for extra in ("", *_EXTRAS)), *((name, "") for name in reporters)]
@@ -155,8 +157,8 @@ def requirements(reporters: Sequence[str] = ()) -> str:
     return "".join(f"{name}=={version}\n" for name, version in sorted(pinned.items()))
 
 
-def _there(reporter: str) -> str:
-    """The package, or the one that stands in for it here."""
+def _installed(reporter: str) -> str:
+    """Return the package, or the smaller one that is installed here instead."""
     for name in (reporter, _INSTEAD.get(reporter, reporter)):
         with contextlib.suppress(PackageNotFoundError):
             distribution(name)

@@ -1,4 +1,4 @@
-"""Train as a file says: ``torchrun … -m sqlquarry.training job.yaml``, on as many processes as torchrun started.
+"""Train as a file says: ``torchrun … -m sqlquarry.training job.yaml``, on the processes that torchrun started.
 
 The file (YAML or JSON) names what `QLoRAFSDPTrainer` and its `train` take:
 
@@ -8,7 +8,7 @@ The file (YAML or JSON) names what `QLoRAFSDPTrainer` and its `train` take:
     output_dir: adapter
     checkpoint_dir: s3://bucket/checkpoints           # optional
     prompt: prompt/                                   # optional: a directory that PromptFormatter.save wrote
-    config: {epochs: 2, rank: 16}                     # fields of TrainingConfig
+    config: {num_train_epochs: 2, lora_r: 16}                     # fields of TrainingConfig
 
 Exit status: 0 finished, 1 failed, 2 the file or an option cannot be used, 143 stopped by a signal.
 """
@@ -20,8 +20,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from sqlquarry.data import load_records
 from sqlquarry.errors import SQLQuarryError, TrainingInterruptedError
-from sqlquarry.training.job import read_job, train_as
+from sqlquarry.training.job import TrainingJobSpec
+from sqlquarry.training.job_runner import run_job
 from sqlquarry.training.launch import leave_failure
 
 
@@ -30,9 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     path: Path = _parser().parse_args(arguments).job
     status = 2
     try:
-        job, config = read_job(path)
+        job = TrainingJobSpec.read(path)
         status = 1
-        train_as(job, config)
+        run_job(job, load_records)
     except TrainingInterruptedError as error:
         leave_failure(error)
         sys.stderr.write(f"{error}\n")

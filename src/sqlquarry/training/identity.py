@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from sqlquarry.artifacts import MANIFEST, AdapterCheckpoint, write_json
 from sqlquarry.errors import MetadataError, TrainingError
@@ -21,7 +20,7 @@ def base_name(base_model: str | Path) -> str:
     return str(Path(base_model).resolve()) if Path(base_model).exists() else str(base_model)
 
 
-def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def differences(there: Mapping[str, object], now: Mapping[str, object]) -> str:
     """Return in which fields two identities differ, with both values; "" if they are of the same run.
 
     Bases are compared by SHA-256, whatever their names and paths are.
@@ -33,22 +32,24 @@ def differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return ", ".join(_differences(there, now))
 
 
-def claimed(output: Path, identity: dict[str, Any], held: contextlib.ExitStack) -> bool:
-    """As `_finished`; if there is work to do, this process is the only writer while `held` is open."""
+def claim_output(output: Path, identity: Mapping[str, object], held: contextlib.ExitStack) -> bool:
+    """Return whether the finished adapter of the same inputs is there; else prepare the directory for a run.
+
+    If there is work to do, this process is the only writer while `held` is open.
+
+    Raises:
+        OutputInUseError: another process writes into the directory.
+        TrainingError: the directory cannot be written, or holds another run, or files that no training run wrote.
+    """
     if not (output / MANIFEST).is_file():
         try:
             held.enter_context(only_writer(output))
         except OSError as error:
             raise TrainingError(f"{output} cannot be written ({error}). Choose another output_dir.") from error
-    return _finished(output, identity)
+    return _is_finished(output, identity)
 
 
-def _finished(output: Path, identity: dict[str, Any]) -> bool:
-    """Return whether the finished adapter of the same inputs is there; else prepare the directory for a run.
-
-    Raises:
-        TrainingError: the directory holds another run, or files that no training run wrote.
-    """
+def _is_finished(output: Path, identity: Mapping[str, object]) -> bool:
     if (output / MANIFEST).is_file():
         adapter = AdapterCheckpoint.load(output)
         if differing := differences(adapter.manifest.provenance, identity):
@@ -75,24 +76,24 @@ def _finished(output: Path, identity: dict[str, Any]) -> bool:
     return False
 
 
-def _differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+def _differences(there: Mapping[str, object], now: Mapping[str, object]) -> Iterator[str]:
     for key, value in now.items():
         old = there.get(key, _NOT_THERE)
         if key == "base_model":
-            old, value = _digest(old), _digest(value)  # noqa: PLW2901 - only the content counts
-        if key == "config" and isinstance(old, Mapping):
+            pairs = [(key, _digest(old), _digest(value))]  # only the content counts
+        elif isinstance(old, Mapping) and isinstance(value, Mapping):
             names = [*value, *(name for name in old if name not in value)]
-            pairs = [(f"config.{name}", old.get(name, _NOT_THERE), value.get(name, _NOT_THERE)) for name in names]
+            pairs = [(f"{key}.{name}", old.get(name, _NOT_THERE), value.get(name, _NOT_THERE)) for name in names]
         else:
             pairs = [(key, old, value)]
         yield from (f"{name} ({_shown(a)} there, {_shown(b)} now)" for name, a, b in pairs if a != b)
 
 
-def _digest(base: Any) -> Any:
+def _digest(base: object) -> object:
     return base.get("sha256", _NOT_THERE) if isinstance(base, Mapping) else base
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     if value is _NOT_THERE:
         return "nothing"
     text = str(value) if isinstance(value, str) else repr(value)

@@ -1,86 +1,110 @@
-"""A training job as a file: read, checked as a whole, and run."""
+"""A training job as data: what a YAML or JSON file says, read and checked as a whole."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from sqlquarry.artifacts import AdapterCheckpoint
+from sqlquarry.artifacts import write_json
 from sqlquarry.errors import ConfigError
 from sqlquarry.files.metadata import MAX_DEPTH
-from sqlquarry.prompt import PromptFormatter
 from sqlquarry.training.config import TrainingConfig
-from sqlquarry.training.trainer import QLoRAFSDPTrainer
 
 _NEEDED = ("base_model", "train", "output_dir")
-_OPTIONAL = ("evaluation", "checkpoint_dir", "prompt", "config")
+_OPTIONAL = ("evaluation", "checkpoint_dir", "prompt")
 _LARGEST_JOB_BYTES = 64 * 2**10  # the longest makes 1 KiB; YAML's reader takes a second for 200
 
 
-def run_job(path: Path) -> AdapterCheckpoint:
-    """Train as the file (YAML or JSON) says; its fields stand in `sqlquarry.training.__main__`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingJobSpec:
+    """What `QLoRAFSDPTrainer` and its `train` are to be called with, as texts that fit into a file.
+
+    Args:
+        base_model: a directory, a ``.gguf`` file, an ``s3://`` prefix or a Hugging Face id.
+        train: anything that `load_records` reads.
+        output_dir: receives the adapter.
+        evaluation: records whose loss is reported.
+        checkpoint_dir: a directory or ``s3://`` prefix for checkpoints; None puts them below `output_dir`.
+        prompt: a directory that `PromptFormatter.save` wrote; None uses the published wording.
+        config: see `TrainingConfig`.
+    """
+
+    base_model: str
+    train: str
+    output_dir: str
+    evaluation: str | None = None
+    checkpoint_dir: str | None = None
+    prompt: str | None = None
+    config: TrainingConfig = field(default_factory=TrainingConfig)
+
+    @classmethod
+    def read(cls, path: Path) -> TrainingJobSpec:
+        """Read a job from a YAML or JSON file.
+
+        Raises:
+            ConfigError: the file cannot be read, or has missing, unknown or bad fields; all are named.
+        """
+        import yaml
+
+        try:
+            with path.open("rb") as file:
+                content = file.read(_LARGEST_JOB_BYTES + 1)
+            _require_plain(content)
+            fields: object = yaml.safe_load(content.decode())
+        except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
+            raise ConfigError(f"the training job {path} cannot be read: {error}") from error
+        return cls.of(fields, f"the training job {path}")
+
+    @classmethod
+    def of(cls, fields: object, source: str) -> TrainingJobSpec:
+        """Make a job of what a file holds.
+
+        Args:
+            fields: what YAML or JSON made of the file.
+            source: the file, for messages.
+
+        Raises:
+            ConfigError: fields are missing, unknown or bad; all are named.
+        """
+        if not isinstance(fields, Mapping):
+            raise ConfigError(f"{source} holds {type(fields).__name__}, not fields: {', '.join(_NEEDED)}, …")
+        if bad := [*_problems(fields)]:
+            raise ConfigError(f"{source}: {'; '.join(bad)}")
+        texts = {name: fields[name] for name in (*_NEEDED, *_OPTIONAL) if fields.get(name)}
+        return cls(**texts, config=config_of(fields.get("config"), source))
+
+    def write(self, path: Path) -> None:
+        """Write the job as a JSON file that `read` reads."""
+        write_json(path, dataclasses.asdict(self))
+
+
+def config_of(options: object, source: str) -> TrainingConfig:
+    """Make the configuration of a job from the fields that its file holds; None for the defaults.
 
     Raises:
-        ConfigError: the file cannot be read, or has missing, unknown or bad fields; all are named.
-        SQLQuarryError: as `QLoRAFSDPTrainer.train`.
+        ConfigError: some cannot be used; all are named.
     """
-    return train_as(*read_job(path))
-
-
-def train_as(job: Mapping[str, str], config: TrainingConfig) -> AdapterCheckpoint:
-    """Train as a job says that `read_job` has read.
-
-    Raises:
-        SQLQuarryError: as `QLoRAFSDPTrainer.train`.
-    """
-    # Through the front door: phases do not import each other, and this file is where a user wires them.
-    from sqlquarry import load_records
-
-    trainer = QLoRAFSDPTrainer(
-        job["base_model"], PromptFormatter.load(job["prompt"]) if job.get("prompt") else None, config
-    )
-    return trainer.train(
-        load_records(job["train"]),
-        load_records(job["evaluation"]) if job.get("evaluation") else None,
-        output_dir=job["output_dir"],
-        checkpoint_dir=job.get("checkpoint_dir"),
-    )
-
-
-def read_job(path: Path) -> tuple[Mapping[str, str], TrainingConfig]:
-    """Read a training job; its fields other than `config`, which are all texts, and the configuration.
-
-    Raises:
-        ConfigError: the file cannot be read, or has missing, unknown or bad fields; all are named.
-    """
-    import yaml
-
-    try:
-        with path.open("rb") as file:
-            content = file.read(_LARGEST_JOB_BYTES + 1)
-        _require_plain(content)
-        job = yaml.safe_load(content.decode())
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"the training job {path} cannot be read: {error}") from error
-    if not isinstance(job, Mapping):
-        raise ConfigError(f"the training job {path} holds {type(job).__name__}, not fields: {', '.join(_NEEDED)}, …")
-    bad = [f"{name} is missing" for name in _NEEDED if not job.get(name)]
-    bad += [f"{name!r} is not a field" for name in job if name not in (*_NEEDED, *_OPTIONAL)]
-    bad += [
-        f"{name} is {job[name]!r:.80}, but must be text"
-        for name in (*_NEEDED, *_OPTIONAL)
-        if name != "config" and job.get(name) and not isinstance(job[name], str)
-    ]
-    options = job.get("config") or {}
+    options = options or {}
     if not isinstance(options, Mapping):
-        raise ConfigError(f"the training job {path}: config is {options!r:.80}, but must hold fields of TrainingConfig")
-    bad += [f"config has {name!r:.80} for a name, but must have text" for name in options if not isinstance(name, str)]
+        raise ConfigError(f"{source}: config is {options!r:.80}, but must hold fields of TrainingConfig")
+    bad = [f"config has {name!r:.80} for a name, but must have text" for name in options if not isinstance(name, str)]
     if bad:
-        raise ConfigError(f"the training job {path}: {'; '.join(bad)}")
+        raise ConfigError(f"{source}: {'; '.join(bad)}")
     try:
-        return {name: job[name] for name in job if name != "config"}, TrainingConfig(**options)
+        return TrainingConfig(**options)
     except ConfigError as error:
-        raise ConfigError(f"the training job {path}: config: {error}") from error
+        raise ConfigError(f"{source}: config: {error}") from error
+
+
+def _problems(fields: Mapping[object, object]) -> Iterator[str]:
+    known = (*_NEEDED, *_OPTIONAL)
+    yield from (f"{name} is missing" for name in _NEEDED if not fields.get(name))
+    yield from (f"{name!r} is not a field" for name in fields if name not in (*known, "config"))
+    for name in known:
+        if fields.get(name) and not isinstance(fields[name], str):
+            yield f"{name} is {fields[name]!r:.80}, but must be text"
 
 
 def _require_plain(content: bytes) -> None:

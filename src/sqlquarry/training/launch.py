@@ -1,4 +1,4 @@
-"""Start the processes of one machine with torchrun, and say which of them failed and why."""
+"""Start the processes of one machine with torchrun, and report which of them failed and why."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from sqlquarry import errors
 from sqlquarry.artifacts import Record, write_json
@@ -23,9 +23,12 @@ from sqlquarry.errors import SQLQuarryError, TrainingError
 from sqlquarry.files.locations import located
 from sqlquarry.files.metadata import parse_json
 from sqlquarry.openmp import WAIT_POLICY
+from sqlquarry.prompt import PromptFormatter
+from sqlquarry.training.config import TrainingConfig
+from sqlquarry.training.job import TrainingJobSpec
 
 if TYPE_CHECKING:
-    from sqlquarry.training.trainer import QLoRAFSDPTrainer
+    import boto3
 
 FAILURES = "SQLQUARRY_FAILURES"  # environment: the folder in which a process leaves its error
 # torchrun has the kernel choose the port as it binds it, and tells its processes: a port that is chosen before can be
@@ -40,42 +43,45 @@ _ENDED = re.compile(r".*\] failed \(exitcode: -(\d+)\) local_rank: (\d+)")  # to
 
 
 def launch(
-    trainer: QLoRAFSDPTrainer,
     train: Sequence[Record],
-    evaluation: Sequence[Record] | None,
+    evaluation: Sequence[Record],
     *,
+    base_model: str | Path,
+    formatter: PromptFormatter,
+    config: TrainingConfig,
     output_dir: Path,
     checkpoint_dir: str | Path | None,
     processes: int,
+    session: boto3.Session | None,
 ) -> None:
     """Run ``python -m sqlquarry.training`` under torchrun on this machine and wait for it.
 
     torchrun ends all processes once one has died, so nobody waits for a peer that is gone.
 
     Raises:
-        ConfigError: the trainer's session has no credentials that could be passed on.
+        ConfigError: the session has no credentials that could be passed on.
         TrainingError: a process could not start, or died without a word (most often for lack of memory).
         SQLQuarryError: the error of the first process that failed, of its own class.
     """
     with tempfile.TemporaryDirectory(prefix="sqlquarry-") as folder:
         place = Path(folder)
-        trainer.formatter.save(place / "prompt")
-        job: dict[str, Any] = {
-            "base_model": str(trainer.base_model),
-            "prompt": str(place / "prompt"),
-            "train": _written(train, place / "train.jsonl"),
-            "evaluation": _written(evaluation, place / "evaluation.jsonl") if evaluation else None,
-            "output_dir": str(output_dir),
-            "checkpoint_dir": str(located(checkpoint_dir)) if checkpoint_dir else None,
-            "config": dataclasses.asdict(trainer.config),
-        }
-        write_json(place / "job.json", job)
+        formatter.save(place / "prompt")
+        job = TrainingJobSpec(
+            base_model=str(base_model),
+            prompt=str(place / "prompt"),
+            train=_written(train, place / "train.jsonl"),
+            evaluation=_written(evaluation, place / "evaluation.jsonl") if evaluation else None,
+            output_dir=str(output_dir),
+            checkpoint_dir=str(located(checkpoint_dir)) if checkpoint_dir else None,
+            config=config,
+        )
+        job.write(place / "job.json")
         command = [
             *(sys.executable, *TORCHRUN, f"--nproc-per-node={processes}"),
             *("-m", "sqlquarry.training", str(place / "job.json")),
         ]
         # Credentials travel in the environment of these processes only: job.json and command lines can be seen.
-        environment = os.environ | session_environment(trainer.session)
+        environment = os.environ | session_environment(session)
         environment |= {FAILURES: folder, "GLOO_SOCKET_IFNAME": "lo"}
         environment.setdefault(WAIT_POLICY, "passive")
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
@@ -85,7 +91,7 @@ def launch(
 
 
 def leave_failure(error: BaseException) -> None:
-    """Note this process's error where `launch` looks for it; nothing where another program started the processes."""
+    """Write this process's error to where `launch` looks for it; do nothing if another program started the process."""
     folder = os.environ.get(FAILURES)
     if folder:
         rank = os.environ.get("RANK", "0")
@@ -93,9 +99,9 @@ def leave_failure(error: BaseException) -> None:
 
 
 def _run(command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, dict[str, str]]:
-    """Run torchrun to its end; its exit status, and what `_relay` found.
+    """Run torchrun to its end; return its exit status and what `_relay` found.
 
-    A progress bar needs the terminal itself. In a notebook or a log, lines of text come by here instead.
+    A progress bar needs the terminal itself. In a notebook or a log, its lines of text pass through here instead.
     """
     process = subprocess.Popen(  # noqa: S603 - our own module
         command, env=environment, stderr=None if sys.stderr.isatty() else subprocess.PIPE
@@ -110,7 +116,7 @@ def _run(command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, d
         if isinstance(error, KeyboardInterrupt):  # Ctrl-C reached torchrun too, which waits 30 s for its processes
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=40)
-        process.terminate()  # torchrun passes it on; were it killed, its processes would go on without it
+        process.terminate()  # torchrun passes it on; if it were killed, its processes would run on without it
         process.wait()
         raise
     if process.stderr:
@@ -120,7 +126,7 @@ def _run(command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, d
 
 def _relay(stream: IO[bytes], found: dict[str, str]) -> None:
     """Print a stream's lines; note the first "error" among them, and which process was "ended" by a signal."""
-    with stream:  # where printing fails, the processes must not wait for a reader
+    with stream:  # if printing fails, the processes must not wait for a reader
         for line in stream:
             text = line.decode(errors="replace")
             sys.stderr.write(text)
@@ -132,7 +138,10 @@ def _relay(stream: IO[bytes], found: dict[str, str]) -> None:
 
 
 def _failure(folder: Path, said: Mapping[str, str], status: int) -> SQLQuarryError:
-    """The first error of ours, else what ended a process, else the first of all: the others' are of a lost peer."""
+    """Return the first error of this library, else what ended a process, else the first of all.
+
+    The errors of the other processes only say that they lost a peer.
+    """
     files = sorted(folder.glob("failure-*.json"), key=lambda path: path.stat().st_mtime_ns)
     found = [parse_json(path.read_bytes(), path.name, lenient=True) for path in files]
     for one in found:
@@ -146,7 +155,7 @@ def _failure(folder: Path, said: Mapping[str, str], status: int) -> SQLQuarryErr
     elif "error" in said:
         why = f"the first error above is {said['error']}"
     else:
-        why = f"torchrun ended with exit status {status}. The reason may stand above; memory is the usual one"
+        why = f"torchrun ended with exit status {status}. The reason may be above; memory is the usual one"
     return TrainingError(f"{why}. Run again to resume from the newest checkpoint.")
 
 

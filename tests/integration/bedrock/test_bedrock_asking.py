@@ -11,6 +11,7 @@ import pytest
 
 from bedrock_scripted import finish_merged
 from sqlquarry import LocalModel, MergedModel, Record
+from sqlquarry.aws.polling import Polling
 from sqlquarry.bedrock import BedrockImporter
 from sqlquarry.emulator import LocalAWS
 from sqlquarry.errors import BedrockError
@@ -41,7 +42,7 @@ def aws() -> Iterator[LocalAWS]:
 
 @pytest.fixture(scope="module")
 def model(merged: MergedModel, aws: LocalAWS) -> ImportedModel:
-    importer = BedrockImporter(aws.role_arn, session=aws.session(), bucket=aws.bucket, poll_interval_s=0.01)
+    importer = BedrockImporter(aws.role_arn, session=aws.session(), bucket=aws.bucket, polling=Polling(interval_s=0.01))
     imported = importer.import_model(merged, "asked")
     model = imported.with_options(max_tokens=MAX_TOKENS, retry=RetryPolicy(cold_start_interval_s=0))
     assert model.warm_up() >= 0

@@ -10,7 +10,7 @@ import pytest
 
 from bedrock_scripted import finish_merged
 from sqlquarry.artifacts import MergedModel, Record
-from sqlquarry.bedrock.dialect import export_files
+from sqlquarry.bedrock.export.metadata_files import export_files
 from sqlquarry.bedrock.preflight import preflight
 from sqlquarry.prompt import PromptFormatter
 

@@ -176,7 +176,7 @@ ROWS: dict[str, tuple[Callable[[Path], None], str, str, str, *tuple[Fault, ...]]
 def checkpoint(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint that preflight has nothing to say of."""
     directory = tmp_path_factory.mktemp("table") / "model"
-    repair(tiny_llama, output=directory)
+    repair(tiny_llama, output_dir=directory)
     return directory
 
 
@@ -205,7 +205,7 @@ def test_a_failed_job_is_foreseen_and_explained(row: str, way: Flow, checkpoint:
         way.s3.put_bucket_encryption(Bucket=way.aws.bucket, ServerSideEncryptionConfiguration=rules)
     way.aws.faults.add(*denied)
 
-    report = preflight(way.uri, "flow", session=way.session, role_arn=way.aws.role_arn)
+    report = preflight(way.uri, "flow", account=True, session=way.session, role_arn=way.aws.role_arn)
     assert code in {finding.code for finding in report.findings if finding.severity == "error"}
 
     source = {"s3DataSource": {"s3Uri": way.uri}}

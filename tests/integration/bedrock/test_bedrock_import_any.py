@@ -15,9 +15,11 @@ from botocore.exceptions import ConnectionClosedError
 
 from bedrock_scripted import JOB, MODEL, Script, ScriptedSession, finish_merged, scripted_aws
 from sqlquarry.artifacts import MergedModel
+from sqlquarry.aws.polling import Polling
 from sqlquarry.bedrock import BedrockImporter
-from sqlquarry.bedrock.export import Export
-from sqlquarry.bedrock.jobs import expected_minutes
+from sqlquarry.bedrock.export.model_export import ModelExport
+from sqlquarry.bedrock.import_jobs import expected_minutes
+from sqlquarry.bedrock.import_request import VpcConfig
 from sqlquarry.bedrock.preflight.findings import error
 from sqlquarry.bedrock.upload import upload
 from sqlquarry.errors import (
@@ -44,7 +46,9 @@ class World:
 
     def __post_init__(self) -> None:
         self.importer = BedrockImporter(
-            ROLE, session=self.aws, sleep=self.sleeps.append, clock=lambda: sum(self.sleeps), timeout_s=600
+            ROLE,
+            session=self.aws,
+            polling=Polling(timeout_s=600, sleep=self.sleeps.append, clock=lambda: sum(self.sleeps)),
         )
 
     def stub(self, operation: str, answer: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -70,7 +74,7 @@ class World:
 def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     with scripted_aws() as aws:
         world = World(aws, Script(aws.bedrock))
-        for module in ("importer", "preflight"):
+        for module in ("importer", "preflight.run"):
             monkeypatch.setattr(f"sqlquarry.bedrock.{module}.check_account", lambda *_, **__: world.account)
         yield world
 
@@ -90,7 +94,7 @@ def formatter(tiny_llama: Path) -> PromptFormatter:
 def test_a_foreign_directory_is_exported_and_answers_texts(world: World, tiny_llama: Path, tmp_path: Path) -> None:
     source = Path(shutil.copytree(tiny_llama, tmp_path / "model"))
     (source / "optimizer.pt").write_bytes(b"x")
-    world.until_done(Export.of(source).manifest.digest, prompt=None)
+    world.until_done(ModelExport.of(source).manifest.digest, prompt=None)
     model = world.importer.import_model(source, "sql", s3_uri=URI)
     assert isinstance(model, ImportedModel)
     assert model.formatter is None
@@ -103,7 +107,7 @@ def test_a_foreign_directory_is_exported_and_answers_texts(world: World, tiny_ll
 
 
 def test_a_formatter_goes_with_it(world: World, tiny_llama: Path, formatter: PromptFormatter) -> None:
-    world.until_done(Export.of(tiny_llama, formatter).manifest.digest, prompt=formatter.fingerprint)
+    world.until_done(ModelExport.of(tiny_llama, formatter).manifest.digest, prompt=formatter.fingerprint)
     model = world.importer.import_model(str(tiny_llama), "sql", s3_uri=URI, formatter=formatter)
     assert model.formatter == formatter
     assert "foreign/prompt.json" in world.aws.objects()
@@ -111,15 +115,15 @@ def test_a_formatter_goes_with_it(world: World, tiny_llama: Path, formatter: Pro
 
 def test_other_weights_have_another_digest(tiny_llama: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(tiny_llama, tmp_path / "model"))
-    assert Export.of(copy).manifest.digest == Export.of(tiny_llama).manifest.digest
+    assert ModelExport.of(copy).manifest.digest == ModelExport.of(tiny_llama).manifest.digest
     content = bytearray((copy / "model.safetensors").read_bytes())
     content[-1] ^= 1
     (copy / "model.safetensors").write_bytes(content)
-    assert Export.of(copy).manifest.digest != Export.of(tiny_llama).manifest.digest
+    assert ModelExport.of(copy).manifest.digest != ModelExport.of(tiny_llama).manifest.digest
 
 
 def test_a_merged_model_by_its_path_is_that_merged_model(world: World, merged: MergedModel) -> None:
-    world.until_done(Export.of(merged).manifest.digest, prompt=PromptFormatter.load(merged.path).fingerprint)
+    world.until_done(ModelExport.of(merged).manifest.digest, prompt=PromptFormatter.load(merged.path).fingerprint)
     assert world.importer.import_model(merged.path, "sql", s3_uri=Path(URI)).formatter == PromptFormatter.load(
         merged.path
     )
@@ -134,7 +138,7 @@ def test_another_prompt_than_that_of_the_weights_is_refused(
 
 
 def test_a_prefix_is_imported_as_it_is_with_the_digest_of_its_upload(world: World, merged: MergedModel) -> None:
-    export = Export.of(merged)
+    export = ModelExport.of(merged)
     upload(export, URI, s3=world.aws.s3, show_progress=False)
     writes: list[str] = []
     world.aws.s3.meta.events.register("before-call.s3.PutObject", lambda **_: writes.append("put"))
@@ -145,7 +149,7 @@ def test_a_prefix_is_imported_as_it_is_with_the_digest_of_its_upload(world: Worl
 
 
 def test_a_prefix_of_somebody_elses_tool_goes_by_its_etags(world: World, merged: MergedModel) -> None:
-    for name, content in Export.of(merged).files.items():
+    for name, content in ModelExport.of(merged).files.items():
         body = content if isinstance(content, bytes) else content.read_bytes()
         if name != "prompt.json":
             world.aws.s3.put_object(Bucket="models", Key=f"foreign/{name}", Body=body)
@@ -166,7 +170,7 @@ def test_what_the_account_lacks_is_said_before_the_upload(world: World, merged: 
     world.account = [
         error("bucket-region", "models", "the bucket is in eu-west-1, the import in us-east-1", "", "Move")
     ]
-    world.script.until_create(f"sql-{Export.of(merged).manifest.digest[:12]}")
+    world.script.until_create(f"sql-{ModelExport.of(merged).manifest.digest[:12]}")
     with pytest.raises(PreflightError, match=r"eu-west-1.*us-east-1"):
         world.importer.import_model(merged, "sql", s3_uri=URI)
     assert world.aws.objects() == []
@@ -178,7 +182,7 @@ def test_a_bucket_of_another_region_is_refused_with_both_regions(world: World, m
     s3 = world.aws.s3
     s3.create_bucket(Bucket="far", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
     world.account = [*check_bucket(s3, "far", "us-east-1")]
-    world.script.until_create(f"sql-{Export.of(merged).manifest.digest[:12]}")
+    world.script.until_create(f"sql-{ModelExport.of(merged).manifest.digest[:12]}")
     with pytest.raises(PreflightError, match=r"the bucket is in eu-west-1, the import in us-east-1"):
         world.importer.import_model(merged, "sql", s3_uri="s3://far/x/")
 
@@ -206,15 +210,16 @@ def test_bad_options_are_named_all_at_once(world: World, merged: MergedModel) ->
 
 
 def test_limits_are_those_of_the_service(world: World) -> None:
-    from sqlquarry.bedrock import jobs
+    from sqlquarry.bedrock import import_request as request
 
     members = world.aws.bedrock.meta.service_model.operation_model("CreateModelImportJob").input_shape.members
-    assert jobs._KMS_KEY.pattern == members["importedModelKmsKeyId"].metadata["pattern"]
-    assert members["jobTags"].metadata["max"] == jobs.MAX_TAGS
-    assert jobs._TAG_TEXT.pattern == members["jobTags"].member.members["key"].metadata["pattern"]
+    assert request.KMS_KEY.pattern == members["importedModelKmsKeyId"].metadata["pattern"]
+    assert members["jobTags"].metadata["max"] == request.MAX_TAGS
+    assert request._TAG_TEXT.pattern == members["jobTags"].member.members["key"].metadata["pattern"]
     vpc = members["vpcConfig"].members
     assert {name: shape.metadata["max"] for name, shape in vpc.items()} == {"subnetIds": 16, "securityGroupIds": 5}
-    assert jobs.problems({"team": "data"}, "alias/models", {"subnetIds": ["s-1"], "securityGroupIds": ["g-1"]}) == []
+    network: VpcConfig = {"subnetIds": ["s-1"], "securityGroupIds": ["g-1"]}
+    assert list(request.option_problems({"team": "data"}, "alias/models", network)) == []
 
 
 def test_a_break_while_waiting_is_waited_out(world: World) -> None:
@@ -256,7 +261,7 @@ def test_a_lost_answer_to_create_makes_no_second_job(world: World, merged: Merge
             raise ConnectionClosedError(endpoint_url="https://bedrock")
 
     world.aws.bedrock.meta.events.register_first("before-parameter-build.bedrock.CreateModelImportJob", fail)
-    world.until_done(Export.of(merged).manifest.digest, prompt=PromptFormatter.load(merged.path).fingerprint)
+    world.until_done(ModelExport.of(merged).manifest.digest, prompt=PromptFormatter.load(merged.path).fingerprint)
     world.importer.import_model(merged, "sql", s3_uri=URI)
     assert tokens[0] == tokens[1]
 
@@ -302,12 +307,12 @@ def test_what_keeping_a_model_costs(world: World) -> None:
     units = {"customModelUnitsPerModelCopy": 2, "customModelUnitsVersion": "v1.0"}
     for _ in range(2):
         world.stub("get_imported_model", {"customModelUnits": units}, {"modelIdentifier": "sql"})
-    assert world.importer.storage_cost_per_month("sql") == pytest.approx(2 * 1.95)
+    assert world.importer.storage_usd_per_month("sql") == pytest.approx(2 * 1.95)
     prices = PriceTable(storage_cmu_month_usd=3)
-    assert world.importer.storage_cost_per_month("sql", prices=prices) == 6
+    assert world.importer.storage_usd_per_month("sql", prices=prices) == 6
     world.stub("get_imported_model", {}, {"modelIdentifier": "sql"})
     with pytest.raises(BedrockError, match="no custom model units"):
-        world.importer.storage_cost_per_month("sql")
+        world.importer.storage_usd_per_month("sql")
 
 
 def test_an_unfinished_upload_is_discarded_by_the_importer(world: World) -> None:

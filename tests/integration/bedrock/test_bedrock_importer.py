@@ -13,10 +13,11 @@ import pytest
 
 from bedrock_scripted import JOB, MODEL, Script, ScriptedSession, finish_merged, scripted_aws
 from sqlquarry.artifacts import MergedModel, write_manifest
+from sqlquarry.aws.polling import Polling
 from sqlquarry.aws.transfer import REQUESTS_IN_FLIGHT
 from sqlquarry.bedrock import BedrockImporter
+from sqlquarry.bedrock.export.model_export import ModelExport
 from sqlquarry.bedrock.preflight import request as checks
-from sqlquarry.bedrock.upload import Export
 from sqlquarry.errors import (
     BedrockError,
     ConfigError,
@@ -48,14 +49,11 @@ class World:
         self.importer = BedrockImporter(
             ROLE,
             session=self.aws,
-            sleep=self.sleeps.append,
-            clock=lambda: sum(self.sleeps),
-            poll_interval_s=30,
-            timeout_s=600,
+            polling=Polling(timeout_s=600, sleep=self.sleeps.append, clock=lambda: sum(self.sleeps)),
         )
         self.formatter = PromptFormatter.load(self.merged.path)
         self.fingerprint = self.formatter.fingerprint
-        self.digest = Export.of(self.merged).manifest.digest
+        self.digest = ModelExport.of(self.merged).manifest.digest
         self.job_name = f"sql-{self.digest[:12]}"
 
     def run(self) -> ImportedModel:
@@ -286,7 +284,7 @@ def test_an_interrupted_wait_says_how_to_go_on(world: World, caplog: pytest.LogC
 
     world.script.job("InProgress")
     with pytest.raises(KeyboardInterrupt):
-        BedrockImporter(ROLE, session=world.aws, sleep=interrupt).attach(JOB, world.formatter)
+        BedrockImporter(ROLE, session=world.aws, polling=Polling(sleep=interrupt)).attach(JOB, world.formatter)
     assert f"attach('{JOB}', formatter)" in caplog.text
 
 
@@ -346,16 +344,18 @@ def test_weights_written_after_the_model_was_loaded_are_not_uploaded(world: Worl
 
 def test_bad_options_are_named_all_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
-        BedrockImporter("admin", poll_interval_s=-1)
+        BedrockImporter("admin", role_propagation_s=-1)
     assert "role_arn 'admin'" in str(caught.value)
-    assert "poll_interval_s is -1" in str(caught.value)
+    assert "role_propagation_s is -1" in str(caught.value)
+    with pytest.raises(ConfigError, match="interval_s is -1"):
+        Polling(interval_s=-1)
 
 
 @pytest.mark.usefixtures("world")
 def test_a_region_is_needed() -> None:
     with pytest.raises(ConfigError, match="region='us-east-1'"):
         BedrockImporter(ROLE, session=boto3.session.Session())
-    assert BedrockImporter(ROLE, session=boto3.session.Session(), region="us-west-2")
+    assert BedrockImporter(ROLE, session=boto3.session.Session(region_name="us-west-2"))
 
 
 def test_patterns_are_those_of_the_service(world: World) -> None:

@@ -72,7 +72,7 @@ def test_what_transformers_saves_is_accepted_once_repaired(architecture: str, tm
     model.save_pretrained(tmp_path / "saved")
     tokenizer.save_pretrained(tmp_path / "saved")
     assert {finding.severity for finding in preflight(tmp_path / "saved").findings} == {"note"}
-    repair(tmp_path / "saved", output=tmp_path / "repaired", max_shard_bytes=40_000)
+    repair(tmp_path / "saved", output_dir=tmp_path / "repaired", max_shard_bytes=40_000)
     assert preflight(tmp_path / "repaired").findings == ()
 
     # transformers 5 still reads the old dialect, and as the same model.

@@ -67,8 +67,8 @@ class Prefix:
         """Preflight without account checks: these need services that moto has not."""
         TRAFFIC.requests, TRAFFIC.bytes = [], 0
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr("sqlquarry.bedrock.preflight.check_account", lambda *_, **__: [])
-            return preflight(uri, session=self.session, **options)
+            patched.setattr("sqlquarry.bedrock.preflight.run.check_account", lambda *_, **__: [])
+            return preflight(uri, account=True, session=self.session, **options)
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def saved(tiny: Path) -> Path:
     """The same in the dialect of 4.51.3."""
-    repair(tiny, output=tiny / "saved")
+    repair(tiny, output_dir=tiny / "saved")
     return tiny / "saved"
 
 
@@ -169,9 +169,9 @@ def test_what_cannot_be_repaired_on_s3_is_refused_before_a_change(world: Prefix,
     with pytest.raises(BedrockError, match="max_shard_bytes"):
         repair(uri, session=world.session, max_shard_bytes=10_000)
     with pytest.raises(ConfigError):
-        repair(uri, session=world.session, output=tmp_path / "new")
+        repair(uri, session=world.session, output_dir=tmp_path / "new")
     with pytest.raises(ConfigError):
-        repair(tiny, output=uri)
+        repair(tiny, output_dir=uri)
     with pytest.raises(BedrockError):
         repair(f"s3://{BUCKET}/none", session=world.session)
     world.s3.put_object(Bucket=BUCKET, Key="a/model/manifest.json", Body=b"{}")
@@ -190,7 +190,7 @@ def test_shards_without_an_index_get_one_on_s3(world: Prefix, saved: Path) -> No
 def test_four_shards_take_few_requests_and_no_weights(world: Prefix, saved: Path) -> None:
     uri = world.put(saved)
     total = sum(path.stat().st_size for path in saved.glob("*.safetensors"))
-    report = world.check(uri, region="us-east-1")
+    report = world.check(uri)
     assert report.findings == ()
     assert len(TRAFFIC.requests) <= 15, TRAFFIC.requests  # of 50 that are allowed
     assert Counter(TRAFFIC.requests).keys() <= {"GET", "HEAD"}
@@ -259,7 +259,7 @@ def test_without_a_session_the_default_credentials_are_used(
     uri = world.put(saved)
     monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
     assert codes(preflight(uri)) == []
-    assert codes(preflight(uri, region="us-west-2")) == ["error:bucket-region"]
+    assert codes(preflight(uri, session=boto3.session.Session(region_name="us-west-2"))) == ["error:bucket-region"]
 
 
 def refusing(code: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import boto3
 import pytest
 
 from bedrock_scripted import scripted_aws
+from sqlquarry.aws.polling import Polling
 from sqlquarry.bedrock import create_import_role, role_documents
 from sqlquarry.errors import BedrockError, ConfigError
 
@@ -24,7 +25,7 @@ def session() -> Iterator[Any]:
 
 
 def make(session: Any, name: str, **options: Any) -> str:
-    return create_import_role(session, name=name, **({"bucket": "models", "prefix": "sql"} | options))
+    return create_import_role(name, session=session, **({"bucket": "models", "prefix": "sql"} | options))
 
 
 def policies(session: Any, name: str) -> list[dict[str, Any]]:
@@ -72,7 +73,7 @@ def test_bad_values_are_named_all_at_once() -> None:
     for part in ("account is '12'", "bucket is 'No'", "prefix is 'a*'", "kms_key_arn is 'alias/x'"):
         assert part in str(caught.value)
     with pytest.raises(ConfigError, match="name is 'a b'"):
-        create_import_role(None, name="a b", bucket="models")
+        create_import_role("a b", bucket="models")
 
 
 def test_a_second_call_changes_nothing(session: Any, caplog: pytest.LogCaptureFixture) -> None:
@@ -105,17 +106,17 @@ def test_a_role_of_somebody_else_is_left_alone(session: Any) -> None:
 
 def test_iam_is_waited_for_and_not_for_ever(session: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     sleeps: list[float] = []
-    options = {"sleep": sleeps.append, "clock": lambda: sum(sleeps)}
-    from sqlquarry.bedrock import role as module
+    polling = Polling(interval_s=2.0, timeout_s=60.0, sleep=sleeps.append, clock=lambda: sum(sleeps))
+    from sqlquarry.bedrock import import_role as module
 
     shown = module._role
     monkeypatch.setattr(
         module, "_role", lambda iam, name: shown(iam, name) if len(sleeps) in (0, 3) and sleeps else None
     )
-    make(session, "slow", **options)
+    make(session, "slow", polling=polling)
     assert len(sleeps) == 3
     sleeps.clear()
     monkeypatch.setattr(module, "_policy", lambda *_: None)
     monkeypatch.setattr(module, "_role", shown)
     with pytest.raises(BedrockError, match=r"IAM does not show role 'slow' as it was made, 60 s after"):
-        make(session, "slow", **options)
+        make(session, "slow", polling=polling)

@@ -15,7 +15,8 @@ from botocore.exceptions import ClientError
 
 from bedrock_scripted import finish_merged, scripted_aws
 from sqlquarry.artifacts import MergedModel, read_manifest
-from sqlquarry.bedrock.upload import Export, upload
+from sqlquarry.bedrock.export.model_export import ModelExport
+from sqlquarry.bedrock.upload import upload
 from sqlquarry.errors import BedrockError, OutputInUseError
 
 URI = "s3://models/runs/one"
@@ -46,7 +47,7 @@ def keys(s3: Any) -> dict[str, bytes]:
 
 
 def test_exactly_the_models_files_with_the_manifest_last(s3: Any, puts: list[str], merged_model: MergedModel) -> None:
-    export = Export.of(merged_model)
+    export = ModelExport.of(merged_model)
     assert upload(export, URI, s3=s3) == sum(int(entry["bytes"]) for entry in export.manifest.files.values())
     assert sorted(key.removeprefix("runs/one/") for key in keys(s3)) == [
         "config.json",
@@ -62,7 +63,7 @@ def test_exactly_the_models_files_with_the_manifest_last(s3: Any, puts: list[str
 
 
 def test_the_uploaded_prefix_is_a_finished_artifact(s3: Any, merged_model: MergedModel, tmp_path: Path) -> None:
-    export = Export.of(merged_model)
+    export = ModelExport.of(merged_model)
     upload(export, URI, s3=s3)
     for key, content in keys(s3).items():
         (tmp_path / Path(key).name).write_bytes(content)
@@ -74,14 +75,14 @@ def test_the_uploaded_prefix_is_a_finished_artifact(s3: Any, merged_model: Merge
 
 
 def test_a_second_run_uploads_nothing(s3: Any, puts: list[str], merged_model: MergedModel) -> None:
-    upload(Export.of(merged_model), URI, s3=s3)
+    upload(ModelExport.of(merged_model), URI, s3=s3)
     puts.clear()
-    assert upload(Export.of(merged_model), URI + "/", s3=s3) == 0
+    assert upload(ModelExport.of(merged_model), URI + "/", s3=s3) == 0
     assert puts == []
 
 
 def test_a_broken_run_goes_on_with_what_is_missing(s3: Any, puts: list[str], merged_model: MergedModel) -> None:
-    export = Export.of(merged_model)
+    export = ModelExport.of(merged_model)
     upload(export, URI, s3=s3)
     s3.delete_object(Bucket="models", Key="runs/one/manifest.json")
     s3.delete_object(Bucket="models", Key="runs/one/config.json")
@@ -95,11 +96,11 @@ def test_a_broken_run_goes_on_with_what_is_missing(s3: Any, puts: list[str], mer
 
 
 def test_an_old_manifest_is_gone_while_files_change(s3: Any, merged_model: MergedModel) -> None:
-    export = Export.of(merged_model)
+    export = ModelExport.of(merged_model)
     upload(export, URI, s3=s3)
     content = b"{}"
     entries = {**export.manifest.files, "config.json": {"sha256": hashlib.sha256(content).hexdigest(), "bytes": 2}}
-    changed = Export({**export.files, "config.json": content}, dataclasses.replace(export.manifest, files=entries))
+    changed = ModelExport({**export.files, "config.json": content}, dataclasses.replace(export.manifest, files=entries))
 
     def fail(params: dict[str, Any], **_: Any) -> None:
         if params["Key"].endswith("config.json"):
@@ -119,19 +120,19 @@ def test_leftovers_of_something_else_are_refused_before_any_upload(
         s3.put_object(Bucket="models", Key=f"runs/one/checkpoint-{i}/optimizer.pt", Body=b"")
     puts.clear()
     with pytest.raises(BedrockError, match=r"7 file\(s\) that are not part of this model \(checkpoint-0/"):
-        upload(Export.of(merged_model), URI, s3=s3)
+        upload(ModelExport.of(merged_model), URI, s3=s3)
     assert puts == []
 
 
 def test_neighbours_and_folder_markers_do_not_matter(s3: Any, merged_model: MergedModel) -> None:
     s3.put_object(Bucket="models", Key="runs/one/", Body=b"")
     s3.put_object(Bucket="models", Key="runs/one-more/config.json", Body=b"{}")
-    assert upload(Export.of(merged_model), URI, s3=s3) > 0
+    assert upload(ModelExport.of(merged_model), URI, s3=s3) > 0
 
 
 def test_a_missing_bucket_is_explained(s3: Any, merged_model: MergedModel) -> None:
     with pytest.raises(BedrockError, match=r"NoSuchBucket.*Create the bucket"):
-        upload(Export.of(merged_model), "s3://nowhere/x", s3=s3)
+        upload(ModelExport.of(merged_model), "s3://nowhere/x", s3=s3)
 
 
 def test_two_uploads_to_one_prefix_do_not_mix(s3: Any, merged_model: MergedModel) -> None:
@@ -144,7 +145,7 @@ def test_two_uploads_to_one_prefix_do_not_mix(s3: Any, merged_model: MergedModel
 
     s3.meta.events.register("before-parameter-build.s3.PutObject", other)
     with pytest.raises(OutputInUseError, match=r"model\.safetensors"):
-        upload(Export.of(merged_model), URI, s3=s3, show_progress=False)
+        upload(ModelExport.of(merged_model), URI, s3=s3, show_progress=False)
     assert "runs/one/manifest.json" not in keys(s3)
 
 
@@ -158,14 +159,14 @@ def test_a_refused_file_is_explained(s3: Any, merged_model: MergedModel) -> None
         BedrockError,
         match=r"uploading s3://models/runs/one/model.safetensors failed: .*AccessDenied.*Grant the caller s3:PutObject",
     ):
-        upload(Export.of(merged_model), URI, s3=s3)
+        upload(ModelExport.of(merged_model), URI, s3=s3)
     assert "runs/one/manifest.json" not in keys(s3)
 
 
 def test_the_exported_digest_follows_the_content(merged_model: MergedModel, tmp_path: Path) -> None:
-    digest = Export.of(merged_model).manifest.digest
-    assert Export.of(merged_model).manifest.digest == digest
+    digest = ModelExport.of(merged_model).manifest.digest
+    assert ModelExport.of(merged_model).manifest.digest == digest
     changed = Path(shutil.copytree(merged_model.path, tmp_path / "changed"))
     config = json.loads((changed / "config.json").read_text())
     (changed / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 1024}))
-    assert Export.of(MergedModel(changed, merged_model.manifest)).manifest.digest != digest
+    assert ModelExport.of(MergedModel(changed, merged_model.manifest)).manifest.digest != digest

@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError, ConnectionClosedError, NoCredential
 from bedrock_scripted import scripted_aws
 from sqlquarry.artifacts import Manifest
 from sqlquarry.aws.transfer import RETRY_WAITS_S
-from sqlquarry.bedrock.export import Export
+from sqlquarry.bedrock.export.model_export import ModelExport
 from sqlquarry.bedrock.upload import discard_unfinished, upload
 from sqlquarry.errors import BedrockError, CorruptArtifactError
 
@@ -39,7 +39,7 @@ class Bucket:
         self.fail(model.name, params)
         self.calls.append((model.name, params.get("Key", ""), params.get("PartNumber")))
 
-    def upload(self, export: Export, **options: Any) -> int:
+    def upload(self, export: ModelExport, **options: Any) -> int:
         settings = {"part_bytes": PART, "requests_in_flight": 3, "sleep": self.sleeps.append} | options
         return upload(export, URI, s3=self.s3, show_progress=False, **settings)
 
@@ -65,7 +65,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
         yield Bucket(aws.s3)
 
 
-def export_of(directory: Path, **contents: bytes) -> Export:
+def export_of(directory: Path, **contents: bytes) -> ModelExport:
     """An export of one large and one small file."""
     files: dict[str, bytes | Path] = {"config.json": b"{}"}
     for name, content in ({WEIGHTS: bytes(range(256)) * 1300} | contents).items():
@@ -73,7 +73,7 @@ def export_of(directory: Path, **contents: bytes) -> Export:
         files[name] = directory / name
     read = {name: content if isinstance(content, bytes) else content.read_bytes() for name, content in files.items()}
     entries = {n: {"sha256": hashlib.sha256(c).hexdigest(), "bytes": len(c)} for n, c in read.items()}
-    return Export(files, Manifest("merged-model", entries, {}))
+    return ModelExport(files, Manifest("merged-model", entries, {}))
 
 
 def refusal(code: str, message: str = "no") -> ClientError:

@@ -116,7 +116,7 @@ def finished(directory: Path, base: Path) -> AdapterCheckpoint:
 
 
 def trainer(base: Path | str) -> QLoRAFSDPTrainer:
-    return QLoRAFSDPTrainer(base, config=TrainingConfig(epochs=1, max_sequence_tokens=320, device="cpu"))
+    return QLoRAFSDPTrainer(base, config=TrainingConfig(num_train_epochs=1, max_length=320, device="cpu"))
 
 
 def in_the_hub_cache(evil: Evil) -> Any:
@@ -139,7 +139,7 @@ def in_the_container(evil: Evil) -> None:
         (data / name).mkdir(parents=True)
     shutil.copytree(evil.directory, data / "model")
     (data / "train" / "train.jsonl").write_text("\n".join(json.dumps(dataclasses.asdict(r)) for r in RECORDS))
-    config = dataclasses.asdict(TrainingConfig(epochs=1, max_sequence_tokens=320, device="cpu"))
+    config = dataclasses.asdict(TrainingConfig(num_train_epochs=1, max_length=320, device="cpu"))
     (data / "job" / "job.json").write_text(json.dumps({"base_model": None, "config": config}))
     PromptFormatter().save(data / "job")
     with pytest.MonkeyPatch.context() as patch:

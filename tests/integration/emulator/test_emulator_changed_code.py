@@ -9,9 +9,10 @@ import pytest
 
 import sqlquarry as sq
 from emulator_training import Jobs
+from sqlquarry.aws import Polling
 from sqlquarry.emulator import LocalAWS
 from sqlquarry.errors import TrainingError
-from sqlquarry.sagemaker import SageMakerLauncher
+from sqlquarry.sagemaker import Compute, SageMakerLauncher
 from sqlquarry.sagemaker import launcher as launching
 
 from conftest import toy_examples
@@ -27,18 +28,22 @@ def test_code_that_was_changed_in_the_bucket_is_not_run(
         s3 = aws.session().client("s3")
         sent = launching.upload
 
-        def changed_after_sending(client: Any, bucket: str, folder: str, channel: Any, key: str | None) -> None:
-            sent(client, bucket, folder, channel, key)
+        def changed_after_sending(prefix: Any, channel: Any) -> None:
+            sent(prefix, channel)
             for file in (file for file in channel.files if channel.name == "code" and file.endswith(name)):
-                place = {"Bucket": bucket, "Key": f"{folder}{channel.key}{file}"}
+                place = {"Bucket": aws.bucket, "Key": f"sqlquarry/{channel.key}{file}"}
                 body = s3.get_object(**place)["Body"].read()
                 s3.put_object(**place, Body=b"print('INJECTED')\n" + body)
 
         monkeypatch.setattr(launching, "upload", changed_after_sending)
         launcher = SageMakerLauncher(
-            aws.role_arn, bucket=aws.bucket, session=aws.session(), instance_type="ml.m5.xlarge", poll_interval_s=0.1
+            aws.role_arn,
+            bucket=aws.bucket,
+            session=aws.session(),
+            compute=Compute(instance_type="ml.m5.xlarge"),
+            polling=Polling(interval_s=0.1),
         )
-        trainer = sq.QLoRAFSDPTrainer(tiny_llama, config=sq.TrainingConfig(max_sequence_tokens=256, device="cpu"))
+        trainer = sq.QLoRAFSDPTrainer(tiny_llama, config=sq.TrainingConfig(max_length=256, device="cpu"))
         job = launcher.launch(trainer, RECORDS, merge=None, wait=False)
         with pytest.raises(TrainingError, match="S3"):
             job.wait(show=False)

@@ -11,9 +11,10 @@ import pytest
 
 import sqlquarry as sq
 from emulator_training import Jobs
+from sqlquarry.aws import Polling
 from sqlquarry.emulator import LocalAWS
 from sqlquarry.emulator.faults import SpotInterruption
-from sqlquarry.sagemaker import SageMakerLauncher
+from sqlquarry.sagemaker import Compute, SageMakerLauncher
 
 from conftest import toy_examples
 
@@ -64,17 +65,15 @@ def test_two_spot_machines_that_are_taken_away_end_with_the_adapter_of_one_undis
     from safetensors.torch import load_file
 
     # Steps that are long enough for the interruption to come between them.
-    config = sq.TrainingConfig(epochs=8, records_per_step=30, max_sequence_tokens=256, device="cpu")
+    config = sq.TrainingConfig(num_train_epochs=8, records_per_step=30, max_length=256, device="cpu")
     trainer = sq.QLoRAFSDPTrainer(lively_llama, config=config)
     with LocalAWS(faults=[SpotInterruption(after_step=1)]) as aws:
         launcher = SageMakerLauncher(
             aws.role_arn,
             bucket=aws.bucket,
             session=aws.session(),
-            instance_type="ml.m5.xlarge",
-            instance_count=2,
-            spot=True,
-            poll_interval_s=0.2,
+            compute=Compute(instance_type="ml.m5.xlarge", instance_count=2, spot=True),
+            polling=Polling(interval_s=0.2),
         )
         job = launcher.launch(trainer, RECORDS, merge=None)
         jobs = Jobs(aws)

@@ -9,6 +9,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from sqlquarry.artifacts import MergedModel, Record, write_manifest
+from sqlquarry.aws.polling import Polling
 from sqlquarry.bedrock import BedrockImporter
 from sqlquarry.bedrock.preflight import preflight
 from sqlquarry.emulator import LocalAWS
@@ -72,7 +73,7 @@ def aws():
 
 
 def imported(aws: LocalAWS, merged: MergedModel, name: str) -> Any:
-    importer = BedrockImporter(aws.role_arn, session=aws.session(), poll_interval_s=0.05)
+    importer = BedrockImporter(aws.role_arn, session=aws.session(), polling=Polling(interval_s=0.05))
     model = importer.import_model(merged, name, s3_uri=f"s3://{aws.bucket}/{name}/")
     return model.with_options(max_tokens=24, retry=RetryPolicy(cold_start_interval_s=0.05))
 

@@ -11,8 +11,9 @@ import pytest
 
 import sqlquarry as sq
 import tokenizer_shapes as shapes
+from sqlquarry.aws.polling import Polling
 from sqlquarry.bedrock import BedrockImporter
-from sqlquarry.bedrock.export import Export
+from sqlquarry.bedrock.export.model_export import ModelExport
 from sqlquarry.bedrock.preflight import preflight, repair
 from sqlquarry.emulator import LocalAWS
 from sqlquarry.models.local.model import LocalModel
@@ -60,7 +61,9 @@ def model(shape: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def counts(aws: LocalAWS, model: Path, name: str) -> list[int]:
     """How many tokens the server reads of each record's prompt."""
-    importer = BedrockImporter(aws.role_arn, session=aws.session(), show_progress=False, poll_interval_s=0.01)
+    importer = BedrockImporter(
+        aws.role_arn, session=aws.session(), show_progress=False, polling=Polling(interval_s=0.01)
+    )
     served = importer.import_model(model, name, s3_uri=f"s3://{aws.bucket}/{name}/")
     formatter = sq.PromptFormatter.load(model)
     with pytest.warns(UserWarning, match="cut at 1 tokens"):
@@ -93,7 +96,7 @@ def put(aws: LocalAWS, files: dict[str, Any], prefix: str) -> str:
 def unrepaired(model: Path) -> dict[str, Any]:
     """What an earlier version of the export wrote: the tokenizer as it came."""
     kept = {"tokenizer.json": model / "tokenizer.json", "tokenizer_config.json": model / "tokenizer_config.json"}
-    return {**Export.of(model).files, **kept}
+    return {**ModelExport.of(model).files, **kept}
 
 
 def codes(source: Any, **options: Any) -> list[str]:
@@ -106,16 +109,16 @@ def test_what_is_on_s3_unrepaired_is_refused_and_can_be_repaired(
     aws: LocalAWS, model: Path, shape: str, tmp_path: Path
 ) -> None:
     files = unrepaired(model)
-    report = preflight(put(aws, files, f"broken-{label(shape)}"), session=aws.session())
+    report = preflight(put(aws, files, f"broken-{label(shape)}"), account=True, session=aws.session())
     (finding,) = [one for one in report.findings if one.severity == "error" and one.code != "unfinished"]
     assert (finding.code, finding.repairable) == (BROKEN[shape], True)
 
     local = tmp_path / "local"
     shapes.write({name: c.read_bytes() if isinstance(c, Path) else c for name, c in files.items()}, local)
-    repair(local, output=tmp_path / "repaired")
+    repair(local, output_dir=tmp_path / "repaired")
     assert codes(tmp_path / "repaired") == []
     mended = {path.name: path for path in (tmp_path / "repaired").iterdir()}
-    assert codes(put(aws, mended, f"mended-{label(shape)}"), session=aws.session()) == []
+    assert codes(put(aws, mended, f"mended-{label(shape)}"), account=True, session=aws.session()) == []
 
 
 def test_the_emulator_shows_the_served_ids_of_an_unrepaired_model(aws: LocalAWS, model: Path, shape: str) -> None:
@@ -141,7 +144,7 @@ def test_the_emulator_shows_the_served_ids_of_an_unrepaired_model(aws: LocalAWS,
 
 def test_an_older_checkpoint_is_told_how_local_answers_may_differ(model: Path, shape: str, tmp_path: Path) -> None:
     old = tmp_path / "old"
-    repair(model, output=old)
+    repair(model, output_dir=old)
     (old / "prompt.json").unlink()
     shapes.write({name: shapes.SHAPES[shape][name] for name in ("tokenizer.json", "tokenizer_config.json")}, old)
     warned = [finding.code for finding in preflight(old).findings if finding.severity == "warning"]

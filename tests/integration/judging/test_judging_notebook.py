@@ -50,7 +50,7 @@ def records(text: str) -> sq.Records:
 def plan(tiny_llama):
     shown = sq.Records(sq.Record(**example) for example in toy_examples(24))
     long = sq.Record("long " * 300, "CREATE TABLE t (a)", "SELECT 1", id=EVIL)
-    trainer = sq.QLoRAFSDPTrainer(tiny_llama, config=TrainingConfig(max_sequence_tokens=320))
+    trainer = sq.QLoRAFSDPTrainer(tiny_llama, config=TrainingConfig(max_length=320))
     return trainer.plan([*shown, long], instance_type="ml.g5.12xlarge", check=False)
 
 

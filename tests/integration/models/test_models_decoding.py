@@ -23,7 +23,7 @@ RECORDS = [Record(**example) for example in toy_examples(14)]
 
 @pytest.fixture(scope="module")
 def adapter(lively_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> AdapterCheckpoint:
-    config = TrainingConfig(epochs=2, records_per_step=14, max_sequence_tokens=1024, learning_rate=1e-3, device="cpu")
+    config = TrainingConfig(num_train_epochs=2, records_per_step=14, max_length=1024, learning_rate=1e-3, device="cpu")
     return QLoRAFSDPTrainer(lively_llama, config=config).train(
         RECORDS, output_dir=tmp_path_factory.mktemp("run") / "adapter"
     )

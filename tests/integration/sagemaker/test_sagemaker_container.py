@@ -27,9 +27,9 @@ from conftest import toy_examples
 
 RECORDS = [Record(**example) for example in toy_examples(24)]
 CONFIG: dict[str, Any] = {
-    "epochs": 2,
+    "num_train_epochs": 2,
     "records_per_step": 4,
-    "max_sequence_tokens": 320,
+    "max_length": 320,
     "learning_rate": 3e-3,
     "device": "cpu",
 }
@@ -99,7 +99,7 @@ def test_a_job_trains_merges_verifies_and_its_adapter_survives_it(
 def test_sigterm_leaves_a_checkpoint_and_the_next_start_goes_on(
     tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    root = layout(tmp_path, tiny_llama, merge=None, epochs=6)
+    root = layout(tmp_path, tiny_llama, merge=None, num_train_epochs=6)
 
     job = start(root)
     assert job.stdout is not None
@@ -122,8 +122,8 @@ def test_sigterm_leaves_a_checkpoint_and_the_next_start_goes_on(
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        ({"config": {"epochs": -1}}, "TrainingConfig: epochs is -1"),
-        ({"config": {"epoch": 1}}, "TrainingConfig: epoch is not an option; did you mean 'epochs'"),
+        ({"config": {"num_train_epochs": -1}}, "TrainingConfig: num_train_epochs is -1"),
+        ({"config": {"epoch": 1}}, "TrainingConfig: epoch is not an option; did you mean 'num_train_epochs'"),
         ({"base_model": "/nowhere"}, "UnsupportedModelError: base model '/nowhere'"),
     ],
 )

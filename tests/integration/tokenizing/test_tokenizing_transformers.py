@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tokenizer_shapes as shapes
-from sqlquarry.bedrock.tokenizer_files import repaired, wanted_reading
+from sqlquarry.bedrock.export.tokenizer_repair import repaired, wanted_reading
 from sqlquarry.tokenizing.file_tokenizer import FileTokenizer
 from sqlquarry.tokenizing.reading_equality import same_tokens
 from sqlquarry.tokenizing.readings import trained_reading

@@ -19,12 +19,12 @@ from sqlquarry.errors import SQLQuarryError, UnsupportedModelError
 from sqlquarry.models.local.decoding import DecodingOptions
 from sqlquarry.models.local.model import LocalModel
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
-from sqlquarry.training.steps import model
+from sqlquarry.training.steps import adapted_model
 
 from conftest import toy_examples
 
 RECORDS = [Record(**example) for example in toy_examples(6)]
-CONFIG = TrainingConfig(epochs=0.1, max_sequence_tokens=320, device="cpu", quantization=None)
+CONFIG = TrainingConfig(num_train_epochs=0.1, max_length=320, device="cpu", quantization=None)
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 9\n"
 Damage = Callable[[Path], object]
 
@@ -121,7 +121,7 @@ def base(tiny_llama: Path, tmp_path: Path) -> Path:
 def test_damage_is_named_before_anything_is_loaded(name: str, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     damage, named = DAMAGES[name]
     damage(base)
-    monkeypatch.setattr(model, "load_causal_lm", lambda *_, **__: pytest.fail("loaded the model"))
+    monkeypatch.setattr(adapted_model, "load_causal_lm", lambda *_, **__: pytest.fail("loaded the model"))
     trainer = QLoRAFSDPTrainer(base, config=CONFIG)
     with pytest.raises(UnsupportedModelError) as planned:
         trainer.plan(RECORDS)

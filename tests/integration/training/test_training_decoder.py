@@ -17,9 +17,9 @@ from sqlquarry.pretrained import load_causal_lm
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.quantization import QuantizationRecipe, hold_dequantized
 from sqlquarry.training import TrainingConfig
-from sqlquarry.training.encoding.packing import Row, pack
+from sqlquarry.training.encoding.packing import PackedRow, pack
 from sqlquarry.training.steps.decoder import run_gathered_weights, run_layers, run_lora_directly
-from sqlquarry.training.steps.engine import Engine
+from sqlquarry.training.steps.engine import StepEngine
 from sqlquarry.training.steps.loss import RowShape, answer_loss, model_inputs
 from sqlquarry.training.steps.sharding import shard_base
 from sqlquarry.training.steps.world import World
@@ -27,7 +27,7 @@ from training_runs import RECORDS
 
 
 @pytest.fixture(scope="module")
-def rows(tiny_llama: Path) -> list[Row]:
+def rows(tiny_llama: Path) -> list[PackedRow]:
     examples = PromptFormatter().encode_all(RECORDS[:16], AutoTokenizer.from_pretrained(tiny_llama))
     return pack(examples, [r.schema for r in RECORDS[:16]], max_tokens=320, share_prefixes=True, seed=0)
 
@@ -45,7 +45,7 @@ def adapted(base: Path, *, quantized: bool = True, held: bool = False) -> Any:
     return model.train()
 
 
-def loss_and_gradients(model: Any, row: Row, **options: Any) -> tuple[float, dict[str, torch.Tensor]]:
+def loss_and_gradients(model: Any, row: PackedRow, **options: Any) -> tuple[float, dict[str, torch.Tensor]]:
     loss = answer_loss(model, model_inputs(row, **options))
     loss.backward()
     return loss.item(), {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
@@ -60,7 +60,7 @@ def assert_alike(one: tuple[float, dict[str, torch.Tensor]], other: tuple[float,
 
 @pytest.mark.parametrize(("quantized", "held"), [(True, False), (True, True), (False, False)])
 def test_the_adapter_in_two_products_is_pefts(
-    tiny_llama: Path, rows: list[Row], *, quantized: bool, held: bool
+    tiny_llama: Path, rows: list[PackedRow], *, quantized: bool, held: bool
 ) -> None:
     theirs = loss_and_gradients(adapted(tiny_llama, quantized=quantized, held=held), rows[0])
     model = adapted(tiny_llama, quantized=quantized, held=held)
@@ -69,7 +69,9 @@ def test_the_adapter_in_two_products_is_pefts(
 
 
 @pytest.mark.parametrize("recomputed", [0, 1, 2])
-def test_recomputed_layers_run_twice_and_give_the_same(tiny_llama: Path, rows: list[Row], recomputed: int) -> None:
+def test_recomputed_layers_run_twice_and_give_the_same(
+    tiny_llama: Path, rows: list[PackedRow], recomputed: int
+) -> None:
     model = adapted(tiny_llama)
     calls: Counter[int] = Counter()
     for number, layer in enumerate(model.get_base_model().model.layers):
@@ -79,7 +81,7 @@ def test_recomputed_layers_run_twice_and_give_the_same(tiny_llama: Path, rows: l
     assert calls == {number: 2 if number < recomputed else 1 for number in range(2)}
 
 
-def test_dropout_is_recomputed_as_it_was(tiny_llama: Path, rows: list[Row]) -> None:
+def test_dropout_is_recomputed_as_it_was(tiny_llama: Path, rows: list[PackedRow]) -> None:
     losses = []
     for recomputed in (0, 2):
         model = adapted(tiny_llama)
@@ -95,7 +97,7 @@ def test_dropout_is_recomputed_as_it_was(tiny_llama: Path, rows: list[Row]) -> N
     assert_alike(*losses)
 
 
-def test_padding_a_row_to_one_shape_changes_nothing(tiny_llama: Path, rows: list[Row]) -> None:
+def test_padding_a_row_to_one_shape_changes_nothing(tiny_llama: Path, rows: list[PackedRow]) -> None:
     shape = RowShape(384, rows[0].answers + 7)
     padded = loss_and_gradients(adapted(tiny_llama), rows[0], shape=shape)
     assert_alike(padded, loss_and_gradients(adapted(tiny_llama), rows[0]))
@@ -104,7 +106,7 @@ def test_padding_a_row_to_one_shape_changes_nothing(tiny_llama: Path, rows: list
 
 @pytest.mark.parametrize("gathered", [False, True])
 def test_compiled_layers_take_the_steps_of_plain_ones_and_are_compiled_once(
-    tiny_llama: Path, rows: list[Row], monkeypatch: pytest.MonkeyPatch, *, gathered: bool
+    tiny_llama: Path, rows: list[PackedRow], monkeypatch: pytest.MonkeyPatch, *, gathered: bool
 ) -> None:
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
@@ -115,7 +117,7 @@ def test_compiled_layers_take_the_steps_of_plain_ones_and_are_compiled_once(
     )
     losses = {}
     for compiled in (False, True):
-        config = TrainingConfig(max_sequence_tokens=320, device="cpu", compiled=compiled)
+        config = TrainingConfig(max_length=320, device="cpu", torch_compile=compiled)
         model = adapted(tiny_llama)
         run_lora_directly(model)
         if gathered:  # FSDP2 gathers packed weights into plain parameters
@@ -124,7 +126,7 @@ def test_compiled_layers_take_the_steps_of_plain_ones_and_are_compiled_once(
                 if isinstance(layer, Linear4bit):
                     layer.weight = torch.nn.Parameter(layer.weight.data, requires_grad=False)
         run_layers(model, compiled=compiled, recomputed=1, random=False)
-        engine = Engine(model, rows, config, 1e-3, torch.device("cpu"))
+        engine = StepEngine(model, rows, config, 1e-3, torch.device("cpu"))
         losses[compiled] = []
         for row in (*rows, *rows):
             losses[compiled].append(engine.learn(row, 1 / row.answers).item())
@@ -141,4 +143,4 @@ def test_compiled_layers_take_the_steps_of_plain_ones_and_are_compiled_once(
 def test_what_fsdp2_does_not_move_bit_for_bit_is_not_sharded(tiny_llama: Path, storage: str) -> None:
     model = load_causal_lm(tiny_llama, "cpu", QuantizationRecipe(load_dtype="float32", storage_dtype=storage))
     with pytest.raises(TrainingError, match=f"4-bit weights as torch.{storage}, which FSDP2 does not move"):
-        shard_base(model, World(0, 2, 2, torch.device("cpu")), sharers=2, cpu_offload=False)
+        shard_base(model, World(0, 2, 2, torch.device("cpu")), shard_group_size=2, cpu_offload=False)

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 from peft import LoraConfig, get_peft_model
 from transformers import AutoTokenizer, MixtralConfig, MixtralForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM
@@ -13,14 +14,14 @@ from transformers import AutoTokenizer, MixtralConfig, MixtralForCausalLM, Qwen3
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError
 from sqlquarry.prompt import PromptFormatter
-from sqlquarry.sagemaker import SageMakerLauncher
+from sqlquarry.sagemaker import Compute, SageMakerLauncher
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
 from sqlquarry.training.base.shape import ModelShape
 from sqlquarry.training.encoding.prepared import prepare
-from sqlquarry.training.guards import check_run
 from sqlquarry.training.planning.forecast import plan_training
+from sqlquarry.training.planning.guards import check_run
 from sqlquarry.training.tracking.card import write_card
-from sqlquarry.training.tracking.plot import write_loss_plot
+from sqlquarry.training.tracking.loss_plot import write_loss_plot
 
 from conftest import toy_examples
 
@@ -29,7 +30,7 @@ RECORDS = [Record(**example) for example in toy_examples(30)]
 
 @pytest.mark.parametrize("epochs", [0.5, 2.0])
 def test_a_plan_counts_what_the_run_then_does(tiny_llama: Path, tmp_path: Path, epochs: float) -> None:
-    config = TrainingConfig(epochs=epochs, records_per_step=8, max_sequence_tokens=256, device="cpu")
+    config = TrainingConfig(num_train_epochs=epochs, records_per_step=8, max_length=256, device="cpu")
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
     shape = ModelShape.read(tiny_llama)
     plan = plan_training(shape, prepare(RECORDS, PromptFormatter(), tokenizer, config, shape=shape), config)
@@ -83,11 +84,11 @@ def test_what_is_trained_of_a_base_with_experts_is_counted(tmp_path: Path, kind:
 
 def test_a_job_that_would_refuse_its_base_is_refused_before_anything_is_sent(tiny_llama: Path) -> None:
     role = "arn:aws:iam::123456789012:role/training"
-    four_gpus = SageMakerLauncher(role, bucket="models", region="us-east-1")
-    config = TrainingConfig(records_per_step=1, max_sequence_tokens=256)
+    four_gpus = SageMakerLauncher(role, bucket="models", session=boto3.Session(region_name="us-east-1"))
+    config = TrainingConfig(records_per_step=1, max_length=256)
     with pytest.raises(ConfigError, match="4 processes share steps of 1 row"):
         QLoRAFSDPTrainer(tiny_llama, config=config).plan(RECORDS, instance_type="ml.g5.12xlarge", processes=4)
-    two_machines = dataclasses.replace(four_gpus, instance_count=2)
+    two_machines = dataclasses.replace(four_gpus, compute=Compute(instance_count=2))
     with pytest.raises(ConfigError, match=r"2 processes share steps of 1 row, .*: take 1 machine"):
         two_machines.dry_run(QLoRAFSDPTrainer(tiny_llama, config=config), RECORDS)
 

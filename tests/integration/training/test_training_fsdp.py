@@ -40,7 +40,7 @@ def test_losses_and_adapter_are_those_of_one_process(runs: list[AdapterCheckpoin
     assert evaluated[1] == pytest.approx(evaluated[0], rel=1e-5)
     assert difference(runs[0].path, runs[1].path) < 1e-4
     assert [run.manifest.provenance["run"]["processes"] for run in runs] == [1, 2]
-    assert [run.manifest.provenance["run"]["sharers"] for run in runs] == [1, 3 - several]
+    assert [run.manifest.provenance["run"]["shard_group_size"] for run in runs] == [1, 3 - several]
     assert runs[0].manifest.provenance["quantization"] == runs[1].manifest.provenance["quantization"]
 
 
@@ -70,7 +70,7 @@ def test_two_machines_that_share_a_base_each_go_on_as_one_process(
         [sys.executable, *launch.TORCHRUN, "--nproc-per-node=4", *four], check=True, timeout=250, env=environment
     )
     run = AdapterCheckpoint.load(tmp_path / "run").manifest.provenance["run"]
-    assert (run["processes"], run["sharers"]) == (4, 2)
+    assert (run["processes"], run["shard_group_size"]) == (4, 2)
     assert log_of(tmp_path / "run")[:2] == before  # with the seconds that they took: nothing was done again
     assert not (tmp_path / "elsewhere").exists()
     mine, theirs = ([entry["loss"] for entry in log_of(path)] for path in (tmp_path / "run", one.path))
@@ -153,8 +153,8 @@ def test_torchrun_is_told_to_end_where_waiting_for_it_ends_early(
 
 
 def test_bad_records_are_found_before_processes_start(tiny_llama: Path, tmp_path: Path) -> None:
-    config = TrainingConfig(max_sequence_tokens=16, device="cpu")
-    with pytest.raises(RecordError, match="longer than max_sequence_tokens"):
+    config = TrainingConfig(max_length=16, device="cpu")
+    with pytest.raises(RecordError, match="longer than max_length"):
         QLoRAFSDPTrainer(tiny_llama, config=config).train(
             [Record("q", "s", "SELECT 1")], output_dir=tmp_path, processes=2
         )

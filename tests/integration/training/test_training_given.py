@@ -16,7 +16,7 @@ from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
 from conftest import toy_examples
 
 RECORDS = [Record(**example) for example in toy_examples(8)]
-OPTIONS: dict[str, Any] = {"epochs": 1, "records_per_step": 4, "max_sequence_tokens": 512, "device": "cpu"}
+OPTIONS: dict[str, Any] = {"num_train_epochs": 1, "records_per_step": 4, "max_length": 512, "device": "cpu"}
 
 
 def trainer(base: str | Path) -> QLoRAFSDPTrainer:
@@ -30,6 +30,11 @@ def test_processes_are_whole_numbers(tmp_path: Path, processes: Any) -> None:
         trainer(tmp_path / "none").train(RECORDS, output_dir=tmp_path / "out", processes=processes)
     with pytest.raises(ConfigError, match="processes"):
         trainer(tmp_path / "none").plan(RECORDS, processes=processes)
+
+
+def test_planned_processes_are_a_number_or_auto(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="processes is None"):
+        trainer(tmp_path / "none").plan(RECORDS, processes=None)  # type: ignore[arg-type]  # that is the test
 
 
 @pytest.mark.parametrize("place", [".", "checkpoints", "x/../checkpoints/now"])

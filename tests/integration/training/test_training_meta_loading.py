@@ -14,7 +14,7 @@ from transformers import MixtralConfig, MixtralForCausalLM, Qwen2Config, Qwen2Fo
 from sqlquarry.errors import UnsupportedModelError
 from sqlquarry.pretrained import load_causal_lm
 from sqlquarry.quantization import QuantizationRecipe, hold_dequantized
-from sqlquarry.training.steps.meta_loading import HollowBase
+from sqlquarry.training.steps.meta_loading import MetaLoadedBase
 
 CPU = torch.device("cpu")
 SIZES: dict[str, Any] = {
@@ -48,16 +48,16 @@ def test_4_bit_weights_and_their_recipe_are_those_of_a_whole_base(tiny_llama: Pa
     known = recipe.completed(whole)
     if held:
         whole = hold_dequantized(whole, torch.float32)
-    hollow = HollowBase(tiny_llama, CPU, recipe, held=held, attention="sdpa")
-    assert hollow.missing == ()
-    assert max(weight.untyped_storage().nbytes() for weight in hollow.model.parameters()) <= 4
-    for layer in hollow.model.model.layers:
-        hollow.fill(layer)
+    loaded = MetaLoadedBase(tiny_llama, CPU, recipe, held=held, attn_implementation="sdpa")
+    assert loaded.missing == ()
+    assert max(weight.untyped_storage().nbytes() for weight in loaded.model.parameters()) <= 4
+    for layer in loaded.model.model.layers:
+        loaded.fill(layer)
         assert all(weight.untyped_storage().nbytes() > 4 for weight in layer.parameters())
-    assert hollow.model.get_output_embeddings().weight.untyped_storage().nbytes() <= 4
-    hollow.fill(hollow.model)
-    assert hollow.recorded() == known
-    assert_same(whole, hollow.model)
+    assert loaded.model.get_output_embeddings().weight.untyped_storage().nbytes() <= 4
+    loaded.fill(loaded.model)
+    assert loaded.recorded() == known
+    assert_same(whole, loaded.model)
 
 
 def test_tied_weights_and_biases_are_read_too(tmp_path: Path) -> None:
@@ -68,17 +68,17 @@ def test_tied_weights_and_biases_are_read_too(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path, max_shard_size="100KB")
     assert len(list(tmp_path.glob("*.safetensors"))) > 1
     for recipe in (None, QuantizationRecipe(load_dtype="float32")):
-        hollow = HollowBase(tmp_path, CPU, recipe, held=False, attention="sdpa")
-        hollow.fill(hollow.model)
-        assert hollow.model.lm_head.weight is hollow.model.model.embed_tokens.weight
-        assert_same(load_causal_lm(tmp_path, "cpu", recipe), hollow.model)
+        loaded = MetaLoadedBase(tmp_path, CPU, recipe, held=False, attn_implementation="sdpa")
+        loaded.fill(loaded.model)
+        assert loaded.model.lm_head.weight is loaded.model.model.embed_tokens.weight
+        assert_same(load_causal_lm(tmp_path, "cpu", recipe), loaded.model)
 
 
 def test_experts_which_transformers_fuses_are_said_to_be_missing(tmp_path: Path) -> None:
     MixtralForCausalLM(MixtralConfig(**SIZES, num_local_experts=4, num_experts_per_tok=2)).save_pretrained(tmp_path)
-    hollow = HollowBase(tmp_path, CPU, None, held=False, attention="sdpa")
-    assert hollow.missing
-    assert all("experts" in name or "gate" in name for name in hollow.missing)
+    loaded = MetaLoadedBase(tmp_path, CPU, None, held=False, attn_implementation="sdpa")
+    assert loaded.missing
+    assert all("experts" in name or "gate" in name for name in loaded.missing)
 
 
 def test_a_head_beside_embeddings_that_it_is_tied_to_is_not_used(tmp_path: Path) -> None:
@@ -89,9 +89,9 @@ def test_a_head_beside_embeddings_that_it_is_tied_to_is_not_used(tmp_path: Path)
     weights = load_file(tmp_path / "model.safetensors")
     head = {"lm_head.weight": torch.randn(300, 64)}
     save_file(weights | head, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    hollow = HollowBase(tmp_path, CPU, None, held=False, attention="sdpa")
-    hollow.fill(hollow.model)
-    assert_same(expected, hollow.model)
+    loaded = MetaLoadedBase(tmp_path, CPU, None, held=False, attn_implementation="sdpa")
+    loaded.fill(loaded.model)
+    assert_same(expected, loaded.model)
     assert_same(expected, load_causal_lm(tmp_path, "cpu"))
 
 
@@ -99,9 +99,9 @@ def test_other_safetensors_in_the_folder_are_not_read(tiny_llama: Path, tmp_path
     shutil.copytree(tiny_llama, tmp_path, dirs_exist_ok=True)
     weights = load_file(tmp_path / "model.safetensors")
     save_file({name: torch.zeros_like(value) for name, value in weights.items()}, tmp_path / "zzz-backup.safetensors")
-    hollow = HollowBase(tmp_path, CPU, None, held=False, attention="sdpa")
-    hollow.fill(hollow.model)
-    assert_same(load_causal_lm(tmp_path, "cpu"), hollow.model)
+    loaded = MetaLoadedBase(tmp_path, CPU, None, held=False, attn_implementation="sdpa")
+    loaded.fill(loaded.model)
+    assert_same(load_causal_lm(tmp_path, "cpu"), loaded.model)
 
 
 def test_a_weight_of_another_shape_than_config_json_says_is_refused(tiny_llama: Path, tmp_path: Path) -> None:
@@ -109,6 +109,6 @@ def test_a_weight_of_another_shape_than_config_json_says_is_refused(tiny_llama: 
     weights = load_file(tmp_path / "model.safetensors")
     weights["model.embed_tokens.weight"] = torch.cat([weights["model.embed_tokens.weight"]] * 2)
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    hollow = HollowBase(tmp_path, CPU, None, held=False, attention="sdpa")
+    loaded = MetaLoadedBase(tmp_path, CPU, None, held=False, attn_implementation="sdpa")
     with pytest.raises(UnsupportedModelError, match=r"holds model\.embed_tokens\.weight of shape"):
-        hollow.fill(hollow.model)
+        loaded.fill(loaded.model)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import boto3
 import huggingface_hub
 import pytest
 
@@ -25,18 +26,19 @@ from sqlquarry.errors import (
 )
 from sqlquarry.pretrained import load_tokenizer
 from sqlquarry.prompt import PromptFormatter
-from sqlquarry.sagemaker import SageMakerLauncher, staging
-from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig, trainer
+from sqlquarry.sagemaker import Compute, SageMakerLauncher, staging
+from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig, local_run
 from sqlquarry.training.base import base_model
-from sqlquarry.training.planning.forecast import with_stop
+from sqlquarry.training.base.outline import BaseOutline
+from sqlquarry.training.planning.forecast import with_stop_check
 from sqlquarry.training.planning.plan import TrainingPlan
 
 from conftest import save_tiny_llama, toy_examples
 
 RECORDS = [Record(**example) for example in toy_examples(30)]
 LONG = Record("How many? " * 400, "CREATE TABLE t (a)", "SELECT 1", id="wide")
-CONFIG = TrainingConfig(epochs=1, max_sequence_tokens=256, device="cpu")
-NARROW = TrainingConfig(max_sequence_tokens=256)
+CONFIG = TrainingConfig(num_train_epochs=1, max_length=256, device="cpu")
+NARROW = TrainingConfig(max_length=256)
 BASE = "acme/llama-tiny"
 
 
@@ -158,11 +160,11 @@ def test_a_base_on_s3_is_planned_with_the_session_and_without_its_weights(
 def hashes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (staging, base_model):
         monkeypatch.setattr(module, "sha256_file", lambda path: pytest.fail(f"hashed {path}"))
-    monkeypatch.setattr(trainer, "base_digest", lambda path: pytest.fail(f"hashed {path}"))
+    monkeypatch.setattr(local_run, "base_digest", lambda path: pytest.fail(f"hashed {path}"))
 
 
 @pytest.mark.parametrize(
-    ("data", "options", "error"),
+    ("data", "compute", "error"),
     [
         ([[*RECORDS, LONG]], {}, RecordError),
         ([RECORDS, [LONG]], {}, RecordError),
@@ -170,15 +172,15 @@ def hashes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         ([RECORDS], {"instance_type": "ml.g4dn.12xlarge"}, DeviceError),
         ([RECORDS], {"instance_type": "ml.p3.16xlarge"}, DeviceError),
         ([RECORDS], {"instance_count": 40}, ConfigError),
-        ([RECORDS], {"keep_alive_s": 99_999}, ConfigError),
+        ([RECORDS], {"keep_alive_period_s": 99_999}, ConfigError),
     ],
 )
 @pytest.mark.usefixtures("hashes_nothing")
 def test_whatever_is_refused_is_refused_before_anything_is_hashed_or_sent(
-    tiny_llama: Path, data: list[list[Record]], options: dict[str, Any], error: type[Exception]
+    tiny_llama: Path, data: list[list[Record]], compute: dict[str, Any], error: type[Exception]
 ) -> None:
-    chosen = {"bucket": "models", "region": "us-east-1"} | options
-    launcher = SageMakerLauncher("arn:aws:iam::123456789012:role/training", **chosen)
+    role, session = "arn:aws:iam::123456789012:role/training", boto3.Session(region_name="us-east-1")
+    launcher = SageMakerLauncher(role, bucket="models", session=session, compute=Compute(**compute))
     for ask in (launcher.launch, launcher.dry_run):
         with pytest.raises(error):
             ask(QLoRAFSDPTrainer(tiny_llama, config=NARROW), *data)
@@ -246,5 +248,6 @@ def test_named_tokens_count_once_before_and_after_the_weights_come(large_vocabul
     assert plans[0].adapter_parameters == plans[1].adapter_parameters
     tokenizer = load_tokenizer(large_vocabulary)
     bound = PromptFormatter().bind(tokenizer)
-    again = with_stop(plans[0], large_vocabulary, config, formatter=bound, tokenizer=tokenizer)
+    outline = BaseOutline(plans[0].shape, tokenizer, directory=large_vocabulary)
+    again = with_stop_check(plans[0], outline, config, formatter=bound)
     assert again.adapter_parameters == plans[1].adapter_parameters

@@ -15,19 +15,19 @@ from sqlquarry.models.local.decoding import DecodingOptions
 from sqlquarry.models.local.model import LocalModel
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
-from sqlquarry.training.guards import check_run
-from sqlquarry.training.steps import model
+from sqlquarry.training.planning.guards import check_run
+from sqlquarry.training.steps import adapted_model
 
 from conftest import save_tiny_llama, toy_examples
 
 RECORDS = [Record(**example) for example in toy_examples(6)]
 LONG = Record("How many users " + "and " * 60 + "are there?", "CREATE TABLE users (id)", "SELECT 1", id="r-7")
-CONFIG = TrainingConfig(epochs=0.2, max_sequence_tokens=640, device="cpu", quantization=None)
+CONFIG = TrainingConfig(num_train_epochs=0.2, max_length=640, device="cpu", quantization=None)
 
 
 @pytest.fixture
 def nothing_loads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model, "load_causal_lm", lambda *_, **__: pytest.fail("loaded the model"))
+    monkeypatch.setattr(adapted_model, "load_causal_lm", lambda *_, **__: pytest.fail("loaded the model"))
 
 
 @pytest.fixture(scope="module")

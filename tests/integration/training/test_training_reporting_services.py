@@ -71,7 +71,7 @@ def test_wandb_holds_every_figure_of_a_resumed_run(
     for run in runs:
         assert run["config"]["learning_rate"] == OPTIONS["learning_rate"]
         assert run["config"]["seed"] == 42
-        assert run["config"]["dropout"] == OPTIONS["dropout"]
+        assert run["config"]["lora_dropout"] == OPTIONS["lora_dropout"]
         assert "weight_decay" not in run["config"]
     assert not any(SECRET.encode() in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
 

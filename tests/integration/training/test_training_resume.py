@@ -46,7 +46,7 @@ def test_stopped_after_any_step_it_goes_on_bit_for_bit(
         with pytest.raises(RuntimeError, match="killed"):
             trainer(tiny_llama).train(RECORDS, RECORDS[:4], output_dir=tmp_path / "a")
     monkeypatch.undo()
-    resumed = trainer(tiny_llama, checkpoint_interval_steps=None).train(RECORDS, RECORDS[:4], output_dir=tmp_path / "a")
+    resumed = trainer(tiny_llama, save_steps=None).train(RECORDS, RECORDS[:4], output_dir=tmp_path / "a")
     assert difference(whole.path, resumed.path) == 0.0
     numbers = [[(e["step"], e["loss"], e.get("eval_loss")) for e in log_of(run.path)] for run in (whole, resumed)]
     assert numbers[0] == numbers[1]
@@ -89,7 +89,7 @@ def test_a_signal_ends_it_after_a_whole_step(
 
     monkeypatch.setattr(loop.Loop, "_step", signalled)
     with pytest.raises(TrainingInterruptedError, match=r"after step [34] of"):
-        trainer(tiny_llama, checkpoint_interval_steps=None).train(RECORDS, RECORDS[:4], output_dir=tmp_path / "a")
+        trainer(tiny_llama, save_steps=None).train(RECORDS, RECORDS[:4], output_dir=tmp_path / "a")
     monkeypatch.undo()
     resumed = trainer(tiny_llama).train(RECORDS, RECORDS[:4], output_dir=tmp_path / "a")
     assert difference(whole.path, resumed.path) == 0.0
@@ -103,7 +103,7 @@ def test_another_run_is_not_gone_on_with(tiny_llama: Path, tmp_path: Path, monke
     with pytest.raises(TrainingError, match=r"unfinished run that differs in data_sha256"):
         trainer(tiny_llama).train(RECORDS[1:], output_dir=tmp_path / "a")
     with pytest.raises(TrainingError, match=r"unfinished run that differs in config"):
-        trainer(tiny_llama, rank=8).train(RECORDS, output_dir=tmp_path / "a")
+        trainer(tiny_llama, lora_r=8).train(RECORDS, output_dir=tmp_path / "a")
     assert sorted(path.name for path in (tmp_path / "a" / ".checkpoints").iterdir()) == before
 
 
@@ -119,7 +119,7 @@ def test_a_loss_that_is_no_number_keeps_the_adapter_from_before(
 
     monkeypatch.setattr(engine, "answer_loss", breaks)
     with pytest.raises(TrainingError, match=r"the loss became nan in step \d+ .* kept in the last checkpoint"):
-        trainer(tiny_llama, checkpoint_interval_steps=None).train(RECORDS, output_dir=tmp_path / "a")
+        trainer(tiny_llama, save_steps=None).train(RECORDS, output_dir=tmp_path / "a")
     (checkpoint,) = (tmp_path / "a" / ".checkpoints").iterdir()
     assert all(tensor.isfinite().all() for tensor in load_file(checkpoint).values())
 

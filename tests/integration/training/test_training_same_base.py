@@ -14,12 +14,12 @@ from sqlquarry.errors import MergeError, TrainingError, UnsupportedModelError
 from sqlquarry.merging import AdapterMerger
 from sqlquarry.models.local.model import LocalModel
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
-from sqlquarry.training.steps import model
+from sqlquarry.training.steps import adapted_model
 
 from conftest import toy_examples
 
 RECORDS = [Record(**example) for example in toy_examples(6)]
-CONFIG = TrainingConfig(epochs=1, records_per_step=3, max_sequence_tokens=320, device="cpu", quantization=None)
+CONFIG = TrainingConfig(num_train_epochs=1, records_per_step=3, max_length=320, device="cpu", quantization=None)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_a_relative_base_is_recorded_with_its_absolute_path(place: Path, adapter
 def test_a_finished_adapter_is_found_by_any_path_of_its_base(
     place: Path, adapter: AdapterCheckpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model, "load_causal_lm", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(adapted_model, "load_causal_lm", lambda *_, **__: pytest.fail("trained again"))
     (tmp_path / "link").symlink_to(place / "b")
     moved = shutil.copytree(place / "b", tmp_path / "moved")
     monkeypatch.chdir(place)
@@ -62,7 +62,9 @@ def test_an_interrupted_run_is_resumed_on_a_base_that_was_moved(
 ) -> None:
     shutil.copytree(tiny_llama, tmp_path / "b")
     with monkeypatch.context() as patch:
-        patch.setattr("sqlquarry.training.trainer.write_manifest", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(
+            "sqlquarry.training.local_run.write_manifest", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         with pytest.raises(KeyboardInterrupt):
             QLoRAFSDPTrainer(tmp_path / "b", config=CONFIG).train(RECORDS, output_dir=tmp_path / "run")
     moved = (tmp_path / "b").rename(tmp_path / "moved")
@@ -72,9 +74,11 @@ def test_an_interrupted_run_is_resumed_on_a_base_that_was_moved(
 
 def test_what_differs_is_told_with_both_values(place: Path) -> None:
     other = TrainingConfig(
-        epochs=3, records_per_step=3, max_sequence_tokens=320, device="cpu", quantization=None, rank=4
+        num_train_epochs=3, records_per_step=3, max_length=320, device="cpu", quantization=None, lora_r=4
     )
-    with pytest.raises(TrainingError, match=r"config\.epochs \(1 there, 3 now\), config\.rank \(16 there, 4 now\)"):
+    with pytest.raises(
+        TrainingError, match=r"config\.num_train_epochs \(1 there, 3 now\), config\.lora_r \(16 there, 4 now\)"
+    ):
         QLoRAFSDPTrainer(place / "b", config=other).train(RECORDS, output_dir=place / "adapter")
 
 

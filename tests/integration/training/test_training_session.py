@@ -22,7 +22,7 @@ from conftest import toy_examples
 
 SECRET, TOKEN = "secret-of-the-session", "token-of-the-session"
 RECORDS = sq.Records(sq.Record(**example) for example in toy_examples(4))
-CONFIG = sq.TrainingConfig(epochs=1, records_per_step=4, max_sequence_tokens=1024, device="cpu")
+CONFIG = sq.TrainingConfig(num_train_epochs=1, records_per_step=4, max_length=1024, device="cpu")
 
 
 def session_of(*, token: str | None = TOKEN, region: str | None = "eu-west-1") -> Any:

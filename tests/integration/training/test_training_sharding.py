@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM
 
 from sqlquarry.training.config import TrainingConfig
-from sqlquarry.training.steps.model import make_trainable
+from sqlquarry.training.steps.adapted_model import make_trainable
 from sqlquarry.training.steps.sharding import release, shard_base
 from sqlquarry.training.steps.world import World
 
@@ -44,7 +44,7 @@ def test_nothing_is_gathered_that_is_not_used(
     save_tiny_llama(tmp_path, num_hidden_layers=LAYERS, tie_word_embeddings=tied)
     base = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
     model = make_trainable(base, TrainingConfig(target_modules=targets, gradient_checkpointing=True), alone)
-    shard_base(model, alone, sharers=1, cpu_offload=False)
+    shard_base(model, alone, shard_group_size=1, cpu_offload=False)
     gathered: list[Any] = []
     kind = _fsdp_param_group.AllGatherResult
     monkeypatch.setattr(_fsdp_param_group, "AllGatherResult", lambda *a, **k: gathered.append(a) or kind(*a, **k))

@@ -21,7 +21,7 @@ from sqlquarry.models.local.token_rows import run_token_rows_directly
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
 from sqlquarry.training.base.base_model import resolve_base_model
-from sqlquarry.training.base.stop_row import check_stop, untrained_row
+from sqlquarry.training.base.stop_token import check_stop, untrained_row
 from sqlquarry.training.steps import loop
 
 from conftest import save_tiny_llama, tiny_tokenizer, toy_examples
@@ -30,9 +30,9 @@ RECORDS = [Record(**example) for example in toy_examples(4)]
 CHAT = PromptFormatter(template="chat")
 STOP = "<|im_end|>"
 OPTIONS: dict[str, Any] = {
-    "epochs": 40,
+    "num_train_epochs": 40,
     "records_per_step": 4,
-    "max_sequence_tokens": 512,
+    "max_length": 512,
     "learning_rate": 3e-3,
     "device": "cpu",
     "quantization": None,
@@ -109,7 +109,7 @@ def test_a_trained_row_ends_the_answers_and_is_merged(taught: AdapterCheckpoint,
 
 def test_a_run_that_trains_rows_resumes_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = untrained_base(tmp_path / "base", "mean")
-    config = TrainingConfig(**OPTIONS | {"epochs": 4, "trainable_tokens": [STOP], "checkpoint_interval_steps": 1})
+    config = TrainingConfig(**OPTIONS | {"num_train_epochs": 4, "trainable_tokens": [STOP], "save_steps": 1})
     assert config.trainable_tokens == (STOP,)
     whole = QLoRAFSDPTrainer(base, CHAT, config).train(RECORDS, output_dir=tmp_path / "whole")
     real = loop.Loop._step

@@ -19,12 +19,12 @@ from sqlquarry.pretrained import load_causal_lm
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.quantization import QuantizationRecipe
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
-from sqlquarry.training.steps import loop, model
+from sqlquarry.training.steps import adapted_model, loop
 
 from conftest import tiny_tokenizer, toy_examples
 
 RECORDS = [Record(**example) for example in toy_examples(24)]
-CONFIG = TrainingConfig(epochs=1, records_per_step=6, max_sequence_tokens=320, learning_rate=3e-3, device="cpu")
+CONFIG = TrainingConfig(num_train_epochs=1, records_per_step=6, max_length=320, learning_rate=3e-3, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_adapter_weights_are_float32_and_updated(trained: AdapterCheckpoint) -> 
 
 def test_training_with_evaluation_equals_training_without(tiny_llama: Path, tmp_path: Path) -> None:
     # bitsandbytes' CPU path repacks weights in evaluation mode and then gives wrong gradients, silently.
-    config = TrainingConfig(epochs=2, records_per_step=6, max_sequence_tokens=320, learning_rate=3e-3, device="cpu")
+    config = TrainingConfig(num_train_epochs=2, records_per_step=6, max_length=320, learning_rate=3e-3, device="cpu")
     runs = {}
     for name, evaluation in {"without": None, "with": RECORDS[:4]}.items():
         runs[name] = QLoRAFSDPTrainer(tiny_llama, config=config).train(RECORDS, evaluation, output_dir=tmp_path / name)
@@ -81,7 +81,7 @@ def test_4_bit_layers_are_kept_off_the_path_that_ruins_gradients(tiny_llama: Pat
 def test_the_same_run_again_is_not_trained_again(
     trained: AdapterCheckpoint, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model, "load_causal_lm", lambda *_: pytest.fail("loaded the model again"))
+    monkeypatch.setattr(adapted_model, "load_causal_lm", lambda *_: pytest.fail("loaded the model again"))
     again = QLoRAFSDPTrainer(tiny_llama, config=CONFIG).train(RECORDS, output_dir=trained.path)
     assert again.manifest == trained.manifest
 
@@ -101,10 +101,12 @@ def test_foreign_files_are_not_overwritten(tiny_llama: Path, tmp_path: Path) -> 
 def test_a_killed_run_is_never_taken_for_finished(
     tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = TrainingConfig(epochs=0.5, max_sequence_tokens=320, device="cpu")
+    config = TrainingConfig(num_train_epochs=0.5, max_length=320, device="cpu")
     output = tmp_path / "adapter"
     with monkeypatch.context() as patch:
-        patch.setattr("sqlquarry.training.trainer.write_manifest", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(
+            "sqlquarry.training.local_run.write_manifest", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         with pytest.raises(KeyboardInterrupt):
             QLoRAFSDPTrainer(tiny_llama, config=config).train(RECORDS[:6], output_dir=output)
     assert not (output / MANIFEST).exists()
@@ -125,7 +127,7 @@ def test_a_killed_run_is_never_taken_for_finished(
 def test_records_that_cannot_be_learnt_stop_before_the_model_is_loaded(
     records: list[Record], words: str, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model, "load_causal_lm", lambda *_: pytest.fail("loaded the model"))
+    monkeypatch.setattr(adapted_model, "load_causal_lm", lambda *_: pytest.fail("loaded the model"))
     with pytest.raises(RecordError, match=words):
         QLoRAFSDPTrainer(tiny_llama, config=CONFIG).train(records, output_dir=tmp_path / "adapter")
     assert not (tmp_path / "adapter").exists()
@@ -141,7 +143,10 @@ def test_cuda_where_there_is_none(tiny_llama: Path, tmp_path: Path, monkeypatch:
     ("error", "expected"),
     [
         (torch.OutOfMemoryError("CUDA out of memory. Tried 2 GiB."), (DeviceError, "ran out.*gradient_checkpoint")),
-        (torch._dynamo.exc.TorchDynamoException("no C compiler"), (TrainingError, "no C compiler.*compiled=False")),
+        (
+            torch._dynamo.exc.TorchDynamoException("no C compiler"),
+            (TrainingError, "no C compiler.*torch_compile=False"),
+        ),
     ],
 )
 def test_what_only_the_device_finds_out_says_what_to_do(
@@ -162,12 +167,12 @@ def test_experts_are_trained(tmp_path: Path) -> None:
     ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     MixtralForCausalLM(MixtralConfig(vocab_size=len(tokenizer), **sizes, **ids)).save_pretrained(tmp_path / "base")
     tokenizer.save_pretrained(tmp_path / "base")
-    config = dataclasses.replace(CONFIG, epochs=4, learning_rate=2e-2)
+    config = dataclasses.replace(CONFIG, num_train_epochs=4, learning_rate=2e-2)
     run = QLoRAFSDPTrainer(tmp_path / "base", config=config).train(RECORDS, output_dir=tmp_path / "run")
     losses = [entry["loss"] for entry in log_of(run)]
     assert losses[-1] < losses[0] - 0.1
     assert any(".experts." in name for name in load_file(run.path / "adapter_model.safetensors"))
     with pytest.raises(ConfigError, match="which PEFT does not apply to experts: set it to 0"):
-        QLoRAFSDPTrainer(tmp_path / "base", config=dataclasses.replace(CONFIG, dropout=0.1)).train(
+        QLoRAFSDPTrainer(tmp_path / "base", config=dataclasses.replace(CONFIG, lora_dropout=0.1)).train(
             RECORDS, output_dir=tmp_path / "other"
         )

@@ -14,7 +14,7 @@ from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
 from conftest import toy_examples
 
 RECORDS = [Record(**example) for example in toy_examples(24)]
-CONFIG = TrainingConfig(epochs=1, records_per_step=6, max_sequence_tokens=320, learning_rate=3e-3, device="cpu")
+CONFIG = TrainingConfig(num_train_epochs=1, records_per_step=6, max_length=320, learning_rate=3e-3, device="cpu")
 
 
 def test_a_log_file_says_what_comes_before_the_first_step_and_how_far_it_is(

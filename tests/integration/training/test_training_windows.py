@@ -124,7 +124,7 @@ def saved(name: str, directory: Path) -> Path:
 @pytest.mark.parametrize("name", ["mistral", "qwen2"])
 def test_the_first_step_of_a_run_has_the_loss_of_the_records_alone(name: str, tmp_path: Path) -> None:
     base, records = saved(name, tmp_path / "base"), [Record(**example) for example in toy_examples(8)]
-    options: dict[str, Any] = {"epochs": 1, "records_per_step": 8, "max_sequence_tokens": 255, "device": "cpu"}
+    options: dict[str, Any] = {"num_train_epochs": 1, "records_per_step": 8, "max_length": 255, "device": "cpu"}
     trainer = QLoRAFSDPTrainer(base, config=TrainingConfig(quantization=None, **options))
     trainer.train(records, output_dir=tmp_path / "run")
     first = json.loads((tmp_path / "run" / "training_log.jsonl").read_text().splitlines()[0])

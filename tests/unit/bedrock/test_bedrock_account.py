@@ -9,8 +9,8 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 from botocore.hooks import HierarchicalEmitter
 
+from sqlquarry.bedrock.import_request import ImportRequest
 from sqlquarry.bedrock.preflight.account import check_account
-from sqlquarry.bedrock.preflight.request import Request
 
 ACCOUNT = "123456789012"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/service/importer"
@@ -21,7 +21,7 @@ TRUST = {
     "Action": "sts:AssumeRole",
     "Condition": {"StringEquals": {"aws:SourceAccount": ACCOUNT}},
 }
-REQUEST = Request(
+REQUEST = ImportRequest(
     name="sql",
     s3_uri="s3://models/sql/",
     region="us-east-1",
@@ -89,7 +89,7 @@ class FakeSession:
         return call
 
 
-def found(request: Request = REQUEST, **answers: Any) -> list[str]:
+def found(request: ImportRequest = REQUEST, **answers: Any) -> list[str]:
     return [f"{f.severity}:{f.code}" for f in check_account(request, session=FakeSession(**answers))]
 
 
@@ -101,7 +101,7 @@ def test_a_good_account_has_no_findings_and_few_calls() -> None:
 
 def test_what_is_not_given_is_not_asked() -> None:
     session = FakeSession()
-    assert check_account(Request(region="us-east-1"), session=session) == []
+    assert check_account(ImportRequest(region="us-east-1"), session=session) == []
     assert {operation for operation, _ in session.calls} == {
         "list_imported_models",
         "get_service_quota",

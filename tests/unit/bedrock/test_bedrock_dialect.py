@@ -12,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bedrock_fakes import CHATML, CONFIG, FORMATTER, TOKENIZER, TOKENIZER_CONFIG, write_checkpoint, write_merged
-from sqlquarry.bedrock import dialect
+from sqlquarry.bedrock.export import dialect
+from sqlquarry.bedrock.export.metadata_files import export_files
 from sqlquarry.errors import ConfigError
 from sqlquarry.prompt import PromptFormatter
 
 
 def exported(directory: Path, name: str) -> Any:
-    return json.loads(dialect.export_files(directory)[name])
+    return json.loads(export_files(directory)[name])
 
 
 def test_llama3_rope_moves_to_the_keys_of_transformers_4() -> None:
@@ -87,7 +88,7 @@ def test_tokenizer_config_loads_in_transformers_4() -> None:
 
 def test_export_embeds_the_prompts_own_template_and_no_file(tmp_path: Path) -> None:
     write_merged(tmp_path)
-    files = dialect.export_files(tmp_path)
+    files = export_files(tmp_path)
     assert sorted(files) == [
         "config.json",
         "generation_config.json",
@@ -123,10 +124,10 @@ def test_stop_text_is_the_longest_special_token_at_its_end() -> None:
 
 def test_a_second_export_changes_nothing(tmp_path: Path) -> None:
     write_merged(tmp_path)
-    first = dialect.export_files(tmp_path)
+    first = export_files(tmp_path)
     for name, content in first.items():
         (tmp_path / name).write_bytes(content)
-    assert dialect.export_files(tmp_path) == first
+    assert export_files(tmp_path) == first
 
 
 def test_a_file_in_the_dialect_comes_out_byte_for_byte(tmp_path: Path) -> None:
@@ -134,7 +135,7 @@ def test_a_file_in_the_dialect_comes_out_byte_for_byte(tmp_path: Path) -> None:
     # Other spacing and order than ours, and an older version: nothing of it is touched.
     odd = b'{"torch_dtype":"bfloat16",  "rope_theta": 5e5, "rope_scaling": null,\n"transformers_version": "4.46.0"}'
     (tmp_path / "config.json").write_bytes(odd)
-    assert dialect.export_files(tmp_path)["config.json"] == odd
+    assert export_files(tmp_path)["config.json"] == odd
 
 
 scalars = st.none() | st.booleans() | st.integers() | st.text(max_size=5)
@@ -184,7 +185,7 @@ def test_an_unbound_prompt_is_refused(tmp_path: Path) -> None:
     write_merged(tmp_path)
     PromptFormatter().save(tmp_path)
     with pytest.raises(ConfigError, match="bound"):
-        dialect.export_files(tmp_path)
+        export_files(tmp_path)
 
 
 def test_without_a_prompt_the_checkpoints_own_template_is_embedded(tmp_path: Path) -> None:
@@ -204,10 +205,10 @@ def test_of_several_named_templates_the_default_is_kept(tmp_path: Path) -> None:
 
 def test_a_formatter_serves_where_there_is_no_prompt(tmp_path: Path) -> None:
     write_checkpoint(tmp_path)
-    files = dialect.export_files(tmp_path, FORMATTER)
+    files = export_files(tmp_path, FORMATTER)
     assert json.loads(files["tokenizer_config.json"])["chat_template"] == FORMATTER.chat_template
     with pytest.raises(ConfigError, match="bound"):
-        dialect.export_files(tmp_path, PromptFormatter())
+        export_files(tmp_path, PromptFormatter())
 
 
 def test_a_turns_end_becomes_an_eos_token(tmp_path: Path) -> None:
@@ -277,7 +278,7 @@ def test_json_that_is_no_object_is_refused(tmp_path: Path) -> None:
     write_merged(tmp_path)
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(ValueError, match=r"config\.json holds a JSON list"):
-        dialect.export_files(tmp_path)
+        export_files(tmp_path)
 
 
 def test_tokenizer_json_of_the_fake_is_what_the_tests_assume() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bedrock_fakes import CHATML, write_checkpoint, write_merged
-from sqlquarry.bedrock.dialect import export_files
+from sqlquarry.bedrock.export.metadata_files import export_files
 from sqlquarry.bedrock.preflight import preflight
 from sqlquarry.prompt import BoundTokens, PromptFormatter
 

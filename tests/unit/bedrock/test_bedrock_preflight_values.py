@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bedrock_fakes import CONFIG, TENSORS, safetensors, write_checkpoint, write_merged
-from sqlquarry.bedrock.export import Export
+from sqlquarry.bedrock.export.model_export import ModelExport
+from sqlquarry.bedrock.export.non_finite import holds_non_finite, sha256_of_finite
 from sqlquarry.bedrock.preflight import preflight, repair
-from sqlquarry.bedrock.preflight.finite import finite, holds_non_finite, sha256_of_finite
+from sqlquarry.bedrock.preflight.non_finite import finite
 from sqlquarry.bedrock.preflight.source import LocalSource
 from sqlquarry.checkpoints.tensor_shapes import expected_tensors
 from sqlquarry.errors import CorruptArtifactError
@@ -244,7 +245,7 @@ def test_the_second_set_of_weights_in_mistrals_folder_stays_at_home(tmp_path: Pa
         report = preflight(model)
         assert report.ok
         assert "note:stray-shard" in [f"{one.severity}:{one.code}" for one in report.findings]
-        assert "consolidated.safetensors" not in Export.of(model).files
+        assert "consolidated.safetensors" not in ModelExport.of(model).files
 
 
 @pytest.mark.parametrize("key", ["quantization_config", "compression_config"])
@@ -276,8 +277,8 @@ def test_null_at_which_4_51_3_fails_is_removed_at_upload_and_by_repair(
     report = preflight(source)
     assert report.ok
     assert [(found.severity, found.repairable) for found in report.findings if found.code == code] == [("note", True)]
-    repair(source, output=tmp_path / "repaired")
-    for files in (Export.of(source).files, {"config.json": (tmp_path / "repaired/config.json").read_bytes()}):
+    repair(source, output_dir=tmp_path / "repaired")
+    for files in (ModelExport.of(source).files, {"config.json": (tmp_path / "repaired/config.json").read_bytes()}):
         content = json.loads(files["config.json"])  # type: ignore[arg-type] - rewritten files are bytes
         assert content["model_type"] == "llama"
         assert "quantization_config" not in content
@@ -338,7 +339,7 @@ def test_weights_that_stay_here_are_not_judged(tmp_path: Path, stray: bytes, nam
     report = preflight(source)
     assert report.ok
     assert [found.where for found in report.findings if found.code == "stray-shard"] == [name]
-    assert name not in Export.of(source).files
+    assert name not in ModelExport.of(source).files
 
 
 @pytest.mark.parametrize("metadata", [{}, {"metadata": None}, {"metadata": []}])
@@ -349,6 +350,6 @@ def test_an_index_without_metadata_gets_some(tmp_path: Path, metadata: dict[str,
     report = preflight(source)
     assert report.ok
     assert [found.severity for found in report.findings if found.code == "index-metadata"] == ["note"]
-    assert json.loads(Export.of(source).files[index])["metadata"] == {}  # type: ignore[arg-type] - bytes, as above
+    assert json.loads(ModelExport.of(source).files[index])["metadata"] == {}  # type: ignore[arg-type] - bytes, as above
     repair(source)
     assert json.loads((source / index).read_bytes())["metadata"] == {}

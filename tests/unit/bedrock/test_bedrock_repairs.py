@@ -75,7 +75,7 @@ def test_into_a_new_directory_go_only_the_files_of_an_import(tmp_path: Path) -> 
     source = write_checkpoint(tmp_path / "in", files=debris)
     _random_weights(source)
     before = _snapshot(source)
-    repair(source, output=tmp_path / "out")
+    repair(source, output_dir=tmp_path / "out")
     assert _snapshot(source) == before
     assert sorted(_snapshot(tmp_path / "out")) == [
         "config.json",
@@ -90,7 +90,7 @@ def test_into_a_new_directory_go_only_the_files_of_an_import(tmp_path: Path) -> 
     assert _weights(tmp_path / "out") == _weights(source)
     assert [path.name for path in tmp_path.iterdir()] in (["in", "out"], ["out", "in"])
     with pytest.raises(ConfigError, match="is not empty"):
-        repair(source, output=tmp_path / "out")
+        repair(source, output_dir=tmp_path / "out")
 
 
 def test_the_dtype_of_the_weights_is_named(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_large_shards_are_divided_and_every_bit_is_kept(
     before = _weights(source)
     assert "shard-size" in {finding.code for finding in preflight(source).findings}
     target = source if in_place else tmp_path / "out"
-    options: dict[str, Any] = {} if in_place else {"output": target}
+    options: dict[str, Any] = {} if in_place else {"output_dir": target}
     done = repair(source, max_shard_bytes=1200, **options)
     assert any("divided into" in item.message for item in done)
     assert (target / ONE).exists() is False
@@ -196,7 +196,7 @@ def test_a_finished_merged_model_is_not_changed_in_place(tmp_path: Path) -> None
     merged = write_merged(tmp_path / "merged")
     with pytest.raises(ConfigError, match="manifest would no longer hold"):
         repair(merged.path)
-    repair(merged.path, output=tmp_path / "out")
+    repair(merged.path, output_dir=tmp_path / "out")
     assert preflight(tmp_path / "out").findings == ()
     assert not (tmp_path / "out" / "manifest.json").exists()
 

@@ -10,11 +10,11 @@ import pytest
 
 import tokenizer_shapes as shapes
 from bedrock_fakes import TENSORS, safetensors
-from sqlquarry.bedrock import dialect
-from sqlquarry.bedrock.dialect import export_files
-from sqlquarry.bedrock.export import Export
+from sqlquarry.bedrock.export import metadata_files
+from sqlquarry.bedrock.export.metadata_files import export_files
+from sqlquarry.bedrock.export.model_export import ModelExport
+from sqlquarry.bedrock.export.token_parity import first_difference, formatter_prompts
 from sqlquarry.bedrock.preflight import preflight
-from sqlquarry.bedrock.token_parity import first_difference, formatter_prompts
 from sqlquarry.tokenizing.file_tokenizer import FileTokenizer
 from sqlquarry.tokenizing.readings import served_reading, trained_reading
 from sqlquarry.tokenizing.tokenizer_files import TokenizerFiles
@@ -50,7 +50,7 @@ def test_the_export_serves_what_the_training_read(tmp_path: Path, who: str) -> N
 def test_a_rewritten_tokenizer_is_uploaded_in_the_place_of_the_own(tmp_path: Path) -> None:
     directory = checkpoint(tmp_path)
     (directory / "model.safetensors").write_bytes(safetensors(TENSORS))
-    export = Export.of(directory, shapes.FORMATTER)
+    export = ModelExport.of(directory, shapes.FORMATTER)
     content = export.files["tokenizer.json"]
     assert isinstance(content, bytes)
     assert export.manifest.files["tokenizer.json"]["bytes"] == len(content)
@@ -60,7 +60,7 @@ def test_a_rewritten_tokenizer_is_uploaded_in_the_place_of_the_own(tmp_path: Pat
 def test_a_tokenizer_that_is_read_alike_travels_byte_for_byte(tmp_path: Path) -> None:
     directory = checkpoint(tmp_path, "qwen 3")
     (directory / "model.safetensors").write_bytes(safetensors(TENSORS))
-    assert Export.of(directory, shapes.FORMATTER).files["tokenizer.json"] == directory / "tokenizer.json"
+    assert ModelExport.of(directory, shapes.FORMATTER).files["tokenizer.json"] == directory / "tokenizer.json"
 
 
 @pytest.mark.parametrize("name", ["tinyllama", "legacy", "chatml", "stripping tokens", "smollm", "prefix space", "eos"])
@@ -78,7 +78,7 @@ def test_a_differing_prompt_is_found_without_a_formatter(name: str, tmp_path: Pa
 def test_what_cannot_be_repaired_is_refused_with_a_prompt_and_both_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dialect, "repaired", lambda files, *_, **__: files)
+    monkeypatch.setattr(metadata_files, "repaired", lambda files, *_, **__: files)
     directory = checkpoint(tmp_path)
     (directory / "model.safetensors").write_bytes(safetensors(TENSORS))
     shapes.FORMATTER.save(directory)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sqlquarry.artifacts import Generation
-from sqlquarry.bedrock.jobs import ImportJobs
+from sqlquarry.aws.polling import Polling
+from sqlquarry.bedrock.import_jobs import ImportJobs
 from sqlquarry.errors import ImportJobError
 from sqlquarry.models.batches import BatchSender
 from sqlquarry.models.retries import RetryPolicy
@@ -23,8 +24,8 @@ class Bedrock:
 
 
 def jobs(*states: str, show: bool) -> ImportJobs:
-    times = {"poll_interval_s": 0.0, "timeout_s": 60.0, "role_propagation_s": 0.0}
-    return ImportJobs(Bedrock(*states), **times, sleep=lambda _: None, show_progress=show)
+    polling = Polling(timeout_s=60.0, sleep=lambda _: None)
+    return ImportJobs(Bedrock(*states), polling=polling, role_propagation_s=0.0, show_progress=show)
 
 
 @pytest.mark.parametrize("show", [True, False])

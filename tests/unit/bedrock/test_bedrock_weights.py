@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlquarry.bedrock.weights import Weights
+from sqlquarry.bedrock.export.weights import CheckpointWeights
 
 
 def test_a_server_reads_what_the_index_names() -> None:
     shards: Any = {"a": {"x": 1}, "b": {"y": 2}}
-    assert Weights(shards, {}, {"x": "a"}).loaded == {"a": {"x": 1}}
-    assert Weights(shards, {}, None).loaded == shards
-    assert Weights(shards | {"model.safetensors": {}}, {}, None).loaded == {"model.safetensors": {}}
+    assert CheckpointWeights(shards, {}, {"x": "a"}).loaded == {"a": {"x": 1}}
+    assert CheckpointWeights(shards, {}, None).loaded == shards
+    assert CheckpointWeights(shards | {"model.safetensors": {}}, {}, None).loaded == {"model.safetensors": {}}

@@ -211,7 +211,7 @@ def test_a_model_to_import(tmp_path: Path, data: st.DataObject) -> None:
     directory = model(data.draw, tmp_path)
     holds(lambda: preflight(directory).ok)
     shutil.rmtree(directory / "repaired", ignore_errors=True)
-    holds(lambda: repair(directory, output=directory / "repaired"))
+    holds(lambda: repair(directory, output_dir=directory / "repaired"))
     holds(lambda: admit(directory), ImportFailedError)
 
 

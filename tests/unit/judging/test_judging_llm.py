@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from judging_llm_fakes import RECORD, RIGHT, WRONG, Scripted, Structured, candidate_in, honest, tags
-from sqlquarry.artifacts import Generation, Judgement, TextGenerator
+from sqlquarry.artifacts import Generation, TextGenerator
 from sqlquarry.errors import BedrockError, ConfigError, JudgeFailedError, JudgingError
 from sqlquarry.judging.llm import STRICT, JudgeUsage, LLMGrader, Rubric, StructuredGenerator
 
@@ -231,20 +231,12 @@ def test_the_fingerprint_changes_with_all_that_a_verdict_depends_on() -> None:
     assert LLMGrader(Scripted()).fingerprint(RECORD) is None
 
 
-def test_a_text_is_a_bedrock_model_id(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[tuple[str, Any]] = []
-
-    def fake(model_id: str, **options: Any) -> Scripted:
-        made.append((model_id, options))
-        return Scripted(model_id=model_id)
-
-    monkeypatch.setattr("sqlquarry.models.FoundationModel", fake)
-    verdict: Judgement = LLMGrader(["global.a", "global.b"]).grade(RECORD, RIGHT)
-    assert verdict.details["model"] == "global.a, global.b"
-    options = {"max_tokens": 2048, "temperature": 0.0, "show_progress": False}
-    assert made == [("global.a", options), ("global.b", options)]
-    LLMGrader("global.a", repeats=2)
-    assert made[-1][1]["temperature"] is None
+def test_a_model_id_has_to_be_made_a_model() -> None:
+    for judge in ("global.a", ["global.a", "global.b"]):
+        with pytest.raises((ConfigError, JudgingError), match="generate"):
+            LLMGrader(judge)  # type: ignore[arg-type] - the mistake under test
+    named = LLMGrader([Scripted(model_id="global.a"), Scripted(model_id="global.b")])
+    assert named.grade(RECORD, RIGHT).details["model"] == "global.a, global.b"
 
 
 def test_bad_options_are_named_all_at_once() -> None:

@@ -11,8 +11,8 @@ import pytest
 from sagemaker_fakes import API_KEY, RECORDS, TOKEN, TRAINER, Account, launcher
 from sqlquarry import QLoRAFSDPTrainer, TrainingConfig
 from sqlquarry.errors import ConfigError
-from sqlquarry.sagemaker import packaging
-from sqlquarry.sagemaker.request import violations
+from sqlquarry.sagemaker import Compute, packaging
+from sqlquarry.sagemaker.validation import violations
 from sqlquarry.training.tracking import reporting
 
 
@@ -111,7 +111,7 @@ def test_a_report_that_would_be_lost_is_refused(
     trainer = QLoRAFSDPTrainer("Qwen/Qwen3-8B", config=TrainingConfig(report_to=("tensorboard", report_to)))
     account = Account()
     with pytest.raises(ConfigError, match=named):
-        launcher(account, instance_type="ml.g5.xlarge", **options).launch(trainer, RECORDS)
+        launcher(account, compute=Compute(instance_type="ml.g5.xlarge"), **options).launch(trainer, RECORDS)
     assert account.objects == {}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from sagemaker_fakes import Account, refusal
+from sqlquarry.aws import Polling
 from sqlquarry.errors import TrainingError, TrainingInterruptedError
 from sqlquarry.sagemaker.job import TrainingJob
 from sqlquarry.sagemaker.logs import LogFollower
@@ -26,9 +27,8 @@ def running(account: Account, **description: Any) -> TrainingJob:
         "OutputDataConfig": {"S3OutputPath": "s3://models/jobs/"},
     } | description
     prices = {"ml.g5.12xlarge": 7.0}
-    return TrainingJob(
-        "job", sagemaker=account, logs=account, usd_per_hour=prices, sleep=lambda _: None, now=lambda: NOON
-    )
+    polling = Polling(sleep=lambda _: None)
+    return TrainingJob("job", sagemaker=account, logs=account, usd_per_hour=prices, polling=polling, now=lambda: NOON)
 
 
 def ended(status: str, secondary: str | None = None, **more: Any) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def test_waiting_shows_states_and_lines_as_they_come(capsys: pytest.CaptureFixtu
     def later(_: float) -> None:
         account.events[stream].append(f"step={len(account.events[stream])}/4 loss=1.5 tokens_per_s=2000 eta_s=3")
 
-    job.sleep = later
+    job.polling = Polling(sleep=later)
     assert job.wait() is job
     shown = capsys.readouterr().err.splitlines()
     assert [line for line in shown if line.startswith("[")] == ["[Downloading]", "[Training]", "[Completed]"]
@@ -67,11 +67,24 @@ def test_who_stops_waiting_is_told_how_to_go_on(caplog: pytest.LogCaptureFixture
     def interrupted(_: float) -> None:
         raise KeyboardInterrupt
 
-    job.sleep = interrupted
+    job.polling = Polling(sleep=interrupted)
     with pytest.raises(KeyboardInterrupt):
         job.wait()
     assert "attach('job')" in caplog.text
     assert job.sagemaker.stopped == []
+
+
+def test_waiting_ends_after_its_timeout_and_the_job_continues() -> None:
+    job = running(Account())
+    passed: list[float] = []
+    job.polling = Polling(interval_s=2.0, timeout_s=5.0, sleep=passed.append, clock=lambda: sum(passed))
+    with pytest.raises(
+        TrainingError, match=r"the training job job has not ended within timeout_s=5\. .*attach\('job'\)"
+    ):
+        job.wait(show=False)
+    assert passed == [2.0, 2.0, 2.0]
+    assert job.sagemaker.stopped == []
+    assert job.status == "InProgress"
 
 
 def test_lines_of_several_machines_say_whose_they_are_and_come_once() -> None:
@@ -105,7 +118,7 @@ def test_a_log_that_cannot_be_read_does_not_end_the_wait(caplog: pytest.LogCaptu
 @pytest.mark.parametrize(
     ("end", "says"),
     [
-        (ended("Stopped", "MaxRuntimeExceeded"), "ran into max_run_s=3600; raise it"),
+        (ended("Stopped", "MaxRuntimeExceeded"), "ran into max_runtime_s=3600; raise it"),
         (ended("Stopped", "MaxWaitTimeExceeded"), "ran into max_wait_s=7200"),
         (ended("Stopped"), "was stopped"),
     ],
@@ -121,8 +134,8 @@ def test_a_job_that_was_stopped_says_how_to_go_on(end: dict[str, Any], says: str
     ("reason", "says"),
     [
         ("CapacityError: Unable to provision requested ML compute capacity.", "no such machines free"),
-        ("AlgorithmError: OutOfMemoryError: CUDA out of memory", "Lower TrainingConfig.max_sequence_tokens"),
-        ("AlgorithmError: OSError: No space left on device", "Raise volume_gb"),
+        ("AlgorithmError: OutOfMemoryError: CUDA out of memory", "Lower TrainingConfig.max_length"),
+        ("AlgorithmError: OSError: No space left on device", "Raise volume_size_in_gb"),
         ("AlgorithmError: GatedModelError: meta-llama/x is gated", "secret_arns={'HF_TOKEN': …}"),
         ("AlgorithmError: TrainingError: … GetSecretValue operation: AccessDenied", "secretsmanager:GetSecretValue"),
         (

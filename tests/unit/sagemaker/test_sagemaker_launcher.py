@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import pytest
 
 from sagemaker_fakes import API_KEY, KEY, RECORDS, ROLE, TOKEN, TRAINER, Account, launcher, refusal
 from sqlquarry import PromptFormatter, QLoRAFSDPTrainer, Record, TrainingConfig
+from sqlquarry.aws import Polling
 from sqlquarry.errors import ConfigError, DeviceError, RecordError, TrainingError
-from sqlquarry.sagemaker import SageMakerLauncher
-from sqlquarry.sagemaker.request import violations
-from sqlquarry.training.planning import estimate
+from sqlquarry.sagemaker import Compute, Networking, SageMakerLauncher, StoppingCondition
+from sqlquarry.sagemaker.validation import violations
+from sqlquarry.training.base import token_estimator
 
 from conftest import save_tiny_llama
 
@@ -28,12 +30,9 @@ def test_every_option_has_its_place_in_a_request_that_the_service_model_accepts(
     many_a_step = QLoRAFSDPTrainer(TRAINER.base_model, config=TrainingConfig(records_per_step=400))  # rows for both
     request = launcher(
         account,
-        spot=True,
-        max_run_s=7200,
-        max_wait_s=9000,
-        instance_count=2,
-        subnets=["subnet-0a1b2c3d"],
-        security_group_ids=["sg-0a1b2c3d"],
+        compute=Compute(spot=True, instance_count=2),
+        stopping=StoppingCondition(max_runtime_s=7200, max_wait_s=9000),
+        networking=Networking(subnets=["subnet-0a1b2c3d"], security_group_ids=["sg-0a1b2c3d"]),
         kms_key_arn=KEY,
         tags={"team": "data"},
         environment={"WANDB_PROJECT": "wiki"},
@@ -71,56 +70,86 @@ def test_every_option_has_its_place_in_a_request_that_the_service_model_accepts(
 
 
 def test_a_warm_pool_is_asked_for_where_it_is_wanted() -> None:
-    request = launcher(keep_alive_s=600).dry_run(TRAINER, RECORDS)
+    request = launcher(compute=Compute(keep_alive_period_s=600)).dry_run(TRAINER, RECORDS)
     assert request["ResourceConfig"]["KeepAlivePeriodInSeconds"] == 600
     assert "EnableManagedSpotTraining" not in request
 
 
 @pytest.mark.parametrize(
-    ("options", "named"),
+    ("settings", "options", "named"),
     [
-        ({"bucket": "s3://models"}, "bucket is 's3://models'"),
-        ({"instance_count": 0}, "instance_count is 0"),
-        ({"prefix": "s3://models/x"}, "prefix is 's3://models/x'"),
-        ({"poll_interval_s": -1}, "poll_interval_s is -1"),
-        ({"poll_interval_s": float("inf")}, "poll_interval_s is inf"),
-        ({"max_wait_s": 60}, "max_wait_s is 60"),
-        ({"spot": True, "max_run_s": 100, "max_wait_s": 60}, "at least max_run_s=100"),
-        ({"spot": True, "keep_alive_s": 60}, "keep_alive_s is 60"),
-        ({"subnets": ["subnet-1"]}, "security_group_ids is ()"),
-        ({"instance_type": "ml.trn1.2xlarge"}, "instance_type is 'ml.trn1.2xlarge'"),
+        (launcher, {"bucket": "s3://models"}, "bucket is 's3://models'"),
+        (Compute, {"instance_count": 0}, "instance_count is 0"),
+        (launcher, {"prefix": "s3://models/x"}, "prefix is 's3://models/x'"),
+        (Polling, {"interval_s": -1}, "interval_s is -1"),
+        (Polling, {"interval_s": float("inf")}, "interval_s is inf"),
+        (StoppingCondition, {"max_wait_s": 60}, "max_wait_s is 60"),
+        (launcher, {"stopping": StoppingCondition(max_wait_s=90_000)}, "max_wait_s=90000"),
+        (StoppingCondition, {"max_runtime_s": 100, "max_wait_s": 60}, "at least max_runtime_s=100"),
+        (Compute, {"spot": True, "keep_alive_period_s": 60}, "keep_alive_period_s is 60"),
+        (Networking, {"subnets": ["subnet-1"], "security_group_ids": ()}, "security_group_ids is ()"),
+        (Networking, {"subnets": ["subnet-1"]}, "security_group_ids"),
+        (Compute, {"instance_type": "ml.trn1.2xlarge"}, "instance_type is 'ml.trn1.2xlarge'"),
     ],
 )
-def test_options_that_cannot_work_are_named(options: dict[str, Any], named: str) -> None:
+def test_options_that_cannot_work_are_named(
+    settings: Callable[..., object], options: dict[str, Any], named: str
+) -> None:
     with pytest.raises(ConfigError) as caught:
-        launcher(**options)
+        settings(**options)
     assert named in str(caught.value)
 
 
 def test_all_bad_options_are_named_at_once() -> None:
-    with pytest.raises(
-        ConfigError, match=r"bucket is .*; volume_gb is .*; environment has 'A_KEY', .*; secret_arns is"
-    ):
-        launcher(bucket="B", volume_gb=0, environment={"A_KEY": "x"}, secret_arns={"HF_TOKEN": "x"})
+    with pytest.raises(ConfigError, match=r"bucket is .*; environment has 'A_KEY', .*; secret_arns is"):
+        launcher(bucket="B", environment={"A_KEY": "x"}, secret_arns={"HF_TOKEN": "x"})
+    with pytest.raises(ConfigError, match=r"Compute: .*instance_count is .*; volume_size_in_gb is "):
+        Compute(instance_count=0, volume_size_in_gb=0)
+    with pytest.raises(ConfigError, match=r"StoppingCondition: max_runtime_s is 0, .*; max_wait_s is -1"):
+        StoppingCondition(max_runtime_s=0, max_wait_s=-1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "word", "ours"),
+    [
+        (Compute, "enable_managed_spot_training", "spot"),
+        (Compute, "volume_size", "volume_size_in_gb"),
+        (Compute, "keep_alive_period_in_seconds", "keep_alive_period_s"),
+        (StoppingCondition, "max_runtime_in_seconds", "max_runtime_s"),
+        (StoppingCondition, "max_run", "max_runtime_s"),
+        (launcher, "instance_type", "compute"),
+        (launcher, "stopping_condition", "stopping"),
+        (launcher, "training_image", "image"),
+    ],
+)
+def test_words_of_the_sagemaker_sdk_lead_to_the_option(settings: Callable[..., object], word: str, ours: str) -> None:
+    with pytest.raises(ConfigError, match=f"{word} is not an option; did you mean '{ours}'"):
+        settings(**{word: 1})
 
 
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"instance_type": "ml.g5.13xlarge"}, "does not know; it knows ml.g5.xlarge, ml.g5.2xlarge"),
+        ({"compute": Compute(instance_type="ml.g5.13xlarge")}, "does not know; it knows ml.g5.xlarge, ml.g5.2xlarge"),
         ({"tags": {"k": "v" * 300}}, "beyond the limit of 256"),
-        ({"keep_alive_s": 99_999}, "KeepAlivePeriodInSeconds is 99999, beyond the limit of 21600"),
+        (
+            {"compute": Compute(keep_alive_period_s=99_999)},
+            "KeepAlivePeriodInSeconds is 99999, beyond the limit of 21600",
+        ),
         ({"kms_key_arn": "a key"}, "KmsKeyId is 'a key', but must match"),
-        ({"max_run_s": "1h"}, "max_run_s"),
     ],
 )
 def test_what_the_service_would_refuse_is_found_before_anything_is_sent(options: dict[str, Any], named: str) -> None:
     account = Account()
-    with pytest.raises((ConfigError, TypeError)) as caught:
+    with pytest.raises(ConfigError) as caught:
         launcher(account, **options).launch(TRAINER, RECORDS)
-    if isinstance(caught.value, ConfigError):
-        assert named in str(caught.value)
+    assert named in str(caught.value)
     assert account.objects == {}
+
+
+def test_a_duration_is_a_number() -> None:
+    with pytest.raises(ConfigError, match="max_runtime_s is '1h', but must be a whole number"):
+        StoppingCondition(max_runtime_s="1h")  # type: ignore[arg-type] - wrong on purpose
 
 
 def test_a_role_that_is_none_is_refused() -> None:
@@ -132,13 +161,13 @@ def test_a_role_that_is_none_is_refused() -> None:
 def test_a_device_that_the_machine_does_not_have_is_refused(device: Any, instance: str) -> None:
     trainer = QLoRAFSDPTrainer("Qwen/Qwen3-8B", config=TrainingConfig(device=device))
     with pytest.raises(ConfigError, match=f"device is '{device}', but {instance}"):
-        launcher(instance_type=instance).dry_run(trainer, RECORDS)
+        launcher(compute=Compute(instance_type=instance)).dry_run(trainer, RECORDS)
 
 
 def test_a_gpu_without_bfloat16_is_refused() -> None:
     for instance in ("ml.g4dn.xlarge", "ml.p3.2xlarge", "ml.p2.xlarge"):
         account = Account()
-        refusing = launcher(account, instance_type=instance)
+        refusing = launcher(account, compute=Compute(instance_type=instance))
         for ask in (refusing.dry_run, refusing.launch, refusing.plan):
             with pytest.raises(DeviceError, match=f"{instance} .*bfloat16"):
                 ask(TRAINER, RECORDS)
@@ -209,9 +238,9 @@ def test_the_same_launch_finds_the_running_and_the_finished_job(capsys: pytest.C
 
 def test_a_plan_that_starts_other_processes_finds_the_same_job(monkeypatch: pytest.MonkeyPatch) -> None:
     account = Account()
-    trainer = QLoRAFSDPTrainer(TRAINER.base_model, config=TrainingConfig(max_sequence_tokens=256))
+    trainer = QLoRAFSDPTrainer(TRAINER.base_model, config=TrainingConfig(max_length=256))
     first = launcher(account).launch(trainer, RECORDS * 40, wait=False)
-    monkeypatch.setattr(estimate, "BYTES_PER_TOKEN", 30)  # as if the tokenizer could be read now
+    monkeypatch.setattr(token_estimator, "BYTES_PER_TOKEN", 30)  # as if the tokenizer could be read now
     assert launcher(account).launch(trainer, RECORDS * 40, wait=False).name == first.name
     started = account.requests[0]["AlgorithmSpecification"]["ContainerArguments"]
     asked = launcher(account).dry_run(trainer, RECORDS * 40)["AlgorithmSpecification"]["ContainerArguments"]
@@ -234,14 +263,14 @@ def test_a_job_that_failed_is_started_anew_with_its_checkpoints(ended: str) -> N
 
 def test_names_follow_the_content_and_checkpoints_what_is_learnt() -> None:
     base = launcher().dry_run(TRAINER, RECORDS)
-    other_machine = launcher(instance_type="ml.p4d.24xlarge").dry_run(TRAINER, RECORDS)
-    slower = dataclasses.replace(TRAINER.config, checkpoint_interval_s=60.0)
+    other_machine = launcher(compute=Compute(instance_type="ml.p4d.24xlarge")).dry_run(TRAINER, RECORDS)
+    slower = dataclasses.replace(TRAINER.config, save_interval_s=60.0)
     other_habit = launcher().dry_run(QLoRAFSDPTrainer(TRAINER.base_model, config=slower), RECORDS)
     other_data = launcher().dry_run(TRAINER, [*RECORDS, *RECORDS])
     other_settings = launcher(environment={"WANDB_PROJECT": "wiki"}, secret_arns={"HF_TOKEN": TOKEN}).dry_run(
         TRAINER, RECORDS
     )
-    other_rank = launcher().dry_run(QLoRAFSDPTrainer(TRAINER.base_model, config=TrainingConfig(rank=8)), RECORDS)
+    other_rank = launcher().dry_run(QLoRAFSDPTrainer(TRAINER.base_model, config=TrainingConfig(lora_r=8)), RECORDS)
 
     assert launcher().dry_run(TRAINER, RECORDS) == base
     runs = (base, other_machine, other_habit, other_settings, other_data, other_rank)
@@ -305,7 +334,7 @@ def test_spot_machines_have_a_quota_of_their_own() -> None:
     account = Account()
     account.refusing = refusal("ResourceLimitExceeded", "limit")
     with pytest.raises(TrainingError, match=r"'ml\.g5\.12xlarge for spot training job usage'"):
-        launcher(account, spot=True).launch(TRAINER, RECORDS)
+        launcher(account, compute=Compute(spot=True)).launch(TRAINER, RECORDS)
 
 
 def test_a_job_that_another_process_started_meanwhile_is_attached_to() -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tokenizer_shapes as shapes
-from sqlquarry.bedrock.tokenizer_files import repaired, saved_by_5, wanted_reading
+from sqlquarry.bedrock.export.tokenizer_repair import repaired, saved_by_5, wanted_reading
 from sqlquarry.errors import UnsupportedModelError
 from sqlquarry.tokenizing.file_tokenizer import FileTokenizer
 from sqlquarry.tokenizing.reading_equality import same_tokens

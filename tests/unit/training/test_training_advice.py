@@ -14,13 +14,14 @@ from sqlquarry import QLoRAFSDPTrainer, TrainingConfig
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, DeviceError
 from sqlquarry.prompt import PromptFormatter
+from sqlquarry.training.base.known_bases import known_shape
+from sqlquarry.training.base.token_estimator import TokenEstimator
 from sqlquarry.training.encoding.prepared import prepare
-from sqlquarry.training.guards import check_run, run_problems
 from sqlquarry.training.planning.advice import FEW_STEPS, advice
-from sqlquarry.training.planning.estimate import TokenEstimator
 from sqlquarry.training.planning.forecast import plan_training
+from sqlquarry.training.planning.guards import check_run, run_problems
 from sqlquarry.training.planning.hardware import INSTANCES
-from sqlquarry.training.planning.known_bases import known_shape
+from sqlquarry.training.planning.machines import Machines
 from sqlquarry.training.planning.offers import cheaper_offer, cheapest_fit
 from sqlquarry.training.planning.plan import TrainingPlan
 
@@ -36,7 +37,7 @@ def planned(
     shape = known_shape(base)
     assert shape is not None
     prepared = prepare(ALL[:records], PromptFormatter(), TokenEstimator(), config, shape=shape)
-    return plan_training(shape, prepared, config, **{"instance_type": "ml.g5.12xlarge"} | machines)
+    return plan_training(shape, prepared, config, Machines(**{"instance_type": "ml.g5.12xlarge"} | machines))
 
 
 @given(
@@ -47,12 +48,12 @@ def planned(
 )
 @settings(max_examples=15)
 def test_advice_for_more_steps_gives_them(records: int, records_per_step: int, epochs: float, row: int) -> None:
-    config = TrainingConfig(records_per_step=records_per_step, epochs=epochs, max_sequence_tokens=row)
+    config = TrainingConfig(records_per_step=records_per_step, num_train_epochs=epochs, max_length=row)
     plan = planned(records, config=config)
     notes = [note for note in advice(plan, config) if "teaches little" in note]
     assert bool(notes) == (plan.steps < FEW_STEPS)
     for note in notes:
-        advised = {name: int(value) for name, value in re.findall(r"(records_per_step|epochs)=(\d+)", note)}
+        advised = {name: int(value) for name, value in re.findall(r"(records_per_step|num_train_epochs)=(\d+)", note)}
         assert advised
         assert planned(records, config=dataclasses.replace(config, **advised)).steps >= FEW_STEPS
 
@@ -60,12 +61,12 @@ def test_advice_for_more_steps_gives_them(records: int, records_per_step: int, e
 @given(
     records=st.integers(1, 400),
     base=st.sampled_from(["meta-llama/Llama-3.2-1B", "Qwen/Qwen3-8B", "Qwen/Qwen2.5-32B", "meta-llama/Llama-3.1-70B"]),
-    instance=st.sampled_from([name for name, one in INSTANCES.items() if one.price_per_hour]),
+    instance=st.sampled_from([name for name, one in INSTANCES.items() if one.usd_per_hour]),
     row=st.sampled_from([512, 2048, 8192]),
 )
 @settings(max_examples=10)
 def test_a_cheaper_machine_is_cheaper_and_the_run_works_there(records: int, base: str, instance: str, row: int) -> None:
-    config = TrainingConfig(max_sequence_tokens=row)
+    config = TrainingConfig(max_length=row)
     plan = planned(records, base, config, instance_type=instance)
     offers = cheaper_offer(plan, config)
     fit = cheapest_fit(plan, config)
@@ -73,8 +74,8 @@ def test_a_cheaper_machine_is_cheaper_and_the_run_works_there(records: int, base
         if offer:
             there = planned(records, base, config, instance_type=offer.instance_type)
             check_run(there, config)
-            assert there.price is not None
-            assert offer.cost_usd > there.price  # which is of training alone
+            assert there.cost_usd is not None
+            assert offer.cost_usd > there.cost_usd  # which is of training alone
     if offers:
         assert offers[1].cost_usd <= 0.8 * offers[0].cost_usd
         assert offers[1].seconds <= 2 * offers[0].seconds
@@ -101,7 +102,7 @@ def test_a_remedy_for_too_many_processes_fits_the_data() -> None:
     assert "records_per_step" not in str(small.value)
     assert "fewer GPUs" in str(small.value)
     check_run(planned(120, processes=4), TrainingConfig(), started=True)  # on machines that are paid for already
-    large = TrainingConfig(max_sequence_tokens=256, records_per_step=8)
+    large = TrainingConfig(max_length=256, records_per_step=8)
     with pytest.raises(ConfigError) as caught:
         check_run(planned(400, config=large, processes=4), large)
     advised = re.search(r"records_per_step to (\d+)", str(caught.value))
@@ -122,7 +123,7 @@ def test_a_plan_for_this_machine_is_refused_as_training_on_it_would_be(monkeypat
     import torch
 
     def plan(device: Any = "auto", **options: Any) -> TrainingPlan:
-        config = TrainingConfig(max_sequence_tokens=256, device=device)
+        config = TrainingConfig(max_length=256, device=device)
         return QLoRAFSDPTrainer("Qwen/Qwen2.5-0.5B", config=config).plan(ALL[:100], **options)
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import yaml
 
-from sqlquarry.training.tracking.card import base_licence, model_card, write_card
+from sqlquarry.training.tracking.card import base_license, model_card, write_card
 
 PROVENANCE: dict[str, Any] = {
     "base_model": {"name": "meta-llama/Meta-Llama-3-8B-Instruct", "path": "x", "sha256": "b" * 64},
     "prompt_fingerprint": "0123456789abcdef",
     "data_sha256": "d" * 64,
-    "config": {"epochs": 2.0, "rank": 16, "target_modules": "all-linear"},
+    "config": {"num_train_epochs": 2.0, "lora_r": 16, "target_modules": "all-linear"},
     "quantization": {"quant_type": "nf4"},
     "run": {
         "records": 62310,
@@ -66,7 +66,7 @@ def test_the_header_is_what_the_hub_reads(tmp_path: Path) -> None:
         "81.2 %",
     ):
         assert fact in card
-    assert "`rank` | `16`" in card
+    assert "`lora_r` | `16`" in card
     assert "4-bit NF4" in card
 
 
@@ -80,17 +80,17 @@ def test_the_header_is_what_the_hub_reads(tmp_path: Path) -> None:
     ],
 )
 def test_licences_are_known_by_their_text(tmp_path: Path, text: str, name: str, words: str) -> None:
-    licence = base_licence(licensed(tmp_path, text))
+    licence = base_license(licensed(tmp_path, text))
     assert licence is not None
     assert licence.hub_name == name
     assert words in licence.notice
 
 
 def test_a_llama_architecture_is_not_taken_for_metas_licence(tmp_path: Path) -> None:
-    assert base_licence(tmp_path) is None
+    assert base_license(tmp_path) is None
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    assert base_licence(tmp_path) is None
-    assert base_licence(licensed(tmp_path, "All rights reserved.")) is None
+    assert base_license(tmp_path) is None
+    assert base_license(licensed(tmp_path, "All rights reserved.")) is None
     card = model_card(PROVENANCE, None, {})
     assert "license" not in header_of(card)
     assert "Look it up" in card

@@ -10,13 +10,29 @@ from sqlquarry.training import TrainingConfig, learning_rate_for
 
 def test_every_bad_field_is_named_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
-        TrainingConfig(epochs=0, rank=0, dropout=1.0, device="tpu", quantization="int8", target_modules=())
-    for name in ("epochs", "rank", "dropout", "device", "quantization", "target_modules"):
+        TrainingConfig(
+            num_train_epochs=0, lora_r=0, lora_dropout=1.0, device="tpu", quantization="int8", target_modules=()
+        )
+    for name in ("num_train_epochs", "lora_r", "lora_dropout", "device", "quantization", "target_modules"):
         assert name in str(caught.value)
-    assert "alpha" not in str(caught.value)
+    assert "lora_alpha" not in str(caught.value)
 
 
 def test_wider_models_learn_more_slowly() -> None:
     assert learning_rate_for(2000) == pytest.approx(5e-4)
     assert learning_rate_for(576) == pytest.approx(1.31e-3, rel=0.01)
     assert learning_rate_for(4096) == pytest.approx(2.87e-4, rel=0.01)
+
+
+def test_lists_are_taken_where_several_names_can_be_given() -> None:
+    lists = TrainingConfig(target_modules=["q_proj"], trainable_tokens=["<|im_end|>"], report_to=["wandb"])
+    assert lists == TrainingConfig(target_modules=("q_proj",), trainable_tokens=("<|im_end|>",), report_to=("wandb",))
+
+
+@pytest.mark.parametrize(
+    "name", ["learning_rate", "hold_dequantized", "torch_compile", "gradient_checkpointing", "sharding"]
+)
+def test_auto_means_choose_for_me_and_none_does_not(name: str) -> None:
+    assert getattr(TrainingConfig(), name) == "auto"
+    with pytest.raises(ConfigError, match=f"{name} is None, but must be .*'auto'"):
+        TrainingConfig(**{name: None})

@@ -12,8 +12,8 @@ import pytest
 from sqlquarry.errors import ConfigError, DeviceError
 from sqlquarry.training import TrainingConfig
 from sqlquarry.training.base.shape import ModelShape
-from sqlquarry.training.guards import check_run
 from sqlquarry.training.planning.advice import advice
+from sqlquarry.training.planning.guards import check_run
 from sqlquarry.training.planning.hardware import A10G, H100, T4
 from sqlquarry.training.planning.memory import forecast_memory
 from sqlquarry.training.planning.plan import TrainingPlan
@@ -48,27 +48,23 @@ def plan_of(config: TrainingConfig, **changes: Any) -> TrainingPlan:
         "shape": shape(),
         "processes": 1,
         "gpu": A10G,
-        "row_sizes": ((2048, 500),) * 100,
+        "row_sizes": ((2048, 500),) * changes.pop("rows", 100),
     } | changes
     memory = forecast_memory(fields["shape"], config, fields["row_sizes"], processes=fields["processes"])
     defaults: dict[str, Any] = {
         "records": 1000,
         "over_length": (),
         "unlearnable": (),
-        "rows": 100,
         "steps": 20,
         "rows_per_step": 8,
         "epochs": 2.0,
-        "tokens_per_epoch": 204_800,
         "tokens_unshared": 300_000,
-        "answer_tokens": 50_000,
         "adapter_parameters": 1,
         "memory": memory,
         "seconds": 1.0,
         "instance_type": None,
         "instances": 1,
-        "price": None,
-        "needed_flops_per_token": 1.0,
+        "cost_usd": None,
         "config": config,
     }
     return TrainingPlan(**defaults | fields)
@@ -128,7 +124,7 @@ def test_memory_that_cannot_fit_comes_with_the_cheapest_remedies() -> None:
 
 
 def test_a_remedy_is_what_makes_it_fit() -> None:
-    config = TrainingConfig(gradient_checkpointing=False, max_sequence_tokens=4096)
+    config = TrainingConfig(gradient_checkpointing=False, max_length=4096)
     plan = plan_of(config)
     assert not plan.fits
     text = problems_of(config, kind=DeviceError)
@@ -170,7 +166,7 @@ def test_what_is_advised_against_idling_makes_even_steps(records: int, rows: int
 
 
 def test_a_base_that_is_whole_on_each_is_advised_to_be_shared() -> None:
-    config = TrainingConfig(sharding="none", max_sequence_tokens=4096, gradient_checkpointing=True)
+    config = TrainingConfig(sharding="none", max_length=4096, gradient_checkpointing=True)
     small = dataclasses.replace(A10G, memory_bytes=10 * 2**30)
     text = problems_of(config, kind=DeviceError, gpu=small, processes=8)
     assert 'sharding="full"' in text

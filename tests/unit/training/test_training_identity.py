@@ -23,13 +23,13 @@ def test_names_and_paths_of_the_base_do_not_count() -> None:
 
 
 def test_every_field_is_named_with_both_values() -> None:
-    found = differences(identity(epochs=2, rank=8), identity("c" * 64, epochs=3, rank=16))
+    found = differences(identity(num_train_epochs=2, lora_r=8), identity("c" * 64, num_train_epochs=3, lora_r=16))
     assert found.split(", ") == [
         "base_model (aaaaaaaaaaaa… there",
         "cccccccccccc… now)",
-        "config.epochs (2 there",
+        "config.num_train_epochs (2 there",
         "3 now)",
-        "config.rank (8 there",
+        "config.lora_r (8 there",
         "16 now)",
     ]
 

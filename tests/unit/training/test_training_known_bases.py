@@ -8,9 +8,9 @@ from sqlquarry import QLoRAFSDPTrainer, TrainingConfig
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import UnsupportedModelError
 from sqlquarry.prompt import PromptFormatter
+from sqlquarry.training.base.known_bases import known_shape
+from sqlquarry.training.base.token_estimator import BYTES_PER_TOKEN, TokenEstimator
 from sqlquarry.training.encoding.prepared import prepare
-from sqlquarry.training.planning.estimate import BYTES_PER_TOKEN, TokenEstimator
-from sqlquarry.training.planning.known_bases import known_shape
 
 from conftest import toy_examples
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sqlquarry.prompt import IGNORED_LABEL, Encoded
-from sqlquarry.training.encoding.packing import Row, pack
+from sqlquarry.training.encoding.packing import PackedRow, pack
 
 CAPACITY = 48
 
@@ -26,10 +26,10 @@ def groups(draw: st.DrawFn) -> tuple[list[Encoded], list[int]]:
     return examples, keys
 
 
-def unpack(row: Row) -> list[tuple[list[int], list[int]]]:
+def unpack(row: PackedRow) -> list[tuple[list[int], list[int]]]:
     """Each example of a row as its branch sees it through the attention mask: tokens and labels by position."""
     mask = row.attention_mask()[0, 0]
-    last = {key: index for index, key in enumerate(zip(row.families, row.branches, strict=True)) if key[1]}
+    last = {key: index for index, key in enumerate(zip(row.families, row.suffixes, strict=True)) if key[1]}
     examples = []
     for index in last.values():
         seen = mask[index].nonzero().flatten().tolist()
@@ -54,7 +54,7 @@ def test_every_label_follows_a_token_of_its_own_example(data: tuple[list[Encoded
     for row in pack(examples, keys, max_tokens=CAPACITY, share_prefixes=True, seed=0):
         for index, label in enumerate(row.labels):
             if label != IGNORED_LABEL:
-                assert (row.families[index - 1], row.branches[index - 1]) == (row.families[index], row.branches[index])
+                assert (row.families[index - 1], row.suffixes[index - 1]) == (row.families[index], row.suffixes[index])
 
 
 @given(groups())
@@ -85,4 +85,4 @@ def test_equal_prompts_with_different_answers_stay_apart() -> None:
     (row,) = pack(examples, ["same", "same"], max_tokens=16, share_prefixes=True, seed=0)
     assert sorted(unpack(row)) == [([1, 2, 3, answer], [IGNORED_LABEL] * 3 + [answer]) for answer in (7, 8)]
     assert row.input_ids[:2] == [1, 2]
-    assert row.branches.count(0) == 2
+    assert row.suffixes.count(0) == 2

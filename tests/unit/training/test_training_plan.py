@@ -22,11 +22,13 @@ from sqlquarry.training import config as config_module
 from sqlquarry.training.base.shape import ModelShape
 from sqlquarry.training.encoding.prepared import prepare
 from sqlquarry.training.planning.fit import fitted
-from sqlquarry.training.planning.forecast import plan_training, this_machine
+from sqlquarry.training.planning.forecast import plan_training
 from sqlquarry.training.planning.hardware import A10G, GPU, GPUS, H100, H200, INSTANCES, gpu_named, instance_named
+from sqlquarry.training.planning.machines import Machines, this_machine
 from sqlquarry.training.planning.memory import forecast_memory
 from sqlquarry.training.planning.plan import TrainingPlan
-from sqlquarry.training.planning.speed import PaceMeter, flops_per_token, row_seconds, summing_seconds
+from sqlquarry.training.planning.speed import flops_per_token, row_seconds, summing_seconds
+from sqlquarry.training.tracking.pace import PaceMeter
 
 from conftest import tiny_tokenizer, toy_examples
 
@@ -87,10 +89,12 @@ def write_holes(path: Path, shapes: Mapping[str, Sequence[int]]) -> None:
 def plan(
     tmp_path: Path, records: list[Record] = RECORDS, config: TrainingConfig | None = None, **options: Any
 ) -> TrainingPlan:
-    config = config or TrainingConfig(max_sequence_tokens=256, records_per_step=8)
+    config = config or TrainingConfig(max_length=256, records_per_step=8)
     tokenizer = tiny_tokenizer()
     shape = ModelShape.read(save_headers(tmp_path, TINY))
-    return plan_training(shape, prepare(records, PromptFormatter(), tokenizer, config, shape=shape), config, **options)
+    return plan_training(
+        shape, prepare(records, PromptFormatter(), tokenizer, config, shape=shape), config, Machines(**options)
+    )
 
 
 def test_parameters_are_counted_as_the_models_cards_say(tmp_path: Path) -> None:
@@ -136,11 +140,16 @@ MEASURED: list[tuple[dict[str, Any], int, float, float]] = [
     ({"gradient_checkpointing": 0}, 3072, 19.46, 0.1962),
     ({"gradient_checkpointing": 32}, 8192, 9.76, 0.6897),
     ({"gradient_checkpointing": 0}, 2048, 15.18, 0.1363),
-    ({"gradient_checkpointing": 0, "dropout": 0.01}, 3072, 19.64, 0.3729),
-    ({"gradient_checkpointing": 32, "dropout": 0.01}, 3072, 7.72, 0.4780),
-    ({"gradient_checkpointing": 32, "compiled": False, "attention": "flex"}, 3072, 8.32, 0.7320),
+    ({"gradient_checkpointing": 0, "lora_dropout": 0.01}, 3072, 19.64, 0.3729),
+    ({"gradient_checkpointing": 32, "lora_dropout": 0.01}, 3072, 7.72, 0.4780),
+    (
+        {"gradient_checkpointing": 32, "torch_compile": False, "attn_implementation": "flex_attention"},
+        3072,
+        8.32,
+        0.7320,
+    ),
     ({"gradient_checkpointing": 0, "hold_dequantized": True}, 3072, 29.35, 0.1783),
-    ({"gradient_checkpointing": 0, "hold_dequantized": True, "dropout": 0.01}, 3072, 29.35, 0.1994),
+    ({"gradient_checkpointing": 0, "hold_dequantized": True, "lora_dropout": 0.01}, 3072, 29.35, 0.1994),
 ]
 
 
@@ -148,7 +157,7 @@ MEASURED: list[tuple[dict[str, Any], int, float, float]] = [
 def test_forecasts_agree_with_a_measured_gpu(
     changes: dict[str, Any], tokens: int, memory: float, seconds: float
 ) -> None:
-    config = TrainingConfig(max_sequence_tokens=tokens, **{"hold_dequantized": False} | changes)
+    config = TrainingConfig(max_length=tokens, **{"hold_dequantized": False} | changes)
     answers = tokens * 25 // 96
     forecast = forecast_memory(llama(LLAMA_8B), config, [(10, 2), (tokens, answers)])
     assert forecast.allocated / 2**30 == pytest.approx(memory, rel=0.05)
@@ -158,7 +167,7 @@ def test_forecasts_agree_with_a_measured_gpu(
 @pytest.mark.parametrize(("gpus", "memory", "seconds"), [(1, 45.25, 2.391), (2, 30.44, 2.597)])
 def test_forecasts_fitted_to_8b_agree_with_a_measured_70b(gpus: int, memory: float, seconds: float) -> None:
     # benchmarks/scaling.py --shapes 70b, H200, 2026-11-29; two share the base
-    config = TrainingConfig(max_sequence_tokens=3072, hold_dequantized=False, gradient_checkpointing=True)
+    config = TrainingConfig(max_length=3072, hold_dequantized=False, gradient_checkpointing=True)
     forecast = forecast_memory(llama(LLAMA_70B), config, [(3072, 800)], processes=gpus)
     assert forecast.allocated / 2**30 == pytest.approx(memory, rel=0.05)
     measured = pytest.approx(seconds, rel=0.05)
@@ -169,16 +178,16 @@ def test_forecasts_fitted_to_8b_agree_with_a_measured_70b(gpus: int, memory: flo
     ("changes", "tokens", "memory", "seconds"),
     [  # benchmarks/scaling.py, two H200, 2026-11-29; with dropout a row is no graph, as with --launched
         ({"hold_dequantized": False}, 3072, 18.49, 0.867 / 4),
-        ({"hold_dequantized": False, "dropout": 0.01}, 3072, 18.46, 1.387 / 4),
+        ({"hold_dequantized": False, "lora_dropout": 0.01}, 3072, 18.46, 1.387 / 4),
         ({"hold_dequantized": False}, 8192, 40.20, 0.998 / 2),
         ({"hold_dequantized": True}, 3072, 23.48, 0.910 / 4),
-        ({"hold_dequantized": True, "dropout": 0.01}, 3072, 23.45, 1.021 / 4),
+        ({"hold_dequantized": True, "lora_dropout": 0.01}, 3072, 23.45, 1.021 / 4),
     ],
 )
 def test_forecasts_agree_with_two_gpus_that_share_a_base(
     changes: dict[str, Any], tokens: int, memory: float, seconds: float
 ) -> None:
-    config = TrainingConfig(max_sequence_tokens=tokens, sharding="full", gradient_checkpointing=False, **changes)
+    config = TrainingConfig(max_length=tokens, sharding="full", gradient_checkpointing=False, **changes)
     answers = tokens * 25 // 96
     forecast = forecast_memory(llama(LLAMA_8B), config, [(tokens, answers)], processes=2)
     assert forecast.allocated / 2**30 == pytest.approx(memory, rel=0.05)
@@ -199,23 +208,21 @@ def test_forecasts_agree_with_two_gpus_that_share_a_base(
 def test_what_is_left_open_is_chosen_by_memory_and_time(
     gpu: GPU, processes: int, *, held: bool, layers: int | range
 ) -> None:
-    config = TrainingConfig(max_sequence_tokens=3072)
+    config = TrainingConfig(max_length=3072)
     chosen = fitted(llama(LLAMA_8B), config, [(3072, 800)], gpu, processes=processes)
     assert chosen.hold_dequantized is held
     assert chosen.gradient_checkpointing in (layers if isinstance(layers, range) else [layers])
-    asked = TrainingConfig(
-        max_sequence_tokens=3072, hold_dequantized=False, gradient_checkpointing=True, sharding="full"
-    )
+    asked = TrainingConfig(max_length=3072, hold_dequantized=False, gradient_checkpointing=True, sharding="full")
     assert fitted(llama(LLAMA_8B), asked, [(3072, 800)], gpu, processes=processes) == asked
 
 
 @pytest.mark.parametrize(
     ("gpu", "processes", "machines", "options", "sharding"),
     [
-        (H200, 1, 1, {}, None),
+        (H200, 1, 1, {}, "auto"),
         (H200, 2, 1, {}, "none"),  # with room on each GPU nothing need travel, and rows are graphs
         (A10G, 8, 2, {}, "none"),
-        (dataclasses.replace(H200, memory_bytes=10 * 2**30), 8, 1, {"rank": 64}, "full"),
+        (dataclasses.replace(H200, memory_bytes=10 * 2**30), 8, 1, {"lora_r": 64}, "full"),
         (A10G, 4, 1, {"cpu_offload": True}, "full"),  # what nobody shares is not offloaded
         (A10G, 8, 2, {"cpu_offload": True}, "hybrid"),  # the network is slower than a machine's own links
         (A10G, 2, 2, {"cpu_offload": True}, "full"),  # one process a machine has nobody there to share with
@@ -224,40 +231,47 @@ def test_what_is_left_open_is_chosen_by_memory_and_time(
 def test_the_base_is_shared_only_where_it_must_be(
     gpu: GPU, processes: int, machines: int, options: dict[str, Any], sharding: str | None
 ) -> None:
-    config = TrainingConfig(max_sequence_tokens=2048, **options)
+    config = TrainingConfig(max_length=2048, **options)
     chosen = fitted(llama(LLAMA_8B), config, [(2048, 500)], gpu, processes=processes, machines=machines)
     assert chosen.sharding == sharding
 
 
-@pytest.mark.parametrize(("sharding", "sharers"), [(None, 8), ("full", 8), ("hybrid", 4), ("none", 1)])
-def test_the_parts_of_the_base_are_as_many_as_share_it(sharding: Any, sharers: int) -> None:
+@pytest.mark.parametrize(("sharding", "shard_group_size"), [("auto", 8), ("full", 8), ("hybrid", 4), ("none", 1)])
+def test_the_parts_of_the_base_are_as_many_as_share_it(sharding: Any, shard_group_size: int) -> None:
     shape, config = llama(LLAMA_8B), TrainingConfig(sharding=sharding)
     forecast = forecast_memory(shape, config, [(2048, 500)], processes=8, machines=2)
-    assert forecast.weights_4bit == pytest.approx(shape.linear_parameters / 2 / sharers, rel=1e-6)
-    assert (forecast.gathered > 0) == (sharers > 1)
-    launched = forecast_memory(shape, dataclasses.replace(config, dropout=0.1), [(2048, 500)], processes=8, machines=2)
+    assert forecast.weights_4bit == pytest.approx(shape.linear_parameters / 2 / shard_group_size, rel=1e-6)
+    assert (forecast.gathered > 0) == (shard_group_size > 1)
+    launched = forecast_memory(
+        shape, dataclasses.replace(config, lora_dropout=0.1), [(2048, 500)], processes=8, machines=2
+    )
     assert forecast.needed - launched.needed == forecast.gathered  # evaluation cannot use a graph's memory
 
 
 @pytest.mark.parametrize(
-    ("options", "sharers", "torch", "recorded"),
+    ("options", "shard_group_size", "torch", "recorded"),
     [
         ({}, 1, (2, 9), True),
         ({}, 8, (2, 11), True),
         ({}, 8, (2, 10), False),  # FSDP2's addresses would be overwritten
-        ({"dropout": 0.1}, 1, (2, 11), False),  # is drawn anew for each row
+        ({"lora_dropout": 0.1}, 1, (2, 11), False),  # is drawn anew for each row
         ({"cpu_offload": True}, 8, (2, 11), False),
-        ({"attention": "sdpa"}, 1, (2, 11), False),
-        ({"compiled": False}, 1, (2, 11), False),
+        ({"attn_implementation": "sdpa"}, 1, (2, 11), False),
+        ({"torch_compile": False}, 1, (2, 11), False),
     ],
 )
 def test_rows_are_recorded_where_nothing_changes_between_them(
-    options: dict[str, Any], sharers: int, torch: tuple[int, ...], monkeypatch: pytest.MonkeyPatch, *, recorded: bool
+    options: dict[str, Any],
+    shard_group_size: int,
+    torch: tuple[int, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    recorded: bool,
 ) -> None:
     monkeypatch.setattr(config_module, "_torch_version", lambda: torch)
     config = TrainingConfig(**options)
-    assert config.uses_graphs(cuda=True, sharers=sharers) is recorded
-    assert not config.uses_graphs(cuda=False, sharers=sharers)
+    assert config.uses_cuda_graphs(cuda=True, shard_group_size=shard_group_size) is recorded
+    assert not config.uses_cuda_graphs(cuda=False, shard_group_size=shard_group_size)
 
 
 def test_a_shared_base_is_read_in_parts_and_one_with_experts_whole() -> None:
@@ -283,7 +297,7 @@ def test_a_step_over_the_network_waits_for_its_gradient() -> None:
 
 def test_what_fits_in_no_way_is_chosen_smallest_and_does_not_fit() -> None:
     small = dataclasses.replace(A10G, memory_bytes=6 * 2**30)
-    config = TrainingConfig(max_sequence_tokens=3072)
+    config = TrainingConfig(max_length=3072)
     chosen = fitted(llama(LLAMA_8B), config, [(3072, 800)], small, processes=1)
     assert (chosen.hold_dequantized, chosen.gradient_checkpointing) == (False, 32)
     assert forecast_memory(llama(LLAMA_8B), chosen, [(3072, 800)]).needed > small.memory_bytes
@@ -310,13 +324,15 @@ def test_memory_grows_with_what_is_asked_and_shrinks_with_sharers(
     shape = llama(LLAMA_8B)
 
     def needed(tokens: int = tokens, processes: int = processes, **changes: Any) -> int:
-        changed = TrainingConfig(**{"gradient_checkpointing": recompute, "rank": rank, "attention": "sdpa"} | changes)
+        changed = TrainingConfig(
+            **{"gradient_checkpointing": recompute, "lora_r": rank, "attn_implementation": "sdpa"} | changes
+        )
         forecast = forecast_memory(shape, changed, [(tokens, answers)], processes=processes)
         assert forecast.needed > forecast.peak >= forecast.loading + forecast.process
         return forecast.training
 
     assert needed(tokens + more) >= needed()
-    assert needed(rank=rank + 1) > needed()
+    assert needed(lora_r=rank + 1) > needed()
     assert needed(gradient_checkpointing=True) <= needed(gradient_checkpointing=False)
     assert needed(quantization=None) > needed()
     assert needed(hold_dequantized=True) > needed()
@@ -326,26 +342,26 @@ def test_memory_grows_with_what_is_asked_and_shrinks_with_sharers(
 
 
 def test_a_plan_counts_what_the_trainer_will_do(tmp_path: Path) -> None:
-    forecast = plan(tmp_path, gpu="NVIDIA H100 80GB HBM3", price_per_hour=3.6)
+    forecast = plan(tmp_path, gpu="NVIDIA H100 80GB HBM3", usd_per_hour=3.6)
     assert forecast.gpu is H100
     assert forecast.rows == len(forecast.row_sizes)
     assert forecast.tokens_per_epoch < forecast.tokens_unshared
     assert forecast.answer_tokens < forecast.tokens_per_epoch
     assert forecast.epochs == pytest.approx(2.0)
-    assert forecast.price == pytest.approx(forecast.seconds / 1000)
+    assert forecast.cost_usd == pytest.approx(forecast.seconds / 1000)
     assert forecast.fits
     for words in ("60", f"{forecast.rows}", f"{forecast.steps}", "H100", "GiB", "training only"):
         assert words in str(forecast)
 
 
 def test_an_instance_type_brings_gpus_and_a_price(tmp_path: Path) -> None:
-    many = TrainingConfig(max_sequence_tokens=256, records_per_step=60)
+    many = TrainingConfig(max_length=256, records_per_step=60)
     forecast = plan(tmp_path, config=many, instance_type="ml.g5.12xlarge", instances=2)
     assert (forecast.gpu, forecast.processes) == (A10G, 8)
-    assert forecast.price == pytest.approx(2 * 7.09 * forecast.seconds / 3600)
+    assert forecast.cost_usd == pytest.approx(2 * 7.09 * forecast.seconds / 3600)
     assert "2 × ml.g5.12xlarge" in forecast.summary()
     assert "not verified" in forecast.summary()
-    assert plan(tmp_path, instance_type="ml.p5en.48xlarge").price is None
+    assert plan(tmp_path, instance_type="ml.p5en.48xlarge").cost_usd is None
 
 
 def test_records_longer_than_a_row_are_counted_not_refused(tmp_path: Path) -> None:
@@ -367,7 +383,9 @@ def test_what_cannot_be_planned_says_so(tmp_path: Path) -> None:
         plan(tmp_path, instance_type="ml.huge")
     with pytest.raises(ConfigError, match="H100"):
         plan(tmp_path, gpu="abacus")
-    for instances, processes in ((2, None), (3, 8), (0, 1)):
+    with pytest.raises(ConfigError, match="gpu None is not known"):
+        plan(tmp_path, gpu=None)
+    for instances, processes in ((2, "auto"), (3, 8), (0, 1)):
         with pytest.raises(ConfigError, match=f"processes on {instances} instances"):
             plan(tmp_path, gpu="H100", instances=instances, processes=processes)
     with pytest.raises(RecordError, match="no records"):
@@ -405,7 +423,7 @@ def test_the_pace_is_of_the_last_steps() -> None:
     assert meter({"seconds": 10.0, "tokens": 5000}).tokens_per_second == 0.0  # one step has no time of its own
     pace = meter({"seconds": 12.0, "tokens": 4000})
     assert pace.tokens_per_second == pytest.approx(2000)
-    assert pace.utilisation == pytest.approx(2000 * 1e9 / (2 * 989e12))
+    assert pace.utilization == pytest.approx(2000 * 1e9 / (2 * 989e12))
     for step in range(1, 40):
         pace = meter({"seconds": 12.0 + step, "tokens": 1000})
     assert pace.tokens_per_second == pytest.approx(1000)
@@ -448,7 +466,7 @@ def test_what_has_experts_is_forecast_as_it_runs_uncompiled(tmp_path: Path) -> N
     tokenizer = tiny_tokenizer()
     shape = ModelShape.read(tmp_path)
     prepared = prepare(RECORDS, PromptFormatter(), tokenizer, TrainingConfig(), shape=shape)
-    forecast = plan_training(shape, prepared, TrainingConfig(), gpu="H200")
-    assert forecast.config.compiled is False
-    assert not forecast.config.uses_flex(cuda=True)
-    assert not forecast.config.uses_graphs(cuda=True, sharers=1)
+    forecast = plan_training(shape, prepared, TrainingConfig(), Machines(gpu="H200"))
+    assert forecast.config.torch_compile is False
+    assert not forecast.config.uses_flex_attention(cuda=True)
+    assert not forecast.config.uses_cuda_graphs(cuda=True, shard_group_size=1)

@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sqlquarry.training.tracking.plot import loss_plot, write_loss_plot
+from sqlquarry.training.tracking.loss_plot import loss_plot, write_loss_plot
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -15,7 +15,7 @@ schedules = st.builds(
     rows=st.integers(1, 40),
     rows_per_step=st.integers(1, 12),
     epochs=st.floats(0.1, 4),
-    warmup_share=st.floats(0, 0.9),
+    warmup_ratio=st.floats(0, 0.9),
     peak_rate=st.just(1e-3),
     seed=st.integers(0, 5),
 )
@@ -32,7 +32,7 @@ def test_every_epoch_sees_every_row_once(schedule: Schedule) -> None:
 @given(schedules)
 def test_the_rate_rises_to_the_peak_and_never_reaches_zero(schedule: Schedule) -> None:
     rates = [schedule.rate(step) for step in range(schedule.steps)]
-    warmup = math.ceil(schedule.steps * schedule.warmup_share)
+    warmup = math.ceil(schedule.steps * schedule.warmup_ratio)
     assert all(0 < rate <= schedule.peak_rate for rate in rates)
     assert rates[:warmup] == sorted(rates[:warmup])
     assert rates[warmup:] == sorted(rates[warmup:], reverse=True)

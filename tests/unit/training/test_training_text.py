@@ -29,7 +29,7 @@ def test_a_model_card_shows_names_and_nothing_else() -> None:
     run = dict.fromkeys(("records", "tokens_per_epoch", "rows", "steps", "seconds", "tokens_per_second"), 1)
     provenance = {
         "run": run | {"training_loss": 1.0, "learning_rate": 1e-4, "device": hostile},
-        "config": {"rank": 8, "note": hostile},
+        "config": {"lora_r": 8, "note": hostile},
         "base_model": {"name": f"/models/{hostile}", "sha256": "0"},
         "data_sha256": "0",
         "prompt_fingerprint": "0",

@@ -17,7 +17,8 @@ from sqlquarry.errors import ConfigError, SQLQuarryError, UnsupportedModelError
 from sqlquarry.training.base.base_model import check_base_model, resolve_base_model
 from sqlquarry.training.base.gguf_file import check_gguf
 from sqlquarry.training.base.shape import ModelShape
-from sqlquarry.training.job import read_job
+from sqlquarry.training.config import TrainingConfig
+from sqlquarry.training.job import TrainingJobSpec
 from sqlquarry.training.steps.checkpoint import Checkpoints
 from training_bases import save_base
 
@@ -226,10 +227,13 @@ def job(path: Path, text: str) -> Path:
 
 
 def test_a_job_is_read(tmp_path: Path) -> None:
-    text = "base_model: b\ntrain: t.jsonl\noutput_dir: o\nconfig:\n  rank: 8\n  target_modules: [q_proj]\n"
-    fields, config = read_job(job(tmp_path / "job.yaml", text))
-    assert fields == {"base_model": "b", "train": "t.jsonl", "output_dir": "o"}
-    assert (config.rank, config.target_modules) == (8, ("q_proj",))
+    text = "base_model: b\ntrain: t.jsonl\noutput_dir: o\nconfig:\n  lora_r: 8\n  target_modules: [q_proj]\n"
+    read = TrainingJobSpec.read(job(tmp_path / "job.yaml", text))
+    config = TrainingConfig(lora_r=8, target_modules=["q_proj"])
+    assert read == TrainingJobSpec(base_model="b", train="t.jsonl", output_dir="o", config=config)
+    assert (read.config.lora_r, read.config.target_modules) == (8, ("q_proj",))
+    read.write(tmp_path / "job.json")
+    assert TrainingJobSpec.read(tmp_path / "job.json") == read
 
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -251,7 +255,7 @@ GOOD = "base_model: b\ntrain: t\noutput_dir: o\n"
         pytest.param("a: !!python/name:os.system", id="a Python name"),
         pytest.param(GOOD + "config: [1, 2]", id="a list"),
         pytest.param(GOOD + "config: text", id="a text"),
-        pytest.param(GOOD + "config: {rank: x}", id="a value of another kind"),
+        pytest.param(GOOD + "config: {lora_r: x}", id="a value of another kind"),
         pytest.param(GOOD + "config: {1: 2}", id="a key of another kind"),
         pytest.param(GOOD + "config: {? [a] : 2}", id="a list as a key"),
         pytest.param("base_model: [b]\ntrain: t\noutput_dir: o", id="a list as a path"),
@@ -267,7 +271,7 @@ GOOD = "base_model: b\ntrain: t\noutput_dir: o\n"
 )
 def test_a_job_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match=r"job\.yaml"):
-        read_job(job(tmp_path / "job.yaml", text))
+        TrainingJobSpec.read(job(tmp_path / "job.yaml", text))
 
 
 @settings(max_examples=settings.default.max_examples, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -279,6 +283,6 @@ def test_a_job_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
 )
 def test_any_text_is_a_job_or_a_typed_error(tmp_path: Path, text: str) -> None:
     try:
-        read_job(job(tmp_path / "job.yaml", text.encode("utf-8", "replace").decode()))
+        TrainingJobSpec.read(job(tmp_path / "job.yaml", text.encode("utf-8", "replace").decode()))
     except SQLQuarryError:
         return

@@ -1,4 +1,4 @@
-"""Checks of the account: bucket, quotas, role, key and network, as far as the caller may look.
+"""Check the account: bucket, quotas, role, key and network, as far as the caller may look.
 
 What the caller may not look at becomes a note, never an error: preflight must not fail an import that would succeed.
 
@@ -8,44 +8,53 @@ Sources: user guide, encryption-import-model.html, vpc-custom-model-import.html,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from sqlquarry.aws import aws_client
 from sqlquarry.aws.failures import error_code
-from sqlquarry.bedrock.preflight.findings import Finding, error, note, warning
-from sqlquarry.bedrock.preflight.request import Request
+from sqlquarry.bedrock.import_request import ImportRequest, VpcConfig
+from sqlquarry.bedrock.preflight.findings import PreflightFinding, error, note, warning
 from sqlquarry.bedrock.preflight.role import check_role, check_role_permissions
 from sqlquarry.files.locations import S3Location
+from sqlquarry.files.metadata import JsonObject
+
+if TYPE_CHECKING:
+    import boto3
+    from mypy_boto3_bedrock import BedrockClient
+    from mypy_boto3_ec2 import EC2Client
+    from mypy_boto3_ec2.type_defs import FilterTypeDef
+    from mypy_boto3_kms import KMSClient
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_service_quotas import ServiceQuotasClient
 
 MODELS_QUOTA = "L-45B04988"  # imported models per account
 DEFAULT_MODELS = 3
+_NO_BUCKET = ("404", "NoSuchBucket")
 
 
-def check_account(request: Request, *, session: Any, endpoint_url: str | None = None) -> list[Finding]:
-    """Everything about the account that a request depends on; about ten calls.
+def check_account(request: ImportRequest, *, session: boto3.Session | None) -> list[PreflightFinding]:
+    """Check everything about the account that a request depends on, with about ten calls.
 
     Args:
         request: what the import is to be asked with; parts that are None are not checked.
-        session: a boto3 session.
-        endpoint_url: another address for all AWS calls.
+        session: a boto3 session; None uses the default credentials.
     """
-
-    def client(service: str) -> Any:
-        return aws_client(service, session, endpoint_url=endpoint_url, region=request.region)
-
+    region, role = request.region, request.role_arn
+    bedrock = aws_client("bedrock", session)
+    quotas = aws_client("service-quotas", session)
     findings = [
-        *attempt("imported models", "bedrock:ListImportedModels", lambda: _model_quota(client, request.name)),
-        *attempt("import jobs", "bedrock:ListModelImportJobs", lambda: _running_jobs(client("bedrock"))),
+        *attempt("imported models", "bedrock:ListImportedModels", lambda: _model_quota(bedrock, quotas, request.name)),
+        *attempt("import jobs", "bedrock:ListModelImportJobs", lambda: _running_jobs(bedrock)),
     ]
     place = S3Location.parse(request.s3_uri) if request.s3_uri else None
     key: str | None = None
     if place is not None:
-        s3, bucket = client("s3"), place.bucket
-        findings += attempt(bucket, "s3:ListBucket", lambda: check_bucket(s3, bucket, request.region))
+        s3, bucket = aws_client("s3", session), place.bucket
+        findings += attempt(bucket, "s3:ListBucket", lambda: check_bucket(s3, bucket, region))
         key = _bucket_key(s3, bucket)
-    if request.role_arn is not None and request.role_arn.count(":role/") == 1:
-        role, iam, sts = request.role_arn, client("iam"), client("sts")
+    if role is not None and role.count(":role/") == 1:
+        iam, sts = aws_client("iam", session), aws_client("sts", session)
         findings += attempt(role, "iam:GetRole", lambda: check_role(role, iam, sts))
         if place is not None:
             findings += attempt(
@@ -53,21 +62,26 @@ def check_account(request: Request, *, session: Any, endpoint_url: str | None = 
                 "iam:SimulatePrincipalPolicy",
                 lambda: check_role_permissions(role, place.bucket, place.prefix, kms_key=key, iam=iam, sts=sts),
             )
-    if request.kms_key_id is not None:
-        kms_key = request.kms_key_id
-        findings += attempt(kms_key, "kms:DescribeKey", lambda: _kms_key(kms_key, client("kms")))
-    if request.vpc_config is not None:
-        network = request.vpc_config
+    return findings + _check_key_and_network(request, session)
+
+
+def _check_key_and_network(request: ImportRequest, session: boto3.Session | None) -> list[PreflightFinding]:
+    findings, region = [], request.region
+    if (key := request.kms_key_id) is not None:
+        kms = aws_client("kms", session)
+        findings += attempt(key, "kms:DescribeKey", lambda: _kms_key(key, kms))
+    if (network := request.vpc_config) is not None:
+        ec2 = aws_client("ec2", session)
         findings += attempt(
             "vpc_config",
             "ec2:DescribeSubnets, DescribeSecurityGroups and DescribeVpcEndpoints",
-            lambda: _network(network, client("ec2"), request.region),
+            lambda: _network(network, ec2, region),
         )
     return findings
 
 
-def attempt(what: str, permissions: str, check: Callable[[], Iterable[Finding]]) -> list[Finding]:
-    """What a check finds, or a note that it could not look."""
+def attempt(what: str, permissions: str, check: Callable[[], Iterable[PreflightFinding]]) -> list[PreflightFinding]:
+    """Return what a check finds, or a note that it could not look."""
     from botocore.exceptions import BotoCoreError, ClientError
     from botocore.parsers import ResponseParserError
 
@@ -79,34 +93,54 @@ def attempt(what: str, permissions: str, check: Callable[[], Iterable[Finding]])
         return [note("unchecked", what, message, why, f"Allow {permissions} to have it checked")]
 
 
-def check_bucket(s3: Any, bucket: str, region: str | None) -> Iterator[Finding]:
-    """The bucket exists, in the region of the import."""
+def check_bucket(s3: S3Client, bucket: str, region: str | None) -> Iterator[PreflightFinding]:
+    """Check that the bucket exists, in the region of the import."""
     from botocore.exceptions import ClientError
 
     try:
-        response = s3.head_bucket(Bucket=bucket)
+        actual = _bucket_region(s3, bucket)
     except ClientError as problem:
-        # A bucket elsewhere answers 301 or 400, and still says where it is.
-        response = problem.response
-        if error_code(problem) in ("404", "NoSuchBucket"):
-            why = "An import job reads its files from there"
-            yield error("bucket", bucket, "there is no such bucket", why, "Create it in the region of the import")
-            return
-        if not response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("x-amz-bucket-region"):
+        if error_code(problem) not in _NO_BUCKET:
             raise
-    headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-    actual = response.get("BucketRegion") or headers.get("x-amz-bucket-region")
-    if actual is None:
-        # us-east-1 has no name there.
-        actual = s3.get_bucket_location(Bucket=bucket).get("LocationConstraint") or "us-east-1"
+        why = "An import job reads its files from there"
+        yield error("bucket", bucket, "there is no such bucket", why, "Create it in the region of the import")
+        return
     if region is not None and actual != region:
         message = f"the bucket is in {actual}, the import in {region}"
         why = "Bedrock documents that customization jobs read buckets of their own region only"
         yield error("bucket-region", bucket, message, why, f"Use a bucket in {region}, or import in {actual}")
 
 
-def _bucket_key(s3: Any, bucket: str) -> str | None:
-    """The KMS key that objects of a bucket are encrypted with, where there is one and the caller may know."""
+def _bucket_region(s3: S3Client, bucket: str) -> str:
+    """Return the region of a bucket.
+
+    Raises:
+        ClientError: there is no such bucket, or the caller may not ask.
+    """
+    from botocore.exceptions import ClientError
+
+    answer: JsonObject
+    try:
+        answer = {**s3.head_bucket(Bucket=bucket)}
+    except ClientError as problem:
+        # A bucket elsewhere answers 301 or 400, and still says where it is.
+        if error_code(problem) in _NO_BUCKET or not _region_header(answer := {**problem.response}):
+            raise
+    named = answer.get("BucketRegion") or _region_header(answer)
+    if named is None:
+        location: JsonObject = {**s3.get_bucket_location(Bucket=bucket)}
+        named = location.get("LocationConstraint") or "us-east-1"  # which has no name there
+    return str(named)
+
+
+def _region_header(answer: JsonObject) -> str | None:
+    headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    region: str | None = headers.get("x-amz-bucket-region")
+    return region
+
+
+def _bucket_key(s3: S3Client, bucket: str) -> str | None:
+    """Return the KMS key that objects of a bucket are encrypted with, if there is one and the caller may know."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
@@ -117,13 +151,13 @@ def _bucket_key(s3: Any, bucket: str) -> str | None:
     return next((d["KMSMasterKeyID"] for d in defaults if d.get("KMSMasterKeyID")), None)
 
 
-def _model_quota(client: Callable[[str], Any], name: str | None) -> Iterator[Finding]:
+def _model_quota(bedrock: BedrockClient, quotas: ServiceQuotasClient, name: str | None) -> Iterator[PreflightFinding]:
     from botocore.exceptions import BotoCoreError, ClientError
 
-    pages = client("bedrock").get_paginator("list_imported_models").paginate()
+    pages = bedrock.get_paginator("list_imported_models").paginate()
     models = [model["modelName"] for page in pages for model in page.get("modelSummaries", ())]
     try:
-        quota = client("service-quotas").get_service_quota(ServiceCode="bedrock", QuotaCode=MODELS_QUOTA)
+        quota = quotas.get_service_quota(ServiceCode="bedrock", QuotaCode=MODELS_QUOTA)
         limit = int(quota["Quota"]["Value"])
     except (BotoCoreError, ClientError) as problem:
         limit = DEFAULT_MODELS
@@ -138,7 +172,7 @@ def _model_quota(client: Callable[[str], Any], name: str | None) -> Iterator[Fin
         yield error("model-quota", "account", message, why, fix)
 
 
-def _running_jobs(bedrock: Any) -> Iterator[Finding]:
+def _running_jobs(bedrock: BedrockClient) -> Iterator[PreflightFinding]:
     running = bedrock.list_model_import_jobs(statusEquals="InProgress").get("modelImportJobSummaries", ())
     if running:
         message = f"job {running[0].get('jobName')!r} is running"
@@ -146,12 +180,12 @@ def _running_jobs(bedrock: Any) -> Iterator[Finding]:
         yield warning("job-running", "account", message, why, "import_model waits for the slot")
 
 
-def _kms_key(key: str, kms: Any) -> Iterator[Finding]:
+def _kms_key(key: str, kms: KMSClient) -> Iterator[PreflightFinding]:
     from botocore.exceptions import ClientError
 
     why = "The service makes a grant on the key, and encrypts the imported model with it"
     try:
-        metadata: Mapping[str, Any] = kms.describe_key(KeyId=key)["KeyMetadata"]
+        metadata = kms.describe_key(KeyId=key)["KeyMetadata"]
     except ClientError as problem:
         if error_code(problem) != "NotFoundException":
             raise
@@ -164,7 +198,7 @@ def _kms_key(key: str, kms: Any) -> Iterator[Finding]:
         yield error("kms-key", key, f"its type is {spec}", why, "Give a symmetric encryption key")
 
 
-def _network(config: Mapping[str, Any], ec2: Any, region: str | None) -> Iterator[Finding]:
+def _network(config: VpcConfig, ec2: EC2Client, region: str | None) -> Iterator[PreflightFinding]:
     from botocore.exceptions import ClientError
 
     why = "The job reads the bucket through this network"
@@ -182,7 +216,7 @@ def _network(config: Mapping[str, Any], ec2: Any, region: str | None) -> Iterato
         message = f"subnets and security groups are of several VPCs: {', '.join(sorted(vpcs))}"
         yield error("vpc", "vpc_config", message, why, "Name those of one VPC")
         return
-    filters = [
+    filters: list[FilterTypeDef] = [
         {"Name": "vpc-id", "Values": sorted(vpcs)},
         {"Name": "service-name", "Values": [f"com.amazonaws.{region or ec2.meta.region_name}.s3"]},
     ]

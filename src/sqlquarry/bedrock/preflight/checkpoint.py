@@ -1,4 +1,4 @@
-"""What the checks look at: a checkpoint's small files and the headers of its shards, each read once."""
+"""Read what the checks look at: a checkpoint's small files and the headers of its shards, each read once."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
-from sqlquarry.bedrock.chat_template import TEMPLATE_FILES, templates
-from sqlquarry.bedrock.dialect import OPTIONAL_FILES, JsonObject
-from sqlquarry.bedrock.preflight.findings import Finding, error
+from sqlquarry.bedrock.export.chat_template import TEMPLATE_FILES, templates
+from sqlquarry.bedrock.export.metadata_files import OPTIONAL_FILES
+from sqlquarry.bedrock.export.weights import CheckpointWeights
+from sqlquarry.bedrock.preflight.findings import PreflightFinding, error
 from sqlquarry.bedrock.preflight.source import Source
-from sqlquarry.bedrock.weights import Weights
 from sqlquarry.checkpoints.safetensors_header import INDEX, Tensor, parse_header, parse_index
-from sqlquarry.files.metadata import check_size, parse_object
+from sqlquarry.files.metadata import JsonObject, check_size, parse_object
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.tokenizing.tokenizer_files import SENTENCEPIECE_FILES, TokenizerFiles
 
@@ -29,24 +29,24 @@ class Checkpoint:
 
     Args:
         sizes: every file -> bytes.
-        files: content of the JSON files, by name; an absent one is not there.
-        templates: where each chat template stands -> its Jinja source, the one that wins first.
-        weights: tensors and index; None where they cannot be read.
-        formatter: the prompt that the weights were trained with, where there is one.
-        region: where it is to be served, where that is known.
+        files: content of the JSON files, by name; absent files are not in it.
+        templates: place of each chat template -> its Jinja source, the one that wins first.
+        weights: tensors and index; None if they cannot be read.
+        formatter: the prompt that the weights were trained with, if there is one.
+        region: where it is to be served, if that is known.
         trained: the tokenizer's files as the training read them; None if these are those.
     """
 
     sizes: Mapping[str, int]
     files: Mapping[str, JsonObject]
     templates: Mapping[str, str]
-    weights: Weights | None
+    weights: CheckpointWeights | None
     formatter: PromptFormatter | None = None
     region: str | None = None
     trained: TokenizerFiles | None = None
 
     def file(self, name: str) -> JsonObject:
-        """The content of a JSON file, {} where there is none."""
+        """Return the content of a JSON file; {} if there is none."""
         return self.files.get(name, {})
 
     @property
@@ -62,9 +62,9 @@ class Checkpoint:
 
     @property
     def token_rows(self) -> int | None:
-        """How many tokens have an input embedding; None where config.json does not say."""
+        """The number of tokens with an input embedding; None if config.json does not say."""
         size = self.text_config.get("vocab_size")
-        # Image tokens lie behind Mllama's vocabulary (models/mllama/modeling_mllama.py), and are never generated.
+        # Image tokens follow Mllama's vocabulary (models/mllama/modeling_mllama.py), and are never generated.
         extra = 8 if self.architecture == "MllamaForConditionalGeneration" else 0
         return size + extra if isinstance(size, int) else None
 
@@ -94,11 +94,11 @@ class Checkpoint:
 
 def read_files(
     source: Source, rewritten: Mapping[str, bytes] | None = None
-) -> tuple[dict[str, JsonObject], dict[str, str], list[Finding]]:
-    """JSON files and chat templates, and a finding for each that cannot be read.
+) -> tuple[dict[str, JsonObject], dict[str, str], list[PreflightFinding]]:
+    """Read JSON files and chat templates, and make a finding of each that cannot be read.
 
     Args:
-        source: where the files lie.
+        source: where the files are.
         rewritten: contents that take the place of files, which then hold the only chat template.
     """
     rewritten = rewritten or {}
@@ -132,8 +132,8 @@ def read_files(
     return files, found, findings
 
 
-def read_weights(source: Source) -> tuple[Weights | None, list[Finding]]:
-    """The headers of all shards and the index, and a finding for each that cannot be read."""
+def read_weights(source: Source) -> tuple[CheckpointWeights | None, list[PreflightFinding]]:
+    """Read the headers of all shards and the index, and make a finding of each that cannot be read."""
     names = [name for name in source.sizes if name.endswith(".safetensors") and "/" not in name]
     if not names:
         others = [name for name in source.sizes if name.endswith((".bin", ".pth", ".gguf", ".pt"))]
@@ -147,7 +147,7 @@ def read_weights(source: Source) -> tuple[Weights | None, list[Finding]]:
                 "Save the model with save_pretrained(…, safe_serialization=True), or point at its directory",
             )
         ]
-    findings: list[Finding] = []
+    findings: list[PreflightFinding] = []
     with ThreadPoolExecutor(_READERS) as pool:
         futures = {
             name: pool.submit(parse_header, name, source.sizes[name], partial(source.read, name)) for name in names
@@ -161,7 +161,7 @@ def read_weights(source: Source) -> tuple[Weights | None, list[Finding]]:
             findings.append(_bad_weights(INDEX, str(problem)))
     shards: dict[str, Mapping[str, Tensor]] = {}
     formats: dict[str, str] = {}
-    wanted = Weights({name: {} for name in names}, {}, index).loaded
+    wanted = CheckpointWeights({name: {} for name in names}, {}, index).loaded
     for name, future in futures.items():
         try:
             header = future.result()
@@ -172,16 +172,16 @@ def read_weights(source: Source) -> tuple[Weights | None, list[Finding]]:
             else:
                 shards[name] = {}  # nobody reads it
     sizes = {name: source.sizes[name] for name in names}
-    return None if findings else Weights(shards, sizes, index, formats, has_metadata), findings
+    return None if findings else CheckpointWeights(shards, sizes, index, formats, has_metadata), findings
 
 
 def _small(source: Source, name: str) -> bytes:
-    """The content of a metadata file, whose size is looked at first."""
+    """Read a metadata file, after a look at its size."""
     check_size(name, source.sizes[name])
     return source.read(name)
 
 
-def _missing(name: str, sizes: Mapping[str, int]) -> Finding:
+def _missing(name: str, sizes: Mapping[str, int]) -> PreflightFinding:
     deeper = next((other for other in sizes if other.endswith(f"/{name}")), None)
     fix = f"Point at the folder {deeper.rpartition('/')[0]!r} in it" if deeper else "Copy it from the base model"
     archive = next((other for other in sizes if other.endswith((".tar.gz", ".tgz", ".zip"))), None)
@@ -190,10 +190,10 @@ def _missing(name: str, sizes: Mapping[str, int]) -> Finding:
     return error("file", name, "it is missing", "An import job fails without it, after the upload", fix)
 
 
-def _unreadable(name: str, problem: str) -> Finding:
+def _unreadable(name: str, problem: str) -> PreflightFinding:
     return error("file", name, f"it cannot be read ({problem})", "An import job needs it whole", "Restore the file")
 
 
-def _bad_weights(name: str, problem: str) -> Finding:
+def _bad_weights(name: str, problem: str) -> PreflightFinding:
     why = "An import job reads every byte, and fails at the end of a long upload"
     return error("weights", name, problem, why, "Copy the file again from where it was made")

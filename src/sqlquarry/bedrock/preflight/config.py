@@ -1,4 +1,4 @@
-"""Checks of config.json and generation_config.json: architecture, keys that are read, rope, context, stop tokens.
+"""Check config.json and generation_config.json: architecture, keys that are read, rope, context, stop tokens.
 
 Source: "Use Custom model import to import a customized open-source model into Amazon Bedrock",
 docs.aws.amazon.com/bedrock/latest/userguide/model-customization-import-model.html.
@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sqlquarry.bedrock.dialect import FLAT_IN_4_51, GPT_OSS_EOS, TRANSFORMERS_VERSION, JsonObject, model_config
+from sqlquarry.bedrock.export.dialect import FLAT_IN_4_51, GPT_OSS_EOS, TRANSFORMERS_VERSION, model_config
+from sqlquarry.bedrock.export.weights import is_full
 from sqlquarry.bedrock.preflight.checkpoint import Checkpoint
-from sqlquarry.bedrock.preflight.findings import Finding, error, note, warning
-from sqlquarry.bedrock.weights import is_full
+from sqlquarry.bedrock.preflight.findings import PreflightFinding, error, note, warning
 from sqlquarry.checkpoints.foreign_model import MODEL_TYPES, refusals
 from sqlquarry.checkpoints.safetensors_header import INDEX
+from sqlquarry.files.metadata import JsonObject
 
 MULTIMODAL_ARCHITECTURES = (
     "MllamaForConditionalGeneration",
@@ -43,8 +44,8 @@ _KEYS = {
 }
 
 
-def architecture(checkpoint: Checkpoint) -> Iterator[Finding]:
-    """The first architecture is one that the service serves, without code of its own or impossible sizes."""
+def architecture(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
+    """Check that the service serves the first architecture, without code of its own or impossible sizes."""
     name = checkpoint.architecture
     if name not in MODEL_TYPES:
         why = "The job ends Failed for an architecture outside its list"
@@ -67,8 +68,8 @@ def architecture(checkpoint: Checkpoint) -> Iterator[Finding]:
         yield error("region", "region", message, "The service takes it in us-east-1 only", "Import it in us-east-1")
 
 
-def keys(checkpoint: Checkpoint) -> Iterator[Finding]:
-    """config.json has what sizes the model, where 4.51.3 looks for it."""
+def keys(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
+    """Check that config.json has what sizes the model, where 4.51.3 looks for it."""
     name, config = checkpoint.architecture, checkpoint.config
     missing = [key for key in _KEYS.get(str(name), ()) if not isinstance(config.get(key), int)]
     if missing:
@@ -92,8 +93,8 @@ def keys(checkpoint: Checkpoint) -> Iterator[Finding]:
         )
 
 
-def dialect(checkpoint: Checkpoint) -> Iterator[Finding]:
-    """Settings under names that transformers 4.51.3 reads."""
+def dialect(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
+    """Check that settings have names that transformers 4.51.3 reads."""
     old = model_config(checkpoint.config)
     for where, (level, read) in {
         "config.json": (checkpoint.config, old),
@@ -130,8 +131,8 @@ def _same_rope(level: JsonObject, read: JsonObject) -> bool:
 _ROPE_DEFAULTS = {"rope_theta": 10000.0, "rope_scaling": None}
 
 
-def positions(checkpoint: Checkpoint) -> Iterator[Finding]:
-    """The context is at most 128K, and llama3 rope scaling is what the service makes of it."""
+def positions(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
+    """Check that the context is at most 128K, and that llama3 rope scaling is what the service makes of it."""
     config = checkpoint.text_config
     value = config.get("max_position_embeddings")
     if isinstance(value, int) and value > MAX_POSITIONS:
@@ -156,8 +157,8 @@ def positions(checkpoint: Checkpoint) -> Iterator[Finding]:
         )
 
 
-def quantization(checkpoint: Checkpoint) -> Iterator[Finding]:
-    """Full weights, by what config.json says of them."""
+def quantization(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
+    """Check that config.json does not call the weights quantised."""
     levels = {"": checkpoint.config, "text_config.": checkpoint.text_config}
     marked = {f"{at}{key}": level[key] for at, level in levels.items() for key in QUANTIZATION_KEYS if key in level}
     if checkpoint.text_config is checkpoint.config:
@@ -181,8 +182,8 @@ def quantization(checkpoint: Checkpoint) -> Iterator[Finding]:
             yield error("quantized", "config.json", f"{key} marks quantised weights", why, fix)
 
 
-def stop_ids(checkpoint: Checkpoint) -> Iterator[Finding]:
-    """The server knows which tokens end an answer."""
+def stop_ids(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
+    """Check that the server knows which tokens end an answer."""
     file, generation = "generation_config.json", checkpoint.file("generation_config.json")
     value = generation.get("eos_token_id", checkpoint.text_config.get("eos_token_id"))
     ids = value if isinstance(value, list) else [] if value is None else [value]
@@ -206,8 +207,8 @@ def stop_ids(checkpoint: Checkpoint) -> Iterator[Finding]:
         )
 
 
-def index(checkpoint: Checkpoint) -> Iterator[Finding]:
-    """The index of shards has all that is read of it."""
+def index(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
+    """Check that the index of shards has everything that is read of it."""
     if checkpoint.weights is not None and not checkpoint.weights.has_metadata:
         why = f"transformers {TRANSFORMERS_VERSION} does not read it without"
         fix = 'Add "metadata": {}'

@@ -1,4 +1,4 @@
-"""What a check has to say: how bad it is, what and where, why the service cares, and what to do."""
+"""What a check reports: how bad it is, what and where, why the service cares, and what to do."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ Severity = Literal["error", "warning", "note"]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that stands in the import's way, or that may surprise.
+class PreflightFinding:
+    """One thing that prevents the import, or that may surprise.
 
     Args:
         severity: "error" (the import fails, or serves another model), "warning" (it may) or "note" (nothing to do).
@@ -38,11 +38,14 @@ class Finding:
         return visible(f"{self.severity} [{self.code}] {self.where}: {self.message}. {self.why}. {self.fix}.")
 
 
-error = partial(Finding, "error")
-warning = partial(Finding, "warning")
-note = partial(Finding, "note")
+# What reading a file raises that somebody has damaged, or that is not what its name says.
+MALFORMED = (AttributeError, IndexError, KeyError, TypeError, ValueError)
+
+error = partial(PreflightFinding, "error")
+warning = partial(PreflightFinding, "warning")
+note = partial(PreflightFinding, "note")
 
 
 def listed(names: Iterable[str], count: int = 3) -> str:
-    """As `first_of`, in alphabetical order."""
+    """Join the first names in alphabetical order (see `first_of`)."""
     return first_of(sorted(names), count)

@@ -1,4 +1,4 @@
-"""What is mechanical among the findings, mended: metadata, the chat template's place, dtype, index, large shards."""
+"""Repair what is mechanical among the findings: metadata, the chat template's place, dtype, index, large shards."""
 
 from __future__ import annotations
 
@@ -8,23 +8,33 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sqlquarry.artifacts import MANIFEST, write_atomically
 from sqlquarry.aws.failures import aws_errors
-from sqlquarry.bedrock.chat_template import TEMPLATE_FILES
-from sqlquarry.bedrock.dialect import CARRIED_FILES, OPTIONAL_FILES, export_files
+from sqlquarry.bedrock.export.chat_template import TEMPLATE_FILES
+from sqlquarry.bedrock.export.metadata_files import CARRIED_FILES, OPTIONAL_FILES, export_files
+from sqlquarry.bedrock.export.weights import ONE_SHARD, CheckpointWeights, is_full
 from sqlquarry.bedrock.preflight.checkpoint import read_files, read_weights
 from sqlquarry.bedrock.preflight.config import QUANTIZATION_KEYS
-from sqlquarry.bedrock.preflight.reshard import SHARD_BYTES, Plan, plan, replaced_leftovers, write_index, write_shards
+from sqlquarry.bedrock.preflight.reshard import (
+    SHARD_BYTES,
+    ReshardPlan,
+    plan_shards,
+    replaced_leftovers,
+    write_index,
+    write_shards,
+)
 from sqlquarry.bedrock.preflight.source import LocalSource, S3Source, Source, source_location
 from sqlquarry.bedrock.preflight.tensors import duplicates, stored_dtype
-from sqlquarry.bedrock.weights import ONE_SHARD, Weights, is_full
 from sqlquarry.checkpoints.safetensors_header import INDEX
 from sqlquarry.errors import BedrockError, ConfigError
 from sqlquarry.files.locations import S3Location, local_path
 from sqlquarry.files.metadata import check_size, json_bytes
 from sqlquarry.text import visible
+
+if TYPE_CHECKING:
+    import boto3
 
 _SMALL = ("config.json", "tokenizer_config.json", *OPTIONAL_FILES)
 
@@ -46,57 +56,68 @@ class Repair:
 
 
 def repair(
-    directory: str | Path,
+    source: str | Path,
     *,
-    output: str | Path | None = None,
+    output_dir: str | Path | None = None,
     max_shard_bytes: int = SHARD_BYTES,
-    session: Any = None,
-    endpoint_url: str | None = None,
+    session: boto3.Session | None = None,
 ) -> list[Repair]:
     """Make a checkpoint what Custom Model Import reads, as far as that is mechanical; weights keep every bit.
 
     Run again, it does nothing. In place, every file changes whole or not at all; what is not mentioned in the result
-    is not touched. With `output`, the result is a new directory of only those files that an import needs. Below an
+    is not touched. With `output_dir`, the result is a new directory of only those files that an import needs. Below an
     ``s3://`` prefix, only small files are rewritten, and no weight is read.
 
     Args:
-        directory: the checkpoint's directory or ``s3://`` prefix.
-        output: a directory of this machine that does not exist yet, or is empty; None repairs in place.
+        source: the checkpoint's directory or ``s3://`` prefix.
+        output_dir: a directory of this machine that does not exist yet, or is empty; None repairs in place.
         max_shard_bytes: shards that are larger are divided, which is done on this machine only.
-        session: the boto3 session for S3; None takes the default credentials.
-        endpoint_url: another address of S3.
+        session: a boto3 session for S3; None uses the default credentials.
 
     Raises:
-        ConfigError: there is no such directory, `output` is not empty or cannot be used, or a finished merged model
-            would be changed.
+        ConfigError: there is no such directory, `output_dir` is not empty or cannot be used, or a finished merged
+            model would be changed.
         BedrockError: the files cannot be read or written, or there is not enough space.
     """
-    place = source_location(directory)
+    place = source_location(source)
     if isinstance(place, S3Location):
-        if output is not None:
-            raise ConfigError(f"repair(…, output=…) copies directories of this machine; {place} is repaired in place.")
-        return _repair_prefix(S3Source(place, session=session, endpoint_url=endpoint_url), max_shard_bytes)
-    source = LocalSource(place)
-    target = place if output is None else local_path(output, "output")
-    if output is None and MANIFEST in source.sizes:
-        raise _finished(place, "to have the files, pass output=… to repair.")
-    if output is not None and target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ConfigError(f"{target} is not empty. Give repair(…, output=…) a new directory.")
-    weights = _readable(source, place)
-    metadata = _metadata(place, weights)
-    division = plan(weights, max_shard_bytes)
-    if output is None:
-        return _apply(place, place, metadata, weights, division)
+        if output_dir is not None:
+            raise ConfigError(
+                f"repair(…, output_dir=…) copies directories of this machine; {place} is repaired in place."
+            )
+        return _repair_prefix(S3Source(place, session=session), max_shard_bytes)
+    files = LocalSource(place)
+    if output_dir is None:
+        if MANIFEST in files.sizes:
+            raise _finished(place, "to have the files, pass output_dir=… to repair.")
+        return _repair_in_place(files, max_shard_bytes)
+    target = local_path(output_dir, "output_dir")
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ConfigError(f"{target} is not empty. Give repair(…, output_dir=…) a new directory.")
+    return _repair_copy(files, target, max_shard_bytes)
+
+
+def _repair_in_place(source: LocalSource, max_shard_bytes: int) -> list[Repair]:
+    directory = source.directory
+    weights = _readable(source, directory)
+    return _apply(directory, directory, _metadata(directory, weights), weights, plan_shards(weights, max_shard_bytes))
+
+
+def _repair_copy(source: LocalSource, target: Path, max_shard_bytes: int) -> list[Repair]:
+    """Repair a copy of those files that an import needs; `target` appears when it is complete."""
+    weights = _readable(source, source.directory)
+    metadata = _metadata(source.directory, weights)
+    division = plan_shards(weights, max_shard_bytes)
+    divided = set(division.replaced) if division else set()
     # Beside the target, so that the last step is one rename.
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     temporary.mkdir(parents=True)
     try:
-        division_inputs = set(division.replaced) if division else set()
         for name in source.sizes:
-            wanted = name in CARRIED_FILES or (name in weights.loaded and name not in division_inputs)
-            if wanted or name in metadata or name in TEMPLATE_FILES:
-                shutil.copyfile(place / name, temporary / name)
-        done = _apply(place, temporary, metadata, weights, division)
+            is_weight = name in weights.loaded and name not in divided
+            if is_weight or name in CARRIED_FILES or name in metadata or name in TEMPLATE_FILES:
+                shutil.copyfile(source.directory / name, temporary / name)
+        done = _apply(source.directory, temporary, metadata, weights, division)
         if target.exists():
             target.rmdir()
         temporary.rename(target)
@@ -110,7 +131,7 @@ def _repair_prefix(source: S3Source, max_shard_bytes: int) -> list[Repair]:
     if MANIFEST in source.sizes:
         raise _finished(source.uri, "give the prefix to import_model.")
     weights = _readable(source, source.uri)
-    if plan(weights, max_shard_bytes):
+    if plan_shards(weights, max_shard_bytes):
         raise BedrockError(
             f"{source.uri} holds shards above {max_shard_bytes / 1e9:g} GB, which are divided on this machine only. "
             "Merge again with a smaller max_shard_bytes, or download the model, repair it and upload it."
@@ -138,8 +159,8 @@ def _finished(place: Path | str, advice: str) -> ConfigError:
     )
 
 
-def _readable(source: Source, place: Path | str) -> Weights:
-    """The weights of a checkpoint whose files can be read.
+def _readable(source: Source, place: Path | str) -> CheckpointWeights:
+    """Read the weights of a checkpoint whose other files can be read, too.
 
     Raises:
         BedrockError: some cannot.
@@ -152,8 +173,8 @@ def _readable(source: Source, place: Path | str) -> Weights:
     return weights
 
 
-def _metadata(directory: Path, weights: Weights) -> dict[str, bytes]:
-    """The small files as they should be.
+def _metadata(directory: Path, weights: CheckpointWeights) -> dict[str, bytes]:
+    """Return the small files as they should be.
 
     Raises:
         BedrockError: they are not those of a model.
@@ -167,7 +188,7 @@ def _metadata(directory: Path, weights: Weights) -> dict[str, bytes]:
         ) from error
 
 
-def _rewritten(directory: Path, weights: Weights) -> dict[str, bytes]:
+def _rewritten(directory: Path, weights: CheckpointWeights) -> dict[str, bytes]:
     files = export_files(directory)
     config, stored = json.loads(files["config.json"]), stored_dtype(weights)
     level = config["text_config"] if isinstance(config.get("text_config"), dict) else config
@@ -184,7 +205,7 @@ def _rewritten(directory: Path, weights: Weights) -> dict[str, bytes]:
 
 
 def _apply(
-    source: Path, target: Path, metadata: dict[str, bytes], weights: Weights, division: Plan | None
+    source: Path, target: Path, metadata: dict[str, bytes], weights: CheckpointWeights, division: ReshardPlan | None
 ) -> list[Repair]:
     done = []
     for name, content in metadata.items():

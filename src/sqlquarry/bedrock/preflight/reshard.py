@@ -1,4 +1,4 @@
-"""Safetensors shards of at most so many bytes, made by copying ranges of bytes: no weight is ever decoded."""
+"""Divide weights into safetensors shards of a maximal size by copying ranges of bytes; no weight is decoded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sqlquarry.artifacts import write_json
-from sqlquarry.bedrock.weights import Weights
+from sqlquarry.bedrock.export.weights import CheckpointWeights
 from sqlquarry.checkpoints.safetensors_header import INDEX, Tensor
 from sqlquarry.errors import BedrockError
 from sqlquarry.files.metadata import read_object
@@ -22,15 +22,20 @@ _REPLACED = "replaced_files"  # in the index's metadata: what a killed run may h
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """New shards: file -> its tensors, each with the file that it is copied from; and the files that they replace."""
+class ReshardPlan:
+    """How weights are divided anew.
+
+    Args:
+        shards: new file -> its tensors, each with the file that it is copied from.
+        replaced: the files that the new ones replace.
+    """
 
     shards: Mapping[str, Mapping[str, tuple[str, Tensor]]]
     replaced: tuple[str, ...]
 
 
-def plan(weights: Weights, max_bytes: int = SHARD_BYTES) -> Plan | None:
-    """Say how to divide the weights anew; None if every shard can be read and none is too large for more than a tensor.
+def plan_shards(weights: CheckpointWeights, max_bytes: int = SHARD_BYTES) -> ReshardPlan | None:
+    """Plan new shards; None if every shard can be read, and none that holds several tensors is too large.
 
     Tensors keep their order; a tensor larger than `max_bytes` has a shard of its own.
     """
@@ -49,19 +54,19 @@ def plan(weights: Weights, max_bytes: int = SHARD_BYTES) -> Plan | None:
             groups[-1][name] = (shard, tensor)
             filled += size
     # Never a name in use: until the index is replaced, the old files are the model.
-    stem = next(s for s in ("model", "resharded") if not loaded.keys() & _names(s, len(groups)).keys())
-    return Plan(dict(zip(_names(stem, len(groups)), groups, strict=True)), tuple(sorted(loaded)))
+    prefix = next(s for s in ("model", "resharded") if not loaded.keys() & _names(s, len(groups)).keys())
+    return ReshardPlan(dict(zip(_names(prefix, len(groups)), groups, strict=True)), tuple(sorted(loaded)))
 
 
-def _names(stem: str, count: int) -> dict[str, None]:
-    return dict.fromkeys(f"{stem}-{number:05}-of-{count:05}.safetensors" for number in range(1, count + 1))
+def _names(prefix: str, count: int) -> dict[str, None]:
+    return dict.fromkeys(f"{prefix}-{number:05}-of-{count:05}.safetensors" for number in range(1, count + 1))
 
 
 def _header_bytes(name: str, tensor: Tensor) -> int:
     return len(json.dumps({name: [tensor.dtype, tensor.shape, tensor.start, tensor.end]})) + 64
 
 
-def write_shards(plan: Plan, source: Path, target: Path) -> None:
+def write_shards(plan: ReshardPlan, source: Path, target: Path) -> None:
     """Write new shards and their index into `target`, which may be `source`; then remove what they replace there.
 
     Each file appears whole or not at all, and the index last: killed at any point, either the old files are the model
@@ -75,7 +80,7 @@ def write_shards(plan: Plan, source: Path, target: Path) -> None:
     if (free := shutil.disk_usage(target).free) < needed:
         raise BedrockError(
             f"resharding in {target} needs {needed / 1e9:.1f} GB beside the old files, and {free / 1e9:.1f} GB are "
-            "free. Make space, or give repair(…, output=…) a directory elsewhere."
+            "free. Make space, or give repair(…, output_dir=…) a directory elsewhere."
         )
     for name, content in plan.shards.items():
         _write_shard(target / name, content, source)
@@ -87,8 +92,8 @@ def write_shards(plan: Plan, source: Path, target: Path) -> None:
         (target / name).unlink(missing_ok=True)
 
 
-def replaced_leftovers(directory: Path, weights: Weights) -> list[str]:
-    """Files that a killed `write_shards` had still to remove."""
+def replaced_leftovers(directory: Path, weights: CheckpointWeights) -> list[str]:
+    """Return the files that a killed `write_shards` still had to remove."""
     if weights.index is None:
         return []
     metadata = read_object(directory / INDEX).get("metadata")
@@ -97,7 +102,7 @@ def replaced_leftovers(directory: Path, weights: Weights) -> list[str]:
     return [name for name in replaced if name in weights.shards and name not in weights.index.values()]
 
 
-def write_index(weights: Weights, directory: Path) -> None:
+def write_index(weights: CheckpointWeights, directory: Path) -> None:
     """Write the index that shards lack."""
     weight_map = {name: shard for shard, tensors in sorted(weights.shards.items()) for name in sorted(tensors)}
     total = sum(tensor.end - tensor.start for tensor in weights.tensors.values())

@@ -1,4 +1,4 @@
-"""Checks of the service role: that it exists, that Bedrock may assume it, and that it may read the bucket.
+"""Check the service role: that it exists, that Bedrock may assume it, and that it may read the bucket.
 
 Source: "Create a service role for model import", Bedrock user guide, model-import-iam-role.html.
 """
@@ -6,17 +6,23 @@ Source: "Create a service role for model import", Bedrock user guide, model-impo
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sqlquarry.aws.failures import error_code
-from sqlquarry.bedrock.preflight.findings import Finding, error, warning
+from sqlquarry.bedrock.preflight.findings import PreflightFinding, error, warning
+from sqlquarry.files.metadata import JsonObject
+
+if TYPE_CHECKING:
+    from mypy_boto3_iam import IAMClient
+    from mypy_boto3_iam.type_defs import ContextEntryTypeDef
+    from mypy_boto3_sts import STSClient
 
 _SERVICE = "bedrock.amazonaws.com"
 _WHY = "Bedrock assumes the role to read the files; else CreateModelImportJob says: The provided role ARN is invalid"
 
 
-def check_role(role_arn: str, iam: Any, sts: Any) -> Iterator[Finding]:
-    """The role exists in the caller's account, and trusts the service."""
+def check_role(role_arn: str, iam: IAMClient, sts: STSClient) -> Iterator[PreflightFinding]:
+    """Check that the role exists in the caller's account, and trusts the service."""
     from botocore.exceptions import ClientError
 
     account = str(sts.get_caller_identity()["Account"])
@@ -32,13 +38,17 @@ def check_role(role_arn: str, iam: Any, sts: Any) -> Iterator[Finding]:
             raise
         yield error("role", role_arn, "there is no such role", _WHY, "Create it, or give the ARN of another one")
         return
-    trusting = [s for s in _statements(role["AssumeRolePolicyDocument"]) if _trusts_bedrock(s)]
+    yield from _check_trust(role_arn, account, role["AssumeRolePolicyDocument"])
+
+
+def _check_trust(role_arn: str, account: str, policy: object) -> Iterator[PreflightFinding]:
+    """Check that a trust policy lets Bedrock assume the role for jobs of this account, and for no others."""
+    trusting = [_conditions(statement) for statement in _statements(policy) if _trusts_bedrock(statement)]
     if not trusting:
         fix = f"Allow sts:AssumeRole to the service principal {_SERVICE}"
         yield error("role-trust", role_arn, f"its trust policy does not allow {_SERVICE}", _WHY, fix)
         return
-    conditions = [_conditions(statement) for statement in trusting]
-    accounts = [condition.get("aws:sourceaccount") for condition in conditions]
+    accounts = [condition.get("aws:sourceaccount") for condition in trusting]
     if all(values is not None and account not in values for values in accounts):
         message = f"its trust policy allows aws:SourceAccount {accounts[0]}, not {account}"
         yield error("role-trust", role_arn, message, _WHY, f"Set aws:SourceAccount to {account}")
@@ -46,20 +56,16 @@ def check_role(role_arn: str, iam: Any, sts: Any) -> Iterator[Finding]:
         message = "its trust policy has no condition on aws:SourceAccount"
         why = "Without it, other accounts' jobs could use the role through Bedrock (the confused deputy)"
         yield warning("role-trust", role_arn, message, why, f"Add StringEquals aws:SourceAccount = {account}")
-    if all("aws:sourcearn" in condition for condition in conditions):
-        yield warning(
-            "role-trust",
-            role_arn,
-            "its trust policy has a condition on aws:SourceArn",
-            "AWS documents it, but some imports are reported to fail with it: The provided role ARN is invalid",
-            "Where that happens keep aws:SourceAccount only",
-        )
+    if all("aws:sourcearn" in condition for condition in trusting):
+        message = "its trust policy has a condition on aws:SourceArn"
+        why = "AWS documents it, but some imports are reported to fail with it: The provided role ARN is invalid"
+        yield warning("role-trust", role_arn, message, why, "Where that happens keep aws:SourceAccount only")
 
 
 def check_role_permissions(
-    role_arn: str, bucket: str, prefix: str, *, kms_key: str | None, iam: Any, sts: Any
-) -> Iterator[Finding]:
-    """IAM's simulation allows the role to list the prefix, to read its objects, and to decrypt them."""
+    role_arn: str, bucket: str, prefix: str, *, kms_key: str | None, iam: IAMClient, sts: STSClient
+) -> Iterator[PreflightFinding]:
+    """Check by IAM's simulation that the role may list the prefix, read its objects, and decrypt them."""
     account = str(sts.get_caller_identity()["Account"])
     partition = role_arn.split(":")[1]
     wanted = [
@@ -69,7 +75,7 @@ def check_role_permissions(
     if kms_key is not None and kms_key.startswith("arn:"):
         wanted.append(("kms:Decrypt", kms_key, "the key that the bucket is encrypted with"))
     # As the documented policy conditions them; the bucket is taken to belong to the caller.
-    context = [
+    context: list[ContextEntryTypeDef] = [
         {"ContextKeyName": key, "ContextKeyValues": [value], "ContextKeyType": "string"}
         for key, value in (("aws:ResourceAccount", account), ("s3:prefix", prefix))
     ]
@@ -88,16 +94,16 @@ def check_role_permissions(
         yield severity("role-permissions", role_arn, message + hint, why, f"Allow the role {action} on {what}")
 
 
-def _statements(policy: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    statements = policy.get("Statement", [])
-    return [statements] if isinstance(statements, Mapping) else list(statements)
+def _statements(policy: object) -> list[JsonObject]:
+    statements = policy.get("Statement", []) if isinstance(policy, Mapping) else []
+    return [statements] if isinstance(statements, dict) else list(statements)
 
 
-def _many(value: Any) -> list[str]:
+def _many(value: object) -> list[str]:
     return [str(item) for item in value] if isinstance(value, list) else [] if value is None else [str(value)]
 
 
-def _trusts_bedrock(statement: Mapping[str, Any]) -> bool:
+def _trusts_bedrock(statement: JsonObject) -> bool:
     principal = statement.get("Principal")
     services = _many(principal.get("Service")) if isinstance(principal, Mapping) else _many(principal)
     actions = _many(statement.get("Action"))
@@ -108,8 +114,8 @@ def _trusts_bedrock(statement: Mapping[str, Any]) -> bool:
     )
 
 
-def _conditions(statement: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Condition key in lower case (IAM ignores case) -> values, whatever the operator."""
+def _conditions(statement: JsonObject) -> dict[str, list[str]]:
+    """Return condition key in lower case (IAM ignores case) -> values, whatever the operator."""
     return {
         key.lower(): _many(value)
         for operands in (statement.get("Condition") or {}).values()

@@ -1,4 +1,4 @@
-"""Checks of the safetensors files: leftovers, shards and index, dtypes, sizes, and what config.json implies."""
+"""Check the safetensors files: leftovers, shards and index, dtypes, sizes, and what config.json implies."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
+from sqlquarry.bedrock.export.weights import DTYPES, ONE_SHARD, QUANTIZED, CheckpointWeights, is_full
 from sqlquarry.bedrock.preflight.checkpoint import Checkpoint
 from sqlquarry.bedrock.preflight.config import GPT_OSS, MULTIMODAL_ARCHITECTURES
-from sqlquarry.bedrock.preflight.findings import Finding, error, listed, warning
-from sqlquarry.bedrock.weights import DTYPES, ONE_SHARD, QUANTIZED, Weights, is_full
+from sqlquarry.bedrock.preflight.findings import PreflightFinding, error, listed, warning
 from sqlquarry.checkpoints.foreign_model import refusals
 from sqlquarry.checkpoints.safetensors_header import INDEX, Tensor
 from sqlquarry.checkpoints.tensor_shapes import expected_tensors
@@ -24,8 +24,8 @@ _BUFFERS = re.compile(r"\.(rotary_emb\.inv_freq|attn\.bias|attn\.masked_bias)$")
 _TIED_BY_DEFAULT = ("T5ForConditionalGeneration", "GPTBigCodeForCausalLM")
 
 
-def leftovers(checkpoint: Checkpoint) -> Iterator[Finding]:
-    """No adapter, no quantised weights among the tensors, no files of training or of other formats."""
+def leftovers(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
+    """Check that there are no adapter, no quantised weights, and no files of training or of other formats."""
     names, weights = checkpoint.sizes, checkpoint.weights
     merge = "Merge it (AdapterMerger, or PEFT's merge_and_unload), then leave it out"
     for name in names:
@@ -35,7 +35,7 @@ def leftovers(checkpoint: Checkpoint) -> Iterator[Finding]:
         if name in names:
             if weights is not None and is_full(weights):
                 message, why = "it is left over: the weights themselves are not quantised", "A server may believe it"
-                fix = "Remove it; import_model and repair(…, output=…) leave it out"
+                fix = "Remove it; import_model and repair(…, output_dir=…) leave it out"
                 yield warning("quantized", name, message, why, fix)
                 continue
             why = "Quantised weights fail as a size mismatch"
@@ -56,7 +56,7 @@ def leftovers(checkpoint: Checkpoint) -> Iterator[Finding]:
             "files",
             f"{len(debris)} files do not belong to a model to import: {listed(debris)}",
             "A job reads everything below its prefix, and leftovers are reported to fail it",
-            "Leave them out; import_model uploads only what is needed, and repair(…, output=…) copies only that",
+            "Leave them out; import_model uploads only what is needed, and repair(…, output_dir=…) copies only that",
         )
 
 
@@ -69,8 +69,8 @@ def _is_debris(name: str) -> bool:
     )
 
 
-def shards(checkpoint: Checkpoint) -> Iterator[Finding]:
-    """Index and shards describe the same tensors, each once, and nothing is too large."""
+def shards(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
+    """Check that index and shards describe the same tensors, each once, and that nothing is too large."""
     weights = checkpoint.weights
     if weights is None:
         return
@@ -105,13 +105,13 @@ def shards(checkpoint: Checkpoint) -> Iterator[Finding]:
         yield error("total-size", "*.safetensors", message, why, "Use a smaller base model")
 
 
-def duplicates(weights: Weights) -> set[str]:
-    """Tensors that lie in more than one of the shards that a server reads."""
+def duplicates(weights: CheckpointWeights) -> set[str]:
+    """Return the tensors that more than one of the shards holds which a server reads."""
     counts = Counter(name for held in weights.loaded.values() for name in held)
     return {name for name, count in counts.items() if count > 1}
 
 
-def _strays(weights: Weights) -> Iterator[Finding]:
+def _strays(weights: CheckpointWeights) -> Iterator[PreflightFinding]:
     for shard in sorted(weights.shards.keys() - weights.loaded.keys()):
         yield error(
             "stray-shard",
@@ -122,7 +122,7 @@ def _strays(weights: Weights) -> Iterator[Finding]:
         )
 
 
-def _without_index(weights: Weights) -> Iterator[Finding]:
+def _without_index(weights: CheckpointWeights) -> Iterator[PreflightFinding]:
     yield from _strays(weights)
     if ONE_SHARD in weights.shards:
         return
@@ -136,7 +136,7 @@ def _without_index(weights: Weights) -> Iterator[Finding]:
         yield error("index-missing", next(iter(weights.shards)), message, why, "Rename it", repairable=True)
 
 
-def _with_index(weights: Weights, index: Mapping[str, str]) -> Iterator[Finding]:
+def _with_index(weights: CheckpointWeights, index: Mapping[str, str]) -> Iterator[PreflightFinding]:
     why = "The server looks every tensor up in the index"
     absent = set(index.values()) - weights.shards.keys()
     for shard in sorted(absent):
@@ -157,19 +157,19 @@ def _with_index(weights: Weights, index: Mapping[str, str]) -> Iterator[Finding]
             yield error("index-mismatch", listed(names), f"{message} ({len(names)})", why, _AGAIN)
 
 
-def _dtypes(weights: Weights) -> dict[str, str]:
-    """Dtype -> a tensor that has it."""
+def _dtypes(weights: CheckpointWeights) -> dict[str, str]:
+    """Return dtype -> a tensor that has it."""
     return {t.dtype: name for name, t in weights.tensors.items() if not _BUFFERS.search(name)}
 
 
-def stored_dtype(weights: Weights) -> str | None:
-    """What torch calls the one floating-point dtype of all weights; None where they have others, or several."""
+def stored_dtype(weights: CheckpointWeights) -> str | None:
+    """Return torch's name of the one floating-point dtype of all weights; None if they have another, or several."""
     found = _dtypes(weights)
     return DTYPES.get(next(iter(found))) if len(found) == 1 else None
 
 
-def dtypes(checkpoint: Checkpoint) -> Iterator[Finding]:
-    """All weights share one floating-point dtype, and config.json names it."""
+def dtypes(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
+    """Check that all weights share one floating-point dtype, and that config.json names it."""
     if checkpoint.weights is None or checkpoint.architecture == GPT_OSS:  # published with MXFP4 experts in uint8
         return
     found = _dtypes(checkpoint.weights)
@@ -191,8 +191,8 @@ def dtypes(checkpoint: Checkpoint) -> Iterator[Finding]:
             yield error("config-dtype", "config.json", message, why, fix, repairable=True)
 
 
-def implied(checkpoint: Checkpoint) -> Iterator[Finding]:
-    """Every tensor that config.json implies is there, in its shape, and no other."""
+def implied(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
+    """Check that every tensor which config.json implies is there, in its shape, and no other."""
     # The list of tensors would be as long as an impossible size says.
     if checkpoint.weights is None or any(found.code == "model-size" for found in refusals(checkpoint.files)):
         return
@@ -231,8 +231,8 @@ def implied(checkpoint: Checkpoint) -> Iterator[Finding]:
         yield warning("extra-tensors", listed(extra), message, "A strict server refuses to load them", _AGAIN)
 
 
-def embeddings(checkpoint: Checkpoint) -> Iterator[Finding]:
-    """Embeddings and output head have vocab_size rows, and the head is there unless it is tied."""
+def embeddings(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
+    """Check that embeddings and output head have vocab_size rows, and that the head is there unless it is tied."""
     weights, config = checkpoint.weights, checkpoint.text_config
     if weights is None:
         return

@@ -1,4 +1,4 @@
-"""Checks of the tokenizer: files, class, vocabulary, special tokens, and the one chat template.
+"""Check the tokenizer: files, class, vocabulary, special tokens, and the one chat template.
 
 Sources: tokenizers from "Use Custom model import …"; templates from "Handling Custom Chat Templates and Tokenizers" and
 "Invoke your imported model" (userguide/custom-chat-templates-tokenizers.html, userguide/invoke-imported-model.html).
@@ -6,10 +6,9 @@ Sources: tokenizers from "Use Custom model import …"; templates from "Handling
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
 
-from sqlquarry.bedrock.chat_template import (
+from sqlquarry.bedrock.export.chat_template import (
     ANSWER,
     PROMPT,
     PROMPT_IN_PARTS,
@@ -19,13 +18,14 @@ from sqlquarry.bedrock.chat_template import (
     special_tokens,
     turn_end,
 )
-from sqlquarry.bedrock.dialect import special_token_id
+from sqlquarry.bedrock.export.dialect import special_token_id
+from sqlquarry.bedrock.export.token_parity import first_difference, formatter_prompts
+from sqlquarry.bedrock.export.tokenizer_repair import saved_by_5
 from sqlquarry.bedrock.preflight.checkpoint import Checkpoint
 from sqlquarry.bedrock.preflight.config import MULTIMODAL_ARCHITECTURES
-from sqlquarry.bedrock.preflight.findings import Finding, error, listed, note, warning
-from sqlquarry.bedrock.token_parity import first_difference, formatter_prompts
-from sqlquarry.bedrock.tokenizer_files import saved_by_5
+from sqlquarry.bedrock.preflight.findings import PreflightFinding, error, listed, note, warning
 from sqlquarry.errors import ConfigError, UnsupportedModelError
+from sqlquarry.files.metadata import JsonObject
 from sqlquarry.prompt import PROMPT_FILE
 from sqlquarry.tokenizing.added_tokens import token_text
 from sqlquarry.tokenizing.reading_equality import same_tokens
@@ -45,8 +45,8 @@ _SENTENCEPIECE = SENTENCEPIECE_FILES | {"CodeLlamaTokenizer": "tokenizer.model"}
 _CONFIG = "tokenizer_config.json"
 
 
-def tokenizer_class(checkpoint: Checkpoint) -> Iterator[Finding]:
-    """The class is one that the service loads, with the files that it reads."""
+def tokenizer_class(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
+    """Check that the service loads the class, and that the files which it reads are there."""
     name = str(checkpoint.tokenizer_config.get("tokenizer_class"))
     family = name.removesuffix("Fast")
     if family not in TOKENIZERS:
@@ -65,8 +65,8 @@ def tokenizer_class(checkpoint: Checkpoint) -> Iterator[Finding]:
         yield note("tokenizer-files", sentencepiece, f"it is not there, beside a {name}", why, fix)
 
 
-def vocabulary(checkpoint: Checkpoint) -> Iterator[Finding]:
-    """Every token has an embedding, added tokens included."""
+def vocabulary(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
+    """Check that every token has an embedding, added tokens included."""
     size = checkpoint.token_rows
     if size is None:
         return
@@ -82,19 +82,20 @@ def vocabulary(checkpoint: Checkpoint) -> Iterator[Finding]:
             yield error("vocabulary-size", where, message, why, fix)
 
 
-def _numbers(values: Any) -> list[int]:
-    return [int(value) for value in values if isinstance(value, int) or str(value).isdigit()]
+def _numbers(values: Iterable[object]) -> list[int]:
+    whole = [value for value in values if isinstance(value, int) or str(value).isdigit()]
+    return [int(value) if isinstance(value, int) else int(str(value)) for value in whole]
 
 
-def _ids(tokenizer: dict[str, Any]) -> dict[str, int]:
-    """Token -> id, from tokenizer.json: the model's vocabulary (Unigram's is a list of pairs), then added tokens."""
+def _ids(tokenizer: JsonObject) -> dict[str, int]:
+    """Return token -> id by tokenizer.json: the vocabulary (Unigram's is a list of pairs), then added tokens."""
     words = (tokenizer.get("model") or {}).get("vocab") or {}
     ids = dict(words) if isinstance(words, dict) else {str(pair[0]): i for i, pair in enumerate(words)}
     return ids | {token["content"]: int(token["id"]) for token in tokenizer.get("added_tokens") or ()}
 
 
-def special_token_lists(checkpoint: Checkpoint) -> Iterator[Finding]:
-    """Special tokens stand under names that 4.51.3 reads, and exist in the vocabulary."""
+def special_token_lists(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
+    """Check that special tokens have names that 4.51.3 reads, and exist in the vocabulary."""
     for file in (_CONFIG, "special_tokens_map.json"):
         extra = checkpoint.file(file).get("extra_special_tokens")
         if isinstance(extra, list):
@@ -116,8 +117,8 @@ def special_token_lists(checkpoint: Checkpoint) -> Iterator[Finding]:
         yield error("special-tokens", _CONFIG, f"not in tokenizer.json: {listed(absent)}", why, fix)
 
 
-def chat_template(checkpoint: Checkpoint) -> Iterator[Finding]:
-    """There is exactly one chat template, in tokenizer_config.json."""
+def chat_template(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
+    """Check that there is exactly one chat template, in tokenizer_config.json."""
     found = checkpoint.templates
     why = "The service asks for exactly one, and its Chat and Converse pages read the one in tokenizer_config.json"
     if not found:
@@ -134,8 +135,8 @@ def chat_template(checkpoint: Checkpoint) -> Iterator[Finding]:
         yield warning("chat-template", where, message, why, "Embed it in tokenizer_config.json", repairable=True)
 
 
-def template_renders(checkpoint: Checkpoint) -> Iterator[Finding]:
-    """The template renders a conversation, and leads into the answer."""
+def template_renders(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
+    """Check that the template renders a conversation, and leads into the answer."""
     where, template = next(iter(checkpoint.templates.items()), ("", None))
     if template is None:
         return
@@ -171,8 +172,8 @@ def template_renders(checkpoint: Checkpoint) -> Iterator[Finding]:
         )
 
 
-def stop_token(checkpoint: Checkpoint) -> Iterator[Finding]:
-    """An answer ends with a token that the server stops at."""
+def stop_token(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
+    """Check that an answer ends with a token that the server stops at."""
     tokenizer, formatter = checkpoint.file("tokenizer.json"), checkpoint.formatter
     why = "The server stops at eos_token_id only, so answers run on to their limit"
     if formatter is not None:
@@ -199,7 +200,7 @@ def stop_token(checkpoint: Checkpoint) -> Iterator[Finding]:
         yield warning("stop-token", "generation_config.json", message, why, fix, repairable=True)
 
 
-def served_tokens(checkpoint: Checkpoint) -> Iterator[Finding]:
+def served_tokens(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
     """Check that the server makes the same tokens of a prompt as the training did."""
     files, trained = checkpoint.tokenizer, checkpoint.trained or checkpoint.tokenizer
     if files.class_name not in TOKENIZERS:
@@ -234,7 +235,7 @@ def served_tokens(checkpoint: Checkpoint) -> Iterator[Finding]:
 
 
 def _prompts(checkpoint: Checkpoint) -> list[str]:
-    """What the server may be sent: the formatter's prompts, or the chat template's."""
+    """Return what the server may be sent: the formatter's prompts, or the chat template's."""
     if checkpoint.formatter is not None:
         return formatter_prompts(checkpoint.formatter)
     template = next(iter(checkpoint.templates.values()), "")

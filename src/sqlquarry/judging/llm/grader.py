@@ -16,7 +16,7 @@ from sqlquarry.judging.llm.rubric import RUBRICS, Rubric
 from sqlquarry.judging.llm.votes import Vote, decide
 from sqlquarry.options import check_options
 
-AnyJudge = TextGenerator | StructuredGenerator | str
+AnyJudge = TextGenerator | StructuredGenerator
 Price = tuple[float, float]
 
 
@@ -25,10 +25,12 @@ class LLMGrader:
     """Judge a prediction correct if a language model says so; `calibrate` it before you believe its accuracy.
 
     Args:
-        judge: a generator, a Bedrock model id, or a list of them that vote. A verdict needs more than half of all
-            votes; what is unreadable, inconsistent or failed counts for neither side.
+        judge: a generator such as ``FoundationModel(model_id, temperature=0.0)``, or a list of them that vote. A
+            verdict needs more than half of all votes; what is unreadable, inconsistent or failed counts for neither
+            side.
         rubric: "published" (0 to 100), "strict" (correct or wrong, with the mistake) or a `Rubric` of your own.
-        repeats: votes of each judge; newer models know no temperature 0, so one judge may differ from itself.
+        repeats: votes of each judge; at temperature 0 they would be copies of one vote, and newer models know no
+            temperature 0.
         swap: show gold and prediction in both orders; a vote counts only if both give the same verdict.
         pass_mark: the lowest score that counts as correct; None takes the rubric's.
         name: the grader's name in reports.
@@ -38,7 +40,7 @@ class LLMGrader:
     Raises:
         ConfigError: an option is out of range.
         JudgingError: a judge has no method to ask, or the pass mark does not fit the rubric.
-        MissingExtraError: the extra `judge` is not installed; for a model id also `aws`.
+        MissingExtraError: the extra `judge` is not installed.
     """
 
     def __init__(
@@ -53,7 +55,7 @@ class LLMGrader:
         usd_per_million_tokens: Price | Sequence[Price] | None = None,
     ) -> None:
         require("judge", "LLMGrader")
-        judges = list(judge) if isinstance(judge, Sequence) and not isinstance(judge, str) else [judge]
+        judges = list(judge) if isinstance(judge, Sequence) else [judge]
         prices = _prices(usd_per_million_tokens, len(judges))
         bad = [] if judges else ["there is no judge"]
         if isinstance(rubric, str) and rubric not in RUBRICS:
@@ -70,9 +72,7 @@ class LLMGrader:
         chosen = RUBRICS[rubric] if isinstance(rubric, str) else rubric
         self.rubric = chosen if pass_mark is None else dataclasses.replace(chosen, pass_mark=pass_mark)
         self.name, self._repeats, self._swap = name, repeats, swap
-        self._judges = [
-            JudgeModel(_bedrock(one, repeats) if isinstance(one, str) else one, self.rubric) for one in judges
-        ]
+        self._judges = [JudgeModel(one, self.rubric) for one in judges]
         self._prices = prices
 
     def fingerprint(self, record: Record) -> str | None:  # noqa: ARG002 - `SQLJudge` asks for each record
@@ -180,12 +180,3 @@ def _is_price(value: object) -> TypeGuard[Price]:
         and len(value) == 2
         and all(isinstance(part, int | float) and part >= 0 for part in value)
     )
-
-
-def _bedrock(model_id: str, repeats: int) -> StructuredGenerator:
-    # The only place where judging reaches for AWS, and only if a model id asks for it.
-    from sqlquarry.models import FoundationModel
-
-    # Repeats at temperature 0 would be copies of one vote; the progress bar is `SQLJudge`'s.
-    temperature = 0.0 if repeats == 1 else None
-    return FoundationModel(model_id, max_tokens=2048, temperature=temperature, show_progress=False)

@@ -81,8 +81,8 @@ class JudgeModel:
             self._generate = functools.partial(_tagged_answers, generator)
         else:
             raise JudgingError(
-                f"a judge must have generate or generate_json, but {type(generator).__name__} has neither. Give a "
-                "Bedrock model id, or an object such as FoundationModel or LocalModel."
+                f"a judge must have generate or generate_json, but {type(generator).__name__} has neither. Give an "
+                "object such as FoundationModel(model_id) or LocalModel."
             )
         self.model = str(getattr(generator, "model_id", type(generator).__name__))
         self.fingerprint: str | None = getattr(generator, "fingerprint", None)

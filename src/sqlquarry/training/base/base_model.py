@@ -1,4 +1,4 @@
-"""Find a base model, and say what is wrong with it before anything long starts."""
+"""Find a base model, and report what is wrong with it before anything long starts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sqlquarry.aws.download import MODEL_FILES, download_files
 from sqlquarry.checkpoints.foreign_model import refuse_foreign_code, require_no_refusals
@@ -20,6 +20,9 @@ from sqlquarry.files.metadata import read_object
 from sqlquarry.pretrained import quiet_transformers
 from sqlquarry.progress.bar import phase
 from sqlquarry.training.base.gguf_file import check_gguf
+
+if TYPE_CHECKING:
+    import boto3
 
 # Causal language models that Bedrock Custom Model Import takes (user guide, "custom model import", supported
 # architectures) and whose linear layers PEFT's "all-linear" reaches.
@@ -33,8 +36,8 @@ ARCHITECTURES = (
 )
 
 
-def resolve_base_model(name: str | Path, *, cache: Path | None = None, session: Any = None) -> Path:
-    """The local directory of a base model, checked; its path is absolute.
+def resolve_base_model(name: str | Path, *, cache: Path | None = None, session: boto3.Session | None = None) -> Path:
+    """Return the local directory of a base model, checked; its path is absolute.
 
     Args:
         name: a directory, a ``.gguf`` file (converted to bf16 safetensors once), an ``s3://`` prefix (copied here once)
@@ -43,7 +46,7 @@ def resolve_base_model(name: str | Path, *, cache: Path | None = None, session: 
         session: the boto3 session for S3; None takes the default credentials.
 
     Raises:
-        UnsupportedModelError: nothing usable there; the message says what.
+        UnsupportedModelError: nothing usable is there; the message says what.
         GatedModelError: the hub wants a licence accepted or a token.
     """
     path, cache = located(name), cache or Path.home() / ".cache" / "sqlquarry"
@@ -65,7 +68,7 @@ def resolve_base_model(name: str | Path, *, cache: Path | None = None, session: 
     return directory.resolve()
 
 
-def check_base_model(directory: Path, *, weights: bool = True) -> dict[str, Any]:
+def check_base_model(directory: Path, *, weights: bool = True) -> dict[str, object]:
     """Read and check a base model's config.json.
 
     Args:
@@ -138,14 +141,14 @@ def download(name: str, patterns: Iterable[str]) -> Path:
 
 
 def _converted(gguf: Path, cache: Path) -> Path:
-    """The GGUF's weights as bf16 safetensors in a directory named by content, made once."""
+    """Return a directory with the GGUF's weights as bf16 safetensors; it is named by content and made once."""
     target = cache / f"{gguf.stem}-{sha256_file(gguf)[:16]}"
     if not target.is_dir():
         check_gguf(gguf)
         cache.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(dir=cache, prefix=f".{gguf.stem}-"))
         try:
-            # transformers also reads what is beside a GGUF: tokenizer, template, adapter, code.
+            # transformers also reads what is in the folder of a GGUF: tokenizer, template, adapter, code.
             with quiet_transformers(), tempfile.TemporaryDirectory() as alone, phase(f"converting {gguf.name}"):
                 (Path(alone) / gguf.name).symlink_to(gguf.resolve())
                 _convert(Path(alone) / gguf.name, draft)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import struct
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from sqlquarry.errors import UnsupportedModelError
 from sqlquarry.files.metadata import MAX_VALUES
@@ -50,7 +50,7 @@ class _Reader:
         if (version := self._number("I")) not in _VERSIONS:
             raise ValueError(f"its version is {version}, but only {_VERSIONS} can be read")
         tensors, pairs = self._number("Q"), self._number("Q")
-        fields: dict[str, Any] = {}
+        fields: dict[str, int | str | None] = {}
         for _ in range(self._counted(pairs)):
             key = self._text(_MAX_NAME_BYTES)
             if key in fields:
@@ -62,7 +62,9 @@ class _Reader:
         self._check_places(places, fields)
         _check_sizes(fields, sum(math.prod(shape) for shape, _ in places.values()))
 
-    def _check_places(self, places: dict[str, tuple[tuple[int, ...], int]], fields: dict[str, Any]) -> None:
+    def _check_places(
+        self, places: dict[str, tuple[tuple[int, ...], int]], fields: dict[str, int | str | None]
+    ) -> None:
         alignment = fields.get("general.alignment", _DEFAULT_ALIGNMENT)
         if type(alignment) is not int or not 1 <= alignment <= 2**16 or alignment & (alignment - 1):
             raise ValueError(f"general.alignment is {alignment!r:.80}, but must be a power of two")
@@ -80,8 +82,8 @@ class _Reader:
         self._number("I")  # the type, which the converter knows
         return name, (shape, self._number("Q"))
 
-    def _value(self, kind: int) -> Any:
-        """A value; of an array only that it is there."""
+    def _value(self, kind: int) -> int | str | None:
+        """Return a value; None for an array."""
         if kind in _NUMBERS:
             return self._number(_NUMBERS[kind])
         if kind == _TEXT:
@@ -119,7 +121,7 @@ class _Reader:
         return self._file.read(count)
 
 
-def _check_sizes(fields: dict[str, Any], weights: int) -> None:
+def _check_sizes(fields: dict[str, int | str | None], weights: int) -> None:
     """Refuse sizes for which the converter would make weights that the file does not hold."""
     family = next((key.partition(".")[0] for key in fields if key.endswith(".block_count")), "")
     layers, hidden, inner, heads, head, vocabulary = (
@@ -135,6 +137,10 @@ def _check_sizes(fields: dict[str, Any], weights: int) -> None:
     )
     # An array of one size per layer was not kept, and is None here.
     for sizes in ((layers, hidden, inner), (layers, hidden, heads, head), (layers, hidden), (hidden, vocabulary)):
-        known = [size for size in sizes if size is not None]
-        if any(size < 1 for size in known) or math.prod(known) > weights:
+        known = [size for size in sizes if isinstance(size, int)]
+        if (
+            any(isinstance(size, str) for size in sizes)
+            or any(size < 1 for size in known)
+            or math.prod(known) > weights
+        ):
             raise ValueError(f"its sizes {known} ask for more weights than the {weights:,} of the file")

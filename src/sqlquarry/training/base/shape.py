@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from sqlquarry.checkpoints.attention import position_limit
 from sqlquarry.checkpoints.model_files import weight_files
@@ -29,6 +29,8 @@ _LARGEST = {
     "num_experts": 2**16,
     "num_experts_per_tok": 2**16,
 }
+
+TensorHeader = tuple[str, tuple[int, ...]]  # dtype and shape, as the header of a safetensors file has them
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class ModelShape:
 
     @classmethod
     def read(cls, directory: Path) -> ModelShape:
-        """The shape of a base model on disk.
+        """Read the shape of a base model on disk.
 
         Raises:
             UnsupportedModelError: a file is not what it should be.
@@ -93,28 +95,14 @@ class ModelShape:
             ) from error
 
     @classmethod
-    def of(cls, config: Mapping[str, Any], tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> ModelShape:
-        """The shape from config.json's fields and each tensor's dtype and shape.
+    def of(cls, config: Mapping[str, object], tensors: Mapping[str, TensorHeader]) -> ModelShape:
+        """Return the shape that config.json's fields and each tensor's dtype and shape describe.
 
         Raises:
             UnsupportedModelError: a size is missing, or is not a whole number in the range of such models.
         """
         tied = bool(config.get("tie_word_embeddings"))
-        linears: dict[str, tuple[int, int]] = {}
-        experts = other = 0
-        with_experts = set()
-        for name, (_, sizes) in tensors.items():
-            module = name.removesuffix(".weight")
-            if not _are_sizes(sizes):
-                raise UnsupportedModelError(f"tensor {name:.200} has the shape {sizes!r:.200}. Get the base again.")
-            parameters = math.prod(sizes)
-            if ".experts." in name:
-                experts += parameters
-                with_experts.add(name.partition(".experts.")[0])
-            elif ".layers." in name and len(sizes) == 2 and module != name and not module.endswith(".gate"):
-                linears[module] = (sizes[0], sizes[1])
-            elif not (tied and module == "lm_head"):  # some checkpoints hold the tied head a second time
-                other += parameters
+        weights = _count_weights(tensors, tied=tied)
         hidden, heads = _size(config, "hidden_size"), _size(config, "num_attention_heads")
         head = _optional_size(config, "head_dim") or hidden // heads
         count = _optional_size(config, "num_local_experts") or _optional_size(config, "num_experts") or 0
@@ -126,10 +114,10 @@ class ModelShape:
                 "Get the base model's config.json again."
             )
         return cls(
-            linears=linears,
-            expert_parameters=experts,
+            linears=weights.linears,
+            expert_parameters=weights.experts,
             active_expert_share=active / count if count else 0.0,
-            other_parameters=other,
+            other_parameters=weights.other,
             layers=_size(config, "num_hidden_layers"),
             hidden=hidden,
             attention=heads * head,
@@ -140,7 +128,7 @@ class ModelShape:
             tied=tied,
             dtypes=frozenset(dtype for dtype, _ in tensors.values()),
             experts=count,
-            expert_layers=len(with_experts),
+            expert_layers=weights.expert_layers,
             expert_mlp=mlp if count else 0,
             positions=position_limit(config),
         )
@@ -165,8 +153,8 @@ class ModelShape:
         """Weights of the decoder that each token is multiplied with."""
         return self.linear_parameters + round(self.expert_parameters * self.active_expert_share)
 
-    def targeted(self, target_modules: str | tuple[str, ...]) -> dict[str, tuple[int, int]]:
-        """The linear layers that LoRA adapts: all, or those whose name is or ends with a target (PEFT's rule)."""
+    def targeted(self, target_modules: str | Sequence[str]) -> dict[str, tuple[int, int]]:
+        """Return the linear layers that LoRA adapts: all, or those whose name ends with a target (PEFT's rule)."""
         if target_modules == "all-linear":
             return dict(self.linears)
         return {
@@ -175,8 +163,8 @@ class ModelShape:
             if any(name == target or name.endswith(f".{target}") for target in target_modules)
         }
 
-    def adapter_parameters(self, target_modules: str | tuple[str, ...], rank: int, *, expert_share: float = 1.0) -> int:
-        """Parameters of a LoRA update: rank · (inputs + outputs) for each adapted layer (arXiv:2106.09685).
+    def adapter_parameters(self, target_modules: str | Sequence[str], rank: int, *, expert_share: float = 1.0) -> int:
+        """Return the parameters of a LoRA update: rank · (inputs + outputs) for each adapted layer (arXiv:2106.09685).
 
         With "all-linear" PEFT 0.21 adapts routers and experts too: each expert's two input matrices, which are fused,
         with twice the rank, and its output matrix.
@@ -194,14 +182,40 @@ class ModelShape:
         return round(rank * widths)
 
 
-def _size(config: Mapping[str, Any], key: str) -> int:
-    """A size of config.json.
+class _WeightCounts(NamedTuple):
+    linears: dict[str, tuple[int, int]]
+    experts: int
+    other: int
+    expert_layers: int
+
+
+def _count_weights(tensors: Mapping[str, TensorHeader], *, tied: bool) -> _WeightCounts:
+    linears: dict[str, tuple[int, int]] = {}
+    experts = other = 0
+    with_experts = set()
+    for name, (_, sizes) in tensors.items():
+        module = name.removesuffix(".weight")
+        if not _are_sizes(sizes):
+            raise UnsupportedModelError(f"tensor {name:.200} has the shape {sizes!r:.200}. Get the base again.")
+        parameters = math.prod(sizes)
+        if ".experts." in name:
+            experts += parameters
+            with_experts.add(name.partition(".experts.")[0])
+        elif ".layers." in name and len(sizes) == 2 and module != name and not module.endswith(".gate"):
+            linears[module] = (sizes[0], sizes[1])
+        elif not (tied and module == "lm_head"):  # some checkpoints hold the tied head a second time
+            other += parameters
+    return _WeightCounts(linears, experts, other, len(with_experts))
+
+
+def _size(config: Mapping[str, object], key: str) -> int:
+    """Return a size of config.json.
 
     Raises:
         UnsupportedModelError: it is missing, or is not a whole number in the range of such models.
     """
     value, largest = config.get(key), _LARGEST[key]
-    if type(value) is not int or not 1 <= value <= largest:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= largest:
         raise UnsupportedModelError(
             f"{key} in config.json is {value!r:.80}, but must be a whole number from 1 to {largest:,}. "
             "Get the base model's config.json again."
@@ -209,10 +223,10 @@ def _size(config: Mapping[str, Any], key: str) -> int:
     return value
 
 
-def _optional_size(config: Mapping[str, Any], key: str) -> int | None:
+def _optional_size(config: Mapping[str, object], key: str) -> int | None:
     # Configurations write a size that does not apply as null or 0.
     return None if config.get(key) is None or config[key] == 0 else _size(config, key)
 
 
-def _are_sizes(values: Sequence[Any]) -> bool:
-    return all(type(value) is int and 0 <= value < 2**63 for value in values)
+def _are_sizes(values: Sequence[object]) -> bool:
+    return all(isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63 for value in values)

@@ -1,11 +1,11 @@
 """Packing examples into rows: nothing mixes, little is padded, and shared prompt beginnings are computed once.
 
-A row holds families. A family is a stem (the tokens that its examples begin with in common: instructions and schema)
-and one branch for the rest of each example. A branch sees its stem and itself, and counts its positions on from the
-stem, so every example gets the logits and gradients that it would get alone, while the stem is read once instead of
+A row holds families. A family is a prefix (the tokens that its examples begin with in common: instructions and schema)
+and one suffix for the rest of each example. A suffix sees its prefix and itself, and counts its positions on from the
+prefix, so every example gets the logits and gradients that it would get alone, while the prefix is read once instead of
 once per example. An example that shares nothing is a family of one.
 
-    row      [ stem of schema A | rest of 1 | rest of 2 | rest of 3 ][ stem of schema B | rest of 4 ]
+    row      [ prefix of schema A | rest of 1 | rest of 2 | rest of 3 ][ prefix of schema B | rest of 4 ]
     position   0 … 119           120 …       120 …       120 …        0 … 87             88 …
 """
 
@@ -14,13 +14,14 @@ from __future__ import annotations
 import random
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlquarry.prompt import IGNORED_LABEL, Encoded
 from sqlquarry.tokenizing.prefixes import common_prefix
 
 if TYPE_CHECKING:
     import torch
+    from torch.nn.attention.flex_attention import BlockMask
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +29,16 @@ class Family:
     """Examples and the length, in tokens, of what they begin with in common."""
 
     examples: tuple[Encoded, ...]
-    stem: int
+    prefix: int
 
     @property
     def tokens(self) -> int:
-        """Tokens that the family takes in a row: its stem once, and each example's rest."""
-        return self.stem + sum(len(example.input_ids) - self.stem for example in self.examples)
+        """Tokens that the family takes in a row: its prefix once, and each example's rest."""
+        return self.prefix + sum(len(example.input_ids) - self.prefix for example in self.examples)
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PackedRow:
     """One packed row; every list has one entry per token.
 
     Args:
@@ -45,7 +46,7 @@ class Row:
         labels: -100 where nothing is learnt.
         positions: place of the token in its own example.
         families: number of the family that the token belongs to.
-        branches: number of the branch within the family, 0 for the stem.
+        suffixes: number of the suffix within the family, 0 for the prefix.
         records: examples in the row.
     """
 
@@ -53,7 +54,7 @@ class Row:
     labels: list[int]
     positions: list[int]
     families: list[int]
-    branches: list[int]
+    suffixes: list[int]
     records: int
 
     @property
@@ -62,44 +63,49 @@ class Row:
         return sum(label != IGNORED_LABEL for label in self.labels)
 
     def attention_mask(self, window: int | None = None) -> torch.Tensor:
-        """Which token (row) may look at which (column): bool, (1, 1, tokens, tokens).
+        """Return which token (row) may look at which (column): bool, (1, 1, tokens, tokens).
 
         Args:
             window: tokens of its own example that a token sees, itself included (`sliding_window`); None: all.
         """
         import torch
 
-        family, branch = torch.tensor(self.families), torch.tensor(self.branches)
+        family, suffix = torch.tensor(self.families), torch.tensor(self.suffixes)
         earlier = torch.ones(len(self.families), len(self.families), dtype=torch.bool).tril()
         same_family = family[:, None] == family[None, :]
-        visible = (branch[None, :] == 0) | (branch[:, None] == branch[None, :])
+        visible = (suffix[None, :] == 0) | (suffix[:, None] == suffix[None, :])
         if window is not None:
             position = torch.tensor(self.positions)
             visible &= position[:, None] - position[None, :] < window
         return (earlier & same_family & visible)[None, None]
 
-    def padded(self, tokens: int) -> Row:
-        """The row with tokens of no use behind it, a family of their own, so that all rows have one shape."""
+    def padded(self, tokens: int) -> PackedRow:
+        """Return the row with unused tokens at its end, a family of their own, so that all rows have one shape."""
         more = tokens - len(self.input_ids)
-        return Row(
+        return PackedRow(
             self.input_ids + [0] * more,
             self.labels + [IGNORED_LABEL] * more,
             self.positions + [0] * more,
             self.families + [-1] * more,
-            self.branches + [0] * more,
+            self.suffixes + [0] * more,
             self.records,
         )
 
 
 def block_mask(
-    positions: torch.Tensor, families: torch.Tensor, branches: torch.Tensor, window: int | None = None
-) -> Any:
-    """`Row.attention_mask` for flex_attention, whose kernel skips blocks of tokens that do not look at each other."""
+    positions: torch.Tensor, families: torch.Tensor, suffixes: torch.Tensor, window: int | None = None
+) -> BlockMask:
+    """Return `PackedRow.attention_mask` for flex_attention, whose kernel skips blocks that no token looks at."""
     from torch.nn.attention.flex_attention import create_block_mask
 
-    def looks(batch: Any, head: Any, row: Any, column: Any) -> Any:  # noqa: ARG001 - flex_attention's interface
+    def looks(
+        batch: torch.Tensor,  # noqa: ARG001 - flex_attention's interface
+        head: torch.Tensor,  # noqa: ARG001 - flex_attention's interface
+        row: torch.Tensor,
+        column: torch.Tensor,
+    ) -> torch.Tensor:
         same_family = families[row] == families[column]
-        seen = (row >= column) & same_family & ((branches[column] == 0) | (branches[row] == branches[column]))
+        seen = (row >= column) & same_family & ((suffixes[column] == 0) | (suffixes[row] == suffixes[column]))
         return seen if window is None else seen & (positions[row] - positions[column] < window)
 
     return create_block_mask(looks, None, None, len(families), len(families), device=str(families.device))
@@ -107,12 +113,12 @@ def block_mask(
 
 def pack(
     examples: Sequence[Encoded], keys: Sequence[Hashable], *, max_tokens: int, share_prefixes: bool, seed: int
-) -> list[Row]:
+) -> list[PackedRow]:
     """Pack examples into as few rows of at most `max_tokens` tokens as best-fit decreasing finds.
 
     Args:
         examples: encoded records, each at most `max_tokens` long.
-        keys: examples with equal keys (their schema) may share a stem.
+        keys: examples with equal keys (their schema) may share a prefix.
         max_tokens: capacity of a row, in tokens.
         share_prefixes: False makes every example a family of its own.
         seed: decides which examples of a schema come together.
@@ -128,20 +134,20 @@ def pack(
 
 def _families(group: list[Encoded], max_tokens: int) -> list[Family]:
     """Cut a group into families that fit a row."""
-    # The stem ends before every answer: it is read once, so it cannot hold what only some examples learn.
+    # The prefix ends before every answer: it is read once, so it cannot hold what only some examples learn.
     prompts = [example.input_ids[: _prompt_tokens(example)] for example in group]
-    stem = common_prefix(prompts) if len(group) > 1 else 0
+    prefix = common_prefix(prompts) if len(group) > 1 else 0
     families: list[Family] = []
     members: list[Encoded] = []
-    used = stem
+    used = prefix
     for example in group:
-        rest = len(example.input_ids) - stem
+        rest = len(example.input_ids) - prefix
         if members and used + rest > max_tokens:
-            families.append(Family(tuple(members), stem if len(members) > 1 else 0))
-            members, used = [], stem
+            families.append(Family(tuple(members), prefix if len(members) > 1 else 0))
+            members, used = [], prefix
         members.append(example)
         used += rest
-    families.append(Family(tuple(members), stem if len(members) > 1 else 0))
+    families.append(Family(tuple(members), prefix if len(members) > 1 else 0))
     return families
 
 
@@ -160,20 +166,22 @@ def _best_fit(families: list[Family], max_tokens: int) -> list[list[Family]]:
     return [row for rows in by_room for row in rows]
 
 
-def _row(families: list[Family]) -> Row:
-    row = Row([], [], [], [], [], sum(len(family.examples) for family in families))
+def _row(families: list[Family]) -> PackedRow:
+    row = PackedRow([], [], [], [], [], sum(len(family.examples) for family in families))
     for number, family in enumerate(families):
         first = family.examples[0]
-        _append(row, first.input_ids[: family.stem], first.labels[: family.stem], position=0, family=number, branch=0)
-        for branch, example in enumerate(family.examples, start=1):
-            rest = example.input_ids[family.stem :], example.labels[family.stem :]
-            _append(row, *rest, position=family.stem, family=number, branch=branch)
+        _append(
+            row, first.input_ids[: family.prefix], first.labels[: family.prefix], position=0, family=number, suffix=0
+        )
+        for suffix, example in enumerate(family.examples, start=1):
+            rest = example.input_ids[family.prefix :], example.labels[family.prefix :]
+            _append(row, *rest, position=family.prefix, family=number, suffix=suffix)
     return row
 
 
-def _append(row: Row, ids: list[int], labels: list[int], *, position: int, family: int, branch: int) -> None:
+def _append(row: PackedRow, ids: list[int], labels: list[int], *, position: int, family: int, suffix: int) -> None:
     row.input_ids.extend(ids)
     row.labels.extend(labels)
     row.positions.extend(range(position, position + len(ids)))
     row.families.extend([family] * len(ids))
-    row.branches.extend([branch] * len(ids))
+    row.suffixes.extend([suffix] * len(ids))

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import RecordError
@@ -14,11 +13,12 @@ from sqlquarry.progress.bar import phase
 from sqlquarry.prompt import IGNORED_LABEL, Encoded, PromptFormatter
 from sqlquarry.text import first_of
 from sqlquarry.tokenizing.control_tokens import note_in_prompts
-from sqlquarry.training.base.reach import beyond_base
+from sqlquarry.tokenizing.tokenizer import Tokenizer
+from sqlquarry.training.base.limits import base_problems
+from sqlquarry.training.base.outline import BaseOutline
 from sqlquarry.training.base.shape import ModelShape
 from sqlquarry.training.config import TrainingConfig
-from sqlquarry.training.encoding.packing import Row, pack
-from sqlquarry.training.planning.outline import BaseOutline
+from sqlquarry.training.encoding.packing import PackedRow, pack
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +31,16 @@ class PreparedRecords:
         over_length: (name, tokens) of records longer than a row, longest first; `check_run` refuses them.
         unlearnable: names of records without any answer token; `check_run` refuses them, too.
         tokens_unshared: tokens of the packed records, each counted alone.
-        beyond_base: what the base cannot take of the records; `check_run` refuses it.
+        base_problems: what the base cannot take of the records; `check_run` refuses it.
         note: on special tokens in questions and schemas; "" if there are none.
     """
 
     examples: Sequence[Encoded]
-    rows: list[Row]
+    rows: list[PackedRow]
     over_length: tuple[tuple[str, int], ...]
     unlearnable: tuple[str, ...]
     tokens_unshared: int
-    beyond_base: tuple[str, ...] = ()
+    base_problems: tuple[str, ...] = ()
     note: str = ""
 
     @property
@@ -57,7 +57,7 @@ class PreparedRecords:
 def prepare(
     records: Sequence[Record],
     formatter: PromptFormatter,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     config: TrainingConfig,
     *,
     shape: ModelShape,
@@ -77,21 +77,9 @@ def prepare(
         RecordError: there are no records, or some have no SQL.
         ConfigError: prompt and tokenizer do not fit (see `PromptFormatter.bind`).
     """
-    label = f"{kind} record".strip()
-    if not records:
-        raise RecordError(f"there are no {label}s: training needs at least one with sql")
     names = [f"{kind} {record.id or f'record {index}'}".strip() for index, record in enumerate(records)]
-    if without := [name for name, record in zip(names, records, strict=True) if record.sql is None]:
-        raise RecordError(
-            f"{len(without)} of {len(records)} {label}s have no sql to learn: {first_of(without, 5)}. "
-            "Add their SQL, or leave them out."
-        )
-    with phase(f"encoding {len(records):,} {label}s"):
-        try:
-            examples = formatter.encode_all(records, tokenizer)
-        except RecordError as error:
-            raise RecordError(f"{kind}: {error}" if kind else str(error)) from error
-    limit = config.max_sequence_tokens
+    examples = _encoded(records, names, formatter, tokenizer, kind)
+    limit = config.max_length
     lengths = [len(example.input_ids) for example in examples]
     unlearnable = [not any(token != IGNORED_LABEL for token in reversed(example.labels)) for example in examples]
     fine = [index for index, tokens in enumerate(lengths) if tokens <= limit and not unlearnable[index]]
@@ -103,6 +91,7 @@ def prepare(
         seed=config.seed,
     )
     note = note_in_prompts(records, tokenizer) or ""
+    problems = base_problems(records, examples, shape, tokenizer)
     over = [(name, tokens) for name, tokens in zip(names, lengths, strict=True) if tokens > limit]
     return PreparedRecords(
         examples,
@@ -110,11 +99,27 @@ def prepare(
         over_length=tuple(sorted(over, key=lambda item: -item[1])),
         unlearnable=tuple(name for name, empty in zip(names, unlearnable, strict=True) if empty),
         tokens_unshared=sum(lengths[index] for index in fine),
-        beyond_base=tuple(
-            f"{kind}: {problem}" if kind else problem for problem in beyond_base(records, examples, shape, tokenizer)
-        ),
+        base_problems=tuple(f"{kind}: {problem}" if kind else problem for problem in problems),
         note=f"{kind}: {note}" if kind and note else note,
     )
+
+
+def _encoded(
+    records: Sequence[Record], names: Sequence[str], formatter: PromptFormatter, tokenizer: Tokenizer, kind: str
+) -> list[Encoded]:
+    label = f"{kind} record".strip()
+    if not records:
+        raise RecordError(f"there are no {label}s: training needs at least one with sql")
+    if without := [name for name, record in zip(names, records, strict=True) if record.sql is None]:
+        raise RecordError(
+            f"{len(without)} of {len(records)} {label}s have no sql to learn: {first_of(without, 5)}. "
+            "Add their SQL, or leave them out."
+        )
+    with phase(f"encoding {len(records):,} {label}s"):
+        try:
+            return formatter.encode_all(records, tokenizer)
+        except RecordError as error:
+            raise RecordError(f"{kind}: {error}" if kind else str(error)) from error
 
 
 def prepare_both(

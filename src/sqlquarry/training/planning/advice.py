@@ -38,20 +38,20 @@ def advice(plan: TrainingPlan, config: TrainingConfig) -> Iterator[str]:
 
 def _more_steps(plan: TrainingPlan, config: TrainingConfig) -> str:
     """Advise fewer records a step, then more epochs, by the steps that `forecast.schedule_of` makes of them."""
-    rows_per_step = max(1, math.floor(config.epochs * plan.rows / FEW_STEPS))
-    while rows_per_step > 1 and math.ceil(config.epochs * math.ceil(plan.rows / rows_per_step)) < FEW_STEPS:
+    rows_per_step = max(1, math.floor(config.num_train_epochs * plan.rows / FEW_STEPS))
+    while rows_per_step > 1 and math.ceil(config.num_train_epochs * math.ceil(plan.rows / rows_per_step)) < FEW_STEPS:
         rows_per_step -= 1
     steps_per_epoch = math.ceil(plan.rows / rows_per_step)
-    more_epochs = math.ceil(config.epochs * steps_per_epoch) < FEW_STEPS
+    more_epochs = math.ceil(config.num_train_epochs * steps_per_epoch) < FEW_STEPS
     changes = []
     if rows_per_step < plan.rows_per_step:
         changes.append(f"records_per_step={math.floor(rows_per_step * plan.records / plan.rows)}")
     if more_epochs:
-        changes.append(f"epochs={math.ceil(FEW_STEPS / steps_per_epoch)}")
+        changes.append(f"num_train_epochs={math.ceil(FEW_STEPS / steps_per_epoch)}")
     return (
         f"the optimizer takes only {plan.steps} step{'s' if plan.steps > 1 else ''}, which teaches little: set "
         f"{' and '.join(changes)} for {FEW_STEPS} or more"
-        + (" (a smaller max_sequence_tokens makes more, shorter rows)" if more_epochs else "")
+        + (" (a smaller max_length makes more, shorter rows)" if more_epochs else "")
     )
 
 

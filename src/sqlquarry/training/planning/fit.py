@@ -1,4 +1,4 @@
-"""What a configuration leaves open about a GPU's memory, chosen: the fastest way to train that fits."""
+"""Choose what a configuration leaves open about a GPU's memory: the fastest way to train that fits."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def fitted(
     processes: int,
     machines: int = 1,
 ) -> TrainingConfig:
-    """The config with `sharding`, `hold_dequantized` and `gradient_checkpointing` as memory and time advise.
+    """Return the config with `sharding`, `hold_dequantized` and `gradient_checkpointing` chosen by memory and time.
 
-    What fits in no way is returned in the smallest. Up to rounding the adapter does not depend on the choice.
+    If nothing fits, what needs the least memory is returned. Up to rounding the adapter does not depend on the choice.
 
     Args:
         shape: the base model.
@@ -38,8 +38,8 @@ def fitted(
     ways = [
         dataclasses.replace(config, sharding=sharding, hold_dequantized=hold, gradient_checkpointing=recomputed)
         for sharding in _shardings(config, processes, machines)
-        for hold in ([held] if held is not None else [False, True] if may_hold else [False])
-        for recomputed in ([layers] if layers is not None else range(shape.layers, -1, -1))
+        for hold in ([held] if held != "auto" else [False, True] if may_hold else [False])
+        for recomputed in ([layers] if layers != "auto" else range(shape.layers, -1, -1))
     ]
     worst = worst_rows(rows)
     needed = [forecast_memory(shape, way, worst, processes=processes, machines=machines).needed for way in ways]
@@ -60,9 +60,9 @@ def worst_rows(row_sizes: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     return worst
 
 
-def _shardings(config: TrainingConfig, processes: int, machines: int) -> list[Sharding | None]:
-    """What `sharding` may be, the one first that is taken where forecasts are equal."""
-    if config.sharding or processes == 1:
+def _shardings(config: TrainingConfig, processes: int, machines: int) -> list[Sharding]:
+    """Return what `sharding` may be, first what is taken if forecasts are equal."""
+    if config.sharding != "auto" or processes == 1:
         return [config.sharding]
     kinds: list[Sharding] = ["none", "hybrid", "full"] if 1 < machines < processes else ["none", "full"]
     return [kind for kind in kinds if not (config.cpu_offload and kind == "none")]  # which only moves what is shared

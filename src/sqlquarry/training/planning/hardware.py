@@ -1,12 +1,12 @@
 """GPUs and SageMaker instances: what a forecast has to know of them.
 
 Sources: NVIDIA's data sheets (dense bf16 tensor rate, memory bandwidth); memory as torch reports it, in GiB. Rates
-between the GPUs of one machine are rounded estimates: NVLink where there is one, else PCIe 4; H200's was measured with
+between the GPUs of one machine are rounded estimates: NVLink if there is one, else PCIe 4; H200's was measured with
 NCCL (two GPUs, benchmarks/scaling.py, 2026-11-29), and H100 has the same links.
 
 Prices are of a SageMaker training job in us-east-1, on demand, an instance and hour, put together on 2026-07-02 from
 public copies of the price list (https://aws.amazon.com/sagemaker/ai/pricing). Nobody here has asked AWS: they are for
-orientation, and `price_per_hour` overrides them. None means that no price was found.
+orientation, and `usd_per_hour` overrides them. None means that no price was found.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ class GPU:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One SageMaker instance type: its GPUs, its memory and its price in dollars an hour, None where none is known."""
+    """One SageMaker instance type: its GPUs, its memory and its price in US dollars an hour (None: not known)."""
 
     gpu: GPU
     gpus: int
     vcpus: int
     memory_gib: int
-    price_per_hour: float | None
+    usd_per_hour: float | None
 
 
 K80 = GPU("K80", 4e12, 240e9, int(11.2 * _GIB), 10e9, has_bf16=False)
@@ -135,6 +135,6 @@ def instance_named(instance_type: str) -> Instance:
         near = difflib.get_close_matches(instance_type, INSTANCES, n=3) or list(INSTANCES)
         raise ConfigError(
             f"instance_type {instance_type!r} is not known here. Did you mean {', '.join(near)}? "
-            "For a type that is not in the table, give gpu=, processes= and price_per_hour= instead."
+            "For a type that is not in the table, give gpu=, processes= and usd_per_hour= instead."
         )
     return INSTANCES[instance_type]

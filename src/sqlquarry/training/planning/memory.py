@@ -1,4 +1,4 @@
-"""How much memory one training process needs at its peak.
+"""Forecast how much memory one training process needs at its peak.
 
 The terms follow from what the loop keeps (`loop`, `loss`, transformers' Llama, PEFT, bitsandbytes 0.50); each names
 what it counts. The sum was within 5 % of what an H200 measured (tests/unit/training/test_training_plan.py).
@@ -10,6 +10,7 @@ import dataclasses
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sqlquarry.quantization import NESTED_BLOCK
 from sqlquarry.training.base.shape import ModelShape
@@ -21,7 +22,7 @@ _NCCL_BYTES = 500_000_000  # buffers between GPUs, outside the allocator too; no
 _CUDA_WORKSPACE_BYTES = 70_000_000  # cuBLAS, inside it; measured
 _CPU_PROCESS_BYTES = 700_000_000  # Python with torch, transformers and PEFT loaded
 _CPU_KEPT = 2  # the C library keeps much of what torch frees: SmolLM2-135M, 256 to 1,024 tokens, resident set; rough
-_FRAGMENTATION = 1.13  # torch reserved this much more than it allocated, and 1 to 2 GB more beside a graph: 8B, H200
+_FRAGMENTATION = 1.13  # torch reserved this much more than it allocated, and 1 to 2 GB more with a graph: 8B, H200
 _CUDA_FRAGMENTS_BYTES = 1_000_000_000
 
 
@@ -77,7 +78,7 @@ class MemoryForecast:
 
     @property
     def needed(self) -> int:
-        """What a device must have: the peak, evaluation beside it, and what the allocator loses to fragments."""
+        """What a device must have: the peak, an evaluation's memory, and what the allocator loses to fragments."""
         fragments = _CUDA_FRAGMENTS_BYTES if self.workspace else 0
         return round(self.allocated * _FRAGMENTATION) + self.evaluation + fragments + self.process
 
@@ -91,54 +92,70 @@ def forecast_memory(
     machines: int = 1,
     cuda: bool = True,
 ) -> MemoryForecast:
-    """The peak of one process.
+    """Forecast the peak of one process.
 
     Args:
         shape: the base model.
-        config: quantisation, recomputation, rank and sharding are read.
+        config: quantization, recomputation, rank and sharding are read.
         rows: tokens and answer tokens of each packed row.
         processes: all of the run.
         machines: that they are spread over.
         cuda: False forecasts a CPU, which computes in float32.
     """
     wide = 2 if cuda else 4  # bytes of a computed element (`pretrained.compute_dtype`)
-    quantised = shape.linear_parameters if config.packs_weights else 0
-    blocks = math.ceil(quantised / _BLOCK)
-    four_bit = math.ceil(quantised / 2)
-    scales = blocks + math.ceil(blocks / NESTED_BLOCK) * 4  # one byte each, and a float32 for 256 of them (QLoRA, §3)
-    rest = (shape.parameters - quantised) * wide
-    sharers = config.sharers(processes, machines)
-    gathered = 0
-    if sharers > 1:
-        layer = (four_bit + (shape.linear_parameters - quantised + shape.expert_parameters) * wide) / shape.layers
-        gathered = round(2 * layer + shape.vocabulary * shape.hidden * wide)
-    resident = 0 if config.cpu_offload and sharers > 1 else 1
-    parts = resident * math.ceil(four_bit / sharers), resident * math.ceil(rest / sharers)
-    in_parts = sharers > 1 and not shape.expert_parameters  # `HollowBase`
+    group_size = config.shard_group_size(processes, machines)
+    base = _base_bytes(shape, config, group_size, wide)
     padded = {(computed_tokens(config, tokens, cuda=cuda), answers) for tokens, answers in rows}
     tokens, answers = max(padded, key=lambda row: _kept(shape, config, *row, cuda=cuda), default=(0, 0))
     logits = _logits(shape, config, answers, cuda=cuda)
     return MemoryForecast(
-        weights_4bit=parts[0],
-        scales=scales,
-        weights_16bit=parts[1],
-        gathered=gathered,
-        adapter=16 * shape.adapter_parameters(config.target_modules, config.rank),
+        weights_4bit=base.weights_4bit,
+        scales=base.scales,
+        weights_16bit=base.weights_16bit,
+        gathered=base.gathered,
+        adapter=16 * shape.adapter_parameters(config.target_modules, config.lora_r),
         activations=(_kept(shape, config, tokens, answers, cuda=cuda) - logits) * (1 if cuda else _CPU_KEPT),
         logits=logits,
         # As bool, and as the additive mask that attention makes of it.
-        mask=0 if config.uses_flex(cuda=cuda) else tokens * tokens * (1 + wide),
+        mask=0 if config.uses_flex_attention(cuda=cuda) else tokens * tokens * (1 + wide),
         workspace=_CUDA_WORKSPACE_BYTES if cuda else 0,
         process=(_CUDA_CONTEXT_BYTES + (_NCCL_BYTES if processes > 1 else 0)) if cuda else _CPU_PROCESS_BYTES,
-        loading=scales + (sum(parts) + gathered + wide * shape.largest_linear if in_parts else four_bit + rest),
-        evaluation=gathered if config.uses_graphs(cuda=cuda, sharers=sharers) else 0,
+        loading=base.loading,
+        evaluation=base.gathered if config.uses_cuda_graphs(cuda=cuda, shard_group_size=group_size) else 0,
     )
 
 
+class _BaseBytes(NamedTuple):
+    """The base's part of a `MemoryForecast`."""
+
+    weights_4bit: int
+    scales: int
+    weights_16bit: int
+    gathered: int
+    loading: int
+
+
+def _base_bytes(shape: ModelShape, config: TrainingConfig, group_size: int, wide: int) -> _BaseBytes:
+    quantized = shape.linear_parameters if config.holds_4bit_weights else 0
+    blocks = math.ceil(quantized / _BLOCK)
+    four_bit = math.ceil(quantized / 2)
+    scales = blocks + math.ceil(blocks / NESTED_BLOCK) * 4  # one byte each, and a float32 for 256 of them (QLoRA, §3)
+    rest = (shape.parameters - quantized) * wide
+    gathered = 0
+    if group_size > 1:
+        layer = (four_bit + (shape.linear_parameters - quantized + shape.expert_parameters) * wide) / shape.layers
+        gathered = round(2 * layer + shape.vocabulary * shape.hidden * wide)
+    resident = 0 if config.cpu_offload and group_size > 1 else 1
+    parts = resident * math.ceil(four_bit / group_size), resident * math.ceil(rest / group_size)
+    in_parts = group_size > 1 and not shape.expert_parameters  # `MetaLoadedBase`
+    loading = scales + (sum(parts) + gathered + wide * shape.largest_linear if in_parts else four_bit + rest)
+    return _BaseBytes(parts[0], scales, parts[1], gathered, loading)
+
+
 def computed_tokens(config: TrainingConfig, tokens: int, *, cuda: bool) -> int:
-    """Tokens that a row is computed as: what is compiled is made for one length, and rows are padded to it."""
-    fixed = config.uses_flex(cuda=cuda) or config.compiles(cuda=cuda)
-    return config.max_sequence_tokens if fixed else tokens
+    """Return the tokens that a row is computed as: rows are padded to the one length that code is compiled for."""
+    fixed = config.uses_flex_attention(cuda=cuda) or config.compiles_layers(cuda=cuda)
+    return config.max_length if fixed else tokens
 
 
 def layer_bytes_per_token(shape: ModelShape, config: TrainingConfig, *, cuda: bool) -> int:
@@ -148,26 +165,29 @@ def layer_bytes_per_token(shape: ModelShape, config: TrainingConfig, *, cuda: bo
     MLP keeps gate, activated gate, up and their product. Compiled layers keep the norms' inputs as they are, and no
     activated gate, which is computed again.
     """
-    wide, compiled = 2 if cuda else 4, config.compiles(cuda=cuda)
+    wide, compiled = 2 if cuda else 4, config.compiles_layers(cuda=cuda)
     norms = 2 * ((wide if compiled else 4) + wide) * shape.hidden
     attention = wide * (2 * shape.attention + 2 * shape.key_value)
     return norms + attention + (3 if compiled else 4) * wide * shape.mlp
 
 
 def _kept(shape: ModelShape, config: TrainingConfig, tokens: int, answers: int, *, cuda: bool) -> int:
-    """Activations and logits at the worse of two moments: the loss, and the last layer's way back."""
+    """Return the bytes of activations and logits at the worse moment: the loss, or the last layer's backward pass."""
     wide = 2 if cuda else 4
     layer = layer_bytes_per_token(shape, config, cuda=cuda)
-    recomputed = config.recomputed(shape.layers, cuda=cuda)
+    recomputed = config.recomputed_layers(shape.layers, cuda=cuda)
     logits, final_norm = _logits(shape, config, answers, cuda=cuda), 4 * shape.hidden * tokens
     working = (6 * wide // 2 * shape.mlp + 2 * wide * shape.hidden) * tokens  # gradients on their way through an MLP
-    working += wide * shape.largest_linear  # dequantised
+    working += wide * shape.largest_linear  # dequantized
     kept = recomputed * wide * shape.hidden * tokens + (shape.layers - recomputed) * layer * tokens
     return kept + max(final_norm + logits, working + (layer * tokens if recomputed == shape.layers else 0))
 
 
 def _logits(shape: ModelShape, config: TrainingConfig, answers: int, *, cuda: bool) -> int:
-    """Logits and their gradient; uncompiled, log-probabilities and two gradients in float32 (on a CPU logits too)."""
-    if config.compiles(cuda=cuda):
+    """Return the bytes of logits and their gradient.
+
+    Uncompiled, there are log-probabilities and two gradients in float32 (on a CPU logits too).
+    """
+    if config.compiles_layers(cuda=cuda):
         return (4 if cuda else 8) * shape.vocabulary * answers
     return (12 if cuda else 16) * shape.vocabulary * answers

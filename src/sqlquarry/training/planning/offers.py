@@ -36,10 +36,10 @@ def cheaper_offer(plan: TrainingPlan, config: TrainingConfig) -> tuple[Offer, Of
         plan: of a run on SageMaker instances.
         config: as the user gave it, of which the plan's has more decided.
     """
-    if plan.instance_type is None or plan.price is None or not plan.seconds:
+    if plan.instance_type is None or plan.cost_usd is None or not plan.seconds:
         return None
     seconds = plan.seconds + _other_seconds(plan.shape)
-    planned = Offer(plan.instance_type, plan.price / plan.seconds * seconds, seconds)
+    planned = Offer(plan.instance_type, plan.cost_usd / plan.seconds * seconds, seconds)
     offers = [offer for offer in _offers(plan, config) if offer.seconds <= _SLOWER * seconds]
     best = min(offers, key=lambda offer: (offer.cost_usd, offer.seconds), default=planned)
     return (planned, best) if best.cost_usd <= _CHEAPER * planned.cost_usd else None
@@ -51,11 +51,11 @@ def cheapest_fit(plan: TrainingPlan, config: TrainingConfig) -> Offer | None:
 
 
 def _offers(plan: TrainingPlan, config: TrainingConfig) -> list[Offer]:
-    config = dataclasses.replace(config, compiled=plan.config.compiled)  # a plan compiles no experts
+    config = dataclasses.replace(config, torch_compile=plan.config.torch_compile)  # a plan compiles no experts
     found, seen = [], set()
     # Of the same GPUs only the cheapest that has memory enough.
-    for name, instance in sorted(INSTANCES.items(), key=lambda item: item[1].price_per_hour or 0):
-        if instance.price_per_hour is None or not instance.gpu.has_bf16 or not _merges(plan.shape, instance):
+    for name, instance in sorted(INSTANCES.items(), key=lambda item: item[1].usd_per_hour or 0):
+        if instance.usd_per_hour is None or not instance.gpu.has_bf16 or not _merges(plan.shape, instance):
             continue
         processes = min(instance.gpus, plan.rows_per_step)
         if (instance.gpu.name, processes) in seen:
@@ -64,7 +64,7 @@ def _offers(plan: TrainingPlan, config: TrainingConfig) -> list[Offer]:
         seconds = _training_seconds(plan, config, instance, processes)
         if seconds is not None:
             seconds += _other_seconds(plan.shape)
-            found.append(Offer(name, instance.price_per_hour * seconds / 3600, seconds))
+            found.append(Offer(name, instance.usd_per_hour * seconds / 3600, seconds))
     return found
 
 

@@ -1,11 +1,11 @@
-"""What a run will take: tokens, steps, memory, time, money; afterwards, what it took."""
+"""The forecast of a run: tokens, steps, memory, time and money, and its comparison with what the run took."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from sqlquarry.progress.notebook import html_table
 from sqlquarry.text import visible
@@ -13,6 +13,7 @@ from sqlquarry.training.base.shape import ModelShape
 from sqlquarry.training.config import TrainingConfig
 from sqlquarry.training.planning.hardware import GPU, PRICE_NOTE
 from sqlquarry.training.planning.memory import MemoryForecast
+from sqlquarry.training.planning.speed import flops_per_token
 
 _GIB = 2**30
 
@@ -22,47 +23,36 @@ class TrainingPlan:
     """The forecast of one training run.
 
     Args:
-        records: records given.
-        over_length: (name, tokens) of records longer than a row, longest first; `train` refuses them.
-        unlearnable: names of records without any answer token.
-        rows: packed rows of an epoch.
-        row_sizes: tokens and answer tokens of each.
+        row_sizes: tokens and answer tokens of each packed row of an epoch.
         steps: optimiser steps of the run.
         rows_per_step: rows that each sees.
         epochs: passes over the rows that those steps make.
-        tokens_per_epoch: tokens computed, shared beginnings once.
-        tokens_unshared: the same without sharing.
-        answer_tokens: tokens learnt from in an epoch.
         adapter_parameters: parameters that are trained.
         memory: bytes of one process at its peak.
         seconds: of training, without loading the base.
         gpu: what was computed with; None is this machine's CPU.
         processes: processes that share the rows.
         instance_type: the SageMaker instance, if one was given.
-        instances: how many of them.
-        price: dollars for `seconds` on those; None where no price is known.
+        instances: machines of that type.
+        cost_usd: US dollars for `seconds` on those; None if no price is known.
         shape: the base model's sizes.
         config: as it would train on that device; on a GPU with all chosen that depends on its memory.
-        needed_flops_per_token: arithmetic of one token without recomputation, for MFU.
+        records: records given.
+        tokens_unshared: tokens of the packed records, with shared beginnings counted for each.
+        over_length: (name, tokens) of records longer than a row, longest first; `train` refuses them.
+        unlearnable: names of records without any answer token.
         stop_problem: why answers could not learn to end; "" if they can.
         trained_rows: tokens whose rows of embeddings and head are trained (`TrainingConfig.trainable_tokens`).
-        beyond_base: what the base cannot take of the records (see `reach`); `train` refuses it.
+        base_problems: what the base cannot take of the records (see `limits`); `train` refuses it.
         estimated: why tokens are estimated from characters; "" if the base's tokenizer counted them.
         notes: what is worth knowing, such as a cheaper instance type (see `guards` and `advice`).
         problems: why `train` refuses this run; only a forecast that was asked for with ``check=False`` can have any.
     """
 
-    records: int
-    over_length: tuple[tuple[str, int], ...]
-    unlearnable: tuple[str, ...]
-    rows: int
     row_sizes: tuple[tuple[int, int], ...] = field(repr=False)
     steps: int
     rows_per_step: int
     epochs: float
-    tokens_per_epoch: int
-    tokens_unshared: int
-    answer_tokens: int
     adapter_parameters: int
     memory: MemoryForecast
     seconds: float
@@ -70,16 +60,45 @@ class TrainingPlan:
     processes: int
     instance_type: str | None
     instances: int
-    price: float | None
+    cost_usd: float | None
     shape: ModelShape = field(repr=False)
     config: TrainingConfig = field(repr=False)
-    needed_flops_per_token: float
+    records: int = 0
+    tokens_unshared: int = 0
+    over_length: tuple[tuple[str, int], ...] = ()
+    unlearnable: tuple[str, ...] = ()
     stop_problem: str = ""
     trained_rows: tuple[int, ...] = ()
-    beyond_base: tuple[str, ...] = ()
+    base_problems: tuple[str, ...] = ()
     estimated: str = ""
     notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """Packed rows of an epoch."""
+        return len(self.row_sizes)
+
+    @property
+    def tokens_per_epoch(self) -> int:
+        """Tokens computed in an epoch, shared beginnings once."""
+        return sum(tokens for tokens, _ in self.row_sizes)
+
+    @property
+    def answer_tokens(self) -> int:
+        """Tokens learnt from in an epoch."""
+        return sum(answers for _, answers in self.row_sizes)
+
+    @property
+    def needed_flops_per_token(self) -> float:
+        """Arithmetic of one token without recomputation, for MFU."""
+        return flops_per_token(
+            self.shape,
+            dataclasses.replace(self.config, gradient_checkpointing=False),
+            round(self.tokens_per_epoch / self.rows),
+            self.answer_tokens / self.tokens_per_epoch,
+            cuda=self.gpu is not None,
+        )
 
     @property
     def fits(self) -> bool:
@@ -89,20 +108,16 @@ class TrainingPlan:
     @property
     def tokens_per_second(self) -> float:
         """Tokens of the run by its seconds, all processes together."""
-        return self._tokens / self.seconds if self.seconds else 0.0
-
-    @property
-    def _tokens(self) -> float:
-        return self.tokens_per_epoch * self.epochs
+        return self.tokens_per_epoch * self.epochs / self.seconds if self.seconds else 0.0
 
     @property
     def idle_share(self) -> float:
-        """Share of the processes' time in which some have no row of the step left while others have."""
+        """Share of the processes' time in which some have no row of the step left while others still have one."""
         rounds = math.ceil(self.rows_per_step / self.processes)
         return 1 - self.rows_per_step / (rounds * self.processes)
 
     def summary(self) -> str:
-        """The forecast as lines of text, each with where it comes from."""
+        """Return the forecast as lines of text, each with its source."""
         shown = (f"{label:<9} {value:>22}  {note}".rstrip() for label, value, note in self._lines())
         return "\n".join(visible(line, one_line=True) for line in shown)
 
@@ -115,19 +130,19 @@ class TrainingPlan:
         idle = f": {self.idle_share:.0%} of {self.processes} processes' time is idle" if self.idle_share else ""
         where = f"{self.processes} on {place}"
         if self.processes > 1:
-            sharers = self.config.sharers(self.processes, self.instances)
-            where += f", a base for every {sharers}" if sharers > 1 else ", each with the whole base"
+            group_size = self.config.shard_group_size(self.processes, self.instances)
+            where += f", a base for every {group_size}" if group_size > 1 else ", each with the whole base"
         lines = [
             ("records", f"{self.records:,}", ""),
             ("rows", f"{self.rows:,}", f"{self.tokens_per_epoch:,} tokens, {self.answer_tokens:,} of them learnt"),
             ("steps", f"{self.steps:,}", f"{self.rows_per_step} rows each{idle}"),
             ("trained", f"{self.adapter_parameters:,}", "parameters: rank · (inputs + outputs), arXiv:2106.09685"),
-            ("memory", f"{_gib(self.memory.needed)}{room}", f"each of {where}: training/memory.py"),
-            ("time", _duration(self.seconds), f"{self.tokens_per_second:,.0f} tokens/s: training/speed.py"),
+            ("memory", f"{_gib(self.memory.needed)}{room}", f"each of {where}: training/planning/memory.py"),
+            ("time", _duration(self.seconds), f"{self.tokens_per_second:,.0f} tokens/s: training/planning/speed.py"),
         ]
-        if self.price is not None:
+        if self.cost_usd is not None:
             lines.append(
-                ("price", f"${self.price:,.2f}", f"{self.instances} × {self.instance_type or place}, training only")
+                ("price", f"${self.cost_usd:,.2f}", f"{self.instances} × {self.instance_type or place}, training only")
             )
             lines.append(("", "", PRICE_NOTE if self.instance_type else "by the price given"))
         if self.over_length:
@@ -147,19 +162,19 @@ class TrainingPlan:
         estimate = f"tokens are estimated, rather too many: {self.estimated}" if self.estimated else ""
         return (*filter(None, [estimate]), *self.notes)
 
-    def compare(self, run: Mapping[str, Any]) -> str:
-        """Forecast beside actual, for the figures that a run has.
+    def compare(self, run: Mapping[str, object]) -> str:
+        """Return forecast and actual figures next to each other, for the figures that a run has.
 
         Args:
             run: `AdapterCheckpoint.manifest.provenance["run"]`; its `peak_memory_bytes` is torch's allocation.
         """
-        figures: list[tuple[str, float, Any, str]] = [
-            ("rows", self.rows, run.get("rows"), ",.0f"),
-            ("steps", self.steps, run.get("steps"), ",.0f"),
-            ("tokens per epoch", self.tokens_per_epoch, run.get("tokens_per_epoch"), ",.0f"),
-            ("seconds", self.seconds, run.get("seconds"), ",.1f"),
-            ("tokens per second", self.tokens_per_second, run.get("tokens_per_second"), ",.0f"),
-            ("peak memory, GiB", self.memory.allocated / _GIB, _in_gib(run.get("peak_memory_bytes")), ",.2f"),
+        figures = [
+            ("rows", self.rows, _number(run, "rows"), ",.0f"),
+            ("steps", self.steps, _number(run, "steps"), ",.0f"),
+            ("tokens per epoch", self.tokens_per_epoch, _number(run, "tokens_per_epoch"), ",.0f"),
+            ("seconds", self.seconds, _number(run, "seconds"), ",.1f"),
+            ("tokens per second", self.tokens_per_second, _number(run, "tokens_per_second"), ",.0f"),
+            ("peak memory, GiB", self.memory.allocated / _GIB, _in_gib(_number(run, "peak_memory_bytes")), ",.2f"),
         ]
         lines = [f"{'':<18} {'forecast':>14} {'actual':>14} {'off by':>8}"]
         for label, planned, actual, form in figures:
@@ -174,6 +189,11 @@ class TrainingPlan:
 
 def _gib(count: float) -> str:
     return f"{count / _GIB:.2f} GiB"
+
+
+def _number(run: Mapping[str, object], name: str) -> float | None:
+    value = run.get(name)
+    return value if isinstance(value, int | float) else None
 
 
 def _in_gib(count: float | None) -> float | None:

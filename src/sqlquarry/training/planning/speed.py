@@ -1,4 +1,4 @@
-"""How long training takes, and how well a running one uses its GPU.
+"""How long training takes.
 
 A row's time is the longest of what overlaps: the GPU's arithmetic and memory traffic, the starting of its kernels, and
 the gathering of shared weights from other GPUs or from CPU memory. The shares below were measured with this package's
@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections import Counter, deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections import Counter
+from collections.abc import Sequence
 
 from sqlquarry.training.base.shape import ModelShape
 from sqlquarry.training.config import TrainingConfig
@@ -24,7 +22,7 @@ from sqlquarry.training.planning.memory import computed_tokens, layer_bytes_per_
 MATMUL_SHARE = 0.70  # of the peak, in the base's matrix products
 TRAVERSALS = {True: 17, False: 25}  # times that each kept byte moves, norms and LoRA included: compiled layers, or not
 GATHERED_TRAVERSALS = 4  # times that each gathered byte moves: FSDP2 copies what is sent, and what arrived
-GATHERING_SHARE = 0.25  # of the GPU, that NCCL's kernels take: beside them the others ran 1.25 times as long
+GATHERING_SHARE = 0.25  # of the GPU, that NCCL's kernels take: the others ran 1.25 times as long meanwhile
 RECOMPUTED = 1.33  # more of those with recomputation
 UNPACKED_SHARE = 0.41  # of the memory bandwidth, where 4-bit weights are unpacked
 DENSE_ATTENTION_SHARE = {64: 0.036, 128: 0.085}  # of the peak, by head width: sdpa with a dense mask does every pair
@@ -35,20 +33,19 @@ HOST_SHARED_LAYER_S = {True: 0.0108, False: 0.0080}  # the same under FSDP2, whe
 HOST_NOT_COMPILED = 1.5  # more of these where layers are not compiled
 HOST_RECOMPUTED = 1.3  # more of all with recomputation
 CPU_FLOPS_PER_CORE = 50e9  # float32 with SmolLM2-135M, two cores with AVX512: 243 tokens/s (a full step, QLoRA)
-_AVERAGED_STEPS = 20
 
 
 def flops_per_token(
     shape: ModelShape, config: TrainingConfig, tokens: int, answer_share: float, *, cuda: bool
 ) -> float:
-    """Floating-point operations that training spends on one token of a row.
+    """Return the floating-point operations that training spends on one token of a row.
 
     2N forward and 2N backward, for frozen weights get no gradient; 2N more where activations are recomputed; 6 for each
     parameter of the adapter; the head for answer tokens only. Attention: 4 · width · tokens a layer forward, 2.5 times
     that backward (Dao 2023, arXiv:2307.08691, §3). The rest is Kaplan et al. 2020, arXiv:2001.08361, §2.1.
     """
-    passes = 4 + 2 * config.recomputed(shape.layers, cuda=cuda) / shape.layers
-    adapter = shape.adapter_parameters(config.target_modules, config.rank, expert_share=shape.active_expert_share)
+    passes = 4 + 2 * config.recomputed_layers(shape.layers, cuda=cuda) / shape.layers
+    adapter = shape.adapter_parameters(config.target_modules, config.lora_r, expert_share=shape.active_expert_share)
     return (
         passes * shape.active_parameters
         + 6 * adapter
@@ -67,11 +64,11 @@ def row_seconds(
     processes: int = 1,
     machines: int = 1,
 ) -> float:
-    """Forecast of one row's forward and backward pass on one process.
+    """Forecast the seconds of one row's forward and backward pass on one process.
 
     Args:
         shape: the base model.
-        config: quantisation, recomputation, rank and sharding are read.
+        config: quantization, recomputation, rank and sharding are read.
         tokens: of the row.
         answers: of its tokens, those that are learnt.
         gpu: None for this machine's CPU cores.
@@ -82,39 +79,51 @@ def row_seconds(
     flops = flops_per_token(shape, config, tokens, answers / max(1, tokens), cuda=gpu is not None) * tokens
     if gpu is None:
         return flops / (CPU_FLOPS_PER_CORE * (os.cpu_count() or 1) / (processes // machines))
-    again = config.recomputed(shape.layers, cuda=True) / shape.layers  # share of the layers that go forward twice
+    computing = _computing_seconds(shape, config, tokens, flops, gpu)
+    group_size = config.shard_group_size(processes, machines)
+    starting = _starting_seconds(shape, config, group_size)
+    if group_size == 1:
+        return max(computing, starting)
+    traveling = _gathered_bytes(shape, config)
+    seconds_per_byte = (group_size - 1) / group_size / _link(gpu, over_network=group_size > processes // machines)
+    gathering = traveling * seconds_per_byte
+    computing += GATHERED_TRAVERSALS * traveling / gpu.bytes_per_second + GATHERING_SHARE * gathering
+    computing += 2 * shape.vocabulary * shape.hidden * seconds_per_byte  # embeddings come first, when nothing else runs
+    offloading = traveling / group_size / HOST_BYTES_PER_SECOND if config.cpu_offload else 0
+    return max(computing, starting, gathering, offloading)
+
+
+def _computing_seconds(shape: ModelShape, config: TrainingConfig, tokens: int, flops: float, gpu: GPU) -> float:
+    """Return the seconds of a GPU's arithmetic and memory traffic."""
+    again = _recomputed_share(shape, config)
     attention = _attention_flops(shape, config, tokens, cuda=True) * tokens
-    share = MATMUL_SHARE if config.uses_flex(cuda=True) else DENSE_ATTENTION_SHARE[64 if shape.head < 128 else 128]
-    moved = TRAVERSALS[config.compiles(cuda=True)] * (1 + (RECOMPUTED - 1) * again) * tokens
+    dense_share = DENSE_ATTENTION_SHARE[64 if shape.head < 128 else 128]
+    share = MATMUL_SHARE if config.uses_flex_attention(cuda=True) else dense_share
+    moved = TRAVERSALS[config.compiles_layers(cuda=True)] * (1 + (RECOMPUTED - 1) * again) * tokens
     moved *= shape.layers * layer_bytes_per_token(shape, config, cuda=True)
-    unpacked = (2 + again) * 2.5 * shape.linear_parameters if config.packs_weights else 0.0  # half a byte in, two out
-    device = (
+    # Half a byte in, two out.
+    unpacked = (2 + again) * 2.5 * shape.linear_parameters if config.holds_4bit_weights else 0.0
+    return (
         (flops - attention) / (gpu.bf16_flops * MATMUL_SHARE)
         + attention / (gpu.bf16_flops * share)
         + (moved + unpacked / UNPACKED_SHARE) / gpu.bytes_per_second
     )
-    sharers = config.sharers(processes, machines)
-    if sharers == 1:
-        return max(device, _starting_seconds(shape, config, sharers, again))
-    travelling = _gathered_bytes(shape, config)
-    received = (sharers - 1) / sharers / _link(gpu, over_network=sharers > processes // machines)  # seconds for a byte
-    gathered = travelling * received
-    device += GATHERED_TRAVERSALS * travelling / gpu.bytes_per_second + GATHERING_SHARE * gathered
-    device += 2 * shape.vocabulary * shape.hidden * received  # the embeddings come first: nothing runs beside them
-    offloaded = travelling / sharers / HOST_BYTES_PER_SECOND if config.cpu_offload else 0
-    return max(device, _starting_seconds(shape, config, sharers, again), gathered, offloaded)
+
+
+def _recomputed_share(shape: ModelShape, config: TrainingConfig) -> float:
+    return config.recomputed_layers(shape.layers, cuda=True) / shape.layers
 
 
 def summing_seconds(
     shape: ModelShape, config: TrainingConfig, *, gpu: GPU | None, processes: int, machines: int = 1
 ) -> float:
-    """Forecast of what a step waits for the adapter's float32 gradient to be summed over all processes.
+    """Forecast the seconds that a step waits for the adapter's float32 gradient to be summed over all processes.
 
     Each sends and receives 2 (p - 1) / p of it. Source: Patarasuk and Yuan 2009, "Bandwidth optimal all-reduce".
     """
     if gpu is None:
         return 0.0
-    gradient = 4 * shape.adapter_parameters(config.target_modules, config.rank)
+    gradient = 4 * shape.adapter_parameters(config.target_modules, config.lora_r)
     return 2 * gradient * (processes - 1) / processes / _link(gpu, over_network=machines > 1)
 
 
@@ -155,75 +164,27 @@ def run_seconds(
     return steps * (rounds * mean / math.ceil(rows / rows_per_step) + summing)
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How a run goes: tokens a second over the last steps, share of the GPUs' peak rate (MFU), bytes of GPU memory."""
-
-    tokens_per_second: float
-    utilisation: float | None
-    memory_bytes: int | None
-
-    def __str__(self) -> str:
-        parts = [f"{self.tokens_per_second:,.0f} tokens/s"]
-        if self.utilisation is not None:
-            parts.append(f"MFU {self.utilisation:.0%}")
-        if self.memory_bytes is not None:
-            parts.append(f"{self.memory_bytes / 2**30:.1f} GiB")
-        return ", ".join(parts)
-
-
-class PaceMeter:
-    """Turns the loop's log entries into a `Pace`.
-
-    MFU counts the arithmetic that the model needs, never what is recomputed (Chowdhery et al. 2022, arXiv:2204.02311,
-    appendix B).
-
-    Args:
-        needed_flops_per_token: `flops_per_token` of a config without recomputation; 0 leaves MFU out.
-        gpu: None leaves MFU out.
-        processes: GPUs at work.
-    """
-
-    def __init__(self, needed_flops_per_token: float = 0.0, gpu: GPU | None = None, processes: int = 1) -> None:
-        self._flops, self._peak = needed_flops_per_token, gpu.bf16_flops * processes if gpu else 0.0
-        self._recent: deque[tuple[float, int]] = deque(maxlen=_AVERAGED_STEPS)
-
-    def __call__(self, entry: Mapping[str, Any]) -> Pace:
-        """The pace over the last steps; `entry` holds `seconds` since the start and `tokens` of one step."""
-        self._recent.append((entry["seconds"], entry["tokens"]))
-        seconds = entry["seconds"] - self._recent[0][0]
-        rate = sum(tokens for _, tokens in list(self._recent)[1:]) / seconds if seconds > 0 else 0.0
-        share = rate * self._flops / self._peak if self._peak and self._flops and rate else None
-        return Pace(rate, share, peak_gpu_bytes())
-
-
-def peak_gpu_bytes() -> int | None:
-    """The most that torch has allocated on this process's GPU; None without one."""
-    import torch
-
-    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
-
-
 def _attention_flops(shape: ModelShape, config: TrainingConfig, tokens: int, *, cuda: bool) -> float:
-    passes = 1 + 2.5 + config.recomputed(shape.layers, cuda=cuda) / shape.layers
-    seen = min(tokens, FLEX_REACH) if config.uses_flex(cuda=cuda) else tokens
+    passes = 1 + 2.5 + config.recomputed_layers(shape.layers, cuda=cuda) / shape.layers
+    seen = min(tokens, FLEX_REACH) if config.uses_flex_attention(cuda=cuda) else tokens
     return 4 * shape.attention * seen * shape.layers * passes
 
 
-def _starting_seconds(shape: ModelShape, config: TrainingConfig, sharers: int, again: float) -> float:
+def _starting_seconds(shape: ModelShape, config: TrainingConfig, group_size: int) -> float:
     each = GRAPH_LAYER_S
-    if not config.uses_graphs(cuda=True, sharers=sharers):
-        each = (HOST_SHARED_LAYER_S if sharers > 1 else HOST_LAYER_S)[config.packs_weights]
-        each *= 1 if config.compiles(cuda=True) else HOST_NOT_COMPILED
-    return each * shape.layers * (1 + (HOST_RECOMPUTED - 1) * again)
+    if not config.uses_cuda_graphs(cuda=True, shard_group_size=group_size):
+        each = (HOST_SHARED_LAYER_S if group_size > 1 else HOST_LAYER_S)[config.holds_4bit_weights]
+        each *= 1 if config.compiles_layers(cuda=True) else HOST_NOT_COMPILED
+    return each * shape.layers * (1 + (HOST_RECOMPUTED - 1) * _recomputed_share(shape, config))
 
 
 def _gathered_bytes(shape: ModelShape, config: TrainingConfig) -> float:
-    """What FSDP2 gathers for a row: layers forward and backward (recomputed or not), embeddings and head once.
+    """Return the bytes that FSDP2 gathers for a row.
 
+    Layers are gathered forward and backward (recomputed or not), embeddings and head once.
     Each process receives all parts but its own (arXiv:2304.11277, §3).
     """
-    layers = shape.linear_parameters * (0.5 if config.packs_weights else 2) + 2 * shape.expert_parameters
+    layers = shape.linear_parameters * (0.5 if config.holds_4bit_weights else 2) + 2 * shape.expert_parameters
     return 2 * layers + 2 * (shape.parameters - shape.linear_parameters - shape.expert_parameters)
 
 

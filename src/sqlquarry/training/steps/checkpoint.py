@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sqlquarry.aws.failures import aws_errors
 from sqlquarry.aws.prefix import S3Prefix
@@ -25,6 +25,7 @@ from sqlquarry.files.locations import S3Location, located
 from sqlquarry.text import visible_logger
 
 if TYPE_CHECKING:
+    import boto3
     import torch
 
 logger = visible_logger(__name__)
@@ -48,7 +49,7 @@ class Snapshot:
 
 
 class Store(Protocol):
-    """Where checkpoint files lie."""
+    """Where checkpoint files are."""
 
     def workspace(self) -> Path | None:
         """Where a file is to be made before `put`; None for anywhere."""
@@ -59,7 +60,7 @@ class Store(Protocol):
         ...
 
     def fetch(self, name: str, folder: Path) -> Path:
-        """A local path of a file; `folder` may take a copy."""
+        """Return a local path of a file; `folder` may take a copy."""
         ...
 
     def put(self, path: Path, name: str) -> None:
@@ -72,18 +73,18 @@ class Store(Protocol):
 
 
 class Checkpoints:
-    """Checkpoint files of one run in a directory or below an ``s3://`` prefix, written beside the training.
+    """Checkpoint files of one run in a directory or below an ``s3://`` prefix, written while training continues.
 
     Args:
         place: the directory or prefix.
-        kept: newest files that are kept; at least 2, so that one remains where the last is damaged.
+        kept: newest files that are kept; at least 2, so that one remains if the last is damaged.
         session: the boto3 session for S3; None takes the default credentials.
 
     Raises:
         ConfigError: the place is a whole bucket, or a file.
     """
 
-    def __init__(self, place: str | Path, *, kept: int = 2, session: Any = None) -> None:
+    def __init__(self, place: str | Path, *, kept: int = 2, session: boto3.Session | None = None) -> None:
         where = located(place)
         self.place, self.kept = str(where), kept
         self._store: Store = _Prefix(where, session) if isinstance(where, S3Location) else _Folder(where)
@@ -91,7 +92,7 @@ class Checkpoints:
         self._pending: Future[None] | None = None
 
     def save(self, snapshot: Snapshot) -> None:
-        """Write in the background; the snapshot's tensors must not change. Waits for the file before, if need be.
+        """Write in the background; the snapshot's tensors must not change. Waits for the one before, if need be.
 
         Raises:
             TrainingError: the file before could not be written.
@@ -100,7 +101,7 @@ class Checkpoints:
         self._pending = self._writer.submit(self._write, snapshot)
 
     def wait(self) -> None:
-        """Until the last file is written.
+        """Wait until the last file is written.
 
         Raises:
             TrainingError: it could not be.
@@ -118,7 +119,7 @@ class Checkpoints:
                 ) from error
 
     def latest(self) -> Snapshot | None:
-        """The newest whole checkpoint; damaged ones are passed over with a warning. None where there is none."""
+        """Return the newest valid checkpoint, None if there is none; damaged ones are skipped with a warning."""
         for step, name in reversed(self._steps()):
             with tempfile.TemporaryDirectory() as folder:
                 path = self._store.fetch(name, Path(folder))
@@ -158,7 +159,7 @@ def _fields(name: str) -> tuple[int, str]:
 
 
 def _read(path: Path, step: int) -> Snapshot | None:
-    """The content of a checkpoint; None if it is not safetensors, whatever its name promises."""
+    """Return the content of a checkpoint; None if it is not safetensors, whatever its name promises."""
     from safetensors import SafetensorError, safe_open
 
     with contextlib.suppress(SafetensorError), safe_open(path, "pt") as file:
@@ -194,7 +195,7 @@ class _Folder:
 
 
 class _Prefix:
-    def __init__(self, location: S3Location, session: Any) -> None:
+    def __init__(self, location: S3Location, session: boto3.Session | None) -> None:
         self._prefix = S3Prefix.open(location.require_prefix("checkpoint_dir"), session)
 
     def workspace(self) -> None:

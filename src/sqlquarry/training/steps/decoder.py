@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
+    from peft import PeftModel
+    from peft.tuners.lora import Linear as LoraLinear
+    from torch import nn
 
 
-def run_lora_directly(model: Any) -> None:
+def run_lora_directly(model: PeftModel) -> None:
     """Let each LoRA layer of a PEFT model compute y = W x + (s · A x) B in place of PEFT's general code.
 
     PEFT scales and adds whole outputs, copies them, and casts whole inputs to the adapter's float32; here the scale is
@@ -25,11 +28,11 @@ def run_lora_directly(model: Any) -> None:
     for layer in model.modules():
         # PEFT adapts routers and experts, which are no linear layers, by adding to the weight itself.
         if isinstance(layer, LoraLayer) and not isinstance(layer, ParamWrapper):
-            kind: Any = type(layer)
+            kind: type = type(layer)
             layer.__class__ = _with_forward(kind, _lora_linear)
 
 
-def run_gathered_weights(model: Any) -> None:
+def run_gathered_weights(model: PeftModel) -> None:
     """Let 4-bit layers whose weights FSDP2 will gather do nothing but multiply.
 
     What is gathered is a plain parameter. bitsandbytes' own forward pass makes a 4-bit one of it again, in each call,
@@ -39,17 +42,17 @@ def run_gathered_weights(model: Any) -> None:
 
     for layer in model.modules():
         if isinstance(layer, Linear4bit):
-            layer.quant_state = layer.weight.quant_state  # of a hollow base None, until it is filled
+            layer.quant_state = layer.weight.quant_state  # None until weights are read
             layer.__class__ = _with_forward(Linear4bit, _packed_linear)
 
 
 @functools.cache
-def _with_forward(kind: Any, forward: Callable[[Any, torch.Tensor], torch.Tensor]) -> type:
-    """The class with our forward pass; a function on the instance would make torch compile every layer anew."""
+def _with_forward(kind: type, forward: Callable[..., torch.Tensor]) -> type:
+    """Return the class with our forward pass; a function on the instance would make torch compile every layer anew."""
     return type(f"Direct{kind.__name__}", (kind,), {"forward": forward})
 
 
-def _packed_linear(layer: Any, inputs: torch.Tensor) -> torch.Tensor:
+def _packed_linear(layer: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
     import bitsandbytes
 
     outputs: torch.Tensor = bitsandbytes.matmul_4bit(
@@ -58,7 +61,7 @@ def _packed_linear(layer: Any, inputs: torch.Tensor) -> torch.Tensor:
     return outputs
 
 
-def _lora_linear(layer: Any, inputs: torch.Tensor) -> torch.Tensor:
+def _lora_linear(layer: LoraLinear, inputs: torch.Tensor) -> torch.Tensor:
     import torch
 
     (name,) = layer.active_adapters
@@ -68,15 +71,18 @@ def _lora_linear(layer: Any, inputs: torch.Tensor) -> torch.Tensor:
     return outputs
 
 
-def compile_options() -> dict[str, Any]:
-    """For torch.compile: kernels are not chosen by timing, so runs repeat bit for bit; dropout draws as uncompiled."""
+def compile_options() -> dict[str, str | int | bool | Callable[..., object]]:
+    """Return options for torch.compile.
+
+    Kernels are not chosen by timing, so runs repeat bit for bit; dropout draws as it does uncompiled.
+    """
     import torch
 
     known = torch._inductor.list_options()  # noqa: SLF001 - documented with torch.compile
     return {name: True for name in ("deterministic", "fallback_random") if name in known}
 
 
-def run_layers(model: Any, *, compiled: bool, recomputed: int, random: bool) -> None:
+def run_layers(model: PeftModel, *, compiled: bool, recomputed: int, random: bool) -> None:
     """Compile each decoder layer's forward pass, and recompute the activations of some in the backward pass.
 
     Every layer is the same code on other weights, so torch compiles it once. Recomputation is outside of it, and inside

@@ -22,7 +22,8 @@ def device_failures() -> Iterator[None]:
         yield
     except torch._dynamo.exc.TorchDynamoException as error:  # noqa: SLF001 - what torch.compile raises; no public name
         raise TrainingError(
-            f"torch.compile failed: {error}. It needs a C compiler. TrainingConfig(compiled=False) trains without it."
+            f"torch.compile failed: {error}. It needs a C compiler. "
+            "TrainingConfig(torch_compile=False) trains without it."
         ) from error
     except RuntimeError as error:
         # Memory that runs out while a graph is recorded comes in the context of another error.
@@ -32,5 +33,5 @@ def device_failures() -> Iterator[None]:
         raise DeviceError(
             f"the GPU's memory ran out, which the forecast had not expected ({str(error).partition('.')[0]}). Set "
             'TrainingConfig(gradient_checkpointing=True, hold_dequantized=False, sharding="full") or a smaller '
-            "max_sequence_tokens, and run again: with these it resumes from the newest checkpoint."
+            "max_length, and run again: with these it resumes from the newest checkpoint."
         ) from error

@@ -7,23 +7,24 @@ than the GPU runs them. With flex_attention all rows have one shape, so their ke
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from sqlquarry.checkpoints.attention import windows_of
 from sqlquarry.training.config import TrainingConfig
-from sqlquarry.training.encoding.packing import Row
+from sqlquarry.training.encoding.packing import PackedRow
 from sqlquarry.training.steps.decoder import compile_options
 from sqlquarry.training.steps.loss import RowShape, answer_loss, entropy, flex_inputs, model_inputs, row_tensors
 
 if TYPE_CHECKING:
     import torch
+    from peft import PeftModel
 
 Result = TypeVar("Result")
 _WARM_UPS = 3  # compilation, autotuning, libraries' workspaces: none of it may happen while a graph is recorded
 
 
-class Engine:
-    """Kernel by kernel: for CPUs, for weights that wait in CPU memory, and for whatever else cannot be recorded.
+class StepEngine:
+    """Runs a step kernel by kernel: on CPUs, with weights in CPU memory, and whenever nothing can be recorded.
 
     Args:
         model: a PEFT model in training mode.
@@ -36,20 +37,20 @@ class Engine:
     capturable = False  # whether the optimiser's steps can be recorded
 
     def __init__(
-        self, model: Any, rows: Sequence[Row], config: TrainingConfig, rate: float, device: torch.device
+        self, model: PeftModel, rows: Sequence[PackedRow], config: TrainingConfig, rate: float, device: torch.device
     ) -> None:
         import torch
 
         self.model, self.device = model, device
         self.parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
         cuda = device.type == "cuda"
-        compiled, self._flex = config.compiles(cuda=cuda), config.uses_flex(cuda=cuda)
+        compiled, self._flex = config.compiles_layers(cuda=cuda), config.uses_flex_attention(cuda=cuda)
         # What is compiled is compiled for one shape.
         self._fixed = compiled or self._flex
-        self._shape = RowShape(config.max_sequence_tokens, max(row.answers for row in rows))
-        self._windows = windows_of(model.config, config.max_sequence_tokens)
+        self._shape = RowShape(config.max_length, max(row.answers for row in rows))
+        self._windows = windows_of(model.config, config.max_length)
         self._entropy = torch.compile(entropy, dynamic=False, options=compile_options()) if compiled else entropy
-        self._max_norm = config.max_gradient_norm
+        self._max_norm = config.max_grad_norm
         self._rate = torch.tensor(rate, device=self.device) if self.capturable else rate
         self.optimizer = torch.optim.AdamW(
             self.parameters.values(), lr=self._rate, weight_decay=0.0, fused=cuda, capturable=self.capturable
@@ -61,41 +62,46 @@ class Engine:
                 "exp_avg_sq": torch.zeros_like(parameter),
             }
 
-    def loss(self, row: Row, *, answers: int | None = None) -> torch.Tensor:
-        """Summed loss of a row's answers, (); `answers` of rows that are not trained on, of the one that has most."""
+    def loss(self, row: PackedRow, *, answers: int | None = None) -> torch.Tensor:
+        """Return the summed loss of a row's answers, ().
+
+        Args:
+            row: the row.
+            answers: for rows that are not trained on, the most answer tokens that one of them has.
+        """
         shape = self._shape._replace(answers=answers or self._shape.answers) if self._fixed else None
         inputs = model_inputs(row, self.device, shape=shape, flex=self._flex, windows=self._windows)
         return answer_loss(self.model, inputs, self._entropy)
 
-    def prepare(self, row: Row) -> None:
+    def prepare(self, row: PackedRow) -> None:
         """Make ready on the host, while the GPU works, what `learn` will need of the row that comes next."""
 
-    def learn(self, row: Row, weight: float) -> torch.Tensor:
-        """A row's loss times `weight`, (), valid until the next call; its gradients are added to the parameters'."""
+    def learn(self, row: PackedRow, weight: float) -> torch.Tensor:
+        """Return a row's loss times `weight`, (), valid until the next call; add its gradients to the parameters'."""
         loss = self.loss(row) * weight
         loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
         return loss.detach()
 
     def clip(self) -> torch.Tensor:
-        """Scale the gradients down to the largest norm; the norm that they had, ()."""
+        """Scale the gradients down to the largest norm; return the norm that they had, ()."""
         import torch
 
         return torch.nn.utils.clip_grad_norm_(self.parameters.values(), self._max_norm)
 
     def update(self, rate: float) -> None:
-        """One step of the optimiser; the gradients are gone afterwards."""
+        """Take one step of the optimizer; the gradients are gone afterwards."""
         self.optimizer.param_groups[0]["lr"] = rate
         self.optimizer.step()
         self.optimizer.zero_grad()
 
     def close(self) -> None:
-        """Let go of whatever keeps the processes from parting; nothing can be done with it afterwards."""
+        """Let go of whatever keeps the processes from ending; the engine cannot be used afterwards."""
 
 
-class GraphEngine(Engine):
-    """By CUDA graphs: one for a row, one for clipping, one for the optimiser.
+class CudaGraphEngine(StepEngine):
+    """Runs a step as CUDA graphs: one for a row, one for clipping, one for the optimiser.
 
-    Where GPUs share the base, a row's graph holds NCCL's gathering of each layer beside the kernels of the one before,
+    If GPUs share the base, a row's graph holds NCCL's gathering of each layer next to the kernels of the one before,
     as FSDP2 orders them. Every process records and replays equally often.
 
     Source: "Whole network capture" in torch's notes on CUDA semantics.
@@ -104,26 +110,26 @@ class GraphEngine(Engine):
     capturable = True
 
     def __init__(
-        self, model: Any, rows: Sequence[Row], config: TrainingConfig, rate: float, device: torch.device
+        self, model: PeftModel, rows: Sequence[PackedRow], config: TrainingConfig, rate: float, device: torch.device
     ) -> None:
         import torch
 
         super().__init__(model, rows, config, rate, device)
         # Whatever is recorded has been set up before and is changed in place only, by a resumed run too.
         self._inputs = tuple(part.to(self.device) for part in self._on_host(rows[0]))
-        self._prepared: tuple[Row, tuple[torch.Tensor, ...]] | None = None
+        self._prepared: tuple[PackedRow, tuple[torch.Tensor, ...]] | None = None
         self._weight = torch.zeros((), device=self.device)
         self._learn = _Recording(self._learn_loaded, warm_ups=_WARM_UPS)
         self.optimizer.zero_grad(set_to_none=False)
         self._clip = _Recording(super().clip, warm_ups=1)
         self._update = _Recording(self._update_by_loaded_rate, warm_ups=0)
 
-    def prepare(self, row: Row) -> None:
-        """See `Engine.prepare`."""
+    def prepare(self, row: PackedRow) -> None:
+        """See `StepEngine.prepare`."""
         self._prepared = row, self._on_host(row)
 
-    def learn(self, row: Row, weight: float) -> torch.Tensor:
-        """See `Engine.learn`."""
+    def learn(self, row: PackedRow, weight: float) -> torch.Tensor:
+        """See `StepEngine.learn`."""
         ready, self._prepared = self._prepared, None
         host = ready[1] if ready is not None and ready[0] is row else self._on_host(row)
         for mine, theirs in zip(self._inputs, host, strict=True):
@@ -132,16 +138,16 @@ class GraphEngine(Engine):
         return self._learn.replay()
 
     def clip(self) -> torch.Tensor:
-        """See `Engine.clip`."""
+        """See `StepEngine.clip`."""
         return self._clip.replay()
 
     def update(self, rate: float) -> None:
-        """See `Engine.update`."""
+        """See `StepEngine.update`."""
         self._rate.fill_(rate)  # type: ignore[union-attr]  # a tensor where the optimiser is capturable
         self._update.replay()
 
     def close(self) -> None:
-        """See `Engine.close`: NCCL waits for ever for graphs that hold work of its (pytorch #115388)."""
+        """See `StepEngine.close`: NCCL waits for ever for graphs that hold its work (pytorch #115388)."""
         for recording in (self._learn, self._clip, self._update):
             recording.reset()
 
@@ -155,7 +161,7 @@ class GraphEngine(Engine):
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=False)  # the recorded kernels know where gradients lie
 
-    def _on_host(self, row: Row) -> tuple[torch.Tensor, ...]:
+    def _on_host(self, row: PackedRow) -> tuple[torch.Tensor, ...]:
         return tuple(part.pin_memory() for part in row_tensors(row, self._shape))
 
 
@@ -165,7 +171,7 @@ class _Recording(Generic[Result]):
     def __init__(self, work: Callable[[], Result], *, warm_ups: int) -> None:
         import torch
 
-        aside: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch has no types for it
+        aside: torch.cuda.Stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch has no types for it
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
             for _ in range(warm_ups):

@@ -7,24 +7,26 @@ import math
 import signal
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NoReturn
 
 from sqlquarry.errors import TrainingError, TrainingInterruptedError
 from sqlquarry.training.config import TrainingConfig
-from sqlquarry.training.encoding.packing import Row
+from sqlquarry.training.encoding.packing import PackedRow
 from sqlquarry.training.steps.checkpoint import Checkpoints, Snapshot
-from sqlquarry.training.steps.engine import Engine, GraphEngine
+from sqlquarry.training.steps.engine import CudaGraphEngine, StepEngine
 from sqlquarry.training.steps.schedule import Schedule
 from sqlquarry.training.steps.sharding import release
 from sqlquarry.training.steps.world import World
+from sqlquarry.training.tracking.log_entry import LogEntry
 
 if TYPE_CHECKING:
     import torch
+    from peft import PeftModel
 
-Log = Callable[[dict[str, Any]], None]
+Log = Callable[[LogEntry], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +57,24 @@ class Loop:
 
     def __init__(
         self,
-        model: Any,
-        rows: Sequence[Row],
+        model: PeftModel,
+        rows: Sequence[PackedRow],
         schedule: Schedule,
         config: TrainingConfig,
         world: World,
         *,
         checkpoints: Checkpoints | None = None,
         logs: Sequence[Log] = (),
-        evaluation: Sequence[Row] = (),
+        evaluation: Sequence[PackedRow] = (),
     ) -> None:
         self.model, self.rows, self.schedule, self.config, self.world = model, rows, schedule, config, world
         self.checkpoints, self.logs, self.evaluation = checkpoints, logs, evaluation
-        sharers = config.sharers(world.size, world.machines)
-        kind = GraphEngine if config.uses_graphs(cuda=world.device.type == "cuda", sharers=sharers) else Engine
+        group_size = config.shard_group_size(world.size, world.machines)
+        kind = (
+            CudaGraphEngine
+            if config.uses_cuda_graphs(cuda=world.device.type == "cuda", shard_group_size=group_size)
+            else StepEngine
+        )
         self.engine = kind(model, rows, config, schedule.peak_rate, world.device)
         self.done, self.loss_sum, self.seconds = 0, 0.0, 0.0
 
@@ -97,38 +103,36 @@ class Loop:
             while self.done < self.schedule.steps:
                 entry, stop = self._step(self.done, bool(stopped))
                 self.seconds = before + time.monotonic() - started
+                entry["seconds"] = round(self.seconds, 2)
                 self.loss_sum += entry["loss"]
                 self.done += 1
                 if self.schedule.ends_epoch(self.done - 1) and self.evaluation:
                     entry["eval_loss"] = self._evaluate()
                 for log in self.logs:
-                    log({"step": self.done, "seconds": round(self.seconds, 2), **entry})
+                    log(entry)
                 if stop:
-                    self._save()
-                    self._finish_writing()
-                    raise TrainingInterruptedError(
-                        f"stopped by a signal after step {self.done} of {self.schedule.steps}; "
-                        + (
-                            f"the same call resumes from {self.checkpoints.place}"
-                            if self.checkpoints
-                            else "nothing is kept"
-                        )
-                    )
-                every = self.config.checkpoint_interval_steps
-                due = (
-                    self.done % every == 0
-                    if every
-                    else time.monotonic() - saved_at >= self.config.checkpoint_interval_s
-                )
+                    self._stop()
                 # The last one is for what may still fail: a full disk when the adapter is saved, a signal until then.
-                if due or self.done == self.schedule.steps:
+                if self._is_due(saved_at) or self.done == self.schedule.steps:
                     self._save()
                     saved_at = time.monotonic()
         self._finish_writing()
         return Outcome(self.done, self.loss_sum / self.done, self.seconds)
 
-    def _step(self, step: int, stop: bool) -> tuple[dict[str, Any], bool]:
-        """One optimiser step; what to log, and whether any process was told to stop."""
+    def _is_due(self, saved_at: float) -> bool:
+        """Whether it is time for a checkpoint; the last one was written at `saved_at`."""
+        if self.config.save_steps:
+            return self.done % self.config.save_steps == 0
+        return time.monotonic() - saved_at >= self.config.save_interval_s
+
+    def _stop(self) -> NoReturn:
+        self._save()
+        self._finish_writing()
+        kept = f"the same call resumes from {self.checkpoints.place}" if self.checkpoints else "nothing is kept"
+        raise TrainingInterruptedError(f"stopped by a signal after step {self.done} of {self.schedule.steps}; {kept}")
+
+    def _step(self, step: int, stop: bool) -> tuple[LogEntry, bool]:
+        """Take one optimizer step; return what to log, and whether any process was told to stop."""
         import torch
 
         picked = self.schedule.rows_of(step)
@@ -136,7 +140,7 @@ class Loop:
         total = torch.zeros(2, device=self.world.device)  # the loss, and votes to stop
         total[1] = stop
         for row, counts in self.world.share(picked):
-            if self.config.dropout:  # a function of step and row: the same in a resumed run and on any process
+            if self.config.lora_dropout:  # a function of step and row: the same in a resumed run and on any process
                 torch.manual_seed(zlib.crc32(f"{self.config.seed} {step} {row}".encode()))
             total[0] += self.engine.learn(self.rows[row], counts / answers)
         if step + 1 < self.schedule.steps:
@@ -146,7 +150,26 @@ class Loop:
         self.world.sum([total, *gradients])
         loss, stops, norm = torch.stack([*total, self.engine.clip()]).tolist()  # waits for the device, once
         rate = self.schedule.rate(step)
-        for what, value in (("loss", loss), ("norm of the gradient", norm)):
+        self._require_finite({"loss": loss, "norm of the gradient": norm}, step, rate)
+        self.engine.update(rate)
+        entry = LogEntry(
+            step=step + 1,
+            seconds=self.seconds,
+            steps=self.schedule.steps,
+            loss=loss,
+            grad_norm=norm,
+            learning_rate=rate,
+            tokens=sum(len(self.rows[row].input_ids) for row in picked),
+        )
+        return entry, stops > 0
+
+    def _require_finite(self, figures: Mapping[str, float], step: int, rate: float) -> None:
+        """Refuse to learn from a step that broke down; the last checkpoint then holds the adapter from before it.
+
+        Raises:
+            TrainingError: a figure is not a finite number.
+        """
+        for what, value in figures.items():
             if math.isfinite(value):
                 continue
             self._save()
@@ -155,19 +178,9 @@ class Loop:
                 f"the {what} became {value} in step {step + 1} at a rate of {rate:.1e}. Lower "
                 "TrainingConfig.learning_rate; the adapter from before that step is kept in the last checkpoint."
             )
-        self.engine.update(rate)
-        tokens = sum(len(self.rows[row].input_ids) for row in picked)
-        entry = {
-            "steps": self.schedule.steps,
-            "loss": loss,
-            "grad_norm": norm,
-            "learning_rate": rate,
-            "tokens": tokens,
-        }
-        return entry, stops > 0
 
     def _evaluate(self) -> float:
-        """Mean loss over the answer tokens of the evaluation rows."""
+        """Return the mean loss over the answer tokens of the evaluation rows."""
         import torch
 
         answers, most = sum(row.answers for row in self.evaluation), max(row.answers for row in self.evaluation)
@@ -182,21 +195,21 @@ class Loop:
         return total.item()
 
     def _save(self) -> None:
-        if self.checkpoints is None or not self.world.leads or not self.done:
+        if self.checkpoints is None or not self.world.is_rank0 or not self.done:
             return
-        # Copies: training goes on while they are written.
+        # Copies, because training continues while they are written.
         copies = {name: tensor.to("cpu", copy=True) for name, tensor in self._tensors().items()}
         facts = {"loss_sum": repr(self.loss_sum), "seconds": repr(self.seconds)}
         self.checkpoints.save(Snapshot(self.done, copies, facts))
 
     def _finish_writing(self) -> None:
-        """Until the last checkpoint is there, on every process: where one ends early, the others are ended too."""
+        """Wait until the last checkpoint is written, on every process: if one ends early, the others are ended too."""
         if self.checkpoints is not None:
             self.checkpoints.wait()
         self.world.any(False)
 
     def _tensors(self) -> dict[str, torch.Tensor]:
-        """What training changes, under the names of `Snapshot.tensors`: in place here, not copied."""
+        """Return what training changes, under the names of `Snapshot.tensors`, without copying it."""
         state = self.engine.optimizer.state
         tensors = {}
         for name, parameter in self.engine.parameters.items():
@@ -206,25 +219,27 @@ class Loop:
         return tensors
 
     def _resume(self) -> None:
-        snapshot = self.checkpoints.latest() if self.checkpoints is not None and self.world.leads else None
-        self.done, facts = self.world.lead(lambda: (snapshot.step, dict(snapshot.facts)) if snapshot else (0, {}))
+        snapshot = self.checkpoints.latest() if self.checkpoints is not None and self.world.is_rank0 else None
+        self.done, facts = self.world.on_rank0(lambda: (snapshot.step, dict(snapshot.facts)) if snapshot else (0, {}))
         if not self.done:
             return
         self.loss_sum, self.seconds = float(facts["loss_sum"]), float(facts["seconds"])
         for name, value in self._tensors().items():
             if snapshot:
                 value.copy_(snapshot.tensors[name])
-            self.world.follow(value)
+            self.world.broadcast(value)
         for state in self.engine.optimizer.state.values():
             state["step"].fill_(float(self.done))
 
 
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[list[int]]:
-    """A list that SIGTERM (a spot notice) and the first SIGINT add to, while the block runs; elsewhere than in the main
-    thread signals cannot be taken, and the list stays empty."""  # noqa: D205, D209 - one thought
+    """Yield a list that SIGTERM (a spot notice) and the first SIGINT add to while the block runs.
+
+    Outside the main thread signals cannot be taken, and the list stays empty.
+    """
     received: list[int] = []
-    before: dict[signal.Signals, Any] = {}
+    before: dict[signal.Signals, Callable[[int, FrameType | None], object] | int | None] = {}
 
     def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - its interface
         if received:

@@ -1,10 +1,10 @@
-"""A base model whose weights are read part by part, so that nobody ever holds the whole of what several share."""
+"""A base model whose weights are read part by part, so that no process ever holds the whole of what several share."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlquarry.checkpoints.model_files import weight_files
 from sqlquarry.errors import UnsupportedModelError
@@ -13,28 +13,37 @@ from sqlquarry.quantization import QuantizationRecipe, keep_trainable_on_cpu
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
+    from transformers import PreTrainedModel
 
 
-class HollowBase:
+class MetaLoadedBase:
     """What `load_causal_lm` gives, but for the weights: `fill` reads those of one part of the model at a time.
 
-    Until then a weight is a view of a single number: PEFT finds its device, dtype and shape, and it takes no memory.
+    Until then a weight is an expanded view of a single number, which takes no memory: PEFT finds its device, dtype and
+    shape.
 
     Args:
         directory: config and safetensors.
         device: where weights go.
         recipe: how to quantise; None leaves them as they are.
         held: hold the 4-bit values in 16 bits, as `hold_dequantized` does.
-        attention: transformers' name of the attention to use.
+        attn_implementation: transformers' name of the attention to use.
 
     Attributes:
         model: the model.
         missing: weights that no file holds under the model's own names (experts, which transformers fuses, are such):
-            where there are any, the model cannot be filled.
+            if there are any, the model cannot be filled.
     """
 
     def __init__(
-        self, directory: Path, device: torch.device, recipe: QuantizationRecipe | None, *, held: bool, attention: str
+        self,
+        directory: Path,
+        device: torch.device,
+        recipe: QuantizationRecipe | None,
+        *,
+        held: bool,
+        attn_implementation: str,
     ) -> None:
         import torch
         from safetensors import safe_open
@@ -45,7 +54,7 @@ class HollowBase:
         with torch.device("meta"), reading_model(directory):
             config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
             self.model = AutoModelForCausalLM.from_config(
-                config, dtype=self._dtype, attn_implementation=attention, trust_remote_code=False
+                config, dtype=self._dtype, attn_implementation=attn_implementation, trust_remote_code=False
             )
         rotary = self.model.model.rotary_emb  # has no weights but tables, which are made and not read
         self.model.model.rotary_emb = type(rotary)(config).to(device)
@@ -54,14 +63,14 @@ class HollowBase:
             self._prepare_layers(recipe)
         self._unread = _owners(self.model)
         for (module, kind), *more in self._unread.values():
-            self._set(self._hollow(module, kind), (module, kind), *more)
+            self._set(self._placeholder(module, kind), (module, kind), *more)
         self._files: dict[str, Path] = {}
         for path in weight_files(directory):
             with safe_open(path, "pt") as file:
                 self._files |= dict.fromkeys(file.keys(), path)
         self.missing = tuple(name for name in self._unread if name not in self._files)
 
-    def fill(self, part: Any) -> None:
+    def fill(self, part: nn.Module) -> None:
         """Read the weights of a part of the model that have not been read yet.
 
         Raises:
@@ -74,7 +83,7 @@ class HollowBase:
             self._set(self._read(name, *owners[0]), *owners)
 
     def recorded(self) -> QuantizationRecipe | None:
-        """The recipe with what the quantised weights tell, once all are read; see `QuantizationRecipe.completed`."""
+        """Return the recipe with what the quantized weights show, once all are read, as `completed` does."""
         if self._recipe is None:
             return None
         modules = tuple(sorted(self._offsets))
@@ -98,7 +107,7 @@ class HollowBase:
             self.model.is_loaded_in_4bit = True  # where PEFT looks to decide what kind of layers there are
             keep_trainable_on_cpu(self.model)
 
-    def _hollow(self, module: Any, kind: str) -> torch.nn.Parameter:
+    def _placeholder(self, module: nn.Module, kind: str) -> torch.nn.Parameter:
         import bitsandbytes
         import torch
 
@@ -108,7 +117,7 @@ class HollowBase:
             return bitsandbytes.nn.Params4bit(number, requires_grad=False, quant_type=there.quant_type)  # type: ignore[no-any-return]  # it has no types
         return torch.nn.Parameter(torch.zeros((), dtype=there.dtype).expand(there.shape), requires_grad=False)
 
-    def _read(self, name: str, layer: Any, kind: str) -> torch.nn.Parameter:
+    def _read(self, name: str, layer: nn.Module, kind: str) -> torch.nn.Parameter:
         import bitsandbytes.functional as bnb
         import torch
         from safetensors import safe_open
@@ -131,14 +140,14 @@ class HollowBase:
             value = bnb.dequantize_4bit(packed.data, state).to(self._dtype)
         return torch.nn.Parameter(value, requires_grad=False)
 
-    def _set(self, value: torch.nn.Parameter, *owners: tuple[Any, str]) -> None:
+    def _set(self, value: torch.nn.Parameter, *owners: tuple[nn.Module, str]) -> None:
         for module, kind in owners:
             setattr(module, kind, value)
 
 
-def _owners(model: Any) -> dict[str, list[tuple[Any, str]]]:
-    """Each parameter's first name, and the modules that hold it: several where weights are tied."""
-    owners: dict[int, tuple[str, list[tuple[Any, str]]]] = {}
+def _owners(model: PreTrainedModel) -> dict[str, list[tuple[nn.Module, str]]]:
+    """Return each parameter's first name, and the modules that hold it: several if weights are tied."""
+    owners: dict[int, tuple[str, list[tuple[nn.Module, str]]]] = {}
     for path, module in model.named_modules():
         for kind, parameter in module.named_parameters(recurse=False):
             owners.setdefault(id(parameter), (f"{path}.{kind}", []))[1].append((module, kind))

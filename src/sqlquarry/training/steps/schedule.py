@@ -21,7 +21,7 @@ class Schedule:
         rows: packed rows of one epoch.
         rows_per_step: rows that one optimiser step sees; the last of an epoch may see fewer.
         epochs: passes over the rows; may be a fraction.
-        warmup_share: share of the steps in which the rate rises.
+        warmup_ratio: share of the steps in which the rate rises.
         peak_rate: the highest learning rate.
         seed: decides the order of the rows.
     """
@@ -29,7 +29,7 @@ class Schedule:
     rows: int
     rows_per_step: int
     epochs: float
-    warmup_share: float
+    warmup_ratio: float
     peak_rate: float
     seed: int
 
@@ -53,7 +53,7 @@ class Schedule:
 
         Source: Loshchilov and Hutter 2017, arXiv:1608.03983, equation 5, without restarts.
         """
-        warmup = math.ceil(self.steps * self.warmup_share)
+        warmup = math.ceil(self.steps * self.warmup_ratio)
         if step < warmup:
             return self.peak_rate * (step + 1) / warmup
         return self.peak_rate * (1 + math.cos(math.pi * (step - warmup) / max(1, self.steps - warmup))) / 2

@@ -1,4 +1,4 @@
-"""FSDP2: the frozen base weights lie in parts over the processes; the adapter is whole on each.
+"""FSDP2: each process holds a part of the frozen base weights, and the whole adapter.
 
 Nearly all memory is the base's. An adapter with its gradient and Adam's moments takes 16 bytes a parameter (0.7 GB for
 rank 16 on an 8B model), and whole on each process it can be summed in float32, clipped, saved and resumed on any number
@@ -10,45 +10,44 @@ Source: Zhao et al. 2023, arXiv:2304.11277 (FSDP); torch.distributed.fsdp.fully_
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sqlquarry.errors import TrainingError
 from sqlquarry.training.steps.world import World
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from torch import nn
+    from torch.distributed.device_mesh import DeviceMesh
+
 
 def shard_base(
-    model: Any, world: World, *, sharers: int, cpu_offload: bool, fill: Callable[[Any], None] | None = None
+    model: PeftModel,
+    world: World,
+    *,
+    shard_group_size: int,
+    cpu_offload: bool,
+    fill: Callable[[nn.Module], None] | None = None,
 ) -> None:
     """Shard every frozen parameter of a PEFT model, decoder layer by decoder layer, in place.
 
     Args:
         model: a PEFT model on `world`'s device.
         world: the processes.
-        sharers: how many processes hold one copy together: all, or those of a machine (HSDP), which spares the network.
+        shard_group_size: how many processes hold one copy together: all, or those of a machine (HSDP), which spares
+            the network.
         cpu_offload: keep the parts in CPU memory and bring them in layer by layer.
-        fill: reads the weights of a part of the model before it is sharded; None where they are there.
+        fill: reads the weights of a part of the model before it is sharded; None if they are there.
 
     Raises:
         TrainingError: 4-bit weights are stored in a dtype that FSDP2 does not move bit for bit, or a parameter is not
             sharded afterwards: training would silently be of another base, or take the memory of the whole.
     """
-    import torch
-    from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
-    from torch.distributed.tensor import DTensor
 
-    for name, parameter in model.named_parameters():
-        if hasattr(parameter, "quant_state") and parameter.dtype != torch.float32:
-            raise TrainingError(
-                f"{name} holds 4-bit weights as {parameter.dtype}, which FSDP2 does not move bit for bit: load it with "
-                'QuantizationRecipe(storage_dtype="float32")'
-            )
-    kind = world.device.type
-    if sharers < world.size:
-        mesh = init_device_mesh(kind, (world.size // sharers, sharers), mesh_dim_names=("replicate", "shard"))
-    else:
-        mesh = init_device_mesh(kind, (world.size,), mesh_dim_names=("shard",))
-    policy = CPUOffloadPolicy(pin_memory=kind == "cuda") if cpu_offload else OffloadPolicy()
+    _require_movable(model)
+    mesh = _mesh(world, shard_group_size)
+    policy = CPUOffloadPolicy(pin_memory=world.device.type == "cuda") if cpu_offload else OffloadPolicy()
     adapter = {parameter for parameter in model.parameters() if parameter.requires_grad}
     decoder = model.get_base_model()
     embeddings, head = decoder.get_input_embeddings(), decoder.get_output_embeddings()
@@ -64,6 +63,32 @@ def shard_base(
             break
         # Has no backward pass. What FSDP2 gathered for one would be waited for by nobody, and no graph could hold it.
         part.set_unshard_in_backward(False)
+    _require_sharded(model)
+
+
+def _mesh(world: World, shard_group_size: int) -> DeviceMesh:
+    from torch.distributed.device_mesh import init_device_mesh
+
+    if shard_group_size >= world.size:
+        return init_device_mesh(world.device.type, (world.size,), mesh_dim_names=("shard",))
+    groups = world.size // shard_group_size
+    return init_device_mesh(world.device.type, (groups, shard_group_size), mesh_dim_names=("replicate", "shard"))
+
+
+def _require_movable(model: PeftModel) -> None:
+    import torch
+
+    for name, parameter in model.named_parameters():
+        if hasattr(parameter, "quant_state") and parameter.dtype != torch.float32:
+            raise TrainingError(
+                f"{name} holds 4-bit weights as {parameter.dtype}, which FSDP2 does not move bit for bit: load it with "
+                'QuantizationRecipe(storage_dtype="float32")'
+            )
+
+
+def _require_sharded(model: PeftModel) -> None:
+    from torch.distributed.tensor import DTensor
+
     whole = [
         name
         for name, parameter in model.named_parameters()
@@ -75,8 +100,8 @@ def shard_base(
         )
 
 
-def release(model: Any) -> None:
-    """Put down what FSDP2 leaves whole after a forward pass, for a backward pass that may never come."""
+def release(model: PeftModel) -> None:
+    """Free what FSDP2 leaves whole after a forward pass, for a backward pass that may never come."""
     from torch.distributed.fsdp import FSDPModule
 
     for module in model.modules():

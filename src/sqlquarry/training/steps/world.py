@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from sqlquarry.errors import DeviceError, SQLQuarryError
 
@@ -73,12 +73,12 @@ class World:
         return self.size // self.local_size
 
     @property
-    def leads(self) -> bool:
+    def is_rank0(self) -> bool:
         """Whether this process is the one that writes and shows."""
         return self.rank == 0
 
     def share(self, items: Sequence[int]) -> list[tuple[int, bool]]:
-        """This process's part of a step's items, as many as the others' get: the second value is False for padding.
+        """Return this process's part of a step's items, and whether each counts: False is padding to equal numbers.
 
         Sharded weights are gathered by all processes together, so each must run equally often.
         """
@@ -99,23 +99,23 @@ class World:
         parts = torch.split(flat, [tensor.numel() for tensor in tensors])
         torch._foreach_copy_(tensors, [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)])
 
-    def follow(self, tensor: torch.Tensor) -> None:
-        """Replace a tensor by the leading process's, in place."""
+    def broadcast(self, tensor: torch.Tensor) -> None:
+        """Replace a tensor by that of rank 0, in place."""
         import torch.distributed as dist
 
         if self.size > 1:
             dist.broadcast(tensor, src=0)
 
     def any(self, flag: bool) -> bool:
-        """Whether `flag` is set on any process."""
+        """Return whether `flag` is set on any process."""
         import torch
 
         votes = torch.tensor([float(flag)], device=self.device)
         self.sum([votes])
         return bool(votes.item() > 0)
 
-    def lead(self, work: Callable[[], Result]) -> Result:
-        """Do `work` on the leading process; all return its result, or raise its error.
+    def on_rank0(self, work: Callable[[], Result]) -> Result:
+        """Do `work` on rank 0; all processes return its result, or raise its error.
 
         Raises:
             SQLQuarryError: `work` did.
@@ -124,19 +124,19 @@ class World:
 
         if self.size == 1:
             return work()
-        box: list[Any] = [None, None]
-        if self.leads:
+        box: list[object] = [None, None]  # the result, and the error
+        if self.is_rank0:
             try:
                 box[0] = work()
             except SQLQuarryError as error:
                 box[1] = error
         dist.broadcast_object_list(box, src=0, device=self.device)
-        if box[1] is not None:
+        if isinstance(box[1], SQLQuarryError):
             raise box[1]
-        return box[0]  # type: ignore[no-any-return]  # it is the leader's result
+        return box[0]  # type: ignore[return-value]  # it is the result of rank 0
 
     def leave(self) -> None:
-        """Part from the others; without it a process may end with an error after all is done."""
+        """Leave the other processes; without it a process may end with an error after all is done."""
         import torch.distributed as dist
 
         if self.size > 1 and dist.is_initialized():

@@ -16,7 +16,7 @@ CARD = "README.md"
 
 
 @dataclass(frozen=True, slots=True)
-class Licence:
+class License:
     """A base model's licence: its name on the hub, and what whoever passes the adapter on has to say or do."""
 
     hub_name: str
@@ -33,7 +33,7 @@ _LLAMA = (
 _APACHE = (
     "The base is under the Apache License 2.0: its text and the base's NOTICE, if there is one, travel with copies."
 )
-_LICENCES = (
+_LICENSES = (
     (r"llama\s*(3\.[123])\s*community\s*license", "llama{}", _LLAMA),
     (r"(?:meta\s*)?llama\s*(3)\s*community\s*license", "llama{}", _LLAMA),
     (r"apache\s*license\W+version\s*2\.0", "apache-2.0", _APACHE),
@@ -41,18 +41,18 @@ _LICENCES = (
 )
 
 
-def base_licence(base: Path) -> Licence | None:
-    """The licence whose text lies in the base model's directory (``LICENSE*``); None where there is none known here.
+def base_license(base: Path) -> License | None:
+    """Return the license whose text is in the base model's directory (``LICENSE*``); None if it is not known here.
 
-    The architecture says nothing of it: many models that are built like a Llama are not Meta's.
+    The architecture says nothing about it: many models that are built like a Llama are not Meta's.
     """
     for path in sorted(base.glob("LICENSE*")):
         text = path.read_text(encoding="utf-8", errors="replace")
-        for pattern, hub_name, notice in _LICENCES:
+        for pattern, hub_name, notice in _LICENSES:
             if found := re.search(pattern, text, re.IGNORECASE):
                 version = found[1] if found.groups() else ""
                 first = version == "3"
-                return Licence(
+                return License(
                     hub_name.format(version),
                     notice.format(
                         mark="Meta Llama 3" if first else "Llama",
@@ -72,7 +72,7 @@ def write_card(
     base: Path,
     scores: Mapping[str, str] | None = None,
 ) -> None:
-    """Write README.md beside an adapter; call it before the manifest, which hashes it.
+    """Write README.md into an adapter's directory; call it before the manifest, which hashes it.
 
     Args:
         directory: the adapter's.
@@ -81,32 +81,33 @@ def write_card(
         scores: what was measured -> value in words ("execution accuracy" -> "81.2 % (78.0 to 84.1, n = 629)").
     """
     write_atomically(
-        directory / CARD, model_card(redacted(provenance), base_licence(base), redacted(scores or {})).encode()
+        directory / CARD, model_card(redacted(provenance), base_license(base), redacted(scores or {})).encode()
     )
 
 
-def model_card(provenance: Mapping[str, Any], licence: Licence | None, scores: Mapping[str, str]) -> str:
-    """The card's text: YAML for the hub, then prose and tables.
+def model_card(provenance: Mapping[str, Any], terms: License | None, scores: Mapping[str, str]) -> str:
+    """Return the text of the card: YAML for the hub, then prose and tables.
 
     Source of the header's fields: https://huggingface.co/docs/hub/model-cards, "Model card metadata".
     """
+    from huggingface_hub import ModelCardData
+
     run, config = provenance["run"], provenance["config"]
     name = str(provenance["base_model"]["name"])
     hub_id = name if re.fullmatch(r"[\w.-]+/[\w.-]+", name) else None
-    header = [
-        "---",
-        *([f"base_model: {hub_id}", "base_model_relation: adapter"] if hub_id else []),
-        "library_name: peft",
-        "pipeline_tag: text-generation",
-        "language: [en]",
-        *([f"license: {licence.hub_name}"] if licence else []),
-        "tags: [text-to-sql, lora, qlora, sqlquarry]",
-        "---",
-    ]
+    header = ModelCardData(
+        base_model=hub_id,
+        base_model_relation="adapter" if hub_id else None,
+        library_name="peft",
+        pipeline_tag="text-generation",
+        language=["en"],
+        license=terms.hub_name if terms else None,
+        tags=["text-to-sql", "lora", "qlora", "sqlquarry"],
+    ).to_yaml()
     recipe = provenance.get("quantization")
     held = f"4-bit {str(recipe['quant_type']).upper()} weights" if recipe else "unquantised weights"
     about = (
-        f"A LoRA adapter, rank {config['rank']}, trained on {held} of the base with SQLQuarry. It answers the prompt "
+        f"A LoRA adapter, rank {config['lora_r']}, trained on {held} of the base with SQLQuarry. It answers the prompt "
         "in `prompt.json` and no other: load both together (`sqlquarry.LocalModel(adapter)`), or merge them."
     )
     sections = [
@@ -120,10 +121,10 @@ def model_card(provenance: Mapping[str, Any], licence: Licence | None, scores: M
         "### Configuration\n\n" + _table({f"`{key}`": f"`{value}`" for key, value in config.items()}),
         "### Versions\n\n" + _table(provenance.get("versions", {})),
         "## Licence\n\n"
-        + (licence.notice if licence else "The base model's directory holds no licence that is known here. Look it up.")
+        + (terms.notice if terms else "The base model's directory holds no licence that is known here. Look it up.")
         + " The training data may bring terms of its own.",
     ]
-    return "\n".join(header) + "\n\n" + "\n\n".join(sections) + "\n"
+    return f"---\n{header}\n---\n\n" + "\n\n".join(sections) + "\n"
 
 
 def _data_rows(provenance: Mapping[str, Any]) -> dict[str, str]:
@@ -152,12 +153,12 @@ def _run_rows(run: Mapping[str, Any]) -> dict[str, str]:
     return rows
 
 
-def _table(rows: Mapping[str, Any]) -> str:
+def _table(rows: Mapping[str, object]) -> str:
     lines = [f"| {_cell(key)} | {_cell(value)} |" for key, value in rows.items()]
     return "\n".join(["| | |", "|---|---|", *lines])
 
 
-def _cell(value: Any) -> str:
-    """A code span as it is, any other text without what Markdown would read as its own."""
+def _cell(value: object) -> str:
+    """Return a code span as it is, any other text without what Markdown would read as markup."""
     text = visible(str(value), one_line=True)
     return text.replace("|", "\\|") if re.fullmatch("`[^`]*`", text) else as_markdown(text)

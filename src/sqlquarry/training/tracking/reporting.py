@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from sqlquarry.errors import ConfigError, MissingExtraError, TrainingError
 from sqlquarry.text import visible_logger
+from sqlquarry.training.tracking.log_entry import LogEntry
 
 logger = visible_logger(__name__)
 
@@ -40,7 +41,7 @@ class Reporter:
         TrainingError: on the first entry, a service that could not be reported to.
     """
 
-    def __init__(self, report_to: Sequence[str], output_dir: Path, config: Mapping[str, Any], steps: int) -> None:
+    def __init__(self, report_to: Sequence[str], output_dir: Path, config: Mapping[str, object], steps: int) -> None:
         self._directory, self._config, self._steps = output_dir, dict(config), steps
         self._names = check_report_to(report_to)
         self._started = False
@@ -48,7 +49,7 @@ class Reporter:
     def __enter__(self) -> Self:
         return self
 
-    def __call__(self, entry: Mapping[str, Any]) -> None:
+    def __call__(self, entry: LogEntry) -> None:
         """Report one step: its number, and every figure of the entry by its name."""
         if not self._names:
             return
@@ -131,7 +132,7 @@ _ENDS: dict[str, Callable[[bool], None]] = {"wandb": _end_wandb, "mlflow": _end_
 
 
 def check_report_to(report_to: Sequence[str], environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
-    """The names of the services, checked for a run in this environment.
+    """Return the names of the services, checked for a run in this environment.
 
     Raises:
         ConfigError: a name that is none of the three, or an environment variable that asks for more than figures.
@@ -155,15 +156,15 @@ def check_report_to(report_to: Sequence[str], environment: Mapping[str, str] = o
 class _Described:
     """What the integrations ask of a model: its configuration."""
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    def __init__(self, config: Mapping[str, object]) -> None:
         self.config = _Config(config)
 
 
 class _Config:
-    def __init__(self, fields: Mapping[str, Any]) -> None:
+    def __init__(self, fields: Mapping[str, object]) -> None:
         self._fields = dict(fields)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         return self._fields
 
     def to_json_string(self) -> str:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sqlquarry.artifacts import Manifest, MergedModel
-from sqlquarry.bedrock.dialect import CARRIED_FILES, export_files
-from sqlquarry.bedrock.preflight.finite import sha256_of_finite
-from sqlquarry.bedrock.weights import ONE_SHARD
+from sqlquarry.bedrock.export.metadata_files import CARRIED_FILES, export_files
+from sqlquarry.bedrock.export.non_finite import sha256_of_finite
+from sqlquarry.bedrock.export.weights import ONE_SHARD
 from sqlquarry.checkpoints.safetensors_header import INDEX, parse_index
 from sqlquarry.errors import PromptMismatchError
 from sqlquarry.files.digests import sha256_file
@@ -21,44 +21,51 @@ from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
 
 
 @dataclass(frozen=True, slots=True)
-class Export:
-    """Files (content or path), the manifest that describes them, and the prompt they answer to, where one is known."""
+class ModelExport:
+    """A model as it is to be on S3.
+
+    Args:
+        files: name -> content, or the path of a file that is uploaded as it is.
+        manifest: describes the files.
+        formatter: the prompt that the model answers to; None if it is not known.
+    """
 
     files: Mapping[str, bytes | Path]
     manifest: Manifest
     formatter: PromptFormatter | None = None
 
+    @property
+    def weight_bytes(self) -> int:
+        """The size of the weights."""
+        return sum(int(entry["bytes"]) for name, entry in self.manifest.files.items() if name.endswith(".safetensors"))
+
     @classmethod
-    def of(cls, source: MergedModel | Path, formatter: PromptFormatter | None = None) -> Export:
+    def of(cls, source: MergedModel | Path, formatter: PromptFormatter | None = None) -> ModelExport:
         """Rewrite the metadata and describe the result.
 
         Reads no weights of a merged model, whose manifest knows their hashes; hashes those of any other directory.
-        The digest of this manifest is over the exported files, so it is another one when the dialect changes.
+        The digest of the manifest is over the exported files, so it changes with the dialect.
 
         Raises:
             PromptMismatchError: the directory holds another prompt than `formatter`.
             CorruptArtifactError: weights of a directory without a manifest hold NaN or infinity.
-        OSError, ValueError, ConfigError: the directory cannot be exported; a preflight says so nicely.
+            OSError, ValueError, ConfigError: the directory cannot be exported; a preflight says why.
         """
         directory = source.path if isinstance(source, MergedModel) else source
         own = PromptFormatter.load(directory) if (directory / PROMPT_FILE).is_file() else None
-        if formatter is not None and own is not None and own.fingerprint != formatter.fingerprint:
-            raise PromptMismatchError(
-                f"{directory / PROMPT_FILE} is prompt {own.fingerprint!r}, not {formatter.fingerprint!r}. Leave out "
-                "`formatter` to serve the prompt that the weights were trained with."
-            )
+        require_same_prompt(own, formatter, directory / PROMPT_FILE)
         prompt = own or formatter
         rewritten = dict(export_files(directory) if own else export_files(directory, formatter))
         if formatter is not None and own is None:
             rewritten[PROMPT_FILE] = _prompt_json(formatter)
         if isinstance(source, MergedModel):
             known: Mapping[str, Mapping[str, str | int]] = source.manifest.files
-            verbatim = _travelling(directory, known)
+            verbatim = _uploaded_as_is(directory, known)
             provenance = {**source.manifest.provenance, "exported_from": source.manifest.digest}
         else:
             names = sorted(path.name for path in directory.iterdir() if path.is_file())
-            verbatim = _travelling(directory, names)
-            known = _described(verbatim)
+            verbatim = _uploaded_as_is(directory, names)
+            known = _hashed(verbatim)
             provenance = {"prompt_fingerprint": prompt.fingerprint} if prompt else {}
         verbatim = {name: path for name, path in verbatim.items() if name not in rewritten}
         entries = {name: known[name] for name in verbatim} | {
@@ -69,8 +76,26 @@ class Export:
         return cls({**rewritten, **verbatim}, manifest, prompt)
 
 
-def _travelling(directory: Path, names: Iterable[str]) -> dict[str, Path]:
-    """The files that are uploaded as they are; everything else stays at home."""
+def require_same_prompt(own: PromptFormatter | None, given: PromptFormatter | None, where: str | Path) -> None:
+    """Refuse to serve another prompt than the one that a model carries.
+
+    Args:
+        own: the model's prompt, if it has one.
+        given: the prompt that the caller gave, if any.
+        where: the file of the model's prompt.
+
+    Raises:
+        PromptMismatchError: the two differ.
+    """
+    if given is not None and own is not None and own.fingerprint != given.fingerprint:
+        raise PromptMismatchError(
+            f"{where} is prompt {own.fingerprint!r}, not {given.fingerprint!r}. Leave out `formatter` to serve the "
+            "prompt that the weights were trained with."
+        )
+
+
+def _uploaded_as_is(directory: Path, names: Iterable[str]) -> dict[str, Path]:
+    """Return the files that are uploaded as they are; everything else stays on this machine."""
     # Some repositories carry the same weights twice (Mistral's consolidated.safetensors). The index names one set, and
     # without an index only one name is read.
     index = directory / INDEX
@@ -89,7 +114,7 @@ def _travelling(directory: Path, names: Iterable[str]) -> dict[str, Path]:
     }
 
 
-def _described(files: Mapping[str, Path]) -> dict[str, Mapping[str, str | int]]:
+def _hashed(files: Mapping[str, Path]) -> dict[str, Mapping[str, str | int]]:
     with ThreadPoolExecutor() as pool:
         digests = list(pool.map(_sha256, files.values()))
     return {
@@ -103,6 +128,6 @@ def _sha256(path: Path) -> str:
 
 
 def _prompt_json(formatter: PromptFormatter) -> bytes:
-    """What `PromptFormatter.save` writes."""
+    """Return what `PromptFormatter.save` writes."""
     content = dataclasses.asdict(formatter) | {"fingerprint": formatter.fingerprint}
     return json_bytes(content)

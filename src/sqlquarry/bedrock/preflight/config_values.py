@@ -1,4 +1,4 @@
-"""Checks of the values in config.json: with others, transformers 4.51.3 cannot build the model, or builds another one.
+"""Check the values in config.json: with others, transformers 4.51.3 cannot build the model, or builds another one.
 
 Source: transformers 4.51.3, configuration_utils.py, modeling_utils.py (`_get_torch_dtype`), modeling_rope_utils.py
 (`ROPE_INIT_FUNCTIONS` and the functions in it), activations.py (`ACT2FN`) and the constructors in
@@ -8,12 +8,13 @@ models/{llama,mistral,mixtral,qwen2,qwen3,qwen3_moe}/modeling_*.py. Tried with t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
-from sqlquarry.bedrock.dialect import TRANSFORMERS_VERSION
+from sqlquarry.bedrock.export.dialect import TRANSFORMERS_VERSION
 from sqlquarry.bedrock.preflight.checkpoint import Checkpoint
-from sqlquarry.bedrock.preflight.findings import Finding, error
+from sqlquarry.bedrock.preflight.findings import PreflightFinding, error
 from sqlquarry.checkpoints.tensor_shapes import DECODERS
+from sqlquarry.files.metadata import JsonObject
 
 _RESTORE = "Restore the base model's config.json"
 _ACTIVATIONS = {
@@ -34,24 +35,25 @@ _ROPES: Mapping[str, tuple[str, ...]] = {
     "longrope": ("short_factor", "long_factor"),
     "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
 }
+_ORIGINAL_POSITIONS = "original_max_position_embeddings"
 _ROPE_LISTS = ("short_factor", "long_factor")
 _ROPE_OPTIONS = ("attention_factor", "beta_fast", "beta_slow")  # numbers, or null for the default
 
 
-def _is_number(value: Any) -> TypeGuard[float]:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _is_count(value: Any) -> TypeGuard[int]:
+def _is_count(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def _is_no_zero(value: Any) -> bool:
+def _is_not_zero(value: object) -> bool:
     return not isinstance(value, int) or value > 0
 
 
 # Key -> what its value must be, and the test; an absent key has a default. `config.keys` checks the sizes.
-_RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+_RULES: Mapping[str, tuple[str, Callable[[object], bool]]] = {
     "max_position_embeddings": ("a whole number above 0", _is_count),
     "num_key_value_heads": ("a whole number above 0, or null", lambda value: value is None or _is_count(value)),
     "head_dim": (
@@ -66,8 +68,8 @@ _RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
     ),
     # It changes the tables of the rope, and no layer of these architectures.
     "partial_rotary_factor": ("1, or absent", lambda value: value == 1),
-    "num_attention_heads": ("a whole number above 0", _is_no_zero),
-    "num_hidden_layers": ("a whole number above 0", _is_no_zero),
+    "num_attention_heads": ("a whole number above 0", _is_not_zero),
+    "num_hidden_layers": ("a whole number above 0", _is_not_zero),
     "use_sliding_window": ("true or false", lambda value: isinstance(value, bool) or value is None),
     "pruned_heads": ("an empty object", lambda value: value == {}),
     "num_labels": ("a whole number", lambda value: isinstance(value, int)),
@@ -84,7 +86,7 @@ _RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
 _EXPERTS = {"MixtralForCausalLM": "num_local_experts", "Qwen3MoeForCausalLM": "num_experts"}
 
 
-def values(checkpoint: Checkpoint) -> Iterator[Finding]:
+def values(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
     """Check that the model can be built with every value."""
     if checkpoint.architecture not in DECODERS:
         return
@@ -105,8 +107,8 @@ def values(checkpoint: Checkpoint) -> Iterator[Finding]:
         yield _bad_value("pad_token_id", padding, f"a token below vocab_size {size}, or null")
 
 
-def _mixture(architecture: str, config: Mapping[str, Any]) -> Iterator[Finding]:
-    """What only models with experts read."""
+def _mixture(architecture: str, config: JsonObject) -> Iterator[PreflightFinding]:
+    """Check what only models with experts read."""
     experts, chosen = config.get(_EXPERTS.get(architecture, "")), config.get("num_experts_per_tok")
     if _is_count(experts) and isinstance(chosen, int) and not 0 < chosen <= experts:
         yield _bad_value("num_experts_per_tok", chosen, f"from 1 to {experts}, the number of experts")
@@ -118,19 +120,31 @@ def _mixture(architecture: str, config: Mapping[str, Any]) -> Iterator[Finding]:
         yield _bad_value("decoder_sparse_step", step, "a whole number above 0, or absent")
 
 
-def rope(checkpoint: Checkpoint) -> Iterator[Finding]:
+def rope(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
     """Check that the rotary scaling is a mapping with everything that its type needs."""
     config = checkpoint.text_config
     scaling = config.get("rope_scaling")
     if checkpoint.architecture not in DECODERS or scaling is None:
         return
-    if not isinstance(scaling, Mapping):
+    if not isinstance(scaling, dict):
         yield _bad_value("rope_scaling", scaling, "an object with rope_type, or null")
         return
     kind = scaling.get("rope_type", scaling.get("type"))
     if kind not in _ROPES:
         yield _bad_value("rope_scaling.rope_type", kind, f"one of {', '.join(_ROPES)}")
         return
+    yield from _rope_factors(str(kind), scaling, config)
+    for key in _ROPE_OPTIONS if kind in ("yarn", "longrope") else ():
+        if scaling.get(key) is not None and not _is_number(scaling[key]):
+            yield _bad_value(f"rope_scaling.{key}", scaling[key], f"a number for {kind}, or null")
+    # Its attention factor follows from one of them.
+    factors = (scaling.get("factor"), scaling.get("attention_factor"), config.get(_ORIGINAL_POSITIONS))
+    if kind == "longrope" and not any(map(_is_number, factors)):
+        yield _bad_value("rope_scaling.factor", scaling.get("factor"), "a number above 0 for longrope")
+
+
+def _rope_factors(kind: str, scaling: JsonObject, config: JsonObject) -> Iterator[PreflightFinding]:
+    """Check what the function of a rope type reads without a default."""
     for key in _ROPES[kind]:
         value = scaling.get(key)
         if key in _ROPE_LISTS:
@@ -139,33 +153,21 @@ def rope(checkpoint: Checkpoint) -> Iterator[Finding]:
                 yield _bad_value(f"rope_scaling.{key}", value, f"a list of {width} numbers for {kind}")
         elif not (_is_number(value) and value > 0):
             yield _bad_value(f"rope_scaling.{key}", value, f"a number above 0 for {kind}")
-    for key in _ROPE_OPTIONS if kind in ("yarn", "longrope") else ():
-        if scaling.get(key) is not None and not _is_number(scaling[key]):
-            yield _bad_value(f"rope_scaling.{key}", scaling[key], f"a number for {kind}, or null")
-    # Its attention factor follows from one of them.
-    if kind == "longrope" and not any(
-        _is_number(value)
-        for value in (scaling.get("factor"), scaling.get("attention_factor"), config.get(_ORIGINAL_POSITIONS))
-    ):
-        yield _bad_value("rope_scaling.factor", scaling.get("factor"), "a number above 0 for longrope")
 
 
-_ORIGINAL_POSITIONS = "original_max_position_embeddings"
-
-
-def _rotary_width(config: Mapping[str, Any]) -> int:
+def _rotary_width(config: JsonObject) -> int:
     head = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     return int(head * config.get("partial_rotary_factor", 1.0)) // 2
 
 
-def _holds(fits: Callable[[Any], bool], value: Any) -> bool:
+def _holds(fits: Callable[[object], bool], value: object) -> bool:
     try:
         return fits(value)
     except TypeError:  # a list or an object where a text or number must be
         return False
 
 
-def _bad_value(key: str, value: Any, rule: str) -> Finding:
+def _bad_value(key: str, value: object, rule: str) -> PreflightFinding:
     why = f"transformers {TRANSFORMERS_VERSION} cannot build the model from it, or builds another one"
     return error("config-value", "config.json", f"{key} is {value!r:.80}, but must be {rule}", why, _RESTORE)
 

@@ -1,9 +1,8 @@
-"""What the base model cannot take of the records: more positions than it has, and tokens that it has no row for."""
+"""Find what the base cannot take of the records: more positions than it has, and tokens that it has no row for."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from sqlquarry.artifacts import Record
 from sqlquarry.prompt import Encoded
@@ -16,8 +15,8 @@ _MEND = (
 )
 
 
-def beyond_base(
-    records: Sequence[Record], examples: Sequence[Encoded], shape: ModelShape, tokenizer: Any
+def base_problems(
+    records: Sequence[Record], examples: Sequence[Encoded], shape: ModelShape, tokenizer: object
 ) -> Iterator[str]:
     """Yield what no run on this base can learn from, in words.
 
@@ -50,7 +49,7 @@ def beyond_base(
         )
 
 
-def tokens_without_rows(tokenizer: Any, rows: int) -> str:
+def tokens_without_rows(tokenizer: object, rows: int) -> str:
     """Return a note on the tokens that the tokenizer knows and the base does not; "" if there are none."""
     vocabulary: dict[str, int] = getattr(tokenizer, "get_vocab", dict)()
     unknown = sorted((token, text) for text, token in vocabulary.items() if token >= rows)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import overload
 
 # SmolLM2's tokenizer (49,152 tokens) takes one token for 3.8 bytes of the sample records, 3.6 of WikiSQL and 3.9 of
 # Spider in the published prompt; of 3,000 WikiSQL records one in a hundred takes more than one for 3.0 (2026-11-30).
@@ -18,15 +19,27 @@ _CHAT_TEMPLATE = (
 class TokenEstimator:
     """Stand-in for a tokenizer that makes one token of every three bytes; equal beginnings have equal tokens."""
 
-    bos_token = None
-    bos_token_id = pad_token_id = None
-    eos_token = "<|im_end|>"  # noqa: S105 - the end of a turn, not a password
-    eos_token_id = -1
-    chat_template = _CHAT_TEMPLATE
+    bos_token: str | None = None
+    eos_token: str | None = "<|im_end|>"  # noqa: S105 - the end of a turn, not a password
+    bos_token_id: int | None = None
+    eos_token_id: int | None = -1
+    pad_token_id: int | None = None
+    chat_template: object = _CHAT_TEMPLATE
 
-    def __call__(self, texts: str | Sequence[str], **_: object) -> dict[str, list[int] | list[list[int]]]:
+    @overload
+    def __call__(self, text: str, *, add_special_tokens: bool = True) -> Mapping[str, list[int]]: ...  # type: ignore[overload-overlap]  # as `Tokenizer`: text is a sequence
+    @overload
+    def __call__(self, text: Sequence[str], *, add_special_tokens: bool = True) -> Mapping[str, list[list[int]]]: ...
+    def __call__(
+        self,
+        text: str | Sequence[str],
+        *,
+        add_special_tokens: bool = True,  # noqa: ARG002 - there are none
+    ) -> Mapping[str, list[int]] | Mapping[str, list[list[int]]]:
         """Return "input_ids" of one text, or of each."""
-        return {"input_ids": _ids(texts) if isinstance(texts, str) else [_ids(text) for text in texts]}
+        if isinstance(text, str):
+            return {"input_ids": _ids(text)}
+        return {"input_ids": [_ids(one) for one in text]}
 
 
 def _ids(text: str) -> list[int]:

@@ -20,7 +20,7 @@ READABLE_FORMATS = ("pt", "mlx")
 
 
 @dataclass(frozen=True, slots=True)
-class Weights:
+class CheckpointWeights:
     """The safetensors files of a checkpoint.
 
     Args:
@@ -28,7 +28,7 @@ class Weights:
         sizes: file -> bytes.
         index: tensor -> file; None for a checkpoint without an index.
         formats: file -> what its metadata says made it (see `Header`).
-        has_metadata: whether the index, where there is one, has an object called metadata.
+        has_metadata: whether the index, if there is one, has an object called metadata.
     """
 
     shards: Mapping[str, Mapping[str, Tensor]]
@@ -56,6 +56,6 @@ class Weights:
         return {shard: tensors for shard, tensors in self.shards.items() if shard in named}
 
 
-def is_full(weights: Weights) -> bool:
-    """Say whether no tensor belongs to quantised weights: all are floats that the service reads."""
+def is_full(weights: CheckpointWeights) -> bool:
+    """Return whether no tensor belongs to quantised weights: all are floats that the service reads."""
     return all(tensor.dtype in DTYPES and not QUANTIZED.search(name) for name, tensor in weights.tensors.items())

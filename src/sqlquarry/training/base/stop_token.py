@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sqlquarry.checkpoints.model_files import weight_files
 from sqlquarry.errors import ConfigError
@@ -22,6 +22,10 @@ from sqlquarry.files.metadata import read_object
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.tokenizing.control_tokens import stop_token_id
 from sqlquarry.training.config import TrainingConfig
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
 
 # Of the median distance between a row and the mean row. In SmolLM2-135M-Instruct, rows of tokens that were never used
 # are within 0.001 of each other, <|im_end|> (trained in fine-tuning alone) is 0.2 from them, and 99.9 % of all tokens
@@ -60,7 +64,9 @@ class StopCheck(NamedTuple):
     trained_rows: tuple[int, ...]
 
 
-def check_stop(base: Path, formatter: PromptFormatter, tokenizer: Any, config: TrainingConfig) -> StopCheck:
+def check_stop(
+    base: Path, formatter: PromptFormatter, tokenizer: PreTrainedTokenizerBase, config: TrainingConfig
+) -> StopCheck:
     """Find out whether answers can learn to end, and which rows `config.trainable_tokens` trains.
 
     Args:
@@ -104,7 +110,7 @@ def check_stop(base: Path, formatter: PromptFormatter, tokenizer: Any, config: T
     )
 
 
-def named_rows(config: TrainingConfig, tokenizer: Any) -> tuple[int, ...]:
+def named_rows(config: TrainingConfig, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     """Return the ids of the tokens that `config.trainable_tokens` names; "auto" names none.
 
     Raises:
@@ -118,7 +124,7 @@ def named_rows(config: TrainingConfig, tokenizer: Any) -> tuple[int, ...]:
 
 
 def untrained_row(
-    base: Path, token: int, tokenizer: Any, *, stops: frozenset[int] = frozenset()
+    base: Path, token: int, tokenizer: PreTrainedTokenizerBase, *, stops: frozenset[int] = frozenset()
 ) -> UntrainedRow | None:
     """Compare a token's row of the head with the mean row, zero and other rows; None if it is unlike all of them.
 
@@ -134,28 +140,15 @@ def untrained_row(
         OSError, ValueError: the weights are not there, or cannot be read.
     """
     import torch
-    from safetensors import SafetensorError, safe_open
 
-    path, name = _head(base)
-    try:
-        with safe_open(path, "pt") as file:
-            rows = file.get_slice(name)
-            count = rows.get_shape()[0]
-            if token >= count:
-                return None  # a token without a row is another fault
-            row = rows[token : token + 1].float()
-            sampled = list(_sample(count))
-            reserved = _reserved(tokenizer, count, token)
-            sample = torch.cat([rows[part.start : part.stop].float() for part in sampled])
-            special = [rows[part.start : part.stop].float() for part in reserved]
-    except SafetensorError as error:
-        raise ValueError(f"{path} cannot be read ({error})") from error
+    rows = _read_rows(base, token, tokenizer)
+    if rows is None:
+        return None  # a token without a row is another fault
+    row, sample, others, places = rows
     mean = sample.mean(dim=0, keepdim=True)
     spread = (sample - mean).norm(dim=1).median().item()
     if not spread > 0:  # weights that hold nothing, or NaN
         return None
-    others = torch.cat([sample, *special])
-    places = torch.tensor([place for part in (*sampled, *reserved) for place in part])
     distances = (others - row).norm(dim=1) / spread
     if any(distances[places == stop].min() <= NEAR for stop in stops - {token} if (places == stop).any()):
         return None
@@ -168,6 +161,40 @@ def untrained_row(
     ]
     like, distance = min(found, key=lambda one: one[1])
     return UntrainedRow(like, distance) if distance <= NEAR else None
+
+
+class _HeadRows(NamedTuple):
+    """Rows of the head: a token's (1, width), a sample (sampled, width), and the sample with added and unused tokens'.
+
+    `places` are the tokens of the last.
+    """
+
+    row: torch.Tensor
+    sample: torch.Tensor
+    others: torch.Tensor
+    places: torch.Tensor
+
+
+def _read_rows(base: Path, token: int, tokenizer: PreTrainedTokenizerBase) -> _HeadRows | None:
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    path, name = _head(base)
+    try:
+        with safe_open(path, "pt") as file:
+            rows = file.get_slice(name)
+            count = rows.get_shape()[0]
+            if token >= count:
+                return None
+            row = rows[token : token + 1].float()
+            sampled = list(_sample(count))
+            reserved = _reserved(tokenizer, count, token)
+            sample = torch.cat([rows[part.start : part.stop].float() for part in sampled])
+            special = [rows[part.start : part.stop].float() for part in reserved]
+    except SafetensorError as error:
+        raise ValueError(f"{path} cannot be read ({error})") from error
+    places = torch.tensor([place for part in (*sampled, *reserved) for place in part])
+    return _HeadRows(row, sample, torch.cat([sample, *special]), places)
 
 
 def _head(base: Path) -> tuple[Path, str]:
@@ -191,7 +218,7 @@ def _head(base: Path) -> tuple[Path, str]:
 
 
 def _sample(count: int) -> Iterator[range]:
-    """Blocks of rows, evenly spaced; all rows if there are few."""
+    """Yield blocks of rows, evenly spaced; all rows if there are few."""
     blocks = _SAMPLED_ROWS // _BLOCK_ROWS
     if count <= _SAMPLED_ROWS:
         yield range(count)
@@ -201,8 +228,8 @@ def _sample(count: int) -> Iterator[range]:
         yield range(start, start + _BLOCK_ROWS)
 
 
-def _reserved(tokenizer: Any, count: int, token: int) -> list[range]:
-    """Rows of added tokens and those beyond the tokenizer's, the nearest to `token` first, as ranges."""
+def _reserved(tokenizer: PreTrainedTokenizerBase, count: int, token: int) -> list[range]:
+    """Return rows of added tokens and those beyond the tokenizer's as ranges; if many, those nearest to `token`."""
     places = {place for place in tokenizer.added_tokens_decoder if place < count} | {*range(len(tokenizer), count)}
     chosen = sorted(sorted(places, key=lambda place: abs(place - token))[:_RESERVED_ROWS])
     parts: list[range] = []
@@ -214,5 +241,5 @@ def _reserved(tokenizer: Any, count: int, token: int) -> list[range]:
     return parts
 
 
-def _text(tokenizer: Any, token: int) -> str:
+def _text(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
     return repr(tokenizer.convert_ids_to_tokens(token)) if token < len(tokenizer) else f"unused token {token}"

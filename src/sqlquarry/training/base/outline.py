@@ -1,4 +1,4 @@
-"""What a plan reads of a base model, wherever that is: configuration, tokenizer, headers of weights; no weight."""
+"""Read a base model without its weights, wherever it is: configuration, tokenizer and headers of the weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sqlquarry.aws.download import SMALL_FILES
 from sqlquarry.aws.failures import aws_errors
@@ -20,10 +20,14 @@ from sqlquarry.files.locations import S3Location, is_hub_id, located
 from sqlquarry.files.metadata import file_name, read_object
 from sqlquarry.pretrained import check_config, load_tokenizer
 from sqlquarry.text import first_of
+from sqlquarry.tokenizing.tokenizer import Tokenizer
 from sqlquarry.training.base.base_model import check_base_model, download, resolve_base_model
-from sqlquarry.training.base.shape import ModelShape
-from sqlquarry.training.planning.estimate import TokenEstimator
-from sqlquarry.training.planning.known_bases import known_shape
+from sqlquarry.training.base.known_bases import known_shape
+from sqlquarry.training.base.shape import ModelShape, TensorHeader
+from sqlquarry.training.base.token_estimator import TokenEstimator
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +42,12 @@ class BaseOutline:
     """
 
     shape: ModelShape
-    tokenizer: Any
+    tokenizer: Tokenizer
     estimated: str = ""
     directory: Path | None = None
 
 
-def read_outline(base_model: str | Path, *, s3: Callable[[], Any], exact: bool = False) -> BaseOutline:
+def read_outline(base_model: str | Path, *, s3: Callable[[], S3Client], exact: bool = False) -> BaseOutline:
     """Read what a plan needs of a base model; the largest file that is downloaded is tokenizer.json.
 
     A `.gguf` file is converted once, because its tokenizer can be read in no other way.
@@ -83,8 +87,8 @@ def _in(directory: Path) -> BaseOutline:
     return BaseOutline(ModelShape.read(directory), load_tokenizer(directory), directory=directory)
 
 
-def _hub_tensors(name: str, revision: str) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Dtypes and shapes from the headers of the safetensors, which are the first kilobytes of each file."""
+def _hub_tensors(name: str, revision: str) -> dict[str, TensorHeader]:
+    """Return dtypes and shapes from the headers of the safetensors, which are the first kilobytes of each file."""
     from huggingface_hub import HfApi
 
     try:
@@ -99,7 +103,7 @@ def _hub_tensors(name: str, revision: str) -> dict[str, tuple[str, tuple[int, ..
     }
 
 
-def _on_s3(location: S3Location, s3: Callable[[], Any]) -> BaseOutline:
+def _on_s3(location: S3Location, s3: Callable[[], S3Client]) -> BaseOutline:
     with aws_errors(UnsupportedModelError, f"reading the base model {location}"):
         prefix = S3Prefix(s3(), location)
         sizes = {name: item.size for name, item in prefix.objects().items()}
@@ -115,7 +119,7 @@ def _on_s3(location: S3Location, s3: Callable[[], Any]) -> BaseOutline:
 
 
 def _fetched(prefix: S3Prefix, directory: Path, sizes: Mapping[str, int]) -> BaseOutline:
-    """The outline from small files, which are copied into the directory, and from headers, which are only read."""
+    """Make the outline from small files, which are copied into the directory, and from headers, which are only read."""
     for name in sizes:
         if any(fnmatch(name, pattern) for pattern in SMALL_FILES):
             (directory / file_name(name, str(prefix.location))).write_bytes(prefix.read(name))

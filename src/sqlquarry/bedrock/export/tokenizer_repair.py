@@ -1,10 +1,9 @@
-"""The tokenizer's files of an export: transformers 4.51.3 reads the ids out of them that the model was trained with."""
+"""Repair a tokenizer's files, so that transformers 4.51.3 makes the ids of them that the model was trained with."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 from sqlquarry.errors import UnsupportedModelError
 from sqlquarry.files.metadata import JsonObject
@@ -25,7 +24,7 @@ def saved_by_5(files: TokenizerFiles) -> bool:
     return newer or not files.model.keys().isdisjoint(("dtype", "rope_parameters")) or loaded_by_5(files.config)
 
 
-def loaded_by_5(tokenizer_config: Mapping[str, Any]) -> bool:
+def loaded_by_5(tokenizer_config: JsonObject) -> bool:
     """Return whether transformers 5 wrote a tokenizer_config.json."""
     return not tokenizer_config.keys().isdisjoint(LOADING_KEYS)
 

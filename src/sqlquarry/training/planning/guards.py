@@ -1,13 +1,12 @@
-"""Everything that would make a run fail or go to waste, found before anything is downloaded or loaded, all at once."""
+"""Find everything that would make a run fail or waste it, all at once, before anything is downloaded or loaded."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
 
 from sqlquarry.errors import ConfigError, DeviceError, RecordError, SQLQuarryError
-from sqlquarry.training.base.reach import tokens_without_rows
+from sqlquarry.training.base.limits import tokens_without_rows
 from sqlquarry.training.config import TrainingConfig
 from sqlquarry.training.planning.advice import MIN_STEPS_PER_EPOCH
 from sqlquarry.training.planning.hardware import GPU
@@ -22,7 +21,7 @@ def check_run(
     plan: TrainingPlan,
     config: TrainingConfig,
     *,
-    tokenizer: Any = None,
+    tokenizer: object = None,
     gpus_here: int | None = None,
     started: bool = False,
 ) -> tuple[str, ...]:
@@ -32,7 +31,7 @@ def check_run(
         plan: the run's forecast, which needs the base's config.json, tokenizer and headers only.
         config: as it would train.
         tokenizer: the base's; for a note where its padding is its end of text.
-        gpus_here: GPUs of the machine that the processes start on; None where that is another than this one.
+        gpus_here: GPUs of the machine that the processes start on; None if that is not this machine.
         started: the processes run already, so those that nothing is left to do for are only noted.
 
     Raises:
@@ -79,14 +78,14 @@ def _target_problems(plan: TrainingPlan, config: TrainingConfig) -> Iterator[str
 
 
 def _expert_problems(plan: TrainingPlan, config: TrainingConfig) -> Iterator[str]:
-    if plan.shape.expert_parameters and config.dropout:
-        yield f"dropout is {config.dropout}, which PEFT does not apply to experts: set it to 0"
+    if plan.shape.expert_parameters and config.lora_dropout:
+        yield f"lora_dropout is {config.lora_dropout}, which PEFT does not apply to experts: set it to 0"
 
 
 def _stop_problems(plan: TrainingPlan) -> Iterator[str]:
     if plan.stop_problem:
         yield plan.stop_problem
-    if plan.trained_rows and plan.config.sharers(plan.processes, plan.instances) > 1:
+    if plan.trained_rows and plan.config.shard_group_size(plan.processes, plan.instances) > 1:
         yield (
             "trainable_tokens trains rows of embeddings and head, which no process holds whole where several share the "
             'base: set sharding="none", or processes=1'
@@ -95,10 +94,10 @@ def _stop_problems(plan: TrainingPlan) -> Iterator[str]:
 
 def _record_problems(plan: TrainingPlan, config: TrainingConfig) -> Iterator[str]:
     if plan.over_length:
-        count, limit = len(plan.over_length), config.max_sequence_tokens
+        count, limit = len(plan.over_length), config.max_length
         longest = ", ".join(f"{name} ({tokens:,})" for name, tokens in plan.over_length[:3])
         yield (
-            f"{count:,} record{'s are' if count > 1 else ' is'} longer than max_sequence_tokens={limit:,}: "
+            f"{count:,} record{'s are' if count > 1 else ' is'} longer than max_length={limit:,}: "
             f"{longest}{' by an estimate' if plan.estimated else ''}. Nothing is cut: set it to "
             f"{plan.over_length[0][1]:,}, shorten their schemas, or leave them out"
         )
@@ -108,7 +107,7 @@ def _record_problems(plan: TrainingPlan, config: TrainingConfig) -> Iterator[str
             f"{count:,} record{'s have' if count > 1 else ' has'} no answer token to learn: "
             f"{', '.join(plan.unlearnable[:3])}. Leave them out"
         )
-    yield from plan.beyond_base
+    yield from plan.base_problems
 
 
 def _process_problems(plan: TrainingPlan) -> Iterator[str]:
@@ -137,7 +136,7 @@ def _device_problems(plan: TrainingPlan, config: TrainingConfig, gpus_here: int 
             f"{place or f'the {plan.gpu.name} does'} not compute in bfloat16, which training uses on CUDA: take "
             + (_instance_that_fits(plan, config) or "a newer GPU")
         )
-    if config.cpu_offload and plan.config.sharers(plan.processes, plan.instances) == 1:
+    if config.cpu_offload and plan.config.shard_group_size(plan.processes, plan.instances) == 1:
         yield (
             "cpu_offload keeps sharded weights in CPU memory, but here each process holds the base alone: leave it off"
             + (', or set sharding="full"' if plan.processes > 1 else "")
@@ -158,40 +157,42 @@ def _instance_that_fits(plan: TrainingPlan, config: TrainingConfig) -> str:
 
 
 def _remedies(plan: TrainingPlan, config: TrainingConfig, gpu: GPU) -> Iterator[str]:
-    """What would make it fit, the cheapest in time first; each with what would then be needed."""
+    """Yield what would make it fit, the cheapest in time first; each with what would then be needed."""
     longest = max(tokens for tokens, _ in plan.row_sizes)
-    changes: list[tuple[str, dict[str, Any], int, float]] = []
-    if config.quantization and config.hold_dequantized:
-        changes.append(("hold_dequantized=False", {"hold_dequantized": False}, 1, 1))
+    changes: list[tuple[str, TrainingConfig, int, float]] = []  # words, configuration, times the processes, row length
+
+    def change(words: str, changed: TrainingConfig, *, more: int = 1, share: float = 1) -> None:
+        changes.append((words, changed, more, share))
+
+    if config.quantization and config.hold_dequantized is True:
+        change("hold_dequantized=False", dataclasses.replace(config, hold_dequantized=False))
     if config.quantization is None:
-        changes.append(('quantization="nf4"', {"quantization": "nf4"}, 1, 1))
-    if plan.config.recomputed(plan.shape.layers, cuda=True) < plan.shape.layers:
-        changes.append(("gradient_checkpointing=True", {"gradient_checkpointing": True}, 1, 1))
-    if config.sharding not in (None, "full") and plan.processes > 1:
-        changes.append(('sharding="full"', {"sharding": "full"}, 1, 1))
+        change('quantization="nf4"', dataclasses.replace(config, quantization="nf4"))
+    if plan.config.recomputed_layers(plan.shape.layers, cuda=True) < plan.shape.layers:
+        change("gradient_checkpointing=True", dataclasses.replace(config, gradient_checkpointing=True))
+    if config.sharding not in ("auto", "full") and plan.processes > 1:
+        change('sharding="full"', dataclasses.replace(config, sharding="full"))
     for part in (2, 4):
-        tokens = max(16, config.max_sequence_tokens // part)
-        changes.append((f"max_sequence_tokens={tokens}", {"max_sequence_tokens": tokens}, 1, min(1, tokens / longest)))
-    fed = [more for more in (2, 4, 8) if plan.processes * more <= plan.rows_per_step]
-    changes.extend((f"processes={plan.processes * more}", {}, more, 1) for more in fed)
-    changes.append((f"rank={max(1, config.rank // 2)}", {"rank": max(1, config.rank // 2)}, 1, 1))
+        tokens = max(16, config.max_length // part)
+        change(f"max_length={tokens}", dataclasses.replace(config, max_length=tokens), share=min(1, tokens / longest))
+    for more in (2, 4, 8):
+        if plan.processes * more <= plan.rows_per_step:
+            change(f"processes={plan.processes * more}", config, more=more)
+    half = max(1, config.lora_r // 2)
+    change(f"lora_r={half}", dataclasses.replace(config, lora_r=half))
     if plan.processes > 1 and not config.cpu_offload:
-        changes.append(("cpu_offload=True", {"cpu_offload": True}, 1, 1))
-    for words, fields, more, share in changes:
+        change("cpu_offload=True", dataclasses.replace(config, cpu_offload=True))
+    for words, changed, more, share in changes:
         rows = [(round(tokens * share), round(answers * share)) for tokens, answers in plan.row_sizes]
-        changed = dataclasses.replace(config, **fields)
         processes = plan.processes * more
         needed = forecast_memory(plan.shape, changed, rows, processes=processes, machines=plan.instances).needed
         if needed <= gpu.memory_bytes:
             yield f"{words} ({needed / _GIB:.1f} GiB)"
 
 
-def _notes(plan: TrainingPlan, config: TrainingConfig, tokenizer: Any) -> Iterator[str]:
-    if (
-        tokenizer is not None
-        and tokenizer.pad_token_id is not None
-        and tokenizer.pad_token_id == tokenizer.eos_token_id
-    ):
+def _notes(plan: TrainingPlan, config: TrainingConfig, tokenizer: object) -> Iterator[str]:
+    padding = getattr(tokenizer, "pad_token_id", None)
+    if padding is not None and padding == getattr(tokenizer, "eos_token_id", None):
         yield "padding equals end of text: harmless here, for labels are explicit and the end of an answer stays learnt"
     if without := tokens_without_rows(tokenizer, plan.shape.vocabulary):
         yield without
@@ -201,5 +202,5 @@ def _notes(plan: TrainingPlan, config: TrainingConfig, tokenizer: Any) -> Iterat
     if floats == {"F16"} and plan.gpu is not None:
         yield "the base is in float16 and is loaded in bfloat16, which keeps 3 bits less of each weight"
     if config.quantization and plan.shape.expert_parameters:
-        yield "the experts' weights stay in 16 bits: bitsandbytes quantises linear layers only"
+        yield "the experts' weights stay in 16 bits: bitsandbytes quantizes linear layers only"
     yield from plan.notes

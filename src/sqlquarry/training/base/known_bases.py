@@ -1,4 +1,4 @@
-"""Sizes of well-known base models, for planning where the hub cannot be asked; and tensors that sizes imply.
+"""Sizes of well-known base models, for planning if the hub cannot be asked, and the tensors that sizes imply.
 
 Source: each model's config.json on the Hugging Face hub. The parameters that follow from them are those that the hub
 counts in the safetensors (tests/unit/training/test_training_known_bases.py).
@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlquarry.training.base.shape import ModelShape
+from sqlquarry.training.base.shape import ModelShape, TensorHeader
 
 
-class Sizes(NamedTuple):
+class DecoderSizes(NamedTuple):
     """What config.json says of a dense decoder: `head` is the width of one attention head."""
 
     hidden: int
@@ -27,40 +27,40 @@ class Sizes(NamedTuple):
 
 
 _LLAMA, _MISTRAL, _QWEN2, _QWEN3 = (f"{name}ForCausalLM" for name in ("Llama", "Mistral", "Qwen2", "Qwen3"))
-_LLAMA_8B = Sizes(4096, 14336, 32, 32, 8, 128, 128256)
-_LLAMA_70B = Sizes(8192, 28672, 80, 64, 8, 128, 128256)
-_MISTRAL_7B = Sizes(4096, 14336, 32, 32, 8, 128, 32000)
+_LLAMA_8B = DecoderSizes(4096, 14336, 32, 32, 8, 128, 128256)
+_LLAMA_70B = DecoderSizes(8192, 28672, 80, 64, 8, 128, 128256)
+_MISTRAL_7B = DecoderSizes(4096, 14336, 32, 32, 8, 128, 32000)
 # A hub id as a pattern -> architecture and sizes.
-_KNOWN: dict[str, tuple[str, Sizes]] = (
+_KNOWN: dict[str, tuple[str, DecoderSizes]] = (
     {
         r"meta-llama/(Meta-)?Llama-3(\.1)?-8B(-Instruct)?": (_LLAMA, _LLAMA_8B),
         r"meta-llama/((Meta-)?Llama-3(\.1)?-70B(-Instruct)?|Llama-3\.3-70B-Instruct)": (_LLAMA, _LLAMA_70B),
-        r"meta-llama/Llama-3\.2-1B(-Instruct)?": (_LLAMA, Sizes(2048, 8192, 16, 32, 8, 64, 128256, tied=True)),
-        r"meta-llama/Llama-3\.2-3B(-Instruct)?": (_LLAMA, Sizes(3072, 8192, 28, 24, 8, 128, 128256, tied=True)),
+        r"meta-llama/Llama-3\.2-1B(-Instruct)?": (_LLAMA, DecoderSizes(2048, 8192, 16, 32, 8, 64, 128256, tied=True)),
+        r"meta-llama/Llama-3\.2-3B(-Instruct)?": (_LLAMA, DecoderSizes(3072, 8192, 28, 24, 8, 128, 128256, tied=True)),
         r"mistralai/Mistral-7B-(Instruct-)?v0\.[12]": (_MISTRAL, _MISTRAL_7B),
         r"mistralai/Mistral-7B-(Instruct-)?v0\.3": (_MISTRAL, _MISTRAL_7B._replace(vocabulary=32768)),
     }
     | {
         rf"Qwen/Qwen2\.5-(Coder-)?{size}(-Instruct)?": (_QWEN2, sizes)
         for size, sizes in {
-            r"0\.5B": Sizes(896, 4864, 24, 14, 2, 64, 151936, tied=True),
-            r"1\.5B": Sizes(1536, 8960, 28, 12, 2, 128, 151936, tied=True),
-            "3B": Sizes(2048, 11008, 36, 16, 2, 128, 151936, tied=True),
-            "7B": Sizes(3584, 18944, 28, 28, 4, 128, 152064),
-            "14B": Sizes(5120, 13824, 48, 40, 8, 128, 152064),
-            "32B": Sizes(5120, 27648, 64, 40, 8, 128, 152064),
-            "72B": Sizes(8192, 29568, 80, 64, 8, 128, 152064),
+            r"0\.5B": DecoderSizes(896, 4864, 24, 14, 2, 64, 151936, tied=True),
+            r"1\.5B": DecoderSizes(1536, 8960, 28, 12, 2, 128, 151936, tied=True),
+            "3B": DecoderSizes(2048, 11008, 36, 16, 2, 128, 151936, tied=True),
+            "7B": DecoderSizes(3584, 18944, 28, 28, 4, 128, 152064),
+            "14B": DecoderSizes(5120, 13824, 48, 40, 8, 128, 152064),
+            "32B": DecoderSizes(5120, 27648, 64, 40, 8, 128, 152064),
+            "72B": DecoderSizes(8192, 29568, 80, 64, 8, 128, 152064),
         }.items()
     }
     | {
         rf"Qwen/Qwen3-{size}(-Base|-Instruct-2507)?": (_QWEN3, sizes)
         for size, sizes in {
-            r"0\.6B": Sizes(1024, 3072, 28, 16, 8, 128, 151936, tied=True),
-            r"1\.7B": Sizes(2048, 6144, 28, 16, 8, 128, 151936, tied=True),
-            "4B": Sizes(2560, 9728, 36, 32, 8, 128, 151936, tied=True),
-            "8B": Sizes(4096, 12288, 36, 32, 8, 128, 151936),
-            "14B": Sizes(5120, 17408, 40, 40, 8, 128, 151936),
-            "32B": Sizes(5120, 25600, 64, 64, 8, 128, 151936),
+            r"0\.6B": DecoderSizes(1024, 3072, 28, 16, 8, 128, 151936, tied=True),
+            r"1\.7B": DecoderSizes(2048, 6144, 28, 16, 8, 128, 151936, tied=True),
+            "4B": DecoderSizes(2560, 9728, 36, 32, 8, 128, 151936, tied=True),
+            "8B": DecoderSizes(4096, 12288, 36, 32, 8, 128, 151936),
+            "14B": DecoderSizes(5120, 17408, 40, 40, 8, 128, 151936),
+            "32B": DecoderSizes(5120, 25600, 64, 64, 8, 128, 151936),
         }.items()
     }
 )
@@ -90,7 +90,7 @@ def known_shape(hub_id: str) -> ModelShape | None:
     return ModelShape.of(config, _tensors(architecture, sizes))
 
 
-def _tensors(architecture: str, sizes: Sizes) -> Mapping[str, tuple[str, tuple[int, ...]]]:
+def _tensors(architecture: str, sizes: DecoderSizes) -> Mapping[str, TensorHeader]:
     """Names and shapes of the weights, as transformers saves this architecture."""
     hidden, queries, keys = sizes.hidden, sizes.heads * sizes.head, sizes.key_value_heads * sizes.head
     layer: dict[str, tuple[int, ...]] = {
@@ -108,7 +108,7 @@ def _tensors(architecture: str, sizes: Sizes) -> Mapping[str, tuple[str, tuple[i
         layer |= {f"self_attn.{name}_proj.bias": (width,) for name, width in (("q", queries), ("k", keys), ("v", keys))}
     if architecture == _QWEN3:
         layer |= {f"self_attn.{name}_norm.weight": (sizes.head,) for name in "qk"}
-    tensors: dict[str, Any] = {
+    tensors: dict[str, tuple[int, ...]] = {
         f"model.layers.{number}.{name}": shape for number in range(sizes.layers) for name, shape in layer.items()
     }
     tensors |= {"model.embed_tokens.weight": (sizes.vocabulary, hidden), "model.norm.weight": (hidden,)}

@@ -1,4 +1,4 @@
-"""Are the token ids that a server makes of prompts those of the training? Compared on prompts that show most faults."""
+"""Compare the token ids that a server makes of prompts with those of the training, on prompts that show most faults."""
 
 from __future__ import annotations
 

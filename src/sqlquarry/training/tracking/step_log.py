@@ -6,19 +6,21 @@ import json
 import math
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from sqlquarry.artifacts import write_atomically
 from sqlquarry.files.metadata import parse_json
 from sqlquarry.progress.bar import ProgressBar
-from sqlquarry.training.planning.speed import PaceMeter
+from sqlquarry.training.tracking.log_entry import LogEntry
+from sqlquarry.training.tracking.pace import PaceMeter
 
 
 class StepLog:
     """Show the steps and append each one's numbers to a file; a context manager, called once per step.
 
     Args:
-        path: the JSON Lines file. Lines from the first logged step on are of a run that was killed, and are dropped.
+        path: the JSON Lines file. Its lines from the first logged step on are from a run that was killed, and are
+            dropped.
         steps: optimiser steps of the whole run.
         pace: makes speed, use of the GPU and memory of the entries.
         note: what the first step waits for; shown until it is done.
@@ -37,8 +39,8 @@ class StepLog:
     ) -> None:
         self._bar.__exit__(kind, error, traceback)
 
-    def __call__(self, entry: dict[str, Any]) -> None:
-        """Note one step: its number, seconds since the start, loss, learning rate, gradient norm and tokens."""
+    def __call__(self, entry: LogEntry) -> None:
+        """Log and show one step."""
         if self._fresh:
             self._drop_from(entry["step"])
             self._bar.resume(entry["step"] - 1)
@@ -57,7 +59,7 @@ class StepLog:
 
 
 def _step(line: str) -> float:
-    """The step of a line of the log; a line that cannot be read counts as later than any."""
+    """Return the step of a line of the log; a line that cannot be read counts as later than any other."""
     try:
         return float(parse_json(line, "training_log.jsonl", lenient=True)["step"])
     except (ValueError, KeyError, TypeError):

@@ -1,11 +1,10 @@
-"""Chat templates of any checkpoint: where they stand, and what they render."""
+"""Chat templates of any checkpoint: where they are, and what they render."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
-from sqlquarry.files.metadata import parse_json
+from sqlquarry.files.metadata import JsonObject, parse_json
 from sqlquarry.tokenizing.added_tokens import NAMED_TOKENS, token_text
 
 # The renderer that training prompts go through, so that preflight and serving cannot disagree about Jinja.
@@ -23,14 +22,14 @@ WHOLE = Conversation([USER, ANSWER], generation=False)
 PROBES = (PROMPT, PROMPT_IN_PARTS, WHOLE)
 
 
-def templates(read: Callable[[str], bytes | None], tokenizer_config: Mapping[str, Any]) -> dict[str, str]:
-    """Every chat template of a checkpoint: where it stands -> Jinja source, the one that wins first.
+def templates(read: Callable[[str], bytes | None], tokenizer_config: JsonObject) -> dict[str, str]:
+    """Find every chat template of a checkpoint: its place -> its Jinja source, the one that wins first.
 
     Separate files win over the embedded one ("Handling Custom Chat Templates and Tokenizers",
     docs.aws.amazon.com/bedrock/latest/userguide/custom-chat-templates-tokenizers.html).
 
     Args:
-        read: content of a file; None where there is none.
+        read: returns the content of a file; None if there is none.
         tokenizer_config: the content of tokenizer_config.json.
 
     Raises:
@@ -55,8 +54,8 @@ def templates(read: Callable[[str], bytes | None], tokenizer_config: Mapping[str
     return found
 
 
-def special_tokens(*configs: Mapping[str, Any]) -> dict[str, str]:
-    """bos_token, eos_token, … as text, from tokenizer_config.json, then special_tokens_map.json."""
+def special_tokens(*configs: JsonObject) -> dict[str, str]:
+    """Return bos_token, eos_token, … as text, from tokenizer_config.json, then special_tokens_map.json."""
     found = {name: next((text for c in configs if (text := token_text(c.get(name)))), "") for name in NAMED_TOKENS}
     return {name: text for name, text in found.items() if text}
 
@@ -72,7 +71,7 @@ def render(template: str, conversation: Conversation, tokens: Mapping[str, str])
 
 
 def turn_end(template: str, tokens: Mapping[str, str]) -> str:
-    """What a template writes after an assistant's answer: a model trained with it ends its answers so.
+    """Return what a template writes after an assistant's answer, which is how a model trained with it ends its answers.
 
     Raises:
         ConfigError: the template cannot be rendered.

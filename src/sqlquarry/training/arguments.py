@@ -1,10 +1,9 @@
-"""What is given to `train` and `plan`: records in any form, counts and places, and a clear error for the rest."""
+"""Check what is given to `train` and `plan`: records in any form, counts and places."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, RecordError
@@ -12,7 +11,7 @@ from sqlquarry.files.locations import located
 from sqlquarry.inputs import option_problems
 
 
-def as_records(given: Any, name: str) -> Sequence[Record]:
+def as_records(given: object, name: str) -> Sequence[Record]:
     """Return the records; those of a generator or another iterable are read into a list once.
 
     Args:
@@ -40,18 +39,17 @@ def as_records(given: Any, name: str) -> Sequence[Record]:
     return records
 
 
-def check_counts(**counts: Any) -> None:
-    """Check that these arguments are whole numbers of at least 1, or None.
+def check_counts(**counts: object) -> None:
+    """Check that these arguments are whole numbers of at least 1.
 
     Raises:
         ConfigError: some are not.
     """
-    given = {name: count for name, count in counts.items() if count is not None}
-    if bad := option_problems(given, {}):
+    if bad := option_problems(counts, {}):
         raise ConfigError("; ".join(bad))
 
 
-def check_apart(checkpoint_dir: Any, output: Path) -> None:
+def check_apart(checkpoint_dir: str | Path | None, output: Path) -> None:
     """Check that checkpoints, which are removed in the end, are not among the files that are the adapter's.
 
     Raises:

@@ -1,0 +1,150 @@
+"""Check the files of a model, on this machine or below an S3 prefix, as the service would read them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from sqlquarry.artifacts import MANIFEST, MergedModel
+from sqlquarry.aws.failures import aws_errors
+from sqlquarry.bedrock.export.metadata_files import export_files
+from sqlquarry.bedrock.preflight import config, config_values, tensors, tokenizer
+from sqlquarry.bedrock.preflight.checkpoint import Checkpoint, read_files, read_weights
+from sqlquarry.bedrock.preflight.findings import MALFORMED, PreflightFinding, error
+from sqlquarry.bedrock.preflight.manifest import trained_with, upload_finished
+from sqlquarry.bedrock.preflight.non_finite import MOST_REQUESTS, finite
+from sqlquarry.bedrock.preflight.source import CopiedSource, LocalSource, S3Source, Source
+from sqlquarry.bedrock.stored_merge import StoredMerge
+from sqlquarry.checkpoints.safetensors_header import INDEX
+from sqlquarry.errors import ArtifactError, BedrockError, SQLQuarryError
+from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
+
+Check = Callable[[Checkpoint], Iterator[PreflightFinding]]
+_METADATA_CHECKS: tuple[Check, ...] = (*config.CHECKS, *config_values.CHECKS, *tokenizer.CHECKS)
+_CHECKS: tuple[Check, ...] = (*_METADATA_CHECKS, *tensors.CHECKS)
+
+
+def check_stored_model(
+    source: S3Source, region: str | None, formatter: PromptFormatter | None
+) -> Iterator[PreflightFinding]:
+    """Check a model below an S3 prefix: what `import_model` makes of a merged model, or any other as it is."""
+    if not source.sizes:
+        with aws_errors(BedrockError, f"looking for {source.uri}"):
+            reason = source.prefix.why_empty()
+        why, fix = "An import job reads the files directly below its URI", "Give the prefix that holds config.json"
+        yield error("s3-uri", source.uri, reason.rstrip("."), why, fix)
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        try:
+            stored = StoredMerge.copy(source.uri, source.sizes, source.read, Path(directory))
+        except (OSError, ArtifactError, *MALFORMED) as problem:
+            why = "import_model takes a merged model only as its manifest describes it"
+            fix = "Merge again into a new prefix, or restore the file"
+            yield error("manifest", MANIFEST, str(problem).rstrip("."), why, fix)
+            return
+        if stored is not None:
+            copied = CopiedSource(source, Path(directory))
+            yield from _check_export(copied, Path(directory), stored.model, region, formatter)
+            return
+    files, templates, unreadable = read_files(source)
+    weights, bad_weights = read_weights(source)
+    yield from (*unreadable, *bad_weights, *upload_finished(source))
+    if not unreadable:
+        yield from _run(_CHECKS, Checkpoint(source.sizes, files, templates, weights, None, region))
+    if weights is not None:
+        yield from finite(source, weights, most_reads=MOST_REQUESTS)
+
+
+def check_local_model(
+    directory: Path, merged: MergedModel | None, region: str | None, passed: PromptFormatter | None
+) -> Iterator[PreflightFinding]:
+    """Check what `import_model` makes of a directory.
+
+    Args:
+        directory: the model's files.
+        merged: the model, if the caller has loaded it.
+        region: where it is to be served, if that is known.
+        passed: the prompt that `import_model` is given.
+    """
+    source = LocalSource(directory)
+    if merged is None and MANIFEST in source.sizes:
+        try:
+            merged = MergedModel.load(directory)
+        except ArtifactError as problem:
+            why = "import_model takes a merged model only as its manifest describes it"
+            yield error("manifest", MANIFEST, str(problem).rstrip("."), why, "Merge again, or remove the manifest")
+    yield from _check_export(source, directory, merged, region, passed)
+
+
+def _check_export(
+    source: Source, directory: Path, merged: MergedModel | None, region: str | None, passed: PromptFormatter | None
+) -> Iterator[PreflightFinding]:
+    """Check what `import_model` makes of a checkpoint whose small files are in a directory."""
+    files, templates, unreadable = read_files(source)
+    formatter: PromptFormatter | None = None
+    if merged is not None or PROMPT_FILE in source.sizes:
+        try:
+            formatter = _bound_formatter(directory)
+        except (SQLQuarryError, *MALFORMED) as problem:
+            why = "The model is served the prompt that it was trained with"
+            message = f"it cannot be used ({problem})"
+            unreadable.append(error("prompt", PROMPT_FILE, message, why, "Restore the adapter's own"))
+    weights, bad_weights = read_weights(source)
+    yield from (*unreadable, *bad_weights)
+    if unreadable:
+        return
+    try:
+        exported = export_files(directory, passed)
+    except MALFORMED as problem:
+        why = "What 4.51.3 does not read must be rewritten before the upload"
+        yield error("file", "*.json", f"the metadata cannot be rewritten ({problem})", why, "Restore the files")
+        return
+    old_files, old_templates, _ = read_files(source, exported)
+    served = replace(weights, has_metadata=True) if weights is not None and INDEX in exported else weights
+    checkpoint = Checkpoint(source.sizes, old_files, old_templates, served, formatter or passed, region)
+    checkpoint = replace(checkpoint, trained=replace(checkpoint, files=files).tokenizer)
+    found = [*_run(_CHECKS, checkpoint)]
+    uploaded = isinstance(source, LocalSource)
+    yield from map(_as_uploaded, found) if uploaded else found
+    if weights is not None:
+        yield from finite(source, weights) if uploaded else finite(source, weights, most_reads=MOST_REQUESTS)
+    if merged is None:
+        yield from _rewritten_at_upload(replace(checkpoint, files=files, templates=templates, weights=weights), found)
+    elif formatter is not None:
+        yield from trained_with(merged, formatter)
+
+
+def _bound_formatter(directory: Path) -> PromptFormatter:
+    """Load the prompt of a directory, and refuse one that has no chat template, because it is not bound."""
+    formatter = PromptFormatter.load(directory)
+    _ = formatter.chat_template
+    return formatter
+
+
+def _as_uploaded(finding: PreflightFinding) -> PreflightFinding:
+    """Make a note of what stays on this machine, which cannot fail an import."""
+    if finding.code != "stray-shard":
+        return finding
+    fix = "Nothing to do: import_model leaves it here; `repair(…, output_dir=…)` does too"
+    return replace(finding, severity="note", fix=fix)
+
+
+def _run(checks: Iterable[Check], checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
+    for check in checks:
+        try:
+            yield from check(checkpoint)
+        except MALFORMED as problem:
+            message = f"the check of {check.__name__} cannot read it ({type(problem).__name__}: {problem})"
+            why = "A server that reads the same files would stumble as well"
+            yield error("malformed", "*.json", message, why, "Restore the base model's files")
+
+
+def _rewritten_at_upload(raw: Checkpoint, remaining: Iterable[PreflightFinding]) -> Iterator[PreflightFinding]:
+    """Make notes of what is wrong in the files as they are, and will not be in what is uploaded."""
+    there = {(finding.code, finding.where) for finding in remaining}
+    for finding in _run(_METADATA_CHECKS, raw):
+        if (finding.code, finding.where) not in there:
+            fix = "Nothing to do: import_model rewrites it at upload; `repair` does so on disk"
+            yield replace(finding, severity="note", fix=fix, repairable=True)

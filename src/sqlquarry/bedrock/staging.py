@@ -1,0 +1,132 @@
+"""Bring a model below the S3 prefix that an import job reads: an upload, or a rewriting of what is there."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlquarry.artifacts import MANIFEST, Manifest, MergedModel
+from sqlquarry.aws.prefix import S3Prefix
+from sqlquarry.aws.transfer import Transfer
+from sqlquarry.bedrock.export.model_export import ModelExport, require_same_prompt
+from sqlquarry.bedrock.prefix import prefix_manifest
+from sqlquarry.bedrock.preflight.source import S3Source
+from sqlquarry.bedrock.stored_merge import StoredMerge
+from sqlquarry.bedrock.upload import upload
+from sqlquarry.errors import CorruptArtifactError
+from sqlquarry.files.locations import S3Location
+from sqlquarry.files.metadata import read_object
+from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+ModelSource = MergedModel | Path | str
+
+
+@dataclass(frozen=True, slots=True)
+class LocalModelStaging:
+    """A model on this machine, which is uploaded.
+
+    Args:
+        source: the model, as the caller gave it.
+        export: its files as they are to be on S3.
+    """
+
+    source: ModelSource
+    export: ModelExport
+
+    @classmethod
+    def of(cls, source: ModelSource, formatter: PromptFormatter | None) -> LocalModelStaging:
+        """Hash the model's files; `formatter` is the prompt to serve if the model has none of its own."""
+        return cls(source, ModelExport.of(_opened(source), formatter))
+
+    def upload(self, s3_uri: str, s3: S3Client, *, sleep: Callable[[float], None], show_progress: bool) -> None:
+        """Upload what is missing.
+
+        Raises:
+            CorruptArtifactError: the model was written again after it was loaded, or differs from its manifest.
+            BedrockError: as `upload`.
+        """
+        if isinstance(self.source, MergedModel):  # what changed without a new manifest, the upload notices
+            _require_same(MergedModel.load(self.source.path).manifest, self.source)
+        upload(self.export, s3_uri, s3=s3, show_progress=show_progress, sleep=sleep)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredModelStaging:
+    """A model on S3, which is imported where it is.
+
+    Args:
+        location: where it is.
+        export: its files as they are, or as a merged model's are to be.
+        merged: the merged model that is rewritten; None if the files stay as they are.
+    """
+
+    location: S3Location
+    export: ModelExport
+    merged: StoredMerge | None = None
+
+    @classmethod
+    def of(cls, files: S3Source, source: ModelSource, formatter: PromptFormatter | None) -> StoredModelStaging:
+        """Read the small files of a prefix.
+
+        Args:
+            files: the prefix.
+            source: the model, as the caller gave it.
+            formatter: the prompt to serve if the model has none of its own.
+
+        Raises:
+            CorruptArtifactError: the files differ from the manifest, or are not those of the model that was loaded.
+            PromptMismatchError: `formatter` is not the prompt beside the weights.
+            BedrockError: S3 refused.
+        """
+        with tempfile.TemporaryDirectory() as directory:
+            if merged := StoredMerge.copy(files.uri, files.sizes, files.read, Path(directory)):
+                _require_same(merged.model.manifest, source)
+                return cls(files.prefix.location, ModelExport.of(merged.model, formatter), merged)
+        content = prefix_manifest(files.prefix)
+        own = _formatter_of(files.prefix) if PROMPT_FILE in content.files else None
+        require_same_prompt(own, formatter, f"{files.uri}{PROMPT_FILE}")
+        return cls(files.prefix.location, ModelExport({}, content, own or formatter))
+
+    def rewrite(self, s3: S3Client, *, sleep: Callable[[float], None]) -> None:
+        """Rewrite the small files of a merged model in the service's dialect.
+
+        Raises:
+            BedrockError: S3 refused; the next import continues.
+        """
+        if self.merged is not None:
+            prefix = S3Prefix(s3, self.location)
+            self.merged.rewrite(self.export.files, self.export.manifest, prefix, Transfer(prefix, sleep=sleep))
+
+
+def _opened(source: ModelSource) -> MergedModel | Path:
+    """Return a finished merged model as such, whatever names it; any other directory as a path."""
+    if isinstance(source, MergedModel):
+        return source
+    path = Path(source)
+    try:
+        is_merged = read_object(path / MANIFEST, lenient=True).get("kind") == MergedModel.kind
+    except (OSError, ValueError):
+        is_merged = False
+    return MergedModel.load(path) if is_merged else path
+
+
+def _require_same(found: Manifest, source: ModelSource) -> None:
+    """Refuse a manifest that is neither that of a loaded model nor of its export."""
+    known = (found.digest, found.provenance.get("exported_from"))
+    if isinstance(source, MergedModel) and source.manifest.digest not in known:
+        raise CorruptArtifactError(
+            f"{source.uri} was written again after this MergedModel was loaded. Use MergedModel.load()."
+        )
+
+
+def _formatter_of(prefix: S3Prefix) -> PromptFormatter:
+    """Return the prompt of a prefix, which is checked when it is loaded from a directory."""
+    with tempfile.TemporaryDirectory() as directory:
+        (Path(directory) / PROMPT_FILE).write_bytes(prefix.read(PROMPT_FILE))
+        return PromptFormatter.load(directory)

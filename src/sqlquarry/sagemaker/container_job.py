@@ -1,0 +1,96 @@
+"""The file job.json of a SageMaker job: written where the job is started, read in its container."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from sqlquarry.errors import ConfigError
+from sqlquarry.files.metadata import read_object
+from sqlquarry.training.config import TrainingConfig
+from sqlquarry.training.job import TrainingJobSpec, config_of
+
+MergeBase = Literal["auto", "original", "dequantized"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerJob:
+    """What a container needs to know that its layout does not say.
+
+    Args:
+        base_model: a hub id; None if the channel `model` brings the base.
+        config: see `TrainingConfig`.
+        merge: which weights to merge into (see `AdapterMerger`); None to not merge.
+    """
+
+    base_model: str | None
+    config: TrainingConfig
+    merge: MergeBase | None
+
+    def to_json(self) -> bytes:
+        """Return the content of job.json."""
+        fields = dataclasses.asdict(self) | {"merge": {"base": self.merge} if self.merge else None}
+        return (json.dumps(fields, indent=2) + "\n").encode()
+
+    @classmethod
+    def read(cls, path: Path) -> ContainerJob:
+        """Read job.json.
+
+        Raises:
+            ConfigError: it cannot be read, or has unknown or bad fields.
+        """
+        source = f"the job {path}"
+        try:
+            fields = read_object(path)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{source} cannot be read: {error}") from error
+        base, merge = fields.get("base_model"), fields.get("merge")
+        chosen = merge.get("base", "auto") if isinstance(merge, dict) else merge
+        bad = [f"{name!r} is not a field" for name in fields if name not in ("base_model", "config", "merge")]
+        if not isinstance(base, str | None):
+            bad.append(f"base_model is {base!r:.80}, but must be text")
+        if chosen is not None and chosen not in get_args(MergeBase):
+            bad.append(f"merge is {merge!r:.80}, but its base must be one of {', '.join(get_args(MergeBase))}")
+        if bad:
+            raise ConfigError(f"{source}: {'; '.join(bad)}")
+        return cls(base_model=base, config=config_of(fields.get("config"), source), merge=chosen)
+
+    def spec(self, root: Path, *, base_model: str, prompt: Path) -> TrainingJobSpec:
+        """Return the training job with the places that a container gives to its inputs and results.
+
+        Args:
+            root: ``/opt/ml``.
+            base_model: a directory or hub id.
+            prompt: the directory of ``prompt.json``.
+
+        Raises:
+            ConfigError: there is no base model, or a channel does not hold one file of records.
+        """
+        channels = root / "input" / "data"
+        evaluation = channels / "evaluation"
+        if not base_model:
+            raise ConfigError(f"the job names no base_model, and there is no channel {channels / 'model'}")
+        return TrainingJobSpec(
+            base_model=base_model,
+            train=str(only_file(channels / "train")),
+            evaluation=str(only_file(evaluation)) if evaluation.is_dir() else None,
+            prompt=str(prompt),
+            output_dir=str(root / "model" / "adapter"),
+            checkpoint_dir=str(root / "checkpoints"),
+            config=self.config,
+        )
+
+
+def only_file(channel: Path) -> Path:
+    """Return the one file of a channel.
+
+    Raises:
+        ConfigError: it holds none or several.
+    """
+    files = sorted(path for path in channel.iterdir() if path.is_file()) if channel.is_dir() else []
+    if len(files) != 1:
+        raise ConfigError(f"the channel {channel} must hold one file of records, but holds {len(files)}")
+    return files[0]

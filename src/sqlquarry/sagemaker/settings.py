@@ -1,0 +1,163 @@
+"""Settings of a training job: its machines, network and time limits, in the words of the SageMaker Python SDK.
+
+Each class checks its own options and returns its own part of the CreateTrainingJob request.
+Source of the names: `sagemaker.train.configs` of the SageMaker Python SDK 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from sqlquarry.errors import ConfigError
+from sqlquarry.options import check_options
+
+if TYPE_CHECKING:
+    from mypy_boto3_sagemaker.type_defs import ResourceConfigTypeDef, StoppingConditionTypeDef, VpcConfigTypeDef
+
+_GPU_FAMILIES = ("ml.g", "ml.p")
+_UNUSABLE_FAMILIES = ("ml.trn", "ml.p6e")  # other accelerators than NVIDIA's, or processors other than x86
+
+
+def check_rules(settings: object, rules: Mapping[str, tuple[bool, str]], *more: str) -> None:
+    """Refuse settings that break a rule, naming all of them at once.
+
+    Args:
+        settings: the object whose attributes are checked.
+        rules: attribute -> whether it keeps its rule, and the rule in words after "must be".
+        more: other problems of the same object.
+
+    Raises:
+        ConfigError: an attribute breaks its rule, or there are other problems.
+    """
+    broken = {name: rule for name, (is_kept, rule) in rules.items() if not is_kept}
+    problems = [f"{name} is {getattr(settings, name)!r}, but must be {rule}" for name, rule in broken.items()]
+    if problems or more:
+        raise ConfigError(f"{type(settings).__name__}: {'; '.join([*problems, *more])}")
+
+
+@check_options(also_called={"enable_managed_spot_training": "spot", "use_spot_instances": "spot"})
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compute:
+    """The machines of a training job.
+
+    Args:
+        instance_type: type of machine; each gets one process for each GPU that a step has a row for. The default is
+            the published recipe's machine, with four A10G of 24 GB each.
+        instance_count: number of machines.
+        volume_size_in_gb: size of the volume, for instance types without disks of their own.
+        keep_alive_period_s: seconds for which the machines are kept (and billed) for the next job of the same kind;
+            None gives them back at once.
+        spot: use spare machines, which can be taken away at any time; training resumes from its checkpoint.
+
+    Raises:
+        ConfigError: options that cannot work, all at once.
+    """
+
+    instance_type: str = "ml.g5.12xlarge"
+    instance_count: int = 1
+    volume_size_in_gb: int = 200
+    keep_alive_period_s: int | None = None
+    spot: bool = False
+
+    def __post_init__(self) -> None:
+        check_rules(
+            self,
+            {
+                "instance_type": (
+                    not self.instance_type.startswith(_UNUSABLE_FAMILIES),
+                    "an x86 machine with NVIDIA GPUs, or with none",
+                ),
+                "instance_count": (self.instance_count >= 1, "at least 1"),
+                "volume_size_in_gb": (self.volume_size_in_gb >= 1, "at least 1"),
+                # "Managed warm pools", considerations: spot machines cannot be kept.
+                "keep_alive_period_s": (not (self.keep_alive_period_s and self.spot), "None with spot=True"),
+            },
+        )
+
+    @property
+    def processor(self) -> Literal["cpu", "gpu"]:
+        """What the machines train on."""
+        return "gpu" if self.instance_type.startswith(_GPU_FAMILIES) else "cpu"
+
+    def resource_config(self, kms_key_arn: str | None) -> ResourceConfigTypeDef:
+        """Return `ResourceConfig` of a request; `kms_key_arn` is the key of the volumes."""
+        config: ResourceConfigTypeDef = {
+            "InstanceType": self.instance_type,  # type: ignore[typeddict-item] # `violations` checks it
+            "InstanceCount": self.instance_count,
+            "VolumeSizeInGB": self.volume_size_in_gb,
+        }
+        if kms_key_arn:
+            config["VolumeKmsKeyId"] = kms_key_arn
+        if self.keep_alive_period_s:
+            config["KeepAlivePeriodInSeconds"] = self.keep_alive_period_s
+        return config
+
+
+@check_options()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Networking:
+    """The VPC that a training job runs in.
+
+    Args:
+        subnets: subnets of the VPC; they need a way to a package index and to S3.
+        security_group_ids: security groups of the same VPC.
+
+    Raises:
+        ConfigError: one of the two is empty.
+    """
+
+    subnets: Sequence[str]
+    security_group_ids: Sequence[str]
+
+    def __post_init__(self) -> None:
+        rule = "at least one of the VPC"
+        check_rules(
+            self,
+            {
+                "subnets": (bool(self.subnets), rule),
+                "security_group_ids": (bool(self.security_group_ids), rule),
+            },
+        )
+
+    def vpc_config(self) -> VpcConfigTypeDef:
+        """Return `VpcConfig` of a request."""
+        return {"Subnets": list(self.subnets), "SecurityGroupIds": list(self.security_group_ids)}
+
+
+@check_options(also_called={"max_run": "max_runtime_s", "max_wait": "max_wait_s"})
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoppingCondition:
+    """When SageMaker stops a training job.
+
+    Args:
+        max_runtime_s: seconds of training after which the job is stopped.
+        max_wait_s: with `Compute.spot`, seconds after which SageMaker gives up, the wait for machines included; "auto"
+            is twice `max_runtime_s`.
+
+    Raises:
+        ConfigError: options that cannot work, all at once.
+    """
+
+    max_runtime_s: int = 24 * 3600
+    max_wait_s: int | Literal["auto"] = "auto"
+
+    def __post_init__(self) -> None:
+        check_rules(
+            self,
+            {
+                "max_runtime_s": (self.max_runtime_s >= 1, "at least 1"),
+                "max_wait_s": (
+                    self.max_wait_s == "auto" or self.max_wait_s >= self.max_runtime_s,
+                    f"'auto' or at least max_runtime_s={self.max_runtime_s}",
+                ),
+            },
+        )
+
+    def limits(self, *, spot: bool) -> StoppingConditionTypeDef:
+        """Return `StoppingCondition` of a request; SageMaker takes a longest wait only for spot machines."""
+        limits: StoppingConditionTypeDef = {"MaxRuntimeInSeconds": self.max_runtime_s}
+        if spot:
+            limits["MaxWaitTimeInSeconds"] = 2 * self.max_runtime_s if self.max_wait_s == "auto" else self.max_wait_s
+        return limits

@@ -1,0 +1,30 @@
+"""Run a training job: load its records and prompt, and train."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from sqlquarry.artifacts import AdapterCheckpoint, Record
+from sqlquarry.prompt import PromptFormatter
+from sqlquarry.training.job import TrainingJobSpec
+from sqlquarry.training.trainer import QLoRAFSDPTrainer
+
+
+def run_job(job: TrainingJobSpec, load_records: Callable[[str], Iterable[Record]]) -> AdapterCheckpoint:
+    """Train as a job says.
+
+    Args:
+        job: what to train.
+        load_records: reads the records. The program that runs the job passes it in, because training does not import
+            the room that reads data.
+
+    Raises:
+        SQLQuarryError: as `load_records` and `QLoRAFSDPTrainer.train`.
+    """
+    trainer = QLoRAFSDPTrainer(job.base_model, PromptFormatter.load(job.prompt) if job.prompt else None, job.config)
+    return trainer.train(
+        load_records(job.train),
+        load_records(job.evaluation) if job.evaluation else None,
+        output_dir=job.output_dir,
+        checkpoint_dir=job.checkpoint_dir,
+    )

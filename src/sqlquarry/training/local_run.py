@@ -1,0 +1,212 @@
+"""One training run on this machine: prepare and check its records and base, train, and save the adapter."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlquarry.artifacts import MANIFEST, AdapterCheckpoint, Record, base_digest, write_manifest
+from sqlquarry.aws import aws_client
+from sqlquarry.files.locations import is_hub_id
+from sqlquarry.pretrained import quiet_transformers
+from sqlquarry.progress.bar import phase
+from sqlquarry.prompt import PromptFormatter
+from sqlquarry.quantization import QuantizationRecipe
+from sqlquarry.text import visible_logger
+from sqlquarry.training.base.base_model import resolve_base_model
+from sqlquarry.training.base.outline import read_outline
+from sqlquarry.training.config import TrainingConfig
+from sqlquarry.training.encoding.prepared import prepare_both
+from sqlquarry.training.identity import MARKER, base_name, claim_output
+from sqlquarry.training.planning.advice import advice
+from sqlquarry.training.planning.forecast import plan_training, schedule_of, with_stop_check
+from sqlquarry.training.planning.guards import check_run
+from sqlquarry.training.planning.hardware import gpu_named
+from sqlquarry.training.planning.machines import Machines, gpus_here
+from sqlquarry.training.planning.plan import TrainingPlan
+from sqlquarry.training.steps.adapted_model import load_trainable
+from sqlquarry.training.steps.checkpoint import Checkpoints
+from sqlquarry.training.steps.device_failures import device_failures
+from sqlquarry.training.steps.loop import Log, Loop, Outcome
+from sqlquarry.training.steps.schedule import Schedule
+from sqlquarry.training.steps.world import World
+from sqlquarry.training.tracking.card import write_card
+from sqlquarry.training.tracking.loss_plot import write_loss_plot
+from sqlquarry.training.tracking.pace import PaceMeter, peak_gpu_bytes
+from sqlquarry.training.tracking.reporting import Reporter, check_report_to
+from sqlquarry.training.tracking.step_log import StepLog
+
+if TYPE_CHECKING:
+    import boto3
+
+logger = visible_logger(__name__)
+_LOG = "training_log.jsonl"
+_PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
+
+
+class LocalRun:
+    """A run whose records are encoded and whose base is known, but whose weights are not loaded yet.
+
+    Args:
+        train: records with SQL.
+        evaluation: records whose loss is reported after each epoch; may be empty.
+        base_model: a directory, a ``.gguf`` file, an ``s3://`` prefix or a Hugging Face id.
+        formatter: the prompt.
+        config: see `TrainingConfig`.
+        session: the boto3 session for S3; None takes the default credentials.
+
+    Raises:
+        RecordError, ConfigError, ModelError: as `QLoRAFSDPTrainer.train`.
+    """
+
+    def __init__(
+        self,
+        train: Sequence[Record],
+        evaluation: Sequence[Record],
+        *,
+        base_model: str | Path,
+        formatter: PromptFormatter,
+        config: TrainingConfig,
+        session: boto3.Session | None,
+    ) -> None:
+        self._base_model, self._config, self._session = base_model, config, session
+        self._outline = read_outline(base_model, s3=lambda: aws_client("s3", session), exact=True)
+        self._formatter = formatter.bind(self._outline.tokenizer)
+        self._train, self._evaluation = prepare_both(train, evaluation, self._formatter, self._outline, config)
+
+    def check(self, *, processes: int, instances: int = 1, started: bool = False) -> TrainingPlan:
+        """Return the forecast of the run on this machine, after `check_run` found nothing against it."""
+        check_report_to(self._config.report_to)
+        machines = Machines(processes=processes, instances=instances)
+        plan = plan_training(self._outline.shape, self._train, self._config, machines, evaluation=self._evaluation)
+        plan = with_stop_check(plan, self._outline, self._config, formatter=self._formatter)
+        # Under torchrun this machine may be one of several.
+        here = gpus_here(self._config) if "LOCAL_WORLD_SIZE" not in os.environ else None
+        tokenizer = self._outline.tokenizer
+        for note in check_run(plan, self._config, tokenizer=tokenizer, gpus_here=here, started=started):
+            logger.info(note)
+        for note in advice(plan, self._config):
+            logger.warning(note)
+        return plan
+
+    def execute(self, world: World, output: Path, checkpoint_dir: str | Path | None) -> AdapterCheckpoint:
+        """Train with the processes of `world`, and save the adapter; a finished one is returned as it is."""
+        with contextlib.ExitStack() as held:  # the output's lock, until all is done
+            plan = None
+            if not world.on_rank0((output / MANIFEST).is_file):  # before the base is downloaded and hashed
+                started, machines = world.size > 1, world.machines
+                plan = world.on_rank0(lambda: self.check(processes=world.size, instances=machines, started=started))
+            base = self._fetch_base()
+            if plan is not None and self._outline.directory is None:  # the rows of the head are here only now
+                outline = dataclasses.replace(self._outline, directory=base)
+                plan = with_stop_check(plan, outline, self._config, formatter=self._formatter)
+                check_run(plan, self._config, started=True)
+            identity = self._identity(base, world.on_rank0(lambda: _digest(base)))
+            if not world.on_rank0(lambda: claim_output(output, identity, held)) and plan is not None:
+                checkpoints = Checkpoints(
+                    checkpoint_dir or output / ".checkpoints", kept=self._config.save_total_limit, session=self._session
+                )
+                with device_failures():
+                    provenance = identity | self._fit(base, world, plan, output, checkpoints)
+                world.on_rank0(lambda: self._finish(output, provenance, base, checkpoints))
+            # On several machines only the disk of rank 0 holds the files.
+            manifest = world.on_rank0(lambda: AdapterCheckpoint.load(output).manifest)
+            world.leave()
+            return AdapterCheckpoint(output, manifest)
+
+    def _fetch_base(self) -> Path:
+        directory = self._outline.directory
+        if directory is None or is_hub_id(self._base_model):  # of the hub's files, only what a plan reads is here now
+            return resolve_base_model(self._base_model, session=self._session)
+        return directory
+
+    def _identity(self, base: Path, digest: str) -> dict[str, object]:
+        return {
+            "base_model": {"name": base_name(self._base_model), "path": str(base), "sha256": digest},
+            "prompt_fingerprint": self._formatter.fingerprint,
+            "data_sha256": self._train.digest,
+            "config": self._config.identity,
+        }
+
+    def _fit(
+        self, base: Path, world: World, plan: TrainingPlan, output: Path, checkpoints: Checkpoints
+    ) -> dict[str, object]:
+        """Train and, on rank 0, save the adapter's two files; return what the manifest says of the run."""
+        how = f", {plan.config.quantization}" if plan.config.quantization else ""
+        with quiet_transformers(), phase(f"loading the base model{how}"):
+            model, recipe = load_trainable(base, plan.config, world, trained_rows=plan.trained_rows)
+        schedule = schedule_of(self._train.rows, self._config, model.config.hidden_size)
+        with self._logs(world, plan, schedule, output) as logs:
+            outcome = Loop(
+                model,
+                self._train.rows,
+                schedule,
+                plan.config,
+                world,
+                checkpoints=checkpoints,
+                logs=logs,
+                evaluation=self._evaluation.rows if self._evaluation else [],
+            ).run()
+        if world.is_rank0:
+            with quiet_transformers():
+                model.save_pretrained(output)
+        return _provenance(plan, world, schedule, outcome, recipe)
+
+    @contextlib.contextmanager
+    def _logs(self, world: World, plan: TrainingPlan, schedule: Schedule, output: Path) -> Iterator[list[Log]]:
+        """Open what shows and keeps the figures of each step; nothing on the other processes than rank 0."""
+        if not world.is_rank0:
+            yield []
+            return
+        known = gpu_named(plan.gpu.name) if plan.gpu else None  # of another GPU no peak rate is known
+        pace = PaceMeter(plan.needed_flops_per_token, known, world.size)
+        note = "compiling" if plan.config.compiles_layers(cuda=world.device.type == "cuda") else ""
+        with (
+            StepLog(output / _LOG, schedule.steps, pace, note=note) as log,
+            Reporter(self._config.report_to, output, self._config.identity, schedule.steps) as reporter,
+        ):
+            yield [log, reporter]
+
+    def _finish(self, output: Path, provenance: dict[str, object], base: Path, checkpoints: Checkpoints) -> None:
+        self._formatter.save(output)
+        write_loss_plot(output / _LOG, output / "loss.svg")
+        write_card(output, provenance, base=base)
+        write_manifest(output, AdapterCheckpoint.kind, provenance)
+        # Only now: a run that is killed before the manifest is written can be resumed.
+        checkpoints.clear()
+        (output / MARKER).unlink()
+
+
+def _provenance(
+    plan: TrainingPlan, world: World, schedule: Schedule, outcome: Outcome, recipe: QuantizationRecipe | None
+) -> dict[str, object]:
+    return {
+        "quantization": dataclasses.asdict(recipe) if recipe else None,
+        "run": {
+            "rows": plan.rows,
+            "tokens_per_epoch": plan.tokens_per_epoch,
+            "tokens_unshared": plan.tokens_unshared,
+            "steps": outcome.steps,
+            "learning_rate": schedule.peak_rate,
+            "training_loss": outcome.loss,
+            "seconds": outcome.seconds,
+            "tokens_per_second": plan.tokens_per_epoch * plan.config.num_train_epochs / outcome.seconds,
+            "device": world.device.type,
+            "processes": world.size,
+            "shard_group_size": plan.config.shard_group_size(world.size, world.machines),
+            "trained_rows": list(plan.trained_rows),
+            "peak_memory_bytes": peak_gpu_bytes(),
+            "records": plan.records,
+        },
+        "versions": {name: version(name) for name in _PACKAGES},
+    }
+
+
+def _digest(base: Path) -> str:
+    with phase("hashing the base model"):
+        return base_digest(base)

@@ -1,0 +1,113 @@
+"""The base model as a run holds it, and the adapter that is trained on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlquarry.models.local.token_rows import run_token_rows_directly
+from sqlquarry.pretrained import compute_dtype, load_causal_lm
+from sqlquarry.quantization import QuantizationRecipe, hold_dequantized
+from sqlquarry.text import visible_logger
+from sqlquarry.training.config import TrainingConfig
+from sqlquarry.training.steps.decoder import run_gathered_weights, run_layers, run_lora_directly
+from sqlquarry.training.steps.meta_loading import MetaLoadedBase
+from sqlquarry.training.steps.sharding import shard_base
+from sqlquarry.training.steps.world import World
+
+if TYPE_CHECKING:
+    from peft import LoraConfig, PeftModel
+    from torch import nn
+    from transformers import PreTrainedModel
+
+logger = visible_logger(__name__)
+
+
+def load_trainable(
+    base: Path, config: TrainingConfig, world: World, *, trained_rows: Sequence[int] = ()
+) -> tuple[PeftModel, QuantizationRecipe | None]:
+    """Load a base from disk for `make_trainable`; return the model, and how its weights were quantized (None: not)."""
+    kind = world.device.type
+    recipe = None
+    if config.quantization:
+        dtype = str(compute_dtype(kind)).removeprefix("torch.")
+        recipe = QuantizationRecipe(quant_type=config.quantization, load_dtype=dtype)
+    attn_implementation = "flex_attention" if config.uses_flex_attention(cuda=kind == "cuda") else "sdpa"
+    held = config.hold_dequantized is True
+    if config.shard_group_size(world.size, world.machines) > 1:
+        loaded = MetaLoadedBase(base, world.device, recipe, held=held, attn_implementation=attn_implementation)
+        if not loaded.missing:
+            model = make_trainable(loaded.model, config, world, fill=loaded.fill)
+            return model, loaded.recorded()
+        logger.warning("the base holds no %s: each process loads it whole before it is shared", loaded.missing[0])
+    model = load_causal_lm(base, str(world.device), recipe, attention=attn_implementation)
+    if recipe:
+        recipe = recipe.completed(model)
+        if held:
+            model = hold_dequantized(model, compute_dtype(kind))
+    return make_trainable(model, config, world, trained_rows=trained_rows), recipe
+
+
+def make_trainable(
+    model: PreTrainedModel,
+    config: TrainingConfig,
+    world: World,
+    *,
+    fill: Callable[[nn.Module], None] | None = None,
+    trained_rows: Sequence[int] = (),
+) -> PeftModel:
+    """Return a PEFT model with a fresh float32 adapter, equal on every process; a base that several share is sharded.
+
+    Args:
+        model: the base.
+        config: of the run.
+        world: the processes.
+        fill: reads the weights of a part of a base that has none yet and is to be shared; None if they are there.
+        trained_rows: tokens whose rows of embeddings and head are trained; of a base that is not shared.
+    """
+    import torch
+    from peft import get_peft_model
+    from transformers import set_seed
+
+    set_seed(config.seed)  # the same adapter on every process
+    adapted: PeftModel = get_peft_model(model, _lora_config(model, config, trained_rows))
+    # bfloat16's 8 bits swallow small updates; float32 costs a few megabytes.
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(world.device, torch.float32)
+    cuda = world.device.type == "cuda"
+    run_lora_directly(adapted)
+    run_token_rows_directly(adapted)
+    run_layers(
+        adapted,
+        compiled=config.compiles_layers(cuda=cuda),
+        recomputed=config.recomputed_layers(adapted.config.num_hidden_layers, cuda=cuda),
+        random=config.lora_dropout > 0,
+    )
+    group_size = config.shard_group_size(world.size, world.machines)
+    if group_size > 1:
+        run_gathered_weights(adapted)
+        shard_base(adapted, world, shard_group_size=group_size, cpu_offload=config.cpu_offload, fill=fill)
+    return adapted.train()
+
+
+def _lora_config(model: PreTrainedModel, config: TrainingConfig, trained_rows: Sequence[int]) -> LoraConfig:
+    from peft import LoraConfig
+
+    targets = config.target_modules
+    return LoraConfig(
+        r=config.lora_r,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        bias="none",
+        task_type="CAUSAL_LM",
+        trainable_token_indices=_token_indices(model, trained_rows),
+    )
+
+
+def _token_indices(model: PreTrainedModel, rows: Sequence[int]) -> dict[str, list[int]] | None:
+    """Return PEFT's `trainable_token_indices`; if embeddings and head are one matrix, it trains one row for both."""
+    ends = ["embed_tokens"] if model.config.tie_word_embeddings else ["embed_tokens", "lm_head"]
+    return {name: list(rows) for name in ends} if rows else None
