@@ -22,13 +22,13 @@ from pathlib import Path
 
 from sqlquarry.artifacts import Judgement, Record
 from sqlquarry.judging import ExecutionGrader
+from sqlquarry.judging.sql.portable_ddl import schema_in_sqlite
+from sqlquarry.judging.sql.resolver import read_query
 from sqlquarry.judging.synthesis import SynthesizedDatabases
-from sqlquarry.judging.synthesis.candidates import Candidates
-from sqlquarry.judging.synthesis.hints import gather
-from sqlquarry.judging.synthesis.laboratory import Laboratory, gold_of
+from sqlquarry.judging.synthesis.candidate_database import CandidateDatabase, gold_of
+from sqlquarry.judging.synthesis.candidate_rows import CandidateRows
+from sqlquarry.judging.synthesis.hint_reader import gather_hints
 from sqlquarry.judging.synthesis.mutants import mutants
-from sqlquarry.judging.synthesis.names import read_query
-from sqlquarry.judging.synthesis.schema import read_schema
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 CANDIDATES = 6  # databases of each kind for every gold, in the table of kill rates
@@ -96,22 +96,22 @@ def kill_rates(count: int, real: ExecutionGrader) -> None:
     for row in random.Random(5).sample(rows, count):
         gold = row["gold_sql"]
         record = Record("?", schemas[row["db_id"]], gold, database=row["db_id"])
-        schema = read_schema(record.schema, "sqlite")
+        schema = schema_in_sqlite(record.schema, "sqlite")
         found = read_query(gold, schema)
-        with closing(Laboratory(schema)) as laboratory:
-            running = [text for text in mutants(*found) if laboratory.run(text)] if found else []
+        with closing(CandidateDatabase(schema)) as database:
+            running = [text for text in mutants(*found) if database.run(text)] if found else []
             held_out = random.Random(gold).sample(running, min(4, len(running)))
             counted = [text for text in running if text not in held_out]
             predictions = [*neighbours(row, by_database), *held_out]
             wrong = [sql for sql in predictions if real.grade(record, sql).verdict == "wrong"]
-            candidates = Candidates(schema, gather([gold], schema), "kill rates")
+            candidates = CandidateRows(schema, gather_hints([gold], schema), "kill rates")
             for number in range(2 * CANDIDATES if counted else 0):
-                laboratory.fill(candidates.make(number // 2, plausible=number % 2 == 0))
+                database.fill(candidates.make(number // 2, plausible=number % 2 == 0))
                 asked = gold_of(gold, schema)
-                expected = laboratory.expected(asked)
-                if expected is None or not expected.is_telling or not laboratory.is_determined(asked, expected):
+                expected = database.expected(asked)
+                if expected is None or not expected.is_telling or not database.is_determined(asked, expected):
                     continue
-                outcomes = {sql: laboratory.run(sql) for sql in (*counted, *wrong)}
+                outcomes = {sql: database.run(sql) for sql in (*counted, *wrong)}
                 same = {sql for sql, o in outcomes.items() if o is not None and expected.matches(o.width, o.rows)}
                 place = min(9, int(10 * (1 - len(same & set(counted)) / len(counted))))
                 databases[place] += 1

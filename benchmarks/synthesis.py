@@ -24,13 +24,13 @@ from sqlglot import exp, parse_one
 
 from sqlquarry.artifacts import Record
 from sqlquarry.judging import ExecutionGrader
+from sqlquarry.judging.sql.portable_ddl import schema_in_sqlite
+from sqlquarry.judging.sql.resolver import read_query
 from sqlquarry.judging.synthesis import SynthesizedDatabases
-from sqlquarry.judging.synthesis.candidates import Candidates
-from sqlquarry.judging.synthesis.hints import gather
-from sqlquarry.judging.synthesis.laboratory import Gold, Laboratory
+from sqlquarry.judging.synthesis.candidate_database import CandidateDatabase, GoldQuery
+from sqlquarry.judging.synthesis.candidate_rows import CandidateRows
+from sqlquarry.judging.synthesis.hint_reader import gather_hints
 from sqlquarry.judging.synthesis.mutants import mutants
-from sqlquarry.judging.synthesis.names import read_query
-from sqlquarry.judging.synthesis.schema import read_schema
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 REFERENCE_DATABASES = 300
@@ -92,16 +92,16 @@ def rewritings(sql: str) -> Iterator[str]:
 
 def is_wrong(record: Record, mutant: str) -> bool:
     """Whether any of many databases made for this pair alone tells it from the gold."""
-    schema = read_schema(record.schema, "sqlite")
-    candidates = Candidates(schema, gather([record.golds[0], mutant], schema), f"reference {mutant}")
-    gold = Gold(record.golds[0], schema)
-    with closing(Laboratory(schema)) as laboratory:
+    schema = schema_in_sqlite(record.schema, "sqlite")
+    candidates = CandidateRows(schema, gather_hints([record.golds[0], mutant], schema), f"reference {mutant}")
+    gold = GoldQuery(record.golds[0], schema)
+    with closing(CandidateDatabase(schema)) as database:
         for number in range(REFERENCE_DATABASES):
-            laboratory.fill(candidates.make(number // 2, plausible=number % 2 == 0))
-            expected = laboratory.expected(gold)
-            if expected is None or not laboratory.is_determined(gold, expected):
+            database.fill(candidates.make(number // 2, plausible=number % 2 == 0))
+            expected = database.expected(gold)
+            if expected is None or not database.is_determined(gold, expected):
                 continue
-            result = laboratory.run(mutant)
+            result = database.run(mutant)
             if result is None or not expected.matches(result.width, result.rows):
                 return True
     return False
@@ -109,11 +109,11 @@ def is_wrong(record: Record, mutant: str) -> bool:
 
 def mutants_of(record: Record, count: int) -> list[str]:
     """Up to `count` mutants of the gold that run, chosen at random."""
-    schema = read_schema(record.schema, "sqlite")
+    schema = schema_in_sqlite(record.schema, "sqlite")
     found = read_query(record.golds[0], schema)
     texts = mutants(*found) if found else []
-    with closing(Laboratory(schema)) as laboratory:
-        texts = [text for text in texts if laboratory.run(text) is not None]
+    with closing(CandidateDatabase(schema)) as database:
+        texts = [text for text in texts if database.run(text) is not None]
     return random.Random(record.sql).sample(texts, min(count, len(texts)))
 
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 
 from sqlquarry.errors import JudgingError
 from sqlquarry.judging.equivalence.grader import equivalence
-from sqlquarry.judging.equivalence.made_rows import literals_by_column, made_rows, stored_columns, tables_of
-from sqlquarry.judging.equivalence.schema import read_schema
+from sqlquarry.judging.equivalence.made_rows import literals_by_column, made_rows, tables_of
 from sqlquarry.judging.results.comparison import results_equal, rows_match
 from sqlquarry.judging.results.ordering import is_ordered, tied_places, with_order_keys
+from sqlquarry.judging.sql.ddl import read_schema
 
 NUMBERS = (0, 1, 2, 3)
 WORDS = ("x", "y", "X", "1", "")
@@ -369,7 +369,7 @@ def plausible(ddl, gold, predicted, seed):
     connection = sqlite3.connect(":memory:", isolation_level=None)
     connection.executescript(ddl)
     for table, content in rows.items():
-        names = list(stored_columns(table, known))
+        names = list(known.tables[table].stored)
         insert = f"INSERT OR IGNORE INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
         connection.executemany(insert, content)
     return connection

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlquarry.artifacts import Judgement, Record
 from sqlquarry.extras import require
-from sqlquarry.judging.parsing import tokens
+from sqlquarry.judging.sql.parsing import tokens
 from sqlquarry.options import check_options
 
 

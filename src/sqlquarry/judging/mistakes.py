@@ -9,7 +9,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from sqlquarry.artifacts import Judgement, Record
-from sqlquarry.judging.parsing import conditions, parse
+from sqlquarry.judging.sql.parsing import parse
+from sqlquarry.judging.sql.syntax import conditions
 
 if TYPE_CHECKING:
     from sqlglot.expressions import Expr
@@ -41,7 +42,7 @@ MISTAKES = (
 def mistake(  # noqa: PLR0911 - one per class that needs no comparison
     record: Record, predicted_sql: str, judgement: Judgement, truncated: bool
 ) -> str | None:
-    """The error class of one judged prediction, one of `MISTAKES`; None where it is correct.
+    """Return the error class of one judged prediction, one of `MISTAKES`; None if it is correct.
 
     What the database said comes first. Otherwise gold and predicted SQL are compared part by part, and the first part
     that differs gives the class: number of columns, joins, filters, aggregates, grouping, order, columns. With several
@@ -49,7 +50,7 @@ def mistake(  # noqa: PLR0911 - one per class that needs no comparison
 
     Args:
         record: with its gold SQL.
-        predicted_sql: "" where the answer held no SQL.
+        predicted_sql: "" if the answer held no SQL.
         judgement: of a grader; `details["predicted"]["error"]` is a failure's kind, as `ExecutionGrader` writes it.
         truncated: the answer was cut at the token limit.
     """

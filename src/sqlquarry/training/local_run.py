@@ -38,8 +38,8 @@ from sqlquarry.training.steps.world import World
 from sqlquarry.training.tracking.card import write_card
 from sqlquarry.training.tracking.loss_plot import write_loss_plot
 from sqlquarry.training.tracking.pace import PaceMeter, peak_gpu_bytes
+from sqlquarry.training.tracking.progress import StepLog
 from sqlquarry.training.tracking.reporting import Reporter, check_report_to
-from sqlquarry.training.tracking.step_log import StepLog
 
 if TYPE_CHECKING:
     import boto3

@@ -8,7 +8,7 @@ import pytest
 from sqlquarry.artifacts import Record
 from sqlquarry.judging import ExecutionGrader
 from sqlquarry.judging.synthesis import SynthesizedDatabases
-from sqlquarry.judging.synthesis.source import IMPLAUSIBLE
+from sqlquarry.judging.synthesis.synthesized_databases import IMPLAUSIBLE
 
 LOAN = """
 CREATE TABLE member (member_id INTEGER PRIMARY KEY, name TEXT, town TEXT);

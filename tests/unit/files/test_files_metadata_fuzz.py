@@ -24,7 +24,7 @@ from sqlquarry.bedrock.preflight import preflight, repair
 from sqlquarry.emulator.bedrock.admission import ImportFailedError, admit
 from sqlquarry.errors import SQLQuarryError
 from sqlquarry.judging.journal import Journal
-from sqlquarry.judging.synthesis import store
+from sqlquarry.judging.synthesis import suite_files
 from sqlquarry.merging.base_checkpoint import BaseCheckpoint
 from sqlquarry.merging.lora_adapter import LoraAdapter
 from sqlquarry.merging.output import MergeOutput
@@ -349,7 +349,7 @@ def test_a_suite(tmp_path: Path, data: st.DataObject) -> None:
     (tmp_path / "0.sqlite").write_bytes(b"x")
     suite = {"databases": [hashlib.sha256(b"x").hexdigest()], "killed": 1, "survivors": ["SELECT 1"]}
     files(data.draw, tmp_path, {"suite.json": suite})
-    holds(lambda: store.load(tmp_path))
+    holds(lambda: suite_files.load(tmp_path))
 
 
 @fuzz

@@ -11,8 +11,8 @@ from sqlquarry.artifacts import Record
 from sqlquarry.errors import JudgingError
 from sqlquarry.judging.equivalence import EquivalenceGrader
 from sqlquarry.judging.equivalence.grader import equivalence
-from sqlquarry.judging.equivalence.schema import read_schema
 from sqlquarry.judging.results.comparison import results_equal
+from sqlquarry.judging.sql.ddl import read_schema
 
 SCHEMA = """CREATE TABLE t (id INTEGER PRIMARY KEY, a INT, b TEXT, n INT NOT NULL);
 CREATE TABLE u (id INTEGER PRIMARY KEY, t_id INT, c TEXT, x REAL)"""
@@ -260,7 +260,7 @@ def test_schema_by_sqlite_own_rules():
     schema = read_schema("CREATE TABLE k (id INT PRIMARY KEY, r INTEGER, s VARCHAR(3), PRIMARY KEY_ TEXT)", "sqlite")
     assert not schema.tables
     tables = read_schema("CREATE TABLE k (id INT PRIMARY KEY, s VARCHAR(3) NOT NULL, d DATE, z)", "sqlite").tables
-    assert {name: (column.affinity, column.not_null) for name, column in tables["k"].items()} == {
+    assert {name: (column.affinity, column.not_null) for name, column in tables["k"].columns.items()} == {
         "id": ("INTEGER", False),  # SQLite allows NULL in a key that is not INTEGER PRIMARY KEY
         "s": ("TEXT", True),
         "d": ("NUMERIC", False),

@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sqlquarry.errors import JudgingError
-from sqlquarry.judging.synthesis.candidates import Candidates
+from sqlquarry.judging.sql.portable_ddl import schema_in_sqlite
+from sqlquarry.judging.sql.resolver import read_query
+from sqlquarry.judging.synthesis.candidate_database import CandidateDatabase, GoldQuery
+from sqlquarry.judging.synthesis.candidate_rows import CandidateRows
 from sqlquarry.judging.synthesis.determinacy import other_choices
-from sqlquarry.judging.synthesis.hints import gather
-from sqlquarry.judging.synthesis.laboratory import Gold, Laboratory
+from sqlquarry.judging.synthesis.hint_reader import gather_hints
 from sqlquarry.judging.synthesis.mutants import mutants
-from sqlquarry.judging.synthesis.names import read_query
-from sqlquarry.judging.synthesis.schema import read_schema
 
 SHOP = """
 CREATE TABLE customer (id INTEGER PRIMARY KEY, name VARCHAR(8) NOT NULL, email TEXT UNIQUE, city TEXT);
@@ -27,16 +27,16 @@ CREATE TABLE purchase (
 
 
 def texts_of(sql: str, schema: str = SHOP) -> list[str]:
-    found = read_query(sql, read_schema(schema, "sqlite"))
+    found = read_query(sql, schema_in_sqlite(schema, "sqlite"))
     assert found is not None
     return mutants(*found)
 
 
 def test_a_schema_says_what_its_columns_promise():
-    schema = read_schema(SHOP, "sqlite")
+    schema = schema_in_sqlite(SHOP, "sqlite")
     assert list(schema.tables) == ["customer", "purchase"]
     customer, purchase = schema.tables.values()
-    assert [(c.name, c.kind, c.required, c.unique, c.length) for c in customer.columns] == [
+    assert [(c.name, c.kind, c.required, c.unique, c.length) for c in customer.columns.values()] == [
         ("id", "integer", True, True, None),
         ("name", "text", True, False, 8),
         ("email", "text", False, True, None),
@@ -46,7 +46,7 @@ def test_a_schema_says_what_its_columns_promise():
         (("customer_id",), "customer", ("id",)),
         (("twin",), "purchase", ("id",)),
     }
-    assert [c.kind for c in purchase.columns][3:] == ["real", "text", "date"]
+    assert [c.kind for c in purchase.columns.values()][3:] == ["real", "text", "date"]
 
 
 @pytest.mark.parametrize(
@@ -64,19 +64,19 @@ def test_a_schema_says_what_its_columns_promise():
     ],
 )
 def test_real_schemas_are_read(text, dialect, columns):
-    (table,) = read_schema(text, dialect).tables.values()
-    assert [column.name for column in table.columns] == columns
+    (table,) = schema_in_sqlite(text, dialect).tables.values()
+    assert [column.name for column in table.columns.values()] == columns
 
 
 def test_a_schema_that_cannot_be_read_says_so():
     with pytest.raises(JudgingError, match="declares no table"):
-        read_schema("a table of people", "sqlite")
+        schema_in_sqlite("a table of people", "sqlite")
     with pytest.raises(JudgingError, match=r"cannot be built in SQLite .*CREATE TABLE t"):
-        read_schema("CREATE TABLE t (((", "sqlite")
+        schema_in_sqlite("CREATE TABLE t (((", "sqlite")
 
 
 def test_parents_come_first_and_cycles_are_broken():
-    schema = read_schema(
+    schema = schema_in_sqlite(
         "CREATE TABLE a (x INT REFERENCES b (y)); CREATE TABLE b (y INT PRIMARY KEY REFERENCES c (z));"
         "CREATE TABLE c (z INT PRIMARY KEY, w INT REFERENCES b (y))",
         "sqlite",
@@ -86,8 +86,8 @@ def test_parents_come_first_and_cycles_are_broken():
 
 
 def test_double_quotes_are_names_first_and_strings_otherwise():
-    schema = read_schema(SHOP, "sqlite")
-    hints = gather(['SELECT name FROM customer WHERE "city" = "Oslo" AND name = "city"'], schema)
+    schema = schema_in_sqlite(SHOP, "sqlite")
+    hints = gather_hints(['SELECT name FROM customer WHERE "city" = "Oslo" AND name = "city"'], schema)
     assert hints.conditions["customer", "city"] == {("=", "Oslo"): None}
     assert ("customer", "name") not in hints.conditions
     assert hints.domain(("customer", "city")) == hints.domain(("customer", "name"))
@@ -99,7 +99,7 @@ def test_hints_hold_what_queries_compare():
         "WHERE T2.price BETWEEN 2 AND 5 AND T1.city LIKE '%slo%' "
         "AND 7 > T2.id GROUP BY T2.customer_id HAVING COUNT(*) >= 4 ORDER BY T2.day LIMIT 3"
     )
-    hints = gather([sql], read_schema(SHOP, "sqlite"))
+    hints = gather_hints([sql], schema_in_sqlite(SHOP, "sqlite"))
     assert set(hints.conditions["purchase", "price"]) >= {(">=", 2), ("<=", 5), (">", 0)}
     assert ("like", "%slo%") in hints.conditions["customer", "city"]
     assert ("<", 7) in hints.conditions["purchase", "id"]
@@ -144,7 +144,7 @@ def test_mutants_of_set_operations_and_subqueries():
 
 def test_mutating_leaves_the_query_as_it_was():
     sql = "SELECT MAX(price) FROM purchase WHERE status <> 'open' AND id IN (1, 2)"
-    found = read_query(sql, read_schema(SHOP, "sqlite"))
+    found = read_query(sql, schema_in_sqlite(SHOP, "sqlite"))
     assert found is not None
     before = found[0].sql()
     mutants(*found)
@@ -169,14 +169,14 @@ DETERMINED = [
 
 @pytest.mark.parametrize(("sql", "determined"), [(s, False) for s in AMBIGUOUS] + [(s, True) for s in DETERMINED])
 def test_a_query_with_several_right_answers_is_noticed(sql, determined):
-    schema = read_schema(SHOP, "sqlite")
-    laboratory = Laboratory(schema)
+    schema = schema_in_sqlite(SHOP, "sqlite")
+    database = CandidateDatabase(schema)
     people = [(1, "a", "x@", "Oslo"), (2, "b", "y@", "Oslo"), (3, "c", "z@", "Rome"), (4, "d", "w@", "Oslo")]
-    laboratory.fill({"customer": people, "purchase": []})
-    gold = Gold(sql, schema)
-    expected = laboratory.expected(gold)
+    database.fill({"customer": people, "purchase": []})
+    gold = GoldQuery(sql, schema)
+    expected = database.expected(gold)
     assert expected is not None
-    assert laboratory.is_determined(gold, expected) is determined
+    assert database.is_determined(gold, expected) is determined
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_a_query_with_several_right_answers_is_noticed(sql, determined):
     ],
 )
 def test_nothing_to_choose_has_no_variants(sql):
-    assert other_choices(sql, read_schema(SHOP, "sqlite")) == []
+    assert other_choices(sql, schema_in_sqlite(SHOP, "sqlite")) == []
 
 
 QUERIES = [
@@ -205,14 +205,14 @@ QUERIES = [
 @settings(max_examples=60)
 @given(st.integers(0, 10**6), st.sampled_from(QUERIES), st.integers(0, 25))
 def test_no_database_is_one_that_the_schema_forbids(seed, sql, number):
-    schema = read_schema(SHOP, "sqlite")
-    laboratory = Laboratory(schema)
-    laboratory.fill(Candidates(schema, gather([sql], schema), str(seed)).make(number))
+    schema = schema_in_sqlite(SHOP, "sqlite")
+    database = CandidateDatabase(schema)
+    database.fill(CandidateRows(schema, gather_hints([sql], schema), str(seed)).make(number))
     strict = sqlite3.connect(":memory:")
     strict.execute("PRAGMA foreign_keys = ON")
     for statement in schema.ddl:
         strict.execute(statement)
-    stored = laboratory.stored()
+    stored = database.stored()
     for name, rows in stored.items():
         for row in sorted(rows, key=lambda row: row[0]):
             strict.execute("PRAGMA defer_foreign_keys = ON")
@@ -220,7 +220,7 @@ def test_no_database_is_one_that_the_schema_forbids(seed, sql, number):
     strict.commit()  # deferred foreign keys are checked here
     assert all(len(name) <= 8 for _, name, _, _ in stored["customer"])
     assert all(isinstance(row[0], int) for rows in stored.values() for row in rows)
-    laboratory.close()
+    database.close()
 
 
 NUMBERS = st.integers(0, 10**5)
@@ -228,9 +228,9 @@ NUMBERS = st.integers(0, 10**5)
 
 @given(st.lists(NUMBERS, min_size=1, max_size=3), st.sampled_from(["<", "<=", ">", ">=", "=", "<>"]))
 def test_numbers_kept_as_text_sort_alike_as_numbers(literals, sign):
-    schema = read_schema("CREATE TABLE t (a VARCHAR, b VARCHAR)", "sqlite")
+    schema = schema_in_sqlite("CREATE TABLE t (a VARCHAR, b VARCHAR)", "sqlite")
     where = " OR ".join(f"a {sign} {literal}" for literal in literals)
-    pool = Candidates(schema, gather([f"SELECT b FROM t WHERE {where}"], schema), "0").pools["t", "a"]
+    pool = CandidateRows(schema, gather_hints([f"SELECT b FROM t WHERE {where}"], schema), "0").pools["t", "a"]
     added = [value for value in (*pool.hits, *pool.near) if value not in literals]
     for value in added:
         for other in (*added, *literals):
@@ -238,9 +238,9 @@ def test_numbers_kept_as_text_sort_alike_as_numbers(literals, sign):
 
 
 def test_hits_and_misses_stand_on_both_sides_of_a_boundary():
-    schema = read_schema("CREATE TABLE t (a INTEGER, b TEXT, d DATE)", "sqlite")
+    schema = schema_in_sqlite("CREATE TABLE t (a INTEGER, b TEXT, d DATE)", "sqlite")
     sql = "SELECT * FROM t WHERE a > 56 AND b LIKE 'x%' AND d >= '2020-03-01'"
-    pools = Candidates(schema, gather([sql], schema), "0").pools
+    pools = CandidateRows(schema, gather_hints([sql], schema), "0").pools
     assert {57} <= set(pools["t", "a"].hits)
     assert {55, 56} <= set(pools["t", "a"].near)
     assert "x" in pools["t", "b"].hits

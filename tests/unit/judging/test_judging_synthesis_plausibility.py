@@ -7,14 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sqlquarry.judging.synthesis.candidates import Candidates
+from sqlquarry.judging.sql.identifiers import quoted
+from sqlquarry.judging.sql.portable_ddl import schema_in_sqlite
+from sqlquarry.judging.sql.resolver import read_query
+from sqlquarry.judging.synthesis.candidate_database import CandidateDatabase
+from sqlquarry.judging.synthesis.candidate_rows import CandidateRows
 from sqlquarry.judging.synthesis.dates import PartCondition, default_form, meets_part, read_date
-from sqlquarry.judging.synthesis.hints import gather
-from sqlquarry.judging.synthesis.laboratory import Laboratory
+from sqlquarry.judging.synthesis.hint_reader import gather_hints
 from sqlquarry.judging.synthesis.mutants import mutants
-from sqlquarry.judging.synthesis.names import read_query
 from sqlquarry.judging.synthesis.plausibility import expected_schema
-from sqlquarry.judging.synthesis.schema import quoted, read_schema
 
 LIBRARY = """
 CREATE TABLE author (id INTEGER, full_name TEXT, last_name TEXT, age INTEGER, born DATE);
@@ -24,12 +25,12 @@ CREATE TABLE mark (book_id INTEGER, word TEXT, seen TEXT);
 
 
 def expected(*golds: str):
-    schema = read_schema(LIBRARY, "sqlite")
-    return expected_schema(schema, gather(golds, schema))
+    schema = schema_in_sqlite(LIBRARY, "sqlite")
+    return expected_schema(schema, gather_hints(golds, schema))
 
 
 def marked(schema, name: str) -> dict[str, set[str]]:
-    columns = schema.tables[name].columns
+    columns = schema.tables[name].columns.values()
     return {word: {column.name for column in columns if getattr(column, word)} for word in ("required", "unique")}
 
 
@@ -101,8 +102,8 @@ def test_a_part_of_a_date_is_what_sqlite_shows(moment, part):
 
 
 def pools_of(gold: str, schema: str = LIBRARY):
-    read = read_schema(schema, "sqlite")
-    return Candidates(read, gather([gold], read), "0").pools
+    read = schema_in_sqlite(schema, "sqlite")
+    return CandidateRows(read, gather_hints([gold], read), "0").pools
 
 
 def test_dates_in_text_columns_meet_and_miss_the_part_that_is_asked_for():
@@ -148,7 +149,7 @@ def test_odd_values_are_apart_from_those_that_people_expect():
 
 
 def test_windows_and_functions_have_mutants_of_their_own():
-    schema = read_schema(LIBRARY + "CREATE TABLE copy (book_id INTEGER, price REAL, sold INTEGER)", "sqlite")
+    schema = schema_in_sqlite(LIBRARY + "CREATE TABLE copy (book_id INTEGER, price REAL, sold INTEGER)", "sqlite")
 
     def texts(sql: str) -> str:
         found = read_query(sql, schema)
@@ -185,9 +186,9 @@ def schemas(draw):
         if draw(st.booleans()):
             columns.append(f"n INTEGER CHECK (n {draw(st.sampled_from(['> 0', '<> 5', 'BETWEEN 3 AND 9']))})")
         statements.append(f"CREATE TABLE {name} ({', '.join(columns)})")
-    schema = read_schema(";".join(statements), "sqlite")
+    schema = schema_in_sqlite(";".join(statements), "sqlite")
     table = draw(st.sampled_from(names))
-    column = draw(st.sampled_from([column.name for column in schema.tables[table].columns]))
+    column = draw(st.sampled_from([column.name for column in schema.tables[table].columns.values()]))
     return schema, f"SELECT * FROM {table} WHERE {column} {draw(st.sampled_from(CONDITIONS))}"
 
 
@@ -195,11 +196,11 @@ def schemas(draw):
 @given(schemas(), st.integers(0, 20), st.booleans())
 def test_made_rows_obey_the_ddl_and_plausible_ones_what_is_expected(drawn, number, plausible):
     schema, gold = drawn
-    candidates = Candidates(schema, gather([gold], schema), "seed")
-    laboratory = Laboratory(schema)
-    laboratory.fill(candidates.make(number, plausible=plausible))
-    stored = laboratory.stored()
-    laboratory.close()
+    candidates = CandidateRows(schema, gather_hints([gold], schema), "seed")
+    database = CandidateDatabase(schema)
+    database.fill(candidates.make(number, plausible=plausible))
+    stored = database.stored()
+    database.close()
     strict = sqlite3.connect(":memory:")
     for statement in schema.ddl:
         strict.execute(statement)
@@ -211,7 +212,7 @@ def test_made_rows_obey_the_ddl_and_plausible_ones_what_is_expected(drawn, numbe
     if plausible:
         for name, rows in stored.items():
             assert len(set(rows)) == len(rows)
-            for i, column in enumerate(candidates.expected.tables[name].columns):
+            for i, column in enumerate(candidates.expected.tables[name].columns.values()):
                 values = [row[i] for row in rows if row[i] is not None]
                 assert not column.required or len(values) == len(rows)
                 assert not column.unique or len(set(values)) == len(values)
@@ -221,8 +222,8 @@ def test_made_rows_obey_the_ddl_and_plausible_ones_what_is_expected(drawn, numbe
 @given(schemas(), st.integers(0, 20), st.booleans())
 def test_a_table_has_the_same_rows_whichever_others_are_made(drawn, number, plausible):
     schema, gold = drawn
-    whole = Candidates(schema, gather([gold], schema), "seed").make(number, plausible=plausible)
-    candidates = Candidates(schema, gather([gold], schema), "seed")
+    whole = CandidateRows(schema, gather_hints([gold], schema), "seed").make(number, plausible=plausible)
+    candidates = CandidateRows(schema, gather_hints([gold], schema), "seed")
     needed = candidates.needed_tables([gold])
     part = candidates.make(number, plausible=plausible, only=needed)
     assert {name: part[name] for name in needed} == {name: whole[name] for name in needed}

@@ -7,30 +7,25 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from sqlquarry.judging.equivalence.forms import Form
-from sqlquarry.judging.equivalence.schema import Schema
-from sqlquarry.judging.equivalence.scopes import (
+from sqlquarry.judging.sql.schema import Schema
+from sqlquarry.judging.sql.scopes import (
     Binding,
-    Expression,
-    Leaf,
+    Cte,
+    DerivedColumn,
     NoSuchNameError,
+    RowSource,
     Scope,
+    StoredColumn,
     Target,
     UndecidedError,
 )
+from sqlquarry.judging.sql.syntax import conjuncts
 
 if TYPE_CHECKING:
     from sqlglot.expressions import Expr
 
 
-class Cte(NamedTuple):
-    """One name of a WITH clause: the query, the names of its columns if given, and the names that it sees itself."""
-
-    query: Expr
-    columns: tuple[str, ...]
-    ctes: Mapping[str, Cte]
-
-
-class Condition(NamedTuple):
+class ScopedCondition(NamedTuple):
     """A condition and the names that it sees."""
 
     tree: Expr
@@ -43,7 +38,7 @@ class Block:
 
     Args:
         scope: the names that its clauses see.
-        leaves: its sources, in the order of FROM.
+        sources: its sources, in the order of FROM.
         conditions: of WHERE, and of ON where all joins are inner ones.
         outer_joins: one item per source where some join is not inner: its side and its own conditions; else empty.
         merged: the outputs of derived tables that are part of this block, used or not.
@@ -52,16 +47,15 @@ class Block:
     """
 
     scope: Scope
-    leaves: list[Leaf] = field(default_factory=list)
-    conditions: list[Condition] = field(default_factory=list)
-    outer_joins: list[tuple[str, list[Condition]]] = field(default_factory=list)
-    merged: list[Expression] = field(default_factory=list)
+    sources: list[RowSource] = field(default_factory=list)
+    conditions: list[ScopedCondition] = field(default_factory=list)
+    outer_joins: list[tuple[str, list[ScopedCondition]]] = field(default_factory=list)
+    merged: list[DerivedColumn] = field(default_factory=list)
     pairs: list[tuple[StoredColumn, StoredColumn]] = field(default_factory=list)
     repeats: bool = True
 
 
 _REJECT_NULL = {"eq", "neq", "lt", "lte", "gt", "gte", "in"}  # conditions that are never true of NULL
-StoredColumn = tuple[Leaf, str]
 Derive = Callable[["Expr", Scope | None, Mapping[str, Cte]], tuple[Form, tuple[str, ...]]]
 
 
@@ -82,7 +76,7 @@ class BlockBuilder:
         self.schema, self.fold, self.merge, self.derive, self.dialect = schema, fold, merge, derive, dialect
 
     def build(self, select: Expr, outer: Scope | None, ctes: Mapping[str, Cte], *, as_set: bool = False) -> Block:
-        """The block of one SELECT.
+        """Return the block of one SELECT.
 
         Args:
             select: the SELECT.
@@ -91,7 +85,7 @@ class BlockBuilder:
             as_set: how often a row is repeated does not matter.
 
         Raises:
-            UndecidedError: a kind of source or join that is not modelled.
+            UndecidedError: a kind of source or join that is not modeled.
             NoSuchNameError: a table that the schema lacks.
         """
         block = Block(Scope(outer, outer.depth + 1 if outer else 1, ctes=ctes))
@@ -104,13 +98,13 @@ class BlockBuilder:
         for join in joins:
             side = _side(join)
             self._add(block, join.this, ctes, merge=self.merge and not has_outer)
-            conditions = [Condition(tree, block.scope) for tree in self._joined_on(block, join, side)]
+            conditions = [ScopedCondition(tree, block.scope) for tree in self._joined_on(block, join, side)]
             if has_outer:
                 block.outer_joins.append((side, conditions))
             else:
                 block.conditions += conditions
         if where := select.args.get("where"):
-            block.conditions += [Condition(tree, block.scope) for tree in conjuncts(where.this)]
+            block.conditions += [ScopedCondition(tree, block.scope) for tree in conjuncts(where.this)]
         for output in select.expressions:
             if output.args.get("alias") is not None and output.key == "alias":
                 block.scope.aliases.setdefault(self.fold(output.args["alias"]), output.this)
@@ -123,27 +117,27 @@ class BlockBuilder:
             raise UndecidedError("two tables of one FROM have the same name")
         return block
 
-    def _add(self, block: Block, source: Expr, ctes: Mapping[str, Cte], *, merge: bool) -> None:
-        _refuse_other_arguments(source, {"this", "alias"})
-        alias = source.args.get("alias")
+    def _add(self, block: Block, item: Expr, ctes: Mapping[str, Cte], *, merge: bool) -> None:
+        _refuse_other_arguments(item, {"this", "alias"})
+        alias = item.args.get("alias")
         columns = tuple(self.fold(column) for column in alias.args.get("columns") or ()) if alias is not None else ()
         name = self.fold(alias.this) if alias is not None and alias.this is not None else ""
-        if source.key == "subquery":
-            self._add_derived(block, name, Cte(source.this, columns, ctes), merge=merge)
+        if item.key == "subquery":
+            self._add_derived(block, name, Cte(item.this, columns, ctes), merge=merge)
             return
-        if source.key != "table" or source.this.key != "identifier" or columns:
-            raise UndecidedError(f"a {source.key} in FROM")
-        table = self.fold(source.this)
+        if item.key != "table" or item.this.key != "identifier" or columns:
+            raise UndecidedError(f"a {item.key} in FROM")
+        table = self.fold(item.this)
         if table in ctes:
             self._add_derived(block, name or table, ctes[table], merge=merge, tag="derived" if self.merge else "named")
             return
         known = self.schema.tables.get(table)
         if known is None and self.schema.tables and not table.startswith(("sqlite_", "pragma_")):
             raise NoSuchNameError(f"no table {table!r}")
-        leaf = Leaf(("table", table), known)
-        outputs = None if known is None else {column: (leaf, column) for column in known}
-        block.leaves.append(leaf)
-        block.scope.bindings.append(Binding(name or table, outputs, leaf))
+        source = RowSource(("table", table), known.columns if known else None, known)
+        outputs = {column: (source, column) for column in known.columns} if known else None
+        block.sources.append(source)
+        block.scope.bindings.append(Binding(name or table, outputs, source))
 
     def _add_derived(self, block: Block, alias: str, cte: Cte, *, merge: bool, tag: str = "derived") -> None:
         query = cte.query
@@ -156,23 +150,23 @@ class BlockBuilder:
             targets = self._outputs(query, inner.scope)
             names = cte.columns or tuple(name for name, _ in targets)
             outputs = dict(zip(names, (target for _, target in targets), strict=False))
-            block.leaves += inner.leaves
+            block.sources += inner.sources
             block.conditions += inner.conditions
             block.pairs += inner.pairs
-            block.merged += [*inner.merged, *(target for _, target in targets if isinstance(target, Expression))]
+            block.merged += [*inner.merged, *(target for _, target in targets if isinstance(target, DerivedColumn))]
         else:
             form, own_names = self.derive(query, block.scope.outer, cte.ctes)
             names = cte.columns or own_names
-            leaf = Leaf((tag, form), {str(place): None for place in range(len(names))})
-            outputs = {name: (leaf, str(place)) for place, name in enumerate(names)}
-            block.leaves.append(leaf)
+            source = RowSource((tag, form), {str(place): None for place in range(len(names))})
+            outputs = {name: (source, str(place)) for place, name in enumerate(names)}
+            block.sources.append(source)
         if len(outputs) < len(names):
             raise UndecidedError("two columns of one derived table have the same name")
         block.scope.bindings.append(Binding(alias, outputs))
 
     def _has_keys(self, select: Expr, block: Block) -> bool:
         """Whether each row shows a key of every table, so that no two rows are the same."""
-        if not block.leaves or not all(map(self._keys, block.leaves)):
+        if not block.sources or not all(map(_keys, block.sources)):
             return False
         shown: list[Target | None] = []
         for tree in select.expressions:
@@ -192,18 +186,15 @@ class BlockBuilder:
             if side is not None
         ]
 
-        def is_shown_key(leaf: Leaf, key: Iterable[str]) -> bool:
+        def is_shown_key(source: RowSource, key: Iterable[str]) -> bool:
             for name in key:
-                column = (leaf.columns or {}).get(name)
-                filled = (column is not None and column.not_null) or (leaf, name) in never_null
-                if not filled or (leaf, name) not in shown:
+                column = (source.columns or {}).get(name)
+                filled = (column is not None and column.not_null) or (source, name) in never_null
+                if not filled or (source, name) not in shown:
                     return False
             return True
 
-        return all(any(is_shown_key(leaf, key) for key in self._keys(leaf)) for leaf in block.leaves)
-
-    def _keys(self, leaf: Leaf) -> Sequence[frozenset[str]]:
-        return self.schema.keys.get(leaf.form[1], ()) if leaf.form[0] == "table" else ()
+        return all(any(is_shown_key(source, key) for key in _keys(source)) for source in block.sources)
 
     def _merge_subqueries(self, block: Block, *, as_set: bool) -> None:
         """Make IN and EXISTS joins: of sets always, else where at most one row can match, because of a key."""
@@ -217,7 +208,7 @@ class BlockBuilder:
             if merged is None:
                 kept.append(condition)
                 continue
-            block.leaves += merged.leaves
+            block.sources += merged.sources
             kept += merged.conditions
             block.merged += merged.merged
             block.pairs += merged.pairs
@@ -228,7 +219,7 @@ class BlockBuilder:
         inner.scope.depth = block.scope.depth
         return inner
 
-    def _merged_membership(self, block: Block, condition: Condition, *, as_set: bool) -> Block | None:
+    def _merged_membership(self, block: Block, condition: ScopedCondition, *, as_set: bool) -> Block | None:
         tree, query = condition.tree, condition.tree.args["query"]
         while query.key == "subquery" and not any(value for name, value in query.args.items() if name != "this"):
             query = query.this
@@ -239,10 +230,10 @@ class BlockBuilder:
         inner = self._inner(block, query, condition.scope, as_set=as_set)
         left = stored_column(tree.this, condition.scope, self.fold)
         right = stored_column(query.expressions[0].unalias(), inner.scope, self.fold)
-        if left is None or right is None or left[0] not in block.leaves or not self.same_type(left, right):
+        if left is None or right is None or left[0] not in block.sources or not self.same_type(left, right):
             return None
-        one_table = len(inner.scope.bindings) == 1 and inner.scope.bindings[0].leaf is right[0]
-        is_key = frozenset([right[1]]) in self._keys(right[0])
+        one_table = len(inner.scope.bindings) == 1 and inner.scope.bindings[0].source is right[0]
+        is_key = frozenset([right[1]]) in _keys(right[0])
         if not as_set and not (one_table and is_key):
             return None
         inner.pairs.append((left, right))
@@ -250,7 +241,7 @@ class BlockBuilder:
 
     def same_type(self, first: StoredColumn, second: StoredColumn) -> bool:
         """Whether equal values of two columns are one value."""
-        columns = [(leaf.columns or {}).get(name) for leaf, name in (first, second)]
+        columns = [(source.columns or {}).get(name) for source, name in (first, second)]
         kinds = [None if column is None else column.affinity for column in columns]
         # Without a type, 1 = 1.0 but 1 / 2 is not 1.0 / 2. Other databases have collations and padding.
         typed = kinds[0] not in (None, "BLOB") if self.dialect == "sqlite" else kinds[0] == "INTEGER"
@@ -265,7 +256,7 @@ class BlockBuilder:
                         raise UndecidedError("* of a table whose columns are unknown")
                     found += binding.outputs.items()
             else:
-                found.append((output_name(output, place, self.fold), Expression(output.unalias(), scope)))
+                found.append((output_name(output, place, self.fold), DerivedColumn(output.unalias(), scope)))
         return found
 
     def _joined_on(self, block: Block, join: Expr, side: str) -> list[Expr]:
@@ -293,15 +284,8 @@ class BlockBuilder:
         return conditions + (conjuncts(on) if on is not None else [])
 
 
-def conjuncts(tree: Expr) -> list[Expr]:
-    """The conditions that AND combines, without their parentheses."""
-    while tree.key == "paren":
-        tree = tree.this
-    return [*conjuncts(tree.this), *conjuncts(tree.expression)] if tree.key == "and" else [tree]
-
-
 def starred(output: Expr, scope: Scope, fold: Callable[[Expr], str]) -> list[Binding]:
-    """The sources that `*` or `alias.*` stands for."""
+    """Return the sources that `*` or `alias.*` means."""
     star = output if output.key == "star" else output.this
     if any(star.args.values()) or scope.shared:
         raise UndecidedError("* with exceptions, or of tables joined with USING")
@@ -314,7 +298,7 @@ def starred(output: Expr, scope: Scope, fold: Callable[[Expr], str]) -> list[Bin
 
 
 def output_name(output: Expr, place: int, fold: Callable[[Expr], str]) -> str:
-    """The name that an output has for the query around it; a number, which none can name, where it has no name."""
+    """Return the name of an output for the query around it; if it has none, a number that nobody can name."""
     if output.key == "alias":
         return fold(output.args["alias"])
     while output.key == "paren":
@@ -330,9 +314,13 @@ def _side(join: Expr) -> str:
     return side
 
 
-def _refuse_other_arguments(tree: Expr, modelled: set[str]) -> None:
-    if other := [name for name, value in tree.args.items() if value and name not in modelled]:
+def _refuse_other_arguments(tree: Expr, modeled: set[str]) -> None:
+    if other := [name for name, value in tree.args.items() if value and name not in modeled]:
         raise UndecidedError(f"{tree.key} with {', '.join(other)}")
+
+
+def _keys(source: RowSource) -> Sequence[frozenset[str]]:
+    return source.table.keys if source.table else ()
 
 
 _SIMPLE_OUTPUT = ("alias", "column", "literal", "null", "paren", "add", "sub", "mul", "neg", "identifier", "star")
@@ -340,7 +328,7 @@ _SIMPLE_SELECT = {"expressions", "from_", "joins", "where", "order"}
 
 
 def stored_column(tree: Expr, scope: Scope, fold: Callable[[Expr], str]) -> StoredColumn | None:
-    """The column of a table that an expression is; None if it is anything else, or its name is not certain."""
+    """Return the table's column that an expression is; None if it is anything else or its name is not certain."""
     if tree.key != "column" or tree.this.key != "identifier" or tree.args.get("db"):
         return None
     name, table = fold(tree.this), tree.args.get("table")
@@ -348,7 +336,7 @@ def stored_column(tree: Expr, scope: Scope, fold: Callable[[Expr], str]) -> Stor
         target = scope.qualified(fold(table), name) if table is not None else scope.unqualified(name, aliases=False)
     except (UndecidedError, NoSuchNameError):
         return None
-    if isinstance(target, Expression):
+    if isinstance(target, DerivedColumn):
         return stored_column(target.tree, target.scope, fold)
     return target
 
@@ -374,7 +362,7 @@ def _drops_repetition(select: Expr) -> bool:
 
 
 def _is_simple(query: Expr, *, distinct: bool = False) -> bool:
-    """A SELECT that gives one row for each row of its sources, of outputs that can be computed anywhere."""
+    """Return whether a query is a SELECT of plain outputs that gives one row for each row of its sources."""
     parts = {*_SIMPLE_SELECT, "distinct"} if distinct else _SIMPLE_SELECT
     if query.key != "select" or any(value and name not in parts for name, value in query.args.items()):
         return False

@@ -11,25 +11,29 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
-from sqlquarry.judging.equivalence.blocks import (
-    Block,
-    BlockBuilder,
-    Cte,
-    StoredColumn,
-    output_name,
-    starred,
-)
+from sqlquarry.judging.equivalence.blocks import Block, BlockBuilder, output_name, starred
 from sqlquarry.judging.equivalence.expressions import ExpressionForms
-from sqlquarry.judging.equivalence.forms import TRUE, Form, as_set, has_aggregate, many, walk
-from sqlquarry.judging.equivalence.schema import Schema
-from sqlquarry.judging.equivalence.scopes import OrderMattersError, Scope, UndecidedError
+from sqlquarry.judging.equivalence.forms import (
+    TRUE,
+    CanonicalQuery,
+    CanonicalSelect,
+    Form,
+    OrderMattersError,
+    as_set,
+    has_aggregate,
+    is_form,
+    many,
+    walk,
+)
+from sqlquarry.judging.sql.schema import Schema
+from sqlquarry.judging.sql.scopes import Cte, RowSource, Scope, StoredColumn, UndecidedError
 
 if TYPE_CHECKING:
     from sqlglot.expressions import Expr
 
-_MOST_LABELLINGS = 120  # orders of sources that look alike (self-joins) that are tried
+_MOST_LABELINGS = 120  # orders of sources that look alike (self-joins) that are tried
 _EXTREMES = (("aggregate", "min"), ("aggregate", "max"))
 _SET_OPERATIONS = ("union", "intersect", "except")
 _SELECT_PARTS = {
@@ -37,37 +41,8 @@ _SELECT_PARTS = {
 }  # fmt: skip
 
 
-class Query(NamedTuple):
-    """What a query means.
-
-    Args:
-        body: its form without ORDER BY; for a SELECT, the fields of `Select`.
-        order: its ORDER BY, one form per key.
-        names: of its outputs; None where their number is unknown.
-    """
-
-    body: Form
-    order: tuple[Form, ...]
-    names: tuple[str, ...] | None
-
-
-class Select(NamedTuple):
-    """The form of one SELECT; a tuple, so that it nests in other forms."""
-
-    tag: str
-    distinct: bool
-    outputs: Form
-    sources: Form
-    joins: Form
-    where: Form
-    group: Form | None
-    having: Form
-    slice: Form
-    order: Form
-
-
-def canonical(tree: Expr, schema: Schema, dialect: str, *, keep_plan: bool, quoted_text: bool) -> Query:
-    """The canonical form of one query.
+def canonical_form(tree: Expr, schema: Schema, dialect: str, *, keep_plan: bool, quoted_text: bool) -> CanonicalQuery:
+    """Return the canonical form of one query.
 
     Args:
         tree: a SELECT or a set operation.
@@ -78,14 +53,14 @@ def canonical(tree: Expr, schema: Schema, dialect: str, *, keep_plan: bool, quot
 
     Raises:
         OrderMattersError: the result may depend on that order, but not `keep_plan`.
-        UndecidedError: the query uses something that is not modelled.
+        UndecidedError: the query uses something that is not modeled.
         NoSuchNameError: the query names a table or column that the schema lacks.
     """
-    forms = _Canonicaliser(schema, dialect, keep_plan=keep_plan, quoted_text=quoted_text)
+    forms = _Canonicalizer(schema, dialect, keep_plan=keep_plan, quoted_text=quoted_text)
     return forms.query(tree, None, {}, top=True)
 
 
-class _Canonicaliser(ExpressionForms):
+class _Canonicalizer(ExpressionForms):
     def __init__(self, schema: Schema, dialect: str, *, keep_plan: bool, quoted_text: bool) -> None:
         super().__init__(schema, dialect, keep_plan=keep_plan, quoted_text=quoted_text)
         self._blocks = BlockBuilder(schema, self.fold, merge=not keep_plan, derive=self._derived, dialect=dialect)
@@ -93,7 +68,7 @@ class _Canonicaliser(ExpressionForms):
     def same_type(self, first: StoredColumn, second: StoredColumn) -> bool:
         return self._blocks.same_type(first, second)
 
-    def subquery(self, tree: Expr, scope: Scope, *, keep_plan: bool = False) -> Select | Form:
+    def subquery(self, tree: Expr, scope: Scope, *, keep_plan: bool = False) -> CanonicalSelect | Form:
         if not keep_plan or self.keep_plan:
             try:
                 return self.query(tree, scope, scope.ctes).body
@@ -107,28 +82,33 @@ class _Canonicaliser(ExpressionForms):
         finally:
             self.keep_plan, self._blocks.merge = False, True
 
-    def query(self, tree: Expr, outer: Scope | None, ctes: Mapping[str, Cte], *, top: bool = False) -> Query:
-        from sqlglot import expressions as exp
-
+    def query(self, tree: Expr, outer: Scope | None, ctes: Mapping[str, Cte], *, top: bool = False) -> CanonicalQuery:
         while tree.key in ("subquery", "paren"):
             if any(value for name, value in tree.args.items() if name not in ("this", "alias")):
                 raise UndecidedError("clauses outside a parenthesis")
             tree = tree.this
         if (with_ := tree.args.get("with_")) is not None:
-            if with_.args.get("recursive"):
-                raise UndecidedError("WITH RECURSIVE")
-            names = [self.fold(cte.args["alias"].this) for cte in with_.expressions]
-            for place, cte in enumerate(with_.expressions):
-                seen = {table.name.lower() for table in cte.this.find_all(exp.Table)}
-                if seen & {name.lower() for name in names[place:]}:  # SQLite recurses without RECURSIVE
-                    raise UndecidedError("WITH whose queries name each other")
-                columns = tuple(self.fold(column) for column in cte.args["alias"].args.get("columns") or ())
-                ctes = {**ctes, names[place]: Cte(cte.this, columns, ctes)}
+            ctes = self._with_ctes(with_, ctes)
         if tree.key == "select":
             return self._select(tree, outer, ctes, top=top)
         if tree.key in _SET_OPERATIONS:
             return self._compound(tree, outer, ctes, top=top)
         raise UndecidedError(f"a {tree.key} statement")
+
+    def _with_ctes(self, with_: Expr, ctes: Mapping[str, Cte]) -> Mapping[str, Cte]:
+        """Return the names of WITH clauses that a query sees, its own included."""
+        from sqlglot import expressions as exp
+
+        if with_.args.get("recursive"):
+            raise UndecidedError("WITH RECURSIVE")
+        names = [self.fold(cte.args["alias"].this) for cte in with_.expressions]
+        for place, cte in enumerate(with_.expressions):
+            seen = {table.name.lower() for table in cte.this.find_all(exp.Table)}
+            if seen & {name.lower() for name in names[place:]}:  # SQLite recurses without RECURSIVE
+                raise UndecidedError("WITH whose queries name each other")
+            columns = tuple(self.fold(column) for column in cte.args["alias"].args.get("columns") or ())
+            ctes = {**ctes, names[place]: Cte(cte.this, columns, ctes)}
+        return ctes
 
     def _derived(self, tree: Expr, outer: Scope | None, ctes: Mapping[str, Cte]) -> tuple[Form, tuple[str, ...]]:
         query = self.query(tree, outer, ctes)
@@ -136,7 +116,7 @@ class _Canonicaliser(ExpressionForms):
             raise UndecidedError("* of a table whose columns are unknown")
         return query.body, query.names
 
-    def _compound(self, tree: Expr, outer: Scope | None, ctes: Mapping[str, Cte], *, top: bool) -> Query:
+    def _compound(self, tree: Expr, outer: Scope | None, ctes: Mapping[str, Cte], *, top: bool) -> CanonicalQuery:
         if any(tree.args.get(name) for name in ("by_name", "side", "kind", "on", "match")):
             raise UndecidedError("a set operation by name")
         kind, distinct = tree.key, bool(tree.args.get("distinct"))
@@ -160,7 +140,7 @@ class _Canonicaliser(ExpressionForms):
             raise OrderMattersError
         keys = tuple(self._compound_key(term, left) for term in order.expressions) if order else ()
         body = (tag, tuple(operands), keys, self._slice(tree, Scope(None, 0)))
-        return Query(_in_any_order(body) if top and not self.keep_plan else body, keys, left)
+        return CanonicalQuery(_in_any_order(body) if top and not self.keep_plan else body, keys, left)
 
     def _compound_key(self, term: Expr, names: tuple[str, ...]) -> Form:
         key = term.this
@@ -182,76 +162,88 @@ class _Canonicaliser(ExpressionForms):
             raise UndecidedError("FETCH")
         return tuple(None if part is None else self.value(part.expression, scope) for part in (limit, offset))
 
-    def _select(self, tree: Expr, outer: Scope | None, ctes: Mapping[str, Cte], *, top: bool) -> Query:
+    def _select(self, tree: Expr, outer: Scope | None, ctes: Mapping[str, Cte], *, top: bool) -> CanonicalQuery:
         if other := [name for name, value in tree.args.items() if value and name not in _SELECT_PARTS]:
             raise UndecidedError(f"SELECT with {', '.join(other)}")
         block = self._blocks.build(tree, outer, ctes)
-        queries = []
-        for leaves in self._labellings(block):
-            for place, leaf in enumerate(leaves):
-                leaf.label = (block.scope.depth, place)
-            queries.append(self._labelled(tree, block, leaves, top=top))
-        return min(queries, key=lambda query: repr(query[:2]))
-
-    def _labellings(self, block: Block) -> Iterator[list[Any]]:
-        """Every order of the sources in which those that differ are sorted; the order of inner joins means nothing."""
-        if self.keep_plan or block.outer_joins:
-            yield block.leaves
-            return
-        counts = Counter(leaf.form for leaf in block.leaves)
-        if math.prod(map(math.factorial, counts.values())) > _MOST_LABELLINGS:
-            raise UndecidedError("a table that is joined with itself too often")
-        groups = [[leaf for leaf in block.leaves if leaf.form == form] for form in sorted(counts, key=repr)]
-        for orders in itertools.product(*(itertools.permutations(group) for group in groups)):
-            yield [leaf for order in orders for leaf in order]
-
-    def _labelled(self, tree: Expr, block: Block, leaves: list[Any], *, top: bool) -> Query:
-        scope = block.scope
         saved = self.same, self.depth, self.nullable
-        self.same, self.depth, self.nullable = dict(self.same), scope.depth, bool(block.outer_joins)
+        queries = []
         try:
-            self.aliases_used = False
-            where = self.conditions(block)
-            if self.aliases_used and self.dialect != "sqlite":
-                raise UndecidedError("an output's alias in WHERE")
-            for output in block.merged:  # an unknown name is an error even if nothing uses the output
-                self.target(output)
-            joins = tuple(
-                (side, many("and", [self.truth(*one) for one in on], self.keep_plan)) for side, on in block.outer_joins
-            )
-            outputs, names = self._outputs(tree, scope)
-            group = self._group(tree, scope, outputs)
-            having_tree = tree.args.get("having")
-            having = self.truth(having_tree.this, scope) if having_tree is not None else ()
-            order = self._order(tree, scope, outputs)
-            aggregates = any(map(has_aggregate, (*outputs, having, *order)))
-            if (group is not None or aggregates) and not self.keep_plan:
-                for form in (*outputs, having, *order):
-                    if _has_bare_column(form, group or (), scope.depth):
-                        raise OrderMattersError
-            distinct = tree.args.get("distinct") is not None
-            if distinct and tree.args["distinct"].args.get("on"):
-                raise UndecidedError("DISTINCT ON")
-            distinct = distinct or not block.repeats
-            if not self.keep_plan:
-                distinct, group = _without_repetition(distinct, group, outputs, plain=not aggregates and not having)
-                if distinct and any(key[0] not in outputs for key in order):
-                    raise OrderMattersError
-                group = None if group is None else tuple(sorted(set(group), key=repr))
-            several = [form for form in walk((outputs, having, order)) if form[:2] in _EXTREMES]
-            # Distinct rows, and which row a bare column is of, may depend on the order of the outputs.
-            if top and not (self.keep_plan and (distinct or len(several) > 1)):
-                outputs = tuple(sorted(outputs, key=repr))  # results are compared under any order of columns
-            sources = tuple(leaf.form for leaf in leaves)
-            kept_order = order if self.keep_plan else ()  # without LIMIT, the order of a subquery means nothing
-            body = Select(
-                "select", distinct, outputs, sources, joins, where, group, having, self._slice(tree, scope), kept_order
-            )
-            if not order and not self.keep_plan:
-                body = _unwrapped(body, (scope.depth, 0), top=top)
-            return Query(body, order, names)
+            for sources in self._labelings(block):
+                for place, source in enumerate(sources):
+                    source.label = (block.scope.depth, place)
+                self.same, self.depth, self.nullable = dict(saved[0]), block.scope.depth, bool(block.outer_joins)
+                queries.append(self._labeled(tree, block, sources, top=top))
         finally:
             self.same, self.depth, self.nullable = saved
+        return min(queries, key=lambda query: repr(query[:2]))
+
+    def _labelings(self, block: Block) -> Iterator[list[RowSource]]:
+        """Yield every order of the sources in which those that differ are sorted.
+
+        The order of inner joins means nothing, so sources that look alike may be in any order.
+        """
+        if self.keep_plan or block.outer_joins:
+            yield block.sources
+            return
+        counts = Counter(source.form for source in block.sources)
+        if math.prod(map(math.factorial, counts.values())) > _MOST_LABELINGS:
+            raise UndecidedError("a table that is joined with itself too often")
+        groups = [[source for source in block.sources if source.form == form] for form in sorted(counts, key=repr)]
+        for orders in itertools.product(*(itertools.permutations(group) for group in groups)):
+            yield [source for order in orders for source in order]
+
+    def _labeled(self, tree: Expr, block: Block, sources: list[RowSource], *, top: bool) -> CanonicalQuery:
+        """Return the form of a SELECT whose sources are in this order."""
+        scope = block.scope
+        where = self._where(block)
+        joins = tuple(
+            (side, many("and", [self.truth(*one) for one in on], self.keep_plan)) for side, on in block.outer_joins
+        )
+        outputs, names = self._outputs(tree, scope)
+        group = self._group(tree, scope, outputs)
+        having_tree = tree.args.get("having")
+        having = self.truth(having_tree.this, scope) if having_tree is not None else ()
+        order = self._order(tree, scope, outputs)
+        is_aggregated = any(map(has_aggregate, (*outputs, having, *order)))
+        if (group is not None or is_aggregated) and not self.keep_plan:
+            for form in (*outputs, having, *order):
+                if _has_bare_column(form, group or (), scope.depth):
+                    raise OrderMattersError
+        distinct = _has_distinct(tree) or not block.repeats
+        if not self.keep_plan:
+            plain = not is_aggregated and not having
+            distinct, group = _without_repetition(distinct, group, outputs, order, plain=plain)
+        if top and self._may_sort_outputs((outputs, having, order), distinct=distinct):
+            outputs = tuple(sorted(outputs, key=repr))  # results are compared under any order of columns
+        body = CanonicalSelect(
+            "select",
+            distinct,
+            outputs,
+            tuple(source.form for source in sources),
+            joins,
+            where,
+            group,
+            having,
+            self._slice(tree, scope),
+            order if self.keep_plan else (),  # without LIMIT, the order of a subquery means nothing
+        )
+        is_wrapper = not order and not self.keep_plan
+        return CanonicalQuery(_unwrapped(body, (scope.depth, 0), top=top) if is_wrapper else body, order, names)
+
+    def _where(self, block: Block) -> Form:
+        self.aliases_used = False
+        where = self.conditions(block)
+        if self.aliases_used and self.dialect != "sqlite":
+            raise UndecidedError("an output's alias in WHERE")
+        for output in block.merged:  # an unknown name is an error even if nothing uses the output
+            self.target(output)
+        return where
+
+    def _may_sort_outputs(self, form: Form, *, distinct: bool) -> bool:
+        """Whether the order of outputs says nothing: which row a bare column is of may depend on it, or DISTINCT."""
+        several = [part for part in walk(form) if part[:2] in _EXTREMES]
+        return not (self.keep_plan and (distinct or len(several) > 1))
 
     def _outputs(self, tree: Expr, scope: Scope) -> tuple[Form, tuple[str, ...] | None]:
         forms: list[Form] = []
@@ -264,8 +256,8 @@ class _Canonicaliser(ExpressionForms):
                 continue
             for binding in starred(output, scope, self.fold):
                 if binding.outputs is None:
-                    assert binding.leaf is not None  # noqa: S101 - only unknown tables have no outputs
-                    forms.append(("star", binding.leaf.label))
+                    assert binding.source is not None  # noqa: S101 - only unknown tables have no outputs
+                    forms.append(("star", binding.source.label))
                     names = None
                 else:
                     forms += [self.target(target) for target in binding.outputs.values()]
@@ -282,30 +274,25 @@ class _Canonicaliser(ExpressionForms):
 
     def _order(self, tree: Expr, scope: Scope, outputs: Form) -> tuple[Form, ...]:
         order = tree.args.get("order")
-        keys = []
-        for term in order.expressions if order is not None else ():
-            key = term.this
-            form = self._numbered(key, outputs)
-            if (
-                form is None
-                and key.key == "column"
-                and not key.args.get("table")
-                and self.fold(key.this) in scope.aliases
-            ):
-                form = self.value(scope.aliases[self.fold(key.this)], scope, aliases=False)
-            elif form is None:
-                self.aliases_used = False
-                form = self.value(key, scope)
-                if (
-                    self.aliases_used and not self.keep_plan
-                ):  # an alias within an expression, which judging cannot append
-                    raise OrderMattersError
-            keys.append(_key(term, form))
-        return tuple(keys)
+        terms = order.expressions if order is not None else ()
+        return tuple(_key(term, self._order_key(term.this, scope, outputs)) for term in terms)
+
+    def _order_key(self, key: Expr, scope: Scope, outputs: Form) -> Form:
+        form = self._numbered(key, outputs)
+        if form is not None:
+            return form
+        is_name = key.key == "column" and not key.args.get("table")
+        if is_name and self.fold(key.this) in scope.aliases:
+            return self.value(scope.aliases[self.fold(key.this)], scope, aliases=False)
+        self.aliases_used = False
+        form = self.value(key, scope)
+        if self.aliases_used and not self.keep_plan:  # an alias within an expression, which judging cannot append
+            raise OrderMattersError
+        return form
 
     @staticmethod
     def _numbered(key: Expr, outputs: Form) -> Form | None:
-        """The output that a key such as ``ORDER BY 2`` names."""
+        """Return the output that a key such as ``ORDER BY 2`` names; None for any other key."""
         if key.key != "literal" or key.args.get("is_string"):
             return None
         if (
@@ -318,23 +305,26 @@ class _Canonicaliser(ExpressionForms):
         return found
 
 
-def _unwrapped(select: Select, label: Form, *, top: bool) -> Any:
-    """The query in `SELECT * FROM (query)`."""
+def _unwrapped(select: CanonicalSelect, label: Form, *, top: bool) -> Form:
+    """Return the query in `SELECT * FROM (query)`, or the SELECT itself if it is anything else."""
     if len(select.sources) != 1 or select.sources[0][0] != "derived":
         return select
     everything = tuple(("col", label, str(place)) for place in range(len(select.outputs)))
-    if select != Select("select", False, everything, select.sources, (), TRUE, None, (), (), ()):
+    if select != CanonicalSelect("select", False, everything, select.sources, (), TRUE, None, (), (), ()):
         return select
-    inner = select.sources[0][1]
+    inner: Form = select.sources[0][1]
     if not top:
         return inner
-    if isinstance(inner, Select):
+    if isinstance(inner, CanonicalSelect):
         return inner._replace(outputs=tuple(sorted(inner.outputs, key=repr)))
     return _in_any_order(inner)
 
 
 def _in_any_order(body: Form) -> Form:
-    """A set operation whose operands may be exchanged; within another query, the first one says how values compare."""
+    """Return a set operation whose operands may be exchanged.
+
+    Within another query they may not, because the first one says how values compare.
+    """
     tag, operands, *rest = body
     if tag.startswith("except"):
         return body
@@ -347,20 +337,34 @@ def _key(term: Expr, form: Form) -> Form:
     return form, bool(term.args.get("desc")), bool(term.args.get("nulls_first"))
 
 
-def _without_repetition(distinct: bool, group: Form | None, outputs: Form, *, plain: bool) -> tuple[bool, Form | None]:
-    """One spelling for `SELECT DISTINCT a` and `SELECT a … GROUP BY a`, and no DISTINCT where rows differ anyway."""
+def _has_distinct(tree: Expr) -> bool:
+    distinct = tree.args.get("distinct")
+    if distinct is not None and distinct.args.get("on"):
+        raise UndecidedError("DISTINCT ON")
+    return distinct is not None
+
+
+def _without_repetition(
+    distinct: bool, group: Form | None, outputs: Form, order: tuple[Form, ...], *, plain: bool
+) -> tuple[bool, Form | None]:
+    """Return one spelling of DISTINCT and the keys of GROUP BY.
+
+    `SELECT DISTINCT a` and `SELECT a … GROUP BY a` are the same, and DISTINCT means nothing where rows differ anyway.
+    """
     if group is not None and plain and set(group) == set(outputs):
-        return True, None
-    if group is not None and set(group) <= set(outputs):
-        return False, group
-    if distinct and group is None and outputs and all(form[0] == "aggregate" for form in outputs):
-        return False, group  # a single row
-    return distinct, group
+        distinct, group = True, None
+    elif group is not None and set(group) <= set(outputs):
+        distinct = False
+    elif distinct and group is None and outputs and all(form[0] == "aggregate" for form in outputs):
+        distinct = False  # a single row
+    if distinct and any(key[0] not in outputs for key in order):
+        raise OrderMattersError
+    return distinct, None if group is None else tuple(sorted(set(group), key=repr))
 
 
-def _has_bare_column(form: Any, keys: Iterable[Form], depth: int) -> bool:
-    """Whether a grouped query shows a column that is no key and in no aggregate: of which row is not said."""
-    if not isinstance(form, tuple) or not form or form in keys:
+def _has_bare_column(form: object, keys: Iterable[Form], depth: int) -> bool:
+    """Whether a grouped query shows a column that is no key and in no aggregate, so that its row is not determined."""
+    if not is_form(form) or form in keys:
         return False
     if form[0] == "aggregate" and not any(part[0] == "col" and part[1][0] > depth for part in walk(form)):
         return False  # of this query; one of a subquery may still use a column of this query

@@ -12,16 +12,20 @@ import random
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sqlquarry.errors import JudgingError
-from sqlquarry.judging.equivalence.made_rows import Children, literals_by_column, made_rows, stored_columns, tables_of
-from sqlquarry.judging.equivalence.memory import MemoryDatabase, Row
+from sqlquarry.judging.equivalence.made_rows import Children, literals_by_column, made_rows, tables_of
+from sqlquarry.judging.equivalence.memory_database import MemoryDatabase, Row
 from sqlquarry.judging.equivalence.refusals import memory_database
-from sqlquarry.judging.equivalence.schema import Schema
-from sqlquarry.judging.parsing import parse
 from sqlquarry.judging.results.comparison import results_equal, rows_match
 from sqlquarry.judging.results.ordering import is_ordered, tied_places, with_order_keys
+from sqlquarry.judging.sql.parsing import parse
+from sqlquarry.judging.sql.schema import Schema
+from sqlquarry.judging.sql.syntax import break_ties
+
+if TYPE_CHECKING:
+    from sqlglot.expressions import Query
 
 _KINDS: tuple[Children, ...] = ("one", "each", "any", "any") * 3  # one database each
 _FEWEST = 3  # databases for which the gold returns something
@@ -48,7 +52,7 @@ def counterexample(gold: str, predicted: str, schema: Schema) -> str | None:
         return None
     text = f"{gold} {predicted}"
     tables, hints = tables_of(text, schema), literals_by_column(gold, predicted)
-    columns = {table: list(stored_columns(table, schema)) for table in tables}
+    columns = {table: list(schema.tables[table].stored) for table in tables}
     database, told, description = memory_database(schema.ddl), 0, ""
     for seed, children in enumerate(_KINDS):
         rows = made_rows(tables, schema, hints, random.Random(seed), children)  # noqa: S311 - no secret
@@ -71,7 +75,7 @@ def counterexample(gold: str, predicted: str, schema: Schema) -> str | None:
 
 @lru_cache(maxsize=2048)
 def _choices(sql: str) -> _Choices | None:
-    """The query with its other choices; None if its rows may change from run to run, or the choices are not known."""
+    """Return the query with its other choices; None if they are unknown or its rows may change from run to run."""
     from sqlglot import expressions as exp
 
     tree = parse(sql, "sqlite")
@@ -84,8 +88,8 @@ def _choices(sql: str) -> _Choices | None:
     return _Choices(sql, tuple(text for text in others if text)) if len(others) == len(found) else None
 
 
-def _chosen(tree: Any, *, largest: bool) -> str | None:
-    """The query with the smallest or largest of rows that tie at a LIMIT, and of values that GROUP BY leaves out.
+def _chosen(tree: Query, *, largest: bool) -> str | None:
+    """Return the query with the smallest or largest of tied rows at a LIMIT and of values that GROUP BY leaves out.
 
     "" if there is nothing to choose, None if the choice cannot be written.
     """
@@ -96,10 +100,7 @@ def _chosen(tree: Any, *, largest: bool) -> str | None:
         if query.args.get("limit"):
             if any(output.is_star for output in query.selects):
                 return None
-            places = [exp.Literal.number(place) for place in range(1, len(query.selects) + 1)]
-            keys = [exp.Ordered(this=place, desc=largest, nulls_first=not largest) for place in places]
-            order = query.args.get("order")
-            query.set("order", exp.Order(expressions=[*(order.expressions if order else ()), *keys]))
+            break_ties(query, largest=largest)
             changed = True
     for select in list(tree.find_all(exp.Select)):
         parts = [*select.selects, *(select.args[name] for name in ("having", "order") if select.args.get(name))]
@@ -120,7 +121,7 @@ def _chosen(tree: Any, *, largest: bool) -> str | None:
 
 
 def _result(database: MemoryDatabase, query: _Choices) -> list[Row] | None:
-    """The rows; None if the query fails or another choice gives other rows."""
+    """Return the rows; None if the query fails or another choice gives other rows."""
     rows = database.run(query.sql)
     if rows is None:
         return None

@@ -4,47 +4,69 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import Any
+from typing import NamedTuple
 
-from sqlquarry.judging.equivalence.canonical import Query, Select
-from sqlquarry.judging.equivalence.forms import Form
-from sqlquarry.judging.equivalence.schema import Column, Schema
+from sqlquarry.judging.equivalence.forms import CanonicalQuery, CanonicalSelect, Form
+from sqlquarry.judging.sql.schema import Column, Schema
 
 _COMPARISONS = ("=", "<>", "<", "<=")
 _SIMPLE_AGGREGATES = ("count", "sum", "avg", "min", "max")
 
+_Filter = tuple[Form, str, Form]  # column, operator, literal
 
-def certain_difference(gold: Query, predicted: Query, schema: Schema) -> str | None:  # noqa: PLR0911 - one per case
-    """Why some database of the schema gives the two queries different results; None where that is not certain."""
+
+class _Conditions(NamedTuple):
+    """The joins and the filters of a SELECT."""
+
+    joins: tuple[Form, ...]
+    filters: frozenset[_Filter]
+
+
+def certain_difference(  # noqa: PLR0911 - one per case
+    gold: CanonicalQuery, predicted: CanonicalQuery, schema: Schema
+) -> str | None:
+    """Say why some database of the schema gives the two queries different results; None if that is not certain."""
     if gold.names is None or predicted.names is None:
         return None
     if len(gold.names) != len(predicted.names):
         return f"{len(predicted.names)} columns instead of {len(gold.names)}"
     mine, theirs = gold.body, predicted.body
-    if not isinstance(mine, Select) or not isinstance(theirs, Select):
+    if not isinstance(mine, CanonicalSelect) or not isinstance(theirs, CanonicalSelect):
         return None
-    if schema.says("CHECK") or schema.says("ENUM") or not (_is_plain(mine) and _is_plain(theirs)):
+    if not (_has_free_values(schema) and _is_plain(mine) and _is_plain(theirs)):
         return None
-    if any(column.generated for columns in schema.tables.values() for column in columns.values()):
-        return None  # its values cannot be chosen
     if mine.sources != theirs.sources or mine.group != theirs.group:
         return None
     first, second = _conditions(mine, schema), _conditions(theirs, schema)
-    if first is None or second is None or first[0] != second[0]:
+    if first is None or second is None or first.joins != second.joins:
         return None
-    if first[1] != second[1]:
+    if first.filters != second.filters:
         one_row_always = mine.group is None and any(map(_is_aggregate, (*mine.outputs, *theirs.outputs)))
-        return None if one_row_always and mine.outputs != theirs.outputs else _other_filter(first[1], second[1])
-    if mine.group is not None:
+        is_unclear = one_row_always and mine.outputs != theirs.outputs
+        return None if is_unclear else _other_filter(first.filters, second.filters)
+    return _other_result(gold, predicted, schema, {column for column, _, _ in first.filters})
+
+
+def _has_free_values(schema: Schema) -> bool:
+    """Whether every column can hold any value of its type."""
+    if schema.mentions("CHECK") or schema.mentions("ENUM"):
+        return False
+    return not any(column.generated for table in schema.tables.values() for column in table.columns.values())
+
+
+def _other_result(gold: CanonicalQuery, predicted: CanonicalQuery, schema: Schema, filtered: set[Form]) -> str | None:
+    """Say what differs in the outputs, repetitions or order of two queries that read the same rows."""
+    mine, theirs = gold.body, predicted.body
+    if not isinstance(mine, CanonicalSelect) or not isinstance(theirs, CanonicalSelect) or mine.group is not None:
         return None
     if mine.outputs != theirs.outputs:
-        return _other_outputs(mine, theirs, {column for column, _, _ in first[1]}, schema)
-    if mine.distinct != theirs.distinct and not schema.says("PRIMARY KEY") and not schema.says("UNIQUE"):
+        return _other_outputs(mine, theirs, filtered, schema)
+    if mine.distinct != theirs.distinct and not schema.mentions("PRIMARY KEY") and not schema.mentions("UNIQUE"):
         return "DISTINCT missing" if mine.distinct else "DISTINCT too much"
-    return _other_direction(gold.order, predicted.order, {column for column, _, _ in first[1]}, mine.outputs)
+    return _other_direction(gold.order, predicted.order, filtered, mine.outputs)
 
 
-def _is_plain(select: Select) -> bool:
+def _is_plain(select: CanonicalSelect) -> bool:
     """One SELECT of different tables with inner joins, whose outputs are columns and aggregates of columns."""
     if select.joins or select.having or select.slice or len(set(select.sources)) < len(select.sources):
         return False
@@ -63,8 +85,8 @@ def _is_aggregate(form: Form) -> bool:
     return form[2] == "rows" or (isinstance(form[2], tuple) and _is_column(form[2]))
 
 
-def _conditions(select: Select, schema: Schema) -> tuple[Form, frozenset[tuple[Form, str, Any]]] | None:
-    """The joins, and the filters as (column, operator, literal); None where there is any other condition.
+def _conditions(select: CanonicalSelect, schema: Schema) -> _Conditions | None:
+    """Return the joins and the filters; None if there is any other condition.
 
     Each column is filtered once at most, so that one row can satisfy all filters.
     """
@@ -88,12 +110,13 @@ def _conditions(select: Select, schema: Schema) -> tuple[Form, frozenset[tuple[F
         return None
     if not all(_can_hold(_column(column, select, schema), literal, schema) for column, _, literal in filters):
         return None
-    return joins, frozenset(filters)
+    return _Conditions(joins, frozenset(filters))
 
 
-def _column(form: Form, select: Select, schema: Schema) -> Column | None:
+def _column(form: Form, select: CanonicalSelect, schema: Schema) -> Column | None:
     (_, place), name = form[1:]
-    return schema.tables.get(select.sources[place][1], {}).get(name)
+    table = schema.tables.get(select.sources[place][1])
+    return table.columns.get(name) if table else None
 
 
 def _can_hold(column: Column | None, literal: Form, schema: Schema) -> bool:
@@ -114,11 +137,11 @@ def _can_hold(column: Column | None, literal: Form, schema: Schema) -> bool:
     return column.affinity == "INTEGER" and literal[1].isdigit() and 0 < int(literal[1]) <= 100
 
 
-def _other_filter(mine: frozenset[Any], theirs: frozenset[Any]) -> str | None:
+def _other_filter(mine: frozenset[_Filter], theirs: frozenset[_Filter]) -> str | None:
     """One row per table that passes one query's filters only: one result has a row more, or a value for NULL."""
     for ours, others in ((mine, theirs), (theirs, mine)):
         kept = {column: (operator, literal) for column, operator, literal in ours}
-        for column, operator, literal in others:
+        for column, operator, literal in sorted(others, key=repr):  # the same reason on every run
             if column not in kept or _can_pass_only_first(kept[column], (operator, literal)):
                 return f"another filter: {column[2]} {operator} {literal[1]}"
     return None
@@ -164,7 +187,7 @@ def _numeric(text: str) -> bool:
     return True
 
 
-def _other_outputs(mine: Select, theirs: Select, filtered: set[Form], schema: Schema) -> str | None:
+def _other_outputs(mine: CanonicalSelect, theirs: CanonicalSelect, filtered: set[Form], schema: Schema) -> str | None:
     """One row per table with another value in every column; or, where aggregates differ, two rows that hold 1 and 3."""
     wanted = Counter(mine.outputs) - Counter(theirs.outputs)
     given = Counter(theirs.outputs) - Counter(mine.outputs)

@@ -2,58 +2,40 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sqlquarry.judging.equivalence.blocks import Block, StoredColumn
-from sqlquarry.judging.equivalence.forms import TRUE, Form, as_set, has_aggregate, many, walk
-from sqlquarry.judging.equivalence.schema import Schema, fold
-from sqlquarry.judging.equivalence.scopes import (
-    Expression,
-    Leaf,
-    NoSuchNameError,
+from sqlquarry.judging.equivalence.blocks import Block
+from sqlquarry.judging.equivalence.forms import (
+    TRUE,
+    CanonicalSelect,
+    Form,
     OrderMattersError,
-    Scope,
-    Target,
-    UndecidedError,
+    as_set,
+    column_form,
+    has_aggregate,
+    many,
+    walk,
 )
+from sqlquarry.judging.equivalence.operators import (
+    ARITHMETIC,
+    COMPARISONS,
+    PREDICATES,
+    UNSTEADY,
+    depends_on_order,
+    is_list_of_literals,
+    refuse_unclear_precedence,
+)
+from sqlquarry.judging.sql.identifiers import fold
+from sqlquarry.judging.sql.schema import Schema
+from sqlquarry.judging.sql.scopes import DerivedColumn, NoSuchNameError, Scope, StoredColumn, Target, UndecidedError
 
 if TYPE_CHECKING:
     from sqlglot.expressions import Expr
 
-_COMPARISONS = {"eq": "=", "neq": "<>", "lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
 _TURNED = {">": "<", ">=": "<="}
 _OPPOSITE = {"=": "<>", "<>": "=", "<": ">=", "<=": ">", ">": "<=", ">=": "<"}
 # Where no number is incomparable to another (SQLite has no NaN, the others sort it), NOT a < b is a >= b.
 _TOTAL_ORDER = {"sqlite", "postgres", "duckdb", "mysql"}
-_PREDICATES = {
-    *_COMPARISONS,
-    "and",
-    "or",
-    "not",
-    "in",
-    "between",
-    "like",
-    "ilike",
-    "glob",
-    "is",
-    "nullsafeeq",
-    "nullsafeneq",
-}
-_ARITHMETIC = {"add", "sub", "mul", "div"}
-# The rows that an aggregate meets first, and what is not the same twice.
-_ORDER_DEPENDENT = {
-    "groupconcat",
-    "arrayagg",
-    "arrayconcatagg",
-    "jsonarrayagg",
-    "jsonobjectagg",
-    "jsongroupobject",
-    "window",
-    "collate",
-}
-UNSTEADY = re.compile(r"\b(gen_)?(rand|uuid|newid)", re.IGNORECASE)  # functions that are not the same twice
-_FIRST_OR_LAST = ("first", "last", "anyvalue", "array", "json")
 
 
 class ExpressionForms:
@@ -76,17 +58,20 @@ class ExpressionForms:
         raise NotImplementedError
 
     def subquery(self, tree: Expr, scope: Scope, *, keep_plan: bool = False) -> Form:
-        """The form of a query within an expression; ("planned", form) where only the same plan gives the same rows."""
+        """Return the form of a query within an expression.
+
+        That is ("planned", form) if only the same plan gives the same rows.
+        """
         raise NotImplementedError
 
     def fold(self, identifier: Expr) -> str:
-        """An identifier's spelling, in one case where case means nothing."""
+        """Return an identifier's spelling, in one case if case does not matter."""
         if identifier.key != "identifier":
             raise UndecidedError(f"a {identifier.key} as a name")
         return fold(identifier, self.dialect)
 
     def conditions(self, block: Block) -> Form:
-        """WHERE and the conditions of inner joins; columns that must be equal become one from here on."""
+        """Return WHERE and the conditions of inner joins; columns that must be equal become one from here on."""
         classes: dict[Form, set[Form]] = {}
         rest, pairs = [], list(block.pairs)
         for condition in block.conditions:
@@ -99,7 +84,7 @@ class ExpressionForms:
             else:
                 pairs.append(pair)
         for pair in pairs:
-            one, other = (leaf.column(name) for leaf, name in pair)
+            one, other = (column_form(column) for column in pair)
             members = classes.get(one, {one}) | classes.get(other, {other})
             classes |= dict.fromkeys(members, members)
         self.same |= {column: min(members) for column, members in classes.items()}
@@ -109,26 +94,23 @@ class ExpressionForms:
         return many("and", joined + [self.truth(tree, scope) for tree, scope in rest], self.keep_plan)
 
     def _joined_columns(self, tree: Expr, scope: Scope) -> tuple[StoredColumn, StoredColumn] | None:
-        """Two columns that the condition makes the same: equal, and of one type, so that equal values are one value."""
+        """Return two columns that the condition makes the same: equal, and of one type."""
         if tree.key != "eq" or tree.this.key != "column" or tree.expression.key != "column":
             return None
         found = []
         for side in (tree.this, tree.expression):
             target = self._resolve(side, scope, aliases=False)
-            while isinstance(target, Expression) and target.tree.key == "column":
+            while isinstance(target, DerivedColumn) and target.tree.key == "column":
                 target = self._resolve(target.tree, target.scope, aliases=False)
-            if not isinstance(target, tuple) or target[0] not in self._leaves_at_depth(target):
+            if not isinstance(target, tuple) or target[0].label[0] != self.depth:
                 return None
             found.append(target)
         if found[0] == found[1] or not self.same_type(found[0], found[1]):
             return None
         return found[0], found[1]
 
-    def _leaves_at_depth(self, target: tuple[Leaf, str]) -> tuple[Leaf, ...]:
-        return (target[0],) if target[0].label[0] == self.depth else ()
-
-    def truth(self, tree: Expr, scope: Scope, *, negated: bool = False) -> Form:  # noqa: PLR0911 - one per kind
-        """The form of a condition, of which only matters whether it is true."""
+    def truth(self, tree: Expr, scope: Scope, *, negated: bool = False) -> Form:
+        """Return the form of a condition of which it only matters whether it is true."""
         kind = tree.key
         if kind == "paren":
             return self.truth(tree.this, scope, negated=negated)
@@ -139,28 +121,36 @@ class ExpressionForms:
         if kind in ("and", "or"):
             sides = [self.truth(side, scope, negated=negated) for side in (tree.this, tree.expression)]
             return many({"and": "or", "or": "and"}[kind] if negated else kind, sides, self.keep_plan)
-        if kind in _COMPARISONS:
-            operator = _COMPARISONS[kind]
-            if not negated or operator in ("=", "<>") or self.dialect in _TOTAL_ORDER:
-                return self._comparison(_OPPOSITE[operator] if negated else operator, tree.this, tree.expression, scope)
-        if kind == "between" and not self.keep_plan and not tree.args.get("symmetric"):
-            low, high = tree.args["low"], tree.args["high"]
-            if not negated:
-                bounds = [self._comparison(">=", tree.this, low, scope), self._comparison("<=", tree.this, high, scope)]
-                return many("and", bounds, self.keep_plan)
-            if self.dialect in _TOTAL_ORDER:
-                bounds = [self._comparison("<", tree.this, low, scope), self._comparison(">", tree.this, high, scope)]
-                return many("or", bounds, self.keep_plan)
-        if kind == "in" and not self.keep_plan and _is_list_of_literals(tree):
+        form = self._comparisons(tree, scope, negated=negated)
+        if form is None:
+            form = ("not", self.value(tree, scope)) if negated else self.value(tree, scope)
+        return form
+
+    def _comparisons(self, tree: Expr, scope: Scope, *, negated: bool) -> Form | None:
+        """Return what a comparison, BETWEEN or IN says in terms of simple comparisons; None if there are no such terms.
+
+        The opposite of a comparison is certain only where any two numbers can be compared.
+        """
+        kind, is_certain = tree.key, not negated or self.dialect in _TOTAL_ORDER
+        if kind in COMPARISONS and (is_certain or kind in ("eq", "neq")):
+            operator = COMPARISONS[kind]
+            return self._comparison(_OPPOSITE[operator] if negated else operator, tree.this, tree.expression, scope)
+        if self.keep_plan:
+            return None
+        if kind == "between" and is_certain and not tree.args.get("symmetric"):
+            signs, connective = (("<", ">"), "or") if negated else ((">=", "<="), "and")
+            ends = zip(signs, (tree.args["low"], tree.args["high"]), strict=True)
+            bounds = [self._comparison(sign, tree.this, end, scope) for sign, end in ends]
+            return many(connective, bounds, self.keep_plan)
+        if kind == "in" and is_list_of_literals(tree):
             operator, connective = ("<>", "and") if negated else ("=", "or")
             items = [self._comparison(operator, tree.this, item, scope) for item in tree.expressions]
             return many(connective, items, self.keep_plan)
-        form = self.value(tree, scope)
-        return ("not", form) if negated else form
+        return None
 
     def _comparison(self, operator: str, left: Expr, right: Expr, scope: Scope) -> Form:
         for side in (left, right):
-            if side.key in _PREDICATES:  # dialects differ in what `a = b LIKE c` means
+            if side.key in PREDICATES:  # dialects differ in what `a = b LIKE c` means
                 raise UndecidedError("a comparison of a comparison without parentheses")
         a, b = self.value(left, scope), self.value(right, scope)
         if operator in _TURNED:
@@ -177,7 +167,7 @@ class ExpressionForms:
         return (operator, a, b)
 
     def value(self, tree: Expr, scope: Scope, *, aliases: bool = True) -> Form:  # noqa: PLR0911 - one per kind
-        """The form of an expression whose value matters."""
+        """Return the form of an expression whose value matters."""
         kind = tree.key
         if kind == "column":
             return self._column(tree, scope, aliases=aliases)
@@ -187,23 +177,29 @@ class ExpressionForms:
             return ("null",)
         if kind == "paren":
             return self._parenthesis(tree, scope, aliases=aliases)
-        connected = kind in ("and", "or", "not", "between") or (kind == "in" and _is_list_of_literals(tree))
-        if kind in _COMPARISONS or (connected and not self.keep_plan):
-            form = self.truth(tree, scope)
-            if form[0] not in ("and", "or", "not", *_OPPOSITE):  # `x AND x` is 0 or 1, `x` may be 5
-                raise UndecidedError("a condition as a value")
-            return form
+        if self._is_condition(tree):
+            return self._condition_value(tree, scope)
         if kind == "subquery":
             return self._scalar(tree, scope)
         if kind == "exists":
             return ("exists", self._existence(self.subquery(tree.this, scope)))
-        if kind == "in" and tree.args.get("query") is not None:
-            return self._membership(tree, scope)
         if kind == "in" and not tree.expressions:
-            raise UndecidedError("IN without a list or query")
+            return self._membership(tree, scope)
         if kind == "count":
             return self._count(tree, scope)
         return self._general(tree, scope, aliases=aliases)
+
+    def _is_condition(self, tree: Expr) -> bool:
+        if tree.key in COMPARISONS:
+            return True
+        connected = tree.key in ("and", "or", "not", "between") or (tree.key == "in" and is_list_of_literals(tree))
+        return connected and not self.keep_plan
+
+    def _condition_value(self, tree: Expr, scope: Scope) -> Form:
+        form = self.truth(tree, scope)
+        if form[0] not in ("and", "or", "not", *_OPPOSITE):  # `x AND x` is 0 or 1, `x` may be 5
+            raise UndecidedError("a condition as a value")
+        return form
 
     def _column(self, tree: Expr, scope: Scope, *, aliases: bool) -> Form:
         target = self._resolve(tree, scope, aliases=aliases)
@@ -212,10 +208,10 @@ class ExpressionForms:
         return self.target(target)
 
     def target(self, target: Target) -> Form:
-        """The form of what a name means."""
-        if isinstance(target, Expression):
+        """Return the form of what a name means."""
+        if isinstance(target, DerivedColumn):
             return self.value(target.tree, target.scope, aliases=False)
-        form = target[0].column(target[1])
+        form = column_form(target)
         return self.same.get(form, form)
 
     def _resolve(self, tree: Expr, scope: Scope, *, aliases: bool) -> Target | None:
@@ -225,7 +221,7 @@ class ExpressionForms:
         if tree.args.get("table"):
             return scope.qualified(self.fold(tree.args["table"]), name)
         target = scope.unqualified(name, aliases=aliases)
-        by_alias = isinstance(target, Expression) and scope.aliases.get(name) is target.tree
+        by_alias = isinstance(target, DerivedColumn) and scope.aliases.get(name) is target.tree
         self.aliases_used |= by_alias
         if aliases and self.dialect != "sqlite" and name in scope.aliases and not by_alias:
             alias = scope.aliases[name]
@@ -251,29 +247,32 @@ class ExpressionForms:
             return form
         if parent.key in ("select", "alias", "ordered", "group", "and", "or", "not", "where", "having", "join"):
             return form
-        return form if inner.key in _ARITHMETIC and parent.key in _COMPARISONS else ("parenthesis", form)
+        return form if inner.key in ARITHMETIC and parent.key in COMPARISONS else ("parenthesis", form)
 
     def _scalar(self, tree: Expr, scope: Scope) -> Form:
-        """A query as a value: the first of its rows."""
-        rows: Any = self.subquery(tree, scope)
-        one_row = rows[0] == "select" and rows.group is None and has_aggregate(rows.outputs)
+        """Return the form of a query as a value: the first of its rows."""
+        rows = self.subquery(tree, scope)
+        one_row = isinstance(rows, CanonicalSelect) and rows.group is None and has_aggregate(rows.outputs)
         if not one_row and not self.keep_plan and rows[0] != "planned":
             rows = self.subquery(tree, scope, keep_plan=True)
         return ("scalar", rows)
 
     def _membership(self, tree: Expr, scope: Scope) -> Form:
+        if tree.args.get("query") is None:
+            raise UndecidedError("IN without a list or query")
         if any(value for name, value in tree.args.items() if name not in ("this", "query")):
             raise UndecidedError("IN with options")
-        if tree.this.key in _PREDICATES:
+        if tree.this.key in PREDICATES:
             raise UndecidedError("a comparison of a comparison without parentheses")
         rows = self.subquery(tree.args["query"], scope)
         return ("in", self.value(tree.this, scope), rows if self.keep_plan else as_set(rows))
 
-    def _existence(self, rows: Any) -> Form:
-        """EXISTS asks for rows, not for what is in them."""
-        grouped = rows[0] != "select" or rows.group is not None or rows.having or has_aggregate(rows.outputs)
-        form: Form = rows if self.keep_plan or grouped else rows._replace(outputs=(), distinct=False)
-        return form
+    def _existence(self, rows: Form) -> Form:
+        """Return the form of a query that EXISTS asks for rows, not for what is in them."""
+        if self.keep_plan or not isinstance(rows, CanonicalSelect):
+            return rows
+        grouped = rows.group is not None or rows.having or has_aggregate(rows.outputs)
+        return rows if grouped else rows._replace(outputs=(), distinct=False)
 
     def _count(self, tree: Expr, scope: Scope) -> Form:
         counted = tree.this
@@ -295,55 +294,46 @@ class ExpressionForms:
         column = (target[0].columns or {}).get(target[1])
         return column is not None and column.not_null
 
-    def _own(self, name: str, argument: Any) -> Form:
-        """An aggregate of the SELECT that is read, not of one around it."""
+    def _own(self, name: str, argument: Form) -> Form:
+        """Return an aggregate of the SELECT that is read, not of one around it."""
         depths = {form[1][0] for form in walk(argument) if form[0] == "col"}
         if depths and max(depths) < self.depth:
             raise UndecidedError("an aggregate of an outer query's columns")
         return ("aggregate", name, argument)
 
     def _general(self, tree: Expr, scope: Scope, *, aliases: bool = True) -> Form:
+        """Return the form of an expression without rules of its own: its kind and the forms of its parts."""
         from sqlglot import expressions as exp
 
         kind = tree.key
         if kind in ("parameter", "placeholder", "star", "alias", "aliases", "lambda", "tuple"):
             raise UndecidedError(f"a {kind}")
-        aggregate = isinstance(tree, exp.AggFunc)
-        unsteady = kind in _ORDER_DEPENDENT or (aggregate and kind.startswith(_FIRST_OR_LAST))
-        unsteady |= kind == "anonymous"  # it may be an aggregate
         if isinstance(tree, exp.Func) and UNSTEADY.search(f"{kind} {tree.name}"):
             raise UndecidedError("a function that is not the same twice")
-        if unsteady and not self.keep_plan:
+        if depends_on_order(tree) and not self.keep_plan:
             raise OrderMattersError
         if kind in ("var", "anonymous"):
             return (kind, tree.name.upper(), *(self._part(tree.args.get("expressions") or [], scope, aliases=aliases)))
-        if kind in _PREDICATES and any(
-            getattr(tree.args.get(side), "key", "") in _PREDICATES for side in ("this", "expression")
-        ):
-            raise UndecidedError("a comparison of a comparison without parentheses")
-        if isinstance(tree, exp.Binary) and kind not in _PREDICATES:
-            for side in (tree.this, tree.expression):
-                if isinstance(side, exp.Binary) and {kind, side.key} - _ARITHMETIC:
-                    raise UndecidedError("operators whose precedence differs between dialects, without parentheses")
+        refuse_unclear_precedence(tree)
         parts = {
             name: self._part(part, scope, aliases=aliases)
             for name, part in sorted(tree.args.items())
             if part not in (None, False, [])
         }
+        if isinstance(tree, exp.AggFunc):
+            return self._aggregate(tree, parts, scope)
         if kind in ("add", "mul") and not self.keep_plan:
             return (kind, *sorted((parts["this"], parts["expression"]), key=repr))
-        if aggregate:
-            if (
-                kind in ("min", "max")
-                and set(parts) == {"this"}
-                and tree.this.key == "distinct"
-                and len(tree.this.expressions) == 1
-            ):
-                parts["this"] = self.value(tree.this.expressions[0], scope)
-            return self._own(kind, parts["this"] if set(parts) == {"this"} else tuple(parts.items()))
         return (kind, *parts.items())
 
-    def _part(self, part: Any, scope: Scope, *, aliases: bool) -> Any:
+    def _aggregate(self, tree: Expr, parts: dict[str, Form], scope: Scope) -> Form:
+        only_argument = set(parts) == {"this"}
+        is_distinct = only_argument and tree.this.key == "distinct" and len(tree.this.expressions) == 1
+        if is_distinct and tree.key in ("min", "max"):
+            parts = {"this": self.value(tree.this.expressions[0], scope)}
+        return self._own(tree.key, parts["this"] if only_argument else tuple(parts.items()))
+
+    def _part(self, part: object, scope: Scope, *, aliases: bool) -> Form:
         from sqlglot import expressions as exp
 
         if isinstance(part, list):
@@ -355,13 +345,6 @@ class ExpressionForms:
         if isinstance(part, exp.Expr):
             return self.value(part, scope, aliases=aliases)
         return ("constant", repr(part))
-
-
-def _is_list_of_literals(tree: Expr) -> bool:
-    items = tree.expressions
-    if not items or any(value for name, value in tree.args.items() if name not in ("this", "expressions")):
-        return False
-    return all(item.key == "literal" or (item.key == "neg" and item.this.key == "literal") for item in items)
 
 
 def _is_whole(form: Form) -> bool:

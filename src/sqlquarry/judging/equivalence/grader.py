@@ -9,16 +9,17 @@ from typing import Literal, NamedTuple
 from sqlquarry.artifacts import Judgement, Record, Verdict
 from sqlquarry.errors import JudgingError
 from sqlquarry.extras import require
-from sqlquarry.judging.equivalence.canonical import Query, canonical
+from sqlquarry.judging.equivalence.canonical import canonical_form
 from sqlquarry.judging.equivalence.counterexamples import counterexample
 from sqlquarry.judging.equivalence.difference import certain_difference
-from sqlquarry.judging.equivalence.expressions import UNSTEADY
-from sqlquarry.judging.equivalence.forms import walk
+from sqlquarry.judging.equivalence.forms import CanonicalQuery, OrderMattersError, walk
+from sqlquarry.judging.equivalence.operators import UNSTEADY
 from sqlquarry.judging.equivalence.refusals import invented_tables, is_certain, misread, refusal
-from sqlquarry.judging.equivalence.schema import Schema, read_schema
-from sqlquarry.judging.equivalence.scopes import NoSuchNameError, OrderMattersError, UndecidedError
-from sqlquarry.judging.parsing import parse, tokens
 from sqlquarry.judging.results.ordering import with_order_keys
+from sqlquarry.judging.sql.ddl import read_schema
+from sqlquarry.judging.sql.parsing import parse, tokens
+from sqlquarry.judging.sql.schema import Schema
+from sqlquarry.judging.sql.scopes import NoSuchNameError, UndecidedError
 from sqlquarry.options import check_options
 
 Answer = Literal["equivalent", "different", "unknown"]
@@ -31,7 +32,7 @@ _UNARY_PLUS = re.compile(
 )
 
 
-class Finding(NamedTuple):
+class EquivalenceFinding(NamedTuple):
     """An answer and its reason."""
 
     answer: Answer
@@ -83,13 +84,13 @@ class EquivalenceGrader:
 
 def equivalence(  # noqa: PLR0911 - by case
     gold: str, predicted: str, schema: str, dialect: str = "sqlite", *, counterexamples: bool = True
-) -> Finding:
+) -> EquivalenceFinding:
     """Compare two queries.
 
     Args:
         gold: the query that is known to be right.
         predicted: the other one.
-        schema: CREATE TABLE text; "" where it is not known.
+        schema: CREATE TABLE text; "" if it is not known.
         dialect: the SQL dialect, by sqlglot's name.
         counterexamples: run both on small made databases if nothing else decides; SQLite only.
 
@@ -101,57 +102,63 @@ def equivalence(  # noqa: PLR0911 - by case
     if Dialect.get(dialect) is None:
         raise JudgingError(f"sqlglot knows no dialect {dialect!r}. Use one of its names, such as sqlite or postgres.")
     tables = read_schema(schema, dialect)
-    if dialect == "sqlite" and tables.says("COLLATE"):
-        return Finding("unknown", "the schema has collations, which say what is equal")
+    if dialect == "sqlite" and tables.mentions("COLLATE"):
+        return EquivalenceFinding("unknown", "the schema has collations, which say what is equal")
     invented = invented_tables(gold, predicted) if dialect == "sqlite" and not tables.tables else ()
     if refused := refusal(gold, tables, dialect, invented):
-        return Finding("unknown", f"the database may refuse the gold SQL: {refused}")
+        return EquivalenceFinding("unknown", f"the database may refuse the gold SQL: {refused}")
     if refused := refusal(predicted, tables, dialect, invented):
         certain = dialect == "sqlite" and is_certain(refused, tables)
-        return Finding("different" if certain else "unknown", f"the database refuses the prediction: {refused}")
+        return EquivalenceFinding(
+            "different" if certain else "unknown", f"the database refuses the prediction: {refused}"
+        )
     if _same_text(gold, predicted, dialect):
-        return Finding("equivalent", "the same text")
+        return EquivalenceFinding("equivalent", "the same text")
     found = _compared(gold, predicted, tables, dialect)
     if found.answer == "equivalent":
         for name, sql in (("gold SQL", gold), ("prediction", predicted)):
             if replaced := misread(sql, dialect):
-                return Finding("unknown", f"the {name} has {replaced}")
+                return EquivalenceFinding("unknown", f"the {name} has {replaced}")
     if counterexamples and found.answer == "unknown" and dialect == "sqlite":
         reason = counterexample(gold, predicted, tables)
-        return Finding("different", reason) if reason else found
+        return EquivalenceFinding("different", reason) if reason else found
     return found
 
 
-def _compared(gold: str, predicted: str, tables: Schema, dialect: str) -> Finding:  # noqa: PLR0911 - by case
+def _compared(gold: str, predicted: str, tables: Schema, dialect: str) -> EquivalenceFinding:  # noqa: PLR0911 - by case
     """Compare two queries that the database accepts, by their canonical forms."""
     mine, keep_plan = _meaning(gold, tables, dialect, keep_plan=False), False
     theirs = _meaning(predicted, tables, dialect, keep_plan=False)
     # How judging breaks ties of ORDER BY: it must be able to add the keys to the outputs.
-    ties_by_plan = isinstance(mine, Query) and mine.order and with_order_keys(gold, dialect) is None
+    ties_by_plan = isinstance(mine, CanonicalQuery) and mine.order and with_order_keys(gold, dialect) is None
     if ties_by_plan or isinstance(mine, OrderMattersError) or isinstance(theirs, OrderMattersError):
         keep_plan = True
         mine = _meaning(gold, tables, dialect, keep_plan=True)
         theirs = _meaning(predicted, tables, dialect, keep_plan=True)
-    if not isinstance(mine, Query):
-        return Finding("unknown", f"the gold SQL has {mine}")
+    if not isinstance(mine, CanonicalQuery):
+        return EquivalenceFinding("unknown", f"the gold SQL has {mine}")
     if isinstance(theirs, NoSuchNameError) and dialect == "mysql" and tables.tables and tables.complete:
-        return Finding("different", f"the prediction has {theirs} in its schema")
-    if not isinstance(theirs, Query):
-        return Finding("unknown", f"the prediction has {theirs}")
+        return EquivalenceFinding("different", f"the prediction has {theirs} in its schema")
+    if not isinstance(theirs, CanonicalQuery):
+        return EquivalenceFinding("unknown", f"the prediction has {theirs}")
     if mine.body == theirs.body and mine.order == (theirs.order if keep_plan else theirs.order[: len(mine.order)]):
         planned = keep_plan or any(form[0] == "planned" for form in walk(mine.body))
         if planned and _plan_words(gold, dialect) != _plan_words(predicted, dialect):
-            return Finding("unknown", "NOT or CROSS JOIN in other places, which may change the order of rows")
-        return Finding("equivalent", "the same canonical form")
+            return EquivalenceFinding(
+                "unknown", "NOT or CROSS JOIN in other places, which may change the order of rows"
+            )
+        return EquivalenceFinding("equivalent", "the same canonical form")
     if reason := certain_difference(mine, theirs, tables):
-        return Finding("different", reason)
-    return Finding("unknown", "another ORDER BY" if mine.body == theirs.body else "another form, which proves nothing")
+        return EquivalenceFinding("different", reason)
+    return EquivalenceFinding(
+        "unknown", "another ORDER BY" if mine.body == theirs.body else "another form, which proves nothing"
+    )
 
 
 def _plan_words(sql: str, dialect: str) -> list[str]:
-    """What sqlglot's tree does not keep, but SQLite's plan depends on.
+    """Return what sqlglot's tree does not keep, but SQLite's plan depends on.
 
-    One tree stands for `a IS NOT NULL` and `NOT a IS NULL`, one for a comma and for CROSS JOIN, which SQLite never
+    `a IS NOT NULL` and `NOT a IS NULL` have one tree, and so have a comma and CROSS JOIN, which SQLite never
     reorders: https://sqlite.org/optoverview.html#manual_control_of_query_plans_using_cross_join.
     """
     words = [token.text.upper() for token in tokens(sql, dialect) or ()]
@@ -173,8 +180,8 @@ def _same_text(gold: str, predicted: str, dialect: str) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def _meaning(sql: str, schema: Schema, dialect: str, *, keep_plan: bool) -> Query | Exception:
-    """The canonical form, or why there is none."""
+def _meaning(sql: str, schema: Schema, dialect: str, *, keep_plan: bool) -> CanonicalQuery | Exception:
+    """Return the canonical form, or why there is none."""
     tree = parse(sql, dialect)
     if tree is None:
         return UndecidedError("a text that cannot be read as one statement")
@@ -183,7 +190,7 @@ def _meaning(sql: str, schema: Schema, dialect: str, *, keep_plan: bool) -> Quer
     if dialect == "sqlite" and _UNARY_PLUS.search(sql):
         return UndecidedError("a unary plus, which changes how SQLite compares")
     try:
-        return canonical(tree, schema, dialect, keep_plan=keep_plan, quoted_text=not _OTHER_QUOTES.search(sql))
+        return canonical_form(tree, schema, dialect, keep_plan=keep_plan, quoted_text=not _OTHER_QUOTES.search(sql))
     except (UndecidedError, NoSuchNameError, OrderMattersError) as error:
         return error
     except RecursionError:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sqlglot.expressions import Expr
+    from sqlglot.expressions import Expr, Select
 
 
 def aggregates_elsewhere(tree: Expr) -> str | None:
@@ -29,7 +29,7 @@ def unnamed_derived(tree: Expr) -> str | None:
     return None
 
 
-def grouping_refusal(select: Any, *, aliases: bool) -> str | None:
+def grouping_refusal(select: Select, *, aliases: bool) -> str | None:
     """Say which column GROUP BY or DISTINCT leaves out; one that another key determines counts, too.
 
     Args:
@@ -65,8 +65,8 @@ def grouping_refusal(select: Any, *, aliases: bool) -> str | None:
     return None
 
 
-def _key(key: Expr, select: Any) -> Expr:
-    """What a key of GROUP BY means: an output by its number or alias, or itself."""
+def _key(key: Expr, select: Select) -> Expr:
+    """Return what a key of GROUP BY means: an output by its number or alias, or itself."""
     from sqlglot import expressions as exp
 
     if isinstance(key, exp.Literal) and key.name.isdigit() and 0 < int(key.name) <= len(select.selects):

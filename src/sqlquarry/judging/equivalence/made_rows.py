@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
-from sqlquarry.judging.equivalence.memory import Row
-from sqlquarry.judging.equivalence.schema import Column, Schema
-from sqlquarry.judging.parsing import parse
+from sqlquarry.judging.equivalence.memory_database import Row, SQLValue
+from sqlquarry.judging.sql.parsing import parse
+from sqlquarry.judging.sql.schema import Column, Schema
 
 # How rows of a table with foreign keys relate to their parents: each parent has one, each has some, some have none.
 Children = Literal["one", "each", "any"]
@@ -22,7 +22,7 @@ _NEAR = 0.5  # share of values that are close to a literal of the queries
 
 
 def literals_by_column(*queries: str) -> dict[str, list[str]]:
-    """The literals that SQLite queries compare with each column, by the column's name."""
+    """Return the literals that SQLite queries compare with each column, by the column's name."""
     from sqlglot import expressions as exp
 
     found: dict[str, dict[str, None]] = {}
@@ -39,14 +39,15 @@ def literals_by_column(*queries: str) -> dict[str, list[str]]:
 
 
 def tables_of(text: str, schema: Schema) -> list[str]:
-    """The tables that SQL text names, and all that their foreign keys refer to; parents come first."""
+    """Return the tables that SQL text names, and all that their foreign keys refer to; parents come first."""
     found: list[str] = []
 
     def add(name: str, path: tuple[str, ...]) -> None:
         if name not in schema.tables or name in found or name in path:
             return
-        for key in schema.foreign_keys.get(name, ()):
-            add(key.table, (*path, name))
+        for key in schema.tables[name].foreign_keys:
+            if all(key.targets):
+                add(key.table, (*path, name))
         found.append(name)
 
     folded = text.lower()
@@ -54,11 +55,6 @@ def tables_of(text: str, schema: Schema) -> list[str]:
         if name in folded or not schema.complete:  # a view reads tables that the query does not name
             add(name, ())
     return found
-
-
-def stored_columns(table: str, schema: Schema) -> dict[str, Column]:
-    """The columns of a table that rows have a value for."""
-    return {name: column for name, column in schema.tables[table].items() if not column.generated}
 
 
 def made_rows(
@@ -75,11 +71,11 @@ def made_rows(
     """
     made: dict[str, list[Row]] = {}
     for table in tables:
-        columns = stored_columns(table, schema)
-        unique = {next(iter(key)) for key in schema.keys.get(table, ()) if len(key) == 1}
-        parents: dict[str, list[Any]] = {}
-        for key in schema.foreign_keys.get(table, ()):
-            known = list(stored_columns(key.table, schema)) if key.table in made else []
+        columns = schema.tables[table].stored
+        unique = {name for name, column in schema.tables[table].columns.items() if column.unique}
+        parents: dict[str, list[SQLValue]] = {}
+        for key in schema.tables[table].foreign_keys:
+            known = list(schema.tables[key.table].stored) if key.table in made else []
             for name, target in zip(key.columns, key.targets, strict=True):
                 if target in known:
                     parents[name] = [row[known.index(target)] for row in made[key.table]]
@@ -100,11 +96,11 @@ def made_rows(
 
 def _values(
     column: Column, literals: Sequence[str], choose: random.Random, count: int, *, is_key: bool, is_name: bool
-) -> list[Any]:
+) -> list[SQLValue]:
     is_text = column.affinity in ("TEXT", "BLOB")
     left = list(literals)
     start = choose.randrange(1, 4)
-    values: list[Any] = []
+    values: list[SQLValue] = []
     for place in range(count):
         near = choose.choice(left) if left and choose.random() < _NEAR else None
         if near is not None and is_text and is_name:  # two rows of one name would be unusual

@@ -8,10 +8,11 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from sqlquarry.judging.equivalence.grouping import aggregates_elsewhere, grouping_refusal, unnamed_derived
-from sqlquarry.judging.equivalence.memory import MemoryDatabase, quoted
-from sqlquarry.judging.equivalence.postgresql import typed_refusal
-from sqlquarry.judging.equivalence.schema import Schema
-from sqlquarry.judging.parsing import parse, tokens
+from sqlquarry.judging.equivalence.memory_database import MemoryDatabase
+from sqlquarry.judging.equivalence.postgresql_refusals import typed_refusal
+from sqlquarry.judging.sql.identifiers import quoted
+from sqlquarry.judging.sql.parsing import parse, tokens
+from sqlquarry.judging.sql.schema import Schema
 
 if TYPE_CHECKING:
     from sqlglot.expressions import Expr
@@ -65,7 +66,7 @@ def refusal(sql: str, schema: Schema, dialect: str, invented: tuple[str, ...] = 
         database = memory_database(schema.ddl or _statements(schema) or invented)
         return database.refusal(sql)
     if dialect == "duckdb":
-        from sqlquarry.judging.equivalence.duckdb import duckdb_refusal
+        from sqlquarry.judging.equivalence.duckdb_refusals import duckdb_refusal
 
         return duckdb_refusal(sql, tree, schema)
     if dialect == "postgres":
@@ -123,11 +124,13 @@ def invented_tables(*queries: str) -> tuple[str, ...]:
 
 
 def _statements(schema: Schema) -> tuple[str, ...]:
-    return tuple(
-        f"CREATE TABLE {quoted(table)} ({', '.join(f'{quoted(name)} {columns[name].affinity}' for name in columns)})"
-        for table, columns in schema.tables.items()
-        if columns
-    )
+    """Return CREATE TABLE statements for a schema that SQLite could not read itself."""
+    statements = []
+    for name, table in schema.tables.items():
+        if table.columns:
+            columns = ", ".join(f"{quoted(key)} {column.affinity}" for key, column in table.columns.items())
+            statements.append(f"CREATE TABLE {quoted(name)} ({columns})")
+    return tuple(statements)
 
 
 def _words(sql: str, dialect: str) -> Counter[str]:
@@ -143,7 +146,7 @@ def _has_whole_limits(tree: Expr) -> bool:
 
 
 def _refused_elsewhere(tree: Expr, dialect: str) -> str | None:
-    """What the databases refuse that cannot be asked and have no list of their own."""
+    """Say what databases refuse that cannot be asked and have no list of their own."""
     from sqlglot import expressions as exp
 
     if dialect == "mysql" and any(join.args.get("side") == "FULL" for join in tree.find_all(exp.Join)):
@@ -162,7 +165,7 @@ def _anonymous(tree: Expr) -> str | None:
 
 
 def _expanded(tree: Expr) -> int:
-    """The SELECTs after each name of a WITH clause is replaced by its query; those that are joined multiply."""
+    """Count the SELECTs once each name of a WITH clause is replaced by its query; joined ones multiply."""
     from sqlglot import expressions as exp
 
     sizes: dict[str, int] = {}

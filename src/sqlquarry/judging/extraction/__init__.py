@@ -54,7 +54,7 @@ def _in_turn(text: str, parser: Parser, nested: int) -> str:
 
 
 def _best(found: Sequence[tuple[Part, str]]) -> str:
-    """The first query, or the last one that is announced as the corrected or final one; failing that any statement."""
+    """Return the first query, or the last that is announced as corrected or final; without any, a statement."""
     queries = [(part, sql) for part, sql in found if reads(sql)]
     final = [sql for part, sql in queries[1:] if part.is_final]
     return next((sql for sql in (*final[-1:], *(sql for _, sql in queries), *(sql for _, sql in found)) if sql), "")

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sqlquarry.judging.extraction.statement import SPECIAL, begins
 
@@ -66,7 +66,7 @@ class Part(NamedTuple):
 
 
 def turn_of(text: str) -> str:
-    """The model's own answer: without its thoughts and the special tokens before it."""
+    """Return the model's own answer: without its thoughts and the special tokens before it."""
     if messages := list(_CHANNEL.finditer(text)):
         final = next((m for m in reversed(messages) if m[1].lower() == "final"), messages[-1])
         text = text[final.end() :]
@@ -82,12 +82,12 @@ def turn_of(text: str) -> str:
 
 
 def first_turn(text: str) -> str:
-    """The text up to the special token that ends the model's turn."""
+    """Return the text up to the special token that ends the model's turn."""
     return next((text[: found.start()] for found in _TURN_END.finditer(text) if found["end"]), text)
 
 
 def marked_parts(text: str) -> Iterator[list[Part]]:
-    """What tags hold, then code blocks of SQL or no language, those of other languages, then texts in programs."""
+    """Yield what tags hold, code blocks of SQL or no language, those of other languages, then texts in programs."""
     yield [Part(content, _announced(text, start)) for start, content in islice(_tagged(text), _PARTS)]
     blocks = list(islice(_fenced(text), _PARTS))
     yield [
@@ -100,7 +100,7 @@ def marked_parts(text: str) -> Iterator[list[Part]]:
 
 
 def unmarked(text: str) -> str:
-    """The text between code blocks and tags."""
+    """Return the text between code blocks and tags."""
     pieces, end = [], 0
     for start, _, content in _fenced(text):
         pieces.append(text[end:start])
@@ -110,7 +110,7 @@ def unmarked(text: str) -> str:
 
 
 def json_parts(text: str) -> list[Part]:
-    """The SQL in JSON objects such as ``{"sql": "SELECT 1"}``, wherever they begin; also in one that was cut."""
+    """Yield the SQL in JSON objects such as ``{"sql": "SELECT 1"}``, wherever they begin; also in one that was cut."""
     decoder = json.JSONDecoder(strict=False)  # models put bare line breaks into strings
     place = -1
     for _ in range(_JSON_STARTS):
@@ -129,7 +129,7 @@ def json_parts(text: str) -> list[Part]:
     return []
 
 
-def _values(content: Any, depth: int, key: str = "") -> Iterator[tuple[str, str]]:
+def _values(content: object, depth: int, key: str = "") -> Iterator[tuple[str, str]]:
     """Texts that begin as SQL does, each with its key; arguments of a tool call are JSON in a text."""
     if not depth:
         return

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 from sqlquarry.judging.extraction.prose import is_prose, is_sentence
-from sqlquarry.judging.parsing import error_place
+from sqlquarry.judging.sql.parsing import error_place
 
 SPECIAL = r"<\|[\w ]{2,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|\[/SQL\]|<(?:end|start)_of_turn>|<pad>|<eos>|<bos>"
 _NAME = r"(?:\w{1,128}|\"[^\"\n]{1,128}\"|`[^`\n]{1,128}`|\[[^\]\n]{1,128}\])"
@@ -63,7 +63,7 @@ class Parser:
         self._characters, self._parses = _PARSED_CHARACTERS, _PARSES
 
     def error_in(self, sql: str) -> int | None:
-        """The place of the first error; None if there is none, or the budget is spent before one."""
+        """Return the place of the first error; None if there is none, or the budget is spent before one."""
         seen = sql[: self._characters]
         if not seen or not self._parses or len(_INDEXES.findall(seen)) > _MOST_INDEXES:
             return None
@@ -106,7 +106,7 @@ def begins_with_sql(text: str, parser: Parser) -> bool:
 
 
 def statement_in(text: str, parser: Parser) -> str:
-    """The first query in a text, or failing that the first other statement, without what surrounds it; or ""."""
+    """Return the first query in a text or, without one, the first other statement, without what surrounds it; or ""."""
     first = ""
     while True:
         found, text = _next_statement(text, parser)
@@ -118,14 +118,14 @@ def statement_in(text: str, parser: Parser) -> str:
 
 
 def without_comments(text: str, dialect: str = "") -> str:
-    """The text without the comments before a statement; where no statement follows, the query may stand in them."""
+    """Return the text without the comments before a statement; if no statement follows, the query may be in them."""
     text = text.strip()
     comments = _LEADING.match(text)
     return text[comments.end() :] if comments and begins(text[comments.end() :], dialect) else text
 
 
 def _next_statement(text: str, parser: Parser) -> tuple[str, str]:
-    """The next statement, and the text after it."""
+    """Return the next statement, and the text after it."""
     text = without_comments(text, parser.dialect)
     if begins(text, parser.dialect) and not _PROSE_AFTER.match(text):
         sql, rest = _first_statement(text, parser.dialect)
@@ -168,7 +168,7 @@ def _starts(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _up_to(query: str, mark: str, parser: Parser) -> str:
-    """The query up to the mark that closes `mark`, which may also stand within the query."""
+    """Return the query up to the mark that closes `mark`, which may also occur within the query."""
     closing = _CLOSING.get(mark)
     if closing is None:
         return query
@@ -183,7 +183,7 @@ def _up_to(query: str, mark: str, parser: Parser) -> str:
 
 
 def _first_statement(text: str, dialect: str) -> tuple[str, str]:
-    """The text up to the end of its statement, and what is behind it."""
+    """Return the text up to the end of its statement, and what is behind it."""
     lexer = _lexer(dialect)
     for found in lexer.finditer(text):
         if found["entity"]:  # the whole answer was written for a web page
@@ -195,7 +195,7 @@ def _first_statement(text: str, dialect: str) -> tuple[str, str]:
 
 @lru_cache(maxsize=64)
 def _lexer(dialect: str) -> re.Pattern[str]:
-    """What may hold a semicolon, then what ends a statement; quotes and comments are those of sqlglot's tokenizer.
+    """Yield what may hold a semicolon, then what ends a statement, with the quotes and comments of sqlglot's tokenizer.
 
     An open quote or comment goes on to the end, so that no text is read twice.
     """
@@ -244,7 +244,7 @@ def _without_prose(sql: str, parser: Parser, *, in_sentence: bool = False) -> st
     Args:
         sql: a statement and what follows it.
         parser: of its dialect.
-        in_sentence: it is quoted in the middle of a sentence, whose words may go on behind it without a full stop.
+        in_sentence: it is quoted in the middle of a sentence, whose words may continue behind it without a full stop.
     """
     error = parser.error_in(sql)
     if error is None:

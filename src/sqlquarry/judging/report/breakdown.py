@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 from sqlquarry.artifacts import Record
-from sqlquarry.judging.features import features
 from sqlquarry.judging.mistakes import mistake
 from sqlquarry.judging.report.data import Report
 from sqlquarry.judging.report.estimates import Estimate, estimate
+from sqlquarry.judging.sql.features import features
 
 SliceKeys = Mapping[str, Callable[[Record], str]]  # slice name -> the bucket that a record belongs to
 
@@ -22,7 +22,7 @@ def slices(report: Report, by: SliceKeys | None = None, *, grader: str | None = 
 
     Args:
         report: the system's report.
-        by: slice name -> the bucket that a record belongs to; None is `judging.features` of the gold SQL, and the
+        by: slice name -> the bucket that a record belongs to; None is `judging.sql.features` of the gold SQL, and the
             database.
         grader: whose verdicts; None is the first grader.
 

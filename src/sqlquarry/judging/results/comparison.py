@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
-from sqlquarry.judging.pairing import PairSearch, perfect_matching
 from sqlquarry.judging.results.cells import STRICT, Cell, ComparisonOptions, Row
+from sqlquarry.judging.results.pairing import PairSearch, perfect_matching
 
 _FEW_ROWS = 300  # that are paired one by one
 

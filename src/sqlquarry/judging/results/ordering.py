@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
-from sqlquarry.judging.parsing import Token, parse, tokens
+from sqlquarry.judging.sql.parsing import Token, parse, tokens
 
 if TYPE_CHECKING:
     from sqlglot.expressions import Query

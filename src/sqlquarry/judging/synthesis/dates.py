@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from sqlquarry.judging.synthesis.names import Value
+from sqlquarry.judging.sql.syntax import Value
 
 _EPOCH = datetime(2001, 2, 3, 10, 20, 30)
 _STEPS = [timedelta(days=days) for days in (0, 1, -1, 40, -40, 400)]
@@ -49,6 +49,8 @@ _FORMS: Sequence[tuple[str, Callable[[datetime], str]]] = (
     ("%d %B %Y", _day_first),
     *((pattern, _by(pattern)) for pattern in ("%H:%M:%S", "%H:%M")),
 )
+DateKind = Literal["date", "time", "datetime"]
+DATE_KINDS: tuple[DateKind, ...] = ("date", "time", "datetime")
 DEFAULT_FORMS = {"date": "%Y-%m-%d", "datetime": "%Y-%m-%d %H:%M:%S", "time": "%H:%M:%S"}
 
 
@@ -150,7 +152,7 @@ def _with_part(base: datetime, condition: PartCondition) -> Iterator[datetime]:
 
 
 def _parts_of(moment: datetime) -> dict[str, int]:
-    """The parts by name; the day is one that every month has."""
+    """Return the parts by name; the day is one that every month has."""
     parts = {name: getattr(moment, name) for name in ("year", "month", "day", "hour", "minute", "second")}
     return parts | {"day": min(moment.day, 28)}
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from sqlquarry.judging.parsing import parse
 from sqlquarry.judging.results.ordering import KeyedQuery, with_order_keys
-from sqlquarry.judging.synthesis.names import Names, aggregates, literal_value, read_query
-from sqlquarry.judging.synthesis.schema import Schema
+from sqlquarry.judging.sql.parsing import parse
+from sqlquarry.judging.sql.resolver import ColumnResolver, read_query
+from sqlquarry.judging.sql.schema import Schema
+from sqlquarry.judging.sql.syntax import aggregates, break_ties, literal_value
 
 if TYPE_CHECKING:
     from sqlglot.expressions import Expr, Select
@@ -34,14 +35,14 @@ class Cut(NamedTuple):
     keyed: KeyedQuery
     places: tuple[int, ...]
 
-    def parts_a_tie(self, rows: Sequence[tuple[Any, ...]]) -> bool:
+    def parts_a_tie(self, rows: Sequence[tuple[object, ...]]) -> bool:
         """Whether the last row taken and the first one left out tie, be they equal or not."""
         keys = [row[-self.keyed.keys :] for row in rows]
         return any(0 < place < len(keys) and keys[place - 1] == keys[place] for place in self.places)
 
 
 def cuts_of(sql: str) -> list[Cut]:
-    """The simple cuts of an SQLite query and of its subqueries; a correlated one will not run by itself."""
+    """Return the simple cuts of an SQLite query and of its subqueries; a correlated one will not run by itself."""
     from sqlglot import expressions as exp
 
     tree = parse(sql, "sqlite")
@@ -63,17 +64,12 @@ def _cut_of(tree: Select) -> Cut | None:
     return Cut(keyed, (offset, offset + limit)) if keyed else None
 
 
-def _chosen(tree: Expr, names: Names, *, largest: bool) -> str:
+def _chosen(tree: Expr, resolver: ColumnResolver, *, largest: bool) -> str:
     from sqlglot import expressions as exp
 
     for query in list(tree.find_all(exp.Select, exp.SetOperation)):
         if query.args.get("limit") and not any(item.is_star for item in query.selects):
-            order = query.args.get("order")
-            ties = [
-                exp.Ordered(this=exp.Literal.number(place), desc=largest, nulls_first=not largest)
-                for place in range(1, len(query.selects) + 1)
-            ]
-            query.set("order", exp.Order(expressions=[*(order.expressions if order else ()), *ties]))
+            break_ties(query, largest=largest)
     aggregate = exp.Max if largest else exp.Min
     for select in list(tree.find_all(exp.Select)):
         reducing = aggregates(select)
@@ -81,6 +77,6 @@ def _chosen(tree: Expr, names: Names, *, largest: bool) -> str:
         # Beside a single MAX or MIN, SQLite takes bare columns from that row (https://sqlite.org/lang_select.html).
         if len(extremes) == 1 and len(reducing) == 1:
             continue
-        for column in names.bare_columns(select):
+        for column in resolver.bare_columns(select):
             column.replace(aggregate(this=column.copy()))
     return tree.sql(dialect="sqlite")

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlquarry.judging.synthesis.names import Names, aggregates, literal_value
+from sqlquarry.judging.sql.resolver import ColumnResolver
+from sqlquarry.judging.sql.syntax import aggregates, literal_value
 
 if TYPE_CHECKING:
     from sqlglot.expressions import (
@@ -46,14 +47,14 @@ class _Setting(NamedTuple):
     value: Expr | Sequence[Expr] | bool | str | None
 
 
-def mutants(tree: Expr, names: Names) -> list[str]:
+def mutants(tree: Expr, resolver: ColumnResolver) -> list[str]:
     """SQLite texts of the variants, without repetitions; `tree` is as before afterwards.
 
     Some may be equivalent to the query, and some may not run: both are the caller's to find out. Of more than 120,
     every n-th is kept.
     """
     original = tree.sql(dialect="sqlite")
-    found = dict.fromkeys(_applied(tree, edit) for edit in list(_edits(tree, names)))
+    found = dict.fromkeys(_applied(tree, edit) for edit in list(_edits(tree, resolver)))
     found.pop(original, None)
     texts = list(found)
     step = -(-len(texts) // _MOST_MUTANTS)
@@ -61,7 +62,7 @@ def mutants(tree: Expr, names: Names) -> list[str]:
 
 
 def _applied(tree: Expr, edit: _Edit | _Setting) -> str:
-    """The text of the tree with one edit, which is undone again: much cheaper than a copy of the tree."""
+    """Return the text of the tree with one edit, which is undone again: much cheaper than a copy of the tree."""
     if isinstance(edit, _Setting):
         old = edit.node.args.get(edit.key)
         edit.node.set(edit.key, edit.value)
@@ -76,10 +77,10 @@ def _applied(tree: Expr, edit: _Edit | _Setting) -> str:
     return text
 
 
-def _edits(tree: Expr, names: Names) -> Iterator[_Edit | _Setting]:
+def _edits(tree: Expr, resolver: ColumnResolver) -> Iterator[_Edit | _Setting]:
     from sqlglot import expressions as exp
 
-    makers: Sequence[tuple[type[Expr], Callable[[Any, Names], Iterator[_Edit | _Setting]]]] = (
+    makers: Sequence[tuple[type[Expr], Callable[[Any, ColumnResolver], Iterator[_Edit | _Setting]]]] = (
         (exp.Binary, _operator_edits),
         (exp.Predicate, _negations),
         (exp.AggFunc, _aggregate_edits),
@@ -97,10 +98,10 @@ def _edits(tree: Expr, names: Names) -> Iterator[_Edit | _Setting]:
     for node in tree.walk():
         for kind, make in makers:
             if isinstance(node, kind):
-                yield from make(node, names)
+                yield from make(node, resolver)
 
 
-def _operator_edits(node: Binary, _: Names) -> Iterator[_Edit | _Setting]:
+def _operator_edits(node: Binary, _: ColumnResolver) -> Iterator[_Edit | _Setting]:
     from sqlglot import expressions as exp
 
     others: Mapping[type[Expr], tuple[type[Expr], ...]] = {
@@ -124,7 +125,7 @@ def _operator_edits(node: Binary, _: Names) -> Iterator[_Edit | _Setting]:
         yield _Edit(node, node.expression.copy())
 
 
-def _negations(node: Expr, _: Names) -> Iterator[_Edit | _Setting]:
+def _negations(node: Expr, _: ColumnResolver) -> Iterator[_Edit | _Setting]:
     from sqlglot import expressions as exp
 
     if isinstance(node, exp.Like):
@@ -136,7 +137,7 @@ def _negations(node: Expr, _: Names) -> Iterator[_Edit | _Setting]:
             yield _Edit(node, exp.Not(this=node.copy()))
 
 
-def _aggregate_edits(node: AggFunc, names: Names) -> Iterator[_Edit | _Setting]:
+def _aggregate_edits(node: AggFunc, resolver: ColumnResolver) -> Iterator[_Edit | _Setting]:
     from sqlglot import expressions as exp
 
     others: Mapping[type[Expr], tuple[type[Expr], ...]] = {
@@ -147,10 +148,10 @@ def _aggregate_edits(node: AggFunc, names: Names) -> Iterator[_Edit | _Setting]:
     }
     for other in others.get(type(node), ()):
         yield _Edit(node, other(this=node.this.copy()))
-    yield from _argument_edits(node, names)
+    yield from _argument_edits(node, resolver)
 
 
-def _argument_edits(node: AggFunc, names: Names) -> Iterator[_Edit | _Setting]:
+def _argument_edits(node: AggFunc, resolver: ColumnResolver) -> Iterator[_Edit | _Setting]:
     from sqlglot import expressions as exp
 
     argument = node.this
@@ -158,7 +159,7 @@ def _argument_edits(node: AggFunc, names: Names) -> Iterator[_Edit | _Setting]:
         yield _Edit(node, type(node)(this=argument.expressions[0].copy()))
     elif isinstance(argument, exp.Star):
         select = node.find_ancestor(exp.Select)
-        for column in names.countable_columns(select)[:_OTHER_COLUMNS] if select else ():
+        for column in resolver.countable_columns(select)[:_OTHER_COLUMNS] if select else ():
             yield _Edit(node, exp.Count(this=column))
             yield _Edit(node, exp.Count(this=exp.Distinct(expressions=[column.copy()])))
     elif argument is not None:
@@ -169,7 +170,7 @@ def _argument_edits(node: AggFunc, names: Names) -> Iterator[_Edit | _Setting]:
         yield _Edit(node, argument.copy())
 
 
-def _literal_edits(node: Literal, _: Names) -> Iterator[_Edit | _Setting]:
+def _literal_edits(node: Literal, _: ColumnResolver) -> Iterator[_Edit | _Setting]:
     from sqlglot import expressions as exp
 
     value = literal_value(node)
@@ -188,14 +189,14 @@ def _literal_edits(node: Literal, _: Names) -> Iterator[_Edit | _Setting]:
                 yield _Edit(node, exp.Literal.number(number))
 
 
-def _column_edits(node: Column, names: Names) -> Iterator[_Edit | _Setting]:
-    place = names.place(node)
+def _column_edits(node: Column, resolver: ColumnResolver) -> Iterator[_Edit | _Setting]:
+    place = resolver.place(node)
     if place is None:
         return
-    table = names.schema.tables[place[0]]
-    mine = table.column(place[1])
-    others = [column for column in table.columns if column is not mine]
-    others.sort(key=lambda column: mine is not None and column.kind != mine.kind)  # the likely confusions first
+    columns = resolver.schema.tables[place[0]].columns
+    mine = columns[place[1]]
+    others = [column for column in columns.values() if column is not mine]
+    others.sort(key=lambda column: column.kind != mine.kind)  # the likely confusions first
     for column in others[:_OTHER_COLUMNS]:
         other = node.copy()
         other.this.set("this", column.name)
@@ -203,14 +204,14 @@ def _column_edits(node: Column, names: Names) -> Iterator[_Edit | _Setting]:
         yield _Edit(node, other)
 
 
-def _order_edits(node: Ordered, _: Names) -> Iterator[_Edit | _Setting]:
+def _order_edits(node: Ordered, _: ColumnResolver) -> Iterator[_Edit | _Setting]:
     from sqlglot import expressions as exp
 
     down = not node.args.get("desc")
     yield _Edit(node, exp.Ordered(this=node.this.copy(), desc=down, nulls_first=not down))
 
 
-def _limit_edits(node: Limit, _: Names) -> Iterator[_Edit | _Setting]:
+def _limit_edits(node: Limit, _: ColumnResolver) -> Iterator[_Edit | _Setting]:
     from sqlglot import expressions as exp
 
     count = literal_value(node.expression)
@@ -220,7 +221,7 @@ def _limit_edits(node: Limit, _: Names) -> Iterator[_Edit | _Setting]:
                 yield _Setting(node, "expression", exp.Literal.number(other))
 
 
-def _select_edits(node: Select, _: Names) -> Iterator[_Edit | _Setting]:
+def _select_edits(node: Select, _: ColumnResolver) -> Iterator[_Edit | _Setting]:
     from sqlglot import expressions as exp
 
     if not _has_no_repetitions(node):
@@ -244,54 +245,64 @@ def _has_no_repetitions(node: Select) -> bool:
     return all(key in node.selects for key in group.expressions)
 
 
-def _join_edits(node: Join, _: Names) -> Iterator[_Edit | _Setting]:
+def _join_edits(node: Join, _: ColumnResolver) -> Iterator[_Edit | _Setting]:
     if node.args.get("on") or node.args.get("using"):
         yield _Setting(node, "side", "" if node.side else "LEFT")
     if node.args.get("on"):
         yield _Setting(node, "on", None)
 
 
-def _window_edits(node: Window, _: Names) -> Iterator[_Edit | _Setting]:
+def _window_edits(node: Window, _: ColumnResolver) -> Iterator[_Edit | _Setting]:
     """Another ranking, the other direction in time, and each part of OVER left out."""
-    from sqlglot import expressions as exp
-
-    function = node.this
-    swaps: Mapping[type[Expr], type[Expr]] = {exp.Lag: exp.Lead, exp.Lead: exp.Lag}
-    ranks = (exp.Rank, exp.DenseRank, exp.RowNumber)
-    if isinstance(function, ranks):
-        for rank in ranks:
-            if not isinstance(function, rank):
-                yield _Edit(function, rank())
-        yield _Edit(node, exp.Literal.number(1))
-    elif other := swaps.get(type(function)):
-        yield _Edit(function, other(**{key: _copied(value) for key, value in function.args.items()}))
-    elif isinstance(function, exp.FirstValue | exp.LastValue):
-        ends = {exp.FirstValue: exp.LastValue, exp.LastValue: exp.FirstValue}
-        yield _Edit(function, ends[type(function)](this=function.this.copy()))
+    yield from _window_function_edits(node)
     keys = node.args.get("partition_by") or []
     for i in range(len(keys)):
         yield _Setting(node, "partition_by", [*keys[:i], *keys[i + 1 :]])
     for clause in ("order", "spec"):
         if node.args.get(clause):
             yield _Setting(node, clause, None)
-    if isinstance(function, exp.Sum | exp.Avg | exp.Count | exp.Min | exp.Max | exp.LastValue) and node.args.get(
-        "order"
-    ):
-        frames = (("UNBOUNDED", "PRECEDING", "CURRENT ROW", None), ("UNBOUNDED", "PRECEDING", "UNBOUNDED", "FOLLOWING"))
-        for start, start_side, end, end_side in frames:
-            frame = exp.WindowSpec(kind="ROWS", start=start, start_side=start_side, end=end, end_side=end_side)
-            if frame != node.args.get("spec"):
-                yield _Setting(node, "spec", frame)
+    yield from _frame_edits(node)
 
 
-def _copied(value: Any) -> Any:
+def _window_function_edits(node: Window) -> Iterator[_Edit | _Setting]:
     from sqlglot import expressions as exp
 
-    return value.copy() if isinstance(value, exp.Expr) else value
+    function = node.this
+    ranks = (exp.Rank, exp.DenseRank, exp.RowNumber)
+    swaps: Mapping[type[Expr], type[Expr]] = {exp.Lag: exp.Lead, exp.Lead: exp.Lag}
+    ends: Mapping[type[Expr], type[Expr]] = {exp.FirstValue: exp.LastValue, exp.LastValue: exp.FirstValue}
+    if isinstance(function, ranks):
+        for rank in ranks:
+            if not isinstance(function, rank):
+                yield _Edit(function, rank())
+        yield _Edit(node, exp.Literal.number(1))
+    elif other := swaps.get(type(function)):
+        yield _Edit(function, other(**_copied_arguments(function)))
+    elif other := ends.get(type(function)):
+        yield _Edit(function, other(this=function.this.copy()))
 
 
-def _function_edits(node: Expr, _: Names) -> Iterator[_Edit | _Setting]:
-    """A function left out that only shows on some values: signs, fractions, blanks, cases."""
+def _frame_edits(node: Window) -> Iterator[_Edit | _Setting]:
+    from sqlglot import expressions as exp
+
+    framed = (exp.Sum, exp.Avg, exp.Count, exp.Min, exp.Max, exp.LastValue)
+    if not isinstance(node.this, framed) or not node.args.get("order"):
+        return
+    frames = (("UNBOUNDED", "PRECEDING", "CURRENT ROW", None), ("UNBOUNDED", "PRECEDING", "UNBOUNDED", "FOLLOWING"))
+    for start, start_side, end, end_side in frames:
+        frame = exp.WindowSpec(kind="ROWS", start=start, start_side=start_side, end=end, end_side=end_side)
+        if frame != node.args.get("spec"):
+            yield _Setting(node, "spec", frame)
+
+
+def _copied_arguments(node: Expr) -> dict[str, object]:
+    from sqlglot import expressions as exp
+
+    return {key: value.copy() if isinstance(value, exp.Expr) else value for key, value in node.args.items()}
+
+
+def _function_edits(node: Expr, _: ColumnResolver) -> Iterator[_Edit | _Setting]:
+    """Leave out a function that only shows on some values: signs, fractions, blanks, cases."""
     from sqlglot import expressions as exp
 
     if isinstance(node, exp.Abs | exp.Round | exp.Trim | exp.Lower | exp.Upper):
@@ -302,19 +313,19 @@ def _function_edits(node: Expr, _: Names) -> Iterator[_Edit | _Setting]:
         yield _Setting(node, "decimals", exp.Literal.number(digits + 1))
 
 
-def _table_edits(node: Table, names: Names) -> Iterator[_Edit | _Setting]:
+def _table_edits(node: Table, resolver: ColumnResolver) -> Iterator[_Edit | _Setting]:
     """Put another table that has all the columns which the query takes from this one in its place."""
     from sqlglot import expressions as exp
 
     select = node.find_ancestor(exp.Select)
-    if select is None or node.name.lower() not in names.schema.tables:
+    if select is None or node.name.lower() not in resolver.schema.tables:
         return
-    places = {names.place(column) for column in select.find_all(exp.Column)}
+    places = {resolver.place(column) for column in select.find_all(exp.Column)}
     used = {place[1] for place in places if place and place[0] == node.name.lower()}
     others = [
         table
-        for name, table in names.schema.tables.items()
-        if name != node.name.lower() and all(table.column(column) for column in used)
+        for name, table in resolver.schema.tables.items()
+        if name != node.name.lower() and used <= set(table.columns)
     ]
     for table in others[:_OTHER_TABLES]:
         # The alias is the old name, so that qualified columns still find it.
@@ -322,13 +333,12 @@ def _table_edits(node: Table, names: Names) -> Iterator[_Edit | _Setting]:
         yield _Edit(node, exp.Table(this=exp.to_identifier(table.name, quoted=True), alias=alias))
 
 
-def _set_edits(node: SetOperation, _: Names) -> Iterator[_Edit | _Setting]:
+def _set_edits(node: SetOperation, _: ColumnResolver) -> Iterator[_Edit | _Setting]:
     from sqlglot import expressions as exp
 
     for other in (exp.Union, exp.Intersect, exp.Except):
         if not isinstance(node, other):
-            same = {key: _copied(value) for key, value in node.args.items()}
-            yield _Edit(node, other(**same | {"distinct": True}))
+            yield _Edit(node, other(**_copied_arguments(node) | {"distinct": True}))
     if isinstance(node, exp.Union):
         yield _Setting(node, "distinct", not node.args.get("distinct"))
     yield _Edit(node, node.this.copy())

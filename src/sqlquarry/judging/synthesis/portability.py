@@ -11,12 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from sqlquarry.judging.parsing import parse
-from sqlquarry.judging.synthesis.names import Names, aggregates, literal_value
-from sqlquarry.judging.synthesis.schema import Schema
+from sqlquarry.judging.sql.parsing import parse
+from sqlquarry.judging.sql.resolver import ColumnResolver
+from sqlquarry.judging.sql.schema import Place, Schema
+from sqlquarry.judging.sql.syntax import aggregates, literal_value
 
 if TYPE_CHECKING:
-    from sqlglot.expressions import Expr
+    from sqlglot.expressions import Expr, Select
 
 
 def _words_of(text: str) -> frozenset[str]:
@@ -102,12 +103,12 @@ def foreign_construct(sql: str, tree: Expr, dialect: str, schema: Schema, golds:
 
     Capital letters in names count only if the golds mind them: else the schema's text was quoted by some tool.
     """
-    names = Names(schema)
+    resolver = ColumnResolver(schema)
     reasons = chain(
         _words(sql, tree, dialect),
         _nodes(tree, dialect),
-        _clauses(tree, names, dialect),
-        _types(tree, names, dialect),
+        _clauses(tree, resolver, dialect),
+        _types(tree, resolver, dialect),
         _divisions(tree, golds, dialect) if dialect not in _DIVIDES_BY_ZERO else (),
         _folded_names(tree, schema) if dialect in _FOLDS_TO_LOWER and _mind_capitals(golds, dialect, schema) else (),
     )
@@ -115,7 +116,7 @@ def foreign_construct(sql: str, tree: Expr, dialect: str, schema: Schema, golds:
 
 
 def _words(sql: str, tree: Expr, dialect: str) -> Iterator[str]:
-    """What only the text shows, since sqlglot reads more than the dialect does."""
+    """Yield what only the text shows, since sqlglot reads more than the dialect does."""
     import sqlglot
     from sqlglot import expressions as exp
 
@@ -163,84 +164,107 @@ def _nodes(tree: Expr, dialect: str) -> Iterator[str]:
             yield "GROUPING SETS, ROLLUP and CUBE are not supported on made databases"
 
 
-def _clauses(tree: Expr, names: Names, dialect: str) -> Iterator[str]:
+def _clauses(tree: Expr, resolver: ColumnResolver, dialect: str) -> Iterator[str]:
     """Names that SQLite finds, or choices that it makes, where others do not."""
     from sqlglot import expressions as exp
 
     for select in tree.find_all(exp.Select):
-        aliases = {item.alias.lower() for item in select.selects if isinstance(item, exp.Alias)}
-        for clause, allowed in (("having", _ALIAS_IN_HAVING), ("where", _ALIAS_IN_WHERE)):
-            if dialect in allowed or not select.args.get(clause):
-                continue
-            for column in select.args[clause].find_all(exp.Column):
-                mine = column.find_ancestor(exp.Select) is select
-                if mine and not column.table and column.name.lower() in aliases and names.place(column) is None:
-                    yield f"{dialect} refuses the alias {column.name} in {clause.upper()}"
-        keys = {
-            place for key in names.group_keys(select) for c in key.find_all(exp.Column) if (place := names.place(c))
-        }
-        for column in names.bare_columns(select):
-            place = names.place(column)
-            if place and not any(_is_primary_key(names.schema, key) for key in keys if key[0] == place[0]):
-                yield f"{dialect} refuses the column {column.name}, which is neither grouped by nor aggregated"
+        yield from _aliases_in_conditions(select, resolver, dialect)
+        yield from _ungrouped_columns(select, resolver, dialect)
         if select.args.get("having") and not select.args.get("group") and not any(map(aggregates, select.selects)):
             yield f"{dialect} refuses HAVING without GROUP BY"
         if dialect == "postgres" and select.args.get("distinct") and select.args.get("order"):
-            shown = {item.unalias().sql().lower() for item in select.selects} | aliases
-            shown |= {item.alias_or_name.lower() for item in select.selects}
-            for term in select.args["order"].expressions:
-                key = term.this
-                if not isinstance(key, exp.Literal) and not {key.sql().lower(), key.name.lower()} & shown:
-                    yield f"{dialect} refuses DISTINCT with ORDER BY {key.sql(dialect)}, which is not selected"
+            yield from _unselected_order_keys(select, dialect)
 
 
-def _is_primary_key(schema: Schema, place: tuple[str, str]) -> bool:
-    column = schema.tables[place[0]].column(place[1])
-    return column is not None and column.unique and column.required
+def _aliases_in_conditions(select: Select, resolver: ColumnResolver, dialect: str) -> Iterator[str]:
+    from sqlglot import expressions as exp
+
+    aliases = {item.alias.lower() for item in select.selects if isinstance(item, exp.Alias)}
+    for clause, allowed in (("having", _ALIAS_IN_HAVING), ("where", _ALIAS_IN_WHERE)):
+        if dialect in allowed or not select.args.get(clause):
+            continue
+        for column in select.args[clause].find_all(exp.Column):
+            mine = column.find_ancestor(exp.Select) is select
+            if mine and not column.table and column.name.lower() in aliases and resolver.place(column) is None:
+                yield f"{dialect} refuses the alias {column.name} in {clause.upper()}"
 
 
-def _types(tree: Expr, names: Names, dialect: str) -> Iterator[str]:
+def _ungrouped_columns(select: Select, resolver: ColumnResolver, dialect: str) -> Iterator[str]:
+    from sqlglot import expressions as exp
+
+    columns = [column for key in resolver.group_keys(select) for column in key.find_all(exp.Column)]
+    keys = {place for column in columns if (place := resolver.place(column))}
+    for column in resolver.bare_columns(select):
+        place = resolver.place(column)
+        if place and not any(_is_primary_key(resolver.schema, key) for key in keys if key[0] == place[0]):
+            yield f"{dialect} refuses the column {column.name}, which is neither grouped by nor aggregated"
+
+
+def _unselected_order_keys(select: Select, dialect: str) -> Iterator[str]:
+    from sqlglot import expressions as exp
+
+    shown = {item.unalias().sql().lower() for item in select.selects}
+    shown |= {item.alias_or_name.lower() for item in select.selects}
+    for term in select.args["order"].expressions:
+        key = term.this
+        if not isinstance(key, exp.Literal) and not {key.sql().lower(), key.name.lower()} & shown:
+            yield f"{dialect} refuses DISTINCT with ORDER BY {key.sql(dialect)}, which is not selected"
+
+
+def _is_primary_key(schema: Schema, place: Place) -> bool:
+    column = schema.column(place)
+    return column.unique and column.required
+
+
+def _types(tree: Expr, resolver: ColumnResolver, dialect: str) -> Iterator[str]:
     """Types that the dialect does not compare, or compares in another way than SQLite."""
     from sqlglot import expressions as exp
 
     compared = (exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE)
+    calculated = (exp.Sum, exp.Avg, exp.Abs, exp.Round, exp.Add, exp.Sub, exp.Mul, exp.Div, exp.Mod)
     for node in tree.walk():
         if isinstance(node, compared):
-            yield from _mismatch(node.this, node.expression, names, dialect)
-            yield from _mismatch(node.expression, node.this, names, dialect)
+            yield from _mismatch(node.this, node.expression, resolver, dialect)
+            yield from _mismatch(node.expression, node.this, resolver, dialect)
         elif isinstance(node, exp.In | exp.Between):
             for item in (*node.expressions, node.args.get("low"), node.args.get("high")):
-                yield from _mismatch(node.this, item, names, dialect)
-        elif isinstance(
-            node, exp.Sum | exp.Avg | exp.Abs | exp.Round | exp.Add | exp.Sub | exp.Mul | exp.Div | exp.Mod
-        ):
-            for operand in (node.this, node.args.get("expression")):
-                if operand is not None and _kind(operand, names) in ("text", "boolean"):
-                    yield f"{operand.sql(dialect)}, which is not a number, is reckoned with"
-        elif isinstance(node, exp.Like | exp.ILike) and _kind(node.this, names) not in (None, "text"):
+                yield from _mismatch(node.this, item, resolver, dialect)
+        elif isinstance(node, calculated):
+            others = [operand for operand in _operands(node) if _kind(operand, resolver) in ("text", "boolean")]
+            yield from (f"{operand.sql(dialect)}, which is not a number, is calculated with" for operand in others)
+        elif isinstance(node, exp.Like | exp.ILike) and _kind(node.this, resolver) not in (None, "text"):
             yield f"LIKE on {node.this.sql(dialect)}, which is not text"
         elif isinstance(node, exp.Cast):
-            yield from _cast(node, names, dialect)
+            yield from _cast(node, resolver, dialect)
         elif isinstance(node, exp.Where | exp.Having | exp.And | exp.Or | exp.Not) and dialect != "mysql":
-            for operand in (node.this, node.args.get("expression")):
-                number = isinstance(operand, exp.Literal) or (operand and _kind(operand, names) in (*_NUMBERS, "text"))
-                if number and operand is not None:
-                    yield f"{dialect} refuses {operand.sql(dialect)} as a condition"
+            yield from _values_as_conditions(node, resolver, dialect)
 
 
-def _kind(node: Expr, names: Names) -> str | None:
-    """The kind of a column, where the node is one."""
+def _operands(node: Expr) -> list[Expr]:
+    return [operand for operand in (node.this, node.args.get("expression")) if operand is not None]
+
+
+def _values_as_conditions(node: Expr, resolver: ColumnResolver, dialect: str) -> Iterator[str]:
     from sqlglot import expressions as exp
 
-    if not isinstance(node, exp.Column) or (place := names.place(node)) is None:
+    for operand in _operands(node):
+        if isinstance(operand, exp.Literal) or _kind(operand, resolver) in (*_NUMBERS, "text"):
+            yield f"{dialect} refuses {operand.sql(dialect)} as a condition"
+
+
+def _kind(node: Expr, resolver: ColumnResolver) -> str | None:
+    """Return the kind of a column; None for any other node."""
+    from sqlglot import expressions as exp
+
+    if not isinstance(node, exp.Column) or (place := resolver.place(node)) is None:
         return None
-    column = names.schema.tables[place[0]].column(place[1])
-    return column.kind if column else None
+    return resolver.schema.column(place).kind
 
 
-def _mismatch(column: Expr, other: Expr | None, names: Names, dialect: str) -> Iterator[str]:
-    """A column and a literal of types that the dialect does not compare as SQLite does."""
-    kind, value = _kind(column, names), literal_value(other)
+def _mismatch(column: Expr, other: Expr | None, resolver: ColumnResolver, dialect: str) -> Iterator[str]:
+    """Yield a column and a literal of types that the dialect does not compare as SQLite does."""
+    kind, value = _kind(column, resolver), literal_value(other)
     if other is None or kind is None or value is None:
         return
     shown = f"{column.sql(dialect)} is compared with {other.sql(dialect)}"
@@ -254,11 +278,11 @@ def _mismatch(column: Expr, other: Expr | None, names: Names, dialect: str) -> I
         yield f"{shown}, another type"
 
 
-def _cast(node: Expr, names: Names, dialect: str) -> Iterator[str]:
+def _cast(node: Expr, resolver: ColumnResolver, dialect: str) -> Iterator[str]:
     from sqlglot import expressions as exp
 
     to = node.args["to"]
-    source, literal = _kind(node.this, names), literal_value(node.this)
+    source, literal = _kind(node.this, resolver), literal_value(node.this)
     shown = node.sql(dialect)
     if to.this in exp.DataType.NUMERIC_TYPES and (source == "text" or isinstance(literal, str)):
         yield f"{shown}, which fails on text that is not a number"
@@ -299,7 +323,7 @@ def _folded_names(tree: Expr, schema: Schema) -> Iterator[str]:
 
     quoted = {name for statement in schema.ddl for name in re.findall(r'"([^"]+)"', statement)}
     written = [table.name for table in schema.tables.values()]
-    written += [column.name for table in schema.tables.values() for column in table.columns]
+    written += [column.name for table in schema.tables.values() for column in table.columns.values()]
     stored = {name if name in quoted else name.lower() for name in written}
     known = {name.lower() for name in stored}
     aliases = {alias.alias for alias in tree.find_all(exp.Alias, exp.TableAlias, exp.CTE)}

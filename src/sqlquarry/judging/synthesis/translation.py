@@ -7,10 +7,12 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from sqlquarry.errors import JudgingError
-from sqlquarry.judging.parsing import parse
-from sqlquarry.judging.synthesis.names import Names, literal_value
+from sqlquarry.judging.sql.parsing import parse
+from sqlquarry.judging.sql.portable_ddl import CASELESS_DIALECTS
+from sqlquarry.judging.sql.resolver import ColumnResolver
+from sqlquarry.judging.sql.schema import Schema
+from sqlquarry.judging.sql.syntax import literal_value
 from sqlquarry.judging.synthesis.portability import foreign_construct
-from sqlquarry.judging.synthesis.schema import CASELESS_DIALECTS, Schema
 
 if TYPE_CHECKING:
     from sqlglot.dialects import SQLite
@@ -22,9 +24,9 @@ _PARTS = {"YEAR": "%Y", "MONTH": "%m", "DAY": "%d", "HOUR": "%H", "MINUTE": "%M"
 
 
 def in_sqlite(sql: str, dialect: str, schema: Schema, golds: Sequence[str]) -> str:
-    """The query, one of the golds or a prediction, in SQLite's dialect; as it is if it is not SQL of its own dialect.
+    """Return a gold or a prediction in SQLite's dialect; as it is if it is not SQL of its own dialect.
 
-    Names are written in backticks where they are quoted, since SQLite takes "abc" for text if there is no such column.
+    Quoted names are written in backticks, since SQLite takes "abc" for text if there is no such column.
 
     Raises:
         JudgingError: sqlglot does not know the dialect; or the query uses something that the dialect refuses, that
@@ -42,7 +44,7 @@ def in_sqlite(sql: str, dialect: str, schema: Schema, golds: Sequence[str]) -> s
         return sql
     if construct := foreign_construct(sql, parsed, dialect, schema, golds):
         raise cannot_be_said(sql, dialect, construct)
-    tree = _rewritten(parsed.copy(), dialect, Names(schema))
+    tree = _rewritten(parsed.copy(), dialect, ColumnResolver(schema))
     try:
         return tree.sql(dialect=_with_backticks(), unsupported_level=ErrorLevel.RAISE)
     except (UnsupportedError, RecursionError) as error:
@@ -50,52 +52,64 @@ def in_sqlite(sql: str, dialect: str, schema: Schema, golds: Sequence[str]) -> s
 
 
 def cannot_be_said(sql: str, dialect: str, reason: str) -> JudgingError:
-    """The error for a query that may well be right where it comes from."""
+    """Return the error for a query that may well be right where it comes from."""
     return JudgingError(
         f"the {dialect} query cannot be judged on made databases, which are SQLite's: {reason}: {sql[:80]!r}"
     )
 
 
 @cache
-def _with_backticks() -> type[SQLite]:
+def _with_backticks() -> SQLite:
+    """Return SQLite's dialect, which writes quoted names in backticks."""
     from sqlglot.dialects import SQLite
 
-    class SQLiteInBackticks(SQLite):  # type: ignore[misc]  # sqlglot's dialects are untyped
-        class Tokenizer(SQLite.Tokenizer):  # type: ignore[misc]  # the same
-            IDENTIFIERS = ["`"]  # noqa: RUF012 - sqlglot's own way to declare it
-
-    return SQLiteInBackticks
+    dialect = SQLite()
+    dialect.IDENTIFIER_START = dialect.IDENTIFIER_END = "`"
+    return dialect
 
 
-def _rewritten(tree: Expr, dialect: str, names: Names) -> Expr:
+def _rewritten(tree: Expr, dialect: str, resolver: ColumnResolver) -> Expr:
     """Say in SQLite's terms what sqlglot leaves as it is."""
-    from sqlglot import expressions as exp
-
     for node in list(tree.walk(bfs=False))[::-1]:  # inner ones first
-        new: Expr | None = None
-        if isinstance(node, exp.Like) and dialect not in CASELESS_DIALECTS:
-            new = _as_glob(node)
-        elif (
-            isinstance(node, exp.Cast) and dialect in _ROUNDING_DIALECTS and node.to.this in exp.DataType.INTEGER_TYPES
-        ):
-            if not _is_whole(node.this, names):
-                new = exp.cast(exp.Round(this=node.this.copy()), "INT")
-        elif isinstance(node, exp.Left):
-            new = exp.Substring(this=node.this.copy(), start=exp.Literal.number(1), length=node.expression.copy())
-        elif isinstance(node, exp.Right):
-            new = exp.Substring(this=node.this.copy(), start=exp.Neg(this=node.expression.copy()))
-        elif isinstance(node, exp.Concat) and dialect in _CONCAT_SKIPS_NULL:
-            new = exp.Paren(this=_joined([_or_empty(part) for part in node.expressions]))
-        elif isinstance(node, exp.Extract | exp.Year | exp.Month | exp.Day | exp.DayOfMonth):
-            part = node.this.name.upper() if isinstance(node, exp.Extract) else type(node).__name__.upper()
-            day = node.expression if isinstance(node, exp.Extract) else node.this
-            shown = exp.func("STRFTIME", exp.Literal.string(_PARTS[part.removesuffix("OFMONTH")]), day.copy())
-            new = exp.cast(shown, "INT")
+        new = _other_node(node, dialect, resolver)
         if new is not None:
             if node is tree:
                 return new
             node.replace(new)
     return tree
+
+
+def _other_node(  # noqa: PLR0911 - one per kind
+    node: Expr, dialect: str, resolver: ColumnResolver
+) -> Expr | None:
+    """Return what to write in a node's place; None to keep it."""
+    from sqlglot import expressions as exp
+
+    if isinstance(node, exp.Like):
+        return _as_glob(node) if dialect not in CASELESS_DIALECTS else None
+    if isinstance(node, exp.Cast):
+        is_rounded = dialect in _ROUNDING_DIALECTS and node.to.this in exp.DataType.INTEGER_TYPES
+        changes = is_rounded and not _is_whole(node.this, resolver)
+        return exp.cast(exp.Round(this=node.this.copy()), "INT") if changes else None
+    if isinstance(node, exp.Left):
+        return exp.Substring(this=node.this.copy(), start=exp.Literal.number(1), length=node.expression.copy())
+    if isinstance(node, exp.Right):
+        return exp.Substring(this=node.this.copy(), start=exp.Neg(this=node.expression.copy()))
+    if isinstance(node, exp.Concat):
+        skips_null = dialect in _CONCAT_SKIPS_NULL
+        return exp.Paren(this=_joined([_or_empty(part) for part in node.expressions])) if skips_null else None
+    if isinstance(node, exp.Extract | exp.Year | exp.Month | exp.Day | exp.DayOfMonth):
+        return _part_of_date(node)
+    return None
+
+
+def _part_of_date(node: Expr) -> Expr:
+    from sqlglot import expressions as exp
+
+    part = node.this.name.upper() if isinstance(node, exp.Extract) else type(node).__name__.upper()
+    day = node.expression if isinstance(node, exp.Extract) else node.this
+    shown = exp.func("STRFTIME", exp.Literal.string(_PARTS[part.removesuffix("OFMONTH")]), day.copy())
+    return exp.cast(shown, "INT")
 
 
 def _as_glob(node: Expr) -> Expr:
@@ -108,12 +122,11 @@ def _as_glob(node: Expr) -> Expr:
     return exp.Not(this=glob) if node.args.get("negate") else glob
 
 
-def _is_whole(node: Expr, names: Names) -> bool:
+def _is_whole(node: Expr, resolver: ColumnResolver) -> bool:
     from sqlglot import expressions as exp
 
-    if isinstance(node, exp.Column) and (place := names.place(node)):
-        column = names.schema.tables[place[0]].column(place[1])
-        return column is not None and column.kind == "integer"
+    if isinstance(node, exp.Column) and (place := resolver.place(node)):
+        return resolver.schema.column(place).kind == "integer"
     return isinstance(node, exp.Count) or isinstance(literal_value(node), int)
 
 

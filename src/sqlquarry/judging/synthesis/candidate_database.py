@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 from sqlquarry.errors import JudgingError
 from sqlquarry.judging.results.comparison import rows_match
 from sqlquarry.judging.results.ordering import is_ordered, tied_places, with_order_keys
-from sqlquarry.judging.synthesis.candidates import Rows
+from sqlquarry.judging.sql.identifiers import quoted
+from sqlquarry.judging.sql.schema import Schema, Table
+from sqlquarry.judging.synthesis.candidate_rows import TableRows
 from sqlquarry.judging.synthesis.determinacy import cuts_of, other_choices
-from sqlquarry.judging.synthesis.schema import Schema, Table, quoted
-from sqlquarry.judging.synthesis.tables import Cell
+from sqlquarry.judging.synthesis.table_rows import Cell
 
 _STEPS_BETWEEN_CHECKS = 10_000  # SQLite instructions
 _MOST_CHECKS = 100  # a million instructions: 10 to 30 ms, and the same on every machine
@@ -24,21 +24,21 @@ _MOST_VALUE_BYTES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class QueryResult:
     """What a query returned: the number of columns, and rows x columns."""
 
     width: int
-    rows: list[tuple[Any, ...]]
+    rows: list[tuple[object, ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class Expected:
+class ExpectedResult:
     """What a gold query returned, and the place of each row in its order (0 for all where there is none)."""
 
-    result: Result
+    result: QueryResult
     places: Sequence[int]
 
-    def matches(self, width: int, rows: Sequence[tuple[Any, ...]]) -> bool:
+    def matches(self, width: int, rows: Sequence[Sequence[object]]) -> bool:
         """Whether a result is right by the rules of `ExecutionGrader`; one too hard to compare counts as right."""
         if width != self.result.width:
             return False
@@ -53,7 +53,7 @@ class Expected:
         return any(cell not in (None, 0, "", b"") for row in self.result.rows for cell in row)
 
 
-class Gold:
+class GoldQuery:
     """A gold query, and what is asked of it on every database; see `gold_of`."""
 
     def __init__(self, sql: str, schema: Schema) -> None:
@@ -65,12 +65,12 @@ class Gold:
 
 
 @lru_cache(maxsize=1024)
-def gold_of(sql: str, schema: Schema) -> Gold:
-    """The gold, which many predictions of one record share."""
-    return Gold(sql, schema)
+def gold_of(sql: str, schema: Schema) -> GoldQuery:
+    """Return the gold, which many predictions of one record share."""
+    return GoldQuery(sql, schema)
 
 
-class Laboratory:
+class CandidateDatabase:
     """One database in memory that is filled again and again, and its twin that holds the same rows in reverse."""
 
     def __init__(self, schema: Schema) -> None:
@@ -78,17 +78,17 @@ class Laboratory:
         self.main = _connected(schema.ddl)
         # Without keys, so that no index hides the order of insertion; a collation would be lost with them.
         plain = [_plain(table) for table in schema.tables.values()]
-        self._twin_ddl = schema.ddl if schema.has_collations else (*plain, *schema.views)
+        self._twin_ddl = schema.ddl if schema.mentions("COLLATE") else (*plain, *schema.views)
         self._twin: sqlite3.Connection | None = None
         self._twin_is_filled = False
         self._inserts = {name: _insert(table) for name, table in schema.tables.items()}
         self._required = {
-            name: [i for i, column in enumerate(table.columns) if column.required]
+            name: [i for i, column in enumerate(table.columns.values()) if column.required]
             for name, table in schema.tables.items()
         }
         self._orphans = [statement for table in schema.tables.values() for statement in _orphans(table, schema)]
 
-    def fill(self, rows: Rows) -> None:
+    def fill(self, rows: TableRows) -> None:
         """Replace all rows; those that a constraint forbids are left out."""
         execute = self.main.execute
         self._twin_is_filled = False
@@ -103,10 +103,10 @@ class Laboratory:
         execute("COMMIT")
 
     def stored(self) -> dict[str, list[tuple[Cell, ...]]]:
-        """The rows as they are now."""
+        """Return the rows as they are now."""
         return {name: self.main.execute(_select(table)).fetchall() for name, table in self.schema.tables.items()}
 
-    def run(self, sql: str) -> Result | None:
+    def run(self, sql: str) -> QueryResult | None:
         """Run a trusted query on the rows; None if it fails or takes too long."""
         return _run(self.main, sql)
 
@@ -118,8 +118,8 @@ class Laboratory:
             return str(error)
         return None
 
-    def expected(self, gold: Gold) -> Expected | None:
-        """The gold's result, or None if it fails."""
+    def expected(self, gold: GoldQuery) -> ExpectedResult | None:
+        """Return the gold's result, or None if it fails."""
         result = _run(self.main, gold.sql)
         if result is None:
             return None
@@ -129,9 +129,9 @@ class Laboratory:
             keyed = _run(self.main, gold.keyed.sql) if gold.keyed else None
             if gold.keyed and keyed and len(keyed.rows) == len(result.rows):
                 places = tied_places(keyed.rows, gold.keyed.keys)
-        return Expected(result, places)
+        return ExpectedResult(result, places)
 
-    def is_determined(self, gold: Gold, expected: Expected) -> bool:
+    def is_determined(self, gold: GoldQuery, expected: ExpectedResult) -> bool:
         """Whether the gold's answer is the only right one: the same in reverse and for every choice that it leaves."""
         for cut in gold.cuts:
             if (whole := self.run(cut.keyed.sql)) and cut.parts_a_tie(whole.rows):
@@ -154,7 +154,7 @@ class Laboratory:
         return result is not None and expected.matches(result.width, result.rows)
 
     def packed(self) -> bytes:
-        """The rows as an SQLite file; the same rows give the same bytes."""
+        """Return the rows as an SQLite file; the same rows give the same bytes."""
         file = _connected(self.schema.ddl)
         try:
             for name, rows in self.stored().items():
@@ -190,14 +190,14 @@ def _insert_all(connection: sqlite3.Connection, statement: str, rows: Sequence[t
                 connection.execute(statement, row)
 
 
-def _run(connection: sqlite3.Connection, sql: str) -> Result | None:
+def _run(connection: sqlite3.Connection, sql: str) -> QueryResult | None:
     try:
         return _fetch(connection, sql)
     except (sqlite3.Error, sqlite3.Warning, ValueError, OverflowError):
         return None
 
 
-def _fetch(connection: sqlite3.Connection, sql: str) -> Result:
+def _fetch(connection: sqlite3.Connection, sql: str) -> QueryResult:
     checks = 0
 
     def is_too_long() -> bool:
@@ -212,8 +212,8 @@ def _fetch(connection: sqlite3.Connection, sql: str) -> Result:
         rows = cursor.fetchmany(_MOST_RESULT_ROWS + 1)
         cursor.close()
         if cursor.description is None or len(rows) > _MOST_RESULT_ROWS:
-            raise sqlite3.DataError("it is no query, or returns too many rows")
-        return Result(len(cursor.description), rows)
+            raise sqlite3.DataError("it is not a query, or returns too many rows")
+        return QueryResult(len(cursor.description), rows)
     finally:
         connection.execute("PRAGMA query_only = OFF")
         connection.set_progress_handler(None, 0)
@@ -221,17 +221,19 @@ def _fetch(connection: sqlite3.Connection, sql: str) -> Result:
 
 def _plain(table: Table) -> str:
     types = {"integer": "INTEGER", "real": "REAL", "text": "TEXT"}
-    columns = ", ".join(f"{quoted(column.name)} {types.get(column.kind, 'NUMERIC')}" for column in table.columns)
+    columns = ", ".join(
+        f"{quoted(column.name)} {types.get(column.kind, 'NUMERIC')}" for column in table.columns.values()
+    )
     return f"CREATE TABLE {quoted(table.name)} ({columns})"
 
 
 def _insert(table: Table) -> str:
-    names = ", ".join(quoted(column.name) for column in table.columns)
+    names = ", ".join(quoted(column.name) for column in table.columns.values())
     return f"INSERT OR IGNORE INTO {quoted(table.name)} ({names}) VALUES ({', '.join('?' * len(table.columns))})"
 
 
 def _select(table: Table) -> str:
-    return f"SELECT {', '.join(quoted(column.name) for column in table.columns)} FROM {quoted(table.name)}"
+    return f"SELECT {', '.join(quoted(column.name) for column in table.columns.values())} FROM {quoted(table.name)}"
 
 
 def _orphans(table: Table, schema: Schema) -> list[str]:
@@ -239,7 +241,7 @@ def _orphans(table: Table, schema: Schema) -> list[str]:
     statements = []
     for key in table.foreign_keys:
         parent = schema.tables.get(key.table)
-        if parent is None or any(parent.column(target) is None for target in key.targets):
+        if parent is None or not all(target in parent.columns for target in key.targets):
             continue
         child = quoted(table.name)
         present = " AND ".join(f"{child}.{quoted(column)} IS NOT NULL" for column in key.columns)

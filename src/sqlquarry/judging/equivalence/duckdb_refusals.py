@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from functools import lru_cache
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sqlquarry.judging.equivalence.schema import Schema
+from sqlquarry.judging.sql.schema import Schema
 
 if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
     from sqlglot.expressions import Expr
 
 # DuckDB computes constants while it prepares a query, and cannot be interrupted then: `'x' || repeat('x', 1000000000)`.
@@ -44,7 +45,7 @@ def duckdb_refusal(sql: str, tree: Expr, schema: Schema) -> str | None:
 
 
 @lru_cache(maxsize=16)
-def _connection(schema: Schema) -> Any:
+def _connection(schema: Schema) -> DuckDBPyConnection | None:
     try:
         import duckdb
     except ImportError:

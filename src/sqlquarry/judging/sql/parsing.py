@@ -1,4 +1,4 @@
-"""SQL text through sqlglot: the only module of this phase that imports it, and only on use."""
+"""Syntax trees and tokens of SQL text, by sqlglot, which is imported on use only."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _parsed(sql: str, dialect: str) -> _Parsed:
 
 
 def _offset(sql: str, error: dict[str, object]) -> int:
-    """The offset of sqlglot's line and column, which name the last character of the token."""
+    """Return the offset of sqlglot's line and column, which name the last character of the token."""
     line, column = error.get("line"), error.get("col")
     if not isinstance(line, int) or not isinstance(column, int):
         return len(sql)
@@ -87,18 +87,9 @@ def _offset(sql: str, error: dict[str, object]) -> int:
 
 
 def parse(sql: str, dialect: str) -> Expr | None:
-    """One statement as a syntax tree, or None where sqlglot cannot read it; don't change the tree, it is cached."""
+    """Return one statement as a syntax tree, or None if sqlglot cannot read it; cached: don't change the tree."""
     found = statements(sql, dialect)
     return found[0] if found is not None and len(found) == 1 else None
-
-
-def conditions(clause: Expr | None) -> list[Expr]:
-    """The conditions that AND and OR combine, without parentheses."""
-    if clause is None:
-        return []
-    if clause.key in ("where", "having", "paren"):
-        return conditions(clause.this)
-    return conditions(clause.this) + conditions(clause.expression) if clause.key in ("and", "or") else [clause]
 
 
 class Token(NamedTuple):
@@ -127,7 +118,7 @@ class Token(NamedTuple):
 
 
 def tokens(sql: str, dialect: str) -> list[Token] | None:
-    """The statement's tokens without comments and closing semicolons; None where a quote is not closed.
+    """Return the statement's tokens without comments and closing semicolons; None if a quote is not closed.
 
     An unknown dialect is read as sqlglot's own.
     """

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sqlquarry.files.metadata import read_object
-from sqlquarry.judging.synthesis.search import Suite
+from sqlquarry.judging.synthesis.suites import Suite
 
 _MANIFEST = "suite.json"
 _PLAUSIBLE, _LEGAL = ".plausible.sqlite", ".legal.sqlite"
@@ -34,7 +34,7 @@ class KillRate:
 
     @property
     def rate(self) -> float:
-        """Killed mutants as a share of all; 1 where there are none."""
+        """Killed mutants as a share of all; 1 if there are none."""
         return self.killed / self.mutants if self.mutants else 1.0
 
 
@@ -64,46 +64,54 @@ def put(path: Path, content: bytes) -> None:
 
 def save(folder: Path, suite: Suite | str) -> StoredSuite:
     """Write a suite, or the reason why there is none; the manifest with the files' digests comes last."""
-    content: dict[str, Any] = {"version": VERSION, "quarantined": suite}
-    if isinstance(suite, Suite):
-        digests = [hashlib.sha256(file).hexdigest() for file in suite.files]
-        content = {
-            "version": VERSION,
-            "databases": digests,
-            "plausible": suite.plausible,
-            "killed": suite.killed,
-            "survivors": suite.survivors,
-        }
-        for path, file in zip(_stored(folder, content).paths, suite.files, strict=True):
-            put(path, file)
+    if isinstance(suite, str):
+        _write_manifest(folder, {"version": VERSION, "quarantined": suite})
+        return _quarantined(suite)
+    stored = _stored(folder, len(suite.files), suite.plausible, suite.killed, suite.survivors)
+    for path, file in zip(stored.paths, suite.files, strict=True):
+        put(path, file)
+    content = {
+        "version": VERSION,
+        "databases": [hashlib.sha256(file).hexdigest() for file in suite.files],
+        "plausible": suite.plausible,
+        "killed": suite.killed,
+        "survivors": suite.survivors,
+    }
+    _write_manifest(folder, content)
+    return stored
+
+
+def _write_manifest(folder: Path, content: Mapping[str, object]) -> None:
     put(folder / _MANIFEST, (json.dumps(content, indent=2) + "\n").encode())
-    return _stored(folder, content)
 
 
 def load(folder: Path) -> StoredSuite | None:
-    """The suite that was saved there; None if there is none, it has another version, or a file has changed."""
+    """Return the saved suite; None if there is none, it has another version, or a file has changed."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         content = read_object(folder / _MANIFEST, lenient=True)
         if content.get("version") != VERSION:
             return None
-        suite = _stored(folder, content)
-        digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in suite.paths]
-        if suite.quarantined or digests == content["databases"]:
+        if reason := content.get("quarantined"):
+            return _quarantined(reason)
+        digests = content["databases"]
+        suite = _stored(folder, len(digests), content["plausible"], content["killed"], tuple(content["survivors"]))
+        if [hashlib.sha256(path.read_bytes()).hexdigest() for path in suite.paths] == digests:
             return suite
     return None
 
 
-def _stored(folder: Path, content: dict[str, Any]) -> StoredSuite:
-    if "quarantined" in content:
-        return StoredSuite((), KillRate(0, 0, ()), content["quarantined"])
-    survivors = tuple(content["survivors"])
-    rate = KillRate(content["killed"], content["killed"] + len(survivors), survivors)
-    names = (file_name(str(i), plausible=i < content["plausible"]) for i in range(len(content["databases"])))
-    return StoredSuite(tuple(folder / name for name in names), rate)
+def _quarantined(reason: str) -> StoredSuite:
+    return StoredSuite((), KillRate(0, 0, ()), reason)
+
+
+def _stored(folder: Path, count: int, plausible: int, killed: int, survivors: tuple[str, ...]) -> StoredSuite:
+    """Return the suite of `count` files, the first `plausible` of which would surprise nobody."""
+    paths = tuple(folder / file_name(str(i), plausible=i < plausible) for i in range(count))
+    return StoredSuite(paths, KillRate(killed, killed + len(survivors), survivors))
 
 
 def file_name(stem: str, *, plausible: bool) -> str:
-    """The name of a database's file, which says what rows to expect in it."""
+    """Return the name of a database's file, which says what rows to expect in it."""
     return f"{stem}{_PLAUSIBLE if plausible else _LEGAL}"
 
 

@@ -6,76 +6,51 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from sqlquarry.judging.synthesis.hints import Crowd, Hints
-from sqlquarry.judging.synthesis.names import Place, Value
-from sqlquarry.judging.synthesis.pools import Pool, pool_of
-from sqlquarry.judging.synthesis.schema import Column, ForeignKey, Schema, Table
-from sqlquarry.judging.synthesis.styles import Style
+from sqlquarry.judging.sql.schema import Column, ForeignKey, Place, Schema, Table
+from sqlquarry.judging.sql.syntax import Value
+from sqlquarry.judging.synthesis.hints import GroupSize, Hints
+from sqlquarry.judging.synthesis.row_styles import RowStyle
+from sqlquarry.judging.synthesis.value_pools import ValuePool, ValuePools
 
 Cell = Value | None
 
 MOST_ROWS = 60
-MOST_CROWDED_ROWS = 420
+MOST_GROUPED_ROWS = 420
 _MOST_PLANNED_ROWS = 24
 
 
-class Pools(dict[Place, Pool]):
-    """The pool of each column, made when it is first asked for; columns of one domain share it."""
-
-    def __init__(self, schema: Schema, hints: Hints, gold_hints: Hints, count: int) -> None:
-        super().__init__()
-        self.schema, self.hints, self.gold_hints, self.count = schema, hints, gold_hints, count
-        self.domains: dict[Place, Place] = {}
-        self.leaders: dict[Place, tuple[int, Place]] = {}  # of each domain: its number, and its first column
-        for name, table in schema.tables.items():
-            for column in table.columns:
-                place = (name, column.name.lower())
-                self.domains[place] = domain = hints.domain(place)
-                self.leaders.setdefault(domain, (len(self.leaders), place))
-
-    def __missing__(self, place: Place) -> Pool:
-        number, first = self.leaders[self.domains[place]]
-        if first != place:
-            self[place] = self[first]
-        else:
-            column = self.schema.tables[place[0]].column(place[1])
-            assert column is not None  # noqa: S101 - it is one of the schema's
-            self[place] = pool_of(place, column, self.hints, self.gold_hints, number=number, count=self.count)
-        return self[place]
-
-
 @dataclass(frozen=True, slots=True)
-class Ground:
+class CandidateContext:
     """What the tables of all candidates have in common.
 
     Args:
         schema: the tables as the DDL declares them.
         hints: what the queries ask.
         pools: the values of each column.
-        crowds: groups that are to be large.
+        group_sizes: groups that are to be large.
         least_rows: rows of every table that has more than one.
         children: tables that refer to others.
     """
 
     schema: Schema
     hints: Hints
-    pools: Pools
-    crowds: Sequence[Crowd]
+    pools: ValuePools
+    group_sizes: Sequence[GroupSize]
     least_rows: int
     children: Collection[str]
 
 
-def some_values(pool: Pool, count: int, random: Random) -> Sequence[Value]:
+def some_values(pool: ValuePool, count: int, random: Random) -> Sequence[Value]:
     """Choose up to `count` of a pool's other values, in its order."""
     chosen = random.sample(range(len(pool.others)), min(count, len(pool.others)))
     return [pool.others[i] for i in sorted(chosen)]
 
 
-class TableMaker:
+class TableRowMaker:
     """Makes the rows of one table.
 
     Args:
-        ground: what all candidates share.
+        context: what all candidates share.
         table: the constraints to keep, which may be stricter than the DDL's.
         style: of the candidate.
         random: where every choice comes from.
@@ -85,55 +60,65 @@ class TableMaker:
 
     def __init__(
         self,
-        ground: Ground,
+        context: CandidateContext,
         table: Table,
-        style: Style,
+        style: RowStyle,
         random: Random,
         keys: Mapping[Place, Sequence[Value]],
         *,
         made: Mapping[str, list[tuple[Cell, ...]]],
     ) -> None:
         self.table, self.style, self.random, self.made = table, style, random, made
-        self.schema = ground.schema
+        self.schema = context.schema
         self.name = table.name.lower()
-        self.names = [column.name.lower() for column in table.columns]
-        self.pools = [ground.pools[self.name, name] for name in self.names]
-        domains = [ground.pools.domains[self.name, name] for name in self.names]
-        self.is_key = [domain in keys for domain in domains]
-        self.others = [
-            keys[domain] if domain in keys else some_values(pool, style.values, random)
-            for domain, pool in zip(domains, self.pools, strict=True)
-        ]
-        if style.odd:  # the values in their usual form, beside which the odd ones show
-            self.others = [
-                [*others, *pool.others[:2]] if pool.odd else others
-                for others, pool in zip(self.others, self.pools, strict=True)
-            ]
-        self.crowds = [crowd for crowd in ground.crowds if style.crowded and self.name in crowd.tables]
-        self.domains, self.crowd_domain = domains, ground.hints.domain
-        self.count = 0 if self._is_empty(ground) else self._drawn_count(ground.least_rows)
+        self.names, self.columns = list(table.columns), list(table.columns.values())
+        self.pools = [context.pools[self.name, name] for name in self.names]
+        self.domains = [context.pools.domains[self.name, name] for name in self.names]
+        self.is_key = [domain in keys for domain in self.domains]
+        self.others = self._other_values(keys)
+        usable = context.group_sizes if style.large_groups else ()
+        self.group_sizes = [wanted for wanted in usable if self.name in wanted.tables]
+        self.group_domain = context.hints.domain
+        self.count = 0 if self._is_empty(context) else self._drawn_count(context.least_rows)
         self.blank = {
             i
-            for i, column in enumerate(table.columns)
+            for i, column in enumerate(self.columns)
             if not column.required and not column.unique and random.random() < style.blank
         }
-        linked = {column.lower() for key in table.foreign_keys for column in key.columns}
-        self.alike = [
-            (i, j)
-            for j, domain in enumerate(domains)
-            for i in range(len(domains))
-            if i != j and domains[i] == domain and not table.columns[j].unique and self.names[j] not in linked
-        ]
+        self.alike = self._alike_columns()
         self.dependencies = [
-            ([self.names.index(key) for key in keys], [self.names.index(column) for column in columns])
-            for owner, keys, columns in ground.hints.dependents
+            ([self.names.index(key) for key in group], [self.names.index(column) for column in columns])
+            for owner, group, columns in context.hints.dependents
             if owner == self.name
         ]
-        self.fresh = {i: iter(self._in_any_order(i)) for i, column in enumerate(table.columns) if column.unique}
+        self.fresh = {i: iter(self._in_any_order(i)) for i, column in enumerate(self.columns) if column.unique}
 
-    def _is_empty(self, ground: Ground) -> bool:
+    def _other_values(self, keys: Mapping[Place, Sequence[Value]]) -> list[Sequence[Value]]:
+        """Choose the values of each column that mean nothing to the queries."""
+        found: list[Sequence[Value]] = [
+            keys[domain] if domain in keys else some_values(pool, self.style.values, self.random)
+            for domain, pool in zip(self.domains, self.pools, strict=True)
+        ]
+        if self.style.odd:  # also values in their usual form, so that the odd ones show
+            found = [
+                [*others, *pool.others[:2]] if pool.odd else others
+                for others, pool in zip(found, self.pools, strict=True)
+            ]
+        return found
+
+    def _alike_columns(self) -> list[tuple[int, int]]:
+        """Return the pairs of columns whose values may be the same in one row."""
+        linked = {column for key in self.table.foreign_keys for column in key.columns}
+        return [
+            (i, j)
+            for j, domain in enumerate(self.domains)
+            for i in range(len(self.domains))
+            if i != j and self.domains[i] == domain and not self.columns[j].unique and self.names[j] not in linked
+        ]
+
+    def _is_empty(self, context: CandidateContext) -> bool:
         if self.style.empty == "children":
-            return self.name in ground.children or not ground.children
+            return self.name in context.children or not context.children
         return self.style.empty == "any" and self.random.random() < 0.5
 
     def _drawn_count(self, least: int) -> int:
@@ -163,12 +148,12 @@ class TableMaker:
             self._refer(row, rows, hit=True)
             self._depend(row, rows)
             rows.append(row)
-        self._crowd(rows)
+        self._add_groups(rows)
         while len(rows) < self.count:
             base = self.random.choice(rows) if rows and self.random.random() < 0.35 else None
             hit = self.random.random() < self.style.hits
             row = self._variant(base) if base else self._new(hit=hit)
-            if base is None or self.random.random() < 0.5 or any(column.unique for column in self.table.columns):
+            if base is None or self.random.random() < 0.5 or any(column.unique for column in self.columns):
                 self._refer(row, rows, hit=hit)
             self._depend(row, rows)
             rows.append(row)
@@ -178,7 +163,7 @@ class TableMaker:
 
     def _twins(self, rows: Sequence[list[Cell]]) -> Iterator[list[Cell]]:
         """Rows that differ from another in the case or the blanks of one text, which some functions do away with."""
-        for i, column in enumerate(self.table.columns):
+        for i, column in enumerate(self.columns):
             base = self.random.choice(rows)
             value = base[i]
             spelled = any(isinstance(odd, str) for odd in self.pools[i].odd)
@@ -189,18 +174,18 @@ class TableMaker:
                     if column.length is None or len(form) <= column.length:
                         yield row
 
-    def _crowd(self, rows: list[list[Cell]]) -> None:
+    def _add_groups(self, rows: list[list[Cell]]) -> None:
         """Add groups of one row more, as many, and one row less than a count that the queries ask for."""
         group = -1  # each of another value, also those of different counts
-        for crowd in self.crowds:
-            wanted = {self.crowd_domain(key) for key in crowd.keys}
+        for asked in self.group_sizes:
+            wanted = {self.group_domain(key) for key in asked.keys}
             mine = [i for i, domain in enumerate(self.domains) if domain in wanted or self.is_key[i]]
-            shared = [i for i in mine if not self.table.columns[i].unique]
-            links = [key for key in self.table.foreign_keys if key.table in crowd.tables and key.table != self.name]
+            shared = [i for i in mine if not self.columns[i].unique]
+            links = [key for key in self.table.foreign_keys if key.table in asked.tables and key.table != self.name]
             if not shared and not links and any(domain in wanted for domain in self.domains):
                 continue  # a table whose key is the group: each group has one row of it
-            for size in (crowd.size + 1, crowd.size, crowd.size - 1):
-                if len(rows) + size > MOST_CROWDED_ROWS:
+            for size in (asked.size + 1, asked.size, asked.size - 1):
+                if len(rows) + size > MOST_GROUPED_ROWS:
                     break
                 group += 1
                 values = {i: self._group_value(i, group) for i in shared}
@@ -220,7 +205,7 @@ class TableMaker:
             yield self._new(hit=True)
         missing = [
             i
-            for i, column in enumerate(self.table.columns)
+            for i, column in enumerate(self.columns)
             if self.pools[i].hits and self.pools[i].near and i not in shared and not column.unique
         ]
         for i in missing[:2]:
@@ -230,7 +215,7 @@ class TableMaker:
 
     def _spread(self, row: list[Cell], number: int) -> None:
         """Give columns without conditions another value in each row, so that COUNT(DISTINCT …) is as large as COUNT."""
-        for i, column in enumerate(self.table.columns):
+        for i, column in enumerate(self.columns):
             if self.others[i] and not column.unique and not self.pools[i].hits and not self.is_key[i]:
                 row[i] = self.others[i][number % len(self.others[i])]
 
@@ -240,10 +225,10 @@ class TableMaker:
 
     def _take_parent(self, row: list[Cell], key: ForeignKey, group: int) -> None:
         parents, parent = self.made.get(key.table), self.schema.tables.get(key.table)
-        if parents and parent and all(parent.column(target) for target in key.targets):
-            names = [column.name.lower() for column in parent.columns]
+        if parents and parent and all(target in parent.columns for target in key.targets):
+            names = list(parent.columns)
             for column, target in zip(key.columns, key.targets, strict=True):
-                row[self.names.index(column.lower())] = parents[group % len(parents)][names.index(target.lower())]
+                row[self.names.index(column)] = parents[group % len(parents)][names.index(target)]
 
     def _planned(self) -> Iterator[list[Cell]]:
         """Rows that meet every condition, then rows that differ from such a one in the value of one column."""
@@ -252,7 +237,7 @@ class TableMaker:
             return
         first = self._new(hit=True)
         for i in conditioned:
-            if self.pools[i].hits and not self.table.columns[i].unique:
+            if self.pools[i].hits and not self.columns[i].unique:
                 first[i] = self.pools[i].hits[0]  # it meets as many of the column's conditions as any
         yield first
         for _ in range(2):
@@ -267,23 +252,23 @@ class TableMaker:
         self.random.shuffle(changes)
         changes.sort(key=lambda change: change[1] > 2)  # the closest misses of each column are never left out
         for i, _, value in changes[: _MOST_PLANNED_ROWS // 2]:
-            if not self.table.columns[i].unique:
+            if not self.columns[i].unique:
                 for end in (-1, 1):
                     row = self._new(hit=True, end=end)
                     row[i] = value
                     yield row
 
     def _new(self, *, hit: bool, end: int = 0) -> list[Cell]:
-        """A row that meets a condition on each column, or one of values chosen column by column.
+        """Return a row that meets a condition on each column, or one of values chosen column by column.
 
         With `end`, its other values are among the smallest (-1) or largest (1), so that MIN and MAX show a row that
         just misses its conditions; rows that meet them have those in the middle.
         """
-        row = [self._cell(i, column, hit=hit) for i, column in enumerate(self.table.columns)]
+        row = [self._cell(i, column, hit=hit) for i, column in enumerate(self.columns)]
         for i, (pool, others) in enumerate(zip(self.pools, self.others, strict=True)):
             third = 0 if self.is_key[i] else len(others) // 3
             usual = row[i] is not None and row[i] not in pool.odd
-            if hit and third and not pool.hits and usual and not self.table.columns[i].unique:
+            if hit and third and not pool.hits and usual and not self.columns[i].unique:
                 row[i] = self.random.choice((others[third:-third], others[-third:], others[:third])[end])
         for i, j in self.alike:  # columns of one row that are compared meet often
             if hit and self.random.random() < 0.6:
@@ -291,10 +276,10 @@ class TableMaker:
         return row
 
     def _variant(self, base: list[Cell]) -> list[Cell]:
-        """A row like another but for one column or none: what tells neighbouring conditions, and DISTINCT, apart."""
+        """Return a row like another but for at most one column, which tells similar conditions and DISTINCT apart."""
         row = list(base)
         changed = self.random.randrange(len(row) + 1)
-        for i, column in enumerate(self.table.columns):
+        for i, column in enumerate(self.columns):
             if i == changed or column.unique:
                 row[i] = self._cell(i, column, hit=False)
         return row
@@ -320,12 +305,12 @@ class TableMaker:
         for key in self.table.foreign_keys:
             parent = self.schema.tables.get(key.table)
             parents = [*rows, row] if key.table == self.name else self.made.get(key.table)
-            if parent is None or not parents or any(parent.column(target) is None for target in key.targets):
+            if parent is None or not parents or not all(target in parent.columns for target in key.targets):
                 continue
-            mine = [self.names.index(column.lower()) for column in key.columns]
-            parent_names = [column.name.lower() for column in parent.columns]
-            theirs = [parent_names.index(target.lower()) for target in key.targets]
-            optional = not any(self.table.columns[i].required for i in mine)
+            mine = [self.names.index(column) for column in key.columns]
+            parent_names = list(parent.columns)
+            theirs = [parent_names.index(target) for target in key.targets]
+            optional = not any(self.columns[i].required for i in mine)
             if optional and self.random.random() < max(0.05, self.style.nulls):
                 row[mine[0]] = None
                 continue
@@ -339,6 +324,6 @@ class TableMaker:
             for other in rows:
                 if all(row[i] == other[i] for i in keys):
                     for i in columns:
-                        if not self.table.columns[i].unique:
+                        if not self.columns[i].unique:
                             row[i] = other[i]
                     break

@@ -7,14 +7,16 @@ columns that GROUP BY leaves out. Only what is listed here passes, so a query ma
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlquarry.judging.equivalence.grouping import aggregates_elsewhere, grouping_refusal, unnamed_derived
-from sqlquarry.judging.equivalence.schema import Schema
+from sqlquarry.judging.sql.schema import Schema
 
 if TYPE_CHECKING:
     from sqlglot.expressions import Expr
+    from sqlglot.schema import MappingSchema
 
 _FAMILIES = {
     "number": {"INT", "BIGINT", "SMALLINT", "DECIMAL", "DOUBLE", "FLOAT", "SERIAL", "BIGSERIAL", "SMALLSERIAL"},
@@ -61,22 +63,22 @@ def typed_refusal(tree: Expr, schema: Schema) -> str | None:
         found = annotate_types(found, schema=mapping, dialect="postgres")
     except (SqlglotError, RecursionError, KeyError, ValueError) as error:
         return str(error).partition(". Line")[0]
-    return next((reason for node in found.walk() if (reason := _node(node))), None)
+    return next((reason for node in found.walk() if (reason := _refusal(node))), None)
 
 
 @lru_cache(maxsize=64)
-def _mapping(schema: Schema) -> Any:
+def _mapping(schema: Schema) -> MappingSchema:
     from sqlglot.schema import MappingSchema
 
     tables: dict[str, object] = {
-        f'"{table}"': {f'"{name}"': column.declared or "UNKNOWN" for name, column in columns.items()}
-        for table, columns in schema.tables.items()
+        f'"{name}"': {f'"{column}"': table.columns[column].declared or "UNKNOWN" for column in table.columns}
+        for name, table in schema.tables.items()
     }
     return MappingSchema(tables, dialect="postgres")
 
 
 def _syntax(tree: Expr) -> str | None:
-    """What needs no types: names of outputs where PostgreSQL knows columns only, and rows that are not in a group."""
+    """Say what is wrong without looking at types: outputs named like columns, and rows that are not in a group."""
     from sqlglot import expressions as exp
 
     if reason := unnamed_derived(tree):
@@ -98,44 +100,46 @@ def _syntax(tree: Expr) -> str | None:
     return None
 
 
-def _node(node: Expr) -> str | None:  # noqa: PLR0911, PLR0912 - one per kind
-    kind = node.key
-    if kind in ("eq", "neq", "lt", "lte", "gt", "gte", "nullsafeeq", "nullsafeneq", "between", "in"):
-        return _compared(node)
-    if kind in ("where", "having") and _family(node.this) != "truth":
-        return f"a condition of type {node.this.type}"
-    if kind == "join" and node.args.get("on") is not None and _family(node.args["on"]) != "truth":
-        return "a join on another value than a truth"
-    if kind in ("group", "select"):
-        return _compared_rows(node)
-    if kind == "ordered":
-        return _as_key(node.this)
-    if kind in _OPERANDS:
-        operands = [part for name, part in node.args.items() if name in ("this", "expression") and hasattr(part, "key")]
-        for operand in operands:
-            inner = operand.expressions[0] if operand.key == "distinct" else operand
-            if _family(inner) not in _OPERANDS[kind] or node.args.get("expressions"):
-                return f"{kind} of a value of type {inner.type}"
-        return None
-    if kind == "coalesce":
-        return _alike(node, [node.this, *node.expressions])
-    if kind in ("union", "except", "intersect"):
-        pairs = zip(node.this.selects, node.expression.selects, strict=False)
-        if len(node.this.selects) != len(node.expression.selects):
-            return "a set operation on queries whose columns do not match"
-        unknown = next((f"{kind} of {side}" for side in node.this.selects if _family(side) is None), None)
-        return unknown or next((reason for pair in pairs if (reason := _alike(node, list(pair)))), None)
-    if kind == "case":
-        branches = [branch.args["true"] for branch in node.args.get("ifs") or ()]
-        return _alike(node, [*branches, *([node.args["default"]] if node.args.get("default") is not None else [])])
-    if kind == "cast":
-        known = _family(node) not in (None, "truth", "uuid") and _family(node.this) is not None
-        return None if known else f"a cast to {node.args['to']}"
-    if kind == "is":
-        return None if node.expression.key == "null" else "IS with another value than NULL"
-    if kind == "count" or kind in _STRUCTURE:
-        return None
-    return f"{kind}, which is not in the list of what PostgreSQL accepts"
+def _condition(node: Expr) -> str | None:
+    return None if _family(node.this) == "truth" else f"a condition of type {node.this.type}"
+
+
+def _join(node: Expr) -> str | None:
+    on = node.args.get("on")
+    return None if on is None or _family(on) == "truth" else "a join on another value than a truth"
+
+
+def _operands(node: Expr) -> str | None:
+    parts = [part for name, part in node.args.items() if name in ("this", "expression") and hasattr(part, "key")]
+    for operand in parts:
+        inner = operand.expressions[0] if operand.key == "distinct" else operand
+        if _family(inner) not in _OPERANDS[node.key] or node.args.get("expressions"):
+            return f"{node.key} of a value of type {inner.type}"
+    return None
+
+
+def _set_operation(node: Expr) -> str | None:
+    left, right = node.this.selects, node.expression.selects
+    if len(left) != len(right):
+        return "a set operation on queries whose columns do not match"
+    unknown = next((f"{node.key} of {side}" for side in left if _family(side) is None), None)
+    pairs = zip(left, right, strict=True)
+    return unknown or next((reason for pair in pairs if (reason := _alike(node, list(pair)))), None)
+
+
+def _case(node: Expr) -> str | None:
+    default = node.args.get("default")
+    branches = [branch.args["true"] for branch in node.args.get("ifs") or ()]
+    return _alike(node, [*branches, *([default] if default is not None else [])])
+
+
+def _cast(node: Expr) -> str | None:
+    known = _family(node) not in (None, "truth", "uuid") and _family(node.this) is not None
+    return None if known else f"a cast to {node.args['to']}"
+
+
+def _is_null(node: Expr) -> str | None:
+    return None if node.expression.key == "null" else "IS with another value than NULL"
 
 
 def _compared_rows(node: Expr) -> str | None:
@@ -197,3 +201,28 @@ def _family(node: Expr) -> str | None:
         return _family(selects[0]) if len(selects) == 1 else None
     kind = getattr(node.type, "this", None)
     return _FAMILY_OF.get(getattr(kind, "name", ""))
+
+
+# Kinds of nodes -> what says why PostgreSQL may refuse one.
+_CHECKS: dict[str, Callable[[Expr], str | None]] = {
+    **dict.fromkeys(("eq", "neq", "lt", "lte", "gt", "gte", "nullsafeeq", "nullsafeneq", "between", "in"), _compared),
+    **dict.fromkeys(("where", "having"), _condition),
+    "join": _join,
+    **dict.fromkeys(("group", "select"), _compared_rows),
+    "ordered": lambda node: _as_key(node.this),
+    "coalesce": lambda node: _alike(node, [node.this, *node.expressions]),
+    **dict.fromkeys(("union", "except", "intersect"), _set_operation),
+    "case": _case,
+    "cast": _cast,
+    "is": _is_null,
+    "count": lambda _: None,
+}
+
+
+def _refusal(node: Expr) -> str | None:
+    """Say why PostgreSQL may refuse one node, whose parts are looked at on their own."""
+    if check := _CHECKS.get(node.key):
+        return check(node)
+    if node.key in _OPERANDS:
+        return _operands(node)
+    return None if node.key in _STRUCTURE else f"{node.key}, which is not in the list of what PostgreSQL accepts"

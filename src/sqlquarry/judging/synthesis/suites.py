@@ -13,12 +13,12 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from sqlquarry.errors import JudgingError
-from sqlquarry.judging.synthesis.candidates import Candidates, Rows
-from sqlquarry.judging.synthesis.hints import gather
-from sqlquarry.judging.synthesis.laboratory import Expected, Gold, Laboratory, gold_of
+from sqlquarry.judging.sql.resolver import read_query
+from sqlquarry.judging.sql.schema import Schema
+from sqlquarry.judging.synthesis.candidate_database import CandidateDatabase, ExpectedResult, GoldQuery, gold_of
+from sqlquarry.judging.synthesis.candidate_rows import CandidateRows, TableRows
+from sqlquarry.judging.synthesis.hint_reader import gather_hints
 from sqlquarry.judging.synthesis.mutants import mutants
-from sqlquarry.judging.synthesis.names import read_query
-from sqlquarry.judging.synthesis.schema import Schema
 
 _MOST_PLAUSIBLE = 16  # candidates that people would not be surprised by
 _MOST_LEGAL = 30  # candidates of the other kind
@@ -26,7 +26,7 @@ _MOST_RIVALS = 4, 8  # of each kind, on which the golds have one right answer
 _PATIENCE = 6, 12  # candidates in a row, of each kind, that kill nothing
 # Suites that tell fewer of the mutants from the gold say too little; see docs/judging.md for how it was chosen.
 _LEAST_KILLED = 0.5
-_TELLING = "-- the gold returns something"  # stands for a mutant that returns nothing, in the searches below
+_TELLING = "-- the gold returns something"  # in the place of a mutant that returns nothing
 
 Variant = tuple[int, str]
 
@@ -46,7 +46,7 @@ class Rival:
     """A database made for one prediction: an SQLite file, by content, and what the golds return on it."""
 
     file: bytes
-    expected: list[Expected]
+    expected: list[ExpectedResult]
     plausible: bool
 
 
@@ -56,7 +56,7 @@ class _Choice:
 
     number: int
     plausible: bool
-    rows: Rows  # of the tables that matter
+    rows: TableRows  # of the tables that matter
 
 
 def make_suite(schema: Schema, golds: Sequence[str], *, most: int, seed: str, deadline: float) -> Suite:
@@ -75,13 +75,13 @@ def make_suite(schema: Schema, golds: Sequence[str], *, most: int, seed: str, de
         JudgingError: a gold does not run on the schema; none of the candidates gives it one right answer, or a value
             that is neither NULL, 0 nor empty; or too few mutants are told from it.
     """
-    with closing(Laboratory(schema)) as laboratory:
-        golds = _running(laboratory, golds)
+    with closing(CandidateDatabase(schema)) as database:
+        golds = _running(database, golds)
         wanted = [gold_of(sql, schema) for sql in golds]
-        variants = [(i, text) for i, sql in enumerate(golds) for text in _running_mutants(laboratory, sql)]
-        candidates = Candidates(schema, gather(golds, schema), seed)
+        variants = [(i, text) for i, sql in enumerate(golds) for text in _running_mutants(database, sql)]
+        candidates = CandidateRows(schema, gather_hints(golds, schema), seed)
         goals = [*((i, _TELLING) for i in range(len(golds))), *variants]
-        chosen, alive = _search(laboratory, candidates, wanted, goals, deadline)
+        chosen, alive = _search(database, candidates, wanted, goals, deadline)
         if not chosen:
             raise JudgingError(
                 "the gold query has no single right answer on any database tried: its rows depend on the "
@@ -92,7 +92,7 @@ def make_suite(schema: Schema, golds: Sequence[str], *, most: int, seed: str, de
                 "the gold query returns nothing but NULL, 0 or empty text on every database tried, "
                 f"so that a query which returns nothing would pass: {silent[0][:80]!r}"
             )
-        kills = _all_kills(laboratory, chosen, wanted, [goal for goal in goals if goal not in alive])
+        kills = _all_kills(database, chosen, wanted, [goal for goal in goals if goal not in alive])
         kept = _fewest(kills, [choice.plausible for choice in chosen], most)
         killed = set[Variant]().union(*(kills[i] for i in kept)) - {(i, _TELLING) for i in range(len(golds))}
         if len(killed) < _LEAST_KILLED * len(variants):
@@ -102,27 +102,27 @@ def make_suite(schema: Schema, golds: Sequence[str], *, most: int, seed: str, de
             )
         files = []
         for i in kept:
-            laboratory.fill(candidates.make(chosen[i].number, plausible=chosen[i].plausible))
-            files.append(laboratory.packed())
+            database.fill(candidates.make(chosen[i].number, plausible=chosen[i].plausible))
+            files.append(database.packed())
     survivors = tuple(text for variant in variants if variant not in killed for text in (variant[1],))
     return Suite(tuple(files), len(killed), survivors, sum(chosen[i].plausible for i in kept))
 
 
 def rivals(schema: Schema, golds: Sequence[str], predicted_sql: str, *, seed: str) -> Iterator[Rival]:
     """Databases made for one prediction, which is read but not run; plausible ones first."""
-    hints = gather([*golds, predicted_sql], schema)
-    candidates = Candidates(schema, hints, seed, gold_hints=gather(golds, schema))
-    with closing(Laboratory(schema)) as laboratory:
-        wanted = [gold_of(sql, schema) for sql in _running(laboratory, golds)]
+    hints = gather_hints([*golds, predicted_sql], schema)
+    candidates = CandidateRows(schema, hints, seed, gold_hints=gather_hints(golds, schema))
+    with closing(CandidateDatabase(schema)) as database:
+        wanted = [gold_of(sql, schema) for sql in _running(database, golds)]
         left = dict(zip((True, False), _MOST_RIVALS, strict=True))
         needed = candidates.needed_tables([*golds, predicted_sql])
         for plausible, number in _numbers():
             if not left[plausible]:
                 continue
-            laboratory.fill(candidates.make(number, plausible=plausible, only=needed))
-            if (expected := _determined(laboratory, wanted)) is not None:
+            database.fill(candidates.make(number, plausible=plausible, only=needed))
+            if (expected := _determined(database, wanted)) is not None:
                 left[plausible] -= 1
-                yield Rival(laboratory.packed(), expected, plausible)
+                yield Rival(database.packed(), expected, plausible)
 
 
 def _numbers() -> Iterator[tuple[bool, int]]:
@@ -131,12 +131,12 @@ def _numbers() -> Iterator[tuple[bool, int]]:
     yield from ((False, number) for number in range(_MOST_LEGAL))
 
 
-def _running(laboratory: Laboratory, golds: Sequence[str]) -> list[str]:
-    """The golds that can be used: like `ExecutionGrader`, without those that fail as long as one is left."""
+def _running(database: CandidateDatabase, golds: Sequence[str]) -> list[str]:
+    """Return the usable golds: like `ExecutionGrader`, without those that fail as long as one is left."""
     running, reasons = [], []
     for sql in golds:
         try:
-            check_gold(laboratory, sql)
+            check_gold(database, sql)
             running.append(sql)
         except JudgingError as error:
             reasons.append(error)
@@ -145,17 +145,17 @@ def _running(laboratory: Laboratory, golds: Sequence[str]) -> list[str]:
     return running
 
 
-def check_gold(laboratory: Laboratory, sql: str) -> None:
+def check_gold(database: CandidateDatabase, sql: str) -> None:
     """Raise the reason why a gold cannot be used, as the reports show it."""
     from sqlglot import expressions as exp
 
-    if message := laboratory.failure(sql):
+    if message := database.failure(sql):
         missing = re.match(r"no such (column|table): (.+)", message)
         if missing:
             raise JudgingError(f"the gold query uses {missing[1]} {missing[2]} that the schema lacks")
         reason = "takes too long" if message == "interrupted" else f"does not run on the schema: {message}"
         raise JudgingError(f"the gold query {reason}")
-    found = read_query(sql, laboratory.schema)
+    found = read_query(sql, database.schema)
     for node in found[0].find_all(exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.Like) if found else ():
         sides = (node.this, node.expression)
         # 1987 = "a": SQLite takes a column that the schema lacks for a constant, and finds nothing for ever.
@@ -166,40 +166,40 @@ def check_gold(laboratory: Laboratory, sql: str) -> None:
             )
 
 
-def _running_mutants(laboratory: Laboratory, sql: str) -> list[str]:
-    found = read_query(sql, laboratory.schema)
-    return [text for text in mutants(*found) if laboratory.run(text) is not None] if found else []
+def _running_mutants(database: CandidateDatabase, sql: str) -> list[str]:
+    found = read_query(sql, database.schema)
+    return [text for text in mutants(*found) if database.run(text) is not None] if found else []
 
 
-def _determined(laboratory: Laboratory, golds: Sequence[Gold]) -> list[Expected] | None:
-    """The golds' results on the rows that are filled in, or None where one fails or depends on how rows are stored."""
+def _determined(database: CandidateDatabase, golds: Sequence[GoldQuery]) -> list[ExpectedResult] | None:
+    """Return the golds' results on the present rows; None if one fails or depends on how rows are stored."""
     results = []
     for gold in golds:
-        expected = laboratory.expected(gold)
-        if expected is None or not laboratory.is_determined(gold, expected):
+        expected = database.expected(gold)
+        if expected is None or not database.is_determined(gold, expected):
             return None
         results.append(expected)
     return results
 
 
-def _kills(laboratory: Laboratory, expected: Sequence[Expected], goals: Sequence[Variant]) -> set[Variant]:
-    """The mutants that return something else; one that takes too long here has returned nothing, and is not counted."""
+def _kills(database: CandidateDatabase, expected: Sequence[ExpectedResult], goals: Sequence[Variant]) -> set[Variant]:
+    """Return the mutants that return something else; one that takes too long returns nothing and is not counted."""
     killed = set()
     for i, text in goals:
         if text is _TELLING:
             if expected[i].is_telling:
                 killed.add((i, text))
             continue
-        result = laboratory.run(text)
+        result = database.run(text)
         if result is not None and not expected[i].matches(result.width, result.rows):
             killed.add((i, text))
     return killed
 
 
 def _search(
-    laboratory: Laboratory,
-    candidates: Candidates,
-    golds: Sequence[Gold],
+    database: CandidateDatabase,
+    candidates: CandidateRows,
+    golds: Sequence[GoldQuery],
     goals: Sequence[Variant],
     deadline: float,
 ) -> tuple[list[_Choice], set[Variant]]:
@@ -212,9 +212,9 @@ def _search(
         if chosen and idle[plausible] > _PATIENCE[not plausible] and not _telling(alive):
             continue
         rows = candidates.make(number, plausible=plausible, only=needed)
-        laboratory.fill(rows)
-        expected = _determined(laboratory, golds)
-        killed = _kills(laboratory, expected, list(alive)) if expected else set()
+        database.fill(rows)
+        expected = _determined(database, golds)
+        killed = _kills(database, expected, list(alive)) if expected else set()
         if expected and (killed or not chosen):
             chosen.append(_Choice(number, plausible, rows))
         idle[plausible] = 0 if killed else idle[plausible] + 1
@@ -226,13 +226,13 @@ def _search(
 
 
 def _all_kills(
-    laboratory: Laboratory, chosen: Sequence[_Choice], golds: Sequence[Gold], goals: Sequence[Variant]
+    database: CandidateDatabase, chosen: Sequence[_Choice], golds: Sequence[GoldQuery], goals: Sequence[Variant]
 ) -> list[set[Variant]]:
     kills = []
     for choice in chosen:
-        laboratory.fill(choice.rows)
-        expected = _determined(laboratory, golds)
-        kills.append(_kills(laboratory, expected, goals) if expected else set())
+        database.fill(choice.rows)
+        expected = _determined(database, golds)
+        kills.append(_kills(database, expected, goals) if expected else set())
     return kills
 
 

@@ -3,38 +3,43 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import cast
 
+from sqlquarry.judging.sql.schema import Column, Place, Schema, ValueKind
+from sqlquarry.judging.sql.syntax import Value
 from sqlquarry.judging.synthesis.dates import (
+    DATE_KINDS,
     PartCondition,
     close_moments,
     compares,
     default_form,
-    like,
     meets_part,
     moments,
     read_date,
 )
 from sqlquarry.judging.synthesis.hints import Hints
-from sqlquarry.judging.synthesis.names import Place, Value
-from sqlquarry.judging.synthesis.schema import Column, Kind
+from sqlquarry.judging.synthesis.near_values import (
+    LARGEST_NUMBER,
+    are_separated,
+    as_number,
+    as_text_and_number,
+    count_met,
+    reads_as_number,
+    values_between,
+    values_meeting,
+    values_missing,
+    with_commas,
+)
 
 _ODD_VALUES = 12  # of them that come in an unexpected form
 _LONGEST_TEXT = 500
-_LARGEST_NUMBER = 10**15  # ten times as much still fits SQLite's integers, and a float holds every whole number
-_SEPARATED = re.compile(r"-?\d{1,3}(,\d{3})+(\.\d+)?")  # 41,402
 _FRACTIONS = (0.0, 0.5, 0.3125, 0.875)  # exact in binary, so that sums do not depend on their order
 # What a word of a column's name promises of its numbers, unless the queries compare it with others.
 _RANGES = (("age", 18, 100), ("year", 1950, 2030), ("month", 1, 12), ("percent", 0, 100), ("percentage", 0, 100))
-_DATE_KINDS = ("date", "time", "datetime")
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
+class ValuePool:
     """Values of one domain, without repetitions.
 
     Args:
@@ -70,8 +75,8 @@ class _Wanted:
         return [value for _, value in self.conditions]
 
 
-def pool_of(place: Place, column: Column, hints: Hints, expected: Hints, *, number: int, count: int) -> Pool:
-    """The pool of a column.
+def value_pool(place: Place, column: Column, hints: Hints, expected: Hints, *, number: int, count: int) -> ValuePool:
+    """Return the pool of a column.
 
     Args:
         place: of the column.
@@ -94,27 +99,51 @@ def pool_of(place: Place, column: Column, hints: Hints, expected: Hints, *, numb
         gold_values=[value for _, value in expected.of_domain(place)],
     )
     kind, asked = column.kind, hints.date_kind(place)
-    if kind in _DATE_KINDS or (kind == "text" and asked and not wanted.numeric):
-        kind = cast("Kind", "datetime" if asked == "datetime" and kind != "time" else asked or kind)
-        if kind in _DATE_KINDS:
+    if kind in DATE_KINDS or (kind == "text" and asked and not wanted.numeric):
+        kind = "datetime" if asked == "datetime" and kind != "time" else asked or kind
+        if kind in DATE_KINDS:
             return _dates(wanted, kind)
-    if kind in ("text", "integer", "real") and _are_separated(wanted.values):
-        return _separated(column, [(sign, _with_commas(value)) for sign, value in wanted.conditions], count)
+    if kind in ("text", "integer", "real") and are_separated(wanted.values):
+        return _separated(column, [(sign, with_commas(value)) for sign, value in wanted.conditions], count)
     return _plain(wanted, kind)
 
 
-def _plain(wanted: _Wanted, kind: Kind) -> Pool:
+class ValuePools(dict[Place, ValuePool]):
+    """The pool of each column, made when it is first asked for; columns of one domain share it."""
+
+    def __init__(self, schema: Schema, hints: Hints, gold_hints: Hints, count: int) -> None:
+        super().__init__()
+        self.schema, self.hints, self.gold_hints, self.count = schema, hints, gold_hints, count
+        self.domains: dict[Place, Place] = {}
+        self.leaders: dict[Place, tuple[int, Place]] = {}  # of each domain: its number, and its first column
+        for name, table in schema.tables.items():
+            for column in table.columns:
+                place = (name, column)
+                self.domains[place] = domain = hints.domain(place)
+                self.leaders.setdefault(domain, (len(self.leaders), place))
+
+    def __missing__(self, place: Place) -> ValuePool:
+        number, first = self.leaders[self.domains[place]]
+        if first != place:
+            self[place] = self[first]
+        else:
+            column = self.schema.column(place)
+            self[place] = value_pool(place, column, self.hints, self.gold_hints, number=number, count=self.count)
+        return self[place]
+
+
+def _plain(wanted: _Wanted, kind: ValueKind) -> ValuePool:
     """Numbers or text."""
     values = wanted.values
     numeric = wanted.numeric or kind in ("integer", "real")
-    if kind == "text" and values and all(_reads_as_number(value) for value in values):
+    if kind == "text" and values and all(reads_as_number(value) for value in values):
         numeric = True
     stay = _Admission(wanted.column, values if numeric and kind == "text" else None)
-    hits = [hit for sign, value in wanted.conditions for hit in _hits(sign, value, kind, numeric)]
-    near = [miss for sign, value in wanted.conditions for miss in _misses(sign, value, kind, numeric)]
+    hits = [hit for sign, value in wanted.conditions for hit in values_meeting(sign, value, kind, numeric)]
+    near = [miss for sign, value in wanted.conditions for miss in values_missing(sign, value, kind, numeric)]
     if numeric:
-        between = _between(values, kind)
-        hits += [value for value in between if _met(value, wanted.conditions, kind, numeric)]
+        between = values_between(values, kind)
+        hits += [value for value in between if count_met(value, wanted.conditions, kind, numeric)]
     others = _others(wanted, kind, numeric)
     # A right value of one condition is a near miss of another on the same column.
     found = [stay.admit(group) for group in (hits, near, others, _odd(wanted, kind, numeric, others))]
@@ -125,15 +154,15 @@ def _plain(wanted: _Wanted, kind: Kind) -> Pool:
     strange = [value for i, group in enumerate(found) for value in group if value not in usual[i]]
     strange.sort(key=lambda value: not (isinstance(value, str) and value.strip() in values))  # the literals in blanks
     in_blanks = [value for value in usual[3] if isinstance(value, str) and value.strip() in values]
-    best = sorted(usual[0], key=lambda value: -_met(value, wanted.conditions, kind, numeric))
-    return Pool(tuple(best), (*in_blanks, *usual[1]), (*usual[2], *usual[3]), tuple(strange))
+    best = sorted(usual[0], key=lambda value: -count_met(value, wanted.conditions, kind, numeric))
+    return ValuePool(tuple(best), (*in_blanks, *usual[1]), (*usual[2], *usual[3]), tuple(strange))
 
 
 def _ranges(wanted: _Wanted) -> list[tuple[int, int]]:
-    """What the column's name promises of its numbers, unless the queries compare it with others."""
+    """Return what the column's name promises of its numbers, unless the queries compare it with others."""
     words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", wanted.column.name).lower())
     ranges = [(low, high) for word, low, high in _RANGES if word in words]
-    numbers = [number for value in wanted.values if (number := _as_number(value)) is not None]
+    numbers = [number for value in wanted.values if (number := as_number(value)) is not None]
     return [] if any(not low <= number <= high for low, high in ranges for number in numbers) else ranges
 
 
@@ -157,7 +186,7 @@ class _Expected:
                 return self.padded
             if value.lower() in self.cased:
                 return False
-        number = _as_number(value)
+        number = as_number(value)
         if number is None:
             return True
         return (self.signed or number >= 0) and all(low <= number <= high for low, high in self.ranges)
@@ -170,7 +199,7 @@ class _Admission:
         self.length, self.kind = column.length, column.kind
         self.literals = literals_as_text
         self.seen: set[Value] = set()
-        self.numbers = [_as_text(value) for value in literals_as_text or () if _reads_as_number(value)]
+        self.numbers = [as_text_and_number(value) for value in literals_as_text or () if reads_as_number(value)]
 
     def admit(self, values: list[Value]) -> tuple[Value, ...]:
         found = []
@@ -183,12 +212,12 @@ class _Admission:
     def _fits(self, value: Value) -> bool:
         if self.length is not None and len(str(value)) > self.length:
             return False
-        if self.kind in ("integer", "real") and _as_number(value) is None:
+        if self.kind in ("integer", "real") and as_number(value) is None:
             return False
-        if self.literals is None or value in self.literals or not _reads_as_number(value):
+        if self.literals is None or value in self.literals or not reads_as_number(value):
             return True
         # Numbers kept as text: only those that sort alike as text and as numbers, so that no CAST is needed or missed.
-        text, number = _as_text(value)
+        text, number = as_text_and_number(value)
         fits = all((text < other) == (number < known) for other, known in self.numbers)
         if fits:
             self.numbers.append((text, number))
@@ -197,55 +226,13 @@ class _Admission:
 
 def _is_storable(value: Value) -> bool:
     if not isinstance(value, str):
-        return abs(value) <= _LARGEST_NUMBER
+        return abs(value) <= LARGEST_NUMBER
     # SQLite ends text at NUL, and half of a surrogate pair has no UTF-8.
     return len(value) <= _LONGEST_TEXT and not re.search("[\0\ud800-\udfff]", value)
 
 
-def _as_text(value: Value) -> tuple[str, float]:
-    return str(value), float(value)
-
-
-def _as_number(value: Value) -> int | float | None:
-    """The number that a value is, or reads as; None for text, NaN and what is too large to reckon with."""
-    if not isinstance(value, str):
-        return value
-    for number_of in (int, float):
-        with suppress(ValueError):
-            number = number_of(value)
-            return number if abs(number) <= _LARGEST_NUMBER else None
-    return None
-
-
-def _reads_as_number(value: Value) -> bool:
-    return _as_number(value) is not None
-
-
-def _is_separated(value: Value) -> bool:
-    return isinstance(value, str) and _SEPARATED.fullmatch(value) is not None
-
-
-def _are_separated(values: list[Value]) -> bool:
-    """Whether some literals have commas, and the others are the same numbers without them."""
-    numbers = {float(str(value).replace(",", "")) for value in values if _is_separated(value)}
-    return bool(numbers) and all(_is_separated(value) or _as_number(value) in numbers for value in values)
-
-
-def _with_commas(value: Value) -> str:
-    return str(value) if _is_separated(value) else f"{_as_number(value):,}"
-
-
-def _met(value: Value, conditions: Iterable[tuple[str, Value]], kind: Kind, numeric: bool) -> int:
-    """How many conditions a value meets, as SQLite compares it."""
-    as_text = kind == "text" or not numeric
-    return sum(
-        compares(str(value), sign, str(other)) if as_text or sign == "like" else _holds(value, sign, other)
-        for sign, other in conditions
-    )
-
-
-def _dates(wanted: _Wanted, kind: Kind) -> Pool:
-    """Valid dates only, written as the literals write them."""
+def _dates(wanted: _Wanted, kind: ValueKind) -> ValuePool:
+    """Return valid dates only, written as the literals write them."""
     conditions, parts, count = wanted.conditions, wanted.parts, wanted.count
     literals = [value for sign, value in conditions if sign != "like" and isinstance(value, str)]
     forms = [found[1] for value in literals if (found := read_date(value))]
@@ -267,17 +254,17 @@ def _dates(wanted: _Wanted, kind: Kind) -> Pool:
     if kind == "datetime" and forms:
         known = [value for value in known if len(str(value)) > 10]
     if not conditions and not parts:
-        return Pool((), (), tuple(met))
+        return ValuePool((), (), tuple(met))
     hits: dict[Value, None] = dict.fromkeys([*known, *(text for text, is_met in met.items() if is_met)])
     close = [text for text, is_met in met.items() if not is_met and text not in far]
-    return Pool(tuple(hits), tuple(close), tuple(text for text in met if text in far and text not in hits))
+    return ValuePool(tuple(hits), tuple(close), tuple(text for text in met if text in far and text not in hits))
 
 
 def _fits_length(value: str, column: Column) -> bool:
     return column.length is None or len(value) <= column.length
 
 
-def _separated(column: Column, conditions: list[tuple[str, str]], count: int) -> Pool:
+def _separated(column: Column, conditions: list[tuple[str, str]], count: int) -> ValuePool:
     """Numbers like 41,402, which are text in SQLite whatever the column's type: those that sort alike as numbers."""
     literals = [value for _, value in conditions]
     known = [(text, float(text.replace(",", ""))) for text in literals]
@@ -296,76 +283,15 @@ def _separated(column: Column, conditions: list[tuple[str, str]], count: int) ->
     met = {text: sum(compares(text, sign, value) for sign, value in conditions) for text in fitting}
     hits = sorted((text for text in fitting if met[text]), key=lambda text: -met[text])
     misses = [text for text in fitting if not met[text]]
-    return Pool(tuple(hits[:12]), tuple(misses[:12]), tuple((*hits[12:], *misses[12:])[:count]))
+    return ValuePool(tuple(hits[:12]), tuple(misses[:12]), tuple((*hits[12:], *misses[12:])[:count]))
 
 
-def _hits(sign: str, value: Value, kind: Kind, numeric: bool) -> list[Value]:
-    if sign == "like":
-        text = str(value).replace("_", "q")
-        return [text.replace("%", filling) for filling in ("", "x", " zz ")]
-    first = [*_in_kind(value, kind), value] if sign in ("=", ">=", "<=") else []
-    if sign == "=":
-        return first
-    return [*first, *(other for other in _neighbours(value, kind, numeric) if _holds(other, sign, value))]
-
-
-def _misses(sign: str, value: Value, kind: Kind, numeric: bool) -> list[Value]:
-    if sign == "like":
-        bare = str(value).strip("%")
-        near = [bare, f"x{bare}", f"{bare}x", bare.swapcase(), bare[:-1]]
-        return [text for text in near if text or not like("", str(value))]
-    others = [other for other in _neighbours(value, kind, numeric) if not _holds(other, sign, value)]
-    return [value, *others] if sign in ("<>", "<", ">") else others
-
-
-def _in_kind(value: Value, kind: Kind) -> list[Value]:
-    """Dates that lie in a year or month which the condition asks for."""
-    text = str(value)
-    if kind in ("date", "datetime") and text.isdigit() and len(text) == 4:
-        return [f"{text}-06-15" + (" 10:20:30" if kind == "datetime" else "")]
-    return []
-
-
-def _neighbours(value: Value, kind: Kind, numeric: bool) -> list[Value]:
-    number = _as_number(value)
-    if number is not None and (numeric or not isinstance(value, str)):
-        if kind == "boolean":
-            return [0, 1]
-        close: list[int | float] = [number + 1, number - 1, number + 2, number - 2, number // 10, number * 10]
-        if kind == "real" or isinstance(number, float):
-            close += [number + 0.5, number - 0.5]
-        close = [other for other in close if other >= 0 or number <= 0] + [0]
-        return [other for other in close if other != number]
-    text = str(value)
-    if text.isdigit() and kind in ("date", "datetime"):
-        return [item for year in (int(text) + 1, int(text) - 1) for item in _in_kind(str(year), kind)]
-    return [text.swapcase(), f"{text}x", text[:-1], f"x{text}", f"{text} {text}"]
-
-
-def _between(values: list[Value], kind: Kind) -> list[Value]:
-    """The middle between neighbouring literals, which a range of them needs."""
-    numbers = sorted({number for value in values if (number := _as_number(value)) is not None})
-    found: list[Value] = []
-    for low, high in pairwise(numbers):
-        middle = (low + high) / 2
-        if kind == "integer" or isinstance(low, int) or isinstance(high, int):
-            middle = low + (high - low) // 2
-        if low < middle < high:
-            found.append(middle)
-    return found
-
-
-def _holds(other: Value, sign: str, value: Value) -> bool:
-    a, b = _as_number(other), _as_number(value)
-    return compares(str(other), sign, str(value)) if a is None or b is None else compares(a, sign, b)
-
-
-def _others(wanted: _Wanted, kind: Kind, numeric: bool) -> list[Value]:
+def _others(wanted: _Wanted, kind: ValueKind, numeric: bool) -> list[Value]:
     """Values without any meaning to the queries, different from column to column."""
     column, values, number, count = wanted.column, wanted.values, wanted.number, range(wanted.count)
     if kind == "boolean":
         return [] if any(isinstance(value, str) for value in values) else [0, 1]
-    known = [value for value in map(_as_number, values) if value is not None]
+    known = [value for value in map(as_number, values) if value is not None]
     if kind == "integer" or numeric:
         start = int(max(known)) + 3 if known else 11 + 7 * number
         if ranges := _ranges(wanted):
@@ -373,7 +299,7 @@ def _others(wanted: _Wanted, kind: Kind, numeric: bool) -> list[Value]:
             return [low + i for i in range(min(wanted.count, high - low + 1))]
         fractions = _FRACTIONS if kind == "real" or (wanted.fractional and kind == "text") else (0,)
         return [start + i + fractions[i % len(fractions)] for i in count]
-    if kind in _DATE_KINDS:
+    if kind in DATE_KINDS:
         form = default_form(kind)
         return [form.text(moment) for moment in moments(number, wanted.count)]
     word = "".join(sign for sign in column.name.lower() if sign.isalnum()) or "v"
@@ -382,12 +308,12 @@ def _others(wanted: _Wanted, kind: Kind, numeric: bool) -> list[Value]:
     return [f"{chr(65 + i % 26)}{word}{i // 26 or ''}" for i in count]  # neither LOWER nor UPPER leaves it alone
 
 
-def _odd(wanted: _Wanted, kind: Kind, numeric: bool, others: list[Value]) -> list[Value]:
+def _odd(wanted: _Wanted, kind: ValueKind, numeric: bool, others: list[Value]) -> list[Value]:
     """Values in a form that people would not expect: signs, fractions where there are none, blanks, cases."""
     literals = wanted.values[:_ODD_VALUES]
     if kind != "boolean" and (kind in ("integer", "real") or numeric):
         sample = [*literals, *others[: len(others) // 2 if wanted.signed else _ODD_VALUES // 2]]
-        numbers = [number for value in sample if (number := _as_number(value))]
+        numbers = [number for value in sample if (number := as_number(value))]
         fractions = (0.5, 0.3125) if kind == "real" else ()
         return [*(-number for number in numbers), *(-number - part for number in numbers[:6] for part in fractions)]
     if kind == "text":

@@ -12,9 +12,11 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from threading import RLock
-from typing import Any
 
-Row = tuple[Any, ...]
+from sqlquarry.judging.sql.identifiers import quoted
+
+SQLValue = str | int | float | bytes | None
+Row = tuple[SQLValue, ...]
 
 _MOST_INSTRUCTIONS = 100_000  # SQLite instructions of one run: about 2 ms
 _MOST_ROWS = 1_000
@@ -82,7 +84,7 @@ class MemoryDatabase:
                 execute("ROLLBACK")
 
     def run(self, sql: str, *, reverse: bool = False) -> list[Row] | None:
-        """The rows of an untrusted query; None if it fails, takes too long or calls a function that is not bounded.
+        """Return the rows of an untrusted query; None if it fails, takes too long or calls an unbounded function.
 
         Args:
             sql: one query.
@@ -113,8 +115,3 @@ class MemoryDatabase:
         finally:
             self._connection.set_authorizer(None)
             self._connection.set_progress_handler(None, 0)
-
-
-def quoted(name: str) -> str:
-    """A name as an SQLite identifier."""
-    return '"' + name.replace('"', '""') + '"'

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 
-from sqlquarry.judging.parsing import parse, tokens
+from sqlquarry.judging.sql.parsing import parse, tokens
 
 # A word in double quotes that begins a clause, an argument or a condition; most follow "=" and are meant as text.
 _SUSPECT = re.compile(r"(?:\b(?:SELECT|DISTINCT|ALL|BY|WHERE|AND|OR|NOT|ON|HAVING)\s+|[(,]\s*)\"", re.IGNORECASE)
 
 
 def quoted_columns(sql: str) -> list[str]:
-    """The double-quoted words of an SQLite query that stand where text makes no sense, so that a column must be meant.
+    """Return the double-quoted words of an SQLite query that must be columns, because text would make no sense there.
 
     That is as an argument of an aggregate, as a column of the result, as a key of ORDER BY or GROUP BY, and in a
     comparison with a literal.
@@ -37,7 +37,7 @@ def quoted_columns(sql: str) -> list[str]:
 
 
 def with_brackets(sql: str, name: str) -> str:
-    """The query with this word in brackets instead of double quotes, which SQLite never takes for text."""
+    """Return the query with this word in brackets instead of double quotes, which SQLite never takes for text."""
     pieces, end = [], 0
     for token in tokens(sql, "sqlite") or ():
         if token.text == name and sql[token.start] == '"':

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, JudgingError
@@ -20,10 +19,20 @@ from sqlquarry.extras import require
 from sqlquarry.files.locations import local_path
 from sqlquarry.judging.execution.limits import ExecutionLimits
 from sqlquarry.judging.execution.sandbox import Failure, Rows, Sandbox
-from sqlquarry.judging.parsing import parse
-from sqlquarry.judging.synthesis.schema import Schema, read_schema
-from sqlquarry.judging.synthesis.search import Rival, Suite, make_suite, rivals
-from sqlquarry.judging.synthesis.store import VERSION, KillRate, StoredSuite, file_name, is_plausible, load, put, save
+from sqlquarry.judging.sql.parsing import parse
+from sqlquarry.judging.sql.portable_ddl import schema_in_sqlite
+from sqlquarry.judging.sql.schema import Schema
+from sqlquarry.judging.synthesis.suite_files import (
+    VERSION,
+    KillRate,
+    StoredSuite,
+    file_name,
+    is_plausible,
+    load,
+    put,
+    save,
+)
+from sqlquarry.judging.synthesis.suites import Rival, Suite, make_suite, rivals
 from sqlquarry.judging.synthesis.translation import cannot_be_said, in_sqlite
 from sqlquarry.options import check_options
 
@@ -35,7 +44,7 @@ IMPLAUSIBLE = "told apart only by rows that the schema allows but people would n
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """What has been synthesised so far, over all different pairs of a schema and gold queries.
+    """What has been made so far, over all different pairs of a schema and gold queries.
 
     Args:
         records: how many pairs.
@@ -51,7 +60,7 @@ class Coverage:
 
     @property
     def kill_rate(self) -> float:
-        """Killed mutants as a share of all; 1 where there are none."""
+        """Killed mutants as a share of all; 1 if there are none."""
         return self.killed / self.mutants if self.mutants else 1.0
 
 
@@ -108,7 +117,7 @@ class SynthesizedDatabases:
         self._sandbox = Sandbox(_RIVAL_LIMITS)
 
     def databases_for(self, record: Record, predicted_sql: str) -> Sequence[Path]:
-        """The record's suite, and a database that tells the prediction from the gold where one is found.
+        """Return the record's suite, and a database that tells the prediction from the gold if one is found.
 
         Args:
             record: with schema and gold SQL; its database's name is not looked at.
@@ -122,11 +131,11 @@ class SynthesizedDatabases:
         return sorted((*suite.paths, *([rival] if rival else ())), key=lambda path: not is_plausible(path))
 
     def caveat(self, database: Path | str) -> str | None:
-        """What to know of a verdict that rests on one of these databases; None if its rows would surprise nobody."""
+        """Say what to know of a verdict that rests on one of these databases; None if its rows surprise nobody."""
         return None if is_plausible(Path(database)) else IMPLAUSIBLE
 
     def translate(self, sql: str, record: Record) -> str:
-        """The query as SQLite's; as it is if the record's dialect is SQLite, or if neither dialect reads it.
+        """Return the query as SQLite's; as it is if the record's dialect is SQLite or neither dialect reads it.
 
         Raises:
             JudgingError: the record is quarantined, sqlglot does not know its dialect, or the query uses what the
@@ -134,7 +143,7 @@ class SynthesizedDatabases:
         """
         if record.dialect == "sqlite":
             return sql
-        text = in_sqlite(sql, record.dialect, read_schema(record.schema, record.dialect), record.golds)
+        text = in_sqlite(sql, record.dialect, schema_in_sqlite(record.schema, record.dialect), record.golds)
         outcome = self._sandbox.run(self._usable_suite(record).paths[0], text)
         if parse(sql, record.dialect) is None:
             if isinstance(outcome, Rows):
@@ -151,8 +160,8 @@ class SynthesizedDatabases:
         """
         return self._suite(record).kill_rate
 
-    def details(self, record: Record) -> Mapping[str, Any]:
-        """The kill rate and the first survivors, ready for JSON.
+    def details(self, record: Record) -> Mapping[str, object]:
+        """Return the kill rate and the first survivors, ready for JSON.
 
         Raises:
             JudgingError: the record has no gold SQL.
@@ -161,13 +170,13 @@ class SynthesizedDatabases:
         return {"killed": rate.killed, "mutants": rate.mutants, "survivors": list(rate.survivors[:_SHOWN_SURVIVORS])}
 
     def fingerprint(self, record: Record) -> str:
-        """A text that changes with what the record's databases hold."""
+        """Return a text that changes with what the record's databases hold."""
         settings = [VERSION, self.seed, self.databases_per_record, self.time_budget_s]
         content = json.dumps([*settings, record.dialect, record.schema, record.golds])
         return hashlib.sha256(content.encode()).hexdigest()
 
     def coverage(self) -> Coverage:
-        """What has been made so far, and what is quarantined."""
+        """Return what has been made so far, and what is quarantined."""
         suites = list(self._suites.values())
         return Coverage(
             records=len(suites),
@@ -193,7 +202,7 @@ class SynthesizedDatabases:
         return self._suites[key]
 
     def _make(self, record: Record, key: str) -> Suite | str:
-        """A new suite, or why there can be none."""
+        """Return a new suite, or why there can be none."""
         deadline = time.monotonic() + self.time_budget_s
         try:
             return make_suite(*_in_sqlite(record), most=self.databases_per_record, seed=key, deadline=deadline)
@@ -201,7 +210,7 @@ class SynthesizedDatabases:
             return f"quarantined: {error}"
 
     def _rival(self, record: Record, predicted_sql: str) -> Path | None:
-        """A database on which the prediction runs and matches none of the golds; None if none was found."""
+        """Return a database on which the prediction runs and matches none of the golds; None if none was found."""
         schema, golds = _in_sqlite(record)
         try:
             sql = in_sqlite(predicted_sql, record.dialect, schema, record.golds)
@@ -236,5 +245,5 @@ class SynthesizedDatabases:
 
 
 def _in_sqlite(record: Record) -> tuple[Schema, list[str]]:
-    schema = read_schema(record.schema, record.dialect)
+    schema = schema_in_sqlite(record.schema, record.dialect)
     return schema, [in_sqlite(sql, record.dialect, schema, record.golds) for sql in record.golds]

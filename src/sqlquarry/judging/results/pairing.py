@@ -8,7 +8,6 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any
 
 from sqlquarry.errors import JudgingError
 from sqlquarry.judging.results.cells import INEXACT, NUMBERS, ComparisonOptions
@@ -17,7 +16,7 @@ _SEARCH_BUDGET = 20_000_000  # rows looked at while trying column orders: a few 
 _PAIRING_BUDGET = 4_000_000  # pairs of rows compared among rows that differ within the tolerance only
 
 
-def _cell_classes(values: Iterable[Hashable], comparison: ComparisonOptions) -> dict[Any, int]:
+def _cell_classes(values: Iterable[object], comparison: ComparisonOptions) -> dict[object, int]:
     """Number the values so that equal cells always share a number (the converse holds except for dense floats)."""
     distinct = set(values)
     numbers = sorted(value for value in distinct if isinstance(value, NUMBERS))
@@ -33,7 +32,7 @@ def _cell_classes(values: Iterable[Hashable], comparison: ComparisonOptions) -> 
             for i in range(max(done, bisect_left(numbers, low)), last):
                 joined[i] = True
             done = max(done, last)
-    classes: dict[Any, int] = {}
+    classes: dict[object, int] = {}
     current = 0
     for i, number in enumerate(numbers):
         current += i > 0 and not joined[i - 1]
@@ -44,8 +43,8 @@ def _cell_classes(values: Iterable[Hashable], comparison: ComparisonOptions) -> 
     return classes
 
 
-def _around(number: Any, reach: Any) -> tuple[Any, Any]:
-    """The ends of a number's reach; of decimals exactly."""
+def _around(number: float | Decimal, reach: float | Fraction) -> tuple[float | Fraction, float | Fraction]:
+    """Return the ends of a number's reach; of decimals exactly."""
     if isinstance(number, Decimal):
         return Fraction(number) - reach, Fraction(number) + reach
     return number - reach, number + reach
@@ -59,8 +58,8 @@ class PairSearch:
 
     def __init__(
         self,
-        gold: list[tuple[Any, ...]],
-        predicted: list[tuple[Any, ...]],
+        gold: list[tuple[object, ...]],
+        predicted: list[tuple[object, ...]],
         gold_places: Sequence[int],
         predicted_places: Sequence[int],
         comparison: ComparisonOptions,
@@ -89,7 +88,7 @@ class PairSearch:
             )
         gold_signs, predicted_signs = self._column_signs(gold_rows, predicted_rows)
         if self.width == len(self.predicted_columns):
-            # What a row or a column looks like whatever the permutation (colour refinement): rows and columns can only
+            # What a row or a column looks like whatever the permutation (color refinement): rows and columns can only
             # be paired with their like, which leaves one candidate per column in nearly all real results.
             gold_rows, predicted_rows = _shared_numbers(
                 self._row_signs(gold_rows, self.gold_columns, gold_signs),
@@ -124,7 +123,7 @@ class PairSearch:
                     return True
                 continue
             wanted = order[len(chosen)]
-            tried = set()  # equal columns are interchangeable: one of them stands for all
+            tried = set()  # equal columns are interchangeable: one of them is enough
             for j in candidates[wanted]:
                 if j in chosen or (permute and contents[j] in tried):
                     continue
@@ -143,7 +142,7 @@ class PairSearch:
 
     def _rows_pair_up(self, gold_rows: list[int], predicted_rows: list[int], column_of: dict[int, int]) -> bool:
         """Pair the rows of each group exactly; only groups with dense floats are more than a formality."""
-        groups: dict[int, tuple[list[Any], list[Any]]] = defaultdict(lambda: ([], []))
+        groups: dict[int, tuple[list[tuple[object, ...]], list[tuple[object, ...]]]] = defaultdict(lambda: ([], []))
         for group, row in zip(gold_rows, self.gold, strict=True):
             groups[group][0].append(row)
         for group, row in zip(predicted_rows, self.predicted, strict=True):

@@ -1,0 +1,1 @@
+"""Reading SQL: text, syntax trees, schemas and the columns that names mean."""

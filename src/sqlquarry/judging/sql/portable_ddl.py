@@ -1,0 +1,166 @@
+"""DDL of any dialect as tables that SQLite can build; only what SQLite refuses is rewritten."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from sqlquarry.errors import JudgingError
+from sqlquarry.judging.sql.identifiers import quoted
+from sqlquarry.judging.sql.schema import Schema, parents_first
+from sqlquarry.judging.sql.sqlite_ddl import declared_schema, empty_database, split_statements
+
+if TYPE_CHECKING:
+    from sqlglot.expressions import Expr
+
+_CREATE_TABLE = re.compile(
+    r"\s*CREATE\s+TABLE\s+(?:IF\s+NOT\s+EXISTS\s+)?([^\s(]+|\"[^\"]+\")\s*\((.*)\)[^)]*$", re.IGNORECASE | re.DOTALL
+)
+_CONSTRAINT = re.compile(r"(PRIMARY|FOREIGN|UNIQUE|CHECK|CONSTRAINT|KEY|INDEX)\b(?=.*\()", re.IGNORECASE | re.DOTALL)
+_QUOTED = re.compile(r"\"((?:[^\"]|\"\")+)\"|`([^`]+)`|\[([^\]]+)\]")
+_WORD = re.compile(r"\S+")
+# Only these are run: a schema text that also inserts or attaches must not do so here.
+_DECLARES = re.compile(r"\s*CREATE\s+(TABLE|VIEW|(UNIQUE\s+)?INDEX)\b", re.IGNORECASE)
+# The tables that SQLite keeps for itself, which a dump of a schema with AUTOINCREMENT or ANALYZE lists.
+_INTERNAL = re.compile(r"\s*CREATE\s+TABLE\s+(IF\s+NOT\s+EXISTS\s+)?[\"'`\[]?sqlite_", re.IGNORECASE)
+# Where 'rome' = 'Rome', unless a column says otherwise.
+CASELESS_DIALECTS = ("mysql", "tsql", "doris", "starrocks")
+_OTHER_DIALECTS = ("mysql", "postgres", "tsql")
+
+
+@lru_cache(maxsize=256)
+def schema_in_sqlite(text: str, dialect: str) -> Schema:
+    """Return the schema as SQLite builds it, each table after those that its foreign keys need where possible.
+
+    Its tables have the columns that rows hold a value for, without generated ones. SQLite itself reads the text, so its
+    constraints are those that SQLite enforces.
+
+    Raises:
+        JudgingError: a statement cannot be built, or there is no table.
+    """
+    with empty_database() as connection:
+        ddl = [
+            line
+            for statement in split_statements(text)
+            if _DECLARES.match(statement) and not _INTERNAL.match(statement)
+            for line in _declare(connection, statement, dialect)
+        ]
+        built = declared_schema(connection, ";\n".join(ddl), tuple(ddl))
+    if not built.tables:
+        raise JudgingError(f"the schema declares no table: {text[:80]!r}")
+    stored = {name: replace(table, columns=table.stored) for name, table in built.tables.items()}
+    return replace(built, tables=parents_first(stored))
+
+
+def _declare(connection: sqlite3.Connection, statement: str, dialect: str) -> list[str]:
+    """Run the statement, or the first rewriting of it that SQLite accepts, and return what ran.
+
+    That is nothing for an index or view that SQLite refuses.
+    """
+    error: sqlite3.Error | None = None
+    for text in _rewritings(statement, dialect):
+        try:
+            connection.execute(text)
+        except sqlite3.Error as refused:
+            if re.match(r"table .* already exists", str(refused)):
+                return _more_columns(connection, text)
+            error = error or refused
+        else:
+            return [text]
+    if not re.match(r"CREATE\s+TABLE", statement, re.IGNORECASE):
+        return []
+    raise JudgingError(f"the schema cannot be built in SQLite ({error}): {statement[:80]!r}") from error
+
+
+def _more_columns(connection: sqlite3.Connection, statement: str) -> list[str]:
+    """Add the columns that a second CREATE TABLE of the same table declares.
+
+    sql-create-context declares a table twice if a query names it twice, each time with other columns.
+    """
+    with empty_database() as other:
+        other.execute(statement)
+        name = other.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchone()[0]
+        wanted = other.execute(f"PRAGMA table_info({quoted(name)})").fetchall()
+    present = {row[1].lower() for row in connection.execute(f"PRAGMA table_info({quoted(name)})")}
+    lines = [
+        f"ALTER TABLE {quoted(name)} ADD COLUMN {quoted(row[1])} {row[2]}"
+        for row in wanted
+        if row[1].lower() not in present
+    ]
+    for line in lines:
+        connection.execute(line)
+    return lines
+
+
+def _rewritings(statement: str, dialect: str) -> Iterator[str]:
+    """Yield the text itself, then what sqlglot makes of it, then bare columns with every name quoted.
+
+    The text comes first since sqlglot makes INTEGER of BOOLEAN; last, if text columns need a collation.
+    """
+    if dialect not in CASELESS_DIALECTS:
+        yield statement
+    import sqlglot
+    from sqlglot.errors import SqlglotError
+
+    for read in dict.fromkeys((dialect, *_OTHER_DIALECTS)):
+        with suppress(SqlglotError, ValueError, RecursionError):
+            tree = sqlglot.parse_one(statement, read=read)
+            if read in CASELESS_DIALECTS and read == dialect:
+                _ignore_case(tree)
+            yield tree.sql(dialect="sqlite")
+    if dialect in CASELESS_DIALECTS:
+        yield statement
+    yield from _bare_tables(statement)
+
+
+def _bare_tables(statement: str) -> Iterator[str]:
+    """Yield a CREATE TABLE with names and types only, first with the lengths of types and then without."""
+    found = _CREATE_TABLE.match(statement)
+    if found is None:
+        return
+    columns: dict[str, str] = {}
+    for part in _split(found[2]):
+        if not _CONSTRAINT.match(part) and (split := _name_and_rest(part)):
+            declared = re.match(r"[\w ]*(\([\d, ]+\))?", split[1])
+            columns.setdefault(split[0].lower(), f"{quoted(split[0])} {declared[0] if declared else ''}")
+    name = _name_and_rest(found[1])
+    for listed in (columns.values(), [re.sub(r"(\" \w*).*", r"\1", column) for column in columns.values()]):
+        yield f"CREATE TABLE {quoted(name[0] if name else found[1])} ({', '.join(listed)})"
+
+
+def _ignore_case(tree: Expr) -> None:
+    """Let text columns compare as in a dialect that ignores case."""
+    from sqlglot import expressions as exp
+
+    for column in tree.find_all(exp.ColumnDef):
+        if isinstance(column.kind, exp.DataType) and column.kind.this in exp.DataType.TEXT_TYPES:
+            collation = exp.CollateColumnConstraint(this=exp.var("NOCASE"))
+            column.append("constraints", exp.ColumnConstraint(kind=collation))
+
+
+def _split(body: str) -> Iterator[str]:
+    """Yield the parts between commas that are outside brackets and quotes."""
+    depth, start, quote = 0, 0, ""
+    for i, sign in enumerate(body):
+        if quote:
+            quote = "" if sign == quote else quote
+        elif sign in "\"'`":
+            quote = sign
+        else:
+            depth += (sign == "(") - (sign == ")")
+            if sign == "," and depth == 0:
+                yield body[start:i].strip()
+                start = i + 1
+    yield body[start:].strip()
+
+
+def _name_and_rest(part: str) -> tuple[str, str] | None:
+    if found := _QUOTED.match(part):
+        return next(group for group in found.groups() if group), part[found.end() :].strip()
+    found = _WORD.match(part)
+    return (found[0], part[found.end() :].strip()) if found else None
