@@ -38,6 +38,7 @@ _HOMES = {
     "Record": "artifacts",
     "Records": "data",
     "Report": "judging",
+    "RetryPolicy": "models",
     "SQLJudge": "judging",
     "SQLQuarryError": "errors",
     "SageMakerLauncher": "sagemaker",
@@ -89,6 +90,7 @@ __all__ = [
     "Record",
     "Records",
     "Report",
+    "RetryPolicy",
     "SQLJudge",
     "SQLQuarryError",
     "SageMakerLauncher",
@@ -158,6 +160,7 @@ if TYPE_CHECKING:
         LocalModel,
         ParityReport,
         PriceTable,
+        RetryPolicy,
         Usage,
         probe_parity,
     )

@@ -10,9 +10,9 @@ from sqlquarry.artifacts import AdapterCheckpoint, Record
 from sqlquarry.aws import aws_client
 from sqlquarry.extras import require
 from sqlquarry.files.locations import is_s3, local_path, located
-from sqlquarry.models.local.model import pick_device
 from sqlquarry.openmp import warn_of_spinning
 from sqlquarry.options import check_options
+from sqlquarry.pretrained import pick_device
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.training.arguments import as_records, check_apart, check_counts
 from sqlquarry.training.config import Auto, TrainingConfig

@@ -100,10 +100,10 @@ def taught(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def test_a_trained_row_ends_the_answers_and_is_merged(taught: AdapterCheckpoint, tmp_path: Path) -> None:
     wanted = [(record.sql, "stop") for record in RECORDS]
-    local = LocalModel.from_adapter(taught, device="cpu", max_tokens=40)
+    local = LocalModel(taught, device="cpu", max_tokens=40)
     assert [(answer.text, answer.stop_reason) for answer in local.generate(RECORDS)] == wanted
     merged = AdapterMerger(dtype="float32").merge(taught, tmp_path / "merged")
-    served = LocalModel.from_merged(merged, device="cpu", max_tokens=40)
+    served = LocalModel(merged, device="cpu", max_tokens=40)
     assert [(answer.text, answer.stop_reason) for answer in served.generate(RECORDS)] == wanted
 
 

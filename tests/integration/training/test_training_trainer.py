@@ -15,8 +15,9 @@ from transformers import MixtralConfig, MixtralForCausalLM
 
 from sqlquarry.artifacts import MANIFEST, AdapterCheckpoint, Record
 from sqlquarry.errors import ConfigError, DeviceError, IncompleteArtifactError, RecordError, TrainingError
+from sqlquarry.pretrained import load_causal_lm
 from sqlquarry.prompt import PromptFormatter
-from sqlquarry.quantization import QuantizationRecipe, load_causal_lm
+from sqlquarry.quantization import QuantizationRecipe
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
 from sqlquarry.training.steps import adapted_model, loop
 

@@ -23,7 +23,7 @@ from sqlquarry.quantization import QuantizationRecipe
 
 
 def recipe_for(tensors: dict[str, torch.Tensor]) -> QuantizationRecipe:
-    """As `quantization.recorded` notes it: the mean of every module's block scales."""
+    """As `QuantizationRecipe.completed` notes it: the mean of every module's block scales."""
     means = {name: tensors[f"{name}.weight"].float().view(-1, 64).abs().amax(dim=1).mean() for name in (UP, Q)}
     return QuantizationRecipe(modules=tuple(means), offsets=tuple(mean.item() for mean in means.values()))
 
