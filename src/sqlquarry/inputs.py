@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence, Sized
 from numbers import Integral, Real
 from typing import TypeGuard
 
-from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError
+from sqlquarry.records import Record
 
 
 def check_inputs(inputs: Sequence[Record] | Sequence[str], *, method: str = "generate", records: bool = True) -> None:

@@ -15,12 +15,13 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from sqlquarry.artifacts import AdapterCheckpoint, Record
+from sqlquarry.artifacts import AdapterCheckpoint
 from sqlquarry.merging import AdapterMerger
 from sqlquarry.models.local.model import LocalModel
 from sqlquarry.pretrained import load_causal_lm
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.quantization import QuantizationRecipe, hold_dequantized
+from sqlquarry.records import Record
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
 from sqlquarry.training.encoding.packing import pack
 from sqlquarry.training.launch import TORCHRUN

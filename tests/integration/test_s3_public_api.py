@@ -15,9 +15,9 @@ import pytest
 from moto import mock_aws
 
 import sqlquarry as sq
-from sqlquarry.artifacts import Manifest, base_digest, write_manifest
 from sqlquarry.bedrock.preflight import preflight, repair
 from sqlquarry.errors import ArtifactError, BedrockError, ConfigError, JudgingError, MergeError, UnsupportedModelError
+from sqlquarry.manifests import Manifest, base_digest, write_manifest
 from sqlquarry.training.steps.checkpoint import Checkpoints
 
 from conftest import toy_examples

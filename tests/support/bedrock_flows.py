@@ -13,7 +13,8 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from sqlquarry.artifacts import Generation, MergedModel
+from sqlquarry.answers import Generation
+from sqlquarry.artifacts import MergedModel
 from sqlquarry.aws.polling import Polling
 from sqlquarry.bedrock import BedrockImporter
 from sqlquarry.emulator import LocalAWS, ManualClock

@@ -11,8 +11,8 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from bedrock_fakes import FORMATTER
-from sqlquarry.artifacts import Record
 from sqlquarry.models import FoundationModel, ImportedModel, RetryPolicy
+from sqlquarry.records import Record
 
 ARN = "arn:aws:bedrock:us-west-2:123456789012:imported-model/abcdefghijkl"
 RECORD = Record("How many?", "CREATE TABLE t (a)")

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from sqlquarry.artifacts import Generation
+from sqlquarry.answers import Generation
 from sqlquarry.aws.failures import bedrock_error
 from sqlquarry.aws.parallel import parallel
 from sqlquarry.errors import BedrockError, ConfigError

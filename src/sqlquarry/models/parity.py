@@ -11,8 +11,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sqlquarry.artifacts import Generation, Record, TextGenerator
+from sqlquarry.answers import Generation, TextGenerator
 from sqlquarry.errors import BedrockError, ConfigError
+from sqlquarry.records import Record
 
 _SHOWN = 5
 _SHOWN_CHARACTERS = 80

@@ -18,10 +18,10 @@ import huggingface_hub
 import pytest
 
 from sqlquarry import AdapterCheckpoint, AdapterMerger, LocalModel, PromptFormatter, QLoRAFSDPTrainer, Record
-from sqlquarry.artifacts import base_digest, write_manifest
 from sqlquarry.bedrock.preflight import preflight
 from sqlquarry.emulator.bedrock.admission import ImportFailedError, admit
 from sqlquarry.errors import SQLQuarryError, UnsupportedModelError
+from sqlquarry.manifests import base_digest, write_manifest
 from sqlquarry.merging.base_checkpoint import BaseCheckpoint
 from sqlquarry.merging.storage.local import LocalDirectory
 from sqlquarry.models import DecodingOptions

@@ -8,15 +8,17 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from sqlquarry.artifacts import MergedModel, Record, write_manifest
+from sqlquarry.artifacts import MergedModel
 from sqlquarry.aws.polling import Polling
 from sqlquarry.bedrock import BedrockImporter
 from sqlquarry.bedrock.preflight import preflight
 from sqlquarry.emulator import LocalAWS
+from sqlquarry.manifests import write_manifest
 from sqlquarry.models import RetryPolicy
 from sqlquarry.models.local.decoding import DecodingOptions
 from sqlquarry.models.local.model import LocalModel
 from sqlquarry.prompt import PromptFormatter
+from sqlquarry.records import Record
 
 from conftest import CHATML, save_tiny_llama, tiny_tokenizer
 

@@ -15,8 +15,8 @@ from tokenizers import processors
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sqlquarry import AdapterCheckpoint, AdapterMerger, MergedModel, PromptFormatter, Record
-from sqlquarry.artifacts import base_digest, write_manifest
 from sqlquarry.errors import ConfigError, MergeError, RecordError, UnsupportedModelError
+from sqlquarry.manifests import base_digest, write_manifest
 from sqlquarry.merging import Thresholds
 from sqlquarry.merging.storage.local import LocalDirectory
 from sqlquarry.merging.verification import examples

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from sqlquarry.artifacts import AdapterCheckpoint, Record
+from sqlquarry.artifacts import AdapterCheckpoint
 from sqlquarry.errors import ConfigError, DeviceError, UnsupportedModelError
 from sqlquarry.models.local.decoding import DecodingOptions
 from sqlquarry.models.local.model import LocalModel
 from sqlquarry.models.local.sampling import Sampling
 from sqlquarry.prompt import PromptFormatter
+from sqlquarry.records import Record
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
 
 from conftest import toy_examples

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError
 from sqlquarry.models.local.decoding import DecodingOptions
 from sqlquarry.models.local.model import LocalModel
 from sqlquarry.models.local.sampling import Sampling
 from sqlquarry.prompt import PromptFormatter
+from sqlquarry.records import Record
 
 from conftest import save_tiny_llama
 
@@ -105,7 +105,8 @@ def test_special_tokens_in_records_are_noted_once(model: LocalModel, caplog: pyt
 
 
 def test_a_prompt_of_another_tokenizer_is_refused(lively_llama: Path) -> None:
-    from sqlquarry.prompt import HUMAN_ASSISTANT, BoundTokens
+    from sqlquarry.prompt import HUMAN_ASSISTANT
+    from sqlquarry.tokenizing.bound_tokens import BoundTokens
 
     bound = PromptFormatter(tokens=BoundTokens(HUMAN_ASSISTANT, "", "</s>", adds_bos=False, stop="</s>"))
     with pytest.raises(ConfigError, match="</s>"):

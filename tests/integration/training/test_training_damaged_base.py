@@ -14,10 +14,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sqlquarry.artifacts import Record
 from sqlquarry.errors import SQLQuarryError, UnsupportedModelError
 from sqlquarry.models.local.decoding import DecodingOptions
 from sqlquarry.models.local.model import LocalModel
+from sqlquarry.records import Record
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
 from sqlquarry.training.steps import adapted_model
 

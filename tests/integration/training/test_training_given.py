@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, RecordError
 from sqlquarry.models.local.decoding import DecodingOptions
 from sqlquarry.models.local.model import LocalModel
+from sqlquarry.records import Record
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
 
 from conftest import toy_examples

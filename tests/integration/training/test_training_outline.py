@@ -14,7 +14,6 @@ import pytest
 
 import sqlquarry as sq
 from hub_on_loopback import Hub
-from sqlquarry.artifacts import Record
 from sqlquarry.emulator import LocalAWS
 from sqlquarry.errors import (
     ConfigError,
@@ -26,6 +25,7 @@ from sqlquarry.errors import (
 )
 from sqlquarry.pretrained import load_tokenizer
 from sqlquarry.prompt import PromptFormatter
+from sqlquarry.records import Record
 from sqlquarry.sagemaker import Compute, SageMakerLauncher, staging
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig, local_run
 from sqlquarry.training.base import base_model

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, RecordError, SQLQuarryError
 from sqlquarry.models.local.decoding import DecodingOptions
 from sqlquarry.models.local.model import LocalModel
 from sqlquarry.prompt import PromptFormatter
+from sqlquarry.records import Record
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
 from sqlquarry.training.planning.guards import check_run
 from sqlquarry.training.steps import adapted_model

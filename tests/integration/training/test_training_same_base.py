@@ -9,10 +9,11 @@ import huggingface_hub
 import pytest
 from safetensors.torch import load_file, save_file
 
-from sqlquarry.artifacts import AdapterCheckpoint, Record
+from sqlquarry.artifacts import AdapterCheckpoint
 from sqlquarry.errors import MergeError, TrainingError, UnsupportedModelError
 from sqlquarry.merging import AdapterMerger
 from sqlquarry.models.local.model import LocalModel
+from sqlquarry.records import Record
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
 from sqlquarry.training.steps import adapted_model
 

@@ -13,12 +13,13 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sqlquarry.artifacts import AdapterCheckpoint, Record
+from sqlquarry.artifacts import AdapterCheckpoint
 from sqlquarry.errors import ConfigError
 from sqlquarry.merging import AdapterMerger
 from sqlquarry.models.local.model import LocalModel
 from sqlquarry.models.local.token_rows import run_token_rows_directly
 from sqlquarry.prompt import PromptFormatter
+from sqlquarry.records import Record
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
 from sqlquarry.training.base.base_model import resolve_base_model
 from sqlquarry.training.base.stop_token import check_stop, untrained_row

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from torch.nn.attention.flex_attention import create_mask
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from sqlquarry.artifacts import Record
 from sqlquarry.checkpoints.attention import position_limit, windows_of
 from sqlquarry.models.local.decoding import DecodingOptions
 from sqlquarry.models.local.model import LocalModel
 from sqlquarry.prompt import IGNORED_LABEL, Encoded, PromptFormatter
+from sqlquarry.records import Record
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
 from sqlquarry.training.encoding.packing import block_mask, pack
 from sqlquarry.training.steps.loss import RowShape, answer_loss, model_inputs, row_tensors

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sqlquarry.artifacts import Generation
+from sqlquarry.answers import Generation
 from sqlquarry.aws.polling import Polling
 from sqlquarry.bedrock.import_jobs import ImportJobs
 from sqlquarry.errors import ImportJobError

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sqlquarry.artifacts import Generation
+from sqlquarry.answers import Generation
 from sqlquarry.emulator.bedrock.completion_request import DEFAULT_MAX_TOKENS, CompletionRequest, Decoding
 from sqlquarry.emulator.bedrock.engine import EnginePool, InferenceEngine
 from sqlquarry.emulator.requests.errors import ApiError

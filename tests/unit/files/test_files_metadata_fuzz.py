@@ -19,12 +19,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sqlquarry import AdapterCheckpoint, MergedModel, PromptFormatter, Report, load_records
-from sqlquarry.artifacts import MANIFEST, base_digest, write_manifest
 from sqlquarry.bedrock.preflight import preflight, repair
 from sqlquarry.emulator.bedrock.admission import ImportFailedError, admit
 from sqlquarry.errors import SQLQuarryError
 from sqlquarry.judging.journal import Journal
 from sqlquarry.judging.synthesis import suite_files
+from sqlquarry.manifests import MANIFEST, base_digest, write_manifest
 from sqlquarry.merging.base_checkpoint import BaseCheckpoint
 from sqlquarry.merging.lora_adapter import LoraAdapter
 from sqlquarry.merging.output import MergeOutput

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 
 from merging_fakes import UP, Q, base_tensors, write_adapter, write_base
 from sqlquarry import AdapterCheckpoint, AdapterMerger, MergedModel
-from sqlquarry.artifacts import Manifest
 from sqlquarry.errors import MergeError, UnsupportedModelError
+from sqlquarry.manifests import Manifest
 from sqlquarry.merging.four_bit import differing_offset
 from sqlquarry.merging.output import MergeOutput
 from sqlquarry.merging.tensor_file import StoredTensor, TensorFile

@@ -15,7 +15,7 @@ from botocore.hooks import HierarchicalEmitter
 
 from bedrock_runtime_fakes import FakeTime, refusal
 from bedrock_shapes import check_request
-from sqlquarry.artifacts import Generation
+from sqlquarry.answers import Generation
 from sqlquarry.aws.polling import Polling
 from sqlquarry.errors import BedrockError, ConfigError
 from sqlquarry.models.foundation.batch_inference import BatchFoundationModel

@@ -26,7 +26,7 @@ from bedrock_runtime_fakes import (
     refusal,
     retry_policy,
 )
-from sqlquarry.artifacts import TextGenerator
+from sqlquarry.answers import TextGenerator
 from sqlquarry.bedrock import BedrockImporter
 from sqlquarry.errors import BedrockError, ConfigError, GenerationError, MissingExtraError, ModelNotReadyError
 from sqlquarry.models import ImportedModel, RetryPolicy

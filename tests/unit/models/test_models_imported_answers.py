@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sqlquarry.artifacts import Generation
+from sqlquarry.answers import Generation
 from sqlquarry.errors import GenerationError
 from sqlquarry.models.imported.answers import AnswerChunk, parse_answer, parse_chunk
 

@@ -25,7 +25,7 @@ from bedrock_runtime_fakes import (
     refusal,
     retry_policy,
 )
-from sqlquarry.artifacts import Generation
+from sqlquarry.answers import Generation
 from sqlquarry.errors import BedrockError, ConfigError, GenerationError, ModelNotReadyError
 from sqlquarry.models import PriceTable
 

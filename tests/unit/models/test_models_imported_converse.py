@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bedrock_runtime_fakes import ARN, COLD, RECORD, THROTTLED, FakeSession, FakeTime, imported, refusal, retry_policy
-from sqlquarry.artifacts import Generation
+from sqlquarry.answers import Generation
 from sqlquarry.errors import BedrockError, ConfigError, GenerationError, ModelNotReadyError
 
 UNSUPPORTED = refusal(

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sqlquarry.artifacts import Generation, Record
+from sqlquarry.answers import Generation
 from sqlquarry.errors import BedrockError, ConfigError
 from sqlquarry.models import probe_parity
 from sqlquarry.models.parity import split_pieces
+from sqlquarry.records import Record
 
 
 class Scripted:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from sqlquarry.artifacts import Generation
+from sqlquarry.answers import Generation
 from sqlquarry.emulator.bedrock.completion_request import DEFAULT_MAX_TOKENS, CompletionRequest, Decoding
 from sqlquarry.emulator.bedrock.prompts import ChatTokenizer, MeasuredPrompt, measured_prompt
 from sqlquarry.models.local.decoding import DecodingOptions

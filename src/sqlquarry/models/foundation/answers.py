@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 
-from sqlquarry.artifacts import Generation
+from sqlquarry.answers import Generation
 from sqlquarry.errors import GenerationError
 from sqlquarry.models.foundation.requests import PromptRequest, RequestStyle
 

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, get_args
 
-from sqlquarry.artifacts import Generation, Record
+from sqlquarry.answers import Generation
 from sqlquarry.aws import aws_client
 from sqlquarry.aws.failures import bedrock_error, error_code, is_transient
 from sqlquarry.aws.polling import Polling
@@ -32,6 +32,7 @@ from sqlquarry.models.foundation.requests import (
 from sqlquarry.options import check_options
 from sqlquarry.progress.bar import ProgressBar
 from sqlquarry.prompt import PromptFormatter
+from sqlquarry.records import Record
 from sqlquarry.text import visible_logger
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, get_args
 
-from sqlquarry.artifacts import Generation, Record
+from sqlquarry.answers import Generation
 from sqlquarry.aws import aws_client
 from sqlquarry.errors import BedrockError, ConfigError, GenerationError, MetadataError
 from sqlquarry.files.metadata import parse_object
@@ -27,6 +27,7 @@ from sqlquarry.models.foundation.requests import (
 from sqlquarry.models.retries import DEFAULT_RETRY, RequestRunner, RetryPolicy
 from sqlquarry.options import check_options
 from sqlquarry.prompt import PromptFormatter
+from sqlquarry.records import Record
 from sqlquarry.text import visible_logger
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Required, TypedDict, get_args
 
-from sqlquarry.artifacts import Record
 from sqlquarry.aws.failures import error_code
 from sqlquarry.prompt import PromptFormatter
+from sqlquarry.records import Record
 
 if TYPE_CHECKING:
     from mypy_boto3_bedrock_runtime.type_defs import (

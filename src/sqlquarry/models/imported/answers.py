@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from sqlquarry.artifacts import Generation
+from sqlquarry.answers import Generation
 from sqlquarry.errors import GenerationError, MetadataError
 from sqlquarry.files.metadata import parse_json
 from sqlquarry.models.foundation.answers import normalize_stop_reason

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from sqlquarry.artifacts import Generation
+from sqlquarry.answers import Generation
 from sqlquarry.aws.failures import error_code, says
 from sqlquarry.models.foundation.answers import normalize_stop_reason, read_answer, require_complete
 from sqlquarry.models.foundation.requests import ConverseRequest, PromptRequest, RequestStyle, converse_request

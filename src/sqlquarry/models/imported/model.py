@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
-from sqlquarry.artifacts import Generation, Record
+from sqlquarry.answers import Generation
 from sqlquarry.aws import aws_client
 from sqlquarry.aws.failures import bedrock_error
 from sqlquarry.errors import ConfigError, GenerationError
@@ -23,6 +23,7 @@ from sqlquarry.models.imported.requests import RequestFormat, RequestSchema
 from sqlquarry.models.retries import DEFAULT_RETRY, RequestRunner, RetryPolicy
 from sqlquarry.options import check_options
 from sqlquarry.prompt import PromptFormatter
+from sqlquarry.records import Record
 from sqlquarry.text import visible_logger
 
 if TYPE_CHECKING:

@@ -21,10 +21,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError
 from sqlquarry.inputs import option_problems, stop_problems
 from sqlquarry.prompt import PromptFormatter
+from sqlquarry.records import Record
 
 RequestSchema = Literal["max_tokens", "max_gen_len", "messages", "converse"]
 _CHAT = ("messages", "converse")

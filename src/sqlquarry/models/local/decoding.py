@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sqlquarry.artifacts import Generation
+from sqlquarry.answers import Generation
 from sqlquarry.errors import ConfigError
 from sqlquarry.inputs import is_whole, option_problems, stop_problems
 from sqlquarry.models.local.constraints import Constraint, Matcher, Vocabulary

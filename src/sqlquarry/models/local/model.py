@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from sqlquarry.artifacts import AdapterCheckpoint, Generation, MergedModel, Record
+from sqlquarry.answers import Generation
+from sqlquarry.artifacts import AdapterCheckpoint, MergedModel
 from sqlquarry.checkpoints.attention import position_limit
 from sqlquarry.errors import ConfigError
 from sqlquarry.extras import require
@@ -23,6 +24,7 @@ from sqlquarry.pretrained import load_causal_lm, load_tokenizer, pick_device, re
 from sqlquarry.progress.bar import ProgressBar
 from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
 from sqlquarry.quantization import QuantizationRecipe
+from sqlquarry.records import Record
 from sqlquarry.text import lone_surrogate, visible_logger
 from sqlquarry.tokenizing.control_tokens import note_in_prompts, stop_token_id
 

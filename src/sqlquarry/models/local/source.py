@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlquarry.artifacts import AdapterCheckpoint, MergedModel, base_digest
+from sqlquarry.artifacts import AdapterCheckpoint, MergedModel
 from sqlquarry.aws.artifacts import fetch_model
 from sqlquarry.checkpoints.foreign_model import refuse_foreign_code
 from sqlquarry.checkpoints.model_files import check_model_files
 from sqlquarry.errors import ConfigError, UnsupportedModelError
 from sqlquarry.files.locations import S3Location, is_s3, located
+from sqlquarry.manifests import base_digest
 from sqlquarry.prompt import PromptFormatter
 
 if TYPE_CHECKING:

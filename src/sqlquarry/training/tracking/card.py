@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlquarry.artifacts import write_atomically
 from sqlquarry.credentials import redacted
+from sqlquarry.files.writing import write_atomically
 from sqlquarry.text import as_markdown, visible
 
 CARD = "README.md"
