@@ -24,14 +24,14 @@ def main() -> None:
     records = (sq.load_records(options.records) if options.records else sq.sample_records("test"))[: options.count]
     merger = sq.AdapterMerger(base_model=options.base, dtype=options.dtype, thresholds=Thresholds())
     merged = merger.merge(sq.AdapterCheckpoint.load(options.adapter), options.output, evaluation=records)
-    merge = merged.manifest.provenance["merge"]
-    for base, numbers in merge.get("candidates", {}).items():
-        print(f"{base:12} KL {numbers['kl']:.2e}  greedy agreement {numbers['greedy_agreement']:.2%}")
-    measured = merge["verification"]["agreement"]
-    print(f"merged into the {merge['base']} base at {merged.uri}")
+    merge = merged.merge
+    for base, numbers in merge.candidates.items():
+        print(f"{base:12} KL {numbers.kl:.2e}  greedy agreement {numbers.greedy_agreement:.2%}")
+    measured = merge.verification.agreement
+    print(f"merged into the {merge.base} base at {merged.uri}")
     print(
-        f"against the adapter, on {measured['answer_tokens']} answer tokens of {measured['records']} records: "
-        f"KL {measured['kl']:.2e} nats, the same token {measured['greedy_agreement']:.2%} of the time"
+        f"against the adapter, on {measured.answer_tokens} answer tokens of {measured.records} records: "
+        f"KL {measured.kl:.2e} nats, the same token {measured.greedy_agreement:.2%} of the time"
     )
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self, TypeVar
 
 from sqlquarry.aws.artifacts import opened
 from sqlquarry.errors import CorruptArtifactError
 from sqlquarry.files.locations import S3Location, local_path, located
 from sqlquarry.manifests import MANIFEST, Manifest, read_manifest
+from sqlquarry.provenance import MergeSummary, TrainingRun, read_part
 
 if TYPE_CHECKING:
     import boto3
+
+_Part = TypeVar("_Part")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,7 @@ class _DirectoryArtifact:
         Raises:
             CorruptArtifactError: it does not say so.
         """
-        value: Any = self.manifest.provenance
+        value: object = self.manifest.provenance
         for key in keys:
             value = value.get(key) if isinstance(value, Mapping) else None
         if not isinstance(value, str):
@@ -75,6 +78,20 @@ class _DirectoryArtifact:
                 f"{self.uri}/{MANIFEST} does not hold {'.'.join(keys)}. Make the {self.kind} again."
             )
         return value
+
+    def _part(self, key: str, kind: type[_Part]) -> _Part:
+        """Read a part of the provenance.
+
+        Raises:
+            CorruptArtifactError: it is not there, or not of this kind.
+        """
+        try:
+            return read_part(kind, self.manifest.provenance.get(key))
+        except ValueError as error:
+            raise CorruptArtifactError(
+                f"{self.uri}/{MANIFEST} does not hold {key} as this version writes it ({error}). Make the {self.kind} "
+                "again."
+            ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +115,15 @@ class AdapterCheckpoint(_DirectoryArtifact):
         """Where the base model was on the machine that trained the adapter."""
         return Path(self._origin("base_model", "path"))
 
+    @property
+    def run(self) -> TrainingRun:
+        """What the training run took.
+
+        Raises:
+            CorruptArtifactError: the manifest does not say so.
+        """
+        return self._part("run", TrainingRun)
+
 
 @dataclass(frozen=True, slots=True)
 class MergedModel(_DirectoryArtifact):
@@ -109,3 +135,12 @@ class MergedModel(_DirectoryArtifact):
     """
 
     kind: ClassVar[str] = "merged-model"
+
+    @property
+    def merge(self) -> MergeSummary:
+        """How the model was merged.
+
+        Raises:
+            CorruptArtifactError: the manifest does not say so; `package_base` merges nothing.
+        """
+        return self._part("merge", MergeSummary)

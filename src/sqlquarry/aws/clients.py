@@ -49,7 +49,6 @@ class ClientOptions(TypedDict, total=False):
 
     Args:
         region: another region than the session's.
-        endpoint_url: another address.
         attempts: how often a request is sent at most; 2 by default.
         connect_timeout_s: how long to wait for a connection.
         read_timeout_s: how long to wait for an answer.
@@ -58,7 +57,6 @@ class ClientOptions(TypedDict, total=False):
     """
 
     region: str | None
-    endpoint_url: str | None
     attempts: int
     connect_timeout_s: float
     read_timeout_s: float
@@ -136,7 +134,7 @@ def aws_client(service: str, session: boto3.Session | None = None, **options: Un
     from botocore.config import Config
     from botocore.exceptions import NoRegionError
 
-    region, endpoint_url = options.get("region"), options.get("endpoint_url")
+    region = options.get("region")
     config = Config(
         retries={"mode": "standard", "total_max_attempts": options.get("attempts", 2)},
         connect_timeout=options.get("connect_timeout_s", 60),
@@ -146,14 +144,14 @@ def aws_client(service: str, session: boto3.Session | None = None, **options: Un
     )
     try:
         client: BaseClient = session.client(  # type: ignore[call-overload] # boto3's overloads name each service
-            service, region_name=region, endpoint_url=endpoint_url, config=config
+            service, region_name=region, config=config
         )
     except NoRegionError as error:
         raise ConfigError(
-            "no AWS region is known: pass region='us-east-1', a session with a region, or set AWS_DEFAULT_REGION"
+            "no AWS region is known: pass session=boto3.Session(region_name='us-east-1'), or set AWS_DEFAULT_REGION"
         ) from error
     if service == "s3":
-        OwnerRule(owners, lambda: _account(session, endpoint_url, region)).apply_to(client)
+        OwnerRule(owners, lambda: _account(session, region)).apply_to(client)
     return client
 
 
@@ -205,12 +203,9 @@ def session_environment(session: boto3.Session | None) -> dict[str, str]:
     return variables
 
 
-def _account(session: boto3.Session, endpoint_url: str | None, region: str | None) -> str:
+def _account(session: boto3.Session, region: str | None) -> str:
     """Return the account of a session's credentials, asking once; GetCallerIdentity needs no permission."""
     if session not in _accounts:
-        # An address of S3 alone, such as a VPC endpoint's, does not answer for STS.
-        if _AWS_HOST.fullmatch(urlsplit(endpoint_url or "").hostname or ""):
-            endpoint_url = None
-        sts = aws_client("sts", session, endpoint_url=endpoint_url, region=region or session.region_name or "us-east-1")
+        sts = aws_client("sts", session, region=region or session.region_name or "us-east-1")
         _accounts[session] = str(sts.get_caller_identity()["Account"])
     return _accounts[session]

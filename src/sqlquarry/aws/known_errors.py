@@ -173,7 +173,7 @@ _SAGEMAKER = (
     ),
     KnownError(
         _DISCONNECTED,
-        "Check the network, the region and endpoint_url. A running job continues: launcher.attach(name).",
+        "Check the network, the session's region and AWS_ENDPOINT_URL. A running job continues: launcher.attach(name).",
         service="sagemaker",
     ),
 )
@@ -190,7 +190,7 @@ _ANY_SERVICE = (
         "The credentials are not valid (any more). Log in again, and check the clock of this machine.",
     ),
     KnownError(_NOT_LOGGED_IN, "Log in to AWS (aws configure, aws sso login), or pass a session that has credentials."),
-    KnownError(_DISCONNECTED, "Check the network, the region and endpoint_url, then run it again."),
+    KnownError(_DISCONNECTED, "Check the network, the session's region and AWS_ENDPOINT_URL, then run it again."),
 )
 
 KNOWN_ERRORS = (*_BEDROCK, *_SAGEMAKER, *_ANY_SERVICE)  # the first that fits counts

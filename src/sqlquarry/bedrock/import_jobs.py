@@ -160,7 +160,7 @@ class ImportJobs:
     def _wait_to_retry(self, error: Exception, request: CreateModelImportJobRequestTypeDef, waited: float) -> None:
         """Sleep if a refused request may succeed later, else raise what to do."""
         if says(error, "ServiceQuotaExceededException", CONCURRENT_JOBS):
-            if waited >= self._polling.timeout_s:
+            if self._polling.is_over(waited):
                 raise ImportTimeoutError(
                     f"another import job kept the account's only slot for {waited:.0f} s, so none was started "
                     f"for {request['importedModelName']!r}. The files are uploaded; run import_model again."
@@ -198,7 +198,7 @@ class ImportJobs:
                 status = job["status"] if job is not None else "unknown"
                 waited = self._polling.clock() - started
                 bar.update(waited)
-                if waited >= self._polling.timeout_s:
+                if self._polling.is_over(waited):
                     raise ImportTimeoutError(f"import job {job_arn} is still {status} after {waited:.0f} s. {resume}")
                 logger.info("import job %s: %s, %.0f s of %d to %d min expected", job_arn, status, waited, low, high)
                 try:

@@ -130,7 +130,7 @@ class _ImportRole:
         started = polling.clock()
         while not ((role := _role(self.iam, self.name)) and self._is_trusted(role) and self._is_permitted()):
             waited = polling.clock() - started
-            if waited >= polling.timeout_s:
+            if polling.is_over(waited):
                 raise BedrockError(
                     f"IAM does not show role {self.name!r} as it was made, {waited:.0f} s after. Run it again."
                 )

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 logger = visible_logger(__name__)
 
 _ROLE_ARN = re.compile(r"arn:aws(-[^:]+)?:iam::([0-9]{12})?:role/.+")
-_POLLING = Polling()
+_POLLING = Polling(timeout_s=3600.0)
 
 
 @check_options()

@@ -28,9 +28,10 @@ from sqlquarry.merging.tensor_file import FLOATS
 from sqlquarry.merging.trained_adapters import Adapters, TrainedAdapters
 from sqlquarry.merging.verification.comparison import compare
 from sqlquarry.merging.verification.examples import Examples
-from sqlquarry.merging.verification.results import Thresholds, Verification
+from sqlquarry.merging.verification.results import Thresholds, require_thresholds
 from sqlquarry.options import check_options
 from sqlquarry.prompt import PROMPT_FILE
+from sqlquarry.provenance import Verification
 from sqlquarry.quantization import QuantizationRecipe
 from sqlquarry.records import Record
 
@@ -246,7 +247,7 @@ class AdapterMerger:
             merge["adapters"] = [{"digest": one.manifest.digest, "weight": weight} for one, weight in adapters]
         if self.thresholds and evaluation:
             verification = _verification(target, job, evaluation)
-            verification.require(self.thresholds)
+            require_thresholds(verification, self.thresholds)
             merge["verification"] = asdict(verification)
         came_from = adapters[0][0].manifest.provenance
         provenance = {

@@ -42,7 +42,7 @@ from sqlquarry.errors import (
 from sqlquarry.files.metadata import parse_object
 from sqlquarry.files.writing import write_atomically
 from sqlquarry.manifests import MANIFEST, Manifest
-from sqlquarry.merging import AdapterMerger, Thresholds
+from sqlquarry.merging import AdapterMerger, Thresholds, require_thresholds
 from sqlquarry.sagemaker.bootstrap import PIP, SECRETS, secret_text
 from sqlquarry.sagemaker.container_job import ContainerJob, only_file
 from sqlquarry.sagemaker.failures import training_error
@@ -143,7 +143,7 @@ def _merged(adapter: AdapterCheckpoint, merger: AdapterMerger, root: Path) -> No
     verification: dict[str, object] | None = None
     try:
         found = merger.verify(adapter, merged, load_records(str(only_file(records)), limit=_VERIFIED_RECORDS))
-        found.require(Thresholds())
+        require_thresholds(found, Thresholds())
         verification = dataclasses.asdict(found)
     except UnsupportedModelError as error:
         print(f"the merged model is not verified: {error}", flush=True)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 logger = visible_logger(__name__)
 _Answer = TypeVar("_Answer")
 _ENDED = ("Completed", "Failed", "Stopped", "Deleting")
-JOB_POLLING = Polling(interval_s=15.0, timeout_s=30 * 24 * 3600)  # a job can run for 28 days
+JOB_POLLING = Polling(interval_s=15.0)  # SageMaker ends every job by its own limit
 
 
 @dataclass(slots=True)
@@ -85,7 +85,7 @@ class TrainingJob:
                     self.progress = display.line(line) or self.progress
             if description["TrainingJobStatus"] in _ENDED:
                 return description
-            if self.polling.clock() - started >= self.polling.timeout_s:
+            if self.polling.is_over(self.polling.clock() - started):
                 raise TrainingError(
                     f"the training job {self.name} has not ended within timeout_s={self.polling.timeout_s:g}. It "
                     f"continues; attach({self.name!r}) follows it again. To wait for longer, raise Polling.timeout_s."

@@ -80,8 +80,7 @@ class SageMakerLauncher:
         compute: the machines.
         networking: the VPC that the job runs in; None uses SageMaker's own network.
         stopping: the job's time limits.
-        polling: how often a running job is looked at, and how long `TrainingJob.wait` waits for its end. The default
-            waits 30 days, longer than a job can run; `Polling` itself, if you make one without `timeout_s`, one hour.
+        polling: how often a running job is looked at, and how long `TrainingJob.wait` waits for its end.
         kms_key_arn: key for the volume, the inputs and the results.
         tags: of the job.
         environment: settings of the job's process, such as WANDB_PROJECT or MLFLOW_TRACKING_URI; no secrets, because

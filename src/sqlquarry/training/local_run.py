@@ -17,6 +17,7 @@ from sqlquarry.manifests import MANIFEST, base_digest, write_manifest
 from sqlquarry.pretrained import quiet_transformers
 from sqlquarry.progress.bar import phase
 from sqlquarry.prompt import PromptFormatter
+from sqlquarry.provenance import TrainingRun
 from sqlquarry.quantization import QuantizationRecipe
 from sqlquarry.records import Record
 from sqlquarry.text import visible_logger
@@ -187,24 +188,25 @@ class LocalRun:
 def _provenance(
     plan: TrainingPlan, world: World, schedule: Schedule, outcome: Outcome, recipe: QuantizationRecipe | None
 ) -> dict[str, object]:
+    run = TrainingRun(
+        records=plan.records,
+        rows=plan.rows,
+        tokens_per_epoch=plan.tokens_per_epoch,
+        tokens_unshared=plan.tokens_unshared,
+        steps=outcome.steps,
+        learning_rate=schedule.peak_rate,
+        training_loss=outcome.loss,
+        duration_s=outcome.seconds,
+        tokens_per_second=plan.tokens_per_epoch * plan.config.num_train_epochs / outcome.seconds,
+        device=world.device.type,
+        processes=world.size,
+        shard_group_size=plan.config.shard_group_size(world.size, world.machines),
+        trained_rows=tuple(plan.trained_rows),
+        peak_memory_bytes=peak_gpu_bytes(),
+    )
     return {
         "quantization": dataclasses.asdict(recipe) if recipe else None,
-        "run": {
-            "rows": plan.rows,
-            "tokens_per_epoch": plan.tokens_per_epoch,
-            "tokens_unshared": plan.tokens_unshared,
-            "steps": outcome.steps,
-            "learning_rate": schedule.peak_rate,
-            "training_loss": outcome.loss,
-            "seconds": outcome.seconds,
-            "tokens_per_second": plan.tokens_per_epoch * plan.config.num_train_epochs / outcome.seconds,
-            "device": world.device.type,
-            "processes": world.size,
-            "shard_group_size": plan.config.shard_group_size(world.size, world.machines),
-            "trained_rows": list(plan.trained_rows),
-            "peak_memory_bytes": peak_gpu_bytes(),
-            "records": plan.records,
-        },
+        "run": dataclasses.asdict(run),
         "versions": {name: version(name) for name in _PACKAGES},
     }
 

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from sqlquarry import AdapterCheckpoint, AdapterMerger, MergedModel, PromptFormatter, Record
 from sqlquarry.errors import ConfigError, MergeError, RecordError, UnsupportedModelError
 from sqlquarry.manifests import base_digest, write_manifest
-from sqlquarry.merging import Thresholds
+from sqlquarry.merging import Thresholds, require_thresholds
 from sqlquarry.merging.storage.local import LocalDirectory
 from sqlquarry.merging.verification import examples
 from sqlquarry.merging.verification.examples import base_tokenizer
@@ -109,18 +109,18 @@ def test_auto_measures_both_bases_and_keeps_the_nearer(
     base: Path, adapter: AdapterCheckpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     merged = AdapterMerger().merge(adapter, tmp_path / "auto", evaluation=RECORDS)
-    merge = merged.manifest.provenance["merge"]
-    assert merge["base"] == "dequantized"
-    assert merge["candidates"]["dequantized"]["kl"] < merge["candidates"]["original"]["kl"] / 10
+    merge = merged.merge
+    assert merge.base == "dequantized"
+    assert merge.candidates["dequantized"].kl < merge.candidates["original"].kl / 10
     for kind in ("dequantized", "original"):
         written = AdapterMerger(kind).merge(adapter, tmp_path / kind)  # type: ignore[arg-type] - both are allowed
-        found = merge["candidates"][kind]
+        found = merge.candidates[kind]
         kl, greedy, likelihood, of_adapter = expected_agreement(base, adapter, written.path, RECORDS)
-        assert found["kl"] == pytest.approx(kl, rel=0.02, abs=1e-7)
-        assert found["greedy_agreement"] == pytest.approx(greedy)
-        assert found["answer_log_likelihood"] == pytest.approx(likelihood, abs=1e-4)
-        assert found["adapter_log_likelihood"] == pytest.approx(of_adapter, abs=1e-4)
-        assert found["records"] == len(RECORDS)
+        assert found.kl == pytest.approx(kl, rel=0.02, abs=1e-7)
+        assert found.greedy_agreement == pytest.approx(greedy)
+        assert found.answer_log_likelihood == pytest.approx(likelihood, abs=1e-4)
+        assert found.adapter_log_likelihood == pytest.approx(of_adapter, abs=1e-4)
+        assert found.records == len(RECORDS)
     assert (merged.path / "model.safetensors").read_bytes() == (tmp_path / "dequantized/model.safetensors").read_bytes()
     monkeypatch.setattr("sqlquarry.merging.merger.compare", lambda *_: pytest.fail("measured again"))
     assert AdapterMerger().merge(adapter, tmp_path / "auto", evaluation=RECORDS) == merged
@@ -131,8 +131,8 @@ def test_auto_measures_both_bases_and_keeps_the_nearer(
 def test_auto_without_records_or_without_4_bits_measures_nothing(base: Path, tmp_path: Path) -> None:
     plain = write_adapter(tmp_path / "plain", base, None)
     merged = AdapterMerger().merge(plain, tmp_path / "merged", evaluation=RECORDS)
-    assert merged.manifest.provenance["merge"]["base"] == "original"
-    assert "candidates" not in merged.manifest.provenance["merge"]
+    assert merged.merge.base == "original"
+    assert merged.merge.candidates == {}
 
 
 def test_the_original_base_fails_the_thresholds_with_its_numbers(adapter: AdapterCheckpoint, tmp_path: Path) -> None:
@@ -144,19 +144,19 @@ def test_the_original_base_fails_the_thresholds_with_its_numbers(adapter: Adapte
     assert "greedy agreement" in str(caught.value)
     assert not (output / "manifest.json").exists()
     again = AdapterMerger("original", thresholds=LOOSE).merge(adapter, output, evaluation=RECORDS)
-    assert again.manifest.provenance["merge"]["verification"]["agreement"]["kl"] > Thresholds().max_kl
+    assert again.merge.verification.agreement.kl > Thresholds().max_kl
 
 
 def test_a_right_merge_passes_and_keeps_its_numbers(base: Path, adapter: AdapterCheckpoint, tmp_path: Path) -> None:
     merger = AdapterMerger(dtype="float32", thresholds=Thresholds(max_kl=1e-6, min_greedy_agreement=1.0))
     merged = merger.merge(adapter, tmp_path / "out", evaluation=RECORDS)
-    numbers = merged.manifest.provenance["merge"]["verification"]
+    numbers = merged.merge.verification
     found = AdapterMerger().verify(adapter, merged, RECORDS)
-    assert dataclasses.asdict(found) == numbers
-    assert dataclasses.asdict(AdapterMerger().verify(adapter, str(merged.path), RECORDS)) == numbers
+    assert found == numbers
+    assert AdapterMerger().verify(adapter, str(merged.path), RECORDS) == numbers
     assert found.coverage == 1
     assert found.changed_tensors == 14
-    assert found.largest_update == max(merged.manifest.provenance["merge"]["relative_updates"].values())
+    assert found.largest_update == max(merged.merge.relative_updates.values())
     kl, *_ = expected_agreement(base, adapter, merged.path, RECORDS)
     assert kl < 1e-6
 
@@ -166,7 +166,7 @@ def test_a_damaged_weight_is_found_by_verification(adapter: AdapterCheckpoint, t
 
     merged = AdapterMerger().merge(adapter, tmp_path / "out")
     good = AdapterMerger().verify(adapter, merged, RECORDS)
-    good.require(Thresholds(min_greedy_agreement=0.9))
+    require_thresholds(good, Thresholds(min_greedy_agreement=0.9))
     file = merged.path / "model.safetensors"
     tensors = load_file(file)
     tensors["model.layers.1.mlp.down_proj.weight"] *= -1
@@ -190,7 +190,7 @@ def test_records_that_cannot_be_measured_with(
         AdapterMerger().merge(adapter, tmp_path / "out", evaluation=RECORDS)
     monkeypatch.setattr(examples, "_MAX_TOKENS", 450)
     merged = AdapterMerger().merge(adapter, tmp_path / "out", evaluation=RECORDS)
-    assert 0 < merged.manifest.provenance["merge"]["candidates"]["original"]["records"] < len(RECORDS)
+    assert 0 < merged.merge.candidates["original"].records < len(RECORDS)
 
 
 def test_another_architecture_merges_but_cannot_be_measured(base: Path, tmp_path: Path) -> None:

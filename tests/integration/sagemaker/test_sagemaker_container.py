@@ -79,11 +79,11 @@ def test_a_job_trains_merges_verifies_and_its_adapter_survives_it(
     adapter = AdapterCheckpoint.load(root / "model" / "adapter", verify=True)
     merged = MergedModel.load(root / "model" / "merged", verify=True)
     assert merged.prompt_fingerprint == adapter.prompt_fingerprint
-    assert merged.manifest.provenance["merge"]["base"] == "dequantized"
-    assert merged.manifest.provenance["merge"]["verification"]["agreement"]["kl"] < 5e-3
+    assert merged.merge.base == "dequantized"
+    assert merged.merge.verification.agreement.kl < 5e-3
     assert preflight(str(merged.path)).findings == ()  # nothing is left to rewrite: it imports as it lies on S3
     steps = [progress.step for line in output.splitlines() if (progress := Progress.parse(line))]
-    assert steps == list(range(1, adapter.manifest.provenance["run"]["steps"] + 1))
+    assert steps == list(range(1, adapter.run.steps + 1))
     assert not (root / "output" / "failure").exists()
 
     # The job is started again on a new machine, which gets the checkpoints alone: it trains nothing.
@@ -116,7 +116,7 @@ def test_sigterm_leaves_a_checkpoint_and_the_next_start_goes_on(
     steps = [progress.step for line in lines if (progress := Progress.parse(line))]
     assert steps[0] == int(newest.name.split("-")[1]) + 1 > 1
     adapter = AdapterCheckpoint.load(root / "model" / "adapter", verify=True)
-    assert steps[-1] == adapter.manifest.provenance["run"]["steps"]
+    assert steps[-1] == adapter.run.steps
 
 
 @pytest.mark.parametrize(

@@ -36,9 +36,9 @@ def test_a_plan_counts_what_the_run_then_does(tiny_llama: Path, tmp_path: Path, 
     plan = plan_training(shape, prepare(RECORDS, PromptFormatter(), tokenizer, config, shape=shape), config)
     assert check_run(plan, config, tokenizer=tokenizer) == ()
     adapter = QLoRAFSDPTrainer(tiny_llama, config=config).train(RECORDS, output_dir=tmp_path / "adapter")
-    run = adapter.manifest.provenance["run"]
-    assert (plan.rows, plan.steps, plan.tokens_per_epoch) == (run["rows"], run["steps"], run["tokens_per_epoch"])
-    assert plan.tokens_unshared == run["tokens_unshared"]
+    run = adapter.run
+    assert (plan.rows, plan.steps, plan.tokens_per_epoch) == (run.rows, run.steps, run.tokens_per_epoch)
+    assert plan.tokens_unshared == run.tokens_unshared
     assert "+0%" in plan.compare(run)
 
     write_loss_plot(adapter.path / "training_log.jsonl", tmp_path / "loss.svg")

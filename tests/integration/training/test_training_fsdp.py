@@ -40,8 +40,8 @@ def test_losses_and_adapter_are_those_of_one_process(runs: list[AdapterCheckpoin
     evaluated = [[entry["eval_loss"] for entry in log if "eval_loss" in entry] for log in (one, two)]
     assert evaluated[1] == pytest.approx(evaluated[0], rel=1e-5)
     assert difference(runs[0].path, runs[1].path) < 1e-4
-    assert [run.manifest.provenance["run"]["processes"] for run in runs] == [1, 2]
-    assert [run.manifest.provenance["run"]["shard_group_size"] for run in runs] == [1, 3 - several]
+    assert [run.run.processes for run in runs] == [1, 2]
+    assert [run.run.shard_group_size for run in runs] == [1, 3 - several]
     assert runs[0].manifest.provenance["quantization"] == runs[1].manifest.provenance["quantization"]
 
 
@@ -70,8 +70,8 @@ def test_two_machines_that_share_a_base_each_go_on_as_one_process(
     subprocess.run(
         [sys.executable, *launch.TORCHRUN, "--nproc-per-node=4", *four], check=True, timeout=250, env=environment
     )
-    run = AdapterCheckpoint.load(tmp_path / "run").manifest.provenance["run"]
-    assert (run["processes"], run["shard_group_size"]) == (4, 2)
+    run = AdapterCheckpoint.load(tmp_path / "run").run
+    assert (run.processes, run.shard_group_size) == (4, 2)
     assert log_of(tmp_path / "run")[:2] == before  # with the seconds that they took: nothing was done again
     assert not (tmp_path / "elsewhere").exists()
     mine, theirs = ([entry["loss"] for entry in log_of(path)] for path in (tmp_path / "run", one.path))

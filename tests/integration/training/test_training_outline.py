@@ -98,7 +98,7 @@ def test_a_hub_base_that_was_planned_trains_and_is_then_planned_offline(
         hub_trainer.train(RECORDS, output_dir=tmp_path / "out")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     adapter = hub_trainer.train(RECORDS, output_dir=tmp_path / "out")
-    assert adapter.manifest.provenance["run"]["steps"] == planned.steps
+    assert adapter.run.steps == planned.steps
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     assert same(hub_trainer.plan(RECORDS), planned)
     assert hub_trainer.train(RECORDS, output_dir=tmp_path / "out") == adapter

@@ -142,4 +142,4 @@ def test_a_generator_is_read_once(tiny_llama: Path, tmp_path: Path) -> None:
     trainer = QLoRAFSDPTrainer(tiny_llama, config=CONFIG)
     assert trainer.plan(record for record in RECORDS).records == len(RECORDS)
     run = trainer.train(iter(RECORDS), (record for record in RECORDS[:2]), output_dir=tmp_path / "run")
-    assert run.manifest.provenance["run"]["records"] == len(RECORDS)
+    assert run.run.records == len(RECORDS)

@@ -32,7 +32,7 @@ def test_stopped_after_any_step_it_goes_on_bit_for_bit(
     whole: AdapterCheckpoint, tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Killed three times at random steps, as an exception in the middle of a step would do.
-    steps = whole.manifest.provenance["run"]["steps"]
+    steps = whole.run.steps
     assert steps >= 8
     real = loop.Loop._step
     for doomed in sorted(random.Random(0).sample(range(1, steps), 3)):
@@ -51,8 +51,8 @@ def test_stopped_after_any_step_it_goes_on_bit_for_bit(
     numbers = [[(e["step"], e["loss"], e.get("eval_loss")) for e in log_of(run.path)] for run in (whole, resumed)]
     assert numbers[0] == numbers[1]
     assert not [path for path in resumed.path.iterdir() if path.name.startswith(".")]
-    ours, theirs = (run.manifest.provenance["run"] for run in (whole, resumed))
-    assert ours["training_loss"] == theirs["training_loss"]
+    ours, theirs = (run.run for run in (whole, resumed))
+    assert ours.training_loss == theirs.training_loss
 
 
 def test_an_error_does_not_lose_the_checkpoint_that_is_being_written(

@@ -92,7 +92,7 @@ def taught(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     plan = trainer.plan(RECORDS)
     adapter = trainer.train(RECORDS, output_dir=directory / "adapter")
     assert plan.trained_rows == (tiny_tokenizer().convert_tokens_to_ids(STOP),)
-    assert adapter.manifest.provenance["run"]["trained_rows"] == list(plan.trained_rows)
+    assert adapter.run.trained_rows == tuple(plan.trained_rows)
     assert plan.adapter_parameters == sum(
         tensor.numel() for tensor in load_file(adapter.path / "adapter_model.safetensors").values()
     )

@@ -25,7 +25,7 @@ def test_a_log_file_says_what_comes_before_the_first_step_and_how_far_it_is(
     SQLJudge([ExactGrader()]).judge(RECORDS, ["SELECT 1"] * len(RECORDS))
     AdapterMerger().verify(adapter, merged, RECORDS[:2])
     said = capsys.readouterr().err
-    steps = adapter.manifest.provenance["run"]["steps"]
+    steps = adapter.run.steps
     lines = [
         line
         for line in said.splitlines()
@@ -65,7 +65,7 @@ def test_a_notebook_has_one_display_for_the_steps_and_keeps_the_last(
         vars(module := ModuleType(name)).update(content)
         monkeypatch.setitem(sys.modules, name, module)
     adapter = QLoRAFSDPTrainer(tiny_llama, config=CONFIG).train(RECORDS, output_dir=tmp_path / "adapter")
-    steps = adapter.manifest.provenance["run"]["steps"]
+    steps = adapter.run.steps
     (training,) = [text for text in shown if text.startswith("training")]
     assert training.startswith(f"training: step {steps}/{steps}, loss ")
     model = LocalModel(adapter, batch_size=4, max_tokens=8)

@@ -117,23 +117,6 @@ def test_the_account_is_asked_for_once_in_a_session() -> None:
     assert len(session.asked) == 1
 
 
-@pytest.mark.parametrize(
-    ("endpoint_url", "asked"),
-    [
-        ("http://127.0.0.1:1", "http://127.0.0.1:1"),  # an emulator answers for every service
-        ("https://bucket.vpce-1.s3.us-east-1.vpce.amazonaws.com", None),  # S3 only
-        ("https://amazonaws.com.example.org", "https://amazonaws.com.example.org"),
-        (None, None),
-    ],
-)
-def test_sts_is_asked_where_it_answers(endpoint_url: str | None, asked: str | None) -> None:
-    session = Session()
-    client = aws_client("s3", session, endpoint_url=endpoint_url)
-    sent_by(client)
-    client.head_bucket(Bucket="models")
-    assert session.asked[0]["endpoint_url"] == asked
-
-
 def test_a_stated_owner_takes_the_place_of_the_account() -> None:
     session = Session(failing=AssertionError("not asked"))
     client = aws_client("s3", session)

@@ -8,8 +8,9 @@ from sqlquarry.aws.polling import Polling
 from sqlquarry.errors import ConfigError
 
 
-def test_the_defaults_fit_an_import_job() -> None:
-    assert (Polling().interval_s, Polling().timeout_s) == (30.0, 3600.0)
+def test_a_wait_is_over_at_its_timeout_and_never_without_one() -> None:
+    assert [Polling(timeout_s=10.0).is_over(waited) for waited in (0.0, 9.9, 10.0)] == [False, False, True]
+    assert not Polling().is_over(1e9)
 
 
 @pytest.mark.parametrize(

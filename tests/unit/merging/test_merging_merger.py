@@ -98,7 +98,7 @@ def test_only_the_listed_modules_go_through_the_4_bit_recipe(base: Path, tmp_pat
     adapter = write_adapter(tmp_path / "adapter", base, recipe=recipe)
     merged = AdapterMerger().merge(adapter, tmp_path / "out")
     original = AdapterMerger("original").merge(adapter, tmp_path / "original")
-    assert merged.manifest.provenance["merge"]["base"] == "dequantized"
+    assert merged.merge.base == "dequantized"
     assert merged.manifest.provenance["quantization"]["modules"] == [Q]
     result, other, before, lora = (
         load_file(merged.path / "model.safetensors"), load_file(original.path / "model.safetensors"),

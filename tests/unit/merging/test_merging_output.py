@@ -20,6 +20,7 @@ from sqlquarry import AdapterMerger, MergedModel, PromptFormatter
 from sqlquarry.errors import MergeError, PromptMismatchError
 from sqlquarry.manifests import write_manifest
 from sqlquarry.merging.storage.local import _WholeWrites
+from sqlquarry.provenance import MergedAdapter
 from sqlquarry.quantization import QuantizationRecipe
 
 
@@ -54,7 +55,7 @@ def test_every_tensor_gets_the_dtype_after_one_rounding(
     assert config == {"tie_word_embeddings": False, "torch_dtype": dtype}
     if dtype == "bfloat16":
         assert (merged.path / "config.json").read_bytes() == (base / "config.json").read_bytes()
-    assert MergedModel.load(merged.path, verify=True).manifest.provenance["merge"]["dtype"] == dtype
+    assert MergedModel.load(merged.path, verify=True).merge.dtype == dtype
 
 
 @pytest.mark.parametrize(
@@ -99,11 +100,10 @@ def test_several_adapters_add_up_with_their_weights(base: Path, tmp_path: Path) 
         a, b = (tensors[f"base_model.model.{Q}.lora_{x}.weight"] for x in "AB")
         expected = expected + b @ a * scale
     torch.testing.assert_close(load_file(merged.path / "model.safetensors")[name], expected, atol=1e-6, rtol=1e-6)
-    merge = merged.manifest.provenance["merge"]
-    assert merge["adapters"] == [
-        {"digest": one.manifest.digest, "weight": 0.25},
-        {"digest": two.manifest.digest, "weight": -1.5},
-    ]
+    assert merged.merge.adapters == (
+        MergedAdapter(one.manifest.digest, 0.25),
+        MergedAdapter(two.manifest.digest, -1.5),
+    )
     with pytest.raises(MergeError, match="adapter_digest"):
         AdapterMerger(dtype="float32").merge([(one, 0.5), (two, -1.5)], tmp_path / "out")
     assert AdapterMerger(dtype="float32").merge([(one, 0.25), (two, -1.5)], tmp_path / "out") == merged

@@ -54,7 +54,7 @@ def test_the_client_is_made_for_the_models_region_and_long_answers() -> None:
     session = FakeSession()
     ImportedModel(ARN, FORMATTER, session=session, concurrency=3)
     ((service, options),) = session.asked_for
-    assert (service, options["region_name"], options["endpoint_url"]) == ("bedrock-runtime", "us-west-2", None)
+    assert (service, options["region_name"]) == ("bedrock-runtime", "us-west-2")
     config = options["config"]
     assert (config.read_timeout, config.max_pool_connections) == (300, 3)
     assert config.retries["total_max_attempts"] <= 2

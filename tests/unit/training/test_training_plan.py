@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from sqlquarry.errors import ConfigError, RecordError, UnsupportedModelError
 from sqlquarry.prompt import PromptFormatter
+from sqlquarry.provenance import TrainingRun
 from sqlquarry.records import Record
 from sqlquarry.training import TrainingConfig
 from sqlquarry.training import config as config_module
@@ -396,13 +397,28 @@ def test_what_cannot_be_planned_says_so(tmp_path: Path) -> None:
 
 def test_actual_figures_stand_beside_the_forecast(tmp_path: Path) -> None:
     forecast = plan(tmp_path, gpu="H100")
-    run = {"rows": forecast.rows, "seconds": forecast.seconds / 2, "peak_memory_bytes": 2 * forecast.memory.allocated}
-    text = forecast.compare(run)
-    lines = {line[:18].strip(): line for line in text.splitlines()}
+    run = TrainingRun(
+        records=forecast.records,
+        rows=forecast.rows,
+        tokens_per_epoch=forecast.tokens_per_epoch,
+        tokens_unshared=forecast.tokens_unshared,
+        steps=forecast.steps,
+        learning_rate=1e-4,
+        training_loss=1.0,
+        duration_s=forecast.seconds / 2,
+        tokens_per_second=1.0,
+        device="cuda",
+        processes=1,
+        shard_group_size=1,
+        trained_rows=(),
+        peak_memory_bytes=round(2 * forecast.memory.allocated),
+    )
+    lines = {line[:18].strip(): line for line in forecast.compare(run).splitlines()}
     assert lines["rows"].endswith("+0%")
     assert lines["seconds"].endswith("+100%")
     assert lines["peak memory, GiB"].endswith("-50%")
-    assert "tokens per second" not in lines  # the run does not say
+    on_a_cpu = forecast.compare(dataclasses.replace(run, peak_memory_bytes=None))
+    assert "peak memory" not in on_a_cpu  # torch counts none there
 
 
 def test_devices_are_found_by_the_names_that_drivers_give() -> None:

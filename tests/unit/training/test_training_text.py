@@ -1,9 +1,11 @@
 """What SageMaker, a base model or a configuration says is shown as it is, in the terminal and in the model card."""
 
+import dataclasses
 import re
 
 import pytest
 
+from sqlquarry.provenance import TrainingRun
 from sqlquarry.sagemaker.logs import Display
 from sqlquarry.training.tracking.card import model_card
 
@@ -26,9 +28,9 @@ def test_a_log_is_shown_as_it_is(stderr_of, terminal: bool) -> None:
 
 def test_a_model_card_shows_names_and_nothing_else() -> None:
     hostile = "<img src=x> [l](http://x) | `b` \x1b[2J\u202e"
-    run = dict.fromkeys(("records", "tokens_per_epoch", "rows", "steps", "seconds", "tokens_per_second"), 1)
+    run = dict.fromkeys((field.name for field in dataclasses.fields(TrainingRun)), 1)
     provenance = {
-        "run": run | {"training_loss": 1.0, "learning_rate": 1e-4, "device": hostile},
+        "run": run | {"training_loss": 1.0, "learning_rate": 1e-4, "device": hostile, "trained_rows": []},
         "config": {"lora_r": 8, "note": hostile},
         "base_model": {"name": f"/models/{hostile}", "sha256": "0"},
         "data_sha256": "0",

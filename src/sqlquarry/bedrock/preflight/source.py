@@ -115,10 +115,9 @@ class S3Source:
         location: S3Location,
         *,
         session: boto3.Session | None,
-        endpoint_url: str | None = None,
         region: str | None = None,
     ) -> None:
-        client = aws_client("s3", session, endpoint_url=endpoint_url, region=region or _default_region(session))
+        client = aws_client("s3", session, region=region or _default_region(session))
         self.prefix, self.uri = S3Prefix(client, location), location.uri_of("")
         with aws_errors(BedrockError, f"listing {self.uri}", service="bedrock"):
             objects = self.prefix.objects(deep=True, limit=_MAX_OBJECTS)

@@ -10,8 +10,8 @@ from sqlquarry.files.metadata import JsonObject
 from sqlquarry.merging.merged_tensors import MergedTensors
 from sqlquarry.merging.verification.examples import Examples
 from sqlquarry.merging.verification.forward import Architecture, final_states
-from sqlquarry.merging.verification.results import AdapterAgreement
 from sqlquarry.progress.bar import phase
+from sqlquarry.provenance import AdapterAgreement
 
 if TYPE_CHECKING:
     import torch

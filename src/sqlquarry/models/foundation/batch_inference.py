@@ -239,7 +239,7 @@ class BatchFoundationModel:
                         f"batch job {arn} ended {status}: {reason}. Put it right; the same call makes a new job."
                     )
             waited = self._polling.clock() - started
-            if waited >= self._polling.timeout_s:
+            if self._polling.is_over(waited):
                 raise BedrockError(
                     f"batch job {arn} is still {status} after {waited:.0f} s. The job continues; the same call "
                     "waits for it again."

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from sqlquarry.progress.notebook import html_table
+from sqlquarry.provenance import TrainingRun
 from sqlquarry.text import visible
 from sqlquarry.training.base.shape import ModelShape
 from sqlquarry.training.config import TrainingConfig
@@ -162,19 +162,19 @@ class TrainingPlan:
         estimate = f"tokens are estimated, rather too many: {self.estimated}" if self.estimated else ""
         return (*filter(None, [estimate]), *self.notes)
 
-    def compare(self, run: Mapping[str, object]) -> str:
+    def compare(self, run: TrainingRun) -> str:
         """Return forecast and actual figures next to each other, for the figures that a run has.
 
         Args:
-            run: `AdapterCheckpoint.manifest.provenance["run"]`; its `peak_memory_bytes` is torch's allocation.
+            run: `AdapterCheckpoint.run`; its `peak_memory_bytes` is torch's allocation.
         """
         figures = [
-            ("rows", self.rows, _number(run, "rows"), ",.0f"),
-            ("steps", self.steps, _number(run, "steps"), ",.0f"),
-            ("tokens per epoch", self.tokens_per_epoch, _number(run, "tokens_per_epoch"), ",.0f"),
-            ("seconds", self.seconds, _number(run, "seconds"), ",.1f"),
-            ("tokens per second", self.tokens_per_second, _number(run, "tokens_per_second"), ",.0f"),
-            ("peak memory, GiB", self.memory.allocated / _GIB, _in_gib(_number(run, "peak_memory_bytes")), ",.2f"),
+            ("rows", self.rows, run.rows, ",.0f"),
+            ("steps", self.steps, run.steps, ",.0f"),
+            ("tokens per epoch", self.tokens_per_epoch, run.tokens_per_epoch, ",.0f"),
+            ("seconds", self.seconds, run.duration_s, ",.1f"),
+            ("tokens per second", self.tokens_per_second, run.tokens_per_second, ",.0f"),
+            ("peak memory, GiB", self.memory.allocated / _GIB, _in_gib(run.peak_memory_bytes), ",.2f"),
         ]
         lines = [f"{'':<18} {'forecast':>14} {'actual':>14} {'off by':>8}"]
         for label, planned, actual, form in figures:
@@ -189,11 +189,6 @@ class TrainingPlan:
 
 def _gib(count: float) -> str:
     return f"{count / _GIB:.2f} GiB"
-
-
-def _number(run: Mapping[str, object], name: str) -> float | None:
-    value = run.get(name)
-    return value if isinstance(value, int | float) else None
 
 
 def _in_gib(count: float | None) -> float | None:

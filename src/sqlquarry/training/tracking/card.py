@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlquarry.credentials import redacted
 from sqlquarry.files.writing import write_atomically
+from sqlquarry.provenance import TrainingRun, read_part
 from sqlquarry.text import as_markdown, visible
 
 CARD = "README.md"
@@ -92,7 +93,7 @@ def model_card(provenance: Mapping[str, Any], terms: License | None, scores: Map
     """
     from huggingface_hub import ModelCardData
 
-    run, config = provenance["run"], provenance["config"]
+    run, config = read_part(TrainingRun, provenance["run"]), provenance["config"]
     name = str(provenance["base_model"]["name"])
     hub_id = name if re.fullmatch(r"[\w.-]+/[\w.-]+", name) else None
     header = ModelCardData(
@@ -114,7 +115,7 @@ def model_card(provenance: Mapping[str, Any], terms: License | None, scores: Map
         f"# Text-to-SQL adapter for {hub_id or as_markdown(Path(name).name)}",
         about,
         "![Training loss](loss.svg)",
-        "## Data\n\n" + _table(_data_rows(provenance)),
+        "## Data\n\n" + _table(_data_rows(run, provenance)),
         "## Scores\n\n"
         + (_table(scores) if scores else "None yet: `SQLJudge` measures them, on questions that were not trained on."),
         "## Training\n\n" + _table(_run_rows(run)),
@@ -127,29 +128,26 @@ def model_card(provenance: Mapping[str, Any], terms: License | None, scores: Map
     return f"---\n{header}\n---\n\n" + "\n\n".join(sections) + "\n"
 
 
-def _data_rows(provenance: Mapping[str, Any]) -> dict[str, str]:
-    run = provenance["run"]
+def _data_rows(run: TrainingRun, provenance: Mapping[str, Any]) -> dict[str, str]:
     return {
-        "records": f"{run['records']:,}",
-        "tokens": f"{run['tokens_per_epoch']:,} an epoch, in {run['rows']:,} packed rows",
+        "records": f"{run.records:,}",
+        "tokens": f"{run.tokens_per_epoch:,} an epoch, in {run.rows:,} packed rows",
         "SHA-256 of what was learnt": f"`{provenance['data_sha256']}`",
         "prompt fingerprint": f"`{provenance['prompt_fingerprint']}`",
         "SHA-256 of the base": f"`{provenance['base_model']['sha256']}`",
     }
 
 
-def _run_rows(run: Mapping[str, Any]) -> dict[str, str]:
+def _run_rows(run: TrainingRun) -> dict[str, str]:
     rows = {
-        "mean training loss": f"{run['training_loss']:.4f}",
-        "steps": f"{run['steps']:,}",
-        "peak learning rate": f"{run['learning_rate']:.2e}",
-        "seconds": f"{run['seconds']:,.0f} ({run['tokens_per_second']:,.0f} tokens/s)",
-        "device": f"{run.get('processes', 1)} × {run['device']}",
+        "mean training loss": f"{run.training_loss:.4f}",
+        "steps": f"{run.steps:,}",
+        "peak learning rate": f"{run.learning_rate:.2e}",
+        "seconds": f"{run.duration_s:,.0f} ({run.tokens_per_second:,.0f} tokens/s)",
+        "device": f"{run.processes} × {run.device}",
     }
-    if run.get("evaluation_loss") is not None:
-        rows["evaluation loss"] = f"{run['evaluation_loss']:.4f}"
-    if run.get("peak_memory_bytes"):
-        rows["peak memory"] = f"{run['peak_memory_bytes'] / 2**30:.2f} GiB"
+    if run.peak_memory_bytes:
+        rows["peak memory"] = f"{run.peak_memory_bytes / 2**30:.2f} GiB"
     return rows
 
 
