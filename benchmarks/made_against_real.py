@@ -42,7 +42,7 @@ def schema_of(database: str) -> str:
         return ";\n".join(row[0] for row in rows)
 
 
-def labelled(count: int) -> Iterator[tuple[str, Record, str]]:
+def labeled(count: int) -> Iterator[tuple[str, Record, str]]:
     """Labelled pairs, as (kind, record, prediction)."""
     with (DATA / "sql_pairs" / "spider_pair" / "share.jsonl").open(encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
@@ -58,7 +58,7 @@ def golds() -> list[dict[str, str]]:
         return [row for row in map(json.loads, lines) if row["usable"]]
 
 
-def neighbours(row: dict[str, str], by_database: dict[str, list[str]]) -> list[str]:
+def neighbors(row: dict[str, str], by_database: dict[str, list[str]]) -> list[str]:
     """The other golds of the database that read most like this one."""
     gold = row["gold_sql"]
     others = sorted(set(by_database[row["db_id"]]) - {gold})
@@ -78,7 +78,7 @@ def from_spider(count: int, real: ExecutionGrader) -> Iterator[tuple[str, Record
         yield "the gold itself", record, row["gold_sql"]
         if row["alt_result"] == "same":
             yield "the gold rewritten, same real rows", record, row["alt_sql"]
-        for other in neighbours(row, by_database):
+        for other in neighbors(row, by_database):
             yield f"another gold, on real rows {real.grade(record, other).verdict}", record, other
 
 
@@ -103,7 +103,7 @@ def kill_rates(count: int, real: ExecutionGrader) -> None:
             running = [text for text in mutants(*found) if database.run(text)] if found else []
             held_out = random.Random(gold).sample(running, min(4, len(running)))
             counted = [text for text in running if text not in held_out]
-            predictions = [*neighbours(row, by_database), *held_out]
+            predictions = [*neighbors(row, by_database), *held_out]
             wrong = [sql for sql in predictions if real.grade(record, sql).verdict == "wrong"]
             candidates = CandidateRows(schema, gather_hints([gold], schema), "kill rates")
             for number in range(2 * CANDIDATES if counted else 0):
@@ -128,7 +128,7 @@ def kill_rates(count: int, real: ExecutionGrader) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=649, help="labelled pairs")
+    parser.add_argument("--pairs", type=int, default=649, help="labeled pairs")
     parser.add_argument("--golds", type=int, default=200, help="golds of Spider")
     parser.add_argument("--kill-rates", type=int, default=0, help="golds of Spider for the table of kill rates")
     options = parser.parse_args()
@@ -137,7 +137,7 @@ def main() -> None:
     made = ExecutionGrader(databases)
     verdicts: dict[str, Counter[str]] = defaultdict(Counter)
     start = time.process_time()
-    for source in (labelled(options.pairs), from_spider(options.golds, real)):
+    for source in (labeled(options.pairs), from_spider(options.golds, real)):
         for kind, record, predicted in source:
             verdicts[kind][verdict_of(made.grade(record, predicted))] += 1
     for kind, counts in sorted(verdicts.items()):

@@ -51,7 +51,7 @@ _BEDROCK = (
     KnownError(
         ("ValidationException",),
         "A role that was just made takes minutes to be known; then check that its trust policy names "
-        "bedrock.amazonaws.com, and drop an aws:SourceArn condition in favour of aws:SourceAccount "
+        "bedrock.amazonaws.com, and drop an aws:SourceArn condition in favor of aws:SourceAccount "
         "(sqlquarry.bedrock.create_import_role makes such a role).",
         INVALID_ROLE,
         "bedrock",

@@ -1,6 +1,6 @@
 """Import jobs and imported models of an account: find, create, wait for, list.
 
-Source: the Bedrock API reference (CreateModelImportJob and its neighbours); there are no waiters, and no call that
+Source: the Bedrock API reference (CreateModelImportJob and its neighbors); there are no waiters, and no call that
 stops a job.
 """
 

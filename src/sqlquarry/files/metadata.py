@@ -134,9 +134,9 @@ def parse_next(text: str, start: int, name: str) -> tuple[Any, int]:
     try:
         value, end = _DECODER.raw_decode(text, start)
         if sum(text.count(mark, start, end) for mark in ",[{") > MAX_VALUES:
-            raise ValueError(f"holds more than {MAX_VALUES:,} values")  # noqa: TRY301 - as its neighbours
+            raise ValueError(f"holds more than {MAX_VALUES:,} values")  # noqa: TRY301 - as its neighbors
         if _is_deep(value):
-            raise ValueError(f"is nested deeper than {MAX_DEPTH} levels")  # noqa: TRY301 - as its neighbours
+            raise ValueError(f"is nested deeper than {MAX_DEPTH} levels")  # noqa: TRY301 - as its neighbors
     except RecursionError as error:
         raise _bad(name, f"is nested deeper than {MAX_DEPTH} levels") from error
     except json.JSONDecodeError:

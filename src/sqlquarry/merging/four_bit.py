@@ -152,7 +152,7 @@ class _Code:
         _, state = bnb.quantize_4bit(torch.ones(64), blocksize=64, quant_type=quant_type)
         values = state.code.float().sort().values
         borders = (values[1:] + values[:-1]) / 2
-        # Rounding may put a value into the next cell, so a border counts for its neighbours too.
+        # Rounding may put a value into the next cell, so a border counts for its neighbors too.
         cells = _cell(borders)[:, None] + torch.tensor([-1, 0, 1])
         border = torch.full((_CELLS,), torch.inf)
         border[cells.clamp(0, _CELLS - 1)] = borders[:, None].expand(-1, 3)

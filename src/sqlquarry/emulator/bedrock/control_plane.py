@@ -1,6 +1,6 @@
 """The control plane of Custom Model Import: import jobs, imported models and their tags.
 
-Rules and quotas: the Bedrock API reference (CreateModelImportJob and its neighbours) and "Amazon Bedrock endpoints and
+Rules and quotas: the Bedrock API reference (CreateModelImportJob and its neighbors) and "Amazon Bedrock endpoints and
 quotas" in the AWS General Reference. Texts of failure messages are this emulator's (see `admission`).
 """
 

@@ -187,7 +187,7 @@ def _answer(model: CompletionModel, group: list[_Ready]) -> None:
         if len(group) == 1:
             group[0].future.set_exception(error)
             return
-        for request in group:  # one bad prompt must not fail its neighbours
+        for request in group:  # one bad prompt must not fail its neighbors
             _answer(model, [request])
     else:
         for request, generation in zip(group, generations, strict=True):

@@ -1,6 +1,6 @@
 """The operations of SageMaker that concern training jobs, and the threads that run them.
 
-Source: SageMaker API reference (CreateTrainingJob and its neighbours). Words of errors are the service's own, as users
+Source: SageMaker API reference (CreateTrainingJob and its neighbors). Words of errors are the service's own, as users
 report them.
 """
 

@@ -96,7 +96,7 @@ def sign_test(fixed: int, broken: int) -> float:
 def detectable_difference(n: int, discordant: float, *, power: float = 0.8, confidence: float = 0.95) -> float:
     """Return the smallest true difference of two accuracies that the exact McNemar test finds with this power.
 
-    The number of records on which only one system is right is binomial, and of these the number that favour the better
+    The number of records on which only one system is right is binomial, and of these the number that favor the better
     one is binomial, too (Connor 1987, "Sample size for testing differences in proportions for the paired-sample
     design", Biometrics 43:207-211, before its normal approximation). The power is summed over both, and the difference
     found by bisection; 1 if no difference is found that often.
@@ -140,8 +140,8 @@ def _mcnemar_power(n: int, discordant: float, difference: float, level: float) -
     # The largest smaller count for which twice the tail is at most the level.
     most = stats.binom.ppf(level / 2, changed, 0.5)
     most = np.where(2 * stats.binom.cdf(most, changed, 0.5) <= level, most, most - 1)
-    favour = (1 + difference / share) / 2
-    found = stats.binom.cdf(most, changed, favour) + stats.binom.cdf(most, changed, 1 - favour)
+    favor = (1 + difference / share) / 2
+    found = stats.binom.cdf(most, changed, favor) + stats.binom.cdf(most, changed, 1 - favor)
     return float((stats.binom.pmf(changed, n, share) * found).sum())
 
 
