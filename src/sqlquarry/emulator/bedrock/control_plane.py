@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlparse
 
 from sqlquarry.emulator.bedrock.admission import ImportFailedError, admit
-from sqlquarry.emulator.bedrock.cold_start import ColdStart
 from sqlquarry.emulator.bedrock.records import ImportedModelRecord, ImportJobRecord
-from sqlquarry.emulator.bedrock.timing import IMMEDIATE, ImportTiming
+from sqlquarry.emulator.bedrock.timing import IMMEDIATE, ColdStart, ImportTiming
 from sqlquarry.emulator.clock import Clock
 from sqlquarry.emulator.faults import Faults, JobFails, JobHangs
 from sqlquarry.emulator.requests.errors import ApiError, invalid
