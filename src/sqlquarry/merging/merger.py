@@ -17,8 +17,7 @@ from sqlquarry.errors import ConfigError, MergeError
 from sqlquarry.files.locations import S3Location, located
 from sqlquarry.files.metadata import JsonObject
 from sqlquarry.manifests import MANIFEST
-from sqlquarry.merging.base_checkpoint import BaseCheckpoint
-from sqlquarry.merging.base_location import locate_base
+from sqlquarry.merging.base_checkpoint import BaseCheckpoint, locate_base
 from sqlquarry.merging.merged_tensors import MergedTensors
 from sqlquarry.merging.output import MergeOutput, OutputShard, dtype_changes, plan_shards
 from sqlquarry.merging.plan import MergePlan
