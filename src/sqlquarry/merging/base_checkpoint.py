@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sqlquarry.checkpoints.foreign_model import CONFIG_SUFFIX, require_no_refusals
 from sqlquarry.checkpoints.model_files import READ_FILES, pointer_problem
-from sqlquarry.checkpoints.safetensors_header import INDEX, parse_index
+from sqlquarry.checkpoints.safetensors_header import INDEX, ONE_SHARD, parse_index
 from sqlquarry.errors import MergeError, UnsupportedModelError
 from sqlquarry.files.locations import is_hub_id, is_s3
 from sqlquarry.files.metadata import JsonObject, parse_object
@@ -18,7 +18,6 @@ from sqlquarry.merging.storage.local import LocalDirectory
 from sqlquarry.merging.storage.protocols import Storage
 from sqlquarry.merging.tensor_file import StoredTensor, TensorFile
 
-SINGLE = "model.safetensors"
 _BLOCK_BYTES = 1 << 24
 _POINTER_BYTES = 1024
 
@@ -98,9 +97,9 @@ class BaseCheckpoint:
         weight_map: Mapping[str, str] = {}
         if INDEX in present:
             weight_map = _read(storage, INDEX, parse_index)
-        elif SINGLE not in present:
-            raise UnsupportedModelError(f"{storage} holds neither {SINGLE} nor {INDEX}. Save it as safetensors.")
-        names = sorted(set(weight_map.values())) or [SINGLE]
+        elif ONE_SHARD not in present:
+            raise UnsupportedModelError(f"{storage} holds neither {ONE_SHARD} nor {INDEX}. Save it as safetensors.")
+        names = sorted(set(weight_map.values())) or [ONE_SHARD]
         shards = tuple(TensorFile.open(storage.file(name)) for name in names)
         stored = {tensor.name for shard in shards for tensor in shard.tensors}
         if missing := sorted(weight_map.keys() - stored):

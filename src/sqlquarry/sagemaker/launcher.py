@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 from sqlquarry.aws import Polling, aws_client
 from sqlquarry.errors import ConfigError
 from sqlquarry.extras import require
+from sqlquarry.files.locations import BUCKET_NAME
 from sqlquarry.options import check_options
 from sqlquarry.records import Record
 from sqlquarry.sagemaker.attempts import last_name, newest_attempt, start
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from mypy_boto3_sagemaker.type_defs import CreateTrainingJobRequestTypeDef
 
 logger = visible_logger(__name__)
-_BUCKET = re.compile(r"[a-z0-9][-.a-z0-9]{1,61}[a-z0-9]")
 _REQUEST_ATTEMPTS = 8  # a job is watched for hours
 _PRICES = {name: found.usd_per_hour for name, found in INSTANCES.items() if found.usd_per_hour is not None}
 
@@ -119,7 +118,7 @@ class SageMakerLauncher:
         check_rules(
             self,
             {
-                "bucket": (_BUCKET.fullmatch(self.bucket) is not None, "a bucket's name, without s3://"),
+                "bucket": (BUCKET_NAME.fullmatch(self.bucket) is not None, "a bucket's name, without s3://"),
                 "prefix": ("s3:" not in self.prefix.lower(), "a folder in the bucket, without s3://"),
                 "stopping": (
                     self.compute.spot or self.stopping.max_wait_s == "auto",

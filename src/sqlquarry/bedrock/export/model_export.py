@@ -12,8 +12,7 @@ from pathlib import Path
 from sqlquarry.artifacts import MergedModel
 from sqlquarry.bedrock.export.metadata_files import CARRIED_FILES, export_files
 from sqlquarry.bedrock.export.non_finite import sha256_of_finite
-from sqlquarry.bedrock.export.weights import ONE_SHARD
-from sqlquarry.checkpoints.safetensors_header import INDEX, parse_index
+from sqlquarry.checkpoints.safetensors_header import INDEX, ONE_SHARD, parse_index
 from sqlquarry.errors import PromptMismatchError
 from sqlquarry.files.digests import sha256_file
 from sqlquarry.files.metadata import json_bytes, read_bytes

@@ -19,13 +19,12 @@ from sqlquarry.bedrock.stored_merge import StoredMerge
 from sqlquarry.checkpoints.safetensors_header import INDEX
 from sqlquarry.errors import ArtifactError, BedrockError, SQLQuarryError
 from sqlquarry.files.metadata import check_size
-from sqlquarry.manifests import MANIFEST, Manifest
+from sqlquarry.manifests import MANIFEST, MERGE_STATE, Manifest
 from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
 
 Check = Callable[[Checkpoint], Iterator[PreflightFinding]]
 _METADATA_CHECKS: tuple[Check, ...] = (*config.CHECKS, *config_values.CHECKS, *tokenizer.CHECKS)
 _CHECKS: tuple[Check, ...] = (*_METADATA_CHECKS, *tensors.CHECKS)
-_MERGE_STATE = ".merge.json"  # which `AdapterMerger` keeps until it is done
 
 
 def check_stored_model(
@@ -166,7 +165,7 @@ def _upload_finished(source: Source) -> Iterator[PreflightFinding]:
     """Check that a prefix which this library uploaded has its manifest, and all that the manifest names."""
     fix = "Run import_model again: it resumes where it stopped"
     if MANIFEST not in source.sizes:
-        if _MERGE_STATE in source.sizes:
+        if MERGE_STATE in source.sizes:
             again = "Run the same merge again: it continues where it stopped"
             yield error("unfinished", MANIFEST, "a merge did not finish", "A job would read a part of the model", again)
         elif PROMPT_FILE in source.sizes:

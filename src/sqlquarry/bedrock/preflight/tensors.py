@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from sqlquarry.bedrock.export.non_finite import NAN_OR_INFINITY, holds_non_finite
-from sqlquarry.bedrock.export.weights import DTYPES, ONE_SHARD, QUANTIZED, CheckpointWeights, is_full
+from sqlquarry.bedrock.export.weights import DTYPES, QUANTIZED, CheckpointWeights, is_full
 from sqlquarry.bedrock.preflight.checkpoint import Checkpoint
 from sqlquarry.bedrock.preflight.config import GPT_OSS, MULTIMODAL_ARCHITECTURES
 from sqlquarry.bedrock.preflight.findings import PreflightFinding, error, listed, warning
 from sqlquarry.bedrock.preflight.source import Source
 from sqlquarry.checkpoints.foreign_model import refusals
-from sqlquarry.checkpoints.safetensors_header import INDEX, Tensor
+from sqlquarry.checkpoints.safetensors_header import INDEX, ONE_SHARD, Tensor
 from sqlquarry.checkpoints.tensor_shapes import expected_tensors
 
 MAX_SHARD_BYTES = 5 * 2**30  # the largest that imports are known to work with; transformers 4's default was 5 GB
