@@ -14,7 +14,7 @@ from sqlquarry.aws import Polling, aws_client
 from sqlquarry.errors import ConfigError
 from sqlquarry.extras import require
 from sqlquarry.files.locations import BUCKET_NAME
-from sqlquarry.options import check_options
+from sqlquarry.options import check_options, check_rules
 from sqlquarry.records import Record
 from sqlquarry.sagemaker.attempts import last_name, newest_attempt, start
 from sqlquarry.sagemaker.container_job import MergeBase
@@ -26,7 +26,7 @@ from sqlquarry.sagemaker.inputs import gather
 from sqlquarry.sagemaker.job import JOB_POLLING, TrainingJob
 from sqlquarry.sagemaker.packaging import WITHOUT_HASHES
 from sqlquarry.sagemaker.request import JobFiles, training_request
-from sqlquarry.sagemaker.settings import Compute, Networking, StoppingCondition, check_rules
+from sqlquarry.sagemaker.settings import Compute, Networking, StoppingCondition
 from sqlquarry.sagemaker.staging import staging_prefix, upload
 from sqlquarry.sagemaker.validation import check_request, credential_problems
 from sqlquarry.text import visible_logger

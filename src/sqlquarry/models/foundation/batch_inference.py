@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 from sqlquarry.answers import Generation
 from sqlquarry.aws import aws_client
@@ -101,9 +101,6 @@ class BatchFoundationModel:
             bad.append(f"s3_uri is {s3_uri!r}, but must be s3://bucket/prefix")
         if not 24 <= timeout_hours <= 168:
             bad.append(f"timeout_hours is {timeout_hours}, but must be from 24 to 168")
-        for name, value, known in (("api", api, get_args(API)), ("structure", structure, get_args(Structure))):
-            if value not in known:
-                bad.append(f"{name} is {value!r}, but must be one of {', '.join(known)}")
         if bad:
             raise ConfigError("BatchFoundationModel: " + "; ".join(bad))
         self.model_id, self.formatter, self._system = model_id, formatter, system
