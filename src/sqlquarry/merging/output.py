@@ -224,9 +224,7 @@ class MergeOutput:
     def _save_state(self) -> None:
         shards = {name: dataclasses.asdict(written) for name, written in self.done.items()}
         content = {"inputs": self.inputs, "shards": shards, "writer": self._writer}
-        self._version = self.storage.replace(
-            MERGE_STATE, (json.dumps(content, indent=2) + "\n").encode(), self._version
-        )
+        self._version = self.storage.replace(MERGE_STATE, json_bytes(content), self._version)
 
     def discard(self) -> None:
         """Remove every finished shard and the state."""

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 
 from sqlquarry.emulator.bedrock.admission import ImportFailedError, admit
@@ -285,20 +285,8 @@ def _tag_dict(tags: Iterable[bedrock.TagTypeDef]) -> dict[str, str]:
     return {tag["key"]: tag["value"] for tag in tags}
 
 
-class _Listed(Protocol):
-    """A job or a model."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def created(self) -> datetime: ...
-
-    def summary(self) -> ApiAnswer: ...
-
-
 def _page(
-    found: Iterable[_Listed],
+    found: Iterable[ImportJobRecord | ImportedModelRecord],
     answer_key: str,
     parameters: bedrock.ListModelImportJobsRequestTypeDef | bedrock.ListImportedModelsRequestTypeDef,
 ) -> ApiAnswer:
