@@ -49,7 +49,8 @@ def main() -> None:
 def work(name: str) -> None:
     import torch
 
-    from sqlquarry.quantization import compute_dtype, hold_dequantized
+    from sqlquarry.pretrained import compute_dtype
+    from sqlquarry.quantization import hold_dequantized
     from sqlquarry.training import TrainingConfig
     from sqlquarry.training.steps.world import World
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,7 +19,7 @@ from multiprocessing.connection import Connection
 
 import boto3
 
-from sqlquarry import ImportedModel
+from sqlquarry import ImportedModel, RetryPolicy
 
 ARN = "arn:aws:bedrock:us-east-1:123456789012:imported-model/abcdefghijkl"
 ANSWER = {
@@ -105,8 +106,9 @@ def main() -> None:
     print(f"boto3, one by one      {serial_s:6.2f} s  {len(prompts) / serial_s:6.1f} requests/s")
 
     started = time.perf_counter()
+    os.environ["AWS_ENDPOINT_URL_BEDROCK_RUNTIME"] = endpoint
     model = ImportedModel(
-        ARN, None, session=session, endpoint_url=endpoint, concurrency=arguments.concurrency, throttle_attempts=20
+        ARN, None, session=session, concurrency=arguments.concurrency, retry=RetryPolicy(max_attempts=20)
     )
     answers = model.generate(prompts)
     ours_s = time.perf_counter() - started

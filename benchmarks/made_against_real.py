@@ -20,7 +20,7 @@ from contextlib import closing
 from difflib import SequenceMatcher
 from pathlib import Path
 
-from sqlquarry.artifacts import Judgement, Record
+from sqlquarry.answers import Judgement
 from sqlquarry.judging import ExecutionGrader
 from sqlquarry.judging.sql.portable_ddl import schema_in_sqlite
 from sqlquarry.judging.sql.resolver import read_query
@@ -29,6 +29,7 @@ from sqlquarry.judging.synthesis.candidate_database import CandidateDatabase, go
 from sqlquarry.judging.synthesis.candidate_rows import CandidateRows
 from sqlquarry.judging.synthesis.hint_reader import gather_hints
 from sqlquarry.judging.synthesis.mutants import mutants
+from sqlquarry.records import Record
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 CANDIDATES = 6  # databases of each kind for every gold, in the table of kill rates

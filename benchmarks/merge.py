@@ -66,7 +66,7 @@ def build(directory: Path, shape: Shape, *, quantized: bool) -> None:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig
 
-    from sqlquarry.artifacts import base_digest, write_manifest
+    from sqlquarry.manifests import base_digest, write_manifest
     from sqlquarry.merging.storage.local import LocalDirectory
     from sqlquarry.merging.verification.examples import base_tokenizer
     from sqlquarry.quantization import QuantizationRecipe

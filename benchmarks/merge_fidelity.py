@@ -91,10 +91,10 @@ def answer(
     """Exact match of every system, and how many questions it loses and wins against the adapter."""
     limits = {"batch_size": batch, "max_tokens": 96}
     systems: dict[str, Callable[[], sq.LocalModel]] = {
-        "adapter on its 4-bit base": lambda: sq.LocalModel.from_adapter(adapter, **limits)
+        "adapter on its 4-bit base": lambda: sq.LocalModel(adapter, **limits)
     }
     for name, model in merged.items():
-        systems[f"merged: {name}"] = partial(sq.LocalModel.from_merged, model, **limits)
+        systems[f"merged: {name}"] = partial(sq.LocalModel, model, **limits)
     reference: list[bool] = []
     for name, load in systems.items():
         with timed(f"asking {name}"):

@@ -167,7 +167,8 @@ def random_base(shape: str, held: str, config: Any, world: Any) -> Any:
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig
 
-    from sqlquarry.quantization import QuantizationRecipe, compute_dtype, hold_dequantized
+    from sqlquarry.pretrained import compute_dtype
+    from sqlquarry.quantization import QuantizationRecipe, hold_dequantized
 
     hidden, intermediate, layers, heads, kv = SHAPES[shape]
     dtype = compute_dtype(world.device.type)

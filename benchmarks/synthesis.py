@@ -22,7 +22,6 @@ from pathlib import Path
 
 from sqlglot import exp, parse_one
 
-from sqlquarry.artifacts import Record
 from sqlquarry.judging import ExecutionGrader
 from sqlquarry.judging.sql.portable_ddl import schema_in_sqlite
 from sqlquarry.judging.sql.resolver import read_query
@@ -31,6 +30,7 @@ from sqlquarry.judging.synthesis.candidate_database import CandidateDatabase, Go
 from sqlquarry.judging.synthesis.candidate_rows import CandidateRows
 from sqlquarry.judging.synthesis.hint_reader import gather_hints
 from sqlquarry.judging.synthesis.mutants import mutants
+from sqlquarry.records import Record
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 REFERENCE_DATABASES = 300

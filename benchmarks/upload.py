@@ -112,11 +112,11 @@ def plain(directory: Path, endpoint: str, contender: str) -> Callable[[], None]:
 def ours(directory: Path, endpoint: str) -> Callable[[], None]:
     import boto3
 
-    from sqlquarry.artifacts import Manifest
     from sqlquarry.aws import aws_client
     from sqlquarry.aws.transfer import CLIENT_OPTIONS
     from sqlquarry.bedrock.export.model_export import ModelExport
     from sqlquarry.bedrock.upload import upload
+    from sqlquarry.manifests import Manifest
 
     settings = credentials(endpoint)
     settings.pop("endpoint_url")

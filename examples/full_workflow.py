@@ -54,7 +54,7 @@ def main() -> None:
         step(f"import job: {job.merged_uri}")
         importer = sq.BedrockImporter(aws.role_arn, session=aws.session(), polling=sq.Polling(interval_s=0.2))
         model = importer.import_model(job.merged_uri, "full-workflow")
-        model = model.with_options(max_tokens=64, concurrency=32, not_ready_interval_s=0.5)
+        model = model.with_options(max_tokens=64, concurrency=32, retry=sq.RetryPolicy(cold_start_interval_s=0.5))
         step(f"InvokeModel: {len(test)} questions for {model.arn}")
         report = judge.evaluate(test, model)
 

@@ -36,7 +36,8 @@ def main() -> None:
         print(f"imported {imported.name} as {imported.arn}")
         print("imported again: the same model" if again.arn == imported.arn else "imported again: ANOTHER model")
         print(f"keeping it costs ${importer.storage_usd_per_month(imported):.2f} a month")
-        (answer,) = imported.with_options(max_tokens=48, not_ready_interval_s=0.5).generate([record])
+        asked = imported.with_options(max_tokens=48, retry=sq.RetryPolicy(cold_start_interval_s=0.5))
+        (answer,) = asked.generate([record])
         print(f"question: {record.question}\nanswer:   {answer.text.strip()}")
 
 

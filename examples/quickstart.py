@@ -68,13 +68,15 @@ def main() -> None:
         for name, model in {"base": base, "tuned": merged}.items():
             step(started, f"importing {name} into the emulated Bedrock")
             imported = importer.import_model(model, f"smollm2-sql-{name}", s3_uri=f"s3://{aws.bucket}/{name}/")
-            imported = imported.with_options(max_tokens=64, concurrency=32, not_ready_interval_s=0.5)
+            imported = imported.with_options(
+                max_tokens=64, concurrency=32, retry=sq.RetryPolicy(cold_start_interval_s=0.5)
+            )
             step(started, f"asking {name} {len(test)} questions through InvokeModel")
             reports[name] = judge.evaluate(test, imported)
             reports[name].to_json(output / f"{name}.json")
     if options.check_adapter:
         step(started, "asking the adapter on its 4-bit base the same questions, before any merge")
-        local = sq.LocalModel.from_adapter(adapter, batch_size=32, max_tokens=64)
+        local = sq.LocalModel(adapter, batch_size=32, max_tokens=64)
         reports["adapter"] = judge.evaluate(test, local)
         reports["adapter"].to_json(output / "adapter.json")
 

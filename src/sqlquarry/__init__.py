@@ -24,9 +24,9 @@ _HOMES = {
     "ExecutionGrader": "judging",
     "ExecutionLimits": "judging",
     "FoundationModel": "models",
-    "Generation": "artifacts",
+    "Generation": "answers",
     "ImportedModel": "models",
-    "Judgement": "artifacts",
+    "Judgement": "answers",
     "LLMGrader": "judging",
     "LocalModel": "models",
     "MergedModel": "artifacts",
@@ -35,14 +35,15 @@ _HOMES = {
     "PriceTable": "models",
     "PromptFormatter": "prompt",
     "QLoRAFSDPTrainer": "training",
-    "Record": "artifacts",
+    "Record": "records",
     "Records": "data",
     "Report": "judging",
+    "RetryPolicy": "models",
     "SQLJudge": "judging",
     "SQLQuarryError": "errors",
     "SageMakerLauncher": "sagemaker",
     "SynthesizedDatabases": "judging",
-    "TextGenerator": "artifacts",
+    "TextGenerator": "answers",
     "TrainingConfig": "training",
     "Usage": "models",
     "calibrate": "judging",
@@ -89,6 +90,7 @@ __all__ = [
     "Record",
     "Records",
     "Report",
+    "RetryPolicy",
     "SQLJudge",
     "SQLQuarryError",
     "SageMakerLauncher",
@@ -115,14 +117,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from sqlquarry.artifacts import (
-        AdapterCheckpoint,
-        Generation,
-        Judgement,
-        MergedModel,
-        Record,
-        TextGenerator,
-    )
+    from sqlquarry.answers import Generation, Judgement, TextGenerator
+    from sqlquarry.artifacts import AdapterCheckpoint, MergedModel
     from sqlquarry.aws import Polling
     from sqlquarry.bedrock import BedrockImporter
     from sqlquarry.data import Records, load_records, sample_databases, sample_records
@@ -158,11 +154,13 @@ if TYPE_CHECKING:
         LocalModel,
         ParityReport,
         PriceTable,
+        RetryPolicy,
         Usage,
         probe_parity,
     )
     from sqlquarry.pipeline import run_pipeline
     from sqlquarry.prompt import PromptFormatter
+    from sqlquarry.records import Record
     from sqlquarry.sagemaker import SageMakerLauncher
     from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
 else:

@@ -1,17 +1,17 @@
-"""What every `TextGenerator` is given, checked alike: a list of records or of prompts, and numbers in range."""
+"""Check what every `TextGenerator` is given: a list of records or of prompts, and numbers in range."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from numbers import Integral, Real
-from typing import Any
+from typing import TypeGuard
 
-from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError
+from sqlquarry.records import Record
 
 
 def check_inputs(inputs: Sequence[Record] | Sequence[str], *, method: str = "generate", records: bool = True) -> None:
-    """Refuse what is not a list of records or a list of texts; a text alone is a sequence too, of letters.
+    """Refuse what is not a list of records or a list of texts; a text alone is a sequence of letters, too.
 
     Args:
         inputs: what a method was given.
@@ -21,7 +21,7 @@ def check_inputs(inputs: Sequence[Record] | Sequence[str], *, method: str = "gen
     Raises:
         ConfigError: a single input, another kind of object, or records and texts in one list.
     """
-    given: Any = inputs
+    given: object = inputs
     wanted = "records or prompts" if records else "prompts"
     if isinstance(given, str | bytes | Record):
         raise ConfigError(f"{method} takes a list of {wanted}, but got {given!r:.60}. Put it in a list.")
@@ -40,7 +40,7 @@ def check_inputs(inputs: Sequence[Record] | Sequence[str], *, method: str = "gen
         )
 
 
-def option_problems(counts: Mapping[str, Any], amounts: Mapping[str, Any]) -> list[str]:
+def option_problems(counts: Mapping[str, object], amounts: Mapping[str, object]) -> list[str]:
     """Return what is wrong with options, one text per bad field.
 
     Args:
@@ -59,14 +59,14 @@ def option_problems(counts: Mapping[str, Any], amounts: Mapping[str, Any]) -> li
     ]
 
 
-def is_whole(value: Any) -> bool:
-    """Tell whether a value is a whole number, of Python or numpy; True and False are none."""
+def is_whole(value: object) -> TypeGuard[int]:
+    """Tell whether a value is a whole number, of Python or numpy; True and False are not."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-def stop_problems(stop: Any) -> list[str]:
+def stop_problems(stop: object) -> list[str]:
     """Return what is wrong with stop texts; none if it is a list of texts that are not empty."""
-    sound = isinstance(stop, Sequence) and not isinstance(stop, str | bytes)
-    if sound and all(isinstance(text, str) and text for text in stop):
+    texts = stop if isinstance(stop, Sequence) and not isinstance(stop, str | bytes) else [None]
+    if all(isinstance(text, str) and text for text in texts):
         return []
     return [f"stop is {stop!r:.80}, but must be a list of texts that are not empty"]

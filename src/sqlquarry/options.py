@@ -252,7 +252,7 @@ def _union(arms: Sequence[_Kind]) -> _Kind:
             try:
                 taken.append(arm.read(value))
             except _MismatchError as error:
-                errors.append(error)
+                errors.append(error.with_traceback(None))  # which would keep the callers' frames, and models, alive
         if not taken:
             # What is wrong with an element says more than that the whole is wrong.
             inner = next((error for error in errors if error.place), None)

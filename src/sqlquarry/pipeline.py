@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlquarry.artifacts import AdapterCheckpoint, MergedModel, Record
+from sqlquarry.artifacts import AdapterCheckpoint, MergedModel
 from sqlquarry.bedrock import BedrockImporter
 from sqlquarry.judging import Report, SQLJudge
 from sqlquarry.merging import AdapterMerger
 from sqlquarry.models import ImportedModel
+from sqlquarry.records import Record
 from sqlquarry.training import QLoRAFSDPTrainer
 
 

@@ -18,11 +18,13 @@ from typing import NamedTuple
 
 import jinja2
 
-from sqlquarry.artifacts import Message, Record, write_json
 from sqlquarry.errors import ConfigError, IncompleteArtifactError, RecordError
 from sqlquarry.files.locations import local_path
 from sqlquarry.files.metadata import read_object
+from sqlquarry.files.writing import write_json
 from sqlquarry.options import check_options, did_you_mean
+from sqlquarry.records import Message, Record
+from sqlquarry.tokenizing.bound_tokens import BoundTokens
 from sqlquarry.tokenizing.control_tokens import refuse_in_answers, special_tokens, stop_token_id
 from sqlquarry.tokenizing.rendering import Conversation, compile_template, require_bounded
 from sqlquarry.tokenizing.tokenizer import Tokenizer
@@ -373,27 +375,3 @@ def _placeholder_problems(system: str, user: str) -> Iterator[str]:
             yield f"{name} has the unknown placeholder {{{unknown}}}{hint}"
         for formatted in _FORMATTED.findall(text):
             yield f"{name} has {formatted}, but placeholders take no format: leave out what follows the name"
-
-
-@dataclass(frozen=True, slots=True)
-class BoundTokens:
-    """What a base model adds to the wording.
-
-    Args:
-        template: the Jinja source.
-        bos: BOS text, "" where the model has none.
-        eos: EOS text.
-        adds_bos: whether the tokenizer puts BOS in front of any text by itself.
-        stop: what ends an answer.
-    """
-
-    template: str
-    bos: str
-    eos: str
-    adds_bos: bool
-    stop: str
-
-    def __post_init__(self) -> None:
-        texts: tuple[object, ...] = (self.template, self.bos, self.eos, self.stop)
-        if not all(isinstance(text, str) for text in texts) or not isinstance(self.adds_bos, bool):
-            raise ConfigError(f"a bound prompt needs four texts and whether BOS is added, but has {self!r:.200}")

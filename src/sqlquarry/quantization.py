@@ -1,26 +1,23 @@
-"""How base weights are loaded and made 4-bit, written down once for training, merging and local inference.
+"""Make base weights 4-bit by one recipe for training, merging and local inference.
 
-A merge into "the weights the adapter trained on" is exact only where the same recipe makes the same 4-bit values again.
+A merge into "the weights the adapter trained on" is exact only if the same recipe makes the same 4-bit values again.
 """
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
-import warnings
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from sqlquarry.errors import ConfigError, UnsupportedModelError
-from sqlquarry.text import make_handlers_visible, visible
 
 if TYPE_CHECKING:
     import torch
+    from bitsandbytes.nn import Params4bit
+    from transformers import BitsAndBytesConfig, PreTrainedModel
 
-_NEEDS = "config.json, a tokenizer and whole safetensors that fit each other"
 NESTED_BLOCK = 256  # scales that share one scale of their own: bitsandbytes.functional.quantize_4bit
 
 
@@ -62,20 +59,37 @@ class QuantizationRecipe:
             raise ConfigError(f"a quantization recipe holds a value of another kind: {self!r:.300}")
 
     @classmethod
-    def of(cls, fields: Any) -> QuantizationRecipe:
-        """The recipe that a manifest holds.
+    def of(cls, fields: object) -> QuantizationRecipe:
+        """Read the recipe that a manifest holds.
 
         Raises:
             ConfigError: it holds something else.
         """
+        if not isinstance(fields, Mapping):
+            raise _not_a_recipe(f"it is a {type(fields).__name__}")
         try:
             lists = {key: tuple(fields.get(key, ())) for key in ("modules", "offsets")}
             return cls(**{**fields, **lists})
-        except (AttributeError, TypeError) as error:
-            raise ConfigError(f"a manifest holds no quantization recipe ({error}). Train the adapter again.") from error
+        except TypeError as error:
+            raise _not_a_recipe(str(error)) from error
 
-    def transformers_config(self, compute_dtype: torch.dtype) -> Any:
-        """The `BitsAndBytesConfig` that makes transformers load a model this way."""
+    def completed(self, model: PreTrainedModel) -> QuantizationRecipe:
+        """Return the recipe with what only a quantized model tells: device, 4-bit modules and their scales' offsets."""
+        import bitsandbytes
+
+        layers = sorted(
+            (name, module) for name, module in model.named_modules() if isinstance(module, bitsandbytes.nn.Linear4bit)
+        )
+        states = [module.weight.quant_state for _, module in layers]
+        return dataclasses.replace(
+            self,
+            device=str(model.device.type),
+            modules=tuple(name for name, _ in layers),
+            offsets=tuple(float(state.offset) for state in states) if self.double_quantization else (),
+        )
+
+    def transformers_config(self, compute_dtype: torch.dtype) -> BitsAndBytesConfig:
+        """Return the `BitsAndBytesConfig` that makes transformers load a model this way."""
         import torch
         from transformers import BitsAndBytesConfig
 
@@ -87,7 +101,7 @@ class QuantizationRecipe:
             bnb_4bit_compute_dtype=compute_dtype,
         )
 
-    def pack(self, weight: torch.Tensor, layer: Any = None) -> Any:
+    def pack(self, weight: torch.Tensor, layer: torch.nn.Module | None = None) -> Params4bit:
         """Return a weight (outputs, inputs) as bitsandbytes' 4-bit parameter, on its device, for `layer`."""
         import bitsandbytes
         import torch
@@ -103,7 +117,7 @@ class QuantizationRecipe:
         ).to(weight.device)
 
     def round_trip(self, weight: torch.Tensor, module: str | None = None) -> torch.Tensor:
-        """The values that a 4-bit layer multiplies with: quantise and dequantise; shape kept, dtype `load_dtype`."""
+        """Return the values that a 4-bit layer multiplies with: quantized and dequantized, of dtype `load_dtype`."""
         import bitsandbytes.functional as bnb
         import torch
 
@@ -118,7 +132,7 @@ class QuantizationRecipe:
         return dequantized.reshape(weight.shape)
 
     def stored_scales(self, scales: torch.Tensor, module: str | None = None) -> torch.Tensor:
-        """Block scales as dequantisation uses them, fp32 (blocks,): with double quantisation, of 8 bits each.
+        """Return block scales as dequantization uses them, fp32 (blocks,); with double quantization, of 8 bits each.
 
         Args:
             scales: the largest magnitude of each block of a whole weight, fp32.
@@ -143,23 +157,11 @@ class QuantizationRecipe:
         return dequantized
 
 
-def recorded(recipe: QuantizationRecipe, model: Any) -> QuantizationRecipe:
-    """The recipe with what only the quantised model tells: its device, its 4-bit modules and their scales' offsets."""
-    import bitsandbytes
-
-    layers = sorted(
-        (name, module) for name, module in model.named_modules() if isinstance(module, bitsandbytes.nn.Linear4bit)
-    )
-    states = [module.weight.quant_state for _, module in layers]
-    return dataclasses.replace(
-        recipe,
-        device=str(model.device.type),
-        modules=tuple(name for name, _ in layers),
-        offsets=tuple(float(state.offset) for state in states) if recipe.double_quantization else (),
-    )
+def _not_a_recipe(reason: str) -> ConfigError:
+    return ConfigError(f"a manifest holds no quantization recipe ({reason}). Train the adapter again.")
 
 
-def keep_trainable_on_cpu(model: Any) -> Any:
+def keep_trainable_on_cpu(model: PreTrainedModel) -> PreTrainedModel:
     """Switch off bitsandbytes' CPU inference path, which silently ruins gradients after one evaluation.
 
     On AVX512-BF16 machines `Linear4bit` repacks its weight in evaluation mode and never unpacks it, and its product
@@ -186,8 +188,8 @@ def keep_trainable_on_cpu(model: Any) -> Any:
     return model
 
 
-def _is_misread(weight: Any) -> bool:
-    """Whether a 4-bit weight has other values by rows than as one sequence of blocks, which is how it was made."""
+def _is_misread(weight: Params4bit) -> bool:
+    """Tell whether a 4-bit weight has other values by rows than as one sequence of blocks, which is how it was made."""
     import bitsandbytes.functional as bnb
     import torch
 
@@ -199,73 +201,7 @@ def _is_misread(weight: Any) -> bool:
     return not torch.equal(by_rows.reshape(-1), as_blocks.reshape(-1))
 
 
-def compute_dtype(device: str) -> torch.dtype:
-    """The dtype to compute in: bfloat16 on CUDA; float32 on CPUs, most of which multiply bfloat16 far slower."""
-    import torch
-
-    return torch.float32 if device == "cpu" else torch.bfloat16
-
-
-def load_tokenizer(directory: Path) -> Any:
-    """Load a model's tokenizer.
-
-    Raises:
-        UnsupportedModelError: the folder lacks a file, or one is malformed.
-    """
-    from transformers import AutoTokenizer
-
-    with reading_model(directory, "a sound tokenizer.json, tokenizer_config.json, chat_template.jinja and config.json"):
-        return AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
-
-
-def check_config(directory: Path) -> None:
-    """Build one layer of a model without weights: a config.json that transformers cannot use is found in a moment.
-
-    Raises:
-        UnsupportedModelError: a value is of another type or names something unknown.
-    """
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    with torch.device("meta"), reading_model(directory, "a sound config.json"):
-        config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
-        config.num_hidden_layers = 1
-        AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-
-
-def load_causal_lm(
-    directory: Path, device: str, recipe: QuantizationRecipe | None = None, *, attention: str = "sdpa"
-) -> Any:
-    """Load a causal language model onto `device`, its linear layers in 4 bits where there is a recipe.
-
-    Args:
-        directory: config and safetensors.
-        device: "cpu", "cuda" or "cuda:<n>".
-        recipe: how to quantise.
-        attention: transformers' name of the attention to use.
-
-    Raises:
-        UnsupportedModelError: the folder lacks a file, a file is malformed, or its weights are not safetensors.
-    """
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    dtype = compute_dtype(torch.device(device).type)
-    # Without use_safetensors a folder that lacks them would have its .bin files unpickled.
-    options: dict[str, Any] = {"dtype": dtype, "device_map": {"": device}, "attn_implementation": attention}
-    options["use_safetensors"] = True
-    if recipe:
-        options["dtype"] = getattr(torch, recipe.load_dtype)
-        options["quantization_config"] = recipe.transformers_config(dtype)
-    with reading_model(directory):
-        model = AutoModelForCausalLM.from_pretrained(directory, trust_remote_code=False, **options)
-    if model.config.tie_word_embeddings:
-        # transformers 5 keeps a head apart that files hold beside the embeddings; what serves the model does not.
-        model.get_output_embeddings().weight = model.get_input_embeddings().weight
-    return keep_trainable_on_cpu(model) if recipe else model
-
-
-def hold_dequantized(model: Any, dtype: torch.dtype) -> Any:
+def hold_dequantized(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     """Replace each 4-bit layer by a plain one that holds the values which it multiplies with, in `dtype`; in place."""
     import bitsandbytes
     import torch
@@ -284,49 +220,3 @@ def hold_dequantized(model: Any, dtype: torch.dtype) -> Any:
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     return model
-
-
-@contextlib.contextmanager
-def reading_model(directory: Path, needs: str = _NEEDS) -> Iterator[None]:
-    """Quietly, and with one error for all that transformers and PEFT find wrong with files that somebody else made.
-
-    Args:
-        directory: the model's.
-        needs: the files that are read, for the message.
-
-    Raises:
-        UnsupportedModelError: whatever they raise, but for a lack of memory and failures of the device.
-    """
-    import torch
-
-    try:
-        with quiet_transformers():
-            yield
-    except (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError):
-        raise
-    except Exception as error:  # malformed values raise anything: KeyError, TypeError, RuntimeError, Exception itself
-        # A traceback shows it, too, with names of the files' tensors.
-        error.args = tuple(visible(part) if isinstance(part, str) else part for part in error.args)
-        raise UnsupportedModelError(
-            f"{directory} holds no model that can be loaded ({type(error).__name__}: {error}). It needs {needs}."
-        ) from error
-
-
-@contextlib.contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Without transformers' progress bars and future warnings, which say nothing that a user of ours can act on.
-
-    Its other messages are made visible: they hold names and values of the model's files.
-    """
-    from transformers.utils import logging
-
-    make_handlers_visible(logging.get_logger().name)
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    finally:
-        if bars:
-            logging.enable_progress_bar()

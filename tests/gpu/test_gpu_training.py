@@ -15,11 +15,13 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from sqlquarry.artifacts import AdapterCheckpoint, Record
+from sqlquarry.artifacts import AdapterCheckpoint
 from sqlquarry.merging import AdapterMerger
 from sqlquarry.models.local.model import LocalModel
+from sqlquarry.pretrained import load_causal_lm
 from sqlquarry.prompt import PromptFormatter
-from sqlquarry.quantization import QuantizationRecipe, hold_dequantized, load_causal_lm, recorded
+from sqlquarry.quantization import QuantizationRecipe, hold_dequantized
+from sqlquarry.records import Record
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
 from sqlquarry.training.encoding.packing import pack
 from sqlquarry.training.launch import TORCHRUN
@@ -51,7 +53,7 @@ def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> AdapterChec
 def test_the_4_bit_values_on_cuda_are_reproduced_on_a_cpu(base: Path) -> None:
     recipe = QuantizationRecipe(load_dtype="bfloat16")
     model = load_causal_lm(base, "cuda", recipe)
-    recipe = recorded(recipe, model)
+    recipe = recipe.completed(model)
     assert recipe.device == "cuda"
     weights = load_file(base / "model.safetensors")
     for name in recipe.modules:
@@ -249,6 +251,6 @@ def test_a_killed_run_ends_with_the_bits_of_an_undisturbed_one(base: Path, tmp_p
 
 def test_the_merged_model_answers_as_the_adapter_on_its_4_bit_base(adapter: AdapterCheckpoint, tmp_path: Path) -> None:
     merged = AdapterMerger().merge(adapter, tmp_path / "merged")
-    served = LocalModel.from_merged(merged, max_tokens=24).generate(RECORDS)
-    trained = LocalModel.from_adapter(adapter, max_tokens=24).generate(RECORDS)
+    served = LocalModel(merged, max_tokens=24).generate(RECORDS)
+    trained = LocalModel(adapter, max_tokens=24).generate(RECORDS)
     assert sum(a.text == b.text for a, b in zip(served, trained, strict=True)) >= len(RECORDS) - 4

@@ -44,7 +44,7 @@ def test_served_answers_are_those_of_the_merged_weights(
     work: tuple[PipelineResult, Path],
 ) -> None:
     result, _ = work
-    local = sq.LocalModel.from_merged(result.merged, max_tokens=24, device="cpu")
+    local = sq.LocalModel(result.merged, max_tokens=24, device="cpu")
     unanswered = [dataclasses.replace(record, sql=None) for record in RECORDS[:8]]
     served = [entry.answer for entry in result.report.entries]
     assert served == [answer.text for answer in local.generate(unanswered)]
@@ -53,10 +53,10 @@ def test_served_answers_are_those_of_the_merged_weights(
 
 def test_the_merged_model_is_the_one_that_was_trained(work: tuple[PipelineResult, Path], tmp_path: Path) -> None:
     result, _ = work
-    trained = sq.LocalModel.from_adapter(result.adapter, device="cpu")
+    trained = sq.LocalModel(result.adapter, device="cpu")
     original = sq.AdapterMerger("original").merge(result.adapter, tmp_path / "original")
     drift = {
-        name: divergence(trained, sq.LocalModel.from_merged(merged, device="cpu"))
+        name: divergence(trained, sq.LocalModel(merged, device="cpu"))
         for name, merged in {"dequantized": result.merged, "original": original}.items()
     }
     assert drift["dequantized"] < 0.05 * drift["original"], drift

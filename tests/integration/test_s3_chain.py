@@ -97,7 +97,7 @@ def test_from_a_base_on_s3_to_served_answers(chain: Chain, home: Path) -> None:
     assert STATE not in after
     rewritten = sq.MergedModel.load(Path(merged.uri), session=chain.session, verify=True)
     assert rewritten.manifest.provenance["exported_from"] == merged.manifest.digest
-    local = sq.LocalModel.from_merged(rewritten, session=chain.session, device="cpu", max_tokens=24)
+    local = sq.LocalModel(rewritten, session=chain.session, device="cpu", max_tokens=24)
     questions = [dataclasses.replace(record, sql=None) for record in RECORDS[:4]]
     answers = [answer.text for answer in local.generate(questions)]
     assert [answer.text for answer in model.generate(questions)] == answers
@@ -175,7 +175,7 @@ def test_an_adapter_on_s3_is_copied_here_and_compared(chain: Chain) -> None:
     adapter = sq.AdapterCheckpoint.load(uri, session=chain.session)
     assert adapter.manifest == chain.adapter.manifest
     assert adapter.path != chain.adapter.path
-    model = sq.LocalModel.from_adapter(adapter, session=chain.session, device="cpu", max_tokens=4)
+    model = sq.LocalModel(adapter, session=chain.session, device="cpu", max_tokens=4)
     assert model.generate([RECORDS[0].asked])[0].completion_tokens
     target = {"Bucket": chain.aws.bucket, "Key": "job/output/adapter/adapter_model.safetensors"}
     content = bytearray(s3.get_object(**target)["Body"].read())

@@ -15,9 +15,9 @@ import pytest
 from moto import mock_aws
 
 import sqlquarry as sq
-from sqlquarry.artifacts import Manifest, base_digest, write_manifest
 from sqlquarry.bedrock.preflight import preflight, repair
 from sqlquarry.errors import ArtifactError, BedrockError, ConfigError, JudgingError, MergeError, UnsupportedModelError
+from sqlquarry.manifests import Manifest, base_digest, write_manifest
 from sqlquarry.training.steps.checkpoint import Checkpoints
 
 from conftest import toy_examples
@@ -107,8 +107,8 @@ READERS: dict[str, tuple[Callable[[Any, Any, Any], object], type[Exception]]] = 
     "repair": (lambda at, s, _: repair(at, session=s), BedrockError),
     "BedrockImporter.import_model": (lambda at, s, _: importer(s).import_model(at, "m"), BedrockError),
 }
-READERS["LocalModel.from_adapter"] = (
-    lambda at, s, adapter: sq.LocalModel.from_adapter(adapter, base_model=at, session=s),
+READERS["LocalModel.base_model"] = (
+    lambda at, s, adapter: sq.LocalModel(adapter, base_model=at, session=s),
     UnsupportedModelError,
 )
 # What writes, or can find nothing to write: the place is a prefix of the bucket.

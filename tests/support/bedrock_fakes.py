@@ -8,7 +8,8 @@ import struct
 from pathlib import Path
 from typing import Any
 
-from sqlquarry.artifacts import MergedModel, write_manifest
+from sqlquarry.artifacts import MergedModel
+from sqlquarry.manifests import write_manifest
 from sqlquarry.prompt import HUMAN_ASSISTANT, BoundTokens, PromptFormatter
 
 Tensors = dict[str, tuple[str, list[int]]]

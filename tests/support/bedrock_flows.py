@@ -13,14 +13,15 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from sqlquarry.artifacts import Generation, MergedModel
+from sqlquarry.answers import Generation
+from sqlquarry.artifacts import MergedModel
 from sqlquarry.aws.polling import Polling
 from sqlquarry.bedrock import BedrockImporter
 from sqlquarry.emulator import LocalAWS, ManualClock
 from sqlquarry.emulator.moto import server
 from sqlquarry.emulator.requests.signature import AccessKey
 from sqlquarry.errors import BedrockError
-from sqlquarry.models import ImportedModel
+from sqlquarry.models import ImportedModel, RetryPolicy
 
 # AWS's own examples, but for the token, which is as long as a real one must be to be noticed.
 # The key of these emulators: id, secret and session token.
@@ -42,7 +43,7 @@ class Echo:
     def __init__(self, _: Path) -> None:
         pass
 
-    def complete(self, prompts: list[str], **_: Any) -> list[Generation]:
+    def complete(self, prompts: list[str], _: Any) -> list[Generation]:
         return [Generation(prompt, "stop", 2, 2) for prompt in prompts]
 
 
@@ -63,7 +64,10 @@ class Flow:
 
     def run(self) -> ImportedModel:
         model = self.importer.import_model(self.merged, "flow", s3_uri=self.uri)
-        return model.with_options(sleep=self.clock.advance, clock=self.clock, throttle_attempts=4, seed=0)
+        return model.with_options(retry=self.retry(max_attempts=4))
+
+    def retry(self, *, max_attempts: int) -> RetryPolicy:
+        return RetryPolicy(sleep=self.clock.advance, clock=self.clock, max_attempts=max_attempts, seed=0)
 
     def jobs(self) -> list[str]:
         """Status of every job there was."""

@@ -11,8 +11,8 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from bedrock_fakes import FORMATTER
-from sqlquarry.artifacts import Record
-from sqlquarry.models import FoundationModel, ImportedModel
+from sqlquarry.models import FoundationModel, ImportedModel, RetryPolicy
+from sqlquarry.records import Record
 
 ARN = "arn:aws:bedrock:us-west-2:123456789012:imported-model/abcdefghijkl"
 RECORD = Record("How many?", "CREATE TABLE t (a)")
@@ -102,13 +102,21 @@ def chunk(**content: Any) -> dict[str, Any]:
     return {"chunk": {"bytes": json.dumps(content).encode()}}
 
 
-def imported(
-    session: FakeSession, fake_time: FakeTime | None = None, formatter: Any = FORMATTER, **options: Any
-) -> ImportedModel:
+def retry_policy(fake_time: FakeTime | None = None, **options: Any) -> RetryPolicy:
     time = fake_time or FakeTime()
-    return ImportedModel(ARN, formatter, session=session, sleep=time.sleep, clock=time.clock, seed=0, **options)
+    return RetryPolicy(sleep=time.sleep, clock=time.clock, seed=0, **options)
+
+
+def imported(
+    session: FakeSession,
+    fake_time: FakeTime | None = None,
+    formatter: Any = FORMATTER,
+    *,
+    retry: RetryPolicy | None = None,
+    **options: Any,
+) -> ImportedModel:
+    return ImportedModel(ARN, formatter, session=session, retry=retry or retry_policy(fake_time), **options)
 
 
 def foundation(session: FakeSession, model_id: str = "global.some.judge", **options: Any) -> FoundationModel:
-    time = FakeTime()
-    return FoundationModel(model_id, session=session, sleep=time.sleep, clock=time.clock, seed=0, **options)
+    return FoundationModel(model_id, session=session, retry=retry_policy(), **options)

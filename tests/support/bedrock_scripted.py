@@ -15,7 +15,8 @@ import pytest
 from botocore.stub import ANY, Stubber
 from moto import mock_aws
 
-from sqlquarry.artifacts import MergedModel, write_manifest
+from sqlquarry.artifacts import MergedModel
+from sqlquarry.manifests import write_manifest
 from sqlquarry.prompt import PromptFormatter
 
 JOB = "arn:aws:bedrock:us-east-1:123456789012:model-import-job/jobjobjobjob"

@@ -15,7 +15,7 @@ from botocore.config import Config
 from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
-from sqlquarry.artifacts import Generation
+from sqlquarry.answers import Generation
 from sqlquarry.emulator import LocalAWS, ManualClock
 
 IMPORT_SECONDS = 600
@@ -72,13 +72,13 @@ class Parrot:
     def __init__(self, _=None):
         self.batches = []
 
-    def complete(self, prompts, *, max_tokens, logprobs, **_):
+    def complete(self, prompts, options):
         self.batches.append(len(prompts))
         answers = []
         for prompt in prompts:
             words = prompt.split()
-            said = words[:max_tokens]
-            scores = tuple(-float(len(word)) for word in said) if logprobs else None
+            said = words[: options.max_tokens]
+            scores = tuple(-float(len(word)) for word in said) if options.logprobs else None
             reason = "length" if len(said) < len(words) else "stop"
             answers.append(Generation(" ".join(said), reason, len(words), len(said), logprobs=scores))
         return answers

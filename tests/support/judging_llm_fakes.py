@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlquarry.artifacts import Generation, Record
+from sqlquarry.answers import Generation
+from sqlquarry.records import Record
 
 RECORD = Record("How many?", "CREATE TABLE t (a)", "SELECT COUNT(*) FROM t")
 RIGHT, WRONG = "SELECT COUNT(a) FROM t", "SELECT a FROM t"

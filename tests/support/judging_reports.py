@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlquarry.artifacts import Judgement, Record
+from sqlquarry.answers import Judgement
 from sqlquarry.judging.report import Report, ReportEntry
+from sqlquarry.records import Record
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'|`[a](b) @all"
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from sqlquarry import AdapterCheckpoint, PromptFormatter
-from sqlquarry.artifacts import base_digest, write_manifest
+from sqlquarry.manifests import base_digest, write_manifest
 from sqlquarry.quantization import QuantizationRecipe
 
 Q = "model.layers.0.self_attn.q_proj"

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from sqlquarry import AdapterCheckpoint, PromptFormatter
-from sqlquarry.artifacts import base_digest, write_manifest
+from sqlquarry.manifests import base_digest, write_manifest
 from sqlquarry.merging.lora_adapter import LoraAdapter
 from sqlquarry.merging.plan import MergePlan, plan_merge
 from sqlquarry.merging.tensor_file import FLOATS, TensorFile

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from sqlquarry import AdapterCheckpoint, PromptFormatter
-from sqlquarry.artifacts import base_digest, write_manifest
+from sqlquarry.manifests import base_digest, write_manifest
 
 MODULES = [f"model.layers.{number}.mlp.up_proj" for number in range(3)]
 SHAPE = (300, 256)  # 154 kB in bf16

@@ -8,7 +8,7 @@ from typing import Any
 
 from safetensors.torch import load_file
 
-from sqlquarry.artifacts import Record
+from sqlquarry.records import Record
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
 
 from conftest import toy_examples

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sqlquarry import AdapterCheckpoint, MergedModel, Record
-from sqlquarry.artifacts import MANIFEST, base_digest, read_manifest, write_atomically, write_json, write_manifest
 from sqlquarry.errors import CorruptArtifactError, IncompleteArtifactError, PromptMismatchError, RecordError
 from sqlquarry.files.digests import sha256_file
+from sqlquarry.files.writing import write_atomically, write_json
+from sqlquarry.manifests import MANIFEST, base_digest, read_manifest, write_manifest
 
 PROVENANCE = {"prompt_fingerprint": "f00d", "base_model": {"name": "base"}}
 

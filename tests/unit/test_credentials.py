@@ -8,9 +8,10 @@ from urllib.parse import quote
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sqlquarry.artifacts import AdapterCheckpoint, write_manifest
+from sqlquarry.artifacts import AdapterCheckpoint
 from sqlquarry.bedrock.import_request import option_problems
 from sqlquarry.credentials import credentials_in, find_credential, redacted
+from sqlquarry.manifests import write_manifest
 
 ALNUM = string.ascii_letters + string.digits
 

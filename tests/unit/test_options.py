@@ -156,6 +156,7 @@ PUBLIC = [
     sqlquarry.PriceTable,
     sqlquarry.PromptFormatter,
     sqlquarry.QLoRAFSDPTrainer,
+    sqlquarry.RetryPolicy,
     sqlquarry.SQLJudge,
     sqlquarry.SageMakerLauncher,
     sqlquarry.SynthesizedDatabases,

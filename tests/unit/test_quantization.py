@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from sqlquarry.errors import ConfigError, UnsupportedModelError
-from sqlquarry.quantization import QuantizationRecipe, keep_trainable_on_cpu, load_causal_lm
+from sqlquarry.pretrained import load_causal_lm
+from sqlquarry.quantization import QuantizationRecipe, keep_trainable_on_cpu
 
 # Shape, spread, dtype; then what bitsandbytes 0.50.2 made of torch.randn (seeded by the case's number) on an H100: the
 # offset of the scales, and the first digits of the dequantised bytes' SHA-256.

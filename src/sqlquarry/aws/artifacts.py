@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlquarry.artifacts import MANIFEST, Manifest, parse_manifest, read_manifest
 from sqlquarry.aws.download import MODEL_FILES, copy_here, download_files
 from sqlquarry.aws.failures import aws_errors
 from sqlquarry.aws.prefix import S3Prefix, StoredObject
 from sqlquarry.errors import ArtifactError, CorruptArtifactError, IncompleteArtifactError, MetadataError
 from sqlquarry.extras import require
 from sqlquarry.files.locations import S3Location
+from sqlquarry.manifests import MANIFEST, Manifest, parse_manifest, read_manifest
 
 if TYPE_CHECKING:
     import boto3

@@ -9,13 +9,13 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlquarry.artifacts import write_json
 from sqlquarry.aws.failures import aws_errors
 from sqlquarry.aws.prefix import S3Prefix, StoredObject
 from sqlquarry.errors import MetadataError
 from sqlquarry.extras import require
 from sqlquarry.files.locations import S3Location
 from sqlquarry.files.metadata import file_name, read_object
+from sqlquarry.files.writing import write_json
 
 if TYPE_CHECKING:
     import boto3

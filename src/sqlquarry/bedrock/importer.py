@@ -32,6 +32,7 @@ from sqlquarry.errors import BedrockError, ConfigError, PromptMismatchError
 from sqlquarry.files.locations import S3Location
 from sqlquarry.models.imported.cost import PriceTable
 from sqlquarry.models.imported.model import ImportedModel
+from sqlquarry.models.retries import RetryPolicy
 from sqlquarry.options import check_options
 from sqlquarry.progress.bar import phase
 from sqlquarry.prompt import PromptFormatter
@@ -334,7 +335,6 @@ class BedrockImporter:
             formatter,
             name=self._jobs.model(model_arn)["modelName"],
             session=self._session,
-            sleep=self._polling.sleep,
-            clock=self._polling.clock,
+            retry=RetryPolicy(sleep=self._polling.sleep, clock=self._polling.clock),
             show_progress=self._show_progress,
         )

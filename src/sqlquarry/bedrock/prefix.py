@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sqlquarry.artifacts import MANIFEST, Manifest
 from sqlquarry.aws.failures import aws_errors
 from sqlquarry.aws.prefix import S3Prefix
 from sqlquarry.errors import BedrockError
+from sqlquarry.manifests import MANIFEST, Manifest
 
 
 def prefix_manifest(prefix: S3Prefix) -> Manifest:

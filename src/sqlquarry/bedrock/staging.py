@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlquarry.artifacts import MANIFEST, Manifest, MergedModel
+from sqlquarry.artifacts import MergedModel
 from sqlquarry.aws.prefix import S3Prefix
 from sqlquarry.aws.transfer import Transfer
 from sqlquarry.bedrock.export.model_export import ModelExport, require_same_prompt
@@ -19,6 +19,7 @@ from sqlquarry.bedrock.upload import upload
 from sqlquarry.errors import CorruptArtifactError
 from sqlquarry.files.locations import S3Location
 from sqlquarry.files.metadata import read_object
+from sqlquarry.manifests import MANIFEST, Manifest
 from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
 
 if TYPE_CHECKING:

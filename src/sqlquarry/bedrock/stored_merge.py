@@ -13,13 +13,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlquarry.artifacts import MANIFEST, Manifest, MergedModel
+from sqlquarry.artifacts import MergedModel
 from sqlquarry.aws.prefix import S3Prefix
 from sqlquarry.aws.transfer import Outgoing, Transfer
 from sqlquarry.bedrock.export.chat_template import TEMPLATE_FILES
 from sqlquarry.bedrock.export.metadata_files import export_files
 from sqlquarry.errors import CorruptArtifactError, MetadataError
 from sqlquarry.files.metadata import check_size, file_name
+from sqlquarry.manifests import MANIFEST, Manifest
 
 STATE = ".export.json"
 _READERS = 8

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from sqlquarry.artifacts import MANIFEST
 from sqlquarry.aws.failures import aws_errors
 from sqlquarry.aws.multipart import unfinished_uploads
 from sqlquarry.aws.prefix import S3Prefix
@@ -14,6 +13,7 @@ from sqlquarry.aws.transfer import PART_BYTES, REQUESTS_IN_FLIGHT, Outgoing, Tra
 from sqlquarry.bedrock.export.model_export import ModelExport
 from sqlquarry.errors import BedrockError, OutputInUseError
 from sqlquarry.files.locations import S3Location
+from sqlquarry.manifests import MANIFEST
 from sqlquarry.progress.bar import ProgressBar
 from sqlquarry.text import first_of
 

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from sqlquarry.artifacts import Record
 from sqlquarry.data.formats import FORMATS, file_format, file_rows
 from sqlquarry.data.objects import bucket_and_key, downloaded, s3_uri
 from sqlquarry.data.records import Records
@@ -17,6 +16,7 @@ from sqlquarry.data.shapes import KNOWN_SHAPES, fits_a_shape, known_columns, rec
 from sqlquarry.dialects import dialect_name
 from sqlquarry.errors import ConfigError, DataError, RecordError
 from sqlquarry.extras import require
+from sqlquarry.records import Record
 from sqlquarry.text import first_of, visible_logger
 
 if TYPE_CHECKING:

@@ -11,12 +11,13 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, overload
 
-from sqlquarry.artifacts import Record, write_atomically
 from sqlquarry.data.objects import s3_uri, upload
 from sqlquarry.data.split import FIELDS, LEVELS, SplitReport, divide
 from sqlquarry.errors import ConfigError, RecordError
+from sqlquarry.files.writing import write_atomically
 from sqlquarry.options import did_you_mean
 from sqlquarry.progress.notebook import html_table
+from sqlquarry.records import Record
 
 if TYPE_CHECKING:
     import boto3

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from sqlquarry.artifacts import Record
 from sqlquarry.errors import RecordError
 from sqlquarry.files.metadata import parse_json
+from sqlquarry.records import Record
 
 KNOWN_SHAPES = (
     "question, schema[, sql, alternatives, database, dialect, id] (SQLQuarry); "

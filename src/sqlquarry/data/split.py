@@ -10,9 +10,9 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from sqlquarry.artifacts import Record
 from sqlquarry.data.normal_form import query_form, question_form, schema_form
 from sqlquarry.errors import ConfigError
+from sqlquarry.records import Record
 from sqlquarry.text import visible_logger
 
 _log = visible_logger(__name__)

@@ -6,10 +6,11 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 
-from sqlquarry.artifacts import Generation, Judgement, Record, TextGenerator
+from sqlquarry.answers import Generation, Judgement, TextGenerator
 from sqlquarry.errors import JudgeFailedError, JudgingError, SQLQuarryError
 from sqlquarry.judging.grader import Grader
 from sqlquarry.judging.journal import Journal, content_key
+from sqlquarry.records import Record
 
 
 def answer_batch(model: TextGenerator, records: Sequence[Record], journal: Journal | None) -> Sequence[Generation]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from sqlquarry.artifacts import Judgement, Record
+from sqlquarry.answers import Judgement
 from sqlquarry.extras import require
 from sqlquarry.judging.sql.parsing import tokens
 from sqlquarry.options import check_options
+from sqlquarry.records import Record
 
 
 @check_options()

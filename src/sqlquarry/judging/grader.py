@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from sqlquarry.artifacts import Judgement, Record
+from sqlquarry.answers import Judgement
+from sqlquarry.records import Record
 
 
 class Grader(Protocol):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
-from sqlquarry.artifacts import Generation, Record, TextGenerator
+from sqlquarry.answers import Generation, TextGenerator
 from sqlquarry.errors import ConfigError, JudgingError
 from sqlquarry.extras import require
 from sqlquarry.judging.batches import answer_batch, grade_batch
@@ -20,6 +20,7 @@ from sqlquarry.judging.journal import Journal
 from sqlquarry.judging.report import Report, ReportEntry, ReportInfo
 from sqlquarry.options import check_options
 from sqlquarry.progress.bar import ProgressBar
+from sqlquarry.records import Record
 
 _Answers = Callable[[Journal | None, slice], Sequence[Generation]]
 

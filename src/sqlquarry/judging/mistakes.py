@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from sqlquarry.artifacts import Judgement, Record
+from sqlquarry.answers import Judgement
 from sqlquarry.judging.sql.parsing import parse
 from sqlquarry.judging.sql.syntax import conditions
+from sqlquarry.records import Record
 
 if TYPE_CHECKING:
     from sqlglot.expressions import Expr

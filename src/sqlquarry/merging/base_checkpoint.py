@@ -6,12 +6,12 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from sqlquarry.artifacts import Manifest
 from sqlquarry.checkpoints.foreign_model import CONFIG_SUFFIX, require_no_refusals
 from sqlquarry.checkpoints.model_files import READ_FILES, pointer_problem
 from sqlquarry.checkpoints.safetensors_header import INDEX, parse_index
 from sqlquarry.errors import MergeError, UnsupportedModelError
 from sqlquarry.files.metadata import JsonObject, parse_object
+from sqlquarry.manifests import Manifest
 from sqlquarry.merging.storage.local import LocalDirectory
 from sqlquarry.merging.storage.protocols import Storage
 from sqlquarry.merging.tensor_file import StoredTensor, TensorFile
@@ -72,7 +72,7 @@ class BaseCheckpoint:
         return cls(storage, config, shards)
 
     def digest(self, known: Mapping[str, str]) -> str:
-        """Return the SHA-256 (hex) over config.json and all weights, as `sqlquarry.artifacts.base_digest` does.
+        """Return the SHA-256 (hex) over config.json and all weights, as `sqlquarry.manifests.base_digest` does.
 
         Args:
             known: name -> SHA-256 of files that were read already; only the others are read here.

@@ -12,10 +12,11 @@ from dataclasses import KW_ONLY, asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from sqlquarry.artifacts import MANIFEST, AdapterCheckpoint, MergedModel, Record
+from sqlquarry.artifacts import AdapterCheckpoint, MergedModel
 from sqlquarry.errors import ConfigError, MergeError
 from sqlquarry.files.locations import S3Location, located
 from sqlquarry.files.metadata import JsonObject
+from sqlquarry.manifests import MANIFEST
 from sqlquarry.merging.base_checkpoint import BaseCheckpoint
 from sqlquarry.merging.base_location import locate_base
 from sqlquarry.merging.merged_tensors import MergedTensors
@@ -31,6 +32,7 @@ from sqlquarry.merging.verification.results import Thresholds, Verification
 from sqlquarry.options import check_options
 from sqlquarry.prompt import PROMPT_FILE
 from sqlquarry.quantization import QuantizationRecipe
+from sqlquarry.records import Record
 
 if TYPE_CHECKING:
     import boto3

@@ -11,12 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlquarry.artifacts import MANIFEST, Manifest, MergedModel
+from sqlquarry.artifacts import MergedModel
 from sqlquarry.checkpoints.safetensors_header import INDEX
 from sqlquarry.credentials import public_provenance
 from sqlquarry.errors import MergeError, MetadataError
 from sqlquarry.files.locations import located
 from sqlquarry.files.metadata import JsonObject, json_bytes, parse_object, relative_name
+from sqlquarry.manifests import MANIFEST, Manifest
 from sqlquarry.merging.base_checkpoint import SINGLE, BaseCheckpoint
 from sqlquarry.merging.merged_tensors import MergedTensors
 from sqlquarry.merging.storage.protocols import Storage

@@ -8,10 +8,11 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlquarry.artifacts import AdapterCheckpoint, Manifest, read_manifest
+from sqlquarry.artifacts import AdapterCheckpoint
 from sqlquarry.errors import ConfigError, MergeError, PromptMismatchError
 from sqlquarry.extras import require
 from sqlquarry.files.locations import located
+from sqlquarry.manifests import Manifest, read_manifest
 from sqlquarry.merging.base_checkpoint import BaseCheckpoint
 from sqlquarry.merging.four_bit import differing_offset
 from sqlquarry.merging.lora_adapter import LoraAdapter

@@ -1,4 +1,4 @@
-"""How many requests may be in flight: halved where the service throttles, grown slowly by answers (AIMD).
+"""Limit the requests in flight: throttling halves the limit, and answers raise it slowly (AIMD).
 
 Source: V. Jacobson, "Congestion Avoidance and Control", SIGCOMM 1988; D.-M. Chiu and R. Jain, "Analysis of the Increase
 and Decrease Algorithms for Congestion Avoidance", 1989.
@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class InFlight:
-    """Lets at most `limit` requests fly, from any number of threads; `limit` moves between 1 and `maximum`.
+class AdaptiveConcurrency:
+    """Lets at most `limit` requests be in flight, from any number of threads; `limit` moves between 1 and `maximum`.
 
     A throttled request halves the limit, but only if it began after the last halving: those that were in flight
     together are throttled together, and say the same thing once. An answer adds 1/limit, a round of answers about one.
@@ -20,38 +20,38 @@ class InFlight:
 
     def __init__(self, maximum: int) -> None:
         self.maximum, self.limit = maximum, float(maximum)
-        self._flying, self._round, self._closed = 0, 0, False
+        self._in_flight, self._round, self._closed = 0, 0, False
         self._changed = threading.Condition()
 
     @contextmanager
     def slot(self) -> Iterator[int]:
-        """Wait for a free slot and hold it; gives the round in which the request begins, for `throttled`."""
+        """Wait for a free slot and hold it; yields the round in which the request begins, for `throttled`."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._flying < int(self.limit))
-            self._flying += 1
+            self._changed.wait_for(lambda: self._closed or self._in_flight < int(self.limit))
+            self._in_flight += 1
             started = self._round
         try:
             yield started
         finally:
             with self._changed:
-                self._flying -= 1
+                self._in_flight -= 1
                 self._changed.notify()
 
     def throttled(self, started: int) -> None:
-        """The service throttled a request that began in the round `started`."""
+        """Take note that the service throttled a request that began in the round `started`."""
         with self._changed:
             if started == self._round:
                 self._round += 1
                 self.limit = max(1.0, self.limit / 2)
 
     def answered(self) -> None:
-        """The service answered a request."""
+        """Take note that the service answered a request."""
         with self._changed:
             self.limit = min(float(self.maximum), self.limit + 1 / self.limit)
             self._changed.notify()
 
     def close(self) -> None:
-        """Hold nobody up any longer."""
+        """Let every waiting request start at once."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

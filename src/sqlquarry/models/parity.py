@@ -1,4 +1,4 @@
-"""Does the imported model answer as the merged weights do on this machine? Fixed prompts, greedy answers, compared.
+"""Compare the answers of an imported model with those of its weights on this machine: fixed prompts, greedy answers.
 
 A lost rope setting, another chat template or a second BOS token makes a served model worse without any error; comparing
 answers is what shows it.
@@ -11,22 +11,23 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sqlquarry.artifacts import Generation, Record, TextGenerator
+from sqlquarry.answers import Generation, TextGenerator
 from sqlquarry.errors import BedrockError, ConfigError
+from sqlquarry.records import Record
 
 _SHOWN = 5
 _SHOWN_CHARACTERS = 80
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """One prompt's two answers.
+class PromptComparison:
+    """Compares the two answers to one prompt.
 
     Args:
         prompt: the text that was sent, or the record's question.
         served: the imported model's answer.
         expected: the local model's answer.
-        agreed: share of the longer answer, in pieces, that both begin with; 1.0 where the answers are the same.
+        agreed: share of the longer answer, in pieces, that both begin with; 1.0 if the answers are the same.
         same: the same text, or one was cut and the other one begins with it.
     """
 
@@ -38,13 +39,13 @@ class Comparison:
 
     @property
     def prompt_token_difference(self) -> int | None:
-        """Tokens that the server read beyond the local count; None where a side does not count."""
+        """Return how many tokens the server read beyond the local count; None if a side does not count."""
         served, expected = self.served.prompt_tokens, self.expected.prompt_tokens
         return None if served is None or expected is None else served - expected
 
     @property
     def logprob_difference(self) -> float | None:
-        """Largest difference of the log-probabilities of one token; None where a side has none or the texts differ."""
+        """Return the largest difference of one token's log-probabilities; None if it cannot be compared."""
         served, expected = self.served.logprobs, self.expected.logprobs
         if not served or not expected or not self.same:
             return None
@@ -53,42 +54,42 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class ParityReport:
-    """What `probe_parity` found.
+    """Holds what `probe_parity` found.
 
     Args:
         comparisons: one for each prompt, in order.
         threshold: share of the same answers below which the model is refused.
     """
 
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[PromptComparison, ...]
     threshold: float
 
     @property
     def agreement(self) -> float:
-        """Share of the prompts with the same answer, 0 to 1."""
+        """Return the share of the prompts with the same answer, 0 to 1."""
         return sum(comparison.same for comparison in self.comparisons) / len(self.comparisons)
 
     @property
     def prefix_agreement(self) -> float:
-        """Mean share of an answer that both begin with, 0 to 1: near 1 with few same answers means rounding."""
+        """Return the mean share of an answer that both begin with; near 1 with few same answers means rounding."""
         return sum(comparison.agreed for comparison in self.comparisons) / len(self.comparisons)
 
     @property
     def logprob_difference(self) -> float | None:
-        """Largest difference of one token's log-probability over all same answers; None where none is known."""
+        """Return the largest difference of one token's log-probability over all same answers; None if none is known."""
         known = [c.logprob_difference for c in self.comparisons if c.logprob_difference is not None]
         return max(known, default=None)
 
     @property
     def prompt_token_differences(self) -> dict[int, int]:
-        """Tokens that the server read beyond the local count -> number of prompts; empty where nobody counts."""
+        """Return a mapping: tokens that the server read beyond the local count -> prompts; empty if nobody counts."""
         return dict(
             Counter(c.prompt_token_difference for c in self.comparisons if c.prompt_token_difference is not None)
         )
 
     @property
     def bos(self) -> str:
-        """Whether the server adds BOS as the tokenizer does: "same", "added", "missing", "other" or "unknown".
+        """Tell whether the server adds BOS as the tokenizer does: "same", "added", "missing", "other" or "unknown".
 
         One token more for every prompt is a BOS that the server adds although the prompt has one (or the tokenizer adds
         none), one less is a BOS left out. "other" differences come from another template or tokenizer.
@@ -128,14 +129,14 @@ class ParityReport:
 
 
 def split_pieces(text: str) -> list[str]:
-    """Words and marks with the white space before them: about tokens, where no tokenizer is at hand."""
+    """Split a text into words and marks with the white space before them, which are about tokens."""
     return re.findall(r"\s*(?:\w+|[^\w\s])|\s+$", text)
 
 
 def probe_parity(
+    prompts: Sequence[Record] | Sequence[str],
     model: TextGenerator,
     local: TextGenerator | Sequence[Generation],
-    prompts: Sequence[Record] | Sequence[str],
     *,
     threshold: float = 0.98,
     tokenize: Callable[[str], Sequence[object]] = split_pieces,
@@ -143,13 +144,13 @@ def probe_parity(
     """Ask both models the same, and compare.
 
     Args:
-        model: the imported model; `with_options(logprobs=True)` compares log-probabilities too, where the local side
-            has them.
+        prompts: records or texts; some twenty show most faults.
+        model: the imported model; `with_options(logprobs=True)` compares log-probabilities too if the local side has
+            them.
         local: what it must agree with: a `LocalModel` of the merged weights, or its recorded answers to `prompts`.
             Give both sides the same `max_tokens`.
-        prompts: records or texts; some twenty show most faults.
         threshold: share of the same answers below which `raise_for_disagreement` refuses, 0 to 1. Greedy answers can
-            differ where two tokens are nearly as likely and the machines round differently.
+            differ if two tokens are nearly as likely and the machines round differently.
         tokenize: what an answer's pieces are; a tokenizer's `tokenize` counts tokens.
 
     Raises:
@@ -174,17 +175,19 @@ def probe_parity(
 
 def _compare(
     prompt: Record | str, served: Generation, expected: Generation, tokenize: Callable[[str], Sequence[object]]
-) -> Comparison:
+) -> PromptComparison:
     text = prompt.question if isinstance(prompt, Record) else prompt
     cut, other = sorted((served, expected), key=lambda answer: len(answer.text))
     same = cut.text == other.text or (
         cut.stop_reason == "length" and cut.text != "" and other.text.startswith(cut.text)
     )
-    return Comparison(text, served, expected, 1.0 if same else _agreed(served.text, expected.text, tokenize), same)
+    return PromptComparison(
+        text, served, expected, 1.0 if same else _agreed(served.text, expected.text, tokenize), same
+    )
 
 
 def _agreed(served: str, expected: str, tokenize: Callable[[str], Sequence[object]]) -> float:
-    """Share of the longer text, in pieces, before the first difference."""
+    """Return the share of the longer text, in pieces, before the first difference."""
     one, other = tokenize(served), tokenize(expected)
     equal = [a == b for a, b in zip(one, other, strict=False)]
     common = equal.index(False) if False in equal else len(equal)

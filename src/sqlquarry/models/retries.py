@@ -1,4 +1,4 @@
-"""Two waits for a model: minutes while it wakes up (once for all threads), seconds and fewer requests when throttled.
+"""Send requests again: a cold model is waited for by one thread for all, and throttled requests back off.
 
 Models scale to zero after five idle minutes; waking takes from half a minute to several, while botocore's own retries
 of ModelNotReadyException end after seconds.
@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import TypeVar
 
 from sqlquarry.aws.failures import error_code
-from sqlquarry.errors import ModelNotReadyError
-from sqlquarry.models.concurrency import InFlight
+from sqlquarry.errors import ConfigError, ModelNotReadyError
+from sqlquarry.inputs import option_problems
+from sqlquarry.models.concurrency import AdaptiveConcurrency
+from sqlquarry.options import check_options
 from sqlquarry.text import visible_logger
 
 logger = visible_logger(__name__)
@@ -31,44 +34,60 @@ _TRANSIENT = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long to wait for what.
+@check_options()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """Say how often and for how long a request is sent again.
 
     Args:
-        not_ready_budget_s: seconds for a cold model to wake up.
-        not_ready_interval_s: seconds between two tries meanwhile.
-        throttle_attempts: tries of one request that is throttled, or whose connection breaks.
-        throttle_base_s: mean wait after the first try, doubled after each.
-        throttle_limit_s: longest such wait.
+        max_attempts: how often one request is sent at most while the service throttles it or its connection breaks.
+        backoff_base_s: mean wait after the first attempt in seconds; it doubles after each further attempt.
+        backoff_limit_s: longest of these waits, in seconds.
+        cold_start_budget_s: seconds to wait for a cold model to wake up.
+        cold_start_interval_s: seconds between two attempts while the model is cold.
+        seed: makes the random part of the waits repeatable.
+        sleep: waits for a number of seconds; tests replace it.
+        clock: returns seconds that never go backwards; tests replace it.
+
+    Raises:
+        ConfigError: an option is of a wrong type or out of range.
     """
 
-    not_ready_budget_s: float
-    not_ready_interval_s: float
-    throttle_attempts: int
-    throttle_base_s: float = 0.5
-    throttle_limit_s: float = 30.0
+    max_attempts: int = 10
+    backoff_base_s: float = 0.5
+    backoff_limit_s: float = 30.0
+    cold_start_budget_s: float = 900.0
+    cold_start_interval_s: float = 10.0
+    seed: int | None = None
+    sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        durations = ("backoff_base_s", "backoff_limit_s", "cold_start_budget_s", "cold_start_interval_s")
+        bad = option_problems({"max_attempts": self.max_attempts}, {name: getattr(self, name) for name in durations})
+        if bad:
+            raise ConfigError("RetryPolicy: " + "; ".join(bad))
 
 
-class Waiter:
-    """Runs the requests of one batch, from any number of threads, and waits where the service asks to.
+DEFAULT_RETRY = RetryPolicy()
 
-    While the model is cold, the thread that saw it first tries again every `not_ready_interval_s`; the others stand
-    still. While the service throttles, fewer requests fly (see `InFlight`).
+
+class RequestRunner:
+    """Runs the requests of one batch, from any number of threads, and waits when the service asks for it.
+
+    While the model is cold, the thread that saw it first tries again every `cold_start_interval_s`, and the others
+    wait for it. While the service throttles, fewer requests are in flight (see `AdaptiveConcurrency`).
+
+    Args:
+        policy: how often and for how long requests are sent again.
+        concurrency: requests in flight at most.
+        jitter: the random part of the waits.
     """
 
-    def __init__(
-        self,
-        patience: Patience,
-        *,
-        concurrency: int,
-        sleep: Callable[[float], None],
-        clock: Callable[[], float],
-        jitter: random.Random,
-    ) -> None:
-        self._patience, self._sleep, self._clock, self._jitter = patience, sleep, clock, jitter
-        self._in_flight = InFlight(concurrency)
-        self._waiting = threading.Lock()  # held by the thread that waits for a cold model
+    def __init__(self, policy: RetryPolicy, *, concurrency: int, jitter: random.Random) -> None:
+        self._policy, self._jitter = policy, jitter
+        self._concurrency = AdaptiveConcurrency(concurrency)
+        self._cold_lock = threading.Lock()  # held by the thread that waits for a cold model
         self._wake_ups = 0
         self._cold_since: float | None = None
         self._over: BaseException | None = None
@@ -76,10 +95,10 @@ class Waiter:
     def stop(self) -> None:
         """Let no further request start."""
         self._over = self._over or CancelledError()
-        self._in_flight.close()
+        self._concurrency.close()
 
     def run(self, send: Callable[[], Answer]) -> Answer:
-        """The answer of `send`, after as many tries as it takes.
+        """Return the answer of `send`, after as many attempts as it takes.
 
         Raises:
             ModelNotReadyError: the model stayed cold for the whole budget.
@@ -90,26 +109,26 @@ class Waiter:
         attempt = 0
         while True:
             try:
-                with self._in_flight.slot() as started:
+                with self._concurrency.slot() as started:
                     answer = self._run_warm(send)
             except (BotoCoreError, ClientError) as error:
                 attempt += 1
                 if error_code(error) in _THROTTLED:
-                    self._in_flight.throttled(started)
-                if error_code(error) not in _TRANSIENT or attempt >= self._patience.throttle_attempts:
+                    self._concurrency.throttled(started)
+                if error_code(error) not in _TRANSIENT or attempt >= self._policy.max_attempts:
                     raise
             else:
-                self._in_flight.answered()
+                self._concurrency.answered()
                 return answer
-            ceiling = min(self._patience.throttle_limit_s, 2 * self._patience.throttle_base_s * 2 ** (attempt - 1))
+            ceiling = min(self._policy.backoff_limit_s, 2 * self._policy.backoff_base_s * 2 ** (attempt - 1))
             # "Full jitter": AWS Architecture Blog, "Exponential Backoff And Jitter", 2015.
-            self._sleep(self._jitter.uniform(0, ceiling))
+            self._policy.sleep(self._jitter.uniform(0, ceiling))
 
     def _run_warm(self, send: Callable[[], Answer]) -> Answer:
         from botocore.exceptions import ClientError
 
         while True:
-            with self._waiting:
+            with self._cold_lock:
                 self._raise_if_over()
                 wake_ups = self._wake_ups
             try:
@@ -120,29 +139,29 @@ class Waiter:
             else:
                 self._cold_since = None
                 return answer
-            with self._waiting:
+            with self._cold_lock:
                 self._raise_if_over()
-                # Another thread may have waited for the model while this one stood at the lock.
+                # Another thread may have waited for the model while this one waited for the lock.
                 if self._wake_ups == wake_ups:
                     return self._wait_until_ready(send)
 
     def _wait_until_ready(self, send: Callable[[], Answer]) -> Answer:
         from botocore.exceptions import ClientError
 
-        # A wait that another thread had to give up goes on with its budget.
-        since = self._cold_since if self._cold_since is not None else self._clock()
+        # A wait that another thread had to give up continues with its budget.
+        since = self._cold_since if self._cold_since is not None else self._policy.clock()
         if self._cold_since is None:
             self._cold_since = since
-            logger.info("the model is cold; waiting up to %.0f s for it", self._patience.not_ready_budget_s)
+            logger.info("the model is cold; waiting up to %.0f s for it", self._policy.cold_start_budget_s)
         while True:
-            waited = self._clock() - since
-            if waited >= self._patience.not_ready_budget_s:
+            waited = self._policy.clock() - since
+            if waited >= self._policy.cold_start_budget_s:
                 self._over = ModelNotReadyError(
                     f"the model is still not ready after {waited:.0f} s. Large models can take longer: raise "
-                    "not_ready_budget_s, or look at the model in the Bedrock console."
+                    "cold_start_budget_s of its RetryPolicy, or look at the model in the Bedrock console."
                 )
                 raise self._over
-            self._sleep(self._patience.not_ready_interval_s)
+            self._policy.sleep(self._policy.cold_start_interval_s)
             self._raise_if_over()
             try:
                 answer = send()
@@ -150,7 +169,7 @@ class Waiter:
                 if error_code(error) != "ModelNotReadyException":
                     raise
             else:
-                logger.info("the model is ready after %.0f s", self._clock() - since)
+                logger.info("the model is ready after %.0f s", self._policy.clock() - since)
                 self._cold_since = None
                 self._wake_ups += 1
                 return answer

@@ -28,13 +28,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sqlquarry.artifacts import (
-    MANIFEST,
-    AdapterCheckpoint,
-    Manifest,
-    MergedModel,
-    write_atomically,
-)
+from sqlquarry.artifacts import AdapterCheckpoint, MergedModel
 from sqlquarry.aws import aws_client
 from sqlquarry.bedrock.export.model_export import ModelExport
 from sqlquarry.data import load_records
@@ -46,6 +40,8 @@ from sqlquarry.errors import (
     UnsupportedModelError,
 )
 from sqlquarry.files.metadata import parse_object
+from sqlquarry.files.writing import write_atomically
+from sqlquarry.manifests import MANIFEST, Manifest
 from sqlquarry.merging import AdapterMerger, Thresholds
 from sqlquarry.sagemaker.bootstrap import PIP, SECRETS, secret_text
 from sqlquarry.sagemaker.container_job import ContainerJob, only_file

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlquarry.artifacts import Record
 from sqlquarry.errors import RecordError
 from sqlquarry.files.locations import is_hub_id
 from sqlquarry.prompt import PROMPT_FILE
+from sqlquarry.records import Record
 from sqlquarry.sagemaker import bootstrap, packaging
 from sqlquarry.sagemaker.container_job import ContainerJob, MergeBase
 from sqlquarry.sagemaker.staging import Channel

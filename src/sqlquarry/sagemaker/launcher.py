@@ -11,11 +11,11 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlquarry.artifacts import Record
 from sqlquarry.aws import Polling, aws_client
 from sqlquarry.errors import ConfigError
 from sqlquarry.extras import require
 from sqlquarry.options import check_options
+from sqlquarry.records import Record
 from sqlquarry.sagemaker.attempts import last_name, newest_attempt, start
 from sqlquarry.sagemaker.container_job import MergeBase
 from sqlquarry.sagemaker.draft import ANY_DIGEST, JobDraft, processes_to_start, trainer_problems

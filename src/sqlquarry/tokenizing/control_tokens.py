@@ -10,8 +10,8 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, RecordError
+from sqlquarry.records import Record
 from sqlquarry.text import first_of
 
 _SHOWN = 5

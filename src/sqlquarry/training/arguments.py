@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, RecordError
 from sqlquarry.files.locations import located
 from sqlquarry.inputs import option_problems
+from sqlquarry.records import Record
 
 
 def as_records(given: object, name: str) -> Sequence[Record]:

@@ -6,10 +6,12 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from sqlquarry.artifacts import MANIFEST, AdapterCheckpoint, write_json
+from sqlquarry.artifacts import AdapterCheckpoint
 from sqlquarry.errors import MetadataError, TrainingError
 from sqlquarry.files.locks import LOCK_FILE, only_writer
 from sqlquarry.files.metadata import read_object
+from sqlquarry.files.writing import write_json
+from sqlquarry.manifests import MANIFEST
 
 MARKER = ".training"  # in a directory that a run has begun to fill; holds what the run is of
 _NOT_THERE = object()

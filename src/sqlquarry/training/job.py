@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sqlquarry.artifacts import write_json
 from sqlquarry.errors import ConfigError
 from sqlquarry.files.metadata import MAX_DEPTH
+from sqlquarry.files.writing import write_json
 from sqlquarry.training.config import TrainingConfig
 
 _NEEDED = ("base_model", "train", "output_dir")

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from sqlquarry import errors
-from sqlquarry.artifacts import Record, write_json
 from sqlquarry.aws import session_environment
 from sqlquarry.errors import SQLQuarryError, TrainingError
 from sqlquarry.files.locations import located
 from sqlquarry.files.metadata import parse_json
+from sqlquarry.files.writing import write_json
 from sqlquarry.openmp import WAIT_POLICY
 from sqlquarry.prompt import PromptFormatter
+from sqlquarry.records import Record
 from sqlquarry.training.config import TrainingConfig
 from sqlquarry.training.job import TrainingJobSpec
 

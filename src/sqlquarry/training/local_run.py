@@ -10,12 +10,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlquarry.artifacts import MANIFEST, AdapterCheckpoint, Record, base_digest, write_manifest
+from sqlquarry.artifacts import AdapterCheckpoint
 from sqlquarry.aws import aws_client
 from sqlquarry.files.locations import is_hub_id
+from sqlquarry.manifests import MANIFEST, base_digest, write_manifest
+from sqlquarry.pretrained import quiet_transformers
 from sqlquarry.progress.bar import phase
 from sqlquarry.prompt import PromptFormatter
-from sqlquarry.quantization import QuantizationRecipe, quiet_transformers
+from sqlquarry.quantization import QuantizationRecipe
+from sqlquarry.records import Record
 from sqlquarry.text import visible_logger
 from sqlquarry.training.base.base_model import resolve_base_model
 from sqlquarry.training.base.outline import read_outline

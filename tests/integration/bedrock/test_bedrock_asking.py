@@ -15,7 +15,7 @@ from sqlquarry.aws.polling import Polling
 from sqlquarry.bedrock import BedrockImporter
 from sqlquarry.emulator import LocalAWS
 from sqlquarry.errors import BedrockError
-from sqlquarry.models import ImportedModel, probe_parity
+from sqlquarry.models import ImportedModel, RetryPolicy, probe_parity
 
 from conftest import toy_examples
 
@@ -31,7 +31,7 @@ def merged(lively_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Merg
 
 @pytest.fixture(scope="module")
 def local(merged: MergedModel) -> LocalModel:
-    return LocalModel.from_merged(merged, max_tokens=MAX_TOKENS, device="cpu")
+    return LocalModel(merged, max_tokens=MAX_TOKENS, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def aws() -> Iterator[LocalAWS]:
 def model(merged: MergedModel, aws: LocalAWS) -> ImportedModel:
     importer = BedrockImporter(aws.role_arn, session=aws.session(), bucket=aws.bucket, polling=Polling(interval_s=0.01))
     imported = importer.import_model(merged, "asked")
-    model = imported.with_options(max_tokens=MAX_TOKENS, not_ready_interval_s=0)
+    model = imported.with_options(max_tokens=MAX_TOKENS, retry=RetryPolicy(cold_start_interval_s=0))
     assert model.warm_up() >= 0
     return model
 
@@ -52,7 +52,7 @@ def model(merged: MergedModel, aws: LocalAWS) -> ImportedModel:
 @pytest.mark.filterwarnings("ignore:.*answers were cut")
 @pytest.mark.parametrize("schema", SCHEMAS)
 def test_every_schema_answers_as_the_weights_do(schema: str, model: ImportedModel, local: LocalModel) -> None:
-    report = probe_parity(model.with_options(request_schema=schema), local, RECORDS)
+    report = probe_parity(RECORDS, model.with_options(request_schema=schema), local)
     report.raise_for_disagreement()
     assert report.agreement == 1
     # Rendered by the server or here, the prompt has the same tokens.
@@ -78,7 +78,7 @@ def test_another_prompt_is_found_by_the_probe(model: ImportedModel, local: Local
     assert model.formatter is not None
     prompts = [model.formatter.prompt(record) for record in RECORDS]
     twice = ["<|endoftext|>" + prompt for prompt in prompts]  # BOS
-    report = probe_parity(model, local.generate(prompts), twice)
+    report = probe_parity(twice, model, local.generate(prompts))
     assert report.bos == "added"
     with pytest.raises(BedrockError, match="does not answer as its weights do here"):
         report.raise_for_disagreement()

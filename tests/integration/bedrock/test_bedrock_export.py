@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from bedrock_scripted import finish_merged
-from sqlquarry.artifacts import MergedModel, Record
+from sqlquarry.artifacts import MergedModel
 from sqlquarry.bedrock.export.metadata_files import export_files
 from sqlquarry.bedrock.preflight import preflight
 from sqlquarry.prompt import PromptFormatter
+from sqlquarry.records import Record
 
 LLAMA3 = {
     "factor": 8.0,

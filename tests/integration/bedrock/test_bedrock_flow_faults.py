@@ -280,7 +280,7 @@ ASKING: dict[str, tuple[Fault, type[BedrockError], str]] = {
     "model-deleted-meanwhile": (ModelDeleted(), BedrockError, r"If it was deleted, import_model makes it again"),
     "answer-without-text": (NoText(times=ALWAYS), GenerationError, r"answered with keys.*please report it"),
     "throttled-without-end": (Throttled(times=ALWAYS), BedrockError, r"Too many requests.*Lower `concurrency`"),
-    "cold-beyond-the-budget": (NotReady(times=ALWAYS), ModelNotReadyError, r"after 900 s.*raise not_ready_budget_s"),
+    "cold-beyond-the-budget": (NotReady(times=ALWAYS), ModelNotReadyError, r"after 900 s.*raise cold_start_budget_s"),
     "credentials-expire": (ExpiredToken(), BedrockError, r"expired.*Renew the credentials"),
     "access-denied-to-invoke": (
         AccessDenied(operation="InvokeModel*"),
@@ -321,7 +321,7 @@ def test_an_answer_that_breaks_says_what_to_do_and_the_next_call_gets_it(
 
 
 def test_a_low_rate_is_adapted_to(served: Flow) -> None:
-    model = served.run().with_options(throttle_attempts=10)
+    model = served.run().with_options(retry=served.retry(max_attempts=10))
     served.aws.faults.add(RateLimit(per_second=1))
     before = served.clock()
     assert len(model.generate([f"SELECT {n}" for n in range(8)])) == 8

@@ -12,7 +12,7 @@ import boto3
 import pytest
 
 from bedrock_scripted import JOB, MODEL, Script, ScriptedSession, finish_merged, scripted_aws
-from sqlquarry.artifacts import MergedModel, write_manifest
+from sqlquarry.artifacts import MergedModel
 from sqlquarry.aws.polling import Polling
 from sqlquarry.aws.transfer import REQUESTS_IN_FLIGHT
 from sqlquarry.bedrock import BedrockImporter
@@ -27,6 +27,7 @@ from sqlquarry.errors import (
     PreflightError,
     PromptMismatchError,
 )
+from sqlquarry.manifests import write_manifest
 from sqlquarry.models import ImportedModel
 from sqlquarry.prompt import PromptFormatter
 

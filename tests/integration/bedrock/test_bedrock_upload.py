@@ -14,10 +14,11 @@ import pytest
 from botocore.exceptions import ClientError
 
 from bedrock_scripted import finish_merged, scripted_aws
-from sqlquarry.artifacts import MergedModel, read_manifest
+from sqlquarry.artifacts import MergedModel
 from sqlquarry.bedrock.export.model_export import ModelExport
 from sqlquarry.bedrock.upload import upload
 from sqlquarry.errors import BedrockError, OutputInUseError
+from sqlquarry.manifests import read_manifest
 
 URI = "s3://models/runs/one"
 

@@ -13,11 +13,11 @@ import pytest
 from botocore.exceptions import ClientError, ConnectionClosedError, NoCredentialsError
 
 from bedrock_scripted import scripted_aws
-from sqlquarry.artifacts import Manifest
 from sqlquarry.aws.transfer import RETRY_WAITS_S
 from sqlquarry.bedrock.export.model_export import ModelExport
 from sqlquarry.bedrock.upload import discard_unfinished, upload
 from sqlquarry.errors import BedrockError, CorruptArtifactError
+from sqlquarry.manifests import Manifest
 
 URI = "s3://models/big"
 PART = 64 * 1024

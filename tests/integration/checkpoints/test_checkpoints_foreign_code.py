@@ -18,12 +18,13 @@ import huggingface_hub
 import pytest
 
 from sqlquarry import AdapterCheckpoint, AdapterMerger, LocalModel, PromptFormatter, QLoRAFSDPTrainer, Record
-from sqlquarry.artifacts import base_digest, write_manifest
 from sqlquarry.bedrock.preflight import preflight
 from sqlquarry.emulator.bedrock.admission import ImportFailedError, admit
 from sqlquarry.errors import SQLQuarryError, UnsupportedModelError
+from sqlquarry.manifests import base_digest, write_manifest
 from sqlquarry.merging.base_checkpoint import BaseCheckpoint
 from sqlquarry.merging.storage.local import LocalDirectory
+from sqlquarry.models import DecodingOptions
 from sqlquarry.sagemaker.container import main
 from sqlquarry.training import TrainingConfig
 from sqlquarry.training.base.base_model import check_base_model, resolve_base_model
@@ -155,7 +156,7 @@ def in_the_emulator(evil: Evil) -> None:
 
 PLACES: dict[str, Callable[[Evil], Any]] = {
     "LocalModel": lambda evil: LocalModel(evil.directory, device="cpu"),
-    "from_adapter": lambda evil: LocalModel.from_adapter(evil.adapter, device="cpu"),
+    "LocalModel of an adapter": lambda evil: LocalModel(evil.adapter, device="cpu"),
     "plan": lambda evil: trainer(evil.directory).plan(RECORDS),
     "train": lambda evil: trainer(evil.directory).train(RECORDS, output_dir=evil.marker.parent / "out"),
     "check_base_model": lambda evil: check_base_model(evil.directory),
@@ -200,14 +201,14 @@ def test_an_adapter_cannot_name_a_library(plain: Path, tmp_path: Path) -> None:
     directory = shutil.copytree(plain / "adapter", tmp_path / "adapter")
     edit(directory, "adapter_config.json", megatron_config={"a": 1}, megatron_core="megatron.evil")
     with pytest.raises(UnsupportedModelError, match="megatron_config"):
-        LocalModel.from_adapter(finished(directory, plain / "model"), device="cpu")
+        LocalModel(finished(directory, plain / "model"), device="cpu")
 
 
 def test_an_adapter_cannot_bring_a_model_of_its_own(evil: Evil, plain: Path) -> None:
     """PEFT's Shadow loads the model that the adapter names, and transformers then asks whether to run its code."""
     edit(evil.adapter.path, "adapter_config.json", peft_type="SHADOW", shadow_model=str(evil.directory))
     with pytest.raises(UnsupportedModelError, match="SHADOW"):
-        LocalModel.from_adapter(finished(evil.adapter.path, plain / "model"), device="cpu")
+        LocalModel(finished(evil.adapter.path, plain / "model"), device="cpu")
     assert not evil.marker.exists()
 
 
@@ -216,7 +217,7 @@ def test_python_that_nobody_names_is_left_alone(plain: Path, tmp_path: Path) -> 
     for name in ("modeling_llama.py", "custom_generate/generate.py"):
         (directory / name).parent.mkdir(exist_ok=True)
         (directory / name).write_text(f"import pathlib\npathlib.Path({str(marker)!r}).write_text('')\n")
-    assert LocalModel(directory, device="cpu").complete(["a"], max_tokens=2)
+    assert LocalModel(directory, device="cpu").complete(["a"], DecodingOptions(max_tokens=2))
     assert not marker.exists()
 
 

@@ -12,6 +12,7 @@ from emulator_account import emulators, to_4_51
 from sqlquarry.errors import BedrockError, ConfigError
 from sqlquarry.models import ImportedModel
 from sqlquarry.models.local.constraints import AnswerForm
+from sqlquarry.models.local.decoding import DecodingOptions
 from sqlquarry.models.local.model import LocalModel
 from sqlquarry.models.local.sampling import Sampling
 
@@ -58,13 +59,13 @@ def local(lively_llama):
 def test_local_answers_have_the_form(local, kind, temperature):
     value, fits = FORMS[kind]
     form = AnswerForm.of(kind, value)
-    options = {"constraint": form, "sampling": Sampling(temperature=temperature), "seed": 1, "max_tokens": 400}
-    answers = local.complete(PROMPTS, **options)
+    options = DecodingOptions(constraint=form, sampling=Sampling(temperature=temperature), seed=1, max_tokens=400)
+    answers = local.complete(PROMPTS, options)
     assert {answer.stop_reason for answer in answers} == {"stop"}
     assert all(fits(answer.text) for answer in answers)
-    alone = [local.complete([prompt], **options)[0].text for prompt in PROMPTS] if temperature == 0 else []
+    alone = [local.complete([prompt], options)[0].text for prompt in PROMPTS] if temperature == 0 else []
     assert alone in ([], [answer.text for answer in answers])
-    (cut,) = local.complete(PROMPTS[:1], constraint=form, max_tokens=1)
+    (cut,) = local.complete(PROMPTS[:1], DecodingOptions(constraint=form, max_tokens=1))
     assert cut.stop_reason == "length"
 
 
@@ -82,22 +83,23 @@ SPECIAL = "<|im_start|>"
     ],
 )
 def test_the_text_of_a_special_token_is_text(local, kind, value, wanted):
-    answers = local.complete(PROMPTS, constraint=AnswerForm.of(kind, value), max_tokens=40)
+    answers = local.complete(PROMPTS, DecodingOptions(constraint=AnswerForm.of(kind, value), max_tokens=40))
     assert [(answer.text, answer.stop_reason) for answer in answers] == [(wanted, "stop")] * len(PROMPTS)
 
 
 def test_strong_penalties_do_not_leave_the_form(local):
     for penalty in (1e-300, 1e300):
         sampling = Sampling(temperature=1, repetition_penalty=penalty, top_p=0.9)
-        (answer,) = local.complete(["aaaa"], constraint=AnswerForm.of("regex", "a{9}"), sampling=sampling, seed=1)
+        nines = DecodingOptions(constraint=AnswerForm.of("regex", "a{9}"), sampling=sampling, seed=1)
+        (answer,) = local.complete(["aaaa"], nines)
         assert answer.text == "a" * 9
-        assert local.complete(PROMPTS, sampling=sampling, seed=1, max_tokens=4)
+        assert local.complete(PROMPTS, DecodingOptions(sampling=sampling, seed=1, max_tokens=4))
 
 
 @pytest.mark.parametrize(("kind", "value"), [("json", {"$ref": "#"}), ("grammar", "start: start")])
 def test_forms_without_any_text_are_refused_in_words(local, kind, value):
     with pytest.raises(ConfigError, match="no text has this form"):
-        local.complete(PROMPTS, constraint=AnswerForm.of(kind, value))
+        local.complete(PROMPTS, DecodingOptions(constraint=AnswerForm.of(kind, value)))
 
 
 @pytest.mark.parametrize("divisor", [999_983, 1_000_000, 12_345.25, 1e300, 1e-7 + 1e-12])
@@ -108,8 +110,8 @@ def test_a_form_that_takes_too_much_work_is_refused(divisor):
 
 
 def test_logprobs_are_the_models_own(local):
-    options = {"max_tokens": 20, "logprobs": True}
-    (forced,) = local.complete(PROMPTS[:1], constraint=AnswerForm.of("choice", ["positive"]), **options)
+    options = DecodingOptions(max_tokens=20, logprobs=True, constraint=AnswerForm.of("choice", ["positive"]))
+    (forced,) = local.complete(PROMPTS[:1], options)
     assert forced.logprobs is not None
     assert min(forced.logprobs) < -1  # renormalised they would all be 0
 
@@ -117,7 +119,7 @@ def test_logprobs_are_the_models_own(local):
 def test_what_contradicts_a_constraint_is_refused(local):
     for options in ({"min_tokens": 3}, {"ignore_eos": True}):
         with pytest.raises(ConfigError, match=next(iter(options))):
-            local.complete(["a"], constraint=AnswerForm.of("regex", "a"), **options)
+            local.complete(["a"], DecodingOptions(constraint=AnswerForm.of("regex", "a"), **options))
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 from emulator_account import emulators, send, signed, to_4_51
 from sqlquarry.emulator.faults import AnswerReset, CutAnswer, NoText, NotReady, StreamBroken
 from sqlquarry.errors import BedrockError, GenerationError
-from sqlquarry.models import ImportedModel
+from sqlquarry.models import ImportedModel, RetryPolicy
 
 QUESTION = "List the name of all users."
 MESSAGES = [{"role": "user", "content": [{"text": QUESTION}]}]
@@ -201,8 +201,9 @@ def test_what_boto3_would_not_send_is_refused_too(account, llama, change, told):
 
 
 def test_an_answer_that_breaks_off_is_asked_again(account, llama):
+    policy = RetryPolicy(sleep=lambda _: None)
     model = ImportedModel(
-        llama, None, session=account.aws.session(), max_tokens=4, request_schema="converse", sleep=lambda _: None
+        llama, None, session=account.aws.session(), max_tokens=4, request_schema="converse", retry=policy
     )
     (whole,) = model.generate([QUESTION])
     for size in (0, 20, 150):

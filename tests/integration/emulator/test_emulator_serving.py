@@ -31,8 +31,8 @@ class Recorder(Parrot):
         super().__init__()
         self.may_begin = may_begin
 
-    def complete(self, prompts, **options):
-        answers = super().complete(prompts, **options)
+    def complete(self, prompts, options):
+        answers = super().complete(prompts, options)
         assert self.may_begin()
         return answers
 

@@ -8,13 +8,17 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from sqlquarry.artifacts import MergedModel, Record, write_manifest
+from sqlquarry.artifacts import MergedModel
 from sqlquarry.aws.polling import Polling
 from sqlquarry.bedrock import BedrockImporter
 from sqlquarry.bedrock.preflight import preflight
 from sqlquarry.emulator import LocalAWS
+from sqlquarry.manifests import write_manifest
+from sqlquarry.models import RetryPolicy
+from sqlquarry.models.local.decoding import DecodingOptions
 from sqlquarry.models.local.model import LocalModel
 from sqlquarry.prompt import PromptFormatter
+from sqlquarry.records import Record
 
 from conftest import CHATML, save_tiny_llama, tiny_tokenizer
 
@@ -51,7 +55,7 @@ def finish(directory: Path, formatter: PromptFormatter) -> MergedModel:
 def let_it_stop(directory: Path, prompt: str, stop: int, after: int) -> None:
     """Exchange two rows of the head, so that the greedy answer to `prompt` is `stop` after some tokens."""
     model = LocalModel(directory, device="cpu")
-    (answer,) = model.complete([prompt], max_tokens=40)
+    (answer,) = model.complete([prompt], DecodingOptions(max_tokens=40))
     ids = model.tokenizer(answer.text, add_special_tokens=False)["input_ids"]
     token = next(token for token in ids[after:] if token not in ids[:after])
     tensors = load_file(directory / "model.safetensors")
@@ -73,7 +77,7 @@ def aws():
 def imported(aws: LocalAWS, merged: MergedModel, name: str) -> Any:
     importer = BedrockImporter(aws.role_arn, session=aws.session(), polling=Polling(interval_s=0.05))
     model = importer.import_model(merged, name, s3_uri=f"s3://{aws.bucket}/{name}/")
-    return model.with_options(max_tokens=24, not_ready_interval_s=0.05)
+    return model.with_options(max_tokens=24, retry=RetryPolicy(cold_start_interval_s=0.05))
 
 
 def test_a_base_that_ends_its_texts_otherwise_stops_at_the_end_of_a_turn(aws: LocalAWS, tmp_path: Path) -> None:
@@ -85,14 +89,14 @@ def test_a_base_that_ends_its_texts_otherwise_stops_at_the_end_of_a_turn(aws: Lo
     let_it_stop(base, formatter.prompt(RECORDS[0]), stop, after=3)
     merged = finish(base, formatter)
 
-    local = LocalModel.from_merged(merged, device="cpu", max_tokens=24)
+    local = LocalModel(merged, device="cpu", max_tokens=24)
     served = imported(aws, merged, "qwen")
     expected = answers_of(local, RECORDS)
     assert expected[0][1] == "stop"
     assert answers_of(served, RECORDS) == expected
     assert answers_of(served.with_options(request_schema="messages"), RECORDS) == expected
     # Texts that are not records end there as well, and a prompt that is not bound yet means the same.
-    (text,) = local.complete([formatter.prompt(RECORDS[0])], max_tokens=24)
+    (text,) = local.complete([formatter.prompt(RECORDS[0])], DecodingOptions(max_tokens=24))
     assert (text.text, text.stop_reason) == expected[0]
     unbound = LocalModel(base, formatter=PromptFormatter(template="chat"), device="cpu", max_tokens=24)
     assert answers_of(unbound, RECORDS) == expected
@@ -110,7 +114,7 @@ def test_a_template_without_a_system_role_is_bound_checked_and_served(aws: Local
     merged = finish(base, formatter)
     assert [finding for finding in preflight(merged, "mistral").findings if finding.severity == "error"] == []
 
-    local = LocalModel.from_merged(merged, device="cpu", max_tokens=24)
+    local = LocalModel(merged, device="cpu", max_tokens=24)
     served = imported(aws, merged, "mistral")
     expected = answers_of(local, RECORDS)
     assert answers_of(served, RECORDS) == expected

@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from sqlquarry.artifacts import Judgement, Record
+from sqlquarry.answers import Judgement
 from sqlquarry.judging import Report, ReportEntry, compare_reports, count_mistakes, find_disagreements, write_html
+from sqlquarry.records import Record
 
 FLAGS = [
     "--headless",

@@ -3,11 +3,11 @@
 import json
 from collections import Counter, defaultdict
 
-from sqlquarry.artifacts import Record
 from sqlquarry.judging import ExecutionGrader
 from sqlquarry.judging.equivalence import EquivalenceGrader
 from sqlquarry.judging.equivalence.grader import equivalence
 from sqlquarry.judging.sql.features import query_features
+from sqlquarry.records import Record
 
 # Executed on one database with few rows both agree; the human label says that they differ (ORDER BY … DESC and ASC,
 # killed and killed + injured).

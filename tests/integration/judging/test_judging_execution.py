@@ -14,11 +14,11 @@ from urllib.parse import quote
 
 import pytest
 
-from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, JudgingError
 from sqlquarry.judging import ComparisonOptions, ExecutionGrader
 from sqlquarry.judging.execution.limits import ExecutionLimits
 from sqlquarry.judging.execution.sandbox import Failure, Rows, Sandbox
+from sqlquarry.records import Record
 
 TIME_LIMIT_S = 0.3  # for what must be stopped; all else has the default
 LONG = "printf('%.*c', 900000, 'a')"

@@ -9,11 +9,11 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from sqlquarry.artifacts import Record
 from sqlquarry.errors import MissingExtraError
 from sqlquarry.judging.execution import ExecutionGrader
 from sqlquarry.judging.execution.limits import ExecutionLimits
 from sqlquarry.judging.execution.sandbox import Failure, Rows, Sandbox
+from sqlquarry.records import Record
 
 TIME_LIMIT_S = 0.5
 COUNT_FOR_EVER = "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r)"

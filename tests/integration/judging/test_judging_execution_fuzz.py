@@ -10,8 +10,8 @@ import sqlite3
 from collections import Counter
 from itertools import groupby
 
-from sqlquarry.artifacts import Record
 from sqlquarry.judging import ExecutionGrader
+from sqlquarry.records import Record
 
 RUNS = int(os.environ.get("SQLQUARRY_FUZZ_RUNS", "1500"))
 SEED = int(os.environ.get("SQLQUARRY_FUZZ_SEED", "1"))

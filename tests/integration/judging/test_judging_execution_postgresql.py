@@ -11,12 +11,12 @@ import psycopg
 import pytest
 
 from judging_postgresql import PASSWORD, throwaway_server
-from sqlquarry.artifacts import Record
 from sqlquarry.errors import JudgingError
 from sqlquarry.judging import ComparisonOptions, Report, SQLJudge, write_html, write_junit, write_markdown
 from sqlquarry.judging.execution import ExecutionGrader
 from sqlquarry.judging.execution.limits import ExecutionLimits, Permissions
 from sqlquarry.judging.execution.sandbox import Failure, Rows, Sandbox
+from sqlquarry.records import Record
 
 TIME_LIMIT_S = 0.5
 AS_SUPERUSER = Permissions(allow_privileged_accounts=True, allow_functions=["public.dearest"])

@@ -6,7 +6,7 @@ import pytest
 from test_judging_browser import browser  # noqa: F401 - the fixture
 
 import sqlquarry as sq
-from sqlquarry.artifacts import Judgement
+from sqlquarry.answers import Judgement
 from sqlquarry.judging import Report, ReportEntry, ReportInfo
 from sqlquarry.progress.notebook import html_table
 from sqlquarry.training.config import TrainingConfig

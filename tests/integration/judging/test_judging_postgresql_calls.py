@@ -9,12 +9,12 @@ import pytest
 
 from judging_postgresql import PASSWORD, throwaway_server
 from judging_postgresql_attacks import CHECKS, EXTENSIONS, FORBIDDEN, LITERALS, READS, ROLES, SETUP, UNKNOWN
-from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, JudgingError
 from sqlquarry.judging.execution import ExecutionGrader
 from sqlquarry.judging.execution.engines import postgresql_calls
 from sqlquarry.judging.execution.limits import ExecutionLimits, Permissions
 from sqlquarry.judging.execution.sandbox import Failure, Rows, Sandbox
+from sqlquarry.records import Record
 
 
 @pytest.fixture(scope="module")

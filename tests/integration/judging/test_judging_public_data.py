@@ -3,8 +3,8 @@
 import gzip
 import json
 
-from sqlquarry.artifacts import Record
 from sqlquarry.judging import ComparisonOptions, ExecutionGrader, extract_sql
+from sqlquarry.records import Record
 
 # Where the data set's own label, which compares columns by position, says "different" but the human one "equivalent".
 PERMUTED = 22

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, JudgingError
 from sqlquarry.judging import ExecutionGrader, ExecutionLimits
 from sqlquarry.judging.synthesis import SynthesizedDatabases
+from sqlquarry.records import Record
 
 FILMS = (
     "CREATE TABLE film (title VARCHAR, year VARCHAR, gross INTEGER); CREATE TABLE actor (name VARCHAR, title VARCHAR)"

@@ -2,9 +2,9 @@
 
 import pytest
 
-from sqlquarry.artifacts import Record
 from sqlquarry.judging import ExecutionGrader
 from sqlquarry.judging.synthesis import SynthesizedDatabases
+from sqlquarry.records import Record
 
 SHOP = """
 CREATE TABLE buyer (id SERIAL PRIMARY KEY, name TEXT NOT NULL, city VARCHAR(30), joined DATE,

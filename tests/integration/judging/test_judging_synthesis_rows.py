@@ -5,10 +5,10 @@ import sqlite3
 
 import pytest
 
-from sqlquarry.artifacts import Record
 from sqlquarry.judging import ExecutionGrader
 from sqlquarry.judging.synthesis import SynthesizedDatabases
 from sqlquarry.judging.synthesis.synthesized_databases import IMPLAUSIBLE
+from sqlquarry.records import Record
 
 LOAN = """
 CREATE TABLE member (member_id INTEGER PRIMARY KEY, name TEXT, town TEXT);

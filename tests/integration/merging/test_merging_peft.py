@@ -29,7 +29,7 @@ from merging_models import finish
 from sqlquarry import AdapterCheckpoint, AdapterMerger
 from sqlquarry.errors import UnsupportedAdapterError, UnusedTensorsError
 from sqlquarry.merging.tensor_file import TensorFile
-from sqlquarry.quantization import QuantizationRecipe, keep_trainable_on_cpu, recorded
+from sqlquarry.quantization import QuantizationRecipe, keep_trainable_on_cpu
 
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -264,7 +264,7 @@ def test_the_dequantised_base_is_what_the_adapter_was_trained_on(
             directory, dtype=dtype, quantization_config=recipe.transformers_config(dtype)
         )
     )
-    recipe = recorded(recipe, quantized)
+    recipe = recipe.completed(quantized)
     # Two modules of each layer have no LoRA and must be dequantised all the same.
     train(tmp_path / "adapter", directory, target_modules=LINEAR[:-2])
     lora = load_file(tmp_path / "adapter/adapter_model.safetensors")

@@ -10,7 +10,8 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
-from sqlquarry.artifacts import AdapterCheckpoint, base_digest, write_manifest
+from sqlquarry.artifacts import AdapterCheckpoint
+from sqlquarry.manifests import base_digest, write_manifest
 from sqlquarry.merging import AdapterMerger
 from sqlquarry.prompt import PromptFormatter
 from sqlquarry.training.base.base_model import resolve_base_model

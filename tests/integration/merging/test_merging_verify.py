@@ -15,14 +15,14 @@ from tokenizers import processors
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sqlquarry import AdapterCheckpoint, AdapterMerger, MergedModel, PromptFormatter, Record
-from sqlquarry.artifacts import base_digest, write_manifest
 from sqlquarry.errors import ConfigError, MergeError, RecordError, UnsupportedModelError
+from sqlquarry.manifests import base_digest, write_manifest
 from sqlquarry.merging import Thresholds
 from sqlquarry.merging.storage.local import LocalDirectory
 from sqlquarry.merging.verification import examples
 from sqlquarry.merging.verification.examples import base_tokenizer
 from sqlquarry.prompt import IGNORED_LABEL
-from sqlquarry.quantization import QuantizationRecipe, keep_trainable_on_cpu, recorded
+from sqlquarry.quantization import QuantizationRecipe, keep_trainable_on_cpu
 
 from conftest import save_tiny_llama, toy_examples
 
@@ -51,7 +51,7 @@ def load(directory: Path, recipe: QuantizationRecipe | None) -> Any:
 def write_adapter(directory: Path, base: Path, recipe: QuantizationRecipe | None) -> AdapterCheckpoint:
     model = load(base, recipe)
     if recipe:
-        recipe = recorded(recipe, model)
+        recipe = recipe.completed(model)
     config = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
     trained = get_peft_model(model, config)
     torch.manual_seed(1)

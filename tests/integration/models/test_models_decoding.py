@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
-from sqlquarry.artifacts import AdapterCheckpoint, Record
+from sqlquarry.artifacts import AdapterCheckpoint
 from sqlquarry.errors import ConfigError, DeviceError, UnsupportedModelError
+from sqlquarry.models.local.decoding import DecodingOptions
 from sqlquarry.models.local.model import LocalModel
 from sqlquarry.models.local.sampling import Sampling
 from sqlquarry.prompt import PromptFormatter
+from sqlquarry.records import Record
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
 
 from conftest import toy_examples
@@ -29,7 +32,7 @@ def adapter(lively_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Ada
 
 @pytest.fixture(scope="module")
 def model(adapter: AdapterCheckpoint) -> LocalModel:
-    return LocalModel.from_adapter(adapter, batch_size=5, max_tokens=24, device="cpu")
+    return LocalModel(adapter, batch_size=5, max_tokens=24, device="cpu")
 
 
 def alone(model: LocalModel, prompt: str, max_tokens: int) -> str:
@@ -51,28 +54,29 @@ def test_batches_answer_as_transformers_does_alone(model: LocalModel) -> None:
 
 def test_prompts_of_any_length_and_order(model: LocalModel) -> None:
     prompts = ["a", "SELECT " * 40, "How many users are there?", "b", "SELECT " * 40 + "name", "x y z"]
-    assert [answer.text for answer in model.complete(prompts, max_tokens=8)] == [
+    assert [answer.text for answer in model.complete(prompts, DecodingOptions(max_tokens=8))] == [
         alone(model, prompt, 8) for prompt in prompts
     ]
 
 
 def test_token_counts_and_stop_reasons(model: LocalModel) -> None:
-    (cut,) = model.complete(["How many"], max_tokens=1)
+    (cut,) = model.complete(["How many"], DecodingOptions(max_tokens=1))
     assert (cut.stop_reason, cut.completion_tokens) == ("length", 1)
     assert cut.prompt_tokens == len(model.tokenizer("How many")["input_ids"])
 
 
 def test_stop_texts_end_an_answer_and_are_cut_off(model: LocalModel) -> None:
-    (whole,) = model.complete(["List the name of all users."], max_tokens=12)
+    (whole,) = model.complete(["List the name of all users."], DecodingOptions(max_tokens=12))
     middle = whole.text[len(whole.text) // 2 :][:2]
-    (stopped,) = model.complete(["List the name of all users."], max_tokens=12, stop=[middle])
+    (stopped,) = model.complete(["List the name of all users."], DecodingOptions(max_tokens=12, stop=[middle]))
     assert stopped.stop_reason == "stop"
     assert stopped.text == whole.text[: whole.text.index(middle)]
 
 
 def test_sampling_is_reproducible_by_seed(model: LocalModel) -> None:
     def sample(seed: int) -> str:
-        return model.complete(["SELECT"], max_tokens=16, sampling=Sampling(temperature=2.0), seed=seed)[0].text
+        options = DecodingOptions(max_tokens=16, sampling=Sampling(temperature=2.0), seed=seed)
+        return model.complete(["SELECT"], options)[0].text
 
     assert sample(1) == sample(1)
     assert len({sample(seed) for seed in range(6)}) > 1
@@ -83,6 +87,22 @@ def test_records_need_a_prompt(tiny_llama: Path) -> None:
         LocalModel(tiny_llama, device="cpu").generate(RECORDS[:1])
     (answer,) = LocalModel(tiny_llama, formatter=PromptFormatter(), max_tokens=2, device="cpu").generate(RECORDS[:1])
     assert answer.completion_tokens in (1, 2)
+
+
+def test_a_finished_directory_is_to_be_opened(tiny_llama: Path, tmp_path: Path, adapter: AdapterCheckpoint) -> None:
+    directory = shutil.copytree(tiny_llama, tmp_path / "merged")
+    PromptFormatter().bind(LocalModel(tiny_llama, device="cpu").tokenizer).save(directory)
+    with pytest.raises(ConfigError, match=r"formatter=.*MergedModel\.load"):
+        LocalModel(directory, device="cpu").generate(RECORDS[:1])
+    with pytest.raises(UnsupportedModelError, match=r"AdapterCheckpoint\.load"):
+        LocalModel(adapter.path, device="cpu")
+
+
+def test_what_does_not_belong_to_a_model_is_refused(tiny_llama: Path, adapter: AdapterCheckpoint) -> None:
+    with pytest.raises(ConfigError, match="formatter is given"):
+        LocalModel(adapter, formatter=PromptFormatter())
+    with pytest.raises(ConfigError, match="base_model is given"):
+        LocalModel(tiny_llama, base_model=tiny_llama)
 
 
 def test_what_is_no_model_or_no_device(tmp_path: Path, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError
+from sqlquarry.models.local.decoding import DecodingOptions
 from sqlquarry.models.local.model import LocalModel
 from sqlquarry.models.local.sampling import Sampling
 from sqlquarry.prompt import PromptFormatter
+from sqlquarry.records import Record
 
 from conftest import save_tiny_llama
 
@@ -53,15 +54,15 @@ def test_complete_takes_a_list_of_texts_with_tokens(model: LocalModel, prompts: 
         ("sampling", "greedy"),
         ("seed", "1"),
         ("seed", 2**70),
-        ("stop_ids", "5"),
-        ("stop_ids", [10**9]),
-        ("stop_ids", [-1]),
+        ("stop_token_ids", "5"),
+        ("stop_token_ids", [10**9]),
+        ("stop_token_ids", [-1]),
         ("constraint", "a+"),
     ],
 )
 def test_options_of_complete(model: LocalModel, name: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=re.escape(f"{name} is {value!r}")):
-        model.complete(["SELECT"], **{name: value})
+        model.complete(["SELECT"], DecodingOptions(**{name: value}))
 
 
 @pytest.mark.parametrize(("name", "value"), [("batch_size", 0), ("batch_size", "8"), ("max_tokens", -1)])
@@ -72,7 +73,7 @@ def test_options_of_the_model(lively_llama: Path, name: str, value: Any) -> None
 
 def test_tokens_and_characters_that_do_not_exist(model: LocalModel) -> None:
     with pytest.raises(ConfigError, match="names token 1000000"):
-        model.complete(["SELECT"], sampling=Sampling(logit_bias=((10**6, 1.0),)))
+        model.complete(["SELECT"], DecodingOptions(sampling=Sampling(logit_bias=((10**6, 1.0),))))
     for ask in (model.complete, model.generate):
         with pytest.raises(ConfigError, match=r"prompt 1 holds \\udc80"):
             ask(["SELECT", "caf\udc80"])
@@ -87,7 +88,7 @@ def test_a_prompt_ends_where_the_context_does(tmp_path: Path) -> None:
     fitting, full = (model.tokenizer.decode(words[:count]) for count in (20, 24))
     with pytest.raises(ConfigError, match=r"prompt 1 has 24 tokens.* 24 "):
         model.complete(["a", full])
-    short, long = model.complete(["a", fitting], max_tokens=30)
+    short, long = model.complete(["a", fitting], DecodingOptions(max_tokens=30))
     assert (long.stop_reason, long.completion_tokens) == ("length", 4)
     assert (short.stop_reason, short.completion_tokens) == ("length", 23)
 
@@ -104,7 +105,8 @@ def test_special_tokens_in_records_are_noted_once(model: LocalModel, caplog: pyt
 
 
 def test_a_prompt_of_another_tokenizer_is_refused(lively_llama: Path) -> None:
-    from sqlquarry.prompt import HUMAN_ASSISTANT, BoundTokens
+    from sqlquarry.prompt import HUMAN_ASSISTANT
+    from sqlquarry.tokenizing.bound_tokens import BoundTokens
 
     bound = PromptFormatter(tokens=BoundTokens(HUMAN_ASSISTANT, "", "</s>", adds_bos=False, stop="</s>"))
     with pytest.raises(ConfigError, match="</s>"):

@@ -14,9 +14,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sqlquarry.artifacts import Record
 from sqlquarry.errors import SQLQuarryError, UnsupportedModelError
+from sqlquarry.models.local.decoding import DecodingOptions
 from sqlquarry.models.local.model import LocalModel
+from sqlquarry.records import Record
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
 from sqlquarry.training.steps import adapted_model
 
@@ -143,7 +144,7 @@ def test_what_transformers_writes_beside_the_weights_is_no_damage(base: Path) ->
     (base / "original").mkdir()
     (base / "original" / "consolidated.safetensors").write_bytes(b"")
     assert QLoRAFSDPTrainer(base, config=CONFIG).plan(RECORDS).records == len(RECORDS)
-    assert LocalModel(base, device="cpu").complete(["SELECT"], max_tokens=1)
+    assert LocalModel(base, device="cpu").complete(["SELECT"], DecodingOptions(max_tokens=1))
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -162,5 +163,5 @@ def test_random_damage_raises_only_errors_of_this_library(seed: int, base: Path)
             if seed == 0:
                 trainer.train(RECORDS, output_dir=base.parent / path.name)
         with contextlib.suppress(SQLQuarryError):
-            LocalModel(base, device="cpu").complete(["SELECT a"], max_tokens=2)
+            LocalModel(base, device="cpu").complete(["SELECT a"], DecodingOptions(max_tokens=2))
         path.write_bytes(whole)

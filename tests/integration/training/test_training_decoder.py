@@ -13,8 +13,9 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoTokenizer
 
 from sqlquarry.errors import TrainingError
+from sqlquarry.pretrained import load_causal_lm
 from sqlquarry.prompt import PromptFormatter
-from sqlquarry.quantization import QuantizationRecipe, hold_dequantized, load_causal_lm
+from sqlquarry.quantization import QuantizationRecipe, hold_dequantized
 from sqlquarry.training import TrainingConfig
 from sqlquarry.training.encoding.packing import PackedRow, pack
 from sqlquarry.training.steps.decoder import run_gathered_weights, run_layers, run_lora_directly

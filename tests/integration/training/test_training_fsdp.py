@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from sqlquarry import Records
-from sqlquarry.artifacts import AdapterCheckpoint, Record
+from sqlquarry.artifacts import AdapterCheckpoint
 from sqlquarry.errors import RecordError, TrainingError
+from sqlquarry.records import Record
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig, launch
 from sqlquarry.training.steps import loop
 from training_runs import OPTIONS, RECORDS, difference, log_of, trainer

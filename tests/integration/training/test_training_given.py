@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, RecordError
+from sqlquarry.models.local.decoding import DecodingOptions
 from sqlquarry.models.local.model import LocalModel
+from sqlquarry.records import Record
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
 
 from conftest import toy_examples
@@ -73,4 +74,4 @@ def test_special_tokens_of_evaluation_records_are_noted_once(tiny_llama: Path) -
 @pytest.mark.parametrize("seed", ["a", 1.5, True, 2**70])
 def test_seeds_are_whole_numbers(tiny_llama: Path, seed: Any) -> None:
     with pytest.raises(ConfigError, match="seed"):
-        LocalModel(tiny_llama, device="cpu").complete(["SELECT"], max_tokens=1, seed=seed)
+        LocalModel(tiny_llama, device="cpu").complete(["SELECT"], DecodingOptions(max_tokens=1, seed=seed))

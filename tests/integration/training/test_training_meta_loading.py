@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from transformers import MixtralConfig, MixtralForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from sqlquarry.errors import UnsupportedModelError
-from sqlquarry.quantization import QuantizationRecipe, hold_dequantized, load_causal_lm, recorded
+from sqlquarry.pretrained import load_causal_lm
+from sqlquarry.quantization import QuantizationRecipe, hold_dequantized
 from sqlquarry.training.steps.meta_loading import MetaLoadedBase
 
 CPU = torch.device("cpu")
@@ -44,7 +45,7 @@ def assert_same(whole: Any, parts: Any) -> None:
 def test_4_bit_weights_and_their_recipe_are_those_of_a_whole_base(tiny_llama: Path, *, held: bool) -> None:
     recipe = QuantizationRecipe(load_dtype="float32")
     whole = load_causal_lm(tiny_llama, "cpu", recipe)
-    known = recorded(recipe, whole)
+    known = recipe.completed(whole)
     if held:
         whole = hold_dequantized(whole, torch.float32)
     loaded = MetaLoadedBase(tiny_llama, CPU, recipe, held=held, attn_implementation="sdpa")

@@ -14,7 +14,6 @@ import pytest
 
 import sqlquarry as sq
 from hub_on_loopback import Hub
-from sqlquarry.artifacts import Record
 from sqlquarry.emulator import LocalAWS
 from sqlquarry.errors import (
     ConfigError,
@@ -24,8 +23,9 @@ from sqlquarry.errors import (
     TrainingError,
     UnsupportedModelError,
 )
+from sqlquarry.pretrained import load_tokenizer
 from sqlquarry.prompt import PromptFormatter
-from sqlquarry.quantization import load_tokenizer
+from sqlquarry.records import Record
 from sqlquarry.sagemaker import Compute, SageMakerLauncher, staging
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig, local_run
 from sqlquarry.training.base import base_model
@@ -208,7 +208,7 @@ def test_train_packs_once_and_hashes_what_it_hashed_before(
 ) -> None:
     import hashlib
 
-    from sqlquarry.quantization import load_tokenizer
+    from sqlquarry.pretrained import load_tokenizer
     from sqlquarry.training.encoding import prepared
 
     packed = []

@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from sqlquarry.artifacts import Record
+from sqlquarry.pretrained import load_causal_lm
 from sqlquarry.prompt import Encoded, PromptFormatter
-from sqlquarry.quantization import load_causal_lm
+from sqlquarry.records import Record
 from sqlquarry.training.encoding.packing import pack
 from sqlquarry.training.steps.loss import answer_loss, model_inputs
 

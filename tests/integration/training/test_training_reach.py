@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, RecordError, SQLQuarryError
+from sqlquarry.models.local.decoding import DecodingOptions
 from sqlquarry.models.local.model import LocalModel
 from sqlquarry.prompt import PromptFormatter
+from sqlquarry.records import Record
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
 from sqlquarry.training.planning.guards import check_run
 from sqlquarry.training.steps import adapted_model
@@ -95,11 +96,11 @@ def test_tokens_without_rows_that_nothing_uses_are_only_noted(wordy_base: Path, 
 def test_rows_for_padding_are_no_fault_and_given_rows_mend(wordy_base: Path, tmp_path: Path) -> None:
     local = LocalModel(wordy_base, device="cpu")
     with pytest.raises(ConfigError, match="<schema>"):
-        local.complete(["SELECT", "a <schema> b"], max_tokens=2)
+        local.complete(["SELECT", "a <schema> b"], DecodingOptions(max_tokens=2))
     local.model.resize_token_embeddings(len(local.tokenizer) + 6)
     local.model.save_pretrained(tmp_path)
     local.tokenizer.save_pretrained(tmp_path)
-    assert LocalModel(tmp_path, device="cpu").complete(["a <schema> b"], max_tokens=2)
+    assert LocalModel(tmp_path, device="cpu").complete(["a <schema> b"], DecodingOptions(max_tokens=2))
     used = [Record("Which <join> ?", "CREATE TABLE users (id)", "SELECT 1")]
     QLoRAFSDPTrainer(tmp_path, config=CONFIG).train(used, output_dir=tmp_path / "run")
 

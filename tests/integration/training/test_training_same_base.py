@@ -9,10 +9,11 @@ import huggingface_hub
 import pytest
 from safetensors.torch import load_file, save_file
 
-from sqlquarry.artifacts import AdapterCheckpoint, Record
+from sqlquarry.artifacts import AdapterCheckpoint
 from sqlquarry.errors import MergeError, TrainingError, UnsupportedModelError
 from sqlquarry.merging import AdapterMerger
 from sqlquarry.models.local.model import LocalModel
+from sqlquarry.records import Record
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
 from sqlquarry.training.steps import adapted_model
 
@@ -93,19 +94,19 @@ def changed(base: Path, directory: Path) -> Path:
 def test_an_adapter_is_answered_and_merged_with_a_base_that_was_moved(
     place: Path, adapter: AdapterCheckpoint, tmp_path: Path
 ) -> None:
-    answers = LocalModel.from_adapter(adapter, device="cpu", max_tokens=4).generate(RECORDS[:2])
+    answers = LocalModel(adapter, device="cpu", max_tokens=4).generate(RECORDS[:2])
     moved = (place / "b").rename(place / "elsewhere")
     other = changed(moved, tmp_path / "other")
     try:
         with pytest.raises(UnsupportedModelError, match=r"is not at .*base_model="):
-            LocalModel.from_adapter(adapter, device="cpu")
+            LocalModel(adapter, device="cpu")
         with pytest.raises(MergeError, match="base_model="):
             AdapterMerger().merge(adapter, tmp_path / "merged")
         with pytest.raises(UnsupportedModelError, match="is not the one"):
-            LocalModel.from_adapter(adapter, base_model=other, device="cpu")
+            LocalModel(adapter, base_model=other, device="cpu")
         with pytest.raises(MergeError, match="not the one"):
             AdapterMerger(base_model=other).merge(adapter, tmp_path / "merged")
-        again = LocalModel.from_adapter(adapter, base_model=moved, device="cpu", max_tokens=4).generate(RECORDS[:2])
+        again = LocalModel(adapter, base_model=moved, device="cpu", max_tokens=4).generate(RECORDS[:2])
         assert [answer.text for answer in again] == [answer.text for answer in answers]
         assert AdapterMerger(base_model=moved).merge(adapter, tmp_path / "merged").path.is_dir()
     finally:

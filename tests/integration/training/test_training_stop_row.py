@@ -13,12 +13,13 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sqlquarry.artifacts import AdapterCheckpoint, Record
+from sqlquarry.artifacts import AdapterCheckpoint
 from sqlquarry.errors import ConfigError
 from sqlquarry.merging import AdapterMerger
 from sqlquarry.models.local.model import LocalModel
 from sqlquarry.models.local.token_rows import run_token_rows_directly
 from sqlquarry.prompt import PromptFormatter
+from sqlquarry.records import Record
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
 from sqlquarry.training.base.base_model import resolve_base_model
 from sqlquarry.training.base.stop_token import check_stop, untrained_row
@@ -100,10 +101,10 @@ def taught(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def test_a_trained_row_ends_the_answers_and_is_merged(taught: AdapterCheckpoint, tmp_path: Path) -> None:
     wanted = [(record.sql, "stop") for record in RECORDS]
-    local = LocalModel.from_adapter(taught, device="cpu", max_tokens=40)
+    local = LocalModel(taught, device="cpu", max_tokens=40)
     assert [(answer.text, answer.stop_reason) for answer in local.generate(RECORDS)] == wanted
     merged = AdapterMerger(dtype="float32").merge(taught, tmp_path / "merged")
-    served = LocalModel.from_merged(merged, device="cpu", max_tokens=40)
+    served = LocalModel(merged, device="cpu", max_tokens=40)
     assert [(answer.text, answer.stop_reason) for answer in served.generate(RECORDS)] == wanted
 
 

@@ -13,10 +13,13 @@ import torch
 from safetensors.torch import load_file
 from transformers import MixtralConfig, MixtralForCausalLM
 
-from sqlquarry.artifacts import MANIFEST, AdapterCheckpoint, Record
+from sqlquarry.artifacts import AdapterCheckpoint
 from sqlquarry.errors import ConfigError, DeviceError, IncompleteArtifactError, RecordError, TrainingError
+from sqlquarry.manifests import MANIFEST
+from sqlquarry.pretrained import load_causal_lm
 from sqlquarry.prompt import PromptFormatter
-from sqlquarry.quantization import QuantizationRecipe, load_causal_lm
+from sqlquarry.quantization import QuantizationRecipe
+from sqlquarry.records import Record
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
 from sqlquarry.training.steps import adapted_model, loop
 

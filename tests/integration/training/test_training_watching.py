@@ -68,7 +68,7 @@ def test_a_notebook_has_one_display_for_the_steps_and_keeps_the_last(
     steps = adapter.manifest.provenance["run"]["steps"]
     (training,) = [text for text in shown if text.startswith("training")]
     assert training.startswith(f"training: step {steps}/{steps}, loss ")
-    model = LocalModel.from_adapter(adapter, batch_size=4, max_tokens=8)
+    model = LocalModel(adapter, batch_size=4, max_tokens=8)
     answers = model.generate(["one", "two"])
     SQLJudge([ExactGrader()], batch_size=6).evaluate(RECORDS, model)
     assert len(answers) == 2

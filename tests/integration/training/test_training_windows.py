@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from torch.nn.attention.flex_attention import create_mask
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from sqlquarry.artifacts import Record
 from sqlquarry.checkpoints.attention import position_limit, windows_of
+from sqlquarry.models.local.decoding import DecodingOptions
 from sqlquarry.models.local.model import LocalModel
 from sqlquarry.prompt import IGNORED_LABEL, Encoded, PromptFormatter
+from sqlquarry.records import Record
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
 from sqlquarry.training.encoding.packing import block_mask, pack
 from sqlquarry.training.steps.loss import RowShape, answer_loss, model_inputs, row_tensors
@@ -143,7 +144,7 @@ def test_answers_of_a_batch_are_those_of_transformers_alone(name: str, tmp_path:
     schema = "CREATE TABLE users (id, name, price, age, city, year, qty)"
     prompts = [f"{schema} {question}" for question in ("a", "List the city of all users.", "name name " * 9)]
     alone = [made_alone(local, prompt) for prompt in prompts]
-    assert [answer.text for answer in local.complete(prompts, max_tokens=16)] == alone
+    assert [answer.text for answer in local.complete(prompts, DecodingOptions(max_tokens=16))] == alone
     assert len(set(alone)) == len(prompts)
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from sqlquarry.artifacts import Generation
+from sqlquarry.answers import Generation
 from sqlquarry.aws.polling import Polling
 from sqlquarry.bedrock.import_jobs import ImportJobs
 from sqlquarry.errors import ImportJobError
-from sqlquarry.models.batches import Batches
-from sqlquarry.models.retries import Patience
+from sqlquarry.models.batches import BatchSender
+from sqlquarry.models.retries import RetryPolicy
 from sqlquarry.progress import workload
 
 ARN = "arn:aws:bedrock:us-east-1:123456789012:model-import-job/abc123"
@@ -43,12 +43,8 @@ def test_waiting_for_an_import_says_what_to_expect(show: bool, capsys) -> None:
 @pytest.mark.parametrize("show", [True, False])
 def test_many_requests_are_counted(show: bool, capsys, monkeypatch) -> None:
     monkeypatch.setattr(workload, "BRIEF_S", 0.0)  # else three answers are nothing to wait for
-    batches = Batches(
-        "model-id",
-        "my-model",
-        Patience(not_ready_budget_s=1, not_ready_interval_s=1, throttle_attempts=1),
-        show_progress=show,
-    )
-    batches.run(batches.waiter(), lambda _: Generation("SELECT 1"), [1, 2, 3])
+    policy = RetryPolicy(cold_start_budget_s=1, cold_start_interval_s=1, max_attempts=1)
+    sender = BatchSender("model-id", "my-model", policy, show_progress=show)
+    sender.run(sender.runner(), lambda _: Generation("SELECT 1"), [1, 2, 3])
     lines = capsys.readouterr().err.splitlines()
     assert [line.partition(",")[0] for line in lines] == ["generate with my-model: 3/3"] * show

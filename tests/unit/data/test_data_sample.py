@@ -12,9 +12,9 @@ from typing import cast
 
 import pytest
 
-from sqlquarry.artifacts import Record
 from sqlquarry.data.sample import Part, sample_databases, sample_kind, sample_records
 from sqlquarry.errors import ConfigError, DataError
+from sqlquarry.records import Record
 
 ALL = sample_records()
 REPOSITORY = Path(__file__).parents[3]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sqlquarry.artifacts import Generation
+from sqlquarry.answers import Generation
 from sqlquarry.emulator.bedrock.answer_formats import (
     BedrockCompletion,
     OpenAIChatCompletion,

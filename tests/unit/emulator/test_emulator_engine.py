@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from sqlquarry.artifacts import Generation
+from sqlquarry.answers import Generation
 from sqlquarry.emulator.bedrock.completion_request import DEFAULT_MAX_TOKENS, CompletionRequest, Decoding
 from sqlquarry.emulator.bedrock.engine import EnginePool, InferenceEngine
 from sqlquarry.emulator.requests.errors import ApiError
+from sqlquarry.models.local.decoding import DecodingOptions
 from sqlquarry.models.local.sampling import Sampling
 
 GREEDY = Decoding(max_tokens=4, sampling=Sampling())
@@ -35,7 +36,7 @@ class Echo:
         if not held:
             self.gate.set()
 
-    def complete(self, prompts, **options):
+    def complete(self, prompts, options):
         self.started.set()
         assert self.gate.wait(10)
         self.batches.append((list(prompts), options))
@@ -93,19 +94,19 @@ def test_requests_of_other_options_do_not_share_a_batch(engine_of):
     for future in submit_behind_a_held_batch(engine_of(model), model, requests):
         future.result(10)
     assert [prompts for prompts, _ in model.batches[1:]] == [["a", "c"], ["b"]]
-    assert model.batches[2][1] == {
-        "max_tokens": 9,
-        "add_special_tokens": True,
-        "stop": (";",),
-        "sampling": Sampling(temperature=0.5),
-        "seed": None,
-        "logprobs": False,
-        "constraint": None,
-        "stop_ids": (),
-        "ignore_eos": False,
-        "min_tokens": 0,
-        "skip_special_tokens": True,
-    }
+    assert model.batches[2][1] == DecodingOptions(
+        max_tokens=9,
+        add_special_tokens=True,
+        stop=(";",),
+        sampling=Sampling(temperature=0.5),
+        seed=None,
+        logprobs=False,
+        constraint=None,
+        stop_token_ids=(),
+        ignore_eos=False,
+        min_tokens=0,
+        skip_special_tokens=True,
+    )
 
 
 def test_seeded_samples_are_decoded_alone(engine_of):
@@ -139,7 +140,7 @@ def test_the_context_limit_counts_prompt_special_tokens_and_answer(engine_of):
 def test_without_a_limit_the_answer_may_fill_the_context(engine_of, context_tokens, expected):
     model = Echo()
     engine_of(model).submit(CompletionRequest("one two", Decoding(max_tokens=None), context_tokens)).result(10)
-    assert model.batches[0][1]["max_tokens"] == expected
+    assert model.batches[0][1].max_tokens == expected
 
 
 def test_messages_need_a_chat_template(engine_of):

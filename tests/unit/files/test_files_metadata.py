@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sqlquarry import AdapterCheckpoint
-from sqlquarry.artifacts import MANIFEST, write_manifest
 from sqlquarry.errors import CorruptArtifactError, MetadataError
 from sqlquarry.files.metadata import (
     MAX_DEPTH,
@@ -27,6 +26,7 @@ from sqlquarry.files.metadata import (
     read_object,
     relative_name,
 )
+from sqlquarry.manifests import MANIFEST, write_manifest
 
 
 def nested(depth: int) -> bytes:

@@ -19,12 +19,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sqlquarry import AdapterCheckpoint, MergedModel, PromptFormatter, Report, load_records
-from sqlquarry.artifacts import MANIFEST, base_digest, write_manifest
 from sqlquarry.bedrock.preflight import preflight, repair
 from sqlquarry.emulator.bedrock.admission import ImportFailedError, admit
 from sqlquarry.errors import SQLQuarryError
 from sqlquarry.judging.journal import Journal
 from sqlquarry.judging.synthesis import suite_files
+from sqlquarry.manifests import MANIFEST, base_digest, write_manifest
 from sqlquarry.merging.base_checkpoint import BaseCheckpoint
 from sqlquarry.merging.lora_adapter import LoraAdapter
 from sqlquarry.merging.output import MergeOutput
@@ -32,8 +32,9 @@ from sqlquarry.merging.storage.local import LocalDirectory
 from sqlquarry.merging.tensor_file import TensorFile
 from sqlquarry.merging.trained_adapters import TrainedAdapters
 from sqlquarry.merging.verification.examples import base_tokenizer
-from sqlquarry.models.foundation.conversation import Inquiry, Manner, read
-from sqlquarry.models.responses import parse_answer, parse_chunk
+from sqlquarry.models.foundation.answers import read_answer
+from sqlquarry.models.foundation.requests import PromptRequest, RequestStyle
+from sqlquarry.models.imported.answers import parse_answer, parse_chunk
 from sqlquarry.prompt import HUMAN_ASSISTANT, BoundTokens
 from sqlquarry.training.base.base_model import check_base_model
 from sqlquarry.training.base.shape import ModelShape
@@ -387,5 +388,5 @@ def test_an_answer_of_an_imported_model(body: bytes) -> None:
 @fuzz
 @given(changed(CONVERSE).filter(lambda answer: isinstance(answer, dict)), st.sampled_from([None, {"type": "object"}]))
 def test_an_answer_of_a_foundation_model(answer: dict[str, Any], schema: dict[str, Any] | None) -> None:
-    inquiry = Inquiry((("user", "q"),), schema=schema)
-    holds(lambda: read(answer, inquiry, Manner(10), "model"))
+    request = PromptRequest((("user", "q"),), schema=schema)
+    holds(lambda: read_answer(answer, request, RequestStyle(10), "model"))

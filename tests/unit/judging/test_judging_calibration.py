@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sqlquarry.artifacts import Judgement, Record
+from sqlquarry.answers import Judgement
 from sqlquarry.errors import JudgingError
 from sqlquarry.judging.report import Report, ReportEntry, calibrate, calibration
 from sqlquarry.judging.report.calibration import MINIMUM_PER_CLASS
+from sqlquarry.records import Record
 
 RECORD = Record("q", "CREATE TABLE t (a)", "SELECT a FROM t")
 

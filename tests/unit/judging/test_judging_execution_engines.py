@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from sqlquarry.artifacts import Record
 from sqlquarry.errors import JudgingError
 from sqlquarry.judging.execution import ExecutionGrader
 from sqlquarry.judging.execution.engines import engine_of, file_of
@@ -19,6 +18,7 @@ from sqlquarry.judging.execution.engines.sqlalchemy import _refused, run_query
 from sqlquarry.judging.execution.engines.values import plain_value
 from sqlquarry.judging.execution.limits import ExecutionLimits, Permissions
 from sqlquarry.judging.execution.sandbox import settings_of
+from sqlquarry.records import Record
 
 LIMITS = ExecutionLimits(rows=10, value_bytes=100, result_bytes=1000)
 SETTINGS = settings_of(LIMITS, Permissions(allow_unchecked_servers=True))

@@ -1,7 +1,7 @@
 import pytest
 
-from sqlquarry.artifacts import Record
 from sqlquarry.judging.sql.features import features, query_features
+from sqlquarry.records import Record
 
 SCHEMA = "".join(f"CREATE TABLE t{i} (id INT, a INT);\n" for i in range(5))
 

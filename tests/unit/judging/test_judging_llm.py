@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from judging_llm_fakes import RECORD, RIGHT, WRONG, Scripted, Structured, candidate_in, honest, tags
-from sqlquarry.artifacts import Generation, TextGenerator
+from sqlquarry.answers import Generation, TextGenerator
 from sqlquarry.errors import BedrockError, ConfigError, JudgeFailedError, JudgingError
 from sqlquarry.judging.llm import STRICT, JudgeUsage, LLMGrader, Rubric, StructuredGenerator
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from sqlglot.errors import SqlglotError
 
 from judging_llm_fakes import RECORD, RIGHT, WRONG, Scripted, Structured, candidate_in, tags
-from sqlquarry.artifacts import Record
 from sqlquarry.judging.llm import PUBLISHED, STRICT, LLMGrader
 from sqlquarry.judging.llm.prompts import question, without_comments
 from sqlquarry.judging.llm.replies import read_json, read_tags
+from sqlquarry.records import Record
 
 CODE = "0123456789ab"
 COMMENTS = (

@@ -1,7 +1,8 @@
 import pytest
 
-from sqlquarry.artifacts import Judgement, Record
+from sqlquarry.answers import Judgement
 from sqlquarry.judging.mistakes import MISTAKES, mistake
+from sqlquarry.records import Record
 
 GOLD = (
     "SELECT T1.name, count(*) FROM a AS T1 JOIN b AS T2 ON T1.id = T2.a_id WHERE T1.x > 5 "

@@ -9,7 +9,7 @@ import pytest
 import sqlquarry as sq
 from judging_reports import entry, stand_in_for_analysis
 from judging_reports import report as made
-from sqlquarry.artifacts import Generation, Judgement, Record
+from sqlquarry.answers import Generation, Judgement
 from sqlquarry.errors import JudgingError
 from sqlquarry.judging import (
     Report,
@@ -27,6 +27,7 @@ from sqlquarry.judging import (
 )
 from sqlquarry.judging.report.breakdown import slice_places
 from sqlquarry.judging.report.graders import grader_agreements
+from sqlquarry.records import Record
 
 RECORDS = [Record(f"question {i}", "CREATE TABLE t (a)", f"SELECT {i}", database=f"db{i % 2}") for i in range(6)]
 

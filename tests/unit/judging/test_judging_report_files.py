@@ -8,11 +8,11 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from judging_reports import EVIL, entry, report, stand_in_for_analysis
-from sqlquarry.artifacts import Record
 from sqlquarry.errors import JudgingError
 from sqlquarry.judging import ReportInfo, check_report, write_junit, write_markdown
 from sqlquarry.judging.__main__ import main
 from sqlquarry.judging.report import Report
+from sqlquarry.records import Record
 
 
 @pytest.fixture(autouse=True)

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from judging_reports import EVIL, entry, report, stand_in_for_analysis
-from sqlquarry.artifacts import Judgement, Record
+from sqlquarry.answers import Judgement
 from sqlquarry.errors import JudgingError
 from sqlquarry.judging import ReportInfo
 from sqlquarry.judging.report import Report, ReportEntry, page_data
 from sqlquarry.judging.report.html import write_html
+from sqlquarry.records import Record
 
 
 @pytest.fixture(autouse=True)

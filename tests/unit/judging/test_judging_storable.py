@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from judging_reports import entry
-from sqlquarry.artifacts import Generation, Judgement, Record
+from sqlquarry.answers import Generation, Judgement
 from sqlquarry.judging import (
     ExecutionGrader,
     ReportInfo,
@@ -34,6 +34,7 @@ from sqlquarry.judging.execution.sandbox import Failure, Rows
 from sqlquarry.judging.journal import Journal
 from sqlquarry.judging.report import Report, ReportEntry
 from sqlquarry.judging.storable import storable
+from sqlquarry.records import Record
 
 HUGE = 10**5000
 SIGNS = "ab1|`<>&[]()@#:/\x1b\x9b\x07\r\n\t\u202e\u2066\u200b\u200d\ufe0f\u2028é😀👩漢\U000e0041\ud83d\uffff"

@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 
 from merging_fakes import UP, Q, base_tensors, write_adapter, write_base
 from sqlquarry import AdapterCheckpoint, AdapterMerger, MergedModel
-from sqlquarry.artifacts import Manifest
 from sqlquarry.errors import MergeError, UnsupportedModelError
+from sqlquarry.manifests import Manifest
 from sqlquarry.merging.four_bit import differing_offset
 from sqlquarry.merging.output import MergeOutput
 from sqlquarry.merging.tensor_file import StoredTensor, TensorFile
@@ -23,7 +23,7 @@ from sqlquarry.quantization import QuantizationRecipe
 
 
 def recipe_for(tensors: dict[str, torch.Tensor]) -> QuantizationRecipe:
-    """As `quantization.recorded` notes it: the mean of every module's block scales."""
+    """As `QuantizationRecipe.completed` notes it: the mean of every module's block scales."""
     means = {name: tensors[f"{name}.weight"].float().view(-1, 64).abs().amax(dim=1).mean() for name in (UP, Q)}
     return QuantizationRecipe(modules=tuple(means), offsets=tuple(mean.item() for mean in means.values()))
 

@@ -278,7 +278,7 @@ def test_a_prompt_other_than_the_trained_one_is_refused(base: Path, tmp_path: Pa
     adapter = write_adapter(tmp_path / "adapter", base)
     PromptFormatter(user="Other words: {question}").save(adapter.path)
     manifest = json.loads((adapter.path / "manifest.json").read_text())
-    from sqlquarry.artifacts import write_manifest
+    from sqlquarry.manifests import write_manifest
 
     write_manifest(adapter.path, "adapter", manifest["provenance"])
     with pytest.raises(PromptMismatchError, match="another prompt"):
@@ -327,7 +327,7 @@ def test_fp4_codes_of_cuda_are_refused_rather_than_approximated(base: Path, tmp_
 
 
 def test_a_manifest_without_its_origin_is_refused(base: Path, tmp_path: Path) -> None:
-    from sqlquarry.artifacts import write_manifest
+    from sqlquarry.manifests import write_manifest
 
     adapter = write_adapter(tmp_path / "adapter", base)
     write_manifest(adapter.path, "adapter", {"prompt_fingerprint": PromptFormatter().fingerprint})

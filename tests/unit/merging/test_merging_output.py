@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 
 from merging_fakes import UP, Q, base_tensors, lora_tensors, write_adapter, write_base
 from sqlquarry import AdapterMerger, MergedModel, PromptFormatter
-from sqlquarry.artifacts import write_manifest
 from sqlquarry.errors import MergeError, PromptMismatchError
+from sqlquarry.manifests import write_manifest
 from sqlquarry.merging.storage.local import _WholeWrites
 from sqlquarry.quantization import QuantizationRecipe
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import random
 from collections.abc import Callable, Iterator
@@ -14,7 +15,8 @@ from botocore.hooks import HierarchicalEmitter
 
 from bedrock_runtime_fakes import FakeTime, refusal
 from bedrock_shapes import check_request
-from sqlquarry.artifacts import Generation
+from sqlquarry.answers import Generation
+from sqlquarry.aws.polling import Polling
 from sqlquarry.errors import BedrockError, ConfigError
 from sqlquarry.models.foundation.batch_inference import BatchFoundationModel
 
@@ -112,8 +114,9 @@ class FakeAWS:
 
 def batch(aws: FakeAWS, time: FakeTime | None = None, **options: Any) -> BatchFoundationModel:
     time = time or FakeTime()
+    polling = Polling(interval_s=60, timeout_s=24 * 3600, sleep=time.sleep, clock=time.clock)
     settings: dict[str, Any] = {"role_arn": ROLE, "s3_uri": "s3://bucket/judging/", "minimum_records": 3} | options
-    return BatchFoundationModel("global.some.judge-v1:0", session=aws, sleep=time.sleep, clock=time.clock, **settings)
+    return BatchFoundationModel("global.some.judge-v1:0", session=aws, **({"polling": polling} | settings))
 
 
 def test_answers_are_joined_by_record_id_in_the_order_of_the_prompts() -> None:
@@ -156,8 +159,9 @@ def test_claude_records_are_of_invoke_model() -> None:
 
 def test_the_same_prompts_find_their_job_again_and_others_make_a_new_one() -> None:
     aws = FakeAWS()
+    impatient = Polling(timeout_s=0.1, clock=itertools.count(0.0, 0.2).__next__)
     with pytest.raises(BedrockError, match=r"still Validating after 0 s.*same call waits"):
-        batch(aws, timeout_s=0).generate(PROMPTS)
+        batch(aws, polling=impatient).generate(PROMPTS)
     assert batch(aws).generate(PROMPTS) == batch(aws).generate(PROMPTS)
     assert len(aws.created) == 1
     batch(aws).generate(PROMPTS[:4])

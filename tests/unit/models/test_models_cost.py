@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from bedrock_runtime_fakes import FakeTime
 from sqlquarry.models import PriceTable, Usage
-from sqlquarry.models.imported.cost import Meter
+from sqlquarry.models.imported.cost import UsageMeter
 
 
 def windows(*answer_times: float) -> int:
     time = FakeTime()
-    meter = Meter(time.clock)
+    meter = UsageMeter(time.clock)
     for moment in answer_times:
         time.now = moment
         meter.count(1, 2)
@@ -67,7 +67,7 @@ def test_unknown_regions_have_no_price_and_tables_can_be_replaced() -> None:
 
 def test_usage_without_units_has_no_price() -> None:
     time = FakeTime()
-    meter = Meter(time.clock)
+    meter = UsageMeter(time.clock)
     meter.count(None, None)
     meter.count(5, 6)
     assert meter.usage("us-east-1", None, PriceTable()) == Usage(2, 5, 6, 1)

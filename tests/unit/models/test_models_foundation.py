@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from bedrock_runtime_fakes import RECORD, THROTTLED, FakeSession, foundation, refusal
-from sqlquarry.artifacts import Generation, Record, TextGenerator
+from sqlquarry.answers import Generation, TextGenerator
 from sqlquarry.errors import BedrockError, ConfigError, GenerationError
 from sqlquarry.prompt import PromptFormatter
+from sqlquarry.records import Record
 
 GOLD = Record(RECORD.question, RECORD.schema, sql="SELECT COUNT(*) FROM t")
 

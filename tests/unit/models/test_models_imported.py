@@ -13,11 +13,23 @@ from botocore.exceptions import EndpointConnectionError, NoCredentialsError, Rea
 from urllib3.exceptions import ProtocolError
 
 from bedrock_fakes import FORMATTER
-from bedrock_runtime_fakes import ARN, COLD, RECORD, THROTTLED, FakeSession, FakeTime, chunk, echo, imported, refusal
-from sqlquarry.artifacts import TextGenerator
+from bedrock_runtime_fakes import (
+    ARN,
+    COLD,
+    RECORD,
+    THROTTLED,
+    FakeSession,
+    FakeTime,
+    chunk,
+    echo,
+    imported,
+    refusal,
+    retry_policy,
+)
+from sqlquarry.answers import TextGenerator
 from sqlquarry.bedrock import BedrockImporter
 from sqlquarry.errors import BedrockError, ConfigError, GenerationError, MissingExtraError, ModelNotReadyError
-from sqlquarry.models import ImportedModel
+from sqlquarry.models import ImportedModel, RetryPolicy
 from sqlquarry.prompt import PromptFormatter
 
 
@@ -40,13 +52,9 @@ def test_the_other_request_schema() -> None:
 
 def test_the_client_is_made_for_the_models_region_and_long_answers() -> None:
     session = FakeSession()
-    ImportedModel(ARN, FORMATTER, session=session, endpoint_url="http://127.0.0.1:1", concurrency=3)
+    ImportedModel(ARN, FORMATTER, session=session, concurrency=3)
     ((service, options),) = session.asked_for
-    assert (service, options["region_name"], options["endpoint_url"]) == (
-        "bedrock-runtime",
-        "us-west-2",
-        "http://127.0.0.1:1",
-    )
+    assert (service, options["region_name"], options["endpoint_url"]) == ("bedrock-runtime", "us-west-2", None)
     config = options["config"]
     assert (config.read_timeout, config.max_pool_connections) == (300, 3)
     assert config.retries["total_max_attempts"] <= 2
@@ -99,7 +107,7 @@ def test_a_model_that_stays_cold_ends_all_threads_after_one_budget() -> None:
 
     session = FakeSession(cold)
     with pytest.raises(ModelNotReadyError, match="60 s"):
-        imported(session, fake_time, not_ready_budget_s=60, concurrency=4).generate(["x"] * 50)
+        imported(session, retry=retry_policy(fake_time, cold_start_budget_s=60), concurrency=4).generate(["x"] * 50)
     assert fake_time.now == 60
     assert len(session.bodies) <= 4 + 6
 
@@ -113,7 +121,8 @@ def test_a_model_may_fall_asleep_again_with_a_new_budget() -> None:
             raise error
         return echo(body)
 
-    answers = imported(FakeSession(scripted), fake_time, not_ready_budget_s=60, concurrency=1).generate(["a", "b"])
+    policy = retry_policy(fake_time, cold_start_budget_s=60)
+    answers = imported(FakeSession(scripted), retry=policy, concurrency=1).generate(["a", "b"])
     assert [answer.text for answer in answers] == ["A", "B"]
     assert fake_time.now == 100
 
@@ -125,8 +134,9 @@ def test_throttling_while_cold_keeps_the_budget() -> None:
     def scripted(_: dict[str, Any]) -> dict[str, Any]:
         raise next(script)
 
+    policy = retry_policy(fake_time, cold_start_budget_s=60)
     with pytest.raises(ModelNotReadyError):
-        imported(FakeSession(scripted), fake_time, not_ready_budget_s=60, concurrency=1).generate(["a"])
+        imported(FakeSession(scripted), retry=policy, concurrency=1).generate(["a"])
     assert 60 <= fake_time.now < 75
 
 
@@ -152,7 +162,7 @@ def test_endless_throttling_ends_with_advice() -> None:
 
     session = FakeSession(throttle)
     with pytest.raises(BedrockError, match=r"Lower `concurrency`"):
-        imported(session, throttle_attempts=3, concurrency=1).generate(["a"])
+        imported(session, retry=retry_policy(max_attempts=3), concurrency=1).generate(["a"])
     assert len(session.bodies) == 3
 
 
@@ -271,11 +281,14 @@ def test_bad_options_are_named_all_at_once() -> None:
             PromptFormatter(),
             max_tokens=0,
             concurrency=0,
-            not_ready_interval_s=-1,
             structured={"xml": 1},
         )
-    wrong = ("'arn:x'", "max_tokens is 0", "concurrency is 0", "not_ready_interval_s is -1", "'xml'", "not bound")
+    wrong = ("'arn:x'", "max_tokens is 0", "concurrency is 0", "'xml'", "not bound")
     for part in wrong:
+        assert part in str(caught.value)
+    with pytest.raises(ConfigError) as caught:
+        RetryPolicy(cold_start_interval_s=-1, max_attempts=0)
+    for part in ("cold_start_interval_s is -1", "max_attempts is 0"):
         assert part in str(caught.value)
     with pytest.raises(ConfigError) as caught:
         ImportedModel(ARN, None, request_schema="n", stop="x")  # type: ignore[arg-type] - wrong on purpose

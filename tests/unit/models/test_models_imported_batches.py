@@ -12,8 +12,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bedrock_runtime_fakes import ARN, COLD, RECORD, THROTTLED, FakeSession, FakeTime, chunk, echo, imported, refusal
-from sqlquarry.artifacts import Generation
+from bedrock_runtime_fakes import (
+    ARN,
+    COLD,
+    RECORD,
+    THROTTLED,
+    FakeSession,
+    FakeTime,
+    chunk,
+    echo,
+    imported,
+    refusal,
+    retry_policy,
+)
+from sqlquarry.answers import Generation
 from sqlquarry.errors import BedrockError, ConfigError, GenerationError, ModelNotReadyError
 from sqlquarry.models import PriceTable
 
@@ -147,7 +159,7 @@ def test_warm_up_ends_with_the_budget() -> None:
         raise COLD
 
     with pytest.raises(ModelNotReadyError):
-        imported(FakeSession(cold), not_ready_budget_s=30).warm_up()
+        imported(FakeSession(cold), retry=retry_policy(cold_start_budget_s=30)).warm_up()
 
 
 def test_usage_counts_requests_tokens_windows_and_prices_them() -> None:

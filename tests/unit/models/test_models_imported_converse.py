@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from bedrock_runtime_fakes import ARN, COLD, RECORD, THROTTLED, FakeSession, FakeTime, imported, refusal
-from sqlquarry.artifacts import Generation
+from bedrock_runtime_fakes import ARN, COLD, RECORD, THROTTLED, FakeSession, FakeTime, imported, refusal, retry_policy
+from sqlquarry.answers import Generation
 from sqlquarry.errors import BedrockError, ConfigError, GenerationError, ModelNotReadyError
 
 UNSUPPORTED = refusal(
@@ -128,7 +128,7 @@ def test_cold_and_throttled_models_are_waited_for_as_ever() -> None:
         return stock(**request)
 
     session.converse = converse
-    model = imported(session, time, request_schema="converse", not_ready_interval_s=10)
+    model = imported(session, request_schema="converse", retry=retry_policy(time, cold_start_interval_s=10))
     assert model.generate(["a"])[0].text == "A"
     assert time.sleeps[:2] == [10, 10]
     session.refuses = COLD
@@ -164,7 +164,7 @@ def test_what_converse_does_not_offer_is_refused_with_the_schema_that_does(optio
 @pytest.mark.parametrize(("name", "meant"), [("max_tokenz", "max_tokens"), ("concurency", "concurrency")])
 def test_an_option_that_is_not_one_is_refused_with_the_nearest(name: str, meant: str) -> None:
     model = imported(FakeSession())
-    with pytest.raises(ConfigError, match=f"'{name}'.*{meant}"):
+    with pytest.raises(ConfigError, match=f"{name} is not an option; did you mean '{meant}'"):
         model.with_options(**{name: 4})
     with pytest.raises(ConfigError, match="xyz"):
         model.with_options(xyz=1)
@@ -174,11 +174,11 @@ def test_with_options_knows_all_of_the_constructor() -> None:
     import inspect
 
     from sqlquarry.models import ImportedModel
-    from sqlquarry.models.imported.options import AskingOptions
+    from sqlquarry.models.imported.model import ImportedModelOptions
 
     keywords = {
         name: one.annotation
         for name, one in inspect.signature(ImportedModel).parameters.items()
         if one.kind is one.KEYWORD_ONLY
     }
-    assert {name: one.__forward_arg__ for name, one in AskingOptions.__annotations__.items()} == keywords
+    assert {name: one.__forward_arg__ for name, one in ImportedModelOptions.__annotations__.items()} == keywords

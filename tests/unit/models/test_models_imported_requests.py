@@ -9,11 +9,11 @@ import pytest
 
 from bedrock_fakes import FORMATTER
 from bedrock_runtime_fakes import ARN, RECORD, FakeSession, imported
-from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError
 from sqlquarry.models import ImportedModel
 from sqlquarry.models.imported.requests import RequestFormat
 from sqlquarry.prompt import PromptFormatter
+from sqlquarry.records import Record
 
 GOLD = Record("How many?", "CREATE TABLE t (a)", sql="SELECT COUNT(*) FROM t")
 MESSAGES = FORMATTER.messages(RECORD)

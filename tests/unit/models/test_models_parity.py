@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sqlquarry.artifacts import Generation, Record
+from sqlquarry.answers import Generation
 from sqlquarry.errors import BedrockError, ConfigError
 from sqlquarry.models import probe_parity
 from sqlquarry.models.parity import split_pieces
+from sqlquarry.records import Record
 
 
 class Scripted:
@@ -27,7 +28,7 @@ class Scripted:
 
 
 def test_the_same_answers_pass() -> None:
-    report = probe_parity(Scripted("SELECT 1", ""), Scripted("SELECT 1", ""), ["a", "b"])
+    report = probe_parity(["a", "b"], Scripted("SELECT 1", ""), Scripted("SELECT 1", ""))
     assert (report.agreement, report.prefix_agreement, report.bos) == (1.0, 1.0, "unknown")
     report.raise_for_disagreement()
     assert str(report).startswith("2 of 2 answers are the same (100.0%, threshold 98.0%)")
@@ -36,7 +37,7 @@ def test_the_same_answers_pass() -> None:
 def test_a_model_below_the_threshold_is_refused_with_the_first_that_differ() -> None:
     prompts = [f"question {i}" for i in range(10)]
     served = Scripted(*["SELECT a FROM t"] * 9, "SELECT b FROM t")
-    report = probe_parity(served, Scripted(*["SELECT a FROM t"] * 10), prompts)
+    report = probe_parity(prompts, served, Scripted(*["SELECT a FROM t"] * 10))
     assert report.agreement == 0.9
     assert report.prefix_agreement == pytest.approx((9 + 1 / 4) / 10)
     with pytest.raises(BedrockError) as caught:
@@ -44,28 +45,28 @@ def test_a_model_below_the_threshold_is_refused_with_the_first_that_differ() -> 
     for part in ("9 of 10", "question 9", "'SELECT b FROM t'", "'SELECT a FROM t'", "rope_theta"):
         assert part in str(caught.value)
     assert "question 8" not in str(caught.value)
-    probe_parity(served, Scripted(*["SELECT a FROM t"] * 10), prompts, threshold=0.9).raise_for_disagreement()
+    probe_parity(prompts, served, Scripted(*["SELECT a FROM t"] * 10), threshold=0.9).raise_for_disagreement()
 
 
 def test_at_most_five_are_shown() -> None:
-    report = probe_parity(Scripted(*["a"] * 30), Scripted(*["b"] * 30), ["x"] * 30)
+    report = probe_parity(["x"] * 30, Scripted(*["a"] * 30), Scripted(*["b"] * 30))
     assert len(str(report).splitlines()) == 6
 
 
 def test_recorded_answers_and_records() -> None:
     record = Record("How many?", "CREATE TABLE t (a)")
-    report = probe_parity(Scripted("a"), [Generation("b")], [record])
+    report = probe_parity([record], Scripted("a"), [Generation("b")])
     assert report.comparisons[0].prompt == "How many?"
     assert report.agreement == 0
 
 
 def test_a_cut_answer_agrees_with_what_it_is_the_beginning_of() -> None:
     cut, whole = Generation("SELECT a", "length"), Generation("SELECT a FROM t", "stop")
-    assert probe_parity(Scripted(cut), [whole], ["x"]).agreement == 1
-    assert probe_parity(Scripted(whole), [cut], ["x"]).agreement == 1
+    assert probe_parity(["x"], Scripted(cut), [whole]).agreement == 1
+    assert probe_parity(["x"], Scripted(whole), [cut]).agreement == 1
     # An answer that ended by itself is another answer.
-    assert probe_parity(Scripted(Generation("SELECT a", "stop")), [whole], ["x"]).agreement == 0
-    assert probe_parity(Scripted(Generation("", "length")), [whole], ["x"]).agreement == 0
+    assert probe_parity(["x"], Scripted(Generation("SELECT a", "stop")), [whole]).agreement == 0
+    assert probe_parity(["x"], Scripted(Generation("", "length")), [whole]).agreement == 0
 
 
 def counted(*tokens: int | None) -> list[Generation]:
@@ -85,7 +86,7 @@ def counted(*tokens: int | None) -> list[Generation]:
     ],
 )
 def test_bos_is_told_from_the_prompt_tokens(served: Any, expected: Any, bos: str) -> None:
-    report = probe_parity(Scripted(*counted(*served)), counted(*expected), ["x", "y"])
+    report = probe_parity(["x", "y"], Scripted(*counted(*served)), counted(*expected))
     assert report.bos == bos
     assert f"BOS: {bos}" in str(report)
 
@@ -94,10 +95,10 @@ def test_logprobs_are_compared_where_both_have_them() -> None:
     def answer(*logprobs: float, text: str = "a") -> Generation:
         return Generation(text, logprobs=logprobs or None)
 
-    report = probe_parity(Scripted(answer(-0.1, -0.5), answer(-1.0)), [answer(-0.1, -0.75), answer()], ["x", "y"])
+    report = probe_parity(["x", "y"], Scripted(answer(-0.1, -0.5), answer(-1.0)), [answer(-0.1, -0.75), answer()])
     assert report.logprob_difference == pytest.approx(0.25)
     assert "logprobs within 0.25" in str(report)
-    assert probe_parity(Scripted(answer(-9.0, text="b")), [answer(-0.1)], ["x"]).logprob_difference is None
+    assert probe_parity(["x"], Scripted(answer(-9.0, text="b")), [answer(-0.1)]).logprob_difference is None
 
 
 @pytest.mark.parametrize(
@@ -115,7 +116,7 @@ def test_bad_input_asks_nobody(prompts: Any, local: Any, threshold: float, messa
             raise AssertionError("asked")
 
     with pytest.raises(ConfigError, match=message):
-        probe_parity(Untouched(), local, prompts, threshold=threshold)
+        probe_parity(prompts, Untouched(), local, threshold=threshold)
 
 
 @given(st.text())
@@ -126,8 +127,8 @@ def test_pieces_lose_nothing(text: str) -> None:
 @given(st.lists(st.sampled_from(["a", " b", ",", "1"]), max_size=8), st.lists(st.sampled_from(["a", " b", ","])))
 def test_the_agreed_share_is_symmetric_and_one_only_for_the_same(one: list[str], other: list[str]) -> None:
     first, second = "".join(one), "".join(other)
-    there = probe_parity(Scripted(first), [Generation(second)], ["x"])
-    back = probe_parity(Scripted(second), [Generation(first)], ["x"])
+    there = probe_parity(["x"], Scripted(first), [Generation(second)])
+    back = probe_parity(["x"], Scripted(second), [Generation(first)])
     assert there.prefix_agreement == back.prefix_agreement
     assert 0 <= there.prefix_agreement <= 1
     assert (there.agreement == 1) == (first == second) == (there.prefix_agreement == 1)

@@ -9,6 +9,7 @@ import pytest
 
 from bedrock_runtime_fakes import RECORD, FakeSession, foundation, imported
 from sqlquarry.errors import ConfigError
+from sqlquarry.models import RetryPolicy
 
 
 @pytest.mark.parametrize("make", [imported, foundation])
@@ -26,13 +27,17 @@ def test_structured_answers_are_for_texts(inputs: Any) -> None:
         foundation(FakeSession()).generate_json(inputs, {"type": "object"})
 
 
+def retrying(session: FakeSession, **options: Any) -> Any:
+    return imported(session, retry=RetryPolicy(**options))
+
+
 @pytest.mark.parametrize(
     ("make", "options"),
     [
         (imported, {"max_tokens": 0}),
         (imported, {"max_tokens": 2.5}),
         (imported, {"stop": ";"}),
-        (imported, {"not_ready_budget_s": math.nan}),
+        (retrying, {"cold_start_budget_s": math.nan}),
         (foundation, {"max_tokens": True}),
         (foundation, {"temperature": math.nan}),
         (foundation, {"temperature": -0.5}),

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bedrock_runtime_fakes import THROTTLED, FakeTime, refusal
-from sqlquarry.models.concurrency import InFlight
-from sqlquarry.models.retries import Patience, Waiter
+from bedrock_runtime_fakes import THROTTLED, FakeTime, refusal, retry_policy
+from sqlquarry.models.concurrency import AdaptiveConcurrency
+from sqlquarry.models.retries import RequestRunner
 
 
 @given(st.integers(1, 64), st.lists(st.sampled_from(["answer", "throttle", "late throttle"]), max_size=200))
 def test_the_limit_stays_between_one_and_the_maximum(maximum: int, events: list[str]) -> None:
-    flights, stale = InFlight(maximum), -1
+    flights, stale = AdaptiveConcurrency(maximum), -1
     for event in events:
         with flights.slot() as started:
             before = flights.limit
@@ -35,7 +35,7 @@ def test_the_limit_stays_between_one_and_the_maximum(maximum: int, events: list[
 
 @given(st.integers(1, 40), st.integers(1, 40))
 def test_requests_that_were_in_flight_together_halve_once(maximum: int, throttled: int) -> None:
-    flights = InFlight(maximum)
+    flights = AdaptiveConcurrency(maximum)
     with ExitStack() as together:
         begun = [together.enter_context(flights.slot()) for _ in range(min(maximum, throttled))]
         for started in begun:
@@ -45,7 +45,7 @@ def test_requests_that_were_in_flight_together_halve_once(maximum: int, throttle
 
 @given(st.integers(1, 32))
 def test_it_grows_back_by_about_one_a_round(maximum: int) -> None:
-    flights = InFlight(maximum)
+    flights = AdaptiveConcurrency(maximum)
     for _ in range(6):
         with flights.slot() as started:
             flights.throttled(started)
@@ -63,7 +63,7 @@ def test_it_grows_back_by_about_one_a_round(maximum: int) -> None:
 @given(st.integers(1, 30), st.integers(1, 30))
 def test_it_finds_the_capacity_of_a_service(capacity: int, maximum: int) -> None:
     """A service that answers `capacity` requests of a round and throttles the rest."""
-    flights, answered, throttled, rounds = InFlight(maximum), 0, 0, 100
+    flights, answered, throttled, rounds = AdaptiveConcurrency(maximum), 0, 0, 100
     for _ in range(rounds):
         with ExitStack() as together:
             begun = [together.enter_context(flights.slot()) for _ in range(int(flights.limit))]
@@ -80,7 +80,7 @@ def test_it_finds_the_capacity_of_a_service(capacity: int, maximum: int) -> None
 
 
 def test_no_more_fly_than_the_limit() -> None:
-    flights, lock, now, most = InFlight(3), threading.Lock(), 0, 0
+    flights, lock, now, most = AdaptiveConcurrency(3), threading.Lock(), 0, 0
     gate = threading.Barrier(3)
 
     def fly() -> None:
@@ -102,7 +102,7 @@ def test_no_more_fly_than_the_limit() -> None:
 
 
 def test_closing_holds_nobody_up() -> None:
-    flights, passed = InFlight(1), threading.Event()
+    flights, passed = AdaptiveConcurrency(1), threading.Event()
 
     def wait() -> None:
         with flights.slot():
@@ -128,8 +128,8 @@ def test_only_throttling_makes_room(error: Exception, limit: float) -> None:
             raise raised
         return "answer"
 
-    patience = Patience(not_ready_budget_s=60, not_ready_interval_s=10, throttle_attempts=3)
-    waiter = Waiter(patience, concurrency=8, sleep=fake_time.sleep, clock=fake_time.clock, jitter=random.Random(0))
-    assert waiter.run(send) == "answer"
-    assert waiter._in_flight.limit == limit
+    policy = retry_policy(fake_time, cold_start_budget_s=60, cold_start_interval_s=10, max_attempts=3)
+    runner = RequestRunner(policy, concurrency=8, jitter=random.Random(0))
+    assert runner.run(send) == "answer"
+    assert runner._concurrency.limit == limit
     assert len(fake_time.sleeps) == 1

@@ -11,7 +11,7 @@ import pytest
 
 from bedrock_runtime_fakes import FakeSession, foundation, refusal
 from bedrock_shapes import check_answer, check_request
-from sqlquarry.artifacts import Generation
+from sqlquarry.answers import Generation
 from sqlquarry.errors import BedrockError, ConfigError, GenerationError
 from sqlquarry.models import FoundationModel
 

@@ -12,7 +12,7 @@ import pytest
 
 from sqlquarry import PromptFormatter
 from sqlquarry.errors import ConfigError, IncompleteArtifactError
-from sqlquarry.prompt import BoundTokens
+from sqlquarry.tokenizing.bound_tokens import BoundTokens
 from sqlquarry.tokenizing.rendering import (
     SAMPLES,
     Conversation,

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sqlquarry import QLoRAFSDPTrainer, TrainingConfig
-from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, DeviceError
 from sqlquarry.prompt import PromptFormatter
+from sqlquarry.records import Record
 from sqlquarry.training.base.known_bases import known_shape
 from sqlquarry.training.base.token_estimator import TokenEstimator
 from sqlquarry.training.encoding.prepared import prepare

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from sqlquarry import QLoRAFSDPTrainer, TrainingConfig
-from sqlquarry.artifacts import Record
 from sqlquarry.errors import UnsupportedModelError
 from sqlquarry.prompt import PromptFormatter
+from sqlquarry.records import Record
 from sqlquarry.training.base.known_bases import known_shape
 from sqlquarry.training.base.token_estimator import BYTES_PER_TOKEN, TokenEstimator
 from sqlquarry.training.encoding.prepared import prepare

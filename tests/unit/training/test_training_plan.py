@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, RecordError, UnsupportedModelError
 from sqlquarry.prompt import PromptFormatter
+from sqlquarry.records import Record
 from sqlquarry.training import TrainingConfig
 from sqlquarry.training import config as config_module
 from sqlquarry.training.base.shape import ModelShape

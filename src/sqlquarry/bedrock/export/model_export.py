@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlquarry.artifacts import Manifest, MergedModel
+from sqlquarry.artifacts import MergedModel
 from sqlquarry.bedrock.export.metadata_files import CARRIED_FILES, export_files
 from sqlquarry.bedrock.export.non_finite import sha256_of_finite
 from sqlquarry.bedrock.export.weights import ONE_SHARD
@@ -17,6 +17,7 @@ from sqlquarry.checkpoints.safetensors_header import INDEX, parse_index
 from sqlquarry.errors import PromptMismatchError
 from sqlquarry.files.digests import sha256_file
 from sqlquarry.files.metadata import json_bytes, read_bytes
+from sqlquarry.manifests import Manifest
 from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, MissingExtraError, UnsupportedModelError
 from sqlquarry.prompt import PromptFormatter
+from sqlquarry.records import Record
 from sqlquarry.tokenizing.file_tokenizer import FileTokenizer
 from sqlquarry.tokenizing.reading_equality import Reading
 from sqlquarry.tokenizing.tokenizer_files import TokenizerFiles

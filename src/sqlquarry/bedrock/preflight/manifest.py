@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sqlquarry.artifacts import MANIFEST, Manifest, MergedModel
+from sqlquarry.artifacts import MergedModel
 from sqlquarry.bedrock.preflight.findings import MALFORMED, PreflightFinding, error, listed
 from sqlquarry.bedrock.preflight.source import Source
 from sqlquarry.files.metadata import check_size
+from sqlquarry.manifests import MANIFEST, Manifest
 from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
 
 _MERGE_STATE = ".merge.json"  # which `AdapterMerger` keeps until it is done

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from sqlquarry.artifacts import MANIFEST, MergedModel
+from sqlquarry.artifacts import MergedModel
 from sqlquarry.aws.failures import aws_errors
 from sqlquarry.bedrock.export.metadata_files import export_files
 from sqlquarry.bedrock.preflight import config, config_values, tensors, tokenizer
@@ -19,6 +19,7 @@ from sqlquarry.bedrock.preflight.source import CopiedSource, LocalSource, S3Sour
 from sqlquarry.bedrock.stored_merge import StoredMerge
 from sqlquarry.checkpoints.safetensors_header import INDEX
 from sqlquarry.errors import ArtifactError, BedrockError, SQLQuarryError
+from sqlquarry.manifests import MANIFEST
 from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
 
 Check = Callable[[Checkpoint], Iterator[PreflightFinding]]

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlquarry.artifacts import MANIFEST, write_atomically
 from sqlquarry.aws.failures import aws_errors
 from sqlquarry.bedrock.export.chat_template import TEMPLATE_FILES
 from sqlquarry.bedrock.export.metadata_files import CARRIED_FILES, OPTIONAL_FILES, export_files
@@ -31,6 +30,8 @@ from sqlquarry.checkpoints.safetensors_header import INDEX
 from sqlquarry.errors import BedrockError, ConfigError
 from sqlquarry.files.locations import S3Location, local_path
 from sqlquarry.files.metadata import check_size, json_bytes
+from sqlquarry.files.writing import write_atomically
+from sqlquarry.manifests import MANIFEST
 from sqlquarry.text import visible
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlquarry.artifacts import write_json
 from sqlquarry.bedrock.export.weights import CheckpointWeights
 from sqlquarry.checkpoints.safetensors_header import INDEX, Tensor
 from sqlquarry.errors import BedrockError
 from sqlquarry.files.metadata import read_object
+from sqlquarry.files.writing import write_json
 
 SHARD_BYTES = 5 * 10**9  # what transformers 4 calls "5GB", its default
 _BLOCK_BYTES = 16 * 2**20

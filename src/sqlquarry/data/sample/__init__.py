@@ -14,10 +14,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal, NamedTuple, TypedDict, get_args
 
-from sqlquarry.artifacts import Record, write_atomically
 from sqlquarry.data.records import Records
 from sqlquarry.errors import ConfigError, DataError
 from sqlquarry.files.locations import local_path
+from sqlquarry.files.writing import write_atomically
+from sqlquarry.records import Record
 
 __all__ = ["KINDS", "Kind", "Part", "sample_databases", "sample_kind", "sample_records"]
 

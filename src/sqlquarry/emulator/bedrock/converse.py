@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from sqlquarry.artifacts import Generation
+from sqlquarry.answers import Generation
 from sqlquarry.emulator.bedrock.completion_request import CompletionRequest
 from sqlquarry.emulator.bedrock.invocation import chat_request
 from sqlquarry.emulator.requests.errors import invalid, unsupported

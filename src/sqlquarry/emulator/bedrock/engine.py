@@ -9,17 +9,16 @@ from __future__ import annotations
 import queue
 import threading
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from sqlquarry.artifacts import Generation
+from sqlquarry.answers import Generation
 from sqlquarry.emulator.bedrock.completion_request import DEFAULT_MAX_TOKENS, CompletionRequest, Decoding
 from sqlquarry.emulator.bedrock.prompts import ChatTokenizer, MeasuredPrompt, measured_prompt
-from sqlquarry.models.local.constraints import Constraint
-from sqlquarry.models.local.sampling import Sampling
+from sqlquarry.models.local.decoding import DecodingOptions
 
 GRACE_S = 0.01  # a batch begins once no further request came for this long
 
@@ -29,22 +28,7 @@ class CompletionModel(Protocol):
 
     tokenizer: ChatTokenizer
 
-    def complete(
-        self,
-        prompts: Sequence[str],
-        *,
-        max_tokens: int,
-        add_special_tokens: bool,
-        stop: Sequence[str],
-        sampling: Sampling,
-        seed: int | None,
-        logprobs: bool,
-        constraint: Constraint | None,
-        stop_ids: Collection[int],
-        ignore_eos: bool,
-        min_tokens: int,
-        skip_special_tokens: bool,
-    ) -> list[Generation]:
+    def complete(self, prompts: Sequence[str], options: DecodingOptions) -> list[Generation]:
         """Complete each prompt, in order."""
         ...
 
@@ -185,20 +169,20 @@ def _groups(requests: Iterable[_Ready]) -> Iterable[list[_Ready]]:
 def _answer(model: CompletionModel, group: list[_Ready]) -> None:
     decoding = group[0].prompt.decoding
     try:
-        generations = model.complete(
-            [request.prompt.text for request in group],
+        options = DecodingOptions(
             max_tokens=decoding.max_tokens or DEFAULT_MAX_TOKENS,
-            add_special_tokens=group[0].prompt.add_special_tokens,
-            stop=decoding.stop,
+            min_tokens=decoding.min_tokens,
             sampling=decoding.sampling,
             seed=decoding.seed,
-            logprobs=decoding.logprobs,
-            constraint=decoding.constraint,
-            stop_ids=decoding.stop_ids,
+            stop=decoding.stop,
+            stop_token_ids=decoding.stop_ids,
             ignore_eos=decoding.ignore_eos,
-            min_tokens=decoding.min_tokens,
+            constraint=decoding.constraint,
+            logprobs=decoding.logprobs,
+            add_special_tokens=group[0].prompt.add_special_tokens,
             skip_special_tokens=decoding.skip_special_tokens,
         )
+        generations = model.complete([request.prompt.text for request in group], options)
     except Exception as error:  # noqa: BLE001 - whatever it is, the requesters must hear of it
         if len(group) == 1:
             group[0].future.set_exception(error)

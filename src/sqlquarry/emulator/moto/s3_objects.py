@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _BLOCK_BYTES = 1 << 20
 
 
-class StoredObject(Protocol):
+class MotoObject(Protocol):
     """What is used of moto's FakeKey, an object or a part of an upload."""
 
     lock: AbstractContextManager[object]
@@ -37,12 +37,12 @@ class StoredObject(Protocol):
     _etag: str
 
 
-class MultipartUpload(Protocol):
+class MotoUpload(Protocol):
     """What is used of moto's FakeMultipart."""
 
-    parts: Mapping[int, StoredObject]
+    parts: Mapping[int, MotoObject]
 
-    def set_part(self, number: int, value: IO[bytes]) -> StoredObject:
+    def set_part(self, number: int, value: IO[bytes]) -> MotoObject:
         """Take the content of a part."""
         ...
 
@@ -77,7 +77,7 @@ def install() -> Callable[[], None]:
 
     stock_value, stock_complete = FakeKey.value, FakeMultipart.complete
 
-    def set_value(key: StoredObject, value: object) -> None:
+    def set_value(key: MotoObject, value: object) -> None:
         if isinstance(value, io.IOBase):
             key._value_buffer.close()  # noqa: SLF001 - see compatibility.RELIES_ON
             key._value_buffer, key.contentsize = value, value.seek(0, os.SEEK_END)  # noqa: SLF001 - likewise
@@ -108,7 +108,7 @@ def receive_parts(application: WSGIApplication, account: str) -> WSGIApplication
     return respond
 
 
-def _destination(environ: WSGIEnvironment, account: str) -> tuple[MultipartUpload, int] | None:
+def _destination(environ: WSGIEnvironment, account: str) -> tuple[MotoUpload, int] | None:
     """Return the upload that a part belongs to, and its number; None if moto must answer the request itself."""
     from moto.s3.models import s3_backends
 
@@ -148,12 +148,12 @@ def _checksums(environ: WSGIEnvironment) -> Iterator[tuple[str, str]]:
             yield name.removeprefix("HTTP_").replace("_", "-"), value
 
 
-def _complete(upload: MultipartUpload, named: Iterable[tuple[int, str]]) -> tuple[IO[bytes], str, None]:
+def _complete(upload: MotoUpload, named: Iterable[tuple[int, str]]) -> tuple[IO[bytes], str, None]:
     """Return what FakeMultipart.complete would: the object, its ETag, and no checksum of the whole."""
     from moto.s3.exceptions import EntityTooSmall, InvalidPart, MalformedXML
     from moto.settings import S3_UPLOAD_PART_MIN_SIZE
 
-    parts: list[StoredObject] = []
+    parts: list[MotoObject] = []
     for number, etag in named:
         part = upload.parts.get(number)
         if part is None or part.etag.strip('"') != etag.strip('"'):
@@ -170,7 +170,7 @@ def _complete(upload: MultipartUpload, named: Iterable[tuple[int, str]]) -> tupl
     return whole, f"{digest.hexdigest()}-{len(parts)}", None
 
 
-def _copy(key: StoredObject, target: IO[bytes]) -> None:
+def _copy(key: MotoObject, target: IO[bytes]) -> None:
     with key.lock:
         key._value_buffer.seek(0)  # noqa: SLF001 - `value` would read all of it into memory
         shutil.copyfileobj(key._value_buffer, target, _BLOCK_BYTES)  # noqa: SLF001 - likewise

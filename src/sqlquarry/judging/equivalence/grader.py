@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-from sqlquarry.artifacts import Judgement, Record, Verdict
+from sqlquarry.answers import Judgement, Verdict
 from sqlquarry.errors import JudgingError
 from sqlquarry.extras import require
 from sqlquarry.judging.equivalence.canonical import canonical_form
@@ -21,6 +21,7 @@ from sqlquarry.judging.sql.parsing import parse, tokens
 from sqlquarry.judging.sql.schema import Schema
 from sqlquarry.judging.sql.scopes import NoSuchNameError, UndecidedError
 from sqlquarry.options import check_options
+from sqlquarry.records import Record
 
 Answer = Literal["equivalent", "different", "unknown"]
 _VERDICTS: dict[Answer, Verdict] = {"equivalent": "correct", "different": "wrong", "unknown": "unjudged"}

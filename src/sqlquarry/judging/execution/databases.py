@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote
 
-from sqlquarry.artifacts import Record
 from sqlquarry.errors import JudgingError
 from sqlquarry.files.locations import is_s3, local_path
 from sqlquarry.judging.execution.engines import engine_of, file_of
+from sqlquarry.records import Record
 
 _SUFFIXES = (".sqlite", ".db", ".sqlite3", ".duckdb")
 _PLACEHOLDER = "{database}"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from sqlquarry.artifacts import Judgement, Record
+from sqlquarry.answers import Judgement
 from sqlquarry.errors import JudgingError
 from sqlquarry.extras import require
 from sqlquarry.judging.execution.databases import DatabaseSource, NamedDatabases
@@ -17,6 +17,7 @@ from sqlquarry.judging.execution.outcome import QueryOutcome, compare_with_gold,
 from sqlquarry.judging.execution.sandbox import Failure, Rows, Sandbox
 from sqlquarry.judging.results.cells import STRICT, ComparisonOptions
 from sqlquarry.options import check_options
+from sqlquarry.records import Record
 
 
 @check_options()

@@ -10,7 +10,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import NamedTuple
 
-from sqlquarry.artifacts import Verdict
+from sqlquarry.answers import Verdict
 from sqlquarry.errors import JudgingError
 from sqlquarry.judging.execution.gold import GoldResult
 from sqlquarry.judging.execution.sandbox import Failure, Rows

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import TypeGuard
 
-from sqlquarry.artifacts import Judgement, Record, TextGenerator
+from sqlquarry.answers import Judgement, TextGenerator
 from sqlquarry.errors import ConfigError, JudgeFailedError, JudgingError
 from sqlquarry.extras import require
 from sqlquarry.judging.llm.judge_model import JudgeModel, JudgeUsage, Reply, StructuredGenerator
@@ -15,6 +15,7 @@ from sqlquarry.judging.llm.prompts import question
 from sqlquarry.judging.llm.rubric import RUBRICS, Rubric
 from sqlquarry.judging.llm.votes import Vote, decide
 from sqlquarry.options import check_options
+from sqlquarry.records import Record
 
 AnyJudge = TextGenerator | StructuredGenerator
 Price = tuple[float, float]

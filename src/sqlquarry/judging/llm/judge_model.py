@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeGuard
 
-from sqlquarry.artifacts import Generation, TextGenerator
+from sqlquarry.answers import Generation, TextGenerator
 from sqlquarry.errors import ConfigError, JudgeFailedError, JudgingError, MissingExtraError
 from sqlquarry.judging.llm.prompts import Question, tag_instructions
 from sqlquarry.judging.llm.replies import Opinion, read_json, read_tags

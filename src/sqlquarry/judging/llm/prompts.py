@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import NamedTuple
 
-from sqlquarry.artifacts import Record
 from sqlquarry.judging.llm.rubric import NO_MISTAKE, Rubric
+from sqlquarry.records import Record
 from sqlquarry.text import visible
 
 _RUNS_COMMENTS = frozenset({"mysql", "doris", "singlestore", "starrocks"})

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, median
 
-from sqlquarry.artifacts import Judgement, Verdict
+from sqlquarry.answers import Judgement, Verdict
 from sqlquarry.judging.llm.replies import Opinion
 
 INCONSISTENT = "another verdict in the other order"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-from sqlquarry.artifacts import Record
 from sqlquarry.judging.mistakes import mistake
 from sqlquarry.judging.report.data import Report
 from sqlquarry.judging.report.estimates import Estimate, estimate
 from sqlquarry.judging.sql.features import features
+from sqlquarry.records import Record
 
 SliceKeys = Mapping[str, Callable[[Record], str]]  # slice name -> the bucket that a record belongs to
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlquarry.artifacts import Verdict
+from sqlquarry.answers import Verdict
 from sqlquarry.errors import JudgingError
 from sqlquarry.extras import require
 from sqlquarry.judging.report.estimates import Estimate, estimate

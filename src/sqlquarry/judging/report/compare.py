@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from sqlquarry.artifacts import Record, Verdict
+from sqlquarry.answers import Verdict
 from sqlquarry.errors import JudgingError
 from sqlquarry.judging.report.breakdown import SliceKeys, slice_places
 from sqlquarry.judging.report.data import Report
 from sqlquarry.judging.report.significance import PairedComparison, holm, paired_comparison
+from sqlquarry.records import Record
 
 
 class SliceChange(NamedTuple):

@@ -8,15 +8,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from sqlquarry.artifacts import Judgement, Record, Verdict, write_atomically
+from sqlquarry.answers import Judgement, Verdict
 from sqlquarry.errors import JudgingError, SQLQuarryError
 from sqlquarry.files.locations import local_path
 from sqlquarry.files.metadata import parse_json
+from sqlquarry.files.writing import write_atomically
 from sqlquarry.judging.report.calibration import Calibration, calibrate_verdicts
 from sqlquarry.judging.report.estimates import Estimate, clustered_estimate, estimate
 from sqlquarry.judging.storable import storable
 from sqlquarry.options import check_options
 from sqlquarry.progress.notebook import html_table
+from sqlquarry.records import Record
 from sqlquarry.text import visible
 
 REPORT_VERSION = 3

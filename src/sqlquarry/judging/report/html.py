@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from sqlquarry.artifacts import Record, write_atomically
 from sqlquarry.extras import require
 from sqlquarry.files.locations import local_path
+from sqlquarry.files.writing import write_atomically
 from sqlquarry.judging.report.breakdown import mistake_classes, slice_places
 from sqlquarry.judging.report.compare import compare_reports, require_same_records
 from sqlquarry.judging.report.data import Headline, Report, ReportInfo
@@ -26,6 +26,7 @@ from sqlquarry.judging.report.page_data import index_data, portion_data
 from sqlquarry.judging.report.significance import p_text
 from sqlquarry.judging.report.stages import compare_stages
 from sqlquarry.judging.storable import storable
+from sqlquarry.records import Record
 from sqlquarry.text import visible
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from sqlquarry.artifacts import write_atomically
 from sqlquarry.files.locations import local_path
+from sqlquarry.files.writing import write_atomically
 from sqlquarry.judging.report.checks import Check, check_report
 from sqlquarry.judging.report.data import Report
 from sqlquarry.text import visible

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from sqlquarry.artifacts import write_atomically
 from sqlquarry.files.locations import local_path
+from sqlquarry.files.writing import write_atomically
 from sqlquarry.judging.report.breakdown import slices
 from sqlquarry.judging.report.compare import changed_places, compare_reports, compare_slices, require_same_records
 from sqlquarry.judging.report.data import Report

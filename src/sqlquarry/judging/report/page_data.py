@@ -12,7 +12,7 @@ import gzip
 import json
 from collections.abc import Mapping, Sequence
 
-from sqlquarry.artifacts import Judgement
+from sqlquarry.answers import Judgement
 from sqlquarry.judging.report.data import Report, ReportEntry
 from sqlquarry.judging.storable import storable
 from sqlquarry.text import visible

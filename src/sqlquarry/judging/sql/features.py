@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from sqlquarry.artifacts import Record
 from sqlquarry.judging.sql.ddl import read_schema
 from sqlquarry.judging.sql.hardness import hardness
 from sqlquarry.judging.sql.parsing import parse
+from sqlquarry.records import Record
 
 if TYPE_CHECKING:
     from sqlglot.expressions import Expr

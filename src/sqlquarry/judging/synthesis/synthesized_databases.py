@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, JudgingError
 from sqlquarry.extras import require
 from sqlquarry.files.locations import local_path
@@ -35,6 +34,7 @@ from sqlquarry.judging.synthesis.suite_files import (
 from sqlquarry.judging.synthesis.suites import Rival, Suite, make_suite, rivals
 from sqlquarry.judging.synthesis.translation import cannot_be_said, in_sqlite
 from sqlquarry.options import check_options
+from sqlquarry.records import Record
 
 _SHOWN_SURVIVORS = 5
 # A prediction that needs more than this on databases of a few dozen rows is left to the grader's own limits.

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlquarry.artifacts import write_atomically
 from sqlquarry.errors import MergeError
 from sqlquarry.files.locks import LOCK_FILE, only_writer
 from sqlquarry.files.metadata import read_bytes
+from sqlquarry.files.writing import write_atomically
 from sqlquarry.merging.storage.protocols import AGAIN, Sink
 
 if TYPE_CHECKING:

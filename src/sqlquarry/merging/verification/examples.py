@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError, UnsupportedModelError
 from sqlquarry.merging.storage.protocols import Storage
 from sqlquarry.prompt import IGNORED_LABEL, PromptFormatter
+from sqlquarry.records import Record
 from sqlquarry.tokenizing.file_tokenizer import FileTokenizer
 from sqlquarry.tokenizing.readings import trained_reading
 from sqlquarry.tokenizing.tokenizer_files import TokenizerFiles

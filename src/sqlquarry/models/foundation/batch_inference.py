@@ -8,29 +8,40 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, get_args
 
-from sqlquarry.artifacts import Generation, Record
+from sqlquarry.answers import Generation
 from sqlquarry.aws import aws_client
 from sqlquarry.aws.failures import bedrock_error, error_code, is_transient
+from sqlquarry.aws.polling import Polling
 from sqlquarry.errors import BedrockError, ConfigError, GenerationError, MetadataError
 from sqlquarry.files.locations import S3Location, is_s3
 from sqlquarry.files.metadata import parse_object
 from sqlquarry.inputs import check_inputs, option_problems
-from sqlquarry.models.foundation.conversation import API, Inquiry, Manner, Structure, body, read
+from sqlquarry.models.foundation.answers import read_answer
+from sqlquarry.models.foundation.requests import (
+    API,
+    DEFAULT_FORMATTER,
+    PromptRequest,
+    RequestStyle,
+    Structure,
+    request_body,
+)
 from sqlquarry.options import check_options
 from sqlquarry.progress.bar import ProgressBar
 from sqlquarry.prompt import PromptFormatter
+from sqlquarry.records import Record
 from sqlquarry.text import visible_logger
 
 if TYPE_CHECKING:
-    from mypy_boto3_bedrock.type_defs import ModelInvocationJobSummaryTypeDef
+    import boto3
+    from mypy_boto3_bedrock.type_defs import ListModelInvocationJobsRequestTypeDef, ModelInvocationJobSummaryTypeDef
 
 logger = visible_logger(__name__)
 _INVOCATION_TYPE: dict[str, Literal["Converse", "InvokeModel"]] = {"converse": "Converse", "claude": "InvokeModel"}
+_DAY_POLLING = Polling(interval_s=60, timeout_s=24 * 3600)
 _DONE = ("Completed", "PartiallyCompleted")
 _OVER = ("Failed", "Stopped", "Expired")
 
@@ -46,21 +57,17 @@ class BatchFoundationModel:
         model_id: a model id, an inference profile id or an ARN.
         role_arn: the role that lets Bedrock read and write `s3_uri`.
         s3_uri: ``s3://bucket/prefix`` for prompts and answers.
-        session: a boto3 session; None uses the default credentials.
-        region: where to ask; None takes the session's own.
-        endpoint_url: another address for all AWS calls.
-        system: system prompt for texts; records bring the formatter's.
+        session: the boto3 session; None uses the default credentials.
+        system: system prompt for texts, "" for none; records bring the formatter's.
         formatter: wording of records.
         max_tokens: longest answer, in tokens.
         temperature: None leaves it out, as newer models demand.
         api: "converse" (any model) or "claude" (InvokeModel with Claude's own messages).
         structure: what holds answers to a schema: the service ("format"), a forced tool, or "tags". A job cannot fall
-            back from one to the next, so ask a `FoundationModel` once where you do not know.
+            back from one to the next, so ask a `FoundationModel` once if you do not know.
         minimum_records: fewest prompts of a job, commonly 100; the quota of each model is in Service Quotas.
         timeout_hours: after which the service gives up, 24 to 168.
-        timeout_s: seconds to wait here; the job continues after them.
-        poll_interval_s: seconds between two looks at the job.
-        sleep, clock: waiting and time; injected by tests.
+        polling: how often to look at the job, and how long to wait here; the job continues after that.
         show_progress: show how far it is (see `sqlquarry.progress.bar`).
 
     Raises:
@@ -74,27 +81,20 @@ class BatchFoundationModel:
         *,
         role_arn: str,
         s3_uri: str,
-        session: Any = None,
-        region: str | None = None,
-        endpoint_url: str | None = None,
-        system: str | None = None,
-        formatter: PromptFormatter | None = None,
+        session: boto3.Session | None = None,
+        system: str = "",
+        formatter: PromptFormatter = DEFAULT_FORMATTER,
         max_tokens: int = 1024,
         temperature: float | None = None,
         api: API = "converse",
         structure: Structure = "format",
         minimum_records: int = 100,
         timeout_hours: int = 24,
-        timeout_s: float = 24 * 3600,
-        poll_interval_s: float = 60,
-        sleep: Callable[[float], None] = time.sleep,
-        clock: Callable[[], float] = time.monotonic,
+        polling: Polling = _DAY_POLLING,
         show_progress: bool = True,
     ) -> None:
-        bad = option_problems(
-            {"max_tokens": max_tokens, "minimum_records": minimum_records},
-            {"temperature": temperature or 0.0, "timeout_s": timeout_s, "poll_interval_s": poll_interval_s},
-        )
+        counts = {"max_tokens": max_tokens, "minimum_records": minimum_records}
+        bad = option_problems(counts, {"temperature": temperature or 0.0})
         if not model_id.strip():
             bad.append("model_id is empty")
         if not is_s3(s3_uri):
@@ -106,23 +106,21 @@ class BatchFoundationModel:
                 bad.append(f"{name} is {value!r}, but must be one of {', '.join(known)}")
         if bad:
             raise ConfigError("BatchFoundationModel: " + "; ".join(bad))
-        self.model_id, self.formatter, self._system = model_id, formatter or PromptFormatter(), system or ""
+        self.model_id, self.formatter, self._system = model_id, formatter, system
         self.minimum_records = minimum_records
         self._role_arn, self._timeout_hours = role_arn, timeout_hours
-        self._place = S3Location.parse(s3_uri)
-        self._api, self._manner = api, Manner(max_tokens, temperature, structure=structure)
-        self._timeout_s, self._poll_interval_s, self._sleep, self._clock = timeout_s, poll_interval_s, sleep, clock
-        self._show_progress = show_progress
-        self._bedrock = aws_client("bedrock", session, endpoint_url=endpoint_url, region=region)
-        self._s3 = aws_client("s3", session, endpoint_url=endpoint_url, region=region)
+        self._location = S3Location.parse(s3_uri)
+        self._api, self._style = api, RequestStyle(max_tokens, temperature, structure=structure)
+        self._polling, self._show_progress = polling, show_progress
+        self._bedrock, self._s3 = aws_client("bedrock", session), aws_client("s3", session)
 
     def __repr__(self) -> str:
         return f"BatchFoundationModel({self.model_id!r})"
 
     @property
     def fingerprint(self) -> str:
-        """A text that changes with the model id and the options that an answer depends on."""
-        options = self._manner
+        """Return a text that changes with the model id and the options that an answer depends on."""
+        options = self._style
         return json.dumps(
             [self.model_id, self._system, self.formatter.fingerprint, options.max_tokens, options.temperature]
         )
@@ -132,15 +130,15 @@ class BatchFoundationModel:
 
         Raises:
             ConfigError: fewer inputs than a job takes.
-            BedrockError: the job failed, AWS refused, or the wait ended. Where only some records failed, its
+            BedrockError: the job failed, AWS refused, or the wait ended. If only some records failed, its
                 ``partial`` holds the others' answers; ``FoundationModel(…).generate(inputs, resume=error.partial)``
                 asks for the rest.
         """
         check_inputs(inputs)
-        return self._ask([Inquiry.of(item, self.formatter, self._system) for item in inputs])
+        return self._ask([PromptRequest.of(item, self.formatter, self._system) for item in inputs])
 
     def generate_json(
-        self, prompts: Sequence[str], schema: Mapping[str, Any], /, *, system: str = ""
+        self, prompts: Sequence[str], schema: Mapping[str, object], /, *, system: str = ""
     ) -> list[Generation]:
         """Answer each prompt with a JSON object of `schema` by one job, in order; as `FoundationModel.generate_json`.
 
@@ -149,50 +147,43 @@ class BatchFoundationModel:
         """
         check_inputs(prompts, method="generate_json", records=False)
         both = "\n\n".join(filter(None, (self._system, system)))
-        return self._ask([Inquiry((("user", prompt),), both, schema) for prompt in prompts])
+        return self._ask([PromptRequest((("user", prompt),), both, schema) for prompt in prompts])
 
-    def _ask(self, inquiries: Sequence[Inquiry]) -> list[Generation]:
+    def _ask(self, requests: Sequence[PromptRequest]) -> list[Generation]:
         from botocore.exceptions import BotoCoreError, ClientError
 
-        if len(inquiries) < self.minimum_records:
+        if len(requests) < self.minimum_records:
             raise ConfigError(
-                f"{len(inquiries)} prompts are too few for a batch job of {self.model_id}, which takes at least "
+                f"{len(requests)} prompts are too few for a batch job of {self.model_id}, which takes at least "
                 f"{self.minimum_records}. Use FoundationModel, give more at once, or set minimum_records to your quota."
             )
         lines = [
-            json.dumps({"recordId": _record_id(place), "modelInput": body(self._api, inquiry, self._manner)})
-            for place, inquiry in enumerate(inquiries)
+            json.dumps({"recordId": _record_id(index), "modelInput": request_body(self._api, request, self._style)})
+            for index, request in enumerate(requests)
         ]
         content = "".join(f"{line}\n" for line in lines).encode()
         try:
             arn = self._job(content)
-            with ProgressBar(f"batch job of {self.model_id}", len(inquiries), show=self._show_progress) as bar:
+            with ProgressBar(f"batch job of {self.model_id}", len(requests), show=self._show_progress) as bar:
                 self._wait(arn, bar)
             outputs = self._outputs(arn)
         except (BotoCoreError, ClientError) as error:
             raise bedrock_error(error, f"batch inference with {self.model_id}") from error
-        return self._joined(outputs, inquiries)
+        return self._joined(outputs, requests)
 
     def _job(self, content: bytes) -> str:
-        """The ARN of the job for exactly this content: one that is there and not over, or a new one."""
+        """Return the ARN of the job for exactly this content: an existing one that is not over, or a new one."""
         content_of = f"{self.model_id}\0{self._api}\0".encode() + content
         digest = hashlib.sha256(content_of).hexdigest()[:40]
         name = f"sqlquarry-{digest}"
-        found: list[ModelInvocationJobSummaryTypeDef] = []
-        request: dict[str, Any] = {"nameContains": name, "sortBy": "CreationTime", "sortOrder": "Descending"}
-        while True:
-            page = self._bedrock.list_model_invocation_jobs(**request)
-            found += page.get("invocationJobSummaries", [])
-            if not page.get("nextToken"):
-                break
-            request["nextToken"] = page["nextToken"]
+        found = self._jobs_named(name)
         for job in found:
             if job["status"] not in (*_OVER, "Stopping"):
                 logger.info("batch job %s is there already (%s)", job["jobArn"], job["status"])
                 return str(job["jobArn"])
-        folder = f"{self._place.prefix}{digest}/"
-        self._s3.put_object(Bucket=self._place.bucket, Key=f"{folder}input.jsonl", Body=content)
-        # A job's name is unique, and its token is spent, even where the job failed.
+        folder = f"{self._location.prefix}{digest}/"
+        self._s3.put_object(Bucket=self._location.bucket, Key=f"{folder}input.jsonl", Body=content)
+        # A job's name is unique, and its token is spent, even if the job failed.
         attempt = len(found) + 1
         arn = self._bedrock.create_model_invocation_job(
             jobName=f"{name}-{attempt}",
@@ -209,10 +200,25 @@ class BatchFoundationModel:
         logger.info("batch job %s started", arn)
         return str(arn)
 
+    def _jobs_named(self, name: str) -> list[ModelInvocationJobSummaryTypeDef]:
+        """Return the account's jobs whose names contain this one, the newest first."""
+        found: list[ModelInvocationJobSummaryTypeDef] = []
+        query: ListModelInvocationJobsRequestTypeDef = {
+            "nameContains": name,
+            "sortBy": "CreationTime",
+            "sortOrder": "Descending",
+        }
+        while True:
+            page = self._bedrock.list_model_invocation_jobs(**query)
+            found += page.get("invocationJobSummaries", [])
+            if not page.get("nextToken"):
+                return found
+            query["nextToken"] = page["nextToken"]
+
     def _wait(self, arn: str, bar: ProgressBar) -> None:
         from botocore.exceptions import BotoCoreError, ClientError
 
-        started = self._clock()
+        started = self._polling.clock()
         while True:
             status = "unknown"
             try:
@@ -232,48 +238,50 @@ class BatchFoundationModel:
                     raise BedrockError(
                         f"batch job {arn} ended {status}: {reason}. Put it right; the same call makes a new job."
                     )
-            waited = self._clock() - started
-            if waited >= self._timeout_s:
+            waited = self._polling.clock() - started
+            if waited >= self._polling.timeout_s:
                 raise BedrockError(
                     f"batch job {arn} is still {status} after {waited:.0f} s. The job continues; the same call "
                     "waits for it again."
                 )
             logger.info("batch job %s: %s, %.0f s", arn, status, waited)
-            self._sleep(self._poll_interval_s)
+            self._polling.sleep(self._polling.interval_s)
 
-    def _outputs(self, arn: str) -> dict[str, Mapping[str, Any]]:
-        """The job's output lines by record id; their order is not promised."""
+    def _outputs(self, arn: str) -> dict[str, Mapping[str, object]]:
+        """Return the job's output lines by record id; their order is not promised."""
         job = self._bedrock.get_model_invocation_job(jobIdentifier=arn)
-        place = S3Location.parse(job["outputDataConfig"]["s3OutputDataConfig"]["s3Uri"])
+        location = S3Location.parse(job["outputDataConfig"]["s3OutputDataConfig"]["s3Uri"])
         pages = self._s3.get_paginator("list_objects_v2").paginate(
-            Bucket=place.bucket, Prefix=f"{place.prefix}{arn.rsplit('/', 1)[-1]}/"
+            Bucket=location.bucket, Prefix=f"{location.prefix}{arn.rsplit('/', 1)[-1]}/"
         )
         keys = [
             item["Key"] for page in pages for item in page.get("Contents", ()) if item["Key"].endswith(".jsonl.out")
         ]
         if not keys:
             raise BedrockError(
-                f"batch job {arn} is done, but {place} holds no answers of it. If they were deleted, "
+                f"batch job {arn} is done, but {location} holds no answers of it. If they were deleted, "
                 "ask with another s3_uri or a changed prompt; else check that the role may write there."
             )
-        outputs: dict[str, Mapping[str, Any]] = {}
+        outputs: dict[str, Mapping[str, object]] = {}
         for key in keys:
-            for line in self._s3.get_object(Bucket=place.bucket, Key=key)["Body"].read().splitlines():
+            for line in self._s3.get_object(Bucket=location.bucket, Key=key)["Body"].read().splitlines():
                 if line.strip():
                     try:
-                        output = parse_object(line, f"a line of s3://{place.bucket}/{key}", lenient=True)
+                        output = parse_object(line, f"a line of s3://{location.bucket}/{key}", lenient=True)
                     except MetadataError as error:
                         raise BedrockError(f"{error}. Delete it, and ask with another s3_uri.") from error
                     outputs[str(output.get("recordId"))] = output
         return outputs
 
-    def _joined(self, outputs: Mapping[str, Mapping[str, Any]], inquiries: Sequence[Inquiry]) -> list[Generation]:
+    def _joined(
+        self, outputs: Mapping[str, Mapping[str, object]], requests: Sequence[PromptRequest]
+    ) -> list[Generation]:
         answers: list[Generation | None] = []
         problems: Counter[str] = Counter()
-        for place, inquiry in enumerate(inquiries):
-            output = outputs.get(_record_id(place), {})
+        for index, request in enumerate(requests):
+            output = outputs.get(_record_id(index), {})
             try:
-                answer = read(output.get("modelOutput") or {}, inquiry, self._manner, self.model_id)
+                answer = read_answer(output.get("modelOutput") or {}, request, self._style, self.model_id)
             except GenerationError:
                 answer = None
                 fault = output.get("error")
@@ -292,9 +300,9 @@ class BatchFoundationModel:
         return known
 
     def _uri(self, key: str) -> str:
-        return f"s3://{self._place.bucket}/{key}"
+        return f"s3://{self._location.bucket}/{key}"
 
 
-def _record_id(place: int) -> str:
-    # 11 letters and digits, as the guide's examples; prompts may be equal, so their content is no id.
-    return f"R{place:010d}"
+def _record_id(index: int) -> str:
+    # 11 letters and digits, as the guide's examples; prompts may be equal, so their content cannot be the id.
+    return f"R{index:010d}"

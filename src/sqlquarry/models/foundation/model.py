@@ -5,21 +5,33 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, get_args
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, get_args
 
-from sqlquarry.artifacts import Generation, Record
+from sqlquarry.answers import Generation
 from sqlquarry.aws import aws_client
 from sqlquarry.errors import BedrockError, ConfigError, GenerationError, MetadataError
 from sqlquarry.files.metadata import parse_object
 from sqlquarry.inputs import check_inputs, option_problems, stop_problems
-from sqlquarry.models.batches import Batches, warn_of_truncation
-from sqlquarry.models.foundation.conversation import API, NEEDS_PROFILE, Inquiry, Manner, body, read, whole
-from sqlquarry.models.retries import Patience, Waiter
+from sqlquarry.models.batches import BatchSender, warn_of_truncation
+from sqlquarry.models.foundation.answers import read_answer, require_complete
+from sqlquarry.models.foundation.requests import (
+    API,
+    DEFAULT_FORMATTER,
+    NEEDS_PROFILE,
+    PromptRequest,
+    RequestStyle,
+    claude_request,
+    converse_request,
+)
+from sqlquarry.models.retries import DEFAULT_RETRY, RequestRunner, RetryPolicy
 from sqlquarry.options import check_options
 from sqlquarry.prompt import PromptFormatter
+from sqlquarry.records import Record
 from sqlquarry.text import visible_logger
+
+if TYPE_CHECKING:
+    import boto3
 
 logger = visible_logger(__name__)
 _READ_TIMEOUT_S = 300  # long answers of large models take more than botocore's 60 s
@@ -31,18 +43,16 @@ class FoundationModel:
 
     Args:
         model_id: a model id, an inference profile id (``global.anthropic.claude-sonnet-5``) or an ARN.
-        session: a boto3 session; None uses the default credentials.
-        region: where to ask; None takes the session's own.
-        endpoint_url: another address for all AWS calls.
-        system: system prompt for texts; records bring the formatter's.
+        session: the boto3 session; None uses the default credentials.
+        system: system prompt for texts, "" for none; records bring the formatter's.
         formatter: wording of records; it needs no binding, as the service renders the messages.
         max_tokens: longest answer, in tokens.
-        temperature: None leaves it out, as newer models demand; where a model refuses it, it is left out from then on.
+        temperature: None leaves it out, as newer models demand; if a model refuses it, it is left out from then on.
         stop: texts that end an answer.
         api: "converse" (any model) or "claude" (InvokeModel with Claude's own messages).
         concurrency: requests in flight at most; fewer while the service throttles.
-        throttle_attempts: tries of one request that is throttled, with growing waits of up to 30 s between them.
-        sleep, clock, seed: waiting, time and the jitter of waits; injected by tests.
+        retry: how often a request is sent again that is throttled or whose connection breaks; its cold start does not
+            count, because foundation models are never cold.
         show_progress: show how far it is (see `sqlquarry.progress.bar`).
 
     Raises:
@@ -54,51 +64,34 @@ class FoundationModel:
         self,
         model_id: str,
         *,
-        session: Any = None,
-        region: str | None = None,
-        endpoint_url: str | None = None,
-        system: str | None = None,
-        formatter: PromptFormatter | None = None,
+        session: boto3.Session | None = None,
+        system: str = "",
+        formatter: PromptFormatter = DEFAULT_FORMATTER,
         max_tokens: int = 1024,
         temperature: float | None = None,
         stop: Sequence[str] = (),
         api: API = "converse",
         concurrency: int = 8,
-        throttle_attempts: int = 10,
-        sleep: Callable[[float], None] = time.sleep,
-        clock: Callable[[], float] = time.monotonic,
-        seed: int | None = None,
+        retry: RetryPolicy = DEFAULT_RETRY,
         show_progress: bool = True,
     ) -> None:
-        counts = {"max_tokens": max_tokens, "concurrency": concurrency, "throttle_attempts": throttle_attempts}
-        bad = option_problems(counts, {"temperature": temperature or 0.0}) + stop_problems(stop)
+        bad = option_problems(
+            {"max_tokens": max_tokens, "concurrency": concurrency}, {"temperature": temperature or 0.0}
+        )
+        bad += stop_problems(stop)
         if not model_id.strip():
             bad.append("model_id is empty")
         if api not in get_args(API):
             bad.append(f"api is {api!r}, but must be one of {', '.join(get_args(API))}")
         if bad:
             raise ConfigError("FoundationModel: " + "; ".join(bad))
-        self.model_id, self.formatter, self._system = model_id, formatter or PromptFormatter(), system or ""
-        self._api = api
-        self._manner = self._first_manner = Manner(max_tokens, temperature, tuple(stop))
-        self._batches = Batches(
-            model_id,
-            model_id,
-            # ModelNotReadyException belongs to imported models; here it would be an error like any other.
-            Patience(0, 0, throttle_attempts),
-            concurrency=concurrency,
-            sleep=sleep,
-            clock=clock,
-            seed=seed,
-            show_progress=show_progress,
-        )
+        self.model_id, self.formatter, self._system, self._api = model_id, formatter, system, api
+        self._style = self._first_style = RequestStyle(max_tokens, temperature, tuple(stop))
+        # ModelNotReadyException belongs to imported models; here it is an error like any other.
+        retry = dataclasses.replace(retry, cold_start_budget_s=0.0)
+        self._sender = BatchSender(model_id, model_id, retry, concurrency=concurrency, show_progress=show_progress)
         self._runtime = aws_client(
-            "bedrock-runtime",
-            session,
-            endpoint_url=endpoint_url,
-            region=region,
-            read_timeout_s=_READ_TIMEOUT_S,
-            max_pool_connections=concurrency,
+            "bedrock-runtime", session, read_timeout_s=_READ_TIMEOUT_S, max_pool_connections=concurrency
         )
 
     def __repr__(self) -> str:
@@ -119,14 +112,14 @@ class FoundationModel:
             BedrockError: AWS refused a request; both have ``partial``, the answers so far.
         """
         check_inputs(inputs)
-        answers = self._ask([Inquiry.of(item, self.formatter, self._system) for item in inputs], resume)
-        warn_of_truncation([answer.stop_reason for answer in answers], self._manner.max_tokens)
+        answers = self._ask([PromptRequest.of(item, self.formatter, self._system) for item in inputs], resume)
+        warn_of_truncation([answer.stop_reason for answer in answers], self._style.max_tokens)
         return answers
 
     def generate_json(
         self,
         prompts: Sequence[str],
-        schema: Mapping[str, Any],
+        schema: Mapping[str, object],
         /,
         *,
         system: str = "",
@@ -134,9 +127,9 @@ class FoundationModel:
     ) -> list[Generation]:
         """Answer each prompt, in order, with a JSON object of `schema`.
 
-        Held to the schema by the service, where the model refuses that by a forced tool, else by tags in the text;
-        only the first is a guarantee, so check what comes. The end of the system prompt is a cache point, which only
-        long ones use (from 512 to 4,096 tokens, by the model).
+        The service holds the answer to the schema. If the model refuses that, a forced tool does, and else tags in the
+        text. Only the first is a guarantee, so check what comes. The end of the system prompt is a cache point, which
+        only long ones use (from 512 to 4,096 tokens, by the model).
 
         Args:
             prompts: what to ask.
@@ -149,25 +142,26 @@ class FoundationModel:
         """
         check_inputs(prompts, method="generate_json", records=False)
         both = "\n\n".join(filter(None, (self._system, system)))
-        answers = self._ask([Inquiry((("user", prompt),), both, schema) for prompt in prompts], resume)
-        warn_of_truncation([answer.stop_reason for answer in answers], self._manner.max_tokens)
+        answers = self._ask([PromptRequest((("user", prompt),), both, schema) for prompt in prompts], resume)
+        warn_of_truncation([answer.stop_reason for answer in answers], self._style.max_tokens)
         return answers
 
     @property
     def fingerprint(self) -> str:
-        """A text that changes with the model id and the options that an answer depends on."""
-        options = self._first_manner
+        """Return a text that changes with the model id and the options that an answer depends on."""
+        options = self._first_style
         parts = (self.model_id, self._system, self.formatter.fingerprint)
         return json.dumps([*parts, options.max_tokens, options.temperature, options.stop])
 
-    def _ask(self, inquiries: Sequence[Inquiry], resume: Sequence[Generation | None]) -> list[Generation]:
-        waiter = self._batches.waiter()
-        return self._batches.run(waiter, functools.partial(self._answer, waiter), inquiries, resume)
+    def _ask(self, requests: Sequence[PromptRequest], resume: Sequence[Generation | None]) -> list[Generation]:
+        runner = self._sender.runner()
+        return self._sender.run(runner, functools.partial(self._answer, runner), requests, resume)
 
-    def _answer(self, waiter: Waiter, inquiry: Inquiry) -> Generation:
-        started = self._batches.clock()
+    def _answer(self, runner: RequestRunner, request: PromptRequest) -> Generation:
+        clock = self._sender.retry.clock
+        started = clock()
         try:
-            answer, manner = self._batches.send(waiter, functools.partial(self._send, inquiry))
+            answer, style = self._sender.send(runner, functools.partial(self._send, request))
         except BedrockError as error:
             if error.__cause__ is not None and NEEDS_PROFILE in str(error).lower():
                 raise BedrockError(
@@ -175,35 +169,37 @@ class FoundationModel:
                     f"'global.{self.model_id}', or one of ListInferenceProfiles."
                 ) from error.__cause__
             raise
-        return read(answer, inquiry, manner, self.model_id, self._batches.clock() - started)
+        return read_answer(answer, request, style, self.model_id, clock() - started)
 
-    def _send(self, inquiry: Inquiry) -> tuple[dict[str, Any], Manner]:
-        """The answer, and the manner that the model accepted; it is kept for the next request."""
+    def _send(self, request: PromptRequest) -> tuple[Mapping[str, object], RequestStyle]:
+        """Return the answer, and the style that the model accepted, which is kept for the next request."""
         from botocore.exceptions import ClientError
 
-        manner = self._manner
+        style = self._style
         while True:
-            request = body(self._api, inquiry, manner)
             try:
-                if self._api == "converse":
-                    answer = whole(self._runtime.converse(modelId=self.model_id, **request))
-                else:
-                    raw = self._runtime.invoke_model(modelId=self.model_id, body=json.dumps(request))["body"].read()
-                    answer = parse_object(raw, f"the answer of {self.model_id}", lenient=True)
+                answer = self._sent(request, style)
             except MetadataError as error:
                 raise GenerationError(f"{error}. Ask again; if it happens often, please report it.") from error
             except ClientError as error:
-                fewer = manner.without_refused(error, inquiry)
+                fewer = style.without_refused(error, request)
                 if fewer is None:
                     raise
-                manner = fewer
+                style = fewer
                 continue
-            if manner != self._manner:
-                logger.warning("%s refuses %s", self.model_id, _refused(self._manner, manner))
-                self._manner = manner
-            return answer, manner
+            if style != self._style:
+                logger.warning("%s refuses %s", self.model_id, _refused(self._style, style))
+                self._style = style
+            return answer, style
+
+    def _sent(self, request: PromptRequest, style: RequestStyle) -> Mapping[str, object]:
+        if self._api == "converse":
+            return require_complete(self._runtime.converse(modelId=self.model_id, **converse_request(request, style)))
+        body = json.dumps(claude_request(request, style))
+        raw = self._runtime.invoke_model(modelId=self.model_id, body=body)["body"].read()
+        return parse_object(raw, f"the answer of {self.model_id}", lenient=True)
 
 
-def _refused(before: Manner, after: Manner) -> str:
+def _refused(before: RequestStyle, after: RequestStyle) -> str:
     old, new = dataclasses.asdict(before), dataclasses.asdict(after)
     return ", ".join(f"{name}={old[name]!r}; asking with {new[name]!r}" for name in old if old[name] != new[name])

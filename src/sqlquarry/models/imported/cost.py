@@ -1,4 +1,4 @@
-"""What asking an imported model costs: tokens, five-minute windows, and dollars by a price table.
+"""Calculate what asking an imported model costs: tokens, five-minute windows, and dollars by a price table.
 
 Source of the formula: "Calculate the cost of running a custom model",
 docs.aws.amazon.com/bedrock/latest/userguide/import-model-calculate-cost.html: copies x custom model units per copy x
@@ -23,7 +23,7 @@ _CMU_PER_MINUTE_USD = MappingProxyType({"us-east-1": 0.05718, "us-west-2": 0.057
 @check_options()
 @dataclass(frozen=True, slots=True)
 class PriceTable:
-    """Prices of Custom Model Import, of September 2026; pass your own where they changed.
+    """Holds the prices of Custom Model Import, of September 2026; pass your own if they changed.
 
     Args:
         cmu_per_minute_usd: region -> US dollars per custom model unit and minute.
@@ -34,28 +34,31 @@ class PriceTable:
     storage_cmu_month_usd: float = 1.95
 
     def inference_usd(self, region: str, units: int, windows: int) -> float | None:
-        """US dollars for `windows` five-minute windows of one copy; None where the region's price is not known."""
+        """Return US dollars for `windows` five-minute windows of one copy; None if the region's price is not known."""
         rate = self.cmu_per_minute_usd.get(region)
         return None if rate is None else windows * WINDOW_S / 60 * units * rate
 
     def storage_usd_per_month(self, units: int) -> float:
-        """US dollars per month for keeping a model of `units` custom model units."""
+        """Return US dollars per month for keeping a model of `units` custom model units."""
         return units * self.storage_cmu_month_usd
+
+
+DEFAULT_PRICES = PriceTable()
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What was asked of a model so far, and an estimate of its price.
+    """Holds what was asked of a model so far, and an estimate of its price.
 
     Args:
         requests: answers received.
         prompt_tokens: tokens read, as the service counts them.
         completion_tokens: tokens written, likewise.
         windows: five-minute windows with at least one answer, as seen from here.
-        custom_model_units: units per copy; None where AWS did not say.
+        custom_model_units: units per copy; None if AWS did not say.
         cost_usd: estimate for one copy that nobody else asks; the number of copies is CloudWatch's `ModelCopy`.
-            None where units or price are not known.
-        storage_usd_per_month: what keeping the model costs; None where units are not known.
+            None if units or price are not known.
+        storage_usd_per_month: what keeping the model costs; None if units are not known.
     """
 
     requests: int
@@ -67,7 +70,7 @@ class Usage:
     storage_usd_per_month: float | None = None
 
 
-class Meter:
+class UsageMeter:
     """Counts answers as they come, from any number of threads.
 
     A window begins with an answer. The next one follows on it while the model stays awake; after five idle minutes the
@@ -80,7 +83,7 @@ class Meter:
         self._window_start = self._last = float("-inf")
 
     def count(self, prompt_tokens: int | None, completion_tokens: int | None) -> None:
-        """One answer, now."""
+        """Count one answer, now."""
         with self._lock:
             self._requests += 1
             self._prompt_tokens += prompt_tokens or 0
@@ -95,7 +98,7 @@ class Meter:
             self._last = now
 
     def usage(self, region: str, units: int | None, prices: PriceTable) -> Usage:
-        """What was counted so far, priced."""
+        """Return what was counted so far, priced."""
         with self._lock:
             counted = Usage(self._requests, self._prompt_tokens, self._completion_tokens, self._windows)
         if units is None:

@@ -1,6 +1,6 @@
-"""What is sent to an imported model: one of three schemas, and how each says the same thing.
+"""Write requests to an imported model in one of three schemas.
 
-A fourth, "converse", is written as "messages" and sent through Converse (see `calls`), which has neither logprobs nor
+A fourth, "converse", is written as "messages" and sent through Converse (see `client`), which has neither logprobs nor
 constraints for imported models.
 
 |                | "max_tokens"         | "messages"                         | "max_gen_len"                |
@@ -19,14 +19,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-from sqlquarry.artifacts import Record
 from sqlquarry.errors import ConfigError
 from sqlquarry.inputs import option_problems, stop_problems
 from sqlquarry.prompt import PromptFormatter
+from sqlquarry.records import Record
 
-Schema = Literal["max_tokens", "max_gen_len", "messages", "converse"]
+RequestSchema = Literal["max_tokens", "max_gen_len", "messages", "converse"]
 _CHAT = ("messages", "converse")
 # What may constrain an answer -> the type of its value.
 _CONSTRAINTS: Mapping[str, tuple[type, ...]] = {
@@ -39,10 +39,10 @@ _CONSTRAINTS: Mapping[str, tuple[type, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class RequestFormat:
-    """How records and texts become request bodies; greedy (temperature 0).
+    """Says how records and texts become request bodies; greedy (temperature 0).
 
     Args:
-        formatter: renders records; None where only texts are sent.
+        formatter: renders records; None if only texts are sent.
         schema: which of the three schemas.
         max_tokens: longest answer, in tokens.
         stop: texts that end an answer.
@@ -51,18 +51,18 @@ class RequestFormat:
     """
 
     formatter: PromptFormatter | None
-    schema: Schema = "max_tokens"
+    schema: RequestSchema = "max_tokens"
     max_tokens: int = 512
     stop: Sequence[str] = ()
     logprobs: bool = False
-    structured: Mapping[str, Any] | None = None
+    structured: Mapping[str, object] | None = None
 
     def problems(self) -> Iterator[str]:
-        """What cannot be asked, one text per bad field."""
+        """Return what cannot be asked, one text per bad field."""
         if self.formatter is not None and self.formatter.tokens is None and self.schema not in _CHAT:
             yield "formatter is not bound to a base model; use PromptFormatter.load(merged.path)"
-        if self.schema not in get_args(Schema):
-            yield f"request_schema is {self.schema!r}, but must be one of {', '.join(get_args(Schema))}"
+        if self.schema not in get_args(RequestSchema):
+            yield f"request_schema is {self.schema!r}, but must be one of {', '.join(get_args(RequestSchema))}"
         yield from option_problems({"max_tokens": self.max_tokens}, {})
         yield from stop_problems(self.stop)
         if self.logprobs and self.schema == "converse":
@@ -71,12 +71,12 @@ class RequestFormat:
             yield from _structured_problems(self.structured, self.schema)
 
     def body(self, item: Record | str) -> str:
-        """The JSON body that asks one record or text; a record's own SQL is never sent.
+        """Return the JSON body that asks one record or text; a record's own SQL is never sent.
 
         Raises:
-            ConfigError: a record, and no formatter to render it.
+            ConfigError: a record was given, and there is no formatter to render it.
         """
-        content: dict[str, Any]
+        content: dict[str, object]
         if self.schema in _CHAT:
             content = {"messages": self._messages(item), "max_tokens": self.max_tokens}
         else:
@@ -91,7 +91,7 @@ class RequestFormat:
         return json.dumps(content)
 
     def wake_up_body(self) -> str:
-        """The smallest request of this schema: one token."""
+        """Return the smallest request of this schema: one token."""
         return RequestFormat(None, self.schema, max_tokens=1).body("SELECT")
 
     def _messages(self, item: Record | str) -> list[dict[str, str]]:
@@ -111,14 +111,14 @@ class RequestFormat:
         return self.formatter
 
 
-_LOGPROBS: Mapping[str, Mapping[str, Any]] = {
+_LOGPROBS: Mapping[str, Mapping[str, object]] = {
     "max_tokens": {"logprobs": 1},
     "messages": {"logprobs": True, "top_logprobs": 1},
     "max_gen_len": {"return_logprobs": True},
 }
 
 
-def _structured_problems(structured: Mapping[str, Any], schema: str) -> Iterator[str]:
+def _structured_problems(structured: Mapping[str, object], schema: str) -> Iterator[str]:
     if not isinstance(structured, Mapping) or len(structured) != 1 or next(iter(structured)) not in _CONSTRAINTS:
         yield f"structured is {structured!r:.80}, but must be a dict with exactly one of {', '.join(_CONSTRAINTS)}"
         return
@@ -126,7 +126,7 @@ def _structured_problems(structured: Mapping[str, Any], schema: str) -> Iterator
     fits = isinstance(value, _CONSTRAINTS[kind]) and bool(value)
     if not fits:
         yield f"structured[{kind!r}] is {value!r:.80}, but must be a {_CONSTRAINTS[kind][0].__name__} with content"
-    elif kind == "choice" and not all(isinstance(choice, str) for choice in value):
+    elif isinstance(value, list | tuple) and not all(isinstance(choice, str) for choice in value):
         yield f"structured['choice'] is {value!r:.80}, but must be a list of texts"
     elif kind == "json" and not _is_json(value):
         yield f"structured['json'] is {value!r:.80}, but must be a schema that can be written as JSON"
@@ -136,7 +136,7 @@ def _structured_problems(structured: Mapping[str, Any], schema: str) -> Iterator
         yield f"structured={{{kind!r}: …}} is not offered with request_schema='max_gen_len'; use 'max_tokens'"
 
 
-def _is_json(value: Any) -> bool:
+def _is_json(value: object) -> bool:
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError):
@@ -144,7 +144,7 @@ def _is_json(value: Any) -> bool:
     return True
 
 
-def _constraint(structured: Mapping[str, Any], schema: str) -> dict[str, Any]:
+def _constraint(structured: Mapping[str, object], schema: str) -> dict[str, object]:
     if schema != "max_gen_len":
         return {"structured_outputs": dict(structured)}
     # BedrockCompletion takes the schema itself; OpenAI's formats also give it a name.

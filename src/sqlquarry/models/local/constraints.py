@@ -1,4 +1,4 @@
-"""Hold answers to a form: JSON of a schema, a regular expression, one of several texts, or a grammar.
+"""Constrain answers to a form: JSON of a schema, a regular expression, one of several texts, or a grammar.
 
 A decoding loop asks a `Matcher` before each token which tokens may come next; tokens that end an answer are among them
 only where the answer may end. llguidance does the work (docs/emulator.md says why). It reads JSON schemas as its
@@ -14,7 +14,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 from sqlquarry.errors import ConfigError
 from sqlquarry.extras import require
@@ -22,6 +22,7 @@ from sqlquarry.extras import require
 if TYPE_CHECKING:
     import llguidance
     import torch
+    from transformers import PreTrainedTokenizerFast
 
 FormKind = Literal["json", "regex", "choice", "grammar"]
 # Characters. At three times as many, chains of rules overflow llguidance's native stack, which ends the process.
@@ -45,7 +46,7 @@ class Vocabulary:
         ending_ids: tokens that end an answer.
     """
 
-    def __init__(self, tokenizer: Any, ending_ids: Collection[int]) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, ending_ids: Collection[int]) -> None:
         self._tokenizer, self._ending_ids = tokenizer, sorted(ending_ids)
 
     @functools.cached_property
@@ -106,7 +107,7 @@ class AnswerForm:
     source: str
 
     @classmethod
-    def of(cls, kind: str, value: Any) -> Self:
+    def of(cls, kind: str, value: object) -> Self:
         """Read a constraint and check it, which takes milliseconds, and seconds at most for a hostile one.
 
         Args:
@@ -201,12 +202,12 @@ class _GuidedMatcher:
 
     def _raise_if_failed(self) -> None:
         if self._matcher.is_error():
-            said = self._matcher.get_error().removesuffix("<non-verbose/>")
-            said = "no text has this form" if said.startswith("NoExtension") else _first(said)
-            raise ConfigError(f"{self._kind} cannot be followed: {said}")
+            reason = self._matcher.get_error().removesuffix("<non-verbose/>")
+            reason = "no text has this form" if reason.startswith("NoExtension") else _first(reason)
+            raise ConfigError(f"{self._kind} cannot be followed: {reason}")
 
 
-def _source(kind: FormKind, value: Any) -> str:
+def _source(kind: FormKind, value: object) -> str:
     """Return a constraint as text."""
     if kind == "choice":
         fits = isinstance(value, list | tuple) and all(isinstance(text, str) and text for text in value)
@@ -225,7 +226,7 @@ def _source(kind: FormKind, value: Any) -> str:
         raise ConfigError(f"{kind} is {value!r:.80}, but must be something that JSON can hold") from error
 
 
-def _divisors(schema: Any) -> Iterator[int]:
+def _divisors(schema: object) -> Iterator[int]:
     """Return each multipleOf of a schema as a whole number: 1225 for 12.25."""
     if isinstance(schema, Mapping):
         value = schema.get("multipleOf")

@@ -1,16 +1,18 @@
-"""Forward passes over a batch of prompts: what prompts begin with in common is computed once."""
+"""Make the forward passes over a batch of prompts; what prompts begin with in common is computed once."""
 
 from __future__ import annotations
 
 import inspect
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from sqlquarry.checkpoints.attention import windows_of
 from sqlquarry.tokenizing.prefixes import common_prefix, group_by_prefix
 
 if TYPE_CHECKING:
     import torch
+    from transformers import DynamicCache, PreTrainedModel
 
 
 class PromptReader:
@@ -21,7 +23,7 @@ class PromptReader:
         device: "cpu" or "cuda".
     """
 
-    def __init__(self, model: Any, device: str) -> None:
+    def __init__(self, model: PreTrainedModel, device: str) -> None:
         self._model, self._device = model, device
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         # transformers renames the argument in 5.40; the old name warns since 5.24.
@@ -30,7 +32,7 @@ class PromptReader:
         # transformers measures sliding windows in columns, so padding may be nowhere but in front.
         self._has_window = windows_of(model.config.get_text_config(), sys.maxsize) is not None
 
-    def read(self, prompts: list[list[int]]) -> tuple[torch.Tensor, Any, torch.Tensor, list[int]]:
+    def read(self, prompts: Sequence[list[int]]) -> tuple[torch.Tensor, DynamicCache, torch.Tensor, list[int]]:
         """Read the prompts, family by family.
 
         Returns:
@@ -56,7 +58,7 @@ class PromptReader:
         rows = [index for family in families for index in family]
         return torch.cat([logits for logits, _, _ in parts]), cache, mask, rows
 
-    def _family(self, prompts: list[list[int]]) -> tuple[torch.Tensor, Any, torch.Tensor]:
+    def _family(self, prompts: Sequence[list[int]]) -> tuple[torch.Tensor, DynamicCache, torch.Tensor]:
         """Read prompts that begin alike: the common part once, then the rests side by side."""
         import torch
         from transformers import DynamicCache
@@ -75,7 +77,7 @@ class PromptReader:
         return self.step(rests.to(self._device), mask, positions, cache), cache, mask
 
     def step(
-        self, tokens: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor | None, cache: Any
+        self, tokens: torch.Tensor, mask: torch.Tensor | None, positions: torch.Tensor | None, cache: DynamicCache
     ) -> torch.Tensor:
         """Read more tokens into the cache: (batch, tokens) -> logits of the next token, (batch, vocabulary)."""
         output = self._model(

@@ -1,4 +1,4 @@
-"""How the next token is chosen from its logits: bias, penalties, temperature and truncation, as vLLM defines them.
+"""Choose the next token from its logits: bias, penalties, temperature and truncation, as vLLM defines them.
 
 Order (vLLM, "Sampler", docs.vllm.ai/en/latest/api/vllm/v1/sample/sampler): logit bias, then the penalties; with
 temperature 0 the likeliest token; else temperature, `min_p`, `top_k` and `top_p`, and a random token of what is left.
@@ -6,13 +6,11 @@ temperature 0 the likeliest token; else temperature, `min_p`, `top_k` and `top_p
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 from sqlquarry.errors import ConfigError
-from sqlquarry.inputs import is_whole
-from sqlquarry.models.local.constraints import Matcher
 from sqlquarry.options import check_options
 
 if TYPE_CHECKING:
@@ -77,52 +75,11 @@ class Sampling:
 
     @property
     def greedy(self) -> bool:
-        """Whether the likeliest token is taken, so that nothing is random."""
+        """Tell whether the likeliest token is taken, so that nothing is random."""
         return self.temperature < _GREEDY_BELOW
 
 
 GREEDY = Sampling()
-
-
-class Ending(NamedTuple):
-    """Say when an answer ends.
-
-    Args:
-        max_tokens: the most tokens that it may have.
-        min_tokens: the fewest tokens that it may have before a text or token ends it.
-        stop: texts that end it; they are cut off.
-        ids: tokens that end it.
-        withheld: tokens that are not written before `min_tokens`: `ids` and the model's own.
-        skip_special: leave special tokens out of its text.
-    """
-
-    max_tokens: int
-    min_tokens: int
-    stop: Sequence[str]
-    ids: frozenset[int]
-    withheld: frozenset[int]
-    skip_special: bool
-
-
-def decoding_problems(
-    size: int, *, min_tokens: Any, sampling: Any, seed: Any, stop_ids: Any, constraint: Any
-) -> list[str]:
-    """Return what is wrong with options of a model with so many tokens, one text per bad option."""
-    bad = []
-    if not is_whole(min_tokens) or min_tokens < 0:
-        bad.append(f"min_tokens is {min_tokens!r:.60}, but must be a whole number of at least 0")
-    if not isinstance(sampling, Sampling):
-        bad.append(f"sampling is {sampling!r:.60}, but must be a Sampling")
-    elif absent := [token for token, _ in sampling.logit_bias if token >= size]:
-        bad.append(f"logit_bias names token {absent[0]}, but the model has {size:,} tokens")
-    if seed is not None and not (is_whole(seed) and -(2**63) <= seed < 2**63):
-        bad.append(f"seed is {seed!r:.60}, but must be None or a whole number of 64 bits")
-    sound = isinstance(stop_ids, Collection) and not isinstance(stop_ids, str)
-    if not sound or not all(is_whole(token) and 0 <= token < size for token in stop_ids):
-        bad.append(f"stop_ids is {stop_ids!r:.60}, but must be a list of token ids below {size:,}")
-    if constraint is not None and not hasattr(constraint, "begin"):
-        bad.append(f"constraint is {constraint!r:.60}, but must be an AnswerForm")
-    return bad
 
 
 def adjusted(
@@ -144,19 +101,6 @@ def adjusted(
         logits = torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
         logits = logits.clamp(-_LARGEST_LOGIT, _LARGEST_LOGIT)
     return logits - sampling.frequency_penalty * counts - sampling.presence_penalty * (counts > 0)
-
-
-def forbid(logits: torch.Tensor, row: int, written: int, ending: Ending, matcher: Matcher | None) -> None:
-    """Set the logits of tokens that may not come next in one row to minus infinity."""
-    import torch
-
-    if written < ending.min_tokens:
-        logits[row, list(ending.withheld)] = float("-inf")
-    if matcher:
-        allowed = torch.zeros(logits.shape[1], dtype=torch.bool)
-        known = matcher.allowed()[: logits.shape[1]]  # models pad their vocabulary, and masks end at whole words
-        allowed[: len(known)] = known
-        logits[row, ~allowed.to(logits.device)] = float("-inf")
 
 
 def truncated(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Single rows of embeddings and head that an adapter brings (PEFT's `trainable_token_indices`), computed directly.
+"""Compute single rows of embeddings and head that an adapter brings (PEFT's `trainable_token_indices`) directly.
 
 PEFT copies the whole matrix in each forward pass to put the rows into it, and in training makes a gradient of its size:
 a gigabyte each for a model of 8B. Here only what the rows change is computed again.
@@ -7,13 +7,14 @@ a gigabyte each for a model of 8B. Here only what the rows change is computed ag
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
+    from peft.tuners.trainable_tokens import TrainableTokensLayer
 
 
-def run_token_rows_directly(model: Any) -> None:
+def run_token_rows_directly(model: torch.nn.Module) -> None:
     """Let embeddings and head of a PEFT model compute the adapter's rows separately; other models do not change."""
     import torch
     from peft.tuners.trainable_tokens import TrainableTokensLayer
@@ -33,7 +34,7 @@ def _direct_layer() -> type:
     return type("DirectTokensLayer", (TrainableTokensLayer,), {"forward": _forward})
 
 
-def _forward(layer: Any, inputs: torch.Tensor) -> torch.Tensor:
+def _forward(layer: TrainableTokensLayer, inputs: torch.Tensor) -> torch.Tensor:
     """Embed token ids (…) as (…, hidden), or make the logits (…, vocabulary) of states (…, hidden)."""
     import torch
 

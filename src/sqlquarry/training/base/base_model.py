@@ -17,8 +17,8 @@ from sqlquarry.errors import GatedModelError, MetadataError, UnsupportedModelErr
 from sqlquarry.files.digests import sha256_file
 from sqlquarry.files.locations import S3Location, is_hub_id, located
 from sqlquarry.files.metadata import read_object
+from sqlquarry.pretrained import quiet_transformers
 from sqlquarry.progress.bar import phase
-from sqlquarry.quantization import quiet_transformers
 from sqlquarry.training.base.gguf_file import check_gguf
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from sqlquarry.artifacts import Record
 from sqlquarry.prompt import Encoded
+from sqlquarry.records import Record
 from sqlquarry.text import first_of
 from sqlquarry.training.base.shape import ModelShape
 

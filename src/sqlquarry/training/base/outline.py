@@ -18,7 +18,7 @@ from sqlquarry.checkpoints.safetensors_header import parse_header
 from sqlquarry.errors import MetadataError, ModelError, UnsupportedModelError
 from sqlquarry.files.locations import S3Location, is_hub_id, located
 from sqlquarry.files.metadata import file_name, read_object
-from sqlquarry.quantization import check_config, load_tokenizer
+from sqlquarry.pretrained import check_config, load_tokenizer
 from sqlquarry.text import first_of
 from sqlquarry.tokenizing.tokenizer import Tokenizer
 from sqlquarry.training.base.base_model import check_base_model, download, resolve_base_model

@@ -7,10 +7,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlquarry.artifacts import Record
 from sqlquarry.errors import RecordError
 from sqlquarry.progress.bar import phase
 from sqlquarry.prompt import IGNORED_LABEL, Encoded, PromptFormatter
+from sqlquarry.records import Record
 from sqlquarry.text import first_of
 from sqlquarry.tokenizing.control_tokens import note_in_prompts
 from sqlquarry.tokenizing.tokenizer import Tokenizer

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlquarry.artifacts import Record
 from sqlquarry.errors import RecordError
 from sqlquarry.prompt import PromptFormatter
+from sqlquarry.records import Record
 from sqlquarry.training.base.outline import BaseOutline, read_outline
 from sqlquarry.training.base.shape import ModelShape
 from sqlquarry.training.base.stop_token import StopCheck, check_stop, named_rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from sqlquarry.errors import ConfigError, DeviceError, RecordError, SQLQuarryError
 from sqlquarry.training.base.limits import tokens_without_rows
@@ -156,38 +157,49 @@ def _instance_that_fits(plan: TrainingPlan, config: TrainingConfig) -> str:
     return f"{offer.instance_type} (about ${offer.cost_usd:.2f} for the whole job)" if offer else ""
 
 
+class _Change(NamedTuple):
+    """One way to need less memory: words for it, and what it makes of the run."""
+
+    words: str
+    config: TrainingConfig
+    times_processes: int = 1
+    share_of_row: float = 1.0
+
+
 def _remedies(plan: TrainingPlan, config: TrainingConfig, gpu: GPU) -> Iterator[str]:
     """Yield what would make it fit, the cheapest in time first; each with what would then be needed."""
-    longest = max(tokens for tokens, _ in plan.row_sizes)
-    changes: list[tuple[str, TrainingConfig, int, float]] = []  # words, configuration, times the processes, row length
-
-    def change(words: str, changed: TrainingConfig, *, more: int = 1, share: float = 1) -> None:
-        changes.append((words, changed, more, share))
-
-    if config.quantization and config.hold_dequantized is True:
-        change("hold_dequantized=False", dataclasses.replace(config, hold_dequantized=False))
-    if config.quantization is None:
-        change('quantization="nf4"', dataclasses.replace(config, quantization="nf4"))
-    if plan.config.recomputed_layers(plan.shape.layers, cuda=True) < plan.shape.layers:
-        change("gradient_checkpointing=True", dataclasses.replace(config, gradient_checkpointing=True))
-    if config.sharding not in ("auto", "full") and plan.processes > 1:
-        change('sharding="full"', dataclasses.replace(config, sharding="full"))
-    for part in (2, 4):
-        tokens = max(16, config.max_length // part)
-        change(f"max_length={tokens}", dataclasses.replace(config, max_length=tokens), share=min(1, tokens / longest))
-    for more in (2, 4, 8):
-        if plan.processes * more <= plan.rows_per_step:
-            change(f"processes={plan.processes * more}", config, more=more)
-    half = max(1, config.lora_r // 2)
-    change(f"lora_r={half}", dataclasses.replace(config, lora_r=half))
-    if plan.processes > 1 and not config.cpu_offload:
-        change("cpu_offload=True", dataclasses.replace(config, cpu_offload=True))
-    for words, changed, more, share in changes:
+    for words, changed, times, share in (*_changed_options(plan, config), *_changed_sizes(plan, config)):
         rows = [(round(tokens * share), round(answers * share)) for tokens, answers in plan.row_sizes]
-        processes = plan.processes * more
+        processes = plan.processes * times
         needed = forecast_memory(plan.shape, changed, rows, processes=processes, machines=plan.instances).needed
         if needed <= gpu.memory_bytes:
             yield f"{words} ({needed / _GIB:.1f} GiB)"
+
+
+def _changed_options(plan: TrainingPlan, config: TrainingConfig) -> Iterator[_Change]:
+    if config.quantization and config.hold_dequantized is True:
+        yield _Change("hold_dequantized=False", dataclasses.replace(config, hold_dequantized=False))
+    if config.quantization is None:
+        yield _Change('quantization="nf4"', dataclasses.replace(config, quantization="nf4"))
+    if plan.config.recomputed_layers(plan.shape.layers, cuda=True) < plan.shape.layers:
+        yield _Change("gradient_checkpointing=True", dataclasses.replace(config, gradient_checkpointing=True))
+    if config.sharding not in ("auto", "full") and plan.processes > 1:
+        yield _Change('sharding="full"', dataclasses.replace(config, sharding="full"))
+
+
+def _changed_sizes(plan: TrainingPlan, config: TrainingConfig) -> Iterator[_Change]:
+    longest = max(tokens for tokens, _ in plan.row_sizes)
+    for part in (2, 4):
+        tokens = max(16, config.max_length // part)
+        shorter = dataclasses.replace(config, max_length=tokens)
+        yield _Change(f"max_length={tokens}", shorter, share_of_row=min(1, tokens / longest))
+    for times in (2, 4, 8):
+        if plan.processes * times <= plan.rows_per_step:
+            yield _Change(f"processes={plan.processes * times}", config, times_processes=times)
+    half = max(1, config.lora_r // 2)
+    yield _Change(f"lora_r={half}", dataclasses.replace(config, lora_r=half))
+    if plan.processes > 1 and not config.cpu_offload:
+        yield _Change("cpu_offload=True", dataclasses.replace(config, cpu_offload=True))
 
 
 def _notes(plan: TrainingPlan, config: TrainingConfig, tokenizer: object) -> Iterator[str]:

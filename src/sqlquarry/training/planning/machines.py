@@ -7,7 +7,7 @@ import gc
 from dataclasses import dataclass
 
 from sqlquarry.errors import ConfigError
-from sqlquarry.models.local.model import pick_device
+from sqlquarry.pretrained import pick_device
 from sqlquarry.training.config import Auto, TrainingConfig
 from sqlquarry.training.planning.hardware import A10G, GPU, GPUS, gpu_named, instance_named
 

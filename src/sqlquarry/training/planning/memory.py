@@ -102,7 +102,7 @@ def forecast_memory(
         machines: that they are spread over.
         cuda: False forecasts a CPU, which computes in float32.
     """
-    wide = 2 if cuda else 4  # bytes of a computed element (`quantization.compute_dtype`)
+    wide = 2 if cuda else 4  # bytes of a computed element (`pretrained.compute_dtype`)
     group_size = config.shard_group_size(processes, machines)
     base = _base_bytes(shape, config, group_size, wide)
     padded = {(computed_tokens(config, tokens, cuda=cuda), answers) for tokens, answers in rows}

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlquarry.models.local.token_rows import run_token_rows_directly
-from sqlquarry.quantization import QuantizationRecipe, compute_dtype, hold_dequantized, load_causal_lm, recorded
+from sqlquarry.pretrained import compute_dtype, load_causal_lm
+from sqlquarry.quantization import QuantizationRecipe, hold_dequantized
 from sqlquarry.text import visible_logger
 from sqlquarry.training.config import TrainingConfig
 from sqlquarry.training.steps.decoder import run_gathered_weights, run_layers, run_lora_directly
@@ -42,7 +43,7 @@ def load_trainable(
         logger.warning("the base holds no %s: each process loads it whole before it is shared", loaded.missing[0])
     model = load_causal_lm(base, str(world.device), recipe, attention=attn_implementation)
     if recipe:
-        recipe = recorded(recipe, model)
+        recipe = recipe.completed(model)
         if held:
             model = hold_dequantized(model, compute_dtype(kind))
     return make_trainable(model, config, world, trained_rows=trained_rows), recipe

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from sqlquarry.checkpoints.model_files import weight_files
 from sqlquarry.errors import UnsupportedModelError
-from sqlquarry.quantization import QuantizationRecipe, compute_dtype, keep_trainable_on_cpu, reading_model
+from sqlquarry.pretrained import compute_dtype, reading_model
+from sqlquarry.quantization import QuantizationRecipe, keep_trainable_on_cpu
 
 if TYPE_CHECKING:
     import torch
@@ -82,7 +83,7 @@ class MetaLoadedBase:
             self._set(self._read(name, *owners[0]), *owners)
 
     def recorded(self) -> QuantizationRecipe | None:
-        """Return the recipe with what the quantized weights show, once all are read; see `quantization.recorded`."""
+        """Return the recipe with what the quantized weights show, once all are read, as `completed` does."""
         if self._recipe is None:
             return None
         modules = tuple(sorted(self._offsets))

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlquarry.artifacts import write_atomically
 from sqlquarry.credentials import redacted
+from sqlquarry.files.writing import write_atomically
 from sqlquarry.text import as_markdown, visible
 
 CARD = "README.md"
@@ -108,7 +108,7 @@ def model_card(provenance: Mapping[str, Any], terms: License | None, scores: Map
     held = f"4-bit {str(recipe['quant_type']).upper()} weights" if recipe else "unquantised weights"
     about = (
         f"A LoRA adapter, rank {config['lora_r']}, trained on {held} of the base with SQLQuarry. It answers the prompt "
-        "in `prompt.json` and no other: load both together (`sqlquarry.LocalModel.from_adapter`), or merge them."
+        "in `prompt.json` and no other: load both together (`sqlquarry.LocalModel(adapter)`), or merge them."
     )
     sections = [
         f"# Text-to-SQL adapter for {hub_id or as_markdown(Path(name).name)}",

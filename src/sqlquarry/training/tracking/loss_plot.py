@@ -9,8 +9,8 @@ from pathlib import Path
 
 from jinja2 import Environment
 
-from sqlquarry.artifacts import write_atomically
 from sqlquarry.files.metadata import parse_json
+from sqlquarry.files.writing import write_atomically
 from sqlquarry.training.tracking.log_entry import LogEntry
 
 _POINTS = 400  # more steps than that are averaged: a screen shows no more

@@ -8,8 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from sqlquarry.artifacts import write_atomically
 from sqlquarry.files.metadata import parse_json
+from sqlquarry.files.writing import write_atomically
 from sqlquarry.progress.bar import ProgressBar
 from sqlquarry.training.tracking.log_entry import LogEntry
 from sqlquarry.training.tracking.pace import PaceMeter

@@ -1,4 +1,4 @@
-"""The shapes in which imported models answer, told apart by the keys that are there.
+"""Read the shapes in which imported models answer, told apart by the keys that are there.
 
 | shape                | chosen by                | text                         | stop reason               |
 |----------------------|--------------------------|------------------------------|---------------------------|
@@ -13,18 +13,16 @@ Source: "Invoke your imported model", docs.aws.amazon.com/bedrock/latest/usergui
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlquarry.artifacts import Generation
+from sqlquarry.answers import Generation
 from sqlquarry.errors import GenerationError, MetadataError
 from sqlquarry.files.metadata import parse_json
-
-# What services call the two ends of an answer -> our words; any other word is passed on.
-_STOP_REASONS = {"end_turn": "stop", "eos": "stop", "stop_sequence": "stop", "max_tokens": "length"}
+from sqlquarry.models.foundation.answers import normalize_stop_reason
 
 
-class Piece(NamedTuple):
-    """One streamed chunk; None where it says nothing of it.
+class AnswerChunk(NamedTuple):
+    """One chunk of a streamed answer; what it does not mention is None.
 
     Chunks that open a chat or hold only usage have no text; the stop reason and usage come at the end.
     """
@@ -34,33 +32,33 @@ class Piece(NamedTuple):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
 
-    def over(self, earlier: Piece) -> Piece:
-        """What is known after both."""
+    def over(self, earlier: AnswerChunk) -> AnswerChunk:
+        """Return what is known after both."""
         return earlier._replace(**{name: value for name, value in self._asdict().items() if value is not None})
 
 
 def parse_answer(body: bytes, latency_s: float | None = None) -> Generation:
-    """One whole answer; an empty text is an answer, no text is none.
+    """Parse one whole answer; an empty text is an answer, a missing one is an error.
 
     Raises:
         GenerationError: it is not JSON, or of no known shape; the message holds the keys, never the content.
     """
     content = _json_object(body)
-    piece = _piece(content)
-    if piece.text is None:
+    chunk = _chunk(content)
+    if chunk.text is None:
         raise _unknown(content)
     return Generation(
-        text=piece.text,
-        stop_reason=piece.stop_reason or "stop",
-        prompt_tokens=piece.prompt_tokens,
-        completion_tokens=piece.completion_tokens,
+        text=chunk.text,
+        stop_reason=chunk.stop_reason or "stop",
+        prompt_tokens=chunk.prompt_tokens,
+        completion_tokens=chunk.completion_tokens,
         latency_s=latency_s,
         logprobs=_logprobs(content),
     )
 
 
-def parse_chunk(body: bytes) -> Piece:
-    """One streamed chunk.
+def parse_chunk(body: bytes) -> AnswerChunk:
+    """Parse one streamed chunk.
 
     Raises:
         GenerationError: as `parse_answer`.
@@ -68,15 +66,10 @@ def parse_chunk(body: bytes) -> Piece:
     content = _json_object(body)
     if not content.keys() & {"generation", "choices", "usage"}:
         raise _unknown(content)
-    return _piece(content)
+    return _chunk(content)
 
 
-def stop_word(reason: str) -> str:
-    """A service's stop reason in our words: "stop", "length", or its own word."""
-    return _STOP_REASONS.get(reason, reason)
-
-
-def _json_object(body: bytes) -> dict[str, Any]:
+def _json_object(body: bytes) -> dict[str, object]:
     try:
         content = parse_json(body, "an answer", lenient=True)
     except MetadataError as error:
@@ -90,34 +83,37 @@ def _json_object(body: bytes) -> dict[str, Any]:
     return content
 
 
-def _piece(content: Mapping[str, Any]) -> Piece:
+def _chunk(content: Mapping[str, object]) -> AnswerChunk:
     choice, usage = _choice(content), _object(content.get("usage"))
     message = _object(choice.get("message")) or _object(choice.get("delta"))
     text = content.get("generation", choice.get("text", message.get("content")))
     reason = content.get("stop_reason") or choice.get("finish_reason")
-    return Piece(
+    return AnswerChunk(
         text if isinstance(text, str) else None,
-        stop_word(reason) if reason and isinstance(reason, str) else None,
+        normalize_stop_reason(reason) if reason and isinstance(reason, str) else None,
         _count(content.get("prompt_token_count", usage.get("prompt_tokens"))),
         _count(content.get("generation_token_count", usage.get("completion_tokens"))),
     )
 
 
-def _object(value: Any) -> Mapping[str, Any]:
+def _object(value: object) -> Mapping[str, object]:
     return value if isinstance(value, dict) else {}
 
 
-def _count(value: Any) -> int | None:
-    return value if type(value) is int else None
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _choice(content: Mapping[str, Any]) -> Mapping[str, Any]:
+def _choice(content: Mapping[str, object]) -> Mapping[str, object]:
     choices = content.get("choices")
-    return choices[0] if isinstance(choices, list) and choices and isinstance(choices[0], dict) else {}
+    return _object(choices[0]) if isinstance(choices, list) and choices else {}
 
 
-def _logprobs(content: Mapping[str, Any]) -> tuple[float, ...] | None:
-    """In Completions `token_logprobs`, in Chat `content`, in BedrockCompletion ``[{token id: value}, …]``."""
+def _logprobs(content: Mapping[str, object]) -> tuple[float, ...] | None:
+    """Read the log-probabilities of the written tokens.
+
+    Completions have them in `token_logprobs`, chats in `content`, and BedrockCompletion as ``[{token id: value}, …]``.
+    """
     found = content.get("logprobs") or _choice(content).get("logprobs")
     if isinstance(found, dict):
         found = found.get("token_logprobs") or found.get("content")
@@ -126,7 +122,7 @@ def _logprobs(content: Mapping[str, Any]) -> tuple[float, ...] | None:
     return tuple(known) if known and len(known) == len(values) else None
 
 
-def _logprob(entry: Any) -> float | None:
+def _logprob(entry: object) -> float | None:
     candidates = [entry]
     if isinstance(entry, dict):
         candidates = [entry["logprob"]] if "logprob" in entry else list(entry.values())
@@ -134,7 +130,7 @@ def _logprob(entry: Any) -> float | None:
     return max((float(value) for value in candidates if isinstance(value, int | float)), default=None)
 
 
-def _unknown(content: Mapping[str, Any]) -> GenerationError:
+def _unknown(content: Mapping[str, object]) -> GenerationError:
     return GenerationError(
         f"the model answered with keys {sorted(content)}, but generation or choices[0].text or "
         "choices[0].message.content was expected. If this is a new shape, please report it."

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from sqlquarry.artifacts import Generation
+from sqlquarry.answers import Generation
 from sqlquarry.errors import GenerationError
-from sqlquarry.models.responses import Piece, parse_answer, parse_chunk
+from sqlquarry.models.imported.answers import AnswerChunk, parse_answer, parse_chunk
 
 USAGE = {"prompt_tokens": 11, "completion_tokens": 4, "total_tokens": 15}
 SHAPES = {
@@ -84,16 +84,16 @@ def test_anything_else_is_an_error_without_the_content(body: bytes, message: str
 @pytest.mark.parametrize(
     ("chunk", "expected"),
     [
-        ({"generation": "a", "stop_reason": None}, Piece("a")),
-        ({"generation": "", "stop_reason": "length", "generation_token_count": 4}, Piece("", "length", None, 4)),
-        ({"choices": [{"text": "a", "finish_reason": None}]}, Piece("a")),
-        ({"choices": [{"delta": {"content": "a"}}]}, Piece("a")),
-        ({"choices": [{"delta": {"role": "assistant"}}]}, Piece()),
-        ({"choices": [{"delta": {}, "finish_reason": "stop"}]}, Piece(None, "stop")),
-        ({"choices": [], "usage": USAGE}, Piece(None, None, 11, 4)),
+        ({"generation": "a", "stop_reason": None}, AnswerChunk("a")),
+        ({"generation": "", "stop_reason": "length", "generation_token_count": 4}, AnswerChunk("", "length", None, 4)),
+        ({"choices": [{"text": "a", "finish_reason": None}]}, AnswerChunk("a")),
+        ({"choices": [{"delta": {"content": "a"}}]}, AnswerChunk("a")),
+        ({"choices": [{"delta": {"role": "assistant"}}]}, AnswerChunk()),
+        ({"choices": [{"delta": {}, "finish_reason": "stop"}]}, AnswerChunk(None, "stop")),
+        ({"choices": [], "usage": USAGE}, AnswerChunk(None, None, 11, 4)),
     ],
 )
-def test_chunks(chunk: dict[str, Any], expected: Piece) -> None:
+def test_chunks(chunk: dict[str, Any], expected: AnswerChunk) -> None:
     assert parse_chunk(encode(chunk)) == expected
 
 

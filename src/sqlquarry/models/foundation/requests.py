@@ -1,0 +1,196 @@
+"""Write requests to foundation models, for Converse or as Claude's own messages.
+
+|            | "converse" (any model)             | "claude" (InvokeModel)                |
+|------------|------------------------------------|---------------------------------------|
+| structured | `outputConfig.textFormat`          | `output_config.format`                |
+| forced tool| `toolConfig`, `toolChoice.tool`    | `tools`, `tool_choice`                |
+| cache      | `{"cachePoint": …}` after `system` | `cache_control` of the `system` block |
+
+Sources: Converse and InvokeModel in the Bedrock API reference; "Get validated JSON results from models" and "Prompt
+caching for faster model inference" in the Bedrock user guide.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Required, TypedDict, get_args
+
+from sqlquarry.aws.failures import error_code
+from sqlquarry.prompt import PromptFormatter
+from sqlquarry.records import Record
+
+if TYPE_CHECKING:
+    from mypy_boto3_bedrock_runtime.type_defs import (
+        InferenceConfigurationTypeDef,
+        JsonSchemaDefinitionTypeDef,
+        MessageTypeDef,
+        OutputConfigTypeDef,
+        SystemContentBlockTypeDef,
+        ToolConfigurationTypeDef,
+    )
+
+API = Literal["converse", "claude"]
+Structure = Literal["format", "tool", "tags"]
+Turn = tuple[Literal["user", "assistant"], str]
+DEFAULT_FORMATTER = PromptFormatter()
+NEEDS_PROFILE = "on-demand throughput"
+_STRUCTURES: tuple[Structure, ...] = get_args(Structure)
+_TOOL = "answer"
+
+
+@dataclass(frozen=True, slots=True)
+class PromptRequest:
+    """Holds one thing to ask.
+
+    Args:
+        turns: role and text of each message, ending with the user's.
+        system: the system prompt, "" for none.
+        schema: JSON schema of the answer; None if any text will do.
+    """
+
+    turns: tuple[Turn, ...]
+    system: str = ""
+    schema: Mapping[str, object] | None = None
+
+    @property
+    def answer_tag(self) -> str:
+        """Return the name of the tag around an answer with the structure "tags".
+
+        Nothing in the prompt can know it, so that what the model quotes from the prompt is not taken for its answer.
+        """
+        return f"answer-{hashlib.sha256(repr(self.turns).encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"
+
+    @classmethod
+    def of(cls, item: Record | str, formatter: PromptFormatter, system: str) -> PromptRequest:
+        """Take a record as the formatter's messages, never with its gold SQL, and a text as one user message."""
+        if isinstance(item, str):
+            return cls((("user", item),), system)
+        messages = formatter.messages(item.asked)
+        own = "\n\n".join(message["content"] for message in messages if message["role"] == "system")
+        return cls(
+            tuple(("user", message["content"]) for message in messages if message["role"] == "user"), own or system
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RequestStyle:
+    """Says how a model is asked; what the model refuses is left out.
+
+    Args:
+        max_tokens: longest answer, in tokens.
+        temperature: None leaves it out.
+        stop: texts that end an answer.
+        caching: mark the end of the system prompt as cacheable if an answer has a schema.
+        structure: what holds answers to their schema: the service ("format"), a forced tool, or tags in the text.
+    """
+
+    max_tokens: int
+    temperature: float | None = None
+    stop: tuple[str, ...] = ()
+    caching: bool = True
+    structure: Structure = "format"
+
+    def without_refused(self, error: Exception, request: PromptRequest) -> RequestStyle | None:
+        """Return the style to try after a refusal, or None if nothing can be left out.
+
+        Services word refusals in many ways. So whatever else they call invalid may be about the structure; if it was
+        not, the last structure, which asks for nothing special, is refused as well.
+        """
+        code, message = error_code(error), str(error).lower()
+        if code == "ValidationException" and self.temperature is not None and "temperature" in message:
+            return dataclasses.replace(self, temperature=None)
+        if request.schema is None:
+            return None
+        # Without support, the service denies access: "… your request did not allow prompt caching".
+        if code in ("ValidationException", "AccessDeniedException") and self.caching and "cach" in message:
+            return dataclasses.replace(self, caching=False)
+        if code == "ValidationException" and NEEDS_PROFILE not in message and self.structure != _STRUCTURES[-1]:
+            return dataclasses.replace(self, structure=_STRUCTURES[_STRUCTURES.index(self.structure) + 1])
+        return None
+
+
+class ConverseRequest(TypedDict, total=False):
+    """Holds the keyword arguments of Converse, except the model."""
+
+    messages: Required[Sequence[MessageTypeDef]]
+    inferenceConfig: Required[InferenceConfigurationTypeDef]
+    system: Sequence[SystemContentBlockTypeDef]
+    outputConfig: OutputConfigTypeDef
+    toolConfig: ToolConfigurationTypeDef
+
+
+def request_body(api: API, request: PromptRequest, style: RequestStyle) -> Mapping[str, object]:
+    """Return what a line of a batch job sends, or InvokeModel as its body."""
+    return converse_request(request, style) if api == "converse" else claude_request(request, style)
+
+
+def converse_request(request: PromptRequest, style: RequestStyle) -> ConverseRequest:
+    """Return the keyword arguments of Converse."""
+    settings: InferenceConfigurationTypeDef = {"maxTokens": style.max_tokens}
+    if style.stop:
+        settings["stopSequences"] = list(style.stop)
+    if style.temperature is not None:
+        settings["temperature"] = style.temperature
+    content: ConverseRequest = {
+        "messages": [{"role": role, "content": [{"text": text}]} for role, text in _turns(request, style)],
+        "inferenceConfig": settings,
+    }
+    schema = request.schema
+    if request.system:
+        content["system"] = [{"text": request.system}]
+        if schema is not None and style.caching:
+            content["system"] = [{"text": request.system}, {"cachePoint": {"type": "default"}}]
+    if schema is not None and style.structure == "format":
+        definition: JsonSchemaDefinitionTypeDef = {"schema": json.dumps(schema), "name": _TOOL}
+        content["outputConfig"] = {"textFormat": {"type": "json_schema", "structure": {"jsonSchema": definition}}}
+    if schema is not None and style.structure == "tool":
+        content["toolConfig"] = {
+            "tools": [
+                {"toolSpec": {"name": _TOOL, "description": "Gives the answer.", "inputSchema": {"json": dict(schema)}}}
+            ],
+            "toolChoice": {"tool": {"name": _TOOL}},
+        }
+    return content
+
+
+def claude_request(request: PromptRequest, style: RequestStyle) -> dict[str, object]:
+    """Return the JSON body of InvokeModel for Claude."""
+    content: dict[str, object] = {
+        "anthropic_version": "bedrock-2023-05-31",
+        "max_tokens": style.max_tokens,
+        "messages": [{"role": role, "content": text} for role, text in _turns(request, style)],
+    }
+    if style.stop:
+        content["stop_sequences"] = list(style.stop)
+    if style.temperature is not None:
+        content["temperature"] = style.temperature
+    schema = request.schema
+    if request.system:
+        cache = {"cache_control": {"type": "ephemeral"}} if schema is not None and style.caching else {}
+        content["system"] = [{"type": "text", "text": request.system, **cache}]
+    if schema is not None and style.structure == "format":
+        content["output_config"] = {"format": {"type": "json_schema", "schema": dict(schema)}}
+    if schema is not None and style.structure == "tool":
+        content["tools"] = [{"name": _TOOL, "description": "Gives the answer.", "input_schema": dict(schema)}]
+        content["tool_choice"] = {"type": "tool", "name": _TOOL}
+    return content
+
+
+def _turns(request: PromptRequest, style: RequestStyle) -> tuple[Turn, ...]:
+    """Return the turns to send; with the structure "tags", the last one asks for them."""
+    if request.schema is None or style.structure != "tags":
+        return request.turns
+    *before, (role, text) = request.turns
+    return (*before, (role, f"{text}\n\n{_tag_request(request)}"))
+
+
+def _tag_request(request: PromptRequest) -> str:
+    tag = request.answer_tag
+    return (
+        "End your answer with one JSON object that is valid for the JSON schema below, between "
+        f"<{tag}> and </{tag}>, and nothing after it.\n{json.dumps(request.schema)}"
+    )

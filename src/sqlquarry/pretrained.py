@@ -1,0 +1,152 @@
+"""Load tokenizers and causal language models with transformers, quietly and with one kind of error."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlquarry.errors import ConfigError, DeviceError, UnsupportedModelError
+from sqlquarry.quantization import QuantizationRecipe, keep_trainable_on_cpu
+from sqlquarry.text import make_handlers_visible, visible
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+_NEEDS = "config.json, a tokenizer and whole safetensors that fit each other"
+
+
+def pick_device(device: str) -> str:
+    """Resolve "auto", and refuse "cuda" if there is no GPU.
+
+    Raises:
+        DeviceError: CUDA was asked for, but torch sees no CUDA device.
+        ConfigError: an unknown word.
+    """
+    import torch
+
+    if device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"device is {device!r}; use 'auto', 'cpu' or 'cuda'")
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise DeviceError(
+            f"device='cuda', but torch {torch.__version__} sees no CUDA device here. "
+            "Use device='cpu', or install a CUDA build of torch on a machine with a GPU."
+        )
+    return device
+
+
+def compute_dtype(device: str) -> torch.dtype:
+    """Return the dtype to compute in: bfloat16 on CUDA; float32 on CPUs, most of which multiply bfloat16 far slower."""
+    import torch
+
+    return torch.float32 if device == "cpu" else torch.bfloat16
+
+
+def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
+    """Load a model's tokenizer.
+
+    Raises:
+        UnsupportedModelError: the folder lacks a file, or one is malformed.
+    """
+    from transformers import AutoTokenizer
+
+    with reading_model(directory, "a sound tokenizer.json, tokenizer_config.json, chat_template.jinja and config.json"):
+        return AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+
+
+def check_config(directory: Path) -> None:
+    """Build one layer of a model without weights: a config.json that transformers cannot use is found in a moment.
+
+    Raises:
+        UnsupportedModelError: a value is of another type or names something unknown.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"), reading_model(directory, "a sound config.json"):
+        config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
+        config.num_hidden_layers = 1
+        AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+
+
+def load_causal_lm(
+    directory: Path, device: str, recipe: QuantizationRecipe | None = None, *, attention: str = "sdpa"
+) -> PreTrainedModel:
+    """Load a causal language model onto `device`, its linear layers in 4 bits if there is a recipe.
+
+    Args:
+        directory: config and safetensors.
+        device: "cpu", "cuda" or "cuda:<n>".
+        recipe: how to quantise.
+        attention: transformers' name of the attention to use.
+
+    Raises:
+        UnsupportedModelError: the folder lacks a file, a file is malformed, or its weights are not safetensors.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    dtype = compute_dtype(torch.device(device).type)
+    # Without use_safetensors a folder that lacks them would have its .bin files unpickled.
+    options: dict[str, object] = {"dtype": dtype, "device_map": {"": device}, "attn_implementation": attention}
+    options["use_safetensors"] = True
+    if recipe:
+        options["dtype"] = getattr(torch, recipe.load_dtype)
+        options["quantization_config"] = recipe.transformers_config(dtype)
+    with reading_model(directory):
+        model = AutoModelForCausalLM.from_pretrained(directory, trust_remote_code=False, **options)
+    if model.config.tie_word_embeddings:
+        # transformers 5 keeps a separate head if files hold one next to the embeddings; what serves the model does not.
+        model.get_output_embeddings().weight = model.get_input_embeddings().weight
+    return keep_trainable_on_cpu(model) if recipe else model
+
+
+@contextlib.contextmanager
+def reading_model(directory: Path, needs: str = _NEEDS) -> Iterator[None]:
+    """Read files quietly, and raise one kind of error for all that transformers and PEFT find wrong with them.
+
+    Args:
+        directory: the model's.
+        needs: the files that are read, for the message.
+
+    Raises:
+        UnsupportedModelError: whatever they raise, but for a lack of memory and failures of the device.
+    """
+    import torch
+
+    try:
+        with quiet_transformers():
+            yield
+    except (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError):
+        raise
+    except Exception as error:  # malformed values raise anything: KeyError, TypeError, RuntimeError, Exception itself
+        # A traceback shows it, too, with names of the files' tensors.
+        error.args = tuple(visible(part) if isinstance(part, str) else part for part in error.args)
+        raise UnsupportedModelError(
+            f"{directory} holds no model that can be loaded ({type(error).__name__}: {error}). It needs {needs}."
+        ) from error
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Switch off transformers' progress bars and future warnings, which say nothing that a user can act on.
+
+    Its other messages are made visible: they hold names and values of the model's files.
+    """
+    from transformers.utils import logging
+
+    make_handlers_visible(logging.get_logger().name)
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        if bars:
+            logging.enable_progress_bar()
