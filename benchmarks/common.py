@@ -118,7 +118,8 @@ def random_base(shape: LlamaShape, config: TrainingConfig, world: World) -> Llam
     import torch
     from transformers import AutoModelForCausalLM
 
-    from sqlquarry.quantization import QuantizationRecipe, compute_dtype
+    from sqlquarry.pretrained import compute_dtype
+    from sqlquarry.quantization import QuantizationRecipe
 
     dtype = compute_dtype(world.device.type)
     recipe = QuantizationRecipe(load_dtype=str(dtype).removeprefix("torch."))
@@ -225,12 +226,12 @@ def random_row(seed: int, row_tokens: int) -> PackedRow:
     return row
 
 
-def seconds_per_step(loop: Loop, steps: int) -> float:
-    """Return the mean wall time of a training step, after two steps that compile and allocate."""
-    for step in range(2):
-        loop._step(step, stop=False)  # noqa: SLF001 - one step is what is measured; it waits for the GPU
+def seconds_per_step(loop: Loop, steps: int, *, warm_up: int) -> float:
+    """Return the mean wall time of training steps after `warm_up` steps; each waits for the GPU."""
+    for step in range(warm_up):
+        loop._step(step, stop=False)  # noqa: SLF001 - one step is what is measured
     with clock() as took:
-        for step in range(2, 2 + steps):
+        for step in range(warm_up, warm_up + steps):
             loop._step(step, stop=False)  # noqa: SLF001 - see above
     return took.seconds / steps
 
@@ -257,5 +258,9 @@ def spider_golds(data: Path = DATA, split: str = "train") -> list[dict[str, Any]
 
 def spider_schemas(data: Path = DATA) -> dict[str, str]:
     """Return the DDL of Spider's training databases."""
-    schemas: dict[str, str] = json.loads((data / "spider_exec" / "schemas_train.json").read_text(encoding="utf-8"))
-    return schemas
+    return dict(json.loads((data / "spider_exec" / "schemas_train.json").read_text(encoding="utf-8")))
+
+
+def labeled_pairs(data: Path = DATA) -> list[dict[str, Any]]:
+    """Return pairs of queries on Spider's databases, with people's label and the outcome on the real rows."""
+    return read_jsonl(data / "sql_pairs" / "spider_pair" / "share.jsonl")
