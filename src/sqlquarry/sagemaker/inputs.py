@@ -81,8 +81,7 @@ def gather(
         channels.append(base)
     formatter = trainer.formatter
     job = ContainerJob(base_model=name if is_hub_id(name) else None, config=trainer.config, merge=merge)
-    prompt = dataclasses.asdict(formatter) | {"fingerprint": formatter.fingerprint}
-    channels.append(Channel("job", {"job.json": job.to_json(), PROMPT_FILE: json_bytes(prompt)}))
+    channels.append(Channel("job", {"job.json": job.to_json(), PROMPT_FILE: formatter.to_json()}))
     wheel, content = packaging.wheel()
     channels.append(
         Channel(

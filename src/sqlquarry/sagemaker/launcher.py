@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlquarry.aws import Polling, aws_client
-from sqlquarry.errors import ConfigError
+from sqlquarry.aws.failures import aws_errors
+from sqlquarry.errors import ConfigError, TrainingError
 from sqlquarry.extras import require
 from sqlquarry.files.locations import BUCKET_NAME
 from sqlquarry.options import check_options, check_rules
@@ -20,7 +21,6 @@ from sqlquarry.sagemaker.attempts import last_name, newest_attempt, start
 from sqlquarry.sagemaker.container_job import MergeBase
 from sqlquarry.sagemaker.draft import ANY_DIGEST, JobDraft, processes_to_start, trainer_problems
 from sqlquarry.sagemaker.environment import environment_problems, job_environment
-from sqlquarry.sagemaker.failures import training_error
 from sqlquarry.sagemaker.images import image_for
 from sqlquarry.sagemaker.inputs import gather
 from sqlquarry.sagemaker.job import JOB_POLLING, TrainingJob
@@ -309,13 +309,9 @@ class SageMakerLauncher:
 
     def _check_bucket(self) -> None:
         """Check that the bucket exists, may be used, and is in the job's region."""
-        from botocore.exceptions import BotoCoreError, ClientError
-
         s3 = self._s3()
-        try:
+        with aws_errors(TrainingError, f"looking at the bucket {self.bucket}", service="sagemaker"):
             found = s3.head_bucket(Bucket=self.bucket)
-        except (BotoCoreError, ClientError) as error:
-            raise training_error(error, f"looking at the bucket {self.bucket}") from error
         there, here = found.get("BucketRegion"), s3.meta.region_name
         if there and there != here:
             raise ConfigError(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from sqlquarry.answers import Generation
 from sqlquarry.aws import aws_client
-from sqlquarry.aws.failures import bedrock_error, error_code, is_transient
+from sqlquarry.aws.failures import aws_errors, error_code, is_transient
 from sqlquarry.aws.polling import Polling
 from sqlquarry.errors import BedrockError, ConfigError, GenerationError, MetadataError
 from sqlquarry.files.locations import S3Location, is_s3
@@ -147,8 +147,6 @@ class BatchFoundationModel:
         return self._ask([PromptRequest((("user", prompt),), both, schema) for prompt in prompts])
 
     def _ask(self, requests: Sequence[PromptRequest]) -> list[Generation]:
-        from botocore.exceptions import BotoCoreError, ClientError
-
         if len(requests) < self.minimum_records:
             raise ConfigError(
                 f"{len(requests)} prompts are too few for a batch job of {self.model_id}, which takes at least "
@@ -159,13 +157,11 @@ class BatchFoundationModel:
             for index, request in enumerate(requests)
         ]
         content = "".join(f"{line}\n" for line in lines).encode()
-        try:
+        with aws_errors(BedrockError, f"batch inference with {self.model_id}", service="bedrock"):
             arn = self._job(content)
             with ProgressBar(f"batch job of {self.model_id}", len(requests), show=self._show_progress) as bar:
                 self._wait(arn, bar)
             outputs = self._outputs(arn)
-        except (BotoCoreError, ClientError) as error:
-            raise bedrock_error(error, f"batch inference with {self.model_id}") from error
         return self._joined(outputs, requests)
 
     def _job(self, content: bytes) -> str:
