@@ -112,15 +112,17 @@ def plain(directory: Path, endpoint: str, contender: str) -> Callable[[], None]:
 def ours(directory: Path, endpoint: str) -> Callable[[], None]:
     import boto3
 
-    from sqlquarry.aws import aws_client
+    from sqlquarry.aws import aws_client, expect_bucket_owners
     from sqlquarry.aws.transfer import CLIENT_OPTIONS
     from sqlquarry.bedrock.export.model_export import ModelExport
     from sqlquarry.bedrock.upload import upload
     from sqlquarry.manifests import Manifest
 
     settings = credentials(endpoint)
-    settings.pop("endpoint_url")
-    s3 = aws_client("s3", boto3.Session(**settings), endpoint_url=endpoint, **CLIENT_OPTIONS)
+    os.environ["AWS_ENDPOINT_URL"] = settings.pop("endpoint_url")
+    session = boto3.Session(**settings)
+    expect_bucket_owners({"models": None}, session=session)  # the sink knows no accounts
+    s3 = aws_client("s3", session, **CLIENT_OPTIONS)
     files = {path.name: path for path in sorted(directory.iterdir())}
     entries = {name: {"sha256": sha256(path), "bytes": path.stat().st_size} for name, path in files.items()}
     export = ModelExport(files, Manifest("merged-model", entries, {}))
