@@ -158,7 +158,7 @@ class AdapterMerger:
     def verify(self, adapter: Adapters, merged: MergedModel | str | Path, records: Sequence[Record]) -> Verification:
         """Compare the merged model with the adapter on the weights that it was trained on, layer by layer.
 
-        Both run in fp32 on the CPU. Refuses nothing: `Verification.require` does.
+        Both run in fp32 on the CPU. Refuses nothing: `require_thresholds` does.
 
         Args:
             adapter: as for `merge`.
