@@ -283,7 +283,7 @@ def runs(options: argparse.Namespace, gpus: int) -> None:
     merged = sq.AdapterMerger().merge(adapter, place / "merged")
     print(json.dumps({"merged_s": round(time.monotonic() - started, 1)}), flush=True)
     started = time.monotonic()
-    print(str(sq.AdapterMerger().verify(adapter, merged, records[:2])), flush=True)
+    print(str(sq.AdapterMerger().verify(records[:2], adapter, merged)), flush=True)
     print(json.dumps({"verified_s": round(time.monotonic() - started, 1)}), flush=True)
     compare(f"one GPU and {gpus} with the whole base each", single, train("whole", gpus, sharding="none"))
     compare("one GPU, and the same again", single, train("one-again", 1))

@@ -45,8 +45,8 @@ def main() -> None:
     formatter = sq.PromptFormatter()
     trainer = sq.QLoRAFSDPTrainer(
         base_model,
-        formatter,
-        sq.TrainingConfig(
+        formatter=formatter,
+        config=sq.TrainingConfig(
             num_train_epochs=1,
             records_per_step=12,
             max_length=512,

@@ -375,3 +375,6 @@ def _placeholder_problems(system: str, user: str) -> Iterator[str]:
             yield f"{name} has the unknown placeholder {{{unknown}}}{hint}"
         for formatted in _FORMATTED.findall(text):
             yield f"{name} has {formatted}, but placeholders take no format: leave out what follows the name"
+
+
+DEFAULT_FORMATTER = PromptFormatter()
