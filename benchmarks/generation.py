@@ -107,9 +107,7 @@ def main() -> None:
 
     started = time.perf_counter()
     os.environ["AWS_ENDPOINT_URL_BEDROCK_RUNTIME"] = endpoint
-    model = ImportedModel(
-        ARN, None, session=session, concurrency=arguments.concurrency, retry=RetryPolicy(max_attempts=20)
-    )
+    model = ImportedModel(ARN, session=session, concurrency=arguments.concurrency, retry=RetryPolicy(max_attempts=20))
     answers = model.generate(prompts)
     ours_s = time.perf_counter() - started
     if [answer.text for answer in answers] != [ANSWER["choices"][0]["text"]] * len(prompts):

@@ -41,9 +41,7 @@ class Rubric:
         bad = [] if self.instructions.strip() else ["instructions are empty"]
         if not all(0 <= score <= 100 for score in scores):
             bad.append("scores must be from 0 to 100")
-        if not any(score >= self.passing_score for score in scores) or all(
-            score >= self.passing_score for score in scores
-        ):
+        if {score >= self.passing_score for score in scores} != {True, False}:
             bad.append(f"passing_score {self.passing_score} leaves only one of correct and wrong")
         if bad:
             raise JudgingError(f"rubric {self.name!r}: " + "; ".join(bad))
