@@ -266,9 +266,9 @@ class PromptFormatter:
         # A server would put today's date where training had none.
         return "{% set strftime_now = undefined %}" + source if "strftime_now" in source else source
 
-    def save(self, directory: str | Path) -> None:
-        """Write the formatter to ``prompt.json`` in `directory`."""
-        write_atomically(local_path(directory, "the prompt's directory") / PROMPT_FILE, self.to_json())
+    def save(self, output_dir: str | Path) -> None:
+        """Write the formatter to ``prompt.json`` in `output_dir`."""
+        write_atomically(local_path(output_dir, "the prompt's directory") / PROMPT_FILE, self.to_json())
 
     def to_json(self) -> bytes:
         """Return the content of ``prompt.json``."""
@@ -376,3 +376,6 @@ def _placeholder_problems(system: str, user: str) -> Iterator[str]:
             yield f"{name} has the unknown placeholder {{{unknown}}}{hint}"
         for formatted in _FORMATTED.findall(text):
             yield f"{name} has {formatted}, but placeholders take no format: leave out what follows the name"
+
+
+DEFAULT_FORMATTER = PromptFormatter()
