@@ -16,6 +16,7 @@ from sqlquarry.files.metadata import json_bytes, parse_object, path_inside, read
 from sqlquarry.files.writing import write_atomically
 
 MANIFEST = "manifest.json"
+MERGE_STATE = ".merge.json"  # which `AdapterMerger` keeps until it writes the manifest
 MANIFEST_VERSION = 1
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 

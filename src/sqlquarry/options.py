@@ -101,6 +101,23 @@ def check_options(*, also_called: Mapping[str, str] | None = None) -> Callable[[
     return decorate
 
 
+def check_rules(settings: object, rules: Mapping[str, tuple[bool, str]], *more: str) -> None:
+    """Refuse settings that break a rule, naming all of them at once.
+
+    Args:
+        settings: the object whose attributes are checked.
+        rules: attribute -> whether it keeps its rule, and the rule in words after "must be".
+        more: other problems of the same object.
+
+    Raises:
+        ConfigError: an attribute breaks its rule, or there are other problems.
+    """
+    broken = {name: rule for name, (is_kept, rule) in rules.items() if not is_kept}
+    problems = [f"{name} is {getattr(settings, name)!r}, but must be {rule}" for name, rule in broken.items()]
+    if problems or more:
+        raise ConfigError(f"{type(settings).__name__}: {'; '.join([*problems, *more])}")
+
+
 def did_you_mean(word: str, known: Collection[str]) -> str:
     """Return "; did you mean …?" with the known word that is most like this one; "" if none is like it."""
     lowered = {one.lower(): one for one in known}

@@ -20,8 +20,8 @@ import jinja2
 
 from sqlquarry.errors import ConfigError, IncompleteArtifactError, RecordError
 from sqlquarry.files.locations import local_path
-from sqlquarry.files.metadata import read_object
-from sqlquarry.files.writing import write_json
+from sqlquarry.files.metadata import json_bytes, read_object
+from sqlquarry.files.writing import write_atomically
 from sqlquarry.options import check_options, did_you_mean
 from sqlquarry.records import Message, Record
 from sqlquarry.tokenizing.bound_tokens import BoundTokens
@@ -268,10 +268,11 @@ class PromptFormatter:
 
     def save(self, output_dir: str | Path) -> None:
         """Write the formatter to ``prompt.json`` in `output_dir`."""
-        write_json(
-            local_path(output_dir, "the prompt's directory") / PROMPT_FILE,
-            dataclasses.asdict(self) | {"fingerprint": self.fingerprint},
-        )
+        write_atomically(local_path(output_dir, "the prompt's directory") / PROMPT_FILE, self.to_json())
+
+    def to_json(self) -> bytes:
+        """Return the content of ``prompt.json``."""
+        return json_bytes(dataclasses.asdict(self) | {"fingerprint": self.fingerprint})
 
     @classmethod
     def load(cls, directory: str | Path) -> PromptFormatter:

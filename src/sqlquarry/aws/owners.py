@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from botocore.client import BaseClient
     from botocore.model import OperationModel
 
-_ACCOUNT = re.compile(r"[0-9]{12}")
+ACCOUNT_ID = re.compile(r"[0-9]{12}")
 _BUCKET = re.compile(r"[\w.:-]+(/[\w.:-]+)*")  # a name, or the ARN of an access point
 _CONTEXT = "sqlquarry.owners"
 BUCKET_OWNERS = "SQLQUARRY_BUCKET_OWNERS"  # environment variable: bucket -> owner, as JSON
@@ -51,7 +51,7 @@ def expect_bucket_owners(owners: Mapping[str, str | None], *, session: boto3.Ses
     bad += [
         f"the owner of {bucket!r} is {owner!r}, but must be the 12 digits of an account, or None"
         for bucket, owner in owners.items()
-        if owner is not None and not (isinstance(owner, str) and _ACCOUNT.fullmatch(owner))
+        if owner is not None and not (isinstance(owner, str) and ACCOUNT_ID.fullmatch(owner))
     ]
     if bad:
         raise ConfigError("expect_bucket_owners: " + "; ".join(bad))

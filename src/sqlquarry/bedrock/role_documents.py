@@ -12,11 +12,11 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Literal, NamedTuple, TypedDict
 
+from sqlquarry.aws.owners import ACCOUNT_ID
 from sqlquarry.errors import ConfigError
+from sqlquarry.files.locations import BUCKET_NAME
 
-_BUCKET = re.compile(r"[a-z0-9][-.a-z0-9]{1,61}[a-z0-9]")
 _KEY_ARN = re.compile(r"arn:aws(-[^:]+)?:kms:[a-z0-9-]+:[0-9]{12}:key/[a-zA-Z0-9-]{36}")
-_ACCOUNT = re.compile(r"[0-9]{12}")
 _VERSION: Literal["2012-10-17"] = "2012-10-17"
 _NETWORK_PARTS = ("NetworkInterfaces", "Vpcs", "DhcpOptions", "Subnets", "SecurityGroups")
 
@@ -86,9 +86,9 @@ def _require_valid(account: str, bucket: str, prefix: str, owner: str, kms_key_a
     bad = [
         f"{name} is {value!r}"
         for name, value, pattern in (
-            ("account", account, _ACCOUNT),
-            ("bucket", bucket, _BUCKET),
-            ("bucket_owner", owner, _ACCOUNT),
+            ("account", account, ACCOUNT_ID),
+            ("bucket", bucket, BUCKET_NAME),
+            ("bucket_owner", owner, ACCOUNT_ID),
             ("kms_key_arn", kms_key_arn or None, _KEY_ARN),
         )
         if value is not None and not pattern.fullmatch(value)

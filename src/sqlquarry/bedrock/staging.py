@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlquarry.artifacts import MergedModel
+from sqlquarry.aws.failures import aws_errors
 from sqlquarry.aws.prefix import S3Prefix
 from sqlquarry.aws.transfer import Transfer
 from sqlquarry.bedrock.export.model_export import ModelExport, require_same_prompt
-from sqlquarry.bedrock.prefix import prefix_manifest
 from sqlquarry.bedrock.preflight.source import S3Source
 from sqlquarry.bedrock.stored_merge import StoredMerge
 from sqlquarry.bedrock.upload import upload
-from sqlquarry.errors import CorruptArtifactError
+from sqlquarry.errors import BedrockError, CorruptArtifactError
 from sqlquarry.files.locations import S3Location
 from sqlquarry.files.metadata import read_object
 from sqlquarry.manifests import MANIFEST, Manifest
@@ -131,3 +131,23 @@ def _formatter_of(prefix: S3Prefix) -> PromptFormatter:
     with tempfile.TemporaryDirectory() as directory:
         (Path(directory) / PROMPT_FILE).write_bytes(prefix.read(PROMPT_FILE))
         return PromptFormatter.load(directory)
+
+
+def prefix_manifest(prefix: S3Prefix) -> Manifest:
+    """Describe the files directly below a prefix, each by the SHA-256 in its metadata, or else by its ETag.
+
+    A prefix that `upload` wrote has the digest of its own manifest.
+
+    Raises:
+        BedrockError: there are no files, or S3 refused.
+    """
+    uri = prefix.location.uri_of("")
+    files: dict[str, dict[str, str | int]] = {}
+    with aws_errors(BedrockError, f"reading {uri}", service="bedrock"):
+        for name, item in prefix.objects().items():
+            if name != MANIFEST:
+                sha256 = prefix.recorded_sha256(name) or f"etag:{item.etag}"
+                files[name] = {"sha256": sha256, "bytes": item.size}
+    if not files:
+        raise BedrockError(f"nothing lies directly below {uri}. Check the prefix; an import reads no deeper level.")
+    return Manifest("s3-prefix", files, {})

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from sqlquarry.checkpoints.foreign_model import MODEL_TYPES
-from sqlquarry.checkpoints.safetensors_header import INDEX, Tensor, parse_index, read_header
+from sqlquarry.checkpoints.safetensors_header import INDEX, ONE_SHARD, Tensor, parse_index, read_header
 from sqlquarry.checkpoints.tensor_shapes import expected_tensors
 from sqlquarry.errors import UnsupportedModelError
 from sqlquarry.files.metadata import parse_object, read_bytes, read_object
 
-_SINGLE = "model.safetensors"
 _FLOATS = ("F64", "F32", "F16", "BF16")
 _OBJECTS = (  # JSON objects that transformers reads; tokenizer.json is too large to be read twice
     "config.json",
@@ -64,7 +63,7 @@ def weight_files(directory: Path) -> list[Path]:
     Raises:
         UnsupportedModelError: the index cannot be read, or lists other files than the one.
     """
-    single, index = directory / _SINGLE, directory / INDEX
+    single, index = directory / ONE_SHARD, directory / INDEX
     if not index.is_file():
         return [single]
     try:
@@ -83,7 +82,7 @@ def weight_files(directory: Path) -> list[Path]:
 
 def _problems(directory: Path) -> Iterator[str]:
     """What is wrong; what follows from it is left out."""
-    found = [*_pointers(directory / name for name in (*READ_FILES, _SINGLE))]
+    found = [*_pointers(directory / name for name in (*READ_FILES, ONE_SHARD))]
     if not found:
         found = [*_objects(directory), *_tokenizer(directory)]
     if not found:

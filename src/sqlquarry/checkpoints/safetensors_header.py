@@ -14,6 +14,7 @@ from sqlquarry.errors import MetadataError
 from sqlquarry.files.metadata import JsonObject, file_name, parse_json, parse_object
 
 INDEX = "model.safetensors.index.json"
+ONE_SHARD = "model.safetensors"  # the only name that transformers reads without an index
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 _LENGTH_BYTES = 8
 _FIRST_READ_BYTES = 256 * 2**10  # holds the whole header of nearly every shard, so that one request is enough

@@ -184,9 +184,7 @@ class LocalAWS:
         return environment(self.endpoint_url, self.region, self._running(self._key))
 
     def _start(self) -> None:
-        from sqlquarry.emulator.account.policies import PolicySimulator
-        from sqlquarry.emulator.account.quotas import BedrockQuotas
-        from sqlquarry.emulator.account.role import create_role
+        from sqlquarry.emulator.account import BedrockQuotas, PolicySimulator, create_role
         from sqlquarry.emulator.bedrock.runtime import BedrockRuntime
         from sqlquarry.emulator.moto import s3_objects, state
         from sqlquarry.emulator.moto.compatibility import check_moto

@@ -14,7 +14,7 @@ from sqlquarry.errors import ConfigError
 _ELSEWHERE = re.compile(r"[a-z][a-z0-9+.-]+:/|arn:", re.IGNORECASE)
 # `Path("s3://bucket/prefix")` has one slash; the scheme of a URI has no case (RFC 3986, 3.1).
 _S3 = re.compile(r"s3:(?:/+([^/]*)(.*))?", re.IGNORECASE | re.DOTALL)
-
+BUCKET_NAME = re.compile(r"[a-z0-9][-.a-z0-9]{1,61}[a-z0-9]")
 _HUB_ID = re.compile(r"(?!\.)[\w.-]+/[\w.-]+")
 
 

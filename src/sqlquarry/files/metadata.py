@@ -15,14 +15,13 @@ import json
 import math
 import re
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 from sqlquarry.errors import MetadataError
 
 JsonObject: TypeAlias = dict[str, Any]  # what somebody wrote into a file; whoever reads a value checks its type
-JsonValue: TypeAlias = "Mapping[str, JsonValue] | Sequence[JsonValue] | str | int | float | bool | None"
 
 MAX_DEPTH = 100  # configurations have about 10 levels
 MAX_VALUES = 5_000_000  # the largest tokenizer.json known, Gemma 3's, has about 2 million
@@ -192,6 +191,11 @@ def _is_deep(value: object) -> bool:
         if not level:
             return False
     return True
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Return whether a value is a JSON number; Python counts true and false among the integers."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def file_name(name: object, where: str) -> str:

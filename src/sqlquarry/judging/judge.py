@@ -11,14 +11,14 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
 from sqlquarry.answers import Generation, TextGenerator
-from sqlquarry.errors import ConfigError, JudgingError
+from sqlquarry.errors import JudgingError
 from sqlquarry.extras import require
 from sqlquarry.judging.batches import answer_batch, grade_batch
 from sqlquarry.judging.extraction import ANSWER_LIMIT, extract_sql
 from sqlquarry.judging.grader import Grader
 from sqlquarry.judging.journal import Journal
 from sqlquarry.judging.report import Report, ReportEntry, ReportInfo
-from sqlquarry.options import check_options
+from sqlquarry.options import check_options, check_rules
 from sqlquarry.progress.bar import ProgressBar
 from sqlquarry.records import Record
 
@@ -61,15 +61,17 @@ class SQLJudge:
         counts = Counter(grader.name for grader in graders)
         if twice := [name for name, count in counts.items() if count > 1]:
             raise JudgingError(f"several graders are named {', '.join(twice)}. Pass name=... to tell them apart.")
-        numbers = {"concurrency": concurrency, "batch_size": batch_size}
-        bad = [f"{name} is {value}, but must be at least 1" for name, value in numbers.items() if value < 1]
-        if budget_usd is not None and not budget_usd > 0:
-            bad.append(f"budget_usd is {budget_usd}, but must be above 0")
-        if bad:
-            raise ConfigError("SQLJudge: " + "; ".join(bad))
         self.graders = tuple(graders)
         self.journal, self.budget_usd = journal, budget_usd
         self.concurrency, self.batch_size = concurrency, batch_size
+        check_rules(
+            self,
+            {
+                "concurrency": (concurrency >= 1, "at least 1"),
+                "batch_size": (batch_size >= 1, "at least 1"),
+                "budget_usd": (budget_usd is None or budget_usd > 0, "above 0"),
+            },
+        )
 
     def judge(self, records: Sequence[Record], predictions: Sequence[str] | Sequence[Generation]) -> Report:
         """Grade one answer per record; SQL is found in it with `extract_sql`.

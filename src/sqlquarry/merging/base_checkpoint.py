@@ -1,24 +1,59 @@
-"""The base checkpoint that an adapter is merged into, which is checked before any work."""
+"""The base checkpoint that an adapter is merged into: found, and checked before any work."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from sqlquarry.checkpoints.foreign_model import CONFIG_SUFFIX, require_no_refusals
 from sqlquarry.checkpoints.model_files import READ_FILES, pointer_problem
-from sqlquarry.checkpoints.safetensors_header import INDEX, parse_index
+from sqlquarry.checkpoints.safetensors_header import INDEX, ONE_SHARD, parse_index
 from sqlquarry.errors import MergeError, UnsupportedModelError
+from sqlquarry.files.locations import is_hub_id, is_s3
 from sqlquarry.files.metadata import JsonObject, parse_object
 from sqlquarry.manifests import Manifest
 from sqlquarry.merging.storage.local import LocalDirectory
 from sqlquarry.merging.storage.protocols import Storage
 from sqlquarry.merging.tensor_file import StoredTensor, TensorFile
 
-SINGLE = "model.safetensors"
 _BLOCK_BYTES = 1 << 24
 _POINTER_BYTES = 1024
+
+
+def locate_base(base_model: str | Path | None, trained_on: Mapping[str, str]) -> str | Path:
+    """Return the directory or ``s3://`` prefix of the base.
+
+    Args:
+        base_model: directory, ``s3://`` prefix or hub id; None takes the one that was trained on.
+        trained_on: `path` and `name` of the base as training recorded them. If the path is gone (another machine), a
+            hub id is looked up in the hub cache, and an ``s3://`` prefix is read there.
+
+    Raises:
+        MergeError: a hub id that is not in the local cache.
+    """
+    if base_model is not None:
+        return _in_hub_cache(str(base_model)) if is_hub_id(base_model) else base_model
+    if not Path(trained_on["path"]).exists():
+        if is_s3(trained_on["name"]):
+            return trained_on["name"]
+        if is_hub_id(trained_on["name"]):
+            return _in_hub_cache(trained_on["name"])
+    return trained_on["path"]
+
+
+def _in_hub_cache(model_id: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(model_id, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError) as error:
+        raise MergeError(
+            f"{model_id} is neither a directory nor in the local hub cache, and merging downloads nothing. Run: "
+            f"hf download {model_id}. Or pass the base's place: AdapterMerger(base_model=...)."
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +97,9 @@ class BaseCheckpoint:
         weight_map: Mapping[str, str] = {}
         if INDEX in present:
             weight_map = _read(storage, INDEX, parse_index)
-        elif SINGLE not in present:
-            raise UnsupportedModelError(f"{storage} holds neither {SINGLE} nor {INDEX}. Save it as safetensors.")
-        names = sorted(set(weight_map.values())) or [SINGLE]
+        elif ONE_SHARD not in present:
+            raise UnsupportedModelError(f"{storage} holds neither {ONE_SHARD} nor {INDEX}. Save it as safetensors.")
+        names = sorted(set(weight_map.values())) or [ONE_SHARD]
         shards = tuple(TensorFile.open(storage.file(name)) for name in names)
         stored = {tensor.name for shard in shards for tensor in shard.tensors}
         if missing := sorted(weight_map.keys() - stored):

@@ -10,15 +10,14 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 from sqlquarry.artifacts import AdapterCheckpoint, MergedModel
 from sqlquarry.errors import ConfigError, MergeError
 from sqlquarry.files.locations import S3Location, located
 from sqlquarry.files.metadata import JsonObject
 from sqlquarry.manifests import MANIFEST
-from sqlquarry.merging.base_checkpoint import BaseCheckpoint
-from sqlquarry.merging.base_location import locate_base
+from sqlquarry.merging.base_checkpoint import BaseCheckpoint, locate_base
 from sqlquarry.merging.merged_tensors import MergedTensors
 from sqlquarry.merging.output import MergeOutput, OutputShard, dtype_changes, plan_shards
 from sqlquarry.merging.plan import MergePlan
@@ -29,7 +28,7 @@ from sqlquarry.merging.trained_adapters import Adapters, TrainedAdapters
 from sqlquarry.merging.verification.comparison import compare
 from sqlquarry.merging.verification.examples import Examples
 from sqlquarry.merging.verification.results import Thresholds, require_thresholds
-from sqlquarry.options import check_options
+from sqlquarry.options import check_options, check_rules
 from sqlquarry.prompt import PROMPT_FILE
 from sqlquarry.provenance import Verification
 from sqlquarry.quantization import QuantizationRecipe
@@ -38,8 +37,6 @@ from sqlquarry.records import Record
 if TYPE_CHECKING:
     import boto3
 
-_Base = Literal["auto", "original", "dequantized"]
-_Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 _STORED_AS = {torch_name: name for name, (torch_name, _) in FLOATS.items()}
 
 
@@ -63,23 +60,15 @@ class AdapterMerger:
         ConfigError: an option cannot work.
     """
 
-    base: _Base = "auto"
+    base: Literal["auto", "original", "dequantized"] = "auto"
     base_model: str | Path | None = None
-    dtype: _Dtype = "auto"
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     max_shard_bytes: int = 5_000_000_000
     thresholds: Thresholds | None = None
     session: boto3.Session | None = None
 
     def __post_init__(self) -> None:
-        bad = []
-        if self.base not in get_args(_Base):
-            bad.append(f"base is {self.base!r}, but must be one of {', '.join(get_args(_Base))}")
-        if self.dtype not in get_args(_Dtype):
-            bad.append(f"dtype is {self.dtype!r}, but must be one of {', '.join(get_args(_Dtype))}")
-        if self.max_shard_bytes < 1:
-            bad.append(f"max_shard_bytes is {self.max_shard_bytes}, but must be at least 1")
-        if bad:
-            raise ConfigError("AdapterMerger: " + "; ".join(bad))
+        check_rules(self, {"max_shard_bytes": (self.max_shard_bytes >= 1, "at least 1")})
 
     def merge(
         self, adapter: Adapters, output_dir: str | Path, *, evaluation: Sequence[Record] | None = None

@@ -12,18 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sqlquarry.artifacts import MergedModel
-from sqlquarry.checkpoints.safetensors_header import INDEX
+from sqlquarry.checkpoints.safetensors_header import INDEX, ONE_SHARD
 from sqlquarry.credentials import public_provenance
 from sqlquarry.errors import MergeError, MetadataError
 from sqlquarry.files.locations import located
 from sqlquarry.files.metadata import JsonObject, json_bytes, parse_object, relative_name
-from sqlquarry.manifests import MANIFEST, Manifest
-from sqlquarry.merging.base_checkpoint import SINGLE, BaseCheckpoint
+from sqlquarry.manifests import MANIFEST, MERGE_STATE, Manifest
+from sqlquarry.merging.base_checkpoint import BaseCheckpoint
 from sqlquarry.merging.merged_tensors import MergedTensors
 from sqlquarry.merging.storage.protocols import Storage
 from sqlquarry.merging.tensor_file import FLOATS, StoredTensor, TensorFile, encode_header
 
-_STATE = ".merge.json"
 # What a server reads in addition to the weights, and the license texts that must accompany them.
 _CARRIED = (
     "config.json",
@@ -130,7 +129,7 @@ class MergeOutput:
         self.done: dict[str, WrittenShard] = {}
         self._files: dict[str, dict[str, str | int]] = {}
         self._writer = uuid.uuid4().hex  # tells this process's state file from another's
-        self._version = storage.version(_STATE)  # before it is read, so that a later one is noticed
+        self._version = storage.version(MERGE_STATE)  # before it is read, so that a later one is noticed
         sizes = storage.sizes()
         self._finished: MergedModel | None = None
         self._sizes = sizes
@@ -138,7 +137,7 @@ class MergeOutput:
             self._finished = self._loaded()
             merge = self._finished.manifest.provenance.get("merge", {})
             self._found = merge if isinstance(merge, dict) else {"merge": merge}
-        elif _STATE in sizes:
+        elif MERGE_STATE in sizes:
             self._found, self.done = self._state()
         else:
             self._found = {}
@@ -153,15 +152,17 @@ class MergeOutput:
             MergeError: the state file holds something else.
         """
         try:
-            state = parse_object(self.storage.read(_STATE), _STATE, lenient=True)
-            done = {relative_name(name, _STATE): WrittenShard(**written) for name, written in state["shards"].items()}
+            state = parse_object(self.storage.read(MERGE_STATE), MERGE_STATE, lenient=True)
+            done = {
+                relative_name(name, MERGE_STATE): WrittenShard(**written) for name, written in state["shards"].items()
+            }
             if not all(isinstance(written.relative_updates, dict) for written in done.values()):
                 raise TypeError("a shard has no relative_updates")  # noqa: TRY301 - one message for every bad state
             return dict(state["inputs"]), done
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise MergeError(
-                f"{self.location} holds an unfinished merge whose {_STATE} cannot be read ({error}). Delete it, and "
-                "merge again."
+                f"{self.location} holds an unfinished merge whose {MERGE_STATE} cannot be read ({error}). Delete it, "
+                "and merge again."
             ) from error
 
     def found(self, key: str) -> object:
@@ -223,11 +224,11 @@ class MergeOutput:
     def _save_state(self) -> None:
         shards = {name: dataclasses.asdict(written) for name, written in self.done.items()}
         content = {"inputs": self.inputs, "shards": shards, "writer": self._writer}
-        self._version = self.storage.replace(_STATE, (json.dumps(content, indent=2) + "\n").encode(), self._version)
+        self._version = self.storage.replace(MERGE_STATE, json_bytes(content), self._version)
 
     def discard(self) -> None:
         """Remove every finished shard and the state."""
-        for name in (*self.done, _STATE):
+        for name in (*self.done, MERGE_STATE):
             self.storage.delete(name)
 
     @property
@@ -264,7 +265,7 @@ class MergeOutput:
         if all(shard.source and shard.header == shard.source.header for shard in shards):
             if INDEX in names:
                 self._write(INDEX, base.storage.read(INDEX))
-        elif [shard.name for shard in shards] != [SINGLE]:
+        elif [shard.name for shard in shards] != [ONE_SHARD]:
             weight_map = {tensor.name: shard.name for shard in shards for tensor in shard.tensors}
             total = sum(rows.nbytes(tensor) for shard in shards for tensor in shard.tensors)
             self._write(INDEX, json_bytes({"metadata": {"total_size": total}, "weight_map": weight_map}))
@@ -280,7 +281,7 @@ class MergeOutput:
         }
         manifest = Manifest(MergedModel.kind, dict(sorted(files.items())), public_provenance(provenance))
         self.storage.write(MANIFEST, manifest.content())
-        self.storage.delete(_STATE)
+        self.storage.delete(MERGE_STATE)
         return MergedModel(self.location, manifest)
 
 

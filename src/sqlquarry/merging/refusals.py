@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from sqlquarry.errors import MergeError, UnsupportedAdapterError
-from sqlquarry.files.metadata import JsonObject
+from sqlquarry.files.metadata import JsonObject, is_number
 
 # Fields of adapter_config.json that change the update, and why the result is not a sum of weights then.
 _REFUSED = {
@@ -54,8 +54,8 @@ def refuse_malformed(config: JsonObject) -> None:
     """
     patterns, indices = config.get("alpha_pattern") or {}, config.get("trainable_token_indices") or []
     checks = {
-        "lora_alpha": _is_number(config.get("lora_alpha", 8)),
-        "alpha_pattern": isinstance(patterns, dict) and all(map(_is_number, patterns.values())),
+        "lora_alpha": is_number(config.get("lora_alpha", 8)),
+        "alpha_pattern": isinstance(patterns, dict) and all(map(is_number, patterns.values())),
         "target_parameters": isinstance(config.get("target_parameters") or [], list),
         "trainable_token_indices": all(
             isinstance(rows, list) and all(type(row) is int for row in rows)
@@ -72,10 +72,6 @@ def refuse_malformed(config: JsonObject) -> None:
             bad.append(f"alpha_pattern {pattern!r:.80} may take forever to match")
     if bad:
         raise MergeError(f"adapter_config.json cannot be used: {'; '.join(bad)}. Train the adapter again.")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def refuse_unmergeable(config: JsonObject) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from sqlquarry.answers import Generation
-from sqlquarry.aws.failures import bedrock_error
+from sqlquarry.aws.failures import aws_errors
 from sqlquarry.aws.parallel import parallel
 from sqlquarry.errors import BedrockError, ConfigError
 from sqlquarry.models.retries import RequestRunner, RetryPolicy
@@ -47,12 +47,8 @@ class BatchSender:
             ModelNotReadyError: the model stayed cold for the whole budget.
             BedrockError: AWS refused.
         """
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        try:
+        with aws_errors(BedrockError, f"invoking {self.model_id}", service="bedrock"):
             return runner.run(call)
-        except (BotoCoreError, ClientError) as error:
-            raise bedrock_error(error, f"invoking {self.model_id}") from error
 
     def run(
         self,

@@ -14,7 +14,6 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from types import TracebackType
 from typing import Self
 
 from sqlquarry.progress.notebook import NotebookDisplay, kernel_shell
@@ -53,9 +52,7 @@ class ProgressBar(Workload):
             _screen.open(self)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         self.finish(failed=kind is not None)
         if self._show:
             _screen.close(self)

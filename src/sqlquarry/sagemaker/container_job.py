@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 from sqlquarry.errors import ConfigError
-from sqlquarry.files.metadata import read_object
+from sqlquarry.files.metadata import json_bytes, read_object
 from sqlquarry.training.config import TrainingConfig
 from sqlquarry.training.job import TrainingJobSpec, config_of
 
@@ -33,7 +32,7 @@ class ContainerJob:
     def to_json(self) -> bytes:
         """Return the content of job.json."""
         fields = dataclasses.asdict(self) | {"merge": {"base": self.merge} if self.merge else None}
-        return (json.dumps(fields, indent=2) + "\n").encode()
+        return json_bytes(fields)
 
     @classmethod
     def read(cls, path: Path) -> ContainerJob:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sqlquarry.errors import RecordError
 from sqlquarry.files.locations import is_hub_id
+from sqlquarry.files.metadata import json_bytes
 from sqlquarry.prompt import PROMPT_FILE
 from sqlquarry.records import Record
 from sqlquarry.sagemaker import bootstrap, packaging
@@ -45,7 +46,9 @@ class Inputs:
     def learnt(self) -> str:
         """SHA-256 (hex) of what the adapter depends on, which excludes the machines. It reads all local weights."""
         base = self.base if isinstance(self.base, str) else self.base.digest
-        return hashlib.sha256(_json([base, self.prompt_fingerprint, self.channels[0].digest, self.config])).hexdigest()
+        return hashlib.sha256(
+            json_bytes([base, self.prompt_fingerprint, self.channels[0].digest, self.config])
+        ).hexdigest()
 
 
 def gather(
@@ -78,8 +81,7 @@ def gather(
         channels.append(base)
     formatter = trainer.formatter
     job = ContainerJob(base_model=name if is_hub_id(name) else None, config=trainer.config, merge=merge)
-    prompt = dataclasses.asdict(formatter) | {"fingerprint": formatter.fingerprint}
-    channels.append(Channel("job", {"job.json": job.to_json(), PROMPT_FILE: _json(prompt)}))
+    channels.append(Channel("job", {"job.json": job.to_json(), PROMPT_FILE: formatter.to_json()}))
     wheel, content = packaging.wheel()
     channels.append(
         Channel(
@@ -113,7 +115,3 @@ def _files(directory: Path) -> list[Path]:
         for path in directory.iterdir()
         if path.is_file() and not path.name.startswith(".") and path.suffix not in _OTHER_WEIGHTS
     )
-
-
-def _json(content: object) -> bytes:
-    return (json.dumps(content, indent=2) + "\n").encode()

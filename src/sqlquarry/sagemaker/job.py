@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from sqlquarry.aws.failures import error_code
+from sqlquarry.aws.failures import aws_errors, error_code
 from sqlquarry.aws.polling import Polling
 from sqlquarry.errors import TrainingError, TrainingInterruptedError
 from sqlquarry.sagemaker.failures import job_advice, training_error
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from mypy_boto3_sagemaker.type_defs import DescribeTrainingJobResponseTypeDef
 
 logger = visible_logger(__name__)
-_Answer = TypeVar("_Answer")
 _ENDED = ("Completed", "Failed", "Stopped", "Deleting")
 JOB_POLLING = Polling(interval_s=15.0)  # SageMaker ends every job by its own limit
 
@@ -102,7 +101,8 @@ class TrainingJob:
         """
         if self.status in _ENDED:
             return
-        self._asked("stopping", lambda: self.sagemaker.stop_training_job(TrainingJobName=self.name))
+        with aws_errors(TrainingError, f"stopping the training job {self.name}", service="sagemaker"):
+            self.sagemaker.stop_training_job(TrainingJobName=self.name)
 
     @property
     def status(self) -> str:
@@ -144,7 +144,8 @@ class TrainingJob:
         Raises:
             TrainingError: there is no such job, or AWS could not be asked.
         """
-        return self._asked("looking at", lambda: self.sagemaker.describe_training_job(TrainingJobName=self.name))
+        with aws_errors(TrainingError, f"looking at the training job {self.name}", service="sagemaker"):
+            return self.sagemaker.describe_training_job(TrainingJobName=self.name)
 
     def exists(self) -> bool:
         """Return whether the account has a job of this name.
@@ -169,14 +170,6 @@ class TrainingJob:
         where = description.get("ModelArtifacts", {}).get("S3ModelArtifacts")
         output = description["OutputDataConfig"]["S3OutputPath"].rstrip("/")
         return (where or f"{output}/{self.name}/output/model").rstrip("/")
-
-    def _asked(self, doing: str, ask: Callable[[], _Answer]) -> _Answer:
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        try:
-            return ask()
-        except (BotoCoreError, ClientError) as error:
-            raise training_error(error, f"{doing} the training job {self.name}") from error
 
 
 def _raise_unless_completed(description: DescribeTrainingJobResponseTypeDef) -> None:

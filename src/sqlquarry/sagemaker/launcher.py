@@ -5,28 +5,28 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlquarry.aws import Polling, aws_client
-from sqlquarry.errors import ConfigError
+from sqlquarry.aws.failures import aws_errors
+from sqlquarry.errors import ConfigError, TrainingError
 from sqlquarry.extras import require
-from sqlquarry.options import check_options
+from sqlquarry.files.locations import BUCKET_NAME
+from sqlquarry.options import check_options, check_rules
 from sqlquarry.records import Record
 from sqlquarry.sagemaker.attempts import last_name, newest_attempt, start
 from sqlquarry.sagemaker.container_job import MergeBase
 from sqlquarry.sagemaker.draft import ANY_DIGEST, JobDraft, processes_to_start, trainer_problems
 from sqlquarry.sagemaker.environment import environment_problems, job_environment
-from sqlquarry.sagemaker.failures import training_error
 from sqlquarry.sagemaker.images import image_for
 from sqlquarry.sagemaker.inputs import gather
 from sqlquarry.sagemaker.job import JOB_POLLING, TrainingJob
 from sqlquarry.sagemaker.packaging import WITHOUT_HASHES
 from sqlquarry.sagemaker.request import JobFiles, training_request
-from sqlquarry.sagemaker.settings import Compute, Networking, StoppingCondition, check_rules
+from sqlquarry.sagemaker.settings import Compute, Networking, StoppingCondition
 from sqlquarry.sagemaker.staging import staging_prefix, upload
 from sqlquarry.sagemaker.validation import check_request, credential_problems
 from sqlquarry.text import visible_logger
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from mypy_boto3_sagemaker.type_defs import CreateTrainingJobRequestTypeDef
 
 logger = visible_logger(__name__)
-_BUCKET = re.compile(r"[a-z0-9][-.a-z0-9]{1,61}[a-z0-9]")
 _REQUEST_ATTEMPTS = 8  # a job is watched for hours
 _PRICES = {name: found.usd_per_hour for name, found in INSTANCES.items() if found.usd_per_hour is not None}
 
@@ -119,7 +118,7 @@ class SageMakerLauncher:
         check_rules(
             self,
             {
-                "bucket": (_BUCKET.fullmatch(self.bucket) is not None, "a bucket's name, without s3://"),
+                "bucket": (BUCKET_NAME.fullmatch(self.bucket) is not None, "a bucket's name, without s3://"),
                 "prefix": ("s3:" not in self.prefix.lower(), "a folder in the bucket, without s3://"),
                 "stopping": (
                     self.compute.spot or self.stopping.max_wait_s == "auto",
@@ -310,13 +309,9 @@ class SageMakerLauncher:
 
     def _check_bucket(self) -> None:
         """Check that the bucket exists, may be used, and is in the job's region."""
-        from botocore.exceptions import BotoCoreError, ClientError
-
         s3 = self._s3()
-        try:
+        with aws_errors(TrainingError, f"looking at the bucket {self.bucket}", service="sagemaker"):
             found = s3.head_bucket(Bucket=self.bucket)
-        except (BotoCoreError, ClientError) as error:
-            raise training_error(error, f"looking at the bucket {self.bucket}") from error
         there, here = found.get("BucketRegion"), s3.meta.region_name
         if there and there != here:
             raise ConfigError(

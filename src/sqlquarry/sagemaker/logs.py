@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from sqlquarry.aws.failures import error_code
@@ -83,10 +82,8 @@ class Display:
         self._bar.__enter__()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._bar.__exit__(kind, error, traceback)
+    def __exit__(self, *error: object) -> None:
+        self._bar.__exit__(*error)
 
     def state(self, state: str) -> None:
         """Show the job's secondary status if it has changed."""

@@ -6,35 +6,17 @@ Source of the names: `sagemaker.train.configs` of the SageMaker Python SDK 3.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from sqlquarry.errors import ConfigError
-from sqlquarry.options import check_options
+from sqlquarry.options import check_options, check_rules
 
 if TYPE_CHECKING:
     from mypy_boto3_sagemaker.type_defs import ResourceConfigTypeDef, StoppingConditionTypeDef, VpcConfigTypeDef
 
 _GPU_FAMILIES = ("ml.g", "ml.p")
 _UNUSABLE_FAMILIES = ("ml.trn", "ml.p6e")  # other accelerators than NVIDIA's, or processors other than x86
-
-
-def check_rules(settings: object, rules: Mapping[str, tuple[bool, str]], *more: str) -> None:
-    """Refuse settings that break a rule, naming all of them at once.
-
-    Args:
-        settings: the object whose attributes are checked.
-        rules: attribute -> whether it keeps its rule, and the rule in words after "must be".
-        more: other problems of the same object.
-
-    Raises:
-        ConfigError: an attribute breaks its rule, or there are other problems.
-    """
-    broken = {name: rule for name, (is_kept, rule) in rules.items() if not is_kept}
-    problems = [f"{name} is {getattr(settings, name)!r}, but must be {rule}" for name, rule in broken.items()]
-    if problems or more:
-        raise ConfigError(f"{type(settings).__name__}: {'; '.join([*problems, *more])}")
 
 
 @check_options(also_called={"enable_managed_spot_training": "spot", "use_spot_instances": "spot"})

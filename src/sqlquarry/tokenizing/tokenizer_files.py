@@ -11,6 +11,17 @@ from sqlquarry.files.metadata import JsonObject, parse_object, read_bytes
 # The SentencePiece model of a class: transformers 4.51.3 converts it in the place of reading tokenizer.json where
 # `add_prefix_space` is given, whatever its value.
 SENTENCEPIECE_FILES = {"LlamaTokenizer": "tokenizer.model", "T5Tokenizer": "spiece.model"}
+# The classes that Custom Model Import takes, each also with "Fast" behind its name ("Use Custom model import to import
+# a customized open-source model into Amazon Bedrock", Bedrock user guide).
+SERVED_TOKENIZERS = (
+    "CodeLlamaTokenizer",
+    "GPT2Tokenizer",
+    "GPTNeoXTokenizer",
+    "LlamaTokenizer",
+    "PreTrainedTokenizer",
+    "Qwen2Tokenizer",
+    "T5Tokenizer",
+)
 
 
 @dataclass(frozen=True, slots=True)

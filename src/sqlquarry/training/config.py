@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Literal
 
-from sqlquarry.errors import ConfigError
-from sqlquarry.options import check_options
+from sqlquarry.options import check_options, check_rules
 
 # Fields that change how a run is carried out, but nothing of its result except the rounding of sums.
 _HOW_NOT_WHAT = {
@@ -132,7 +131,7 @@ class TrainingConfig:
         for name in ("target_modules", "trainable_tokens", "report_to"):
             value = getattr(self, name)
             object.__setattr__(self, name, tuple(value) if isinstance(value, list) else value)
-        checks = {
+        rules = {
             "num_train_epochs": (self.num_train_epochs > 0, "above 0"),
             "records_per_step": (self.records_per_step >= 1, "at least 1"),
             "learning_rate": (self.learning_rate == "auto" or 0 < self.learning_rate < 1, "'auto' or between 0 and 1"),
@@ -143,7 +142,7 @@ class TrainingConfig:
             "lora_dropout": (0 <= self.lora_dropout < 1, "from 0 to below 1"),
             "target_modules": (len(self.target_modules) > 0, "'all-linear' or a list of layer names"),
             "trainable_tokens": (
-                self.trainable_tokens in ("auto", None) or (self.trainable_tokens and all(self.trainable_tokens)),
+                self.trainable_tokens in ("auto", None) or (bool(self.trainable_tokens) and all(self.trainable_tokens)),
                 "'auto', None or a list of token texts",
             ),
             "attn_implementation": (
@@ -160,13 +159,7 @@ class TrainingConfig:
             "save_steps": (self.save_steps is None or self.save_steps >= 1, "None or at least 1"),
             "save_total_limit": (self.save_total_limit >= 2, "at least 2: one must remain if the last is damaged"),
         }
-        bad = [
-            f"{name} is {getattr(self, name)!r}, but must be {rule}"
-            for name, (fine, rule) in checks.items()
-            if not fine
-        ]
-        if bad:
-            raise ConfigError("TrainingConfig: " + "; ".join(bad))
+        check_rules(self, rules)
 
     def recomputed_layers(self, layers: int, *, cuda: bool) -> int:
         """Return how many of `layers` are recomputed; all of them on CUDA until `fitted` has chosen."""

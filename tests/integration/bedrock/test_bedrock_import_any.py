@@ -154,7 +154,7 @@ def test_a_prefix_of_somebody_elses_tool_goes_by_its_etags(world: World, merged:
         if name != "prompt.json":
             world.aws.s3.put_object(Bucket="models", Key=f"foreign/{name}", Body=body)
     from sqlquarry.aws.prefix import S3Prefix
-    from sqlquarry.bedrock.prefix import prefix_manifest
+    from sqlquarry.bedrock.staging import prefix_manifest
     from sqlquarry.files.locations import S3Location
 
     prefix = S3Prefix(world.aws.s3, S3Location.parse(URI))

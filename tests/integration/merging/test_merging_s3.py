@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,10 @@ from typing import Any
 import boto3
 import pytest
 import torch
-from botocore.exceptions import EndpointConnectionError, ResponseStreamingError
+from botocore.exceptions import EndpointConnectionError
 from moto import mock_aws
 
+from broken_reads import Breaks
 from merging_s3_fakes import write_adapter, write_base
 from sqlquarry import AdapterCheckpoint, AdapterMerger
 from sqlquarry.aws.prefix import S3Prefix
@@ -193,21 +193,6 @@ def test_broken_prefixes_are_named(s3: Any, base: Path, adapter: AdapterCheckpoi
     assert objects(s3, "out/") == {}
 
 
-class _Breaks(io.BytesIO):
-    """A response that ends in a lost connection after some bytes."""
-
-    def __init__(self, content: bytes, at: int) -> None:
-        super().__init__(content)
-        self._left = at
-
-    def read(self, size: int | None = -1) -> bytes:
-        if self._left <= 0:
-            raise ResponseStreamingError(error="connection lost")
-        block = super().read(min(size or -1, self._left))
-        self._left -= len(block)
-        return block
-
-
 @pytest.mark.parametrize("breaks", [0, 1, 3, 4])
 def test_a_read_that_breaks_off_goes_on_where_it_stopped(breaks: int) -> None:
     content = torch.arange(5000, dtype=torch.int32).numpy().tobytes()
@@ -218,7 +203,7 @@ def test_a_read_that_breaks_off_goes_on_where_it_stopped(breaks: int) -> None:
             spans.append(Range)
             first, last = (int(number) for number in Range.removeprefix("bytes=").split("-"))
             part = content[first : last + 1]
-            return {"Body": _Breaks(part, 1000 if len(spans) <= breaks else len(part) + 1)}
+            return {"Body": Breaks(part, 1000 if len(spans) <= breaks else len(part) + 1)}
 
     view = memoryview(bytearray(len(content) - 10))
     file = S3File(S3Prefix(Client(), S3Location("bucket")), "key", len(content))

@@ -2,33 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, ResponseStreamingError
 
+from broken_reads import Breaks
 from sqlquarry.aws.prefix import S3Prefix, StoredObject
 from sqlquarry.errors import MetadataError
 from sqlquarry.files.locations import S3Location
 
 CONTENT = bytes(range(250)) * 40
-
-
-class Breaks(io.BytesIO):
-    """A response whose connection is lost after some bytes."""
-
-    def __init__(self, content: bytes, at: int) -> None:
-        super().__init__(content)
-        self._left = at
-
-    def read(self, size: int | None = -1) -> bytes:
-        if self._left <= 0:
-            raise ResponseStreamingError(error="connection lost")
-        block = super().read(min(size or -1, self._left))
-        self._left -= len(block)
-        return block
 
 
 class Client:

@@ -18,8 +18,8 @@ from bedrock_fakes import CONFIG, TENSORS, safetensors, write_checkpoint, write_
 from sqlquarry.bedrock.export.model_export import ModelExport
 from sqlquarry.bedrock.export.non_finite import holds_non_finite, sha256_of_finite
 from sqlquarry.bedrock.preflight import preflight, repair
-from sqlquarry.bedrock.preflight.non_finite import finite
 from sqlquarry.bedrock.preflight.source import LocalSource
+from sqlquarry.bedrock.preflight.tensors import finite
 from sqlquarry.checkpoints.tensor_shapes import expected_tensors
 from sqlquarry.errors import CorruptArtifactError
 

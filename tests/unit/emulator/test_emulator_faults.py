@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sqlquarry.emulator import faults as kinds
-from sqlquarry.emulator.bedrock.cold_start import IDLE_S, ColdStart
+from sqlquarry.emulator.bedrock.timing import IDLE_S, ColdStart
 from sqlquarry.emulator.clock import ManualClock
 from sqlquarry.emulator.faults import (
     AccessDenied,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -12,11 +11,10 @@ from pathlib import Path
 from sqlquarry.artifacts import MergedModel
 from sqlquarry.bedrock.export.metadata_files import CARRIED_FILES, export_files
 from sqlquarry.bedrock.export.non_finite import sha256_of_finite
-from sqlquarry.bedrock.export.weights import ONE_SHARD
-from sqlquarry.checkpoints.safetensors_header import INDEX, parse_index
+from sqlquarry.checkpoints.safetensors_header import INDEX, ONE_SHARD, parse_index
 from sqlquarry.errors import PromptMismatchError
 from sqlquarry.files.digests import sha256_file
-from sqlquarry.files.metadata import json_bytes, read_bytes
+from sqlquarry.files.metadata import read_bytes
 from sqlquarry.manifests import Manifest
 from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
 
@@ -58,7 +56,7 @@ class ModelExport:
         prompt = own or formatter
         rewritten = dict(export_files(directory) if own else export_files(directory, formatter))
         if formatter is not None and own is None:
-            rewritten[PROMPT_FILE] = _prompt_json(formatter)
+            rewritten[PROMPT_FILE] = formatter.to_json()
         if isinstance(source, MergedModel):
             known: Mapping[str, Mapping[str, str | int]] = source.manifest.files
             verbatim = _uploaded_as_is(directory, known)
@@ -126,9 +124,3 @@ def _hashed(files: Mapping[str, Path]) -> dict[str, Mapping[str, str | int]]:
 
 def _sha256(path: Path) -> str:
     return sha256_of_finite(path) if path.suffix == ".safetensors" else sha256_file(path)
-
-
-def _prompt_json(formatter: PromptFormatter) -> bytes:
-    """Return what `PromptFormatter.save` writes."""
-    content = dataclasses.asdict(formatter) | {"fingerprint": formatter.fingerprint}
-    return json_bytes(content)

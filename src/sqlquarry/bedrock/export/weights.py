@@ -6,9 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from sqlquarry.checkpoints.safetensors_header import Tensor
+from sqlquarry.checkpoints.safetensors_header import ONE_SHARD, Tensor
 
-ONE_SHARD = "model.safetensors"  # the only name that transformers reads without an index
 DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}  # safetensors' name -> torch's name
 # Tensors that bitsandbytes, GPTQ, AWQ, HQQ and FP8 checkpoints hold next to weights or instead of them.
 QUANTIZED = re.compile(

@@ -4,9 +4,8 @@ preflight -> source (directory | S3) -> model (checkpoint -> config, tokenizer, 
 repair    -> what is mechanical among the findings, in place or into a new directory
 """
 
-from sqlquarry.bedrock.preflight.findings import PreflightFinding
+from sqlquarry.bedrock.preflight.findings import PreflightFinding, PreflightReport
 from sqlquarry.bedrock.preflight.repairs import Repair, repair
-from sqlquarry.bedrock.preflight.report import PreflightReport
 from sqlquarry.bedrock.preflight.run import preflight
 
 __all__ = ["PreflightFinding", "PreflightReport", "Repair", "preflight", "repair"]

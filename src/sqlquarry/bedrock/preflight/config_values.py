@@ -14,7 +14,7 @@ from sqlquarry.bedrock.export.dialect import TRANSFORMERS_VERSION
 from sqlquarry.bedrock.preflight.checkpoint import Checkpoint
 from sqlquarry.bedrock.preflight.findings import PreflightFinding, error
 from sqlquarry.checkpoints.tensor_shapes import DECODERS
-from sqlquarry.files.metadata import JsonObject
+from sqlquarry.files.metadata import JsonObject, is_number
 
 _RESTORE = "Restore the base model's config.json"
 _ACTIVATIONS = {
@@ -40,10 +40,6 @@ _ROPE_LISTS = ("short_factor", "long_factor")
 _ROPE_OPTIONS = ("attention_factor", "beta_fast", "beta_slow")  # numbers, or null for the default
 
 
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _is_count(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
@@ -60,11 +56,11 @@ _RULES: Mapping[str, tuple[str, Callable[[object], bool]]] = {
         "an even number above 0, or null",
         lambda value: value is None or (_is_count(value) and value % 2 == 0),
     ),
-    "rms_norm_eps": ("a number, not below 0", lambda value: _is_number(value) and value >= 0),
-    "rope_theta": ("a number above 0", lambda value: _is_number(value) and value > 0),
+    "rms_norm_eps": ("a number, not below 0", lambda value: is_number(value) and value >= 0),
+    "rope_theta": ("a number above 0", lambda value: is_number(value) and value > 0),
     "attention_dropout": (
         "a number from 0 to 1, or null",
-        lambda value: value is None or (_is_number(value) and 0 <= value <= 1),
+        lambda value: value is None or (is_number(value) and 0 <= value <= 1),
     ),
     # It changes the tables of the rope, and no layer of these architectures.
     "partial_rotary_factor": ("1, or absent", lambda value: value == 1),
@@ -135,11 +131,11 @@ def rope(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
         return
     yield from _rope_factors(str(kind), scaling, config)
     for key in _ROPE_OPTIONS if kind in ("yarn", "longrope") else ():
-        if scaling.get(key) is not None and not _is_number(scaling[key]):
+        if scaling.get(key) is not None and not is_number(scaling[key]):
             yield _bad_value(f"rope_scaling.{key}", scaling[key], f"a number for {kind}, or null")
     # Its attention factor follows from one of them.
     factors = (scaling.get("factor"), scaling.get("attention_factor"), config.get(_ORIGINAL_POSITIONS))
-    if kind == "longrope" and not any(map(_is_number, factors)):
+    if kind == "longrope" and not any(map(is_number, factors)):
         yield _bad_value("rope_scaling.factor", scaling.get("factor"), "a number above 0 for longrope")
 
 
@@ -149,9 +145,9 @@ def _rope_factors(kind: str, scaling: JsonObject, config: JsonObject) -> Iterato
         value = scaling.get(key)
         if key in _ROPE_LISTS:
             width = _rotary_width(config)
-            if not (isinstance(value, list) and len(value) == width and all(map(_is_number, value))):
+            if not (isinstance(value, list) and len(value) == width and all(map(is_number, value))):
                 yield _bad_value(f"rope_scaling.{key}", value, f"a list of {width} numbers for {kind}")
-        elif not (_is_number(value) and value > 0):
+        elif not (is_number(value) and value > 0):
             yield _bad_value(f"rope_scaling.{key}", value, f"a number above 0 for {kind}")
 
 

@@ -1,4 +1,4 @@
-"""What a check reports: how bad it is, what and where, why the service cares, and what to do."""
+"""What checks find (how bad it is, what and where, why the service cares, and what to do), and their report."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
+from sqlquarry.errors import PreflightError
 from sqlquarry.text import first_of, visible
 
 Severity = Literal["error", "warning", "note"]
@@ -36,6 +37,35 @@ class PreflightFinding:
 
     def __str__(self) -> str:
         return visible(f"{self.severity} [{self.code}] {self.where}: {self.message}. {self.why}. {self.fix}.")
+
+
+@dataclass(frozen=True, slots=True)
+class PreflightReport:
+    """What a preflight found; an empty report is a good one."""
+
+    findings: tuple[PreflightFinding, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Return whether there is no error; warnings and notes do not count."""
+        return not any(finding.severity == "error" for finding in self.findings)
+
+    @property
+    def warnings(self) -> tuple[PreflightFinding, ...]:
+        """Return what does not stop an import, but may surprise."""
+        return tuple(finding for finding in self.findings if finding.severity == "warning")
+
+    def raise_for_errors(self) -> None:
+        """Stop here if the import would fail.
+
+        Raises:
+            PreflightError: lists every finding with its fix.
+        """
+        if not self.ok:
+            raise PreflightError(f"the import would fail, so nothing was uploaded:\n{self}")
+
+    def __str__(self) -> str:
+        return "\n".join(f"- {finding}" for finding in self.findings) or "no findings"
 
 
 # What reading a file raises that somebody has damaged, or that is not what its name says.

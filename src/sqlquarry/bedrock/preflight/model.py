@@ -12,14 +12,14 @@ from sqlquarry.aws.failures import aws_errors
 from sqlquarry.bedrock.export.metadata_files import export_files
 from sqlquarry.bedrock.preflight import config, config_values, tensors, tokenizer
 from sqlquarry.bedrock.preflight.checkpoint import Checkpoint, read_files, read_weights
-from sqlquarry.bedrock.preflight.findings import MALFORMED, PreflightFinding, error
-from sqlquarry.bedrock.preflight.manifest import trained_with, upload_finished
-from sqlquarry.bedrock.preflight.non_finite import MOST_REQUESTS, finite
+from sqlquarry.bedrock.preflight.findings import MALFORMED, PreflightFinding, error, listed
 from sqlquarry.bedrock.preflight.source import CopiedSource, LocalSource, S3Source, Source
+from sqlquarry.bedrock.preflight.tensors import MOST_REQUESTS, finite
 from sqlquarry.bedrock.stored_merge import StoredMerge
 from sqlquarry.checkpoints.safetensors_header import INDEX
 from sqlquarry.errors import ArtifactError, BedrockError, SQLQuarryError
-from sqlquarry.manifests import MANIFEST
+from sqlquarry.files.metadata import check_size
+from sqlquarry.manifests import MANIFEST, MERGE_STATE, Manifest
 from sqlquarry.prompt import PROMPT_FILE, PromptFormatter
 
 Check = Callable[[Checkpoint], Iterator[PreflightFinding]]
@@ -51,7 +51,7 @@ def check_stored_model(
             return
     files, templates, unreadable = read_files(source)
     weights, bad_weights = read_weights(source)
-    yield from (*unreadable, *bad_weights, *upload_finished(source))
+    yield from (*unreadable, *bad_weights, *_upload_finished(source))
     if not unreadable:
         yield from _run(_CHECKS, Checkpoint(source.sizes, files, templates, weights, None, region))
     if weights is not None:
@@ -114,7 +114,7 @@ def _check_export(
     if merged is None:
         yield from _rewritten_at_upload(replace(checkpoint, files=files, templates=templates, weights=weights), found)
     elif formatter is not None:
-        yield from trained_with(merged, formatter)
+        yield from _trained_with(merged, formatter)
 
 
 def _bound_formatter(directory: Path) -> PromptFormatter:
@@ -149,3 +149,36 @@ def _rewritten_at_upload(raw: Checkpoint, remaining: Iterable[PreflightFinding])
         if (finding.code, finding.where) not in there:
             fix = "Nothing to do: import_model rewrites it at upload; `repair` does so on disk"
             yield replace(finding, severity="note", fix=fix, repairable=True)
+
+
+def _trained_with(merged: MergedModel, formatter: PromptFormatter) -> Iterator[PreflightFinding]:
+    """Check that the prompt beside the weights is the one that they were trained with."""
+    trained = merged.manifest.provenance.get("prompt_fingerprint")
+    if trained != formatter.fingerprint:
+        message = f"the weights were trained with prompt {trained!r}, but this one is {formatter.fingerprint!r}"
+        why = "The model would be served a prompt that it never saw"
+        fix = "Restore the prompt.json that the adapter carries"
+        yield error("prompt-fingerprint", PROMPT_FILE, message, why, fix)
+
+
+def _upload_finished(source: Source) -> Iterator[PreflightFinding]:
+    """Check that a prefix which this library uploaded has its manifest, and all that the manifest names."""
+    fix = "Run import_model again: it resumes where it stopped"
+    if MANIFEST not in source.sizes:
+        if MERGE_STATE in source.sizes:
+            again = "Run the same merge again: it continues where it stopped"
+            yield error("unfinished", MANIFEST, "a merge did not finish", "A job would read a part of the model", again)
+        elif PROMPT_FILE in source.sizes:
+            message = "prompt.json is there without a manifest: an upload did not finish"
+            yield error("unfinished", MANIFEST, message, "A job would read a part of the model", fix)
+        return
+    try:
+        check_size(MANIFEST, source.sizes[MANIFEST])
+        entries = Manifest.parse(source.read(MANIFEST), MANIFEST).files
+        wrong = [name for name, entry in entries.items() if source.sizes.get(name) != entry["bytes"]]
+    except (OSError, *MALFORMED) as problem:
+        yield error("manifest", MANIFEST, f"it cannot be read ({problem})", "It says what belongs to the model", fix)
+        return
+    if wrong:
+        message = f"missing, or of another size than it says: {listed(wrong)}"
+        yield error("manifest", MANIFEST, message, "A job would read a damaged model", fix)

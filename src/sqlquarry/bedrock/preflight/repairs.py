@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from sqlquarry.aws.failures import aws_errors
 from sqlquarry.bedrock.export.chat_template import TEMPLATE_FILES
 from sqlquarry.bedrock.export.metadata_files import CARRIED_FILES, OPTIONAL_FILES, export_files
-from sqlquarry.bedrock.export.weights import ONE_SHARD, CheckpointWeights, is_full
+from sqlquarry.bedrock.export.weights import CheckpointWeights, is_full
 from sqlquarry.bedrock.preflight.checkpoint import read_files, read_weights
 from sqlquarry.bedrock.preflight.config import QUANTIZATION_KEYS
 from sqlquarry.bedrock.preflight.reshard import (
@@ -26,7 +26,7 @@ from sqlquarry.bedrock.preflight.reshard import (
 )
 from sqlquarry.bedrock.preflight.source import LocalSource, S3Source, Source, source_location
 from sqlquarry.bedrock.preflight.tensors import duplicates, stored_dtype
-from sqlquarry.checkpoints.safetensors_header import INDEX
+from sqlquarry.checkpoints.safetensors_header import INDEX, ONE_SHARD
 from sqlquarry.errors import BedrockError, ConfigError
 from sqlquarry.files.locations import S3Location, local_path
 from sqlquarry.files.metadata import check_size, json_bytes

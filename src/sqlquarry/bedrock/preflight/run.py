@@ -10,8 +10,8 @@ from sqlquarry.artifacts import MergedModel
 from sqlquarry.aws import aws_session
 from sqlquarry.bedrock.import_request import ImportRequest, VpcConfig, given_uri
 from sqlquarry.bedrock.preflight.account import attempt, check_account, check_bucket
+from sqlquarry.bedrock.preflight.findings import PreflightReport
 from sqlquarry.bedrock.preflight.model import check_local_model, check_stored_model
-from sqlquarry.bedrock.preflight.report import PreflightReport
 from sqlquarry.bedrock.preflight.request import check_request, names_a_bucket
 from sqlquarry.bedrock.preflight.source import S3Source, source_location
 from sqlquarry.files.locations import S3Location

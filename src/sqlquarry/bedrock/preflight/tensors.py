@@ -5,17 +5,23 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
-from sqlquarry.bedrock.export.weights import DTYPES, ONE_SHARD, QUANTIZED, CheckpointWeights, is_full
+from sqlquarry.bedrock.export.non_finite import NAN_OR_INFINITY, holds_non_finite
+from sqlquarry.bedrock.export.weights import DTYPES, QUANTIZED, CheckpointWeights, is_full
 from sqlquarry.bedrock.preflight.checkpoint import Checkpoint
 from sqlquarry.bedrock.preflight.config import GPT_OSS, MULTIMODAL_ARCHITECTURES
 from sqlquarry.bedrock.preflight.findings import PreflightFinding, error, listed, warning
+from sqlquarry.bedrock.preflight.source import Source
 from sqlquarry.checkpoints.foreign_model import refusals
-from sqlquarry.checkpoints.safetensors_header import INDEX, Tensor
+from sqlquarry.checkpoints.safetensors_header import INDEX, ONE_SHARD, Tensor
 from sqlquarry.checkpoints.tensor_shapes import expected_tensors
 
 MAX_SHARD_BYTES = 5 * 2**30  # the largest that imports are known to work with; transformers 4's default was 5 GB
 MAX_TEXT_BYTES, MAX_MULTIMODAL_BYTES = 200 * 10**9, 100 * 10**9
+_LOOKED_AT_BYTES = 16 * 2**10
+_MOST_READS = 2_000  # of a local checkpoint; a model of 100,000 tensors would take minutes
+MOST_REQUESTS = 4  # of one on S3
 
 _AGAIN = "Merge or save again, into an empty directory"
 _EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "shared.weight")
@@ -259,6 +265,37 @@ def embeddings(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
         yield warning(
             "tied-head", "config.json", message, "A server ignores the head", "Set it to false if the head was trained"
         )
+
+
+def finite(source: Source, weights: CheckpointWeights, *, most_reads: int = _MOST_READS) -> Iterator[PreflightFinding]:
+    """Find NaN and infinity in small tensors, such as norms and biases, and at the beginning of large ones.
+
+    A diverged training shows in the small ones. `import_model` reads every weight of a directory that has no manifest,
+    because it has to hash them anyway.
+
+    Args:
+        source: where the shards are.
+        weights: their headers.
+        most_reads: reads at most; of more tensors some of each size are looked at.
+    """
+    tensors = sorted(
+        ((shard, name, tensor) for shard, held in weights.loaded.items() for name, tensor in held.items()),
+        key=lambda item: (item[2].end - item[2].start, item[1]),
+    )
+    # A diverged training leaves NaN in all that it changed, which may be the large ones alone.
+    tensors = tensors[:: max(1, -(-len(tensors) // most_reads))]
+
+    def bad(item: tuple[str, str, Tensor]) -> bool:
+        shard, _, tensor = item
+        length = min(_LOOKED_AT_BYTES, tensor.end - tensor.start)
+        return holds_non_finite(tensor.dtype, source.read(shard, tensor.start, length))
+
+    with ThreadPoolExecutor(8) as pool:
+        names = [name for (_, name, _), wrong in zip(tensors, pool.map(bad, tensors), strict=True) if wrong]
+    if names:
+        message = f"{len(names)} tensors hold {NAN_OR_INFINITY}"
+        why = "The import succeeds, and every answer is the same character"
+        yield error("non-finite", listed(names), message, why, "Train or merge again; the training had diverged")
 
 
 CHECKS = (leftovers, shards, dtypes, implied, embeddings)

@@ -30,17 +30,8 @@ from sqlquarry.prompt import PROMPT_FILE
 from sqlquarry.tokenizing.added_tokens import token_text
 from sqlquarry.tokenizing.reading_equality import same_tokens
 from sqlquarry.tokenizing.readings import served_reading, trained_reading
-from sqlquarry.tokenizing.tokenizer_files import SENTENCEPIECE_FILES
+from sqlquarry.tokenizing.tokenizer_files import SENTENCEPIECE_FILES, SERVED_TOKENIZERS
 
-TOKENIZERS = (
-    "CodeLlamaTokenizer",
-    "GPT2Tokenizer",
-    "GPTNeoXTokenizer",
-    "LlamaTokenizer",
-    "PreTrainedTokenizer",
-    "Qwen2Tokenizer",
-    "T5Tokenizer",
-)
 _SENTENCEPIECE = SENTENCEPIECE_FILES | {"CodeLlamaTokenizer": "tokenizer.model"}
 _CONFIG = "tokenizer_config.json"
 
@@ -49,11 +40,11 @@ def tokenizer_class(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
     """Check that the service loads the class, and that the files which it reads are there."""
     name = str(checkpoint.tokenizer_config.get("tokenizer_class"))
     family = name.removesuffix("Fast")
-    if family not in TOKENIZERS:
+    if family not in SERVED_TOKENIZERS:
         yield error(
             "tokenizer-class",
             _CONFIG,
-            f"tokenizer_class {name!r} is not one of {', '.join(TOKENIZERS)} (or their Fast variants)",
+            f"tokenizer_class {name!r} is not one of {', '.join(SERVED_TOKENIZERS)} (or their Fast variants)",
             "Its transformers version knows no other class",
             "Save the tokenizer as PreTrainedTokenizerFast",
             repairable=name in ("TokenizersBackend", "None"),
@@ -203,7 +194,7 @@ def stop_token(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
 def served_tokens(checkpoint: Checkpoint) -> Iterator[PreflightFinding]:
     """Check that the server makes the same tokens of a prompt as the training did."""
     files, trained = checkpoint.tokenizer, checkpoint.trained or checkpoint.tokenizer
-    if files.class_name not in TOKENIZERS:
+    if files.class_name not in SERVED_TOKENIZERS:
         return  # `tokenizer_class` has said so
     if files.class_name == "T5Tokenizer":
         why = "What both versions of transformers make of its SentencePiece model is not known here"

@@ -11,35 +11,18 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from sqlquarry.checkpoints.foreign_model import refuse_foreign_code
+from sqlquarry.checkpoints.foreign_model import MODEL_TYPES, refuse_foreign_code
 from sqlquarry.checkpoints.safetensors_header import INDEX, parse_index, read_header
 from sqlquarry.errors import ConfigError, MetadataError, UnsupportedModelError
 from sqlquarry.files.metadata import read_bytes, read_object
 from sqlquarry.tokenizing.added_tokens import token_text
 from sqlquarry.tokenizing.readings import served_reading
 from sqlquarry.tokenizing.rendering import require_bounded
-from sqlquarry.tokenizing.tokenizer_files import TokenizerFiles
+from sqlquarry.tokenizing.tokenizer_files import SERVED_TOKENIZERS, TokenizerFiles
 
 # `architectures[0]` -> the value of modelArchitecture. GPT-OSS, which the service takes too, needs MXFP4 kernels that
 # this emulator does not have.
-ARCHITECTURES = {
-    "GPTBigCodeForCausalLM": "gpt_bigcode",
-    "LlamaForCausalLM": "llama",
-    "MistralForCausalLM": "mistral",
-    "MixtralForCausalLM": "mixtral",
-    "MllamaForConditionalGeneration": "mllama",
-    "Qwen2ForCausalLM": "qwen2",
-    "Qwen2VLForConditionalGeneration": "qwen2_vl",
-    "Qwen2_5_VLForConditionalGeneration": "qwen2_5_vl",
-    "Qwen3ForCausalLM": "qwen3",
-    "Qwen3MoeForCausalLM": "qwen3_moe",
-    "T5ForConditionalGeneration": "t5",
-}
-TOKENIZERS = {
-    f"{family}Tokenizer{speed}"
-    for family in ("T5", "Llama", "CodeLlama", "GPT2", "GPTNeoX", "Qwen2")
-    for speed in ("", "Fast")
-} | {"PreTrainedTokenizer", "PreTrainedTokenizerFast"}
+ARCHITECTURES = {name: kind for name, kind in MODEL_TYPES.items() if name != "GptOssForCausalLM"}
 # "Invoke your imported model" names Qwen2.5, Qwen2-VL, Qwen2.5-VL, Qwen3 and GPT-OSS; Qwen2 is read as Qwen2.5 is.
 _WITHOUT_CONVERSE = {"qwen2", "qwen2_vl", "qwen2_5_vl", "qwen3", "qwen3_moe"}
 WEIGHT_DTYPES = {"F32", "F16", "BF16"}
@@ -125,7 +108,7 @@ def as_transformers_4_51(config: dict[str, object]) -> dict[str, object]:
 
 def _check_tokenizer(config: dict[str, object]) -> None:
     name = config.get("tokenizer_class")
-    if not isinstance(name, str) or name not in TOKENIZERS:
+    if not isinstance(name, str) or name.removesuffix("Fast") not in SERVED_TOKENIZERS:
         raise ImportFailedError(f"unsupported tokenizer class {name}: transformers 4.51.3 does not have it")
     if isinstance(config.get("extra_special_tokens"), list):
         raise ImportFailedError(

@@ -18,6 +18,7 @@ from sqlquarry.emulator.bedrock.answer_formats import (
     OpenAICompletion,
 )
 from sqlquarry.emulator.requests.errors import invalid, unsupported
+from sqlquarry.files.metadata import is_number
 
 LIMITS: tuple[Literal["max_gen_len", "max_completion_tokens", "max_tokens"], ...] = (
     "max_gen_len",
@@ -68,11 +69,7 @@ def _is_int(value: object, low: float = -math.inf, high: float = math.inf) -> bo
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-_NUMBER = AllowedValue("a number", _is_number)
+_NUMBER = AllowedValue("a number", is_number)
 _INTEGER = AllowedValue("an integer", _is_int)
 _COUNT = AllowedValue("a positive integer", lambda value: _is_int(value, 1))
 _FLAG = AllowedValue("true or false", lambda value: isinstance(value, bool))
@@ -91,7 +88,7 @@ _EVERY_FORMAT: Mapping[str, AllowedValue] = {
     "frequency_penalty": _NUMBER,
     "logit_bias": AllowedValue(
         "an object with a number for each token id",
-        lambda value: isinstance(value, dict) and all(_TOKEN_ID.fullmatch(k) and _is_number(value[k]) for k in value),
+        lambda value: isinstance(value, dict) and all(_TOKEN_ID.fullmatch(k) and is_number(value[k]) for k in value),
     ),
     "seed": AllowedValue("an integer of 64 bits", lambda value: _is_int(value, -(2**63), 2**63 - 1)),
     "stop": AllowedValue(

@@ -46,7 +46,7 @@ class BedrockCompletion(AnswerFormat):
 
     def pieces(self, generation: Generation, model_arn: str) -> Iterator[ApiAnswer]:  # noqa: D102 - see AnswerFormat
         whole = self.answer(generation, model_arn)
-        for text in _split(generation.text):
+        for text in split_text(generation.text):
             yield whole | {"generation": text, "generation_token_count": None, "stop_reason": None}
         yield whole | {"generation": ""}
 
@@ -78,7 +78,7 @@ class OpenAICompletion(AnswerFormat):
 
     def pieces(self, generation: Generation, model_arn: str) -> Iterator[ApiAnswer]:  # noqa: D102 - see AnswerFormat
         envelope = self._envelope(model_arn, self.piece_kind)
-        for text in _split(self._echo + generation.text):
+        for text in split_text(self._echo + generation.text):
             yield envelope | {"choices": [self._piece(text, None)]}
         usage = self.answer(generation, model_arn)["usage"]
         yield envelope | {"choices": [self._piece("", generation.stop_reason)], "usage": usage}
@@ -122,5 +122,6 @@ def without_text(answer: ApiAnswer) -> ApiAnswer:
     return silent | {"choices": []} if "choices" in silent else silent
 
 
-def _split(text: str) -> list[str]:
+def split_text(text: str) -> list[str]:
+    """Return the pieces in which a text is streamed."""
     return [text[start : start + _PIECE_CHARACTERS] for start in range(0, len(text), _PIECE_CHARACTERS)]

@@ -14,13 +14,12 @@ import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 
 from sqlquarry.emulator.bedrock.admission import ImportFailedError, admit
-from sqlquarry.emulator.bedrock.cold_start import ColdStart
 from sqlquarry.emulator.bedrock.records import ImportedModelRecord, ImportJobRecord
-from sqlquarry.emulator.bedrock.timing import IMMEDIATE, ImportTiming
+from sqlquarry.emulator.bedrock.timing import IMMEDIATE, ColdStart, ImportTiming
 from sqlquarry.emulator.clock import Clock
 from sqlquarry.emulator.faults import Faults, JobFails, JobHangs
 from sqlquarry.emulator.requests.errors import ApiError, invalid
@@ -286,20 +285,8 @@ def _tag_dict(tags: Iterable[bedrock.TagTypeDef]) -> dict[str, str]:
     return {tag["key"]: tag["value"] for tag in tags}
 
 
-class _Listed(Protocol):
-    """A job or a model."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def created(self) -> datetime: ...
-
-    def summary(self) -> ApiAnswer: ...
-
-
 def _page(
-    found: Iterable[_Listed],
+    found: Iterable[ImportJobRecord | ImportedModelRecord],
     answer_key: str,
     parameters: bedrock.ListModelImportJobsRequestTypeDef | bedrock.ListImportedModelsRequestTypeDef,
 ) -> ApiAnswer:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from sqlquarry.answers import Generation
+from sqlquarry.emulator.bedrock.answer_formats import split_text
 from sqlquarry.emulator.bedrock.completion_request import CompletionRequest
 from sqlquarry.emulator.bedrock.invocation import chat_request
 from sqlquarry.emulator.requests.errors import invalid, unsupported
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 # In the words that users report.
 UNSUPPORTED = "This action doesn't support the model that you provided. Try again with a supported text or chat model."
 BLANK = "The text field in the ContentBlock object is blank. Add text to the text field, and try again."
-_PIECE_CHARACTERS = 4  # about a token
 _HONORED = {
     "modelId",
     "messages",
@@ -97,9 +97,10 @@ def converse_answer(generation: Generation, *, without_text: bool = False) -> Ap
 
 def converse_events(generation: Generation, *, without_text: bool = False) -> list[ApiAnswer]:
     """Return the events of ConverseStream; `without_text` leaves out those of its content."""
-    text = generation.text
-    pieces = [text[start : start + _PIECE_CHARACTERS] for start in range(0, len(text), _PIECE_CHARACTERS)]
-    block: list[ApiAnswer] = [{"contentBlockDelta": {"contentBlockIndex": 0, "delta": {"text": one}}} for one in pieces]
+    block: list[ApiAnswer] = [
+        {"contentBlockDelta": {"contentBlockIndex": 0, "delta": {"text": piece}}}
+        for piece in split_text(generation.text)
+    ]
     block.append({"contentBlockStop": {"contentBlockIndex": 0}})
     return [
         {"messageStart": {"role": "assistant"}},

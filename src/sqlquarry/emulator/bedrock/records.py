@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlquarry.emulator.bedrock.admission import AdmittedModel
-from sqlquarry.emulator.bedrock.cold_start import ColdStart
+from sqlquarry.emulator.bedrock.timing import ColdStart
 from sqlquarry.emulator.requests.parameters import ApiAnswer
 
 if TYPE_CHECKING:

@@ -16,9 +16,8 @@ from sqlquarry.errors import JudgingError
 from sqlquarry.judging.report.breakdown import slices
 from sqlquarry.judging.report.compare import changed_places, compare_reports, require_same_records
 from sqlquarry.judging.report.data import Headline, Report
-from sqlquarry.judging.report.significance import p_text
+from sqlquarry.judging.report.significance import LEVEL, p_text
 
-_LEVEL = 0.05
 _EXAMPLES = 20
 
 
@@ -96,6 +95,6 @@ def _baseline_check(report: Report, baseline: Report) -> Check:
     broken = changed_places(baseline, report, grader, was="correct", now="wrong")
     lines = [f"broken: {report.entries[i].record.id or i + 1}: {report.entries[i].record.question}" for i in broken]
     text = "\n".join([str(found), *lines[:_EXAMPLES]])
-    worse = found.difference < 0 and found.p_value < _LEVEL
+    worse = found.difference < 0 and found.p_value < LEVEL
     failure = f"{100 * found.difference:+.1f} points against the baseline, {p_text(found.p_value)}" if worse else None
     return Check("baseline", grader, text, failure)

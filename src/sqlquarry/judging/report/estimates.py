@@ -86,14 +86,13 @@ def clustered_estimate(correct: Sequence[bool], clusters: Sequence[Hashable], un
 
 
 def bootstrap_interval(
-    values: Sequence[float], clusters: Sequence[Hashable] | None = None, *, confidence: float = 0.95, seed: int = 0
+    values: Sequence[float], clusters: Sequence[Hashable] | None = None, *, seed: int = 0
 ) -> tuple[float, float]:
-    """Return the interval of the mean from 2,000 resamples of whole clusters; equal input gives the same interval.
+    """Return the 95 % interval of the mean from 2,000 resamples of whole clusters; equal input gives the same interval.
 
     Args:
         values: one per record.
         clusters: what each record belongs to; None takes every record as independent.
-        confidence: of the interval.
         seed: of the resamples.
 
     Raises:
@@ -129,7 +128,7 @@ def bootstrap_interval(
         batch=_BATCH,
         # BCa's correction shrinks with n while its jackknife grows with n²: it is for the small samples.
         method="BCa" if len(sums) <= _BCA_LIMIT else "percentile",
-        confidence_level=confidence,
+        confidence_level=0.95,
         rng=seed,
     ).confidence_interval
     return float(found.low), float(found.high)

@@ -10,6 +10,8 @@ from sqlquarry.errors import JudgingError
 from sqlquarry.extras import require
 from sqlquarry.judging.report.estimates import Estimate, bootstrap_interval, estimate, normal_quantile
 
+LEVEL = 0.05  # a smaller p-value is not taken for chance
+_POWER = 0.8
 _PRECISION = 1e-4  # of a detectable difference: a hundredth of a point
 
 
@@ -93,8 +95,8 @@ def sign_test(fixed: int, broken: int) -> float:
     return min(1.0, 2 * tail / (1 << n))
 
 
-def detectable_difference(n: int, discordant: float, *, power: float = 0.8, confidence: float = 0.95) -> float:
-    """Return the smallest true difference of two accuracies that the exact McNemar test finds with this power.
+def detectable_difference(n: int, discordant: float) -> float:
+    """Return the smallest true difference of two accuracies that the exact McNemar test finds with a power of 80 %.
 
     The number of records on which only one system is right is binomial, and of these the number that favor the better
     one is binomial, too (Connor 1987, "Sample size for testing differences in proportions for the paired-sample
@@ -104,29 +106,27 @@ def detectable_difference(n: int, discordant: float, *, power: float = 0.8, conf
     Args:
         n: records that both systems answer.
         discordant: share of records on which only one of them is right, 0 to 1; at least the difference itself.
-        power: chance to find the difference.
-        confidence: 1 − the level of the test.
 
     Raises:
-        JudgingError: n is negative, or a share is not between 0 and 1.
+        JudgingError: n is negative, or the share is not between 0 and 1.
         MissingExtraError: the extra `judge` is not installed.
     """
-    if n < 0 or not 0 <= discordant <= 1 or not 0.5 <= power < 1 or not 0 < confidence < 1:
-        raise JudgingError(f"detectable_difference({n}, {discordant}, {power=}, {confidence=}) is out of range")
+    if n < 0 or not 0 <= discordant <= 1:
+        raise JudgingError(f"detectable_difference({n}, {discordant}) is out of range")
     require("judge", "the detectable difference")
     low, high = 0.0, 1.0
-    if _mcnemar_power(n, discordant, high, 1 - confidence) < power:
+    if _mcnemar_power(n, discordant, high) < _POWER:
         return 1.0
     while high - low > _PRECISION:
         middle = (low + high) / 2
-        if _mcnemar_power(n, discordant, middle, 1 - confidence) < power:
+        if _mcnemar_power(n, discordant, middle) < _POWER:
             low = middle
         else:
             high = middle
     return high
 
 
-def _mcnemar_power(n: int, discordant: float, difference: float, level: float) -> float:
+def _mcnemar_power(n: int, discordant: float, difference: float) -> float:
     """Return the chance that the exact McNemar test finds a true difference."""
     import numpy as np
     from scipy import stats
@@ -138,8 +138,8 @@ def _mcnemar_power(n: int, discordant: float, difference: float, level: float) -
     if not changed.size:
         return 0.0
     # The largest smaller count for which twice the tail is at most the level.
-    most = stats.binom.ppf(level / 2, changed, 0.5)
-    most = np.where(2 * stats.binom.cdf(most, changed, 0.5) <= level, most, most - 1)
+    most = stats.binom.ppf(LEVEL / 2, changed, 0.5)
+    most = np.where(2 * stats.binom.cdf(most, changed, 0.5) <= LEVEL, most, most - 1)
     favor = (1 + difference / share) / 2
     found = stats.binom.cdf(most, changed, favor) + stats.binom.cdf(most, changed, 1 - favor)
     return float((stats.binom.pmf(changed, n, share) * found).sum())

@@ -10,10 +10,8 @@ from sqlquarry.errors import JudgingError
 from sqlquarry.judging.report.compare import compare_reports, require_same_records
 from sqlquarry.judging.report.data import Report
 from sqlquarry.judging.report.estimates import Estimate
-from sqlquarry.judging.report.significance import PairedComparison, holm, p_text
+from sqlquarry.judging.report.significance import LEVEL, PairedComparison, holm, p_text
 from sqlquarry.text import visible
-
-_LEVEL = 0.05
 
 
 class StageChange(NamedTuple):
@@ -52,7 +50,7 @@ class StageComparison(NamedTuple):
     @property
     def losses(self) -> tuple[StageChange, ...]:
         """Return the steps that lose accuracy beyond chance (adjusted p < 0.05), the largest first."""
-        found = [step for step in self.steps if step.comparison.difference < 0 and step.adjusted_p < _LEVEL]
+        found = [step for step in self.steps if step.comparison.difference < 0 and step.adjusted_p < LEVEL]
         return tuple(sorted(found, key=lambda step: step.comparison.difference))
 
     def __str__(self) -> str:

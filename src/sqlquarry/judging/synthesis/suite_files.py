@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlquarry.files.metadata import read_object
+from sqlquarry.files.metadata import json_bytes, read_object
 from sqlquarry.judging.synthesis.suites import Suite
 
 _MANIFEST = "suite.json"
@@ -82,7 +81,7 @@ def save(folder: Path, suite: Suite | str) -> StoredSuite:
 
 
 def _write_manifest(folder: Path, content: Mapping[str, object]) -> None:
-    put(folder / _MANIFEST, (json.dumps(content, indent=2) + "\n").encode())
+    put(folder / _MANIFEST, json_bytes(content))
 
 
 def load(folder: Path) -> StoredSuite | None:

@@ -10,11 +10,11 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 from sqlquarry.answers import Generation
 from sqlquarry.aws import aws_client
-from sqlquarry.aws.failures import bedrock_error, error_code, is_transient
+from sqlquarry.aws.failures import aws_errors, error_code, is_transient
 from sqlquarry.aws.polling import Polling
 from sqlquarry.errors import BedrockError, ConfigError, GenerationError, MetadataError
 from sqlquarry.files.locations import S3Location, is_s3
@@ -100,9 +100,6 @@ class BatchFoundationModel:
             bad.append(f"s3_uri is {s3_uri!r}, but must be s3://bucket/prefix")
         if not 24 <= timeout_hours <= 168:
             bad.append(f"timeout_hours is {timeout_hours}, but must be from 24 to 168")
-        for name, value, known in (("api", api, get_args(API)), ("structure", structure, get_args(Structure))):
-            if value not in known:
-                bad.append(f"{name} is {value!r}, but must be one of {', '.join(known)}")
         if bad:
             raise ConfigError("BatchFoundationModel: " + "; ".join(bad))
         self.model_id, self.formatter, self._system = model_id, formatter, system
@@ -149,8 +146,6 @@ class BatchFoundationModel:
         return self._ask([PromptRequest((("user", prompt),), both, schema) for prompt in prompts])
 
     def _ask(self, requests: Sequence[PromptRequest]) -> list[Generation]:
-        from botocore.exceptions import BotoCoreError, ClientError
-
         if len(requests) < self.minimum_records:
             raise ConfigError(
                 f"{len(requests)} prompts are too few for a batch job of {self.model_id}, which takes at least "
@@ -161,13 +156,11 @@ class BatchFoundationModel:
             for index, request in enumerate(requests)
         ]
         content = "".join(f"{line}\n" for line in lines).encode()
-        try:
+        with aws_errors(BedrockError, f"batch inference with {self.model_id}", service="bedrock"):
             arn = self._job(content)
             with ProgressBar(f"batch job of {self.model_id}", len(requests), show=self._show_progress) as bar:
                 self._wait(arn, bar)
             outputs = self._outputs(arn)
-        except (BotoCoreError, ClientError) as error:
-            raise bedrock_error(error, f"batch inference with {self.model_id}") from error
         return self._joined(outputs, requests)
 
     def _job(self, content: bytes) -> str:

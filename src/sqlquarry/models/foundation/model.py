@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from sqlquarry.answers import Generation
 from sqlquarry.aws import aws_client
@@ -80,8 +80,6 @@ class FoundationModel:
         bad += stop_problems(stop)
         if not model_id.strip():
             bad.append("model_id is empty")
-        if api not in get_args(API):
-            bad.append(f"api is {api!r}, but must be one of {', '.join(get_args(API))}")
         if bad:
             raise ConfigError("FoundationModel: " + "; ".join(bad))
         self.model_id, self.formatter, self._system, self._api = model_id, formatter, system, api

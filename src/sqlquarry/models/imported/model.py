@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from sqlquarry.answers import Generation
 from sqlquarry.aws import aws_client
-from sqlquarry.aws.failures import bedrock_error
-from sqlquarry.errors import ConfigError, GenerationError
+from sqlquarry.aws.failures import aws_errors, bedrock_error
+from sqlquarry.errors import BedrockError, ConfigError, GenerationError
 from sqlquarry.inputs import check_inputs, option_problems
 from sqlquarry.models.batches import BatchSender, warn_of_truncation
 from sqlquarry.models.imported.answers import AnswerChunk
@@ -246,12 +246,8 @@ class ImportedModel:
         Raises:
             BedrockError: AWS refused.
         """
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        try:
+        with aws_errors(BedrockError, f"deleting {self.arn}", service="bedrock"):
             self._control_plane().delete_imported_model(modelIdentifier=self.arn)
-        except (BotoCoreError, ClientError) as error:
-            raise bedrock_error(error, f"deleting {self.arn}") from error
 
     def _control_plane(self) -> BedrockClient:
         return aws_client("bedrock", self._options["session"], region=self._region)

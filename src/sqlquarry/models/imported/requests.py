@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from sqlquarry.errors import ConfigError
 from sqlquarry.inputs import option_problems, stop_problems
@@ -61,8 +61,6 @@ class RequestFormat:
         """Return what cannot be asked, one text per bad field."""
         if self.formatter is not None and self.formatter.tokens is None and self.schema not in _CHAT:
             yield "formatter is not bound to a base model; use PromptFormatter.load(merged.path)"
-        if self.schema not in get_args(RequestSchema):
-            yield f"request_schema is {self.schema!r}, but must be one of {', '.join(get_args(RequestSchema))}"
         yield from option_problems({"max_tokens": self.max_tokens}, {})
         yield from stop_problems(self.stop)
         if self.logprobs and self.schema == "converse":

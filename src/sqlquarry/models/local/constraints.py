@@ -66,22 +66,6 @@ class Vocabulary:
             raise ConfigError(f"this model's tokenizer cannot be constrained: {_first(str(error))}") from error
 
 
-class Matcher(Protocol):
-    """Follows one answer while it is written."""
-
-    def allowed(self) -> torch.Tensor:
-        """Return which tokens may come next: a bool for each token of the vocabulary, on the CPU.
-
-        Raises:
-            ConfigError: no token may, or finding out takes too much work.
-        """
-        ...
-
-    def take(self, token: int) -> None:
-        """Take the token that was written, one of the allowed ones."""
-        ...
-
-
 class Constraint(Protocol):
     """Says what answers must look like; `AnswerForm` is one."""
 
@@ -137,7 +121,7 @@ class AnswerForm:
         from llguidance import LLMatcher, LLParserLimits
 
         limits = LLParserLimits(verbose_errors=False)  # else messages end with the parser's whole state
-        return _GuidedMatcher(LLMatcher(vocabulary.table, self._grammar(), log_level=0, limits=limits), self.kind)
+        return Matcher(LLMatcher(vocabulary.table, self._grammar(), log_level=0, limits=limits), self.kind)
 
     def _check(self) -> None:
         from llguidance import LLMatcher
@@ -181,14 +165,19 @@ class AnswerForm:
         return f"{grammar['lark_grammar']}{_OPTIONS}"
 
 
-class _GuidedMatcher:
-    """Adapts llguidance's matcher."""
+class Matcher:
+    """Follows one answer while it is written, by llguidance's matcher."""
 
     def __init__(self, matcher: llguidance.LLMatcher, kind: FormKind) -> None:
         self._matcher, self._kind = matcher, kind
         self._raise_if_failed()
 
     def allowed(self) -> torch.Tensor:
+        """Return which tokens may come next: a bool for each token of the vocabulary, on the CPU.
+
+        Raises:
+            ConfigError: no token may, or finding out takes too much work.
+        """
         import torch
 
         packed = torch.frombuffer(bytearray(self._matcher.compute_bitmask()), dtype=torch.uint8)
@@ -197,6 +186,7 @@ class _GuidedMatcher:
         return bits.flatten().bool()
 
     def take(self, token: int) -> None:
+        """Take the token that was written, one of the allowed ones."""
         self._matcher.consume_token(token)
         self._raise_if_failed()
 

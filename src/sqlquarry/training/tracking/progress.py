@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from sqlquarry.files.metadata import parse_json
@@ -34,10 +33,8 @@ class StepLog:
         self._bar.__enter__()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._bar.__exit__(kind, error, traceback)
+    def __exit__(self, *error: object) -> None:
+        self._bar.__exit__(*error)
 
     def __call__(self, entry: LogEntry) -> None:
         """Log and show one step."""

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from sqlquarry.errors import ConfigError, MissingExtraError, TrainingError
@@ -59,15 +58,13 @@ class Reporter:
         figures = {name: value for name, value in entry.items() if name != "step" and isinstance(value, int | float)}
         self._callbacks.on_log(self._arguments, self._state, self._control, logs=figures)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         if not self._started:
             return
         # The integrations never end a W&B run, and note every MLflow run as finished.
         for end in (*self._ends, self._train_end):
             try:
-                end(error is not None)
+                end(kind is not None)
             except Exception:
                 # The adapter is not saved yet, and worth more than its figures elsewhere.
                 logger.exception(

@@ -1,0 +1,126 @@
+"""What an account has around Bedrock: a role, and what moto does not have, simulated policies and Bedrock's quotas."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from sqlquarry.emulator.bedrock.control_plane import MAX_IMPORTED_MODELS
+from sqlquarry.emulator.faults import Faults
+from sqlquarry.emulator.requests.errors import ApiError
+from sqlquarry.emulator.requests.parameters import ApiAnswer
+
+if TYPE_CHECKING:
+    from mypy_boto3_iam import IAMClient
+    from mypy_boto3_iam.type_defs import EvaluationResultTypeDef, SimulatePrincipalPolicyRequestTypeDef
+    from mypy_boto3_service_quotas.type_defs import (
+        GetServiceQuotaRequestTypeDef,
+        ListServiceQuotasRequestTypeDef,
+        ServiceQuotaTypeDef,
+    )
+
+# Code, name, value, adjustable: those of Bedrock that an import asks for.
+# Source: "Amazon Bedrock endpoints and quotas" (AWS General Reference), which gives the codes of adjustable quotas
+# only; the code of concurrent jobs is the one that users' monitoring tools have, and nothing here or in `bedrock` asks
+# by it.
+_QUOTAS = (
+    ("L-45B04988", "Imported models per account", MAX_IMPORTED_MODELS, True),
+    ("L-5F098EFA", "Concurrent model import jobs", 1, False),
+)
+
+
+def create_role(iam: IAMClient, name: str, bucket: str, account: str) -> str:
+    """Create the service role of "Create a service role for model import" (Bedrock user guide); returns its ARN.
+
+    SageMaker may assume it for training jobs too.
+    """
+    trust = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Principal": {"Service": ["bedrock.amazonaws.com", "sagemaker.amazonaws.com"]},
+                "Action": "sts:AssumeRole",
+                "Condition": {"StringEquals": {"aws:SourceAccount": account}},
+            }
+        ],
+    }
+    access = {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Action": ["s3:GetObject", "s3:PutObject", "s3:ListBucket"],
+                "Resource": [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"],
+            }
+        ],
+    }
+    role = iam.create_role(RoleName=name, AssumeRolePolicyDocument=json.dumps(trust))
+    iam.put_role_policy(RoleName=name, PolicyName="read-models", PolicyDocument=json.dumps(access))
+    return role["Role"]["Arn"]
+
+
+class PolicySimulator:
+    """IAM's operation that says what a principal may do.
+
+    Args:
+        faults: actions that `AccessDenied` denies are denied here too; all others are allowed.
+    """
+
+    def __init__(self, faults: Faults) -> None:
+        self._faults = faults
+
+    def simulate_principal_policy(self, parameters: SimulatePrincipalPolicyRequestTypeDef) -> ApiAnswer:
+        """Return a decision for each action and resource."""
+        results: list[EvaluationResultTypeDef] = [
+            {
+                "EvalActionName": action,
+                "EvalResourceName": resource,
+                "EvalDecision": "explicitDeny" if self._faults.denies(action) else "allowed",
+                "MatchedStatements": [],
+                "MissingContextValues": [],
+            }
+            for action in parameters["ActionNames"]
+            for resource in parameters.get("ResourceArns") or ["*"]
+        ]
+        return {"EvaluationResults": results, "IsTruncated": False}
+
+
+class BedrockQuotas:
+    """The operations of Service Quotas; each maps parameters to an answer.
+
+    Args:
+        arn_prefix: ``arn:aws:servicequotas:<region>:<account>``.
+    """
+
+    def __init__(self, arn_prefix: str) -> None:
+        self._arn_prefix = arn_prefix
+
+    def get_service_quota(self, parameters: GetServiceQuotaRequestTypeDef) -> ApiAnswer:
+        """Return one quota."""
+        for quota in self._quotas(parameters["ServiceCode"]):
+            if quota["QuotaCode"] == parameters["QuotaCode"]:
+                return {"Quota": quota}
+        raise ApiError("NoSuchResourceException", "The request failed because the specified quota does not exist")
+
+    def list_service_quotas(self, parameters: ListServiceQuotasRequestTypeDef) -> ApiAnswer:
+        """Return every quota."""
+        return {"Quotas": self._quotas(parameters["ServiceCode"])}
+
+    def _quotas(self, service: str) -> list[ServiceQuotaTypeDef]:
+        if service != "bedrock":
+            raise ApiError("NoSuchResourceException", "This emulator knows the quotas of bedrock only")
+        return [
+            {
+                "ServiceCode": "bedrock",
+                "ServiceName": "Amazon Bedrock",
+                "QuotaArn": f"{self._arn_prefix}:bedrock/{code}",
+                "QuotaCode": code,
+                "QuotaName": name,
+                "Value": float(value),
+                "Unit": "None",
+                "Adjustable": adjustable,
+                "GlobalQuota": False,
+            }
+            for code, name, value, adjustable in _QUOTAS
+        ]

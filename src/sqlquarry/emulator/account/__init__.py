@@ -1,1 +1,0 @@
-"""What an account has around Bedrock: a role, simulated policies and quotas."""
