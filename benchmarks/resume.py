@@ -42,7 +42,7 @@ def main() -> None:
     with clock() as took:
         undisturbed = trainer.train(records, output_dir=place / "undisturbed")
     print(f"\nundisturbed: {took.seconds:.1f} s with loading and compiling")
-    print(plan.compare(undisturbed.manifest.provenance["run"]), flush=True)
+    print(plan.compare(undisturbed.run), flush=True)
     log = read_jsonl(undisturbed.path / "training_log.jsonl")
     middle, last = log[len(log) // 2], log[-1]
     tokens = sum(entry["tokens"] for entry in log[len(log) // 2 + 1 :])

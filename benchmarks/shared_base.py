@@ -46,14 +46,14 @@ def main() -> None:
         TrainingJobSpec(base_model=str(base), train=str(train), output_dir=str(output), config=config).write(job)
         program = ["-m", "sqlquarry.training"] if torch.cuda.device_count() > 1 else [str(TWO_ON_ONE_GPU)]
         subprocess.run([sys.executable, *torchrun(2, *program, str(job))], check=True)
-        run = sq.AdapterCheckpoint.load(output).manifest.provenance["run"]
+        run = sq.AdapterCheckpoint.load(output).run
         whole = plan.shape.linear_parameters / 2 + 2 * (plan.shape.parameters - plan.shape.linear_parameters)
         found = {
             "held": held,
-            "steps": run["steps"],
-            "loss": round(run["training_loss"], 4),
+            "steps": run.steps,
+            "loss": round(run.training_loss, 4),
             "forecast_gib": round(plan.memory.allocated / GIB, 2),
-            "measured_gib": round(run["peak_memory_bytes"] / GIB, 2),
+            "measured_gib": round((run.peak_memory_bytes or 0) / GIB, 2),
             "whole_base_gib": round(whole / GIB, 2),
         }
         print(json.dumps(found), flush=True)
