@@ -108,7 +108,7 @@ def main() -> None:
     os.environ["AWS_ENDPOINT_URL_BEDROCK_RUNTIME"] = endpoint
     with clock() as ours:
         retry = RetryPolicy(max_attempts=20)
-        model = ImportedModel(ARN, None, session=session, concurrency=arguments.concurrency, retry=retry)
+        model = ImportedModel(ARN, session=session, concurrency=arguments.concurrency, retry=retry)
         answers = model.generate(prompts)
     if [answer.text for answer in answers] != [SQL] * len(prompts):
         raise SystemExit("answers are missing")

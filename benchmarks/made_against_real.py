@@ -2,7 +2,7 @@
 
     python benchmarks/made_against_real.py --pairs 649 --golds 200 --kill-rates 150
 
-needs the public data sets in ../shared/data (see CONTRIBUTING.md). Pairs are those of `sql_pairs/spider_pair`, with the
+needs the public data sets in ../shared/data. Pairs are those of `sql_pairs/spider_pair`, with the
 label that people gave and the outcome on the real database. Golds are Spider's; as predictions they get their own text,
 the rewriting that comes with the data, and the four golds of the same database that read most like them.
 """

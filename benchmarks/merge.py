@@ -80,7 +80,7 @@ def ours(directory: Path, output: Path) -> None:
 
 def verify(directory: Path, _output: Path) -> None:
     adapter = sq.AdapterCheckpoint.load(directory / "adapter")
-    print(sq.AdapterMerger().verify(adapter, directory / "ours", sq.sample_records("test")[:2]), file=sys.stderr)
+    print(sq.AdapterMerger().verify(sq.sample_records("test")[:2], adapter, directory / "ours"), file=sys.stderr)
 
 
 def peft(directory: Path, output: Path) -> None:

@@ -86,7 +86,7 @@ def _config(options: argparse.Namespace) -> sq.TrainingConfig:
 
 def merge(adapter: sq.AdapterCheckpoint, name: str, work: Path) -> sq.MergedModel:
     base, dtype = MERGES[name]
-    return sq.AdapterMerger(base, dtype=dtype).merge(adapter, work / f"{base}-{dtype}")
+    return sq.AdapterMerger(base=base, dtype=dtype).merge(adapter, work / f"{base}-{dtype}")
 
 
 def answer(
@@ -121,7 +121,7 @@ def measure(adapter: sq.AdapterCheckpoint, work: Path, records: Sequence[sq.Reco
     """The table of docs/merging.md: which base and dtype, which error."""
     say("merged into            | error of base weights | mean KL (nats) | same greedy token | likelihood lost (nats)")
     for name, (base, dtype) in MERGES.items():
-        found = sq.AdapterMerger(base).verify(adapter, merge(adapter, name, work), records).agreement
+        found = sq.AdapterMerger(base=base).verify(records, adapter, merge(adapter, name, work)).agreement
         lost = found.adapter_log_likelihood - found.answer_log_likelihood
         say(
             f"{name:22} | {weight_error(adapter, base, dtype):.1e} | {found.kl:.1e} | {found.greedy_agreement:.2%} of "

@@ -222,7 +222,7 @@ def runs(options: argparse.Namespace, gpus: int) -> None:
         merged = sq.AdapterMerger().merge(adapter, place / "merged")
     print(json.dumps({"merged_s": round(took.seconds, 1)}), flush=True)
     with clock() as took:
-        print(str(sq.AdapterMerger().verify(adapter, merged, records[:2])), flush=True)
+        print(str(sq.AdapterMerger().verify(records[:2], adapter, merged)), flush=True)
     print(json.dumps({"verified_s": round(took.seconds, 1)}), flush=True)
     whole = sq.QLoRAFSDPTrainer(base, config=dataclasses.replace(config, sharding="none"))
     compare(f"one GPU and {gpus} with the whole base each", single, train("whole", gpus, whole))

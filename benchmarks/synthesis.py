@@ -2,7 +2,7 @@
 
     python benchmarks/synthesis.py --wikisql 500 --spider 300
 
-needs the public data sets in ../shared/data (see CONTRIBUTING.md). Wrong predictions are mutants of the gold query, of
+needs the public data sets in ../shared/data. Wrong predictions are mutants of the gold query, of
 which those are left out that equal the gold on 300 further databases made for that very pair, with another seed; right
 ones are the gold rewritten without changing what it says.
 """

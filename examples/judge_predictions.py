@@ -52,7 +52,7 @@ def main() -> None:
         journal=options.output / "judging.jsonl",  # a second run judges only what is new
     )
     report = judge.judge([by_id[line["id"]] for line in answers], texts)
-    sq.write_html(report, options.output / "report.html", group=lambda record: record.database or "")
+    sq.write_html(report, options.output / "report.html", group_by=lambda record: record.database or "")
     sq.write_markdown(report, options.output / "report.md")
     print(report.summary(), f"report: {options.output / 'report.html'}", sep="\n")
 

@@ -45,8 +45,8 @@ def main() -> None:
     formatter = sq.PromptFormatter()
     trainer = sq.QLoRAFSDPTrainer(
         base_model,
-        formatter,
-        sq.TrainingConfig(
+        formatter=formatter,
+        config=sq.TrainingConfig(
             num_train_epochs=1,
             records_per_step=12,
             max_length=512,
@@ -80,7 +80,7 @@ def main() -> None:
         reports["adapter"] = judge.evaluate(test, local)
         reports["adapter"].to_json(output / "adapter.json")
 
-    sq.write_html(reports, output / "report.html", title="SmolLM2-135M: base against tuned", group=group)
+    sq.write_html(reports, output / "report.html", title="SmolLM2-135M: base against tuned", group_by=group)
     show(reports, group, judge_by="execution")
     console.print(f"adapter   {adapter.path}\nmodel     {merged.path}\nreport    {(output / 'report.html').resolve()}")
     console.print(f"{time.monotonic() - started:.0f} s, peak memory {peak_memory_gb():.1f} GB")

@@ -14,6 +14,8 @@ from sqlquarry.models import ImportedModel
 from sqlquarry.records import Record
 from sqlquarry.training import QLoRAFSDPTrainer
 
+_DEFAULT_MERGER = AdapterMerger()
+
 
 @dataclass(frozen=True, slots=True)
 class PipelineResult:
@@ -42,7 +44,7 @@ def run_pipeline(
     name: str,
     s3_uri: str | Path,
     output_dir: str | Path,
-    merger: AdapterMerger | None = None,
+    merger: AdapterMerger = _DEFAULT_MERGER,
     max_tokens: int = 512,
 ) -> PipelineResult:
     """Train, merge, import, generate and judge.
@@ -58,7 +60,7 @@ def run_pipeline(
         name: name of the imported model.
         s3_uri: prefix that receives the merged model, ``s3://bucket/prefix``.
         output_dir: receives ``adapter/`` and ``merged/``.
-        merger: None merges into the weights that the adapter was trained on.
+        merger: how the adapter is merged; by default into the weights that it was trained on.
         max_tokens: longest answer, in tokens.
 
     Raises:
@@ -66,6 +68,6 @@ def run_pipeline(
     """
     output = Path(output_dir)
     adapter = trainer.train(train, output_dir=output / "adapter")
-    merged = (merger or AdapterMerger()).merge(adapter, output / "merged")
+    merged = merger.merge(adapter, output / "merged")
     model = importer.import_model(merged, name, s3_uri=s3_uri).with_options(max_tokens=max_tokens)
     return PipelineResult(adapter, merged, model, judge.evaluate(test, model))

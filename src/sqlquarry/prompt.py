@@ -266,10 +266,10 @@ class PromptFormatter:
         # A server would put today's date where training had none.
         return "{% set strftime_now = undefined %}" + source if "strftime_now" in source else source
 
-    def save(self, directory: str | Path) -> None:
-        """Write the formatter to ``prompt.json`` in `directory`."""
+    def save(self, output_dir: str | Path) -> None:
+        """Write the formatter to ``prompt.json`` in `output_dir`."""
         write_json(
-            local_path(directory, "the prompt's directory") / PROMPT_FILE,
+            local_path(output_dir, "the prompt's directory") / PROMPT_FILE,
             dataclasses.asdict(self) | {"fingerprint": self.fingerprint},
         )
 
@@ -375,3 +375,6 @@ def _placeholder_problems(system: str, user: str) -> Iterator[str]:
             yield f"{name} has the unknown placeholder {{{unknown}}}{hint}"
         for formatted in _FORMATTED.findall(text):
             yield f"{name} has {formatted}, but placeholders take no format: leave out what follows the name"
+
+
+DEFAULT_FORMATTER = PromptFormatter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Self
 
@@ -33,13 +34,13 @@ class Record:
     database: str | None = None
     dialect: str = "sqlite"
     id: str | None = None
-    alternatives: tuple[str, ...] = ()
+    alternatives: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         given: object = self.alternatives
         if isinstance(given, str) or (given and self.sql is None):
             raise RecordError(f"{self._name}: alternatives is {given!r}, but must be queries, given with `sql`")
-        object.__setattr__(self, "alternatives", tuple(self.alternatives))  # a list, where it was read from JSON
+        object.__setattr__(self, "alternatives", tuple(self.alternatives))
         object.__setattr__(self, "dialect", dialect_name(self.dialect, lambda why: RecordError(f"{self._name}: {why}")))
         texts = {"question": self.question, "schema": self.schema} | ({} if self.sql is None else {"sql": self.sql})
         for name, value in (*texts.items(), *(("alternatives", query) for query in self.alternatives)):

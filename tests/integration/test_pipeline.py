@@ -57,7 +57,7 @@ def test_served_answers_are_those_of_the_merged_weights(
 def test_the_merged_model_is_the_one_that_was_trained(work: tuple[PipelineResult, Path], tmp_path: Path) -> None:
     result, _ = work
     trained = sq.LocalModel(result.adapter, device="cpu")
-    original = sq.AdapterMerger("original").merge(result.adapter, tmp_path / "original")
+    original = sq.AdapterMerger(base="original").merge(result.adapter, tmp_path / "original")
     drift = {
         name: divergence(trained, sq.LocalModel(merged, device="cpu"))
         for name, merged in {"dequantized": result.merged, "original": original}.items()

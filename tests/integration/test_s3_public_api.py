@@ -101,7 +101,7 @@ READERS: dict[str, tuple[Callable[[Any, Any, Any], object], type[Exception]]] = 
         MergeError,
     ),
     "AdapterMerger.verify": (
-        lambda at, s, adapter: sq.AdapterMerger(session=s).verify(adapter, at, RECORDS),
+        lambda at, s, adapter: sq.AdapterMerger(session=s).verify(RECORDS, adapter, at),
         (MergeError, UnsupportedModelError),
     ),
     "repair": (lambda at, s, _: repair(at, session=s), BedrockError),

@@ -115,7 +115,7 @@ def imported(
     retry: RetryPolicy | None = None,
     **options: Any,
 ) -> ImportedModel:
-    return ImportedModel(ARN, formatter, session=session, retry=retry or retry_policy(fake_time), **options)
+    return ImportedModel(ARN, formatter=formatter, session=session, retry=retry or retry_policy(fake_time), **options)
 
 
 def foundation(session: FakeSession, model_id: str = "global.some.judge", **options: Any) -> FoundationModel:

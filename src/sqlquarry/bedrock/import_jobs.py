@@ -188,7 +188,7 @@ class ImportJobs:
         """
         started = self._polling.clock()
         low, high = expected_minutes(weight_bytes)
-        resume = f"The job continues; attach({job_arn!r}, formatter) waits for it again."
+        resume = f"The job continues; attach({job_arn!r}, formatter=…) waits for it again."
         name, note = f"import job {job_arn.rsplit('/', 1)[-1]}", f"{low} to {high} min expected"
         with ProgressBar(name, high * 60, unit="second", note=note, show=self._show_progress) as bar:
             while True:

@@ -30,7 +30,7 @@ from sqlquarry.bedrock.staging import LocalModelStaging, ModelSource, StoredMode
 from sqlquarry.bedrock.upload import discard_unfinished
 from sqlquarry.errors import BedrockError, ConfigError, PromptMismatchError
 from sqlquarry.files.locations import S3Location
-from sqlquarry.models.imported.cost import PriceTable
+from sqlquarry.models.imported.cost import DEFAULT_PRICES, PriceTable
 from sqlquarry.models.imported.model import ImportedModel
 from sqlquarry.models.retries import RetryPolicy
 from sqlquarry.options import check_options
@@ -132,12 +132,12 @@ class BedrockImporter:
                 or ``s3://bucket/prefix``, which is imported as it is, except for a merged model: its small files and
                 its manifest are rewritten there.
             name: the imported model's name, unique in the account and region.
-            formatter: the prompt that it answers to, bound. None takes the ``prompt.json`` beside the weights; if
-                there is none, the model can be asked texts, not records.
-            s3_uri: ``s3://bucket/prefix/`` for its files; None puts them below the importer's `bucket`.
-            job_name: the import job's name; None derives one from name and content.
+            formatter: the prompt that it answers to, bound; None if ``prompt.json`` beside the weights holds it, or if
+                the model is asked texts only.
+            s3_uri: ``s3://bucket/prefix/`` for its files; below the importer's `bucket` if not given.
+            job_name: the import job's name; made of name and content if not given.
             tags: further tags of job and model.
-            kms_key_id: the key to encrypt the imported model with; None uses one of AWS's.
+            kms_key_id: the key to encrypt the imported model with; one of AWS's if not given.
             vpc_config: ``{"subnetIds": […], "securityGroupIds": […]}`` to read the bucket through a VPC.
 
         Raises:
@@ -184,7 +184,7 @@ class BedrockImporter:
             arn = self._jobs.submit(job)
         return self._attach(arn, export.formatter, export.weight_bytes)
 
-    def attach(self, arn: str, formatter: PromptFormatter | None = None) -> ImportedModel:
+    def attach(self, arn: str, *, formatter: PromptFormatter | None = None) -> ImportedModel:
         """Return the model behind an import job, which is waited for, or behind an imported model.
 
         Args:
@@ -198,7 +198,7 @@ class BedrockImporter:
         """
         return self._attach(arn, formatter, None)
 
-    def list_models(self, name_contains: str | None = None) -> list[ImportedModelSummary]:
+    def list_models(self, *, name_contains: str | None = None) -> list[ImportedModelSummary]:
         """List imported models of the account and region.
 
         Raises:
@@ -207,7 +207,7 @@ class BedrockImporter:
         return self._jobs.models(name_contains)
 
     def list_jobs(
-        self, name_contains: str | None = None, *, status: ImportJobStatus | None = None
+        self, *, name_contains: str | None = None, status: ImportJobStatus | None = None
     ) -> list[ImportJobSummary]:
         """List import jobs of the account and region, or those of one status.
 
@@ -224,7 +224,7 @@ class BedrockImporter:
         """
         self._jobs.delete(name_or_arn)
 
-    def storage_usd_per_month(self, model: ImportedModel | str, *, prices: PriceTable | None = None) -> float:
+    def storage_usd_per_month(self, model: ImportedModel | str, *, prices: PriceTable = DEFAULT_PRICES) -> float:
         """Return the US dollars per month for keeping an imported model (object, name or ARN), asked or not.
 
         Custom model units times the price of one, $1.95 if `prices` does not say otherwise. Source: the pricing page of
@@ -237,7 +237,7 @@ class BedrockImporter:
         units = self._jobs.model(identifier).get("customModelUnits", {}).get("customModelUnitsPerModelCopy")
         if units is None:
             raise BedrockError(f"AWS names no custom model units for {identifier}, so its storage cost is not known.")
-        return (prices or PriceTable()).storage_usd_per_month(int(units))
+        return prices.storage_usd_per_month(int(units))
 
     def discard_unfinished_upload(self, s3_uri: str) -> int:
         """Abort what broken uploads left below a prefix, instead of letting the next run continue them.
@@ -332,7 +332,7 @@ class BedrockImporter:
             )
         return ImportedModel(
             model_arn,
-            formatter,
+            formatter=formatter,
             name=self._jobs.model(model_arn)["modelName"],
             session=self._session,
             retry=RetryPolicy(sleep=self._polling.sleep, clock=self._polling.clock),

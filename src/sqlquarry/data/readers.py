@@ -56,8 +56,9 @@ def load_records(
         source: a file (.json, .jsonl, .ndjson, .csv, .tsv, .parquet; each also .gz) in UTF-8, a pattern of such files
             (``data/*.jsonl``), which are read in the order of their names, the ``s3://bucket/key`` of one, or the id
             of a Hugging Face data set, whose "train" split is read.
-        limit: read only the first rows; the rows after them are not looked at.
-        dialect: the SQL dialect of rows that name none; None is SQLite.
+        limit: read only the first rows; the rows after them are not looked at. None reads all.
+        dialect: the SQL dialect of rows that name none. If it is not given, they count as SQLite's, and a warning says
+            so if their SQL is not.
         session: a boto3 session for S3; None uses the default credentials.
 
     Raises:

@@ -8,7 +8,7 @@ import importlib.metadata
 import json
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import KW_ONLY, asdict, dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -44,7 +44,7 @@ _STORED_AS = {torch_name: name for name, (torch_name, _) in FLOATS.items()}
 
 
 @check_options()
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AdapterMerger:
     """Merge LoRA adapters into their base model, some rows at a time: fp32 arithmetic, then one rounding.
 
@@ -53,18 +53,17 @@ class AdapterMerger:
             was trained on), or "auto": dequantized exactly if the adapter was trained on 4-bit weights; with evaluation
             records whichever of the two is closer to the adapter on its training base.
         base_model: directory, ``s3://`` prefix or hub id of the base; an id is looked up in the local hub cache, and
-            nothing is downloaded. None takes the base that the adapter's manifest names.
+            nothing is downloaded. None if it is where training found it, as the adapter's manifest says.
         dtype: of the merged weights, "bfloat16", "float16" or "float32"; "auto" keeps the base's.
         max_shard_bytes: larger shards of the base are split.
         thresholds: what a merge with evaluation records must reach to count as finished; None checks nothing.
-        session: the boto3 session for ``s3://``; None takes the default credentials.
+        session: the boto3 session for ``s3://``; None uses the default credentials.
 
     Raises:
         ConfigError: an option cannot work.
     """
 
     base: _Base = "auto"
-    _: KW_ONLY
     base_model: str | Path | None = None
     dtype: _Dtype = "auto"
     max_shard_bytes: int = 5_000_000_000
@@ -155,15 +154,15 @@ class AdapterMerger:
             job = _Job(trained, self._checkpoint(trained), MergePlan({}))
             return self._assemble(target, job, job.rows(None, self._stored_dtype), None)
 
-    def verify(self, adapter: Adapters, merged: MergedModel | str | Path, records: Sequence[Record]) -> Verification:
+    def verify(self, records: Sequence[Record], adapter: Adapters, merged: MergedModel | str | Path) -> Verification:
         """Compare the merged model with the adapter on the weights that it was trained on, layer by layer.
 
-        Both run in fp32 on the CPU. Refuses nothing: `Verification.require` does.
+        Both run in fp32 on the CPU. Refuses nothing: `require_thresholds` does.
 
         Args:
+            records: held-out records with SQL; 16 say a lot, and time grows with them.
             adapter: as for `merge`.
             merged: what `merge` wrote, or its directory or ``s3://`` prefix.
-            records: held-out records with SQL; 16 say a lot, and time grows with them.
 
         Raises:
             UnsupportedModelError: verification is not available for this architecture.

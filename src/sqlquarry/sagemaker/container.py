@@ -104,7 +104,7 @@ def run(job_file: Path, root: Path) -> None:
     if adapter is None:
         adapter = _trained(job.spec(root, base_model=base, prompt=job_file.parent), root, is_rank0=is_rank0)
     if is_rank0 and adapter and job.merge:
-        _merged(adapter, AdapterMerger(job.merge, base_model=resolve_base_model(base)), root)
+        _merged(adapter, AdapterMerger(base=job.merge, base_model=resolve_base_model(base)), root)
 
 
 def _trained(job: TrainingJobSpec, root: Path, *, is_rank0: bool) -> AdapterCheckpoint | None:
@@ -142,7 +142,7 @@ def _merged(adapter: AdapterCheckpoint, merger: AdapterMerger, root: Path) -> No
     records = root / "input" / "data" / ("evaluation" if (root / "input" / "data" / "evaluation").is_dir() else "train")
     verification: dict[str, object] | None = None
     try:
-        found = merger.verify(adapter, merged, load_records(str(only_file(records)), limit=_VERIFIED_RECORDS))
+        found = merger.verify(load_records(str(only_file(records)), limit=_VERIFIED_RECORDS), adapter, merged)
         require_thresholds(found, Thresholds())
         verification = dataclasses.asdict(found)
     except UnsupportedModelError as error:

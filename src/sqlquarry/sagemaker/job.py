@@ -50,13 +50,13 @@ class TrainingJob:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     progress: Progress | None = None
 
-    def wait(self, *, show: bool = True) -> TrainingJob:
+    def wait(self, *, show_progress: bool = True) -> TrainingJob:
         """Wait until the job has ended, and show its log lines and progress on standard error.
 
         Ctrl-C ends the wait, not the job; `SageMakerLauncher.attach` finds it again.
 
         Args:
-            show: False waits silently.
+            show_progress: False waits silently.
 
         Raises:
             TrainingInterruptedError: the job was stopped, or ran into max_runtime_s or max_wait_s; launched again, it
@@ -65,8 +65,8 @@ class TrainingJob:
                 `Polling.timeout_s`; or AWS could not be asked.
         """
         try:
-            with Display(self.name, show=show) as display:
-                description = self._followed(display if show else None)
+            with Display(self.name, show=show_progress) as display:
+                description = self._followed(display if show_progress else None)
         except KeyboardInterrupt:
             logger.warning("the training job %s continues; attach(%r) follows it again", self.name, self.name)
             raise

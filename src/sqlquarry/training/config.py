@@ -223,3 +223,6 @@ def learning_rate_for(hidden_size: int) -> float:
     full fine-tuning, falling with width. It gives 1.3e-3 at width 576 and 2.9e-4 at 4096.
     """
     return float(5e-4 * (2000 / hidden_size) ** 0.775)
+
+
+DEFAULT_CONFIG = TrainingConfig()

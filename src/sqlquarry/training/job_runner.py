@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from sqlquarry.artifacts import AdapterCheckpoint
-from sqlquarry.prompt import PromptFormatter
+from sqlquarry.prompt import DEFAULT_FORMATTER, PromptFormatter
 from sqlquarry.records import Record
 from sqlquarry.training.job import TrainingJobSpec
 from sqlquarry.training.trainer import QLoRAFSDPTrainer
@@ -22,7 +22,8 @@ def run_job(job: TrainingJobSpec, load_records: Callable[[str], Iterable[Record]
     Raises:
         SQLQuarryError: as `load_records` and `QLoRAFSDPTrainer.train`.
     """
-    trainer = QLoRAFSDPTrainer(job.base_model, PromptFormatter.load(job.prompt) if job.prompt else None, job.config)
+    formatter = PromptFormatter.load(job.prompt) if job.prompt else DEFAULT_FORMATTER
+    trainer = QLoRAFSDPTrainer(job.base_model, formatter=formatter, config=job.config)
     return trainer.train(
         load_records(job.train),
         load_records(job.evaluation) if job.evaluation else None,

@@ -13,10 +13,10 @@ from sqlquarry.files.locations import is_s3, local_path, located
 from sqlquarry.openmp import warn_of_spinning
 from sqlquarry.options import check_options
 from sqlquarry.pretrained import pick_device
-from sqlquarry.prompt import PromptFormatter
+from sqlquarry.prompt import DEFAULT_FORMATTER, PromptFormatter
 from sqlquarry.records import Record
 from sqlquarry.training.arguments import as_records, check_apart, check_counts
-from sqlquarry.training.config import Auto, TrainingConfig
+from sqlquarry.training.config import DEFAULT_CONFIG, Auto, TrainingConfig
 from sqlquarry.training.launch import launch
 from sqlquarry.training.local_run import LocalRun
 from sqlquarry.training.planning.forecast import plan_run
@@ -39,9 +39,9 @@ class QLoRAFSDPTrainer:
 
     Args:
         base_model: a directory, a ``.gguf`` file, an ``s3://`` prefix or a Hugging Face id.
-        formatter: the prompt; None uses the published wording.
+        formatter: the prompt; by default in the published wording.
         config: see `TrainingConfig`.
-        session: the boto3 session for S3; None takes the default credentials. The processes that
+        session: the boto3 session for S3; None uses the default credentials. The processes that
             ``train(processes=n)`` starts get its credentials in their environment, and cannot renew temporary ones.
 
     Source: Hu et al. 2021, arXiv:2106.09685 (LoRA); Dettmers et al. 2023, arXiv:2305.14314 (QLoRA); Zhao et al. 2023,
@@ -51,16 +51,16 @@ class QLoRAFSDPTrainer:
     def __init__(
         self,
         base_model: str | Path,
-        formatter: PromptFormatter | None = None,
-        config: TrainingConfig | None = None,
         *,
+        formatter: PromptFormatter = DEFAULT_FORMATTER,
+        config: TrainingConfig = DEFAULT_CONFIG,
         session: boto3.Session | None = None,
     ) -> None:
         is_plain = not (is_s3(base_model) or str(base_model).startswith("~"))  # "./a/b" must not become a hub id
         self.base_model: str | Path = base_model if is_plain else str(located(base_model))
         self.session = session
-        self.formatter = formatter or PromptFormatter()
-        self.config = config or TrainingConfig()
+        self.formatter = formatter
+        self.config = config
 
     def train(
         self,
@@ -83,8 +83,8 @@ class QLoRAFSDPTrainer:
                 ``training_log.jsonl``, ``loss.svg``, a model card and, last, ``manifest.json``. It is on this machine.
             checkpoint_dir: a directory of its own or an ``s3://`` prefix for checkpoints; None puts them below
                 `output_dir`. They are removed once the adapter is finished.
-            processes: start this number of processes on this machine, one for each GPU, and wait for them; None trains
-                in this process (or, under ``torchrun``, in these processes).
+            processes: start this number of processes on this machine, one for each GPU, and wait for them; None starts
+                none and trains in this process (or, under ``torchrun``, in these processes).
 
         Raises:
             MissingExtraError: the extra "train" is not installed.
@@ -157,7 +157,7 @@ class QLoRAFSDPTrainer:
             gpu: without an instance type, a GPU by name ("H100") or "cpu"; "auto" takes this machine's GPU, or its CPU.
             processes: "auto" starts one for each GPU of the instances, but no more than there are rows for.
             instances: machines of that type.
-            usd_per_hour: US dollars for one instance; None takes the table's price.
+            usd_per_hour: US dollars for one instance; None if not given: the table's price counts, if it has one.
             check: False forecasts what cannot work, too, and lists why in `TrainingPlan.problems`.
 
         Raises:

@@ -108,6 +108,6 @@ def test_usage_is_priced_by_the_models_units(model: ImportedModel) -> None:
 
 
 def test_a_model_that_is_gone_is_named(model: ImportedModel, aws: LocalAWS) -> None:
-    gone = ImportedModel(model.arn[:-12] + "aaaaaaaaaaaa", model.formatter, session=aws.session())
+    gone = ImportedModel(model.arn[:-12] + "aaaaaaaaaaaa", formatter=model.formatter, session=aws.session())
     with pytest.raises(BedrockError, match="aaaaaaaaaaaa"):
         gone.generate(["x"])

@@ -208,7 +208,7 @@ def test_a_job_that_outlasts_the_patience_is_attached_to(way: Flow) -> None:
     with pytest.raises(ImportTimeoutError) as caught:
         way.run()
     job = str(caught.value).split("attach('")[1].split("'")[0]
-    assert way.importer.attach(job, PromptFormatter.load(way.merged.path)).name == "flow"
+    assert way.importer.attach(job, formatter=PromptFormatter.load(way.merged.path)).name == "flow"
     assert way.jobs() == ["Completed"]
 
 

@@ -248,7 +248,7 @@ def test_a_break_that_stays_ends_with_the_way_back(world: World, monkeypatch: py
 def test_credentials_that_expire_while_waiting_do_not_lose_the_job(world: World) -> None:
     world.script.job("InProgress")
     world.script.job_fails("ExpiredTokenException", "The security token included in the request is expired")
-    with pytest.raises(BedrockError, match=rf"expired.*Renew the credentials.*attach\('{JOB}', formatter\)"):
+    with pytest.raises(BedrockError, match=rf"expired.*Renew the credentials.*attach\('{JOB}', formatter=…\)"):
         world.importer.attach(JOB)
 
 
@@ -290,7 +290,7 @@ def test_lists_and_delete(world: World) -> None:
         {"modelImportJobSummaries": [job]},
         {"nameContains": "sql", "statusEquals": "Failed"},
     )
-    (listed,) = world.importer.list_jobs("sql", status="Failed")
+    (listed,) = world.importer.list_jobs(name_contains="sql", status="Failed")
     assert (listed.arn, listed.name, listed.status, listed.model_arn, listed.ended) == (
         JOB,
         "sql-1",
@@ -308,7 +308,7 @@ def test_what_keeping_a_model_costs(world: World) -> None:
     for _ in range(2):
         world.stub("get_imported_model", {"customModelUnits": units}, {"modelIdentifier": "sql"})
     assert world.importer.storage_usd_per_month("sql") == pytest.approx(2 * 1.95)
-    prices = PriceTable(storage_cmu_month_usd=3)
+    prices = PriceTable(usd_per_cmu_month=3)
     assert world.importer.storage_usd_per_month("sql", prices=prices) == 6
     world.stub("get_imported_model", {}, {"modelIdentifier": "sql"})
     with pytest.raises(BedrockError, match="no custom model units"):

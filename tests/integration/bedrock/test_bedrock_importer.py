@@ -265,7 +265,7 @@ def test_a_failed_job_tells_its_reason_and_what_to_do(world: World, reason: str,
     world.script.job("InProgress")
     world.script.job("Failed", failureMessage=reason)
     with pytest.raises(ImportJobError, match=advice) as caught:
-        world.importer.attach(JOB, world.formatter)
+        world.importer.attach(JOB, formatter=world.formatter)
     assert reason in str(caught.value)
     assert JOB in str(caught.value)
 
@@ -274,7 +274,7 @@ def test_a_slow_job_times_out_with_its_arn(world: World) -> None:
     for _ in range(21):
         world.script.job("InProgress")
     with pytest.raises(ImportTimeoutError, match=f"{JOB} is still InProgress after 600 s"):
-        world.importer.attach(JOB, world.formatter)
+        world.importer.attach(JOB, formatter=world.formatter)
     world.script.played()
     assert sum(world.sleeps) == 600
 
@@ -285,25 +285,27 @@ def test_an_interrupted_wait_says_how_to_go_on(world: World, caplog: pytest.LogC
 
     world.script.job("InProgress")
     with pytest.raises(KeyboardInterrupt):
-        BedrockImporter(ROLE, session=world.aws, polling=Polling(sleep=interrupt)).attach(JOB, world.formatter)
-    assert f"attach('{JOB}', formatter)" in caplog.text
+        BedrockImporter(ROLE, session=world.aws, polling=Polling(sleep=interrupt)).attach(
+            JOB, formatter=world.formatter
+        )
+    assert f"attach('{JOB}', formatter=…)" in caplog.text
 
 
 def test_attach_to_a_model(world: World) -> None:
     world.script.model(world.fingerprint)
-    assert world.importer.attach(MODEL, world.formatter).name == "sql"
+    assert world.importer.attach(MODEL, formatter=world.formatter).name == "sql"
 
 
 def test_attach_refuses_another_prompt(world: World) -> None:
     world.script.model("0" * 16)
     with pytest.raises(PromptMismatchError, match="0000000000000000"):
-        world.importer.attach(MODEL, world.formatter)
+        world.importer.attach(MODEL, formatter=world.formatter)
 
 
 def test_attach_to_nothing_is_explained(world: World) -> None:
     world.script.job_fails("ResourceNotFoundException", "no such job")
     with pytest.raises(BedrockError, match=r"no such job.*Check the ARN"):
-        world.importer.attach(JOB, world.formatter)
+        world.importer.attach(JOB, formatter=world.formatter)
 
 
 def test_nothing_happens_when_preflight_fails(world: World) -> None:
@@ -354,7 +356,7 @@ def test_bad_options_are_named_all_at_once() -> None:
 
 @pytest.mark.usefixtures("world")
 def test_a_region_is_needed() -> None:
-    with pytest.raises(ConfigError, match="region='us-east-1'"):
+    with pytest.raises(ConfigError, match="region_name='us-east-1'"):
         BedrockImporter(ROLE, session=boto3.session.Session())
     assert BedrockImporter(ROLE, session=boto3.session.Session(region_name="us-west-2"))
 

@@ -46,7 +46,7 @@ def test_code_that_was_changed_in_the_bucket_is_not_run(
         trainer = sq.QLoRAFSDPTrainer(tiny_llama, config=sq.TrainingConfig(max_length=256, device="cpu"))
         job = launcher.launch(trainer, RECORDS, merge=None, wait=False)
         with pytest.raises(TrainingError, match="S3"):
-            job.wait(show=False)
+            job.wait(show_progress=False)
         log = "\n".join(line for lines in Jobs(aws).log(job.name).values() for line in lines)
         assert "INJECTED" not in log
         assert "starting" not in log

@@ -142,7 +142,7 @@ def test_the_clients_option_works_end_to_end(served, schema, kind):
     account, arn = served
     value, fits = FORMS[kind]
     model = ImportedModel(
-        arn, None, session=account.aws.session(), request_schema=schema, max_tokens=400, structured={kind: value}
+        arn, session=account.aws.session(), request_schema=schema, max_tokens=400, structured={kind: value}
     )
     answers = model.generate(PROMPTS)
     assert {answer.stop_reason for answer in answers} == {"stop"}
@@ -155,7 +155,7 @@ def test_the_clients_option_works_end_to_end(served, schema, kind):
 )
 def test_what_cannot_be_read_is_a_validation_error_before_decoding(served, structured):
     account, arn = served
-    model = ImportedModel(arn, None, session=account.aws.session(), structured=structured)
+    model = ImportedModel(arn, session=account.aws.session(), structured=structured)
     with pytest.raises(BedrockError, match=r"ValidationException.*cannot be read"):
         model.generate(["a"])
 
@@ -163,6 +163,6 @@ def test_what_cannot_be_read_is_a_validation_error_before_decoding(served, struc
 def test_concurrent_requests_have_each_their_own_form(served):
     account, arn = served
     model = ImportedModel(
-        arn, None, session=account.aws.session(), max_tokens=60, structured={"choice": CHOICE}, concurrency=4
+        arn, session=account.aws.session(), max_tokens=60, structured={"choice": CHOICE}, concurrency=4
     )
     assert {answer.text for answer in model.generate([f"p{i}" for i in range(8)])} <= set(CHOICE)

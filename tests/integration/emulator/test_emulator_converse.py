@@ -202,9 +202,7 @@ def test_what_boto3_would_not_send_is_refused_too(account, llama, change, told):
 
 def test_an_answer_that_breaks_off_is_asked_again(account, llama):
     policy = RetryPolicy(sleep=lambda _: None)
-    model = ImportedModel(
-        llama, None, session=account.aws.session(), max_tokens=4, request_schema="converse", retry=policy
-    )
+    model = ImportedModel(llama, session=account.aws.session(), max_tokens=4, request_schema="converse", retry=policy)
     (whole,) = model.generate([QUESTION])
     for size in (0, 20, 150):
         account.aws.faults.add(AnswerReset(operation="Converse", after_bytes=size))
@@ -214,7 +212,7 @@ def test_an_answer_that_breaks_off_is_asked_again(account, llama):
 
 def test_a_stream_breaks_with_an_error_by_its_name_in_the_api(account, llama):
     account.aws.faults.add(StreamBroken(code="ThrottlingException"))
-    model = ImportedModel(llama, None, session=account.aws.session(), max_tokens=4, request_schema="converse")
+    model = ImportedModel(llama, session=account.aws.session(), max_tokens=4, request_schema="converse")
     with pytest.raises(BedrockError, match="throttlingException"):
         list(model.stream(QUESTION))
 
@@ -260,7 +258,7 @@ def texts(answers):
 def test_the_client_answers_alike_through_converse_and_messages(account, served, place, caplog):
     """The second model has no Converse: its client finds out, says so once, and asks with messages, which it cannot."""
     arn = served[place]
-    model = ImportedModel(arn, None, session=account.aws.session(), max_tokens=12, request_schema="converse")
+    model = ImportedModel(arn, session=account.aws.session(), max_tokens=12, request_schema="converse")
     if place == 2:
         with caplog.at_level(logging.WARNING), pytest.raises(BedrockError, match="chat_template"):
             model.generate([QUESTION])
@@ -283,9 +281,7 @@ def test_a_refusal_of_the_service_leads_to_messages(account, llama, caplog):
     from sqlquarry.emulator.faults import Refused
 
     account.aws.faults.add(Refused(operation="Converse*", code="ValidationException", message=UNSUPPORTED, times=1))
-    model = ImportedModel(
-        llama, None, session=account.aws.session(), max_tokens=12, request_schema="converse", concurrency=1
-    )
+    model = ImportedModel(llama, session=account.aws.session(), max_tokens=12, request_schema="converse", concurrency=1)
     with caplog.at_level(logging.WARNING):
         answers = model.generate([QUESTION, "How many?"])
     assert texts(answers) == texts(model.with_options(request_schema="messages").generate([QUESTION, "How many?"]))

@@ -173,7 +173,7 @@ def system(skill: int) -> Report:
 @pytest.fixture(scope="module")
 def page(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("report") / "report.html"
-    write_html({"base": system(3), "tuned": system(9)}, path, title="Questions on four databases", group=domain)
+    write_html({"base": system(3), "tuned": system(9)}, path, title="Questions on four databases", group_by=domain)
     return path
 
 

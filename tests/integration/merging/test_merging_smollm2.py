@@ -44,7 +44,7 @@ def test_bit_identical_to_peft(tmp_path: Path) -> None:
             "quantization": None,
         },
     )
-    merged = AdapterMerger("original").merge(AdapterCheckpoint(adapter, manifest), tmp_path / "merged")
+    merged = AdapterMerger(base="original").merge(AdapterCheckpoint(adapter, manifest), tmp_path / "merged")
 
     model.merge_and_unload().save_pretrained(tmp_path / "peft")
     ours, theirs = (load_file(path / "model.safetensors") for path in (merged.path, tmp_path / "peft"))

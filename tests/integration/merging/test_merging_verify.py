@@ -113,7 +113,7 @@ def test_auto_measures_both_bases_and_keeps_the_nearer(
     assert merge.base == "dequantized"
     assert merge.candidates["dequantized"].kl < merge.candidates["original"].kl / 10
     for kind in ("dequantized", "original"):
-        written = AdapterMerger(kind).merge(adapter, tmp_path / kind)  # type: ignore[arg-type] - both are allowed
+        written = AdapterMerger(base=kind).merge(adapter, tmp_path / kind)  # type: ignore[arg-type] - both are allowed
         found = merge.candidates[kind]
         kl, greedy, likelihood, of_adapter = expected_agreement(base, adapter, written.path, RECORDS)
         assert found.kl == pytest.approx(kl, rel=0.02, abs=1e-7)
@@ -125,7 +125,7 @@ def test_auto_measures_both_bases_and_keeps_the_nearer(
     monkeypatch.setattr("sqlquarry.merging.merger.compare", lambda *_: pytest.fail("measured again"))
     assert AdapterMerger().merge(adapter, tmp_path / "auto", evaluation=RECORDS) == merged
     with pytest.raises(MergeError, match="evaluation_sha256"):
-        AdapterMerger("dequantized", thresholds=LOOSE).merge(adapter, tmp_path / "auto", evaluation=RECORDS[:2])
+        AdapterMerger(base="dequantized", thresholds=LOOSE).merge(adapter, tmp_path / "auto", evaluation=RECORDS[:2])
 
 
 def test_auto_without_records_or_without_4_bits_measures_nothing(base: Path, tmp_path: Path) -> None:
@@ -141,10 +141,10 @@ def test_the_original_base_fails_the_thresholds_with_its_numbers(adapter: Adapte
     with pytest.raises(
         MergeError, match=r"not the model that was trained: KL \d.*answer tokens of 6 records"
     ) as caught:
-        AdapterMerger("original", thresholds=Thresholds()).merge(adapter, output, evaluation=RECORDS)
+        AdapterMerger(base="original", thresholds=Thresholds()).merge(adapter, output, evaluation=RECORDS)
     assert "greedy agreement" in str(caught.value)
     assert not (output / "manifest.json").exists()
-    again = AdapterMerger("original", thresholds=LOOSE).merge(adapter, output, evaluation=RECORDS)
+    again = AdapterMerger(base="original", thresholds=LOOSE).merge(adapter, output, evaluation=RECORDS)
     assert again.merge.verification.agreement.kl > Thresholds().max_kl
 
 
@@ -152,9 +152,9 @@ def test_a_right_merge_passes_and_keeps_its_numbers(base: Path, adapter: Adapter
     merger = AdapterMerger(dtype="float32", thresholds=Thresholds(max_kl=1e-6, min_greedy_agreement=1.0))
     merged = merger.merge(adapter, tmp_path / "out", evaluation=RECORDS)
     numbers = merged.merge.verification
-    found = AdapterMerger().verify(adapter, merged, RECORDS)
+    found = AdapterMerger().verify(RECORDS, adapter, merged)
     assert found == numbers
-    assert AdapterMerger().verify(adapter, str(merged.path), RECORDS) == numbers
+    assert AdapterMerger().verify(RECORDS, adapter, str(merged.path)) == numbers
     assert found.coverage == 1
     assert found.changed_tensors == 14
     assert found.largest_update == max(merged.merge.relative_updates.values())
@@ -166,18 +166,18 @@ def test_a_damaged_weight_is_found_by_verification(adapter: AdapterCheckpoint, t
     from safetensors.torch import load_file, save_file
 
     merged = AdapterMerger().merge(adapter, tmp_path / "out")
-    good = AdapterMerger().verify(adapter, merged, RECORDS)
+    good = AdapterMerger().verify(RECORDS, adapter, merged)
     require_thresholds(good, Thresholds(min_greedy_agreement=0.9))
     file = merged.path / "model.safetensors"
     tensors = load_file(file)
     tensors["model.layers.1.mlp.down_proj.weight"] *= -1
     save_file(tensors, file, {"format": "pt"})
-    bad = AdapterMerger().verify(adapter, MergedModel(merged.path, merged.manifest), RECORDS)
+    bad = AdapterMerger().verify(RECORDS, adapter, MergedModel(merged.path, merged.manifest))
     assert bad.agreement.kl > 20 * good.agreement.kl
     del tensors["model.norm.weight"]
     save_file(tensors, file, {"format": "pt"})
     with pytest.raises(MergeError, match="not an intact merged model"):
-        AdapterMerger().verify(adapter, merged, RECORDS)
+        AdapterMerger().verify(RECORDS, adapter, merged)
 
 
 def test_records_that_cannot_be_measured_with(

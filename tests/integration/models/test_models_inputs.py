@@ -73,7 +73,7 @@ def test_options_of_the_model(lively_llama: Path, name: str, value: Any) -> None
 
 def test_tokens_and_characters_that_do_not_exist(model: LocalModel) -> None:
     with pytest.raises(ConfigError, match="names token 1000000"):
-        model.complete(["SELECT"], DecodingOptions(sampling=Sampling(logit_bias=((10**6, 1.0),))))
+        model.complete(["SELECT"], DecodingOptions(sampling=Sampling(logit_bias={10**6: 1.0})))
     for ask in (model.complete, model.generate):
         with pytest.raises(ConfigError, match=r"prompt 1 holds \\udc80"):
             ask(["SELECT", "caf\udc80"])

@@ -61,13 +61,13 @@ def untrained_base(directory: Path, like: str, **config: Any) -> Path:
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_stop_token_that_was_never_trained_is_refused(tmp_path: Path, like: str, tied: bool) -> None:
     base = untrained_base(tmp_path / "base", like, tie_word_embeddings=tied)
-    trainer = QLoRAFSDPTrainer(base, CHAT, TrainingConfig(**OPTIONS))
+    trainer = QLoRAFSDPTrainer(base, formatter=CHAT, config=TrainingConfig(**OPTIONS))
     assert STOP in trainer.plan(RECORDS, check=False).stop_problem
     with pytest.raises(ConfigError) as refused:
         trainer.train(RECORDS, output_dir=tmp_path / "adapter")
     for words in (STOP, "human-assistant", 'trainable_tokens="auto"'):
         assert words in str(refused.value)
-    other = QLoRAFSDPTrainer(base, PromptFormatter(), TrainingConfig(**OPTIONS))
+    other = QLoRAFSDPTrainer(base, formatter=PromptFormatter(), config=TrainingConfig(**OPTIONS))
     assert other.plan(RECORDS).stop_problem == ""
 
 
@@ -76,7 +76,7 @@ def test_a_fresh_base_whose_padding_ends_answers_is_only_noted(tmp_path: Path) -
     stop = tiny_tokenizer().convert_tokens_to_ids(STOP)
     config = json.loads((base / "config.json").read_text()) | {"pad_token_id": stop}
     (base / "config.json").write_text(json.dumps(config))
-    plan = QLoRAFSDPTrainer(base, CHAT, TrainingConfig(**OPTIONS)).plan(RECORDS)
+    plan = QLoRAFSDPTrainer(base, formatter=CHAT, config=TrainingConfig(**OPTIONS)).plan(RECORDS)
     assert plan.stop_problem == ""
     assert STOP in plan.notes[0]
     assert plan.notes[0] in plan.summary()
@@ -88,7 +88,7 @@ def taught(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     tied = request.param != "untied"
     base = untrained_base(directory / "base", "mean", tie_word_embeddings=tied)
     config = TrainingConfig(**OPTIONS | {"trainable_tokens": "auto", "quantization": "nf4" if tied else None})
-    trainer = QLoRAFSDPTrainer(base, CHAT, config)
+    trainer = QLoRAFSDPTrainer(base, formatter=CHAT, config=config)
     plan = trainer.plan(RECORDS)
     adapter = trainer.train(RECORDS, output_dir=directory / "adapter")
     assert plan.trained_rows == (tiny_tokenizer().convert_tokens_to_ids(STOP),)
@@ -112,7 +112,7 @@ def test_a_run_that_trains_rows_resumes_bit_for_bit(tmp_path: Path, monkeypatch:
     base = untrained_base(tmp_path / "base", "mean")
     config = TrainingConfig(**OPTIONS | {"num_train_epochs": 4, "trainable_tokens": [STOP], "save_steps": 1})
     assert config.trainable_tokens == (STOP,)
-    whole = QLoRAFSDPTrainer(base, CHAT, config).train(RECORDS, output_dir=tmp_path / "whole")
+    whole = QLoRAFSDPTrainer(base, formatter=CHAT, config=config).train(RECORDS, output_dir=tmp_path / "whole")
     real = loop.Loop._step
 
     def dies(self: Any, step: int, stop: bool) -> Any:
@@ -122,9 +122,9 @@ def test_a_run_that_trains_rows_resumes_bit_for_bit(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(loop.Loop, "_step", dies)
     with pytest.raises(RuntimeError, match="killed"):
-        QLoRAFSDPTrainer(base, CHAT, config).train(RECORDS, output_dir=tmp_path / "resumed")
+        QLoRAFSDPTrainer(base, formatter=CHAT, config=config).train(RECORDS, output_dir=tmp_path / "resumed")
     monkeypatch.undo()
-    resumed = QLoRAFSDPTrainer(base, CHAT, config).train(RECORDS, output_dir=tmp_path / "resumed")
+    resumed = QLoRAFSDPTrainer(base, formatter=CHAT, config=config).train(RECORDS, output_dir=tmp_path / "resumed")
     ours, theirs = (load_file(run.path / "adapter_model.safetensors") for run in (whole, resumed))
     assert [name for name in ours if "trainable_tokens" in name]
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
@@ -158,10 +158,12 @@ def test_rows_are_computed_as_peft_computes_them(tmp_path: Path, tied: bool) -> 
 
 def test_what_cannot_train_rows_is_refused(tmp_path: Path) -> None:
     base = untrained_base(tmp_path / "base", "mean")
-    shared = QLoRAFSDPTrainer(base, CHAT, TrainingConfig(**OPTIONS | {"trainable_tokens": "auto"}))
+    shared = QLoRAFSDPTrainer(base, formatter=CHAT, config=TrainingConfig(**OPTIONS | {"trainable_tokens": "auto"}))
     with pytest.raises(ConfigError, match='sharding="none"'):
         shared.train(RECORDS, output_dir=tmp_path / "adapter", processes=2)
-    unknown = QLoRAFSDPTrainer(base, CHAT, TrainingConfig(**OPTIONS | {"trainable_tokens": ("<|end|>",)}))
+    unknown = QLoRAFSDPTrainer(
+        base, formatter=CHAT, config=TrainingConfig(**OPTIONS | {"trainable_tokens": ("<|end|>",)})
+    )
     with pytest.raises(ConfigError, match=r"<\|end\|>"):
         unknown.plan(RECORDS)
     for bad in ("all", (), ("",), (3,)):

@@ -23,7 +23,7 @@ def test_a_log_file_says_what_comes_before_the_first_step_and_how_far_it_is(
     adapter = QLoRAFSDPTrainer(tiny_llama, config=CONFIG).train(RECORDS, output_dir=tmp_path / "adapter")
     merged = AdapterMerger().merge(adapter, tmp_path / "merged")
     SQLJudge([ExactGrader()]).judge(RECORDS, ["SELECT 1"] * len(RECORDS))
-    AdapterMerger().verify(adapter, merged, RECORDS[:2])
+    AdapterMerger().verify(RECORDS[:2], adapter, merged)
     said = capsys.readouterr().err
     steps = adapter.run.steps
     lines = [

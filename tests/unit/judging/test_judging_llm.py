@@ -13,7 +13,7 @@ from sqlquarry.errors import BedrockError, ConfigError, JudgeFailedError, Judgin
 from sqlquarry.judging.llm import STRICT, JudgeUsage, LLMGrader, Rubric, StructuredGenerator
 
 
-def test_scores_become_verdicts_by_the_pass_mark_and_say_why() -> None:
+def test_scores_become_verdicts_by_the_passing_score_and_say_why() -> None:
     judge: TextGenerator = Scripted()
     grader = LLMGrader(judge)
     right, wrong = grader.grade_all([RECORD, RECORD], [RIGHT, WRONG])
@@ -23,7 +23,7 @@ def test_scores_become_verdicts_by_the_pass_mark_and_say_why() -> None:
     assert (wrong.details["model"], wrong.details["rubric"], wrong.details["score"]) == ("scripted", "published", 20)
     assert wrong.details["votes"][0]["verdict"] == "wrong"
     json.dumps(right.details)
-    assert LLMGrader(judge, pass_mark=20).grade(RECORD, WRONG).verdict == "correct"
+    assert LLMGrader(judge, passing_score=20).grade(RECORD, WRONG).verdict == "correct"
 
 
 def test_many_records_are_one_batch_and_what_needs_no_judge_is_not_asked() -> None:
@@ -59,7 +59,7 @@ def test_the_strict_rubric_names_the_mistake() -> None:
 
 
 def test_a_rubric_of_ones_own() -> None:
-    rubric = Rubric("german", "Richtig oder falsch?", {"richtig": 100, "falsch": 0}, pass_mark=100)
+    rubric = Rubric("german", "Richtig oder falsch?", {"richtig": 100, "falsch": 0}, passing_score=100)
     judge = Scripted(lambda prompt: tags(prompt, "richtig"))
     assert LLMGrader(judge, rubric=rubric).grade(RECORD, RIGHT).verdict == "correct"
     assert "Richtig oder falsch?" in judge.prompts[0]
@@ -222,7 +222,7 @@ def test_the_fingerprint_changes_with_all_that_a_verdict_depends_on() -> None:
     a, b = Named("a"), Named("b")
     graders = [
         LLMGrader(a), LLMGrader(b), LLMGrader([a, b]), LLMGrader(a, rubric="strict"), LLMGrader(a, repeats=2),
-        LLMGrader(a, swap=True), LLMGrader(a, pass_mark=50),
+        LLMGrader(a, swap=True), LLMGrader(a, passing_score=50),
     ]  # fmt: skip
     found = {grader.fingerprint(RECORD) for grader in graders}
     assert len(found) == len(graders)
@@ -246,7 +246,7 @@ def test_bad_options_are_named_all_at_once() -> None:
         assert part in str(caught.value)
     with pytest.raises(ConfigError, match="there is no judge"):
         LLMGrader([])
-    with pytest.raises(JudgingError, match="pass_mark 101 leaves only one"):
-        LLMGrader(Scripted(), pass_mark=101)
+    with pytest.raises(JudgingError, match="passing_score 101 leaves only one"):
+        LLMGrader(Scripted(), passing_score=101)
     with pytest.raises(JudgingError, match="instructions are empty"):
         Rubric("x", " ", {"a": 100, "b": 0}, 50)

@@ -211,7 +211,7 @@ def test_slices_by_the_gold_sql_and_by_database():
     assert (found["joins"]["1"].value, found["joins"]["1"].n) == (2 / 3, 3)
     assert found["joins"]["none"].unjudged == 1
     assert [share.n + share.unjudged for share in found["database"].values()] == [4, 4, 4]
-    own = slices(some, {"parity": lambda record: str(int(record.id[1:]) % 2)})
+    own = slices(some, by={"parity": lambda record: str(int(record.id[1:]) % 2)})
     assert list(own["parity"]) == ["0", "1"]
     with pytest.raises(JudgingError, match="no grader 'x'"):
         slices(some, grader="x")

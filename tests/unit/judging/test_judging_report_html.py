@@ -55,7 +55,7 @@ def test_nothing_that_a_model_wrote_can_run(tmp_path):
     systems = {
         name: Report((EVIL,), (item,), ReportInfo(stopped=EVIL, records_left=1)) for name in (EVIL, "middle", "b")
     }
-    write_html(systems, tmp_path / "r.html", title=EVIL, group=lambda record: record.question)
+    write_html(systems, tmp_path / "r.html", title=EVIL, group_by=lambda record: record.question)
     page = (tmp_path / "r.html").read_text()
     assert page.count("<script") == 1
     assert "<img" not in page
@@ -119,7 +119,7 @@ def test_what_the_script_shows_is_all_there(tmp_path):
         Record("q", "CREATE TABLE t (a, b)"), "", "", False, (Judgement("execution", "unjudged", "no"),)
     )
     entries = (entry(0, {"execution": "correct"}), dataclasses.replace(changed, record=twice), unknown)
-    write_html(Report(("execution",), entries), tmp_path / "r.html", group=lambda record: str(len(record.question)))
+    write_html(Report(("execution",), entries), tmp_path / "r.html", group_by=lambda record: str(len(record.question)))
     page = (tmp_path / "r.html").read_text()
     first, second, third = records_of(page)
     assert len(parts_of(page)[1]["schemas"]) == 1, "equal schemas are stored once"

@@ -47,7 +47,7 @@ def test_other_weights_of_the_same_shapes_are_refused_before_anything_is_written
     other = write_base(tmp_path / "other", tensors)
     monkeypatch.setattr(MergeOutput, "remaining", lambda *_: pytest.fail("the work began"))
     with pytest.raises(MergeError, match=rf"other is not the one .*mean 4-bit scale of {Q} .*base_model="):
-        AdapterMerger(kind, base_model=other).merge(adapter, tmp_path / "out")  # type: ignore[arg-type] - a literal
+        AdapterMerger(base=kind, base_model=other).merge(adapter, tmp_path / "out")  # type: ignore[arg-type] - a literal
     assert not (tmp_path / "out").exists()
 
 
@@ -55,7 +55,7 @@ def test_another_base_is_not_measured_either(tmp_path: Path, adapter: AdapterChe
     merged = AdapterMerger().merge(adapter, tmp_path / "out")
     other = write_base(tmp_path / "other", {name: tensor * 2 for name, tensor in base_tensors().items()})
     with pytest.raises(MergeError, match="not the one the adapter was trained on"):
-        AdapterMerger(base_model=other).verify(adapter, merged, [])
+        AdapterMerger(base_model=other).verify([], adapter, merged)
 
 
 def stored(path: Path, tensors: dict[str, torch.Tensor]) -> dict[str, StoredTensor]:

@@ -97,7 +97,7 @@ def test_only_the_listed_modules_go_through_the_4_bit_recipe(base: Path, tmp_pat
     recipe = QuantizationRecipe(modules=(Q,), storage_dtype="uint8")
     adapter = write_adapter(tmp_path / "adapter", base, recipe=recipe)
     merged = AdapterMerger().merge(adapter, tmp_path / "out")
-    original = AdapterMerger("original").merge(adapter, tmp_path / "original")
+    original = AdapterMerger(base="original").merge(adapter, tmp_path / "original")
     assert merged.merge.base == "dequantized"
     assert merged.manifest.provenance["quantization"]["modules"] == [Q]
     result, other, before, lora = (
@@ -308,10 +308,10 @@ def test_a_quantised_module_that_the_base_lacks_is_named(base: Path, tmp_path: P
 
 def test_options_that_cannot_work(base: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"base is 'nf4'.*dtype is 'int8'.*max_shard_bytes is 0"):
-        AdapterMerger("nf4", dtype="int8", max_shard_bytes=0)  # type: ignore[arg-type] - the point of the test
+        AdapterMerger(base="nf4", dtype="int8", max_shard_bytes=0)  # type: ignore[arg-type] - the point of the test
     adapter = write_adapter(tmp_path / "adapter", base)
     with pytest.raises(ConfigError, match="no 4-bit recipe"):
-        AdapterMerger("dequantized").merge(adapter, tmp_path / "out")
+        AdapterMerger(base="dequantized").merge(adapter, tmp_path / "out")
     with pytest.raises(ConfigError, match="needs records to verify with"):
         AdapterMerger(thresholds=Thresholds()).merge(adapter, tmp_path / "out")
     with pytest.raises(ConfigError, match="no adapter"):
@@ -323,7 +323,7 @@ def test_fp4_codes_of_cuda_are_refused_rather_than_approximated(base: Path, tmp_
     adapter = write_adapter(tmp_path / "adapter", base, recipe=recipe)
     with pytest.raises(MergeError, match=r"FP4 weights made on CUDA.*'nf4'.*base='original'"):
         AdapterMerger().merge(adapter, tmp_path / "out")
-    AdapterMerger("original").merge(adapter, tmp_path / "out")
+    AdapterMerger(base="original").merge(adapter, tmp_path / "out")
 
 
 def test_a_manifest_without_its_origin_is_refused(base: Path, tmp_path: Path) -> None:

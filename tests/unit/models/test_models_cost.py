@@ -61,8 +61,8 @@ def test_the_published_example_of_one_wake_up() -> None:
 
 def test_unknown_regions_have_no_price_and_tables_can_be_replaced() -> None:
     assert PriceTable().inference_usd("us-east-2", 2, 1) is None
-    assert PriceTable({"us-east-2": 0.1}).inference_usd("us-east-2", 2, 3) == pytest.approx(3.0)
-    assert PriceTable(storage_cmu_month_usd=2).storage_usd_per_month(8) == 16
+    assert PriceTable(usd_per_cmu_minute={"us-east-2": 0.1}).inference_usd("us-east-2", 2, 3) == pytest.approx(3.0)
+    assert PriceTable(usd_per_cmu_month=2).storage_usd_per_month(8) == 16
 
 
 def test_usage_without_units_has_no_price() -> None:

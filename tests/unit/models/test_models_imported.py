@@ -52,7 +52,7 @@ def test_the_other_request_schema() -> None:
 
 def test_the_client_is_made_for_the_models_region_and_long_answers() -> None:
     session = FakeSession()
-    ImportedModel(ARN, FORMATTER, session=session, concurrency=3)
+    ImportedModel(ARN, formatter=FORMATTER, session=session, concurrency=3)
     ((service, options),) = session.asked_for
     assert (service, options["region_name"]) == ("bedrock-runtime", "us-west-2")
     config = options["config"]
@@ -278,7 +278,7 @@ def test_bad_options_are_named_all_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         ImportedModel(
             "arn:x",
-            PromptFormatter(),
+            formatter=PromptFormatter(),
             max_tokens=0,
             concurrency=0,
             structured={"xml": 1},
@@ -291,14 +291,17 @@ def test_bad_options_are_named_all_at_once() -> None:
     for part in ("cold_start_interval_s is -1", "max_attempts is 0"):
         assert part in str(caught.value)
     with pytest.raises(ConfigError) as caught:
-        ImportedModel(ARN, None, request_schema="n", stop="x")  # type: ignore[arg-type] - wrong on purpose
+        ImportedModel(ARN, request_schema="n", stop="x")  # type: ignore[arg-type] - wrong on purpose
     for part in ("request_schema is 'n'", "stop is 'x'"):
         assert part in str(caught.value)
 
 
 def test_without_boto3_the_error_names_the_pip_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sqlquarry.extras.find_spec", lambda _: None)
-    for make in (lambda: ImportedModel(ARN, FORMATTER), lambda: BedrockImporter("arn:aws:iam::123456789012:role/r")):
+    for make in (
+        lambda: ImportedModel(ARN, formatter=FORMATTER),
+        lambda: BedrockImporter("arn:aws:iam::123456789012:role/r"),
+    ):
         with pytest.raises(MissingExtraError, match=r"pip install 'sqlquarry\[aws\]'"):
             make()
 

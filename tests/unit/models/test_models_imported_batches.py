@@ -175,7 +175,7 @@ def test_usage_counts_requests_tokens_windows_and_prices_them() -> None:
     assert usage.custom_model_units == 2
     assert usage.cost_usd == pytest.approx(2 * 5 * 2 * 0.05718)
     assert usage.storage_usd_per_month == pytest.approx(3.90)
-    assert imported(session, prices=PriceTable({})).usage.cost_usd is None
+    assert imported(session, prices=PriceTable(usd_per_cmu_minute={})).usage.cost_usd is None
     control = [service for service, _ in session.asked_for if service == "bedrock"]
     assert len(control) == 2
 

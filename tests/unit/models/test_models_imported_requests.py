@@ -110,6 +110,8 @@ def test_without_a_formatter_texts_are_answered_and_records_refused() -> None:
 
 def test_the_server_renders_messages_so_an_unbound_wording_will_do() -> None:
     formatter = PromptFormatter()
-    assert ImportedModel(ARN, formatter, session=FakeSession(), request_schema="messages").formatter is formatter
+    assert (
+        ImportedModel(ARN, formatter=formatter, session=FakeSession(), request_schema="messages").formatter is formatter
+    )
     with pytest.raises(ConfigError, match="not bound"):
-        ImportedModel(ARN, formatter, session=FakeSession())
+        ImportedModel(ARN, formatter=formatter, session=FakeSession())

@@ -50,7 +50,7 @@ def test_the_repetition_penalty_is_that_of_transformers(seed, prompts, written, 
 def test_openais_penalties_count_the_answer_alone(seed, written, presence, frequency, bias):
     """mu[j] - c[j] * alpha_frequency - float(c[j] > 0) * alpha_presence (OpenAI, "Advanced usage")."""
     logits = logits_of(seed)
-    options = Sampling(presence_penalty=presence, frequency_penalty=frequency, logit_bias=tuple(bias.items()))
+    options = Sampling(presence_penalty=presence, frequency_penalty=frequency, logit_bias=bias)
     found = adjusted(logits, options, [[5, 7]] * 3, written)
     for row in range(3):
         for token in range(VOCABULARY):
@@ -81,7 +81,7 @@ def test_truncation_is_that_of_transformers_in_vllms_order(seed, temperature, mi
 def test_logits_stay_as_they_are():
     logits = logits_of(0)
     before = logits.clone()
-    options = Sampling(repetition_penalty=2, presence_penalty=1, logit_bias=((3, 9.0),), top_k=2, temperature=1)
+    options = Sampling(repetition_penalty=2, presence_penalty=1, logit_bias={3: 9.0}, top_k=2, temperature=1)
     pick(adjusted(logits, options, [[1]] * 3, [[2]] * 3), options, torch.Generator())
     assert torch.equal(logits, before)
 
@@ -110,8 +110,8 @@ def test_drawn_tokens_have_the_chances_that_are_left():
         {"repetition_penalty": float("nan")},
         {"presence_penalty": 2.1},
         {"frequency_penalty": -2.1},
-        {"logit_bias": ((1, 101.0),)},
-        {"logit_bias": ((-1, 1.0),)},
+        {"logit_bias": {1: 101.0}},
+        {"logit_bias": {-1: 1.0}},
     ],
 )
 def test_options_out_of_range_are_named(options):

@@ -57,7 +57,7 @@ def test_waiting_silently_reads_no_log(capsys: pytest.CaptureFixture[str]) -> No
     account = Account()
     job = running(account, **ended("Completed"))
     account.events["job/algo-1-1"] = ["a line"]
-    job.wait(show=False)
+    job.wait(show_progress=False)
     assert "a line" not in capsys.readouterr().err
 
 
@@ -81,7 +81,7 @@ def test_waiting_ends_after_its_timeout_and_the_job_continues() -> None:
     with pytest.raises(
         TrainingError, match=r"the training job job has not ended within timeout_s=5\. .*attach\('job'\)"
     ):
-        job.wait(show=False)
+        job.wait(show_progress=False)
     assert passed == [2.0, 2.0, 2.0]
     assert job.sagemaker.stopped == []
     assert job.status == "InProgress"
@@ -125,7 +125,7 @@ def test_a_log_that_cannot_be_read_does_not_end_the_wait(caplog: pytest.LogCaptu
 )
 def test_a_job_that_was_stopped_says_how_to_go_on(end: dict[str, Any], says: str) -> None:
     with pytest.raises(TrainingInterruptedError) as caught:
-        running(Account(), **end).wait(show=False)
+        running(Account(), **end).wait(show_progress=False)
     assert says in str(caught.value)
     assert "launch again to resume from the newest checkpoint" in str(caught.value)
 
@@ -149,7 +149,7 @@ def test_a_job_that_was_stopped_says_how_to_go_on(end: dict[str, Any], says: str
 )
 def test_a_failed_job_says_why_and_what_to_do(reason: str, says: str) -> None:
     with pytest.raises(TrainingError) as caught:
-        running(Account(), **ended("Failed", FailureReason=reason)).wait(show=False)
+        running(Account(), **ended("Failed", FailureReason=reason)).wait(show_progress=False)
     assert not isinstance(caught.value, TrainingInterruptedError)
     assert reason.rstrip(".") in str(caught.value)
     assert says in str(caught.value)

@@ -215,7 +215,7 @@ def test_what_is_sent_is_what_the_container_reads() -> None:
 
 def test_the_prompt_that_is_sent_is_the_one_that_loads(tmp_path: Path) -> None:
     account = Account()
-    trainer = QLoRAFSDPTrainer("Qwen/Qwen3-8B", PromptFormatter(template="chat"))
+    trainer = QLoRAFSDPTrainer("Qwen/Qwen3-8B", formatter=PromptFormatter(template="chat"))
     launcher(account).launch(trainer, RECORDS, wait=False)
     (prompt,) = (body for key, body in account.objects.items() if key.endswith("/prompt.json"))
     (tmp_path / "prompt.json").write_bytes(prompt)

@@ -88,15 +88,18 @@ def sample_kind(record: Record) -> Kind:
     return found.kind
 
 
-def sample_databases(directory: str | Path) -> dict[str, Path]:
+def sample_databases(output_dir: str | Path) -> dict[str, Path]:
     """Write one SQLite file for each database, `<database>.sqlite`; files that exist already are left as they are.
 
     Returns the path of each file by the database's name (a record's `database`).
 
+    Args:
+        output_dir: the folder that receives the files, on this machine.
+
     Raises:
         DataError: a file has that name but other content, on which the gold queries would give other answers.
     """
-    folder = local_path(directory, "directory")
+    folder = local_path(output_dir, "output_dir")
     paths = {name: folder / f"{name}.sqlite" for name in dict.fromkeys(line["database"] for line in _query_lines())}
     for name, path in paths.items():
         with closing(sqlite3.connect(":memory:")) as database:

@@ -120,7 +120,7 @@ def _sampling(given: InvocationOptions) -> Sampling:
             repetition_penalty=given.get("repetition_penalty", 1.0),
             presence_penalty=given.get("presence_penalty", 0.0),
             frequency_penalty=given.get("frequency_penalty", 0.0),
-            logit_bias=tuple((int(token), bias) for token, bias in given.get("logit_bias", {}).items()),
+            logit_bias={int(token): bias for token, bias in given.get("logit_bias", {}).items()},
         )
     except ConfigError as error:
         raise invalid(str(error).removeprefix("Sampling: ")) from error

@@ -54,7 +54,7 @@ def measured_prompt(tokenizer: ChatTokenizer, request: CompletionRequest) -> Mea
     text = request.prompt if isinstance(request.prompt, str) else _render(tokenizer, request.prompt, request.template)
     special = is_text if request.add_special_tokens is None else request.add_special_tokens
     decoding, limit = request.decoding, request.context_tokens
-    named = [*decoding.stop_ids, *(token for token, _ in decoding.sampling.logit_bias)]
+    named = [*decoding.stop_ids, *decoding.sampling.logit_bias]
     if named and max(named) >= len(tokenizer):
         raise invalid(f"token id {max(named)} is too large: the model has {len(tokenizer)} tokens")
     if half := lone_surrogate(text):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
-from typing import TypeGuard
+from typing import Literal, TypeGuard
 
 from sqlquarry.answers import Judgement, TextGenerator
 from sqlquarry.errors import ConfigError, JudgeFailedError, JudgingError
@@ -18,7 +18,7 @@ from sqlquarry.options import check_options
 from sqlquarry.records import Record
 
 AnyJudge = TextGenerator | StructuredGenerator
-Price = tuple[float, float]
+Price = Sequence[float]  # US dollars for what is read, and for what is written
 
 
 @check_options()
@@ -33,14 +33,14 @@ class LLMGrader:
         repeats: votes of each judge; at temperature 0 they would be copies of one vote, and newer models know no
             temperature 0.
         swap: show gold and prediction in both orders; a vote counts only if both give the same verdict.
-        pass_mark: the lowest score that counts as correct; None takes the rubric's.
+        passing_score: the lowest score that counts as correct; "auto" takes the rubric's.
         name: the grader's name in reports.
         usd_per_million_tokens: US dollars per million tokens read and written, for all judges or a list with one
-            pair for each; None leaves the cost unknown.
+            pair for each; None if they are not known, and neither is the cost.
 
     Raises:
         ConfigError: an option is out of range.
-        JudgingError: a judge has no method to ask, or the pass mark does not fit the rubric.
+        JudgingError: a judge has no method to ask, or the passing score does not fit the rubric.
         MissingExtraError: the extra `judge` is not installed.
     """
 
@@ -51,7 +51,7 @@ class LLMGrader:
         rubric: str | Rubric = "published",
         repeats: int = 1,
         swap: bool = False,
-        pass_mark: int | None = None,
+        passing_score: int | Literal["auto"] = "auto",
         name: str = "llm",
         usd_per_million_tokens: Price | Sequence[Price] | None = None,
     ) -> None:
@@ -71,7 +71,7 @@ class LLMGrader:
         if bad:
             raise ConfigError("LLMGrader: " + "; ".join(bad))
         chosen = RUBRICS[rubric] if isinstance(rubric, str) else rubric
-        self.rubric = chosen if pass_mark is None else dataclasses.replace(chosen, pass_mark=pass_mark)
+        self.rubric = chosen if passing_score == "auto" else dataclasses.replace(chosen, passing_score=passing_score)
         self.name, self._repeats, self._swap = name, repeats, swap
         self._judges = [JudgeModel(one, self.rubric) for one in judges]
         self._prices = prices
@@ -82,7 +82,7 @@ class LLMGrader:
         if None in models:
             return None
         own = self.rubric
-        rubric = [own.name, own.instructions, list(own.scores.items()), own.pass_mark, own.mistakes]
+        rubric = [own.name, own.instructions, list(own.scores.items()), own.passing_score, own.mistakes]
         return json.dumps([models, rubric, self._repeats, self._swap])
 
     @property
@@ -148,7 +148,7 @@ class LLMGrader:
             if len(known) < len(of_judge):
                 return []
             votes += [
-                Vote(judge.model, tuple(known[start : start + orders]), self.rubric.pass_mark)
+                Vote(judge.model, tuple(known[start : start + orders]), self.rubric.passing_score)
                 for start in range(0, len(known), orders)
             ]
         return votes

@@ -54,7 +54,7 @@ class JudgeUsage:
             self.unmetered + other.unmetered,
         )
 
-    def usd(self, usd_per_million_tokens: tuple[float, float]) -> float:
+    def usd(self, usd_per_million_tokens: Sequence[float]) -> float:
         """Return US dollars at a price per million tokens read and per million written."""
         read, written = usd_per_million_tokens
         return (self.prompt_tokens * read + self.completion_tokens * written) / 1e6

@@ -49,7 +49,7 @@ def read_tags(text: str, rubric: Rubric, code: str) -> Opinion | None:
         # A verdict without its reason still is one.
         content[name] = found[0].strip() if len(found) == 1 else ""
     if rubric.mistakes and not content["mistake"]:
-        content["mistake"] = NO_MISTAKE if (rubric.score(content["verdict"]) or 0) >= rubric.pass_mark else "other"
+        content["mistake"] = NO_MISTAKE if (rubric.score(content["verdict"]) or 0) >= rubric.passing_score else "other"
     return _opinion(content, rubric)
 
 
@@ -59,7 +59,7 @@ def _opinion(content: Mapping[str, object], rubric: Rubric) -> Opinion | None:
         return None
     if mistake not in (NO_MISTAKE, *rubric.mistakes):
         return None
-    if score >= rubric.pass_mark and mistake != NO_MISTAKE:
+    if score >= rubric.passing_score and mistake != NO_MISTAKE:
         return None  # it contradicts itself
     return Opinion(score, reason, None if mistake == NO_MISTAKE else mistake)
 

@@ -22,17 +22,17 @@ class Rubric:
         name: its name in reports.
         instructions: what to grade and how; the same for all records, so that services can cache it.
         scores: verdict -> score, 0 to 100; a judge answers one of the keys, which are all words or all numbers.
-        pass_mark: the lowest score that counts as correct.
+        passing_score: the lowest score that counts as correct.
         mistakes: what may be wrong with a query, in one or two words each; empty asks for none.
 
     Raises:
-        JudgingError: no or empty instructions, scores outside of 0 to 100, or a pass mark that none or all reach.
+        JudgingError: no or empty instructions, scores outside of 0 to 100, or a passing score that none or all reach.
     """
 
     name: str
     instructions: str
     scores: Mapping[str, int] | Mapping[int, int] = field(hash=False)
-    pass_mark: int
+    passing_score: int
     mistakes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
@@ -41,8 +41,8 @@ class Rubric:
         bad = [] if self.instructions.strip() else ["instructions are empty"]
         if not all(0 <= score <= 100 for score in scores):
             bad.append("scores must be from 0 to 100")
-        if not any(score >= self.pass_mark for score in scores) or all(score >= self.pass_mark for score in scores):
-            bad.append(f"pass_mark {self.pass_mark} leaves only one of correct and wrong")
+        if {score >= self.passing_score for score in scores} != {True, False}:
+            bad.append(f"passing_score {self.passing_score} leaves only one of correct and wrong")
         if bad:
             raise JudgingError(f"rubric {self.name!r}: " + "; ".join(bad))
 
@@ -94,7 +94,7 @@ PUBLISHED = Rubric(
     + "1 to 49: it is about the same tables, but answers another question.\n"
     + "0: it cannot run, or has nothing to do with the question.",
     MappingProxyType({score: score for score in range(101)}),
-    pass_mark=90,
+    passing_score=90,
 )
 """The scale of the published workflow, 0 to 100 after thinking (AWS notebook, "customized-text-to-sql-model")."""
 
@@ -105,7 +105,7 @@ STRICT = Rubric(
     + "reference; it is `wrong` as soon as you find one, if it cannot run, or if it returns other columns. Say in the "
     + "reason what differs, or why nothing can, and name the worst mistake (`none` where the verdict is `correct`).",
     MappingProxyType({"correct": 100, "wrong": 0}),
-    pass_mark=100,
+    passing_score=100,
     mistakes=(
         "cannot run",
         "unknown table or column",

@@ -20,19 +20,19 @@ class Vote:
     Args:
         model: the judge.
         outcomes: for each order an opinion, or why there is none.
-        pass_mark: the lowest score that counts as correct.
+        passing_score: the lowest score that counts as correct.
     """
 
     model: str
     outcomes: tuple[Opinion | str, ...]
-    pass_mark: int
+    passing_score: int
 
     @property
     def result(self) -> str:
         """Return "correct" or "wrong", or why this vote does not count."""
         if problem := next((outcome for outcome in self.outcomes if isinstance(outcome, str)), None):
             return problem
-        passed = {opinion.score >= self.pass_mark for opinion in self.opinions}
+        passed = {opinion.score >= self.passing_score for opinion in self.opinions}
         if len(passed) == 2:
             return INCONSISTENT
         return "correct" if passed == {True} else "wrong"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 from sqlquarry.judging.mistakes import mistake
 from sqlquarry.judging.report.data import Report
@@ -17,14 +18,16 @@ _MOST_DATABASES = 24
 _WORDS_IN_ORDER = ("none", "no", "easy", "medium", "hard", "extra", "extra hard", "yes")
 
 
-def slices(report: Report, by: SliceKeys | None = None, *, grader: str | None = None) -> dict[str, dict[str, Estimate]]:
+def slices(
+    report: Report, *, by: SliceKeys | Literal["auto"] = "auto", grader: str | None = None
+) -> dict[str, dict[str, Estimate]]:
     """Return the accuracy by slice name and bucket, for example ``["joins"]["2"]``.
 
     Args:
         report: the system's report.
-        by: slice name -> the bucket that a record belongs to; None is `judging.sql.features` of the gold SQL, and the
-            database.
-        grader: whose verdicts; None is the first grader.
+        by: slice name -> the bucket that a record belongs to; "auto" takes `judging.sql.features` of the gold SQL and,
+            unless there are very many, the database.
+        grader: whose verdicts; the report's first grader if not given.
 
     Raises:
         JudgingError: the report has no such grader.
@@ -39,8 +42,12 @@ def slices(report: Report, by: SliceKeys | None = None, *, grader: str | None = 
     return found
 
 
-def count_mistakes(report: Report, grader: str | None = None) -> dict[str, int]:
+def count_mistakes(report: Report, *, grader: str | None = None) -> dict[str, int]:
     """Return error class (`judging.mistakes`) -> records, most frequent first; a correct answer has none.
+
+    Args:
+        report: the system's report.
+        grader: whose judgements; the report's first grader if not given.
 
     Raises:
         JudgingError: the report has no such grader.
@@ -49,14 +56,14 @@ def count_mistakes(report: Report, grader: str | None = None) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def slice_places(report: Report, by: SliceKeys | None = None) -> dict[str, dict[str, list[int]]]:
+def slice_places(report: Report, by: SliceKeys | Literal["auto"]) -> dict[str, dict[str, list[int]]]:
     """Return slice name -> bucket -> the places of its records; buckets in a natural order."""
     found: dict[str, dict[str, list[int]]] = {}
     for i, entry in enumerate(report.entries):
-        labels = _own_slices(entry.record) if by is None else {name: key(entry.record) for name, key in by.items()}
+        labels = _own_slices(entry.record) if by == "auto" else {name: key(entry.record) for name, key in by.items()}
         for name, bucket in labels.items():
             found.setdefault(name, {}).setdefault(bucket, []).append(i)
-    if by is None and len(found.get("database", ())) > _MOST_DATABASES:
+    if by == "auto" and len(found.get("database", ())) > _MOST_DATABASES:
         del found["database"]
     return {name: dict(sorted(buckets.items(), key=_natural)) for name, buckets in found.items()}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from sqlquarry.answers import Verdict
 from sqlquarry.errors import JudgingError
@@ -41,7 +41,7 @@ def compare_reports(
     Args:
         before: the report of the system to compare with.
         after: the report of the system in question, on the same records.
-        grader: whose verdicts; None is the first grader of `after` that `before` has, too.
+        grader: whose verdicts; the first grader of `after` that `before` has, too, if not given.
         cluster_by: as in `Report.accuracy`; for the interval of the difference.
 
     Raises:
@@ -51,15 +51,15 @@ def compare_reports(
 
 
 def compare_slices(
-    before: Report, after: Report, by: SliceKeys | None = None, *, grader: str | None = None
+    before: Report, after: Report, *, by: SliceKeys | Literal["auto"] = "auto", grader: str | None = None
 ) -> list[SliceChange]:
     """Compare two systems slice by slice, the largest loss first; slices without two verdicts on a record are left out.
 
     Args:
         before: the report of the system to compare with.
         after: the report of the system in question, on the same records.
-        by: slice name -> the bucket that a record belongs to; None as in `slices`.
-        grader: whose verdicts; None is the first grader of `after` that `before` has, too.
+        by: slice name -> the bucket that a record belongs to; "auto" as in `slices`.
+        grader: whose verdicts; the first grader of `after` that `before` has, too, if not given.
 
     Raises:
         JudgingError: the reports are not of the same records, or one has no such grader.

@@ -107,7 +107,7 @@ class Report:
         """Return one grader's judgement on each entry.
 
         Args:
-            grader: its name; None is the first grader.
+            grader: its name; the first grader if not given.
 
         Raises:
             JudgingError: the report has no such grader.
@@ -121,7 +121,7 @@ class Report:
         """Return one grader's verdict on each entry.
 
         Args:
-            grader: its name; None is the first grader.
+            grader: its name; the first grader if not given.
 
         Raises:
             JudgingError: the report has no such grader.
@@ -138,8 +138,8 @@ class Report:
         """Return the share of correct among judged records, with its 95 % interval; unjudged ones count separately.
 
         Args:
-            grader: whose verdicts; None is the first grader.
-            where: only records for which this is true.
+            grader: whose verdicts; the first grader if not given.
+            where: only records for which this is true; all if not given.
             cluster_by: what records that depend on each other have in common, such as their database; the interval is
                 then a bootstrap over these clusters, else Wilson's, which takes records as independent.
 
@@ -158,7 +158,7 @@ class Report:
         """Return the figure to quote for a grader; an LLM is calibrated by the first grader that ran the queries.
 
         Args:
-            grader: its name; None is the first grader.
+            grader: its name; the first grader if not given.
 
         Raises:
             JudgingError: the report has no such grader.

@@ -57,18 +57,18 @@ def write_html(
     path: str | Path,
     *,
     title: str = "SQL accuracy",
-    group: Callable[[Record], str] | None = None,
+    group_by: Callable[[Record], str] | None = None,
 ) -> None:
     """Write one page that shows one system, or compares several on the same records; atomically.
 
-        write_html({"base": base, "tuned": tuned}, "report.html", group=lambda record: record.database or "")
+        write_html({"base": base, "tuned": tuned}, "report.html", group_by=lambda record: record.database or "")
 
     Args:
         report: of one system, or one per system by name: the one to compare with first, the one in question last.
             Their first graders give the charts.
         path: the .html file.
         title: the page's heading.
-        group: a slice of your own that a record belongs to, shown before those of the gold SQL; None shows only these.
+        group_by: a slice of your own that a record belongs to, shown before those of the gold SQL; None adds none.
 
     Raises:
         JudgingError: there are no reports, or they are not of the same records and graders.
@@ -77,7 +77,7 @@ def write_html(
     require("judge", "the HTML report")
     reports = {_ONLY_SYSTEM: report} if isinstance(report, Report) else dict(report)
     require_same_records(reports)
-    slices = _slices(reports, group)
+    slices = _slices(reports, group_by)
     mistakes = {name: mistake_classes(one) for name, one in reports.items()}
     script = (_HERE / "page.js").read_text(encoding="utf-8")
     page = (
@@ -133,11 +133,11 @@ def _system(name: str, report: Report) -> _System:
     return _System(name, headlines, sum(entry.truncated for entry in report.entries), report.info)
 
 
-def _slices(reports: Mapping[str, Report], group: Callable[[Record], str] | None) -> dict[str, dict[str, _Slice]]:
+def _slices(reports: Mapping[str, Report], group_by: Callable[[Record], str] | None) -> dict[str, dict[str, _Slice]]:
     """Return slice name -> bucket -> its places, and one estimate per system."""
     main = list(reports.values())[-1]
-    own = slice_places(main, {"group": group}) if group else {}
-    found = {**own, **slice_places(main)}
+    own = slice_places(main, {"group": group_by}) if group_by else {}
+    found = {**own, **slice_places(main, "auto")}
     return {
         name: {bucket: _Slice(places, _estimates(reports, places)) for bucket, places in buckets.items()}
         for name, buckets in found.items()

@@ -89,7 +89,7 @@ def compare_stages(stages: Mapping[str, Report], *, grader: str | None = None) -
 
     Args:
         stages: report by stage, in the order of the pipeline.
-        grader: whose verdicts; None is the first grader.
+        grader: whose verdicts; the first grader of the first report if not given.
 
     Raises:
         JudgingError: there are fewer than two stages, or they are not of the same records and graders.

@@ -84,7 +84,7 @@ class SynthesizedDatabases:
     budget does not end the search. It may be used from several threads.
 
     Args:
-        directory: where the files are kept; None makes a temporary folder that is removed at exit.
+        directory: where the files are kept; None keeps none: they are in a temporary folder that is removed at exit.
         databases_per_record: of the suite, at most.
         time_budget_s: seconds of search after which a suite is taken as it is.
         seed: another one gives other rows.

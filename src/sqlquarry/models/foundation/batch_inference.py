@@ -23,7 +23,6 @@ from sqlquarry.inputs import check_inputs, option_problems
 from sqlquarry.models.foundation.answers import read_answer
 from sqlquarry.models.foundation.requests import (
     API,
-    DEFAULT_FORMATTER,
     PromptRequest,
     RequestStyle,
     Structure,
@@ -31,7 +30,7 @@ from sqlquarry.models.foundation.requests import (
 )
 from sqlquarry.options import check_options
 from sqlquarry.progress.bar import ProgressBar
-from sqlquarry.prompt import PromptFormatter
+from sqlquarry.prompt import DEFAULT_FORMATTER, PromptFormatter
 from sqlquarry.records import Record
 from sqlquarry.text import visible_logger
 

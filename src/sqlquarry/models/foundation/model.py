@@ -17,7 +17,6 @@ from sqlquarry.models.batches import BatchSender, warn_of_truncation
 from sqlquarry.models.foundation.answers import read_answer, require_complete
 from sqlquarry.models.foundation.requests import (
     API,
-    DEFAULT_FORMATTER,
     NEEDS_PROFILE,
     PromptRequest,
     RequestStyle,
@@ -26,7 +25,7 @@ from sqlquarry.models.foundation.requests import (
 )
 from sqlquarry.models.retries import DEFAULT_RETRY, RequestRunner, RetryPolicy
 from sqlquarry.options import check_options
-from sqlquarry.prompt import PromptFormatter
+from sqlquarry.prompt import DEFAULT_FORMATTER, PromptFormatter
 from sqlquarry.records import Record
 from sqlquarry.text import visible_logger
 

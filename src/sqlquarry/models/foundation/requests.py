@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 API = Literal["converse", "claude"]
 Structure = Literal["format", "tool", "tags"]
 Turn = tuple[Literal["user", "assistant"], str]
-DEFAULT_FORMATTER = PromptFormatter()
 NEEDS_PROFILE = "on-demand throughput"
 _STRUCTURES: tuple[Structure, ...] = get_args(Structure)
 _TOOL = "answer"

@@ -17,30 +17,30 @@ from sqlquarry.options import check_options
 
 WINDOW_S = 300.0
 # Amazon Bedrock's pricing page as quoted by three public reports between 2026-07-21 and 2026-09; import itself is free.
-_CMU_PER_MINUTE_USD = MappingProxyType({"us-east-1": 0.05718, "us-west-2": 0.05718, "eu-central-1": 0.07144})
+_USD_PER_CMU_MINUTE = MappingProxyType({"us-east-1": 0.05718, "us-west-2": 0.05718, "eu-central-1": 0.07144})
 
 
 @check_options()
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PriceTable:
     """Holds the prices of Custom Model Import, of September 2026; pass your own if they changed.
 
     Args:
-        cmu_per_minute_usd: region -> US dollars per custom model unit and minute.
-        storage_cmu_month_usd: US dollars per custom model unit and month, asked or not.
+        usd_per_cmu_minute: region -> US dollars per custom model unit and minute.
+        usd_per_cmu_month: US dollars per custom model unit and month for storage, asked or not.
     """
 
-    cmu_per_minute_usd: Mapping[str, float] = field(default_factory=lambda: _CMU_PER_MINUTE_USD)
-    storage_cmu_month_usd: float = 1.95
+    usd_per_cmu_minute: Mapping[str, float] = field(default_factory=lambda: _USD_PER_CMU_MINUTE)
+    usd_per_cmu_month: float = 1.95
 
     def inference_usd(self, region: str, units: int, windows: int) -> float | None:
         """Return US dollars for `windows` five-minute windows of one copy; None if the region's price is not known."""
-        rate = self.cmu_per_minute_usd.get(region)
+        rate = self.usd_per_cmu_minute.get(region)
         return None if rate is None else windows * WINDOW_S / 60 * units * rate
 
     def storage_usd_per_month(self, units: int) -> float:
         """Return US dollars per month for keeping a model of `units` custom model units."""
-        return units * self.storage_cmu_month_usd
+        return units * self.usd_per_cmu_month
 
 
 DEFAULT_PRICES = PriceTable()

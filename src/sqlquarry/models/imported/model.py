@@ -60,7 +60,7 @@ class ImportedModel:
         arn: ``arn:aws:bedrock:<region>:<account>:imported-model/<id>``; its region is used for all calls.
         formatter: the prompt that it was trained with, bound (`PromptFormatter.load` on the merged model's directory);
             None if only texts are asked.
-        name: the imported model's name, for people; None takes the id.
+        name: the imported model's name, for people; the id of its ARN if not given.
         session: the boto3 session; None uses the default credentials.
         max_tokens: longest answer, in tokens.
         request_schema: "max_tokens" or "max_gen_len" send the rendered prompt, "messages" lets the server render it;
@@ -84,8 +84,8 @@ class ImportedModel:
     def __init__(
         self,
         arn: str,
-        formatter: PromptFormatter | None,
         *,
+        formatter: PromptFormatter | None = None,
         name: str | None = None,
         session: boto3.Session | None = None,
         max_tokens: int = 512,
@@ -143,7 +143,7 @@ class ImportedModel:
             ConfigError: there is no such option, or one is out of range.
         """
         changed: ImportedModelOptions = {**self._options, **options}
-        other = ImportedModel(self.arn, self.formatter, **changed)
+        other = ImportedModel(self.arn, formatter=self.formatter, **changed)
         other._meter = self._meter
         return other
 

@@ -81,7 +81,7 @@ class DecodingOptions:
             raise ConfigError(
                 f"stop_token_ids is {self.stop_token_ids!r:.60}, but must be a list of token ids below {size:,}"
             )
-        if unknown := [token for token, _ in self.sampling.logit_bias if token >= size]:
+        if unknown := [token for token in self.sampling.logit_bias if token >= size]:
             raise ConfigError(f"logit_bias names token {unknown[0]}, but the model has {size:,} tokens")
 
 

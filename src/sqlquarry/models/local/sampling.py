@@ -6,8 +6,8 @@ temperature 0 the likeliest token; else temperature, `min_p`, `top_k` and `top_p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sqlquarry.errors import ConfigError
@@ -23,7 +23,7 @@ _LARGEST_LOGIT = 1e30
 
 
 @check_options()
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
     """Say how tokens are chosen; without options, the likeliest token is taken.
 
@@ -35,7 +35,7 @@ class Sampling:
         repetition_penalty: divides positive logits of tokens in prompt or answer, and multiplies negative ones.
         presence_penalty: taken off the logit of each token that the answer holds.
         frequency_penalty: taken off the logit once for each time that the answer holds the token.
-        logit_bias: (token id, what is added to its logit) pairs.
+        logit_bias: token id -> what is added to its logit.
 
     Raises:
         ConfigError: an option is of a wrong type or out of range; the message names all that are.
@@ -48,7 +48,7 @@ class Sampling:
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
-    logit_bias: tuple[tuple[int, float], ...] = ()
+    logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         if bad := list(self._problems()):
@@ -69,7 +69,7 @@ class Sampling:
         for name in ("presence_penalty", "frequency_penalty"):
             if not -2 <= getattr(self, name) <= 2:
                 yield f"{name} is {getattr(self, name)!r}, but must be a number from -2 to 2"
-        for token, bias in self.logit_bias:
+        for token, bias in self.logit_bias.items():
             if token < 0 or not -100 <= bias <= 100:
                 yield f"logit_bias of token {token} is {bias!r}, but must be a number from -100 to 100 of a token id"
 
@@ -90,7 +90,7 @@ def adjusted(
 
     size, logits = logits.shape[1], logits.clone()
     if sampling.logit_bias:
-        for token, bias in sampling.logit_bias:
+        for token, bias in sampling.logit_bias.items():
             logits[:, token] += bias
     if (sampling.repetition_penalty, sampling.presence_penalty, sampling.frequency_penalty) == (1, 0, 0):
         return logits

@@ -23,7 +23,7 @@ class Machines:
         processes: "auto" starts one for each GPU of the instances, but no more than there are rows for; without an
             instance type 1.
         instances: machines of that type.
-        usd_per_hour: US dollars for one instance; None takes the table's price.
+        usd_per_hour: US dollars for one instance; None if not given: the table's price counts, if it has one.
     """
 
     instance_type: str | None = None
