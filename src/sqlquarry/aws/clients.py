@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import boto3
     from boto3.s3.transfer import TransferConfig
     from botocore.client import BaseClient
+    from botocore.config import Config
     from mypy_boto3_bedrock import BedrockClient
     from mypy_boto3_bedrock_runtime import BedrockRuntimeClient
     from mypy_boto3_ec2 import EC2Client
@@ -131,20 +132,12 @@ def aws_client(service: str, session: boto3.Session | None = None, **options: Un
         )
     owners = stated_owners(session)
     session = session or aws_session()
-    from botocore.config import Config
     from botocore.exceptions import NoRegionError
 
     region = options.get("region")
-    config = Config(
-        retries={"mode": "standard", "total_max_attempts": options.get("attempts", 2)},
-        connect_timeout=options.get("connect_timeout_s", 60),
-        read_timeout=options.get("read_timeout_s", 60),
-        max_pool_connections=options.get("max_pool_connections", 10),
-        s3=None if options.get("sign_payloads", True) else {"payload_signing_enabled": False},
-    )
     try:
         client: BaseClient = session.client(  # type: ignore[call-overload] # boto3's overloads name each service
-            service, region_name=region, config=config
+            service, region_name=region, config=_config(options)
         )
     except NoRegionError as error:
         raise ConfigError(
@@ -153,6 +146,22 @@ def aws_client(service: str, session: boto3.Session | None = None, **options: Un
     if service == "s3":
         OwnerRule(owners, lambda: _account(session, region)).apply_to(client)
     return client
+
+
+def _config(options: ClientOptions) -> Config:
+    """Return botocore's settings, only with what is given: anything else would replace the session's own defaults."""
+    from botocore.config import Config
+
+    config = Config(retries={"mode": "standard", "total_max_attempts": options.get("attempts", 2)})
+    if "connect_timeout_s" in options:
+        config = config.merge(Config(connect_timeout=options["connect_timeout_s"]))
+    if "read_timeout_s" in options:
+        config = config.merge(Config(read_timeout=options["read_timeout_s"]))
+    if "max_pool_connections" in options:
+        config = config.merge(Config(max_pool_connections=options["max_pool_connections"]))
+    if not options.get("sign_payloads", True):
+        config = config.merge(Config(s3={"payload_signing_enabled": False}))
+    return config
 
 
 def transfer_config(part_bytes: int = 8 * 2**20) -> TransferConfig:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sqlquarry.errors import SQLQuarryError
+from sqlquarry.errors import JudgingError, SQLQuarryError
 from sqlquarry.judging.report import Report, check_report, compare_reports, write_html, write_markdown
 from sqlquarry.judging.report.junit import write_checks
 from sqlquarry.text import visible
@@ -47,7 +47,13 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _names(options: argparse.Namespace) -> tuple[str, str]:
-    """Return the systems' names on the page: those of their files."""
+    """Return the systems' names on the page: those of their files.
+
+    Raises:
+        JudgingError: both are one file.
+    """
+    if options.compare == options.report:
+        raise JudgingError(f"{options.report} cannot be compared with itself on a page. Give another report.")
     before, after = (options.compare.stem if options.compare else ""), options.report.stem
     return (before, after) if before != after else (str(options.compare), str(options.report))
 

@@ -133,6 +133,7 @@ def test_auto_without_records_or_without_4_bits_measures_nothing(base: Path, tmp
     merged = AdapterMerger().merge(plain, tmp_path / "merged", evaluation=RECORDS)
     assert merged.merge.base == "original"
     assert merged.merge.candidates == {}
+    assert "candidates" not in merged.manifest.provenance["merge"]
 
 
 def test_the_original_base_fails_the_thresholds_with_its_numbers(adapter: AdapterCheckpoint, tmp_path: Path) -> None:

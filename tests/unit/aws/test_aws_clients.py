@@ -11,6 +11,7 @@ from typing import Any
 import boto3
 import pytest
 from botocore.awsrequest import AWSResponse
+from botocore.config import Config
 from botocore.exceptions import ClientError, EndpointConnectionError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -115,6 +116,46 @@ def test_the_account_is_asked_for_once_in_a_session() -> None:
         client.head_bucket(Bucket="models")
         client.head_object(Bucket="models", Key="key")
     assert len(session.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("variable", "asked"),
+    [
+        ("AWS_ENDPOINT_URL", "http://127.0.0.1:1"),  # an emulator answers for every service
+        ("AWS_ENDPOINT_URL_S3", "https://sts.us-east-1.amazonaws.com"),  # S3 only, such as a VPC endpoint
+        ("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:1"),
+    ],
+)
+def test_sts_is_asked_where_it_answers(monkeypatch: pytest.MonkeyPatch, variable: str, asked: str) -> None:
+    monkeypatch.setenv(variable, "http://127.0.0.1:1")
+    session = boto3.session.Session("AKIDEXAMPLE", "secret", region_name="us-east-1")
+    urls: list[str] = []
+
+    def answer(request: Any, **_: Any) -> AWSResponse:
+        urls.append(request.url)
+        identity = f"<a><GetCallerIdentityResult><Account>{OURS}</Account></GetCallerIdentityResult></a>".encode()
+        return AWSResponse(request.url, 200, {}, SimpleNamespace(stream=lambda: iter([identity]), read=lambda *_: b""))
+
+    session.events.register("before-send.sts", answer)
+    client = aws_client("s3", session)
+    requests = sent_by(client)
+    client.head_bucket(Bucket="models")
+    assert [url.rstrip("/") for url in urls] == [asked]
+    assert requests[0].headers[EXPECTED] == OURS.encode()
+
+
+def test_what_is_not_given_is_the_sessions_own_default() -> None:
+    session = boto3.session.Session("AKIDEXAMPLE", "secret", region_name="us-east-1")
+    own = Config(read_timeout=300, max_pool_connections=30, s3={"addressing_style": "virtual"})
+    session._session.set_default_client_config(own)
+    kept = aws_client("s3", session).meta.config
+    assert (kept.read_timeout, kept.max_pool_connections, kept.s3["addressing_style"]) == (300, 30, "virtual")
+    assert (kept.connect_timeout, kept.retries["total_max_attempts"]) == (60, 2)
+    given = aws_client("s3", session, attempts=4, connect_timeout_s=5, read_timeout_s=7, max_pool_connections=9)
+    config = given.meta.config
+    assert (config.connect_timeout, config.read_timeout, config.max_pool_connections) == (5, 7, 9)
+    assert config.retries["total_max_attempts"] == 4
+    assert aws_client("s3", session, sign_payloads=False).meta.config.s3["payload_signing_enabled"] is False
 
 
 def test_a_stated_owner_takes_the_place_of_the_account() -> None:

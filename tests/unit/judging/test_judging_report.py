@@ -155,6 +155,18 @@ def test_from_json_refuses_other_files(tmp_path, content):
         sq.Report.from_json(tmp_path / "r.json")
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"records_left": "4"}, {"stopped": 1}, {"cost_usd": "1"}, {"duration_s": None}, {"seconds": 1.5}]
+)
+def test_from_json_refuses_another_info(tmp_path, wrong):
+    report().to_json(tmp_path / "r.json")
+    content = json.loads((tmp_path / "r.json").read_text())
+    content["info"] |= wrong
+    (tmp_path / "r.json").write_text(json.dumps(content))
+    with pytest.raises(JudgingError, match=r"r\.json is not a report"):
+        sq.Report.from_json(tmp_path / "r.json")
+
+
 def test_from_json_refuses_another_version(tmp_path):
     report().to_json(tmp_path / "r.json")
     content = json.loads((tmp_path / "r.json").read_text()) | {"version": 99}

@@ -127,6 +127,12 @@ def test_a_file_that_cannot_be_used_is_status_two(tmp_path, capsys):
     report("++").to_json(other)
     report("+-").to_json(tmp_path / "same.json")
     assert main([str(tmp_path / "same.json"), f"--compare={other}", f"--html={tmp_path / 'x.html'}"]) == 0
+    page = (tmp_path / "x.html").read_text()
+    assert f">{other}<" in page
+    assert f">{tmp_path / 'same.json'}<" in page
+    assert main([str(other), f"--compare={other}", f"--html={tmp_path / 'y.html'}"]) == 2
+    assert "cannot be compared with itself" in capsys.readouterr().err
+    assert not (tmp_path / "y.html").exists()
     found = subprocess.run(
         [sys.executable, "-m", "sqlquarry.judging", str(tmp_path / "none.json")],
         capture_output=True,

@@ -182,3 +182,7 @@ def test_with_options_knows_all_of_the_constructor() -> None:
         if one.kind is one.KEYWORD_ONLY
     }
     assert {name: one.__forward_arg__ for name, one in ImportedModelOptions.__annotations__.items()} == keywords
+    model = imported(FakeSession())
+    assert model.formatter is not None
+    assert model.with_options(max_tokens=5).formatter is model.formatter
+    assert model.with_options(formatter=None).formatter is None

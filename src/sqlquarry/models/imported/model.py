@@ -39,6 +39,7 @@ _READ_TIMEOUT_S = 300  # botocore's 60 s end before a busy model has answered
 class ImportedModelOptions(TypedDict, total=False):
     """Holds the options of `ImportedModel`, which documents them."""
 
+    formatter: PromptFormatter | None
     name: str | None
     session: boto3.Session | None
     max_tokens: int
@@ -105,6 +106,7 @@ class ImportedModel:
         if match is None or bad:
             raise ConfigError("ImportedModel: " + "; ".join(bad))
         self._options: ImportedModelOptions = {
+            "formatter": formatter,
             "name": name,
             "session": session,
             "max_tokens": max_tokens,
@@ -143,7 +145,7 @@ class ImportedModel:
             ConfigError: there is no such option, or one is out of range.
         """
         changed: ImportedModelOptions = {**self._options, **options}
-        other = ImportedModel(self.arn, formatter=self.formatter, **changed)
+        other = ImportedModel(self.arn, **changed)
         other._meter = self._meter
         return other
 
