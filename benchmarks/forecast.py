@@ -2,51 +2,75 @@
 
     python benchmarks/forecast.py [SHAPE …]
 
-One process for each shape (of benchmarks/scaling.py) makes the model once and trains it in each way with the trainer's
-own loop. "launched" is without CUDA graphs, as rows with dropout run.
+One process for each shape (see `SHAPES` in benchmarks/common.py) makes the model once and trains it in each way with
+the trainer's own loop. "launched" is without CUDA graphs, as rows with dropout run.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import dataclasses
 import gc
 import subprocess
 import sys
-import time
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+from unittest import mock
 
-from scaling import random_base, random_row
+from common import GIB, SHAPES, argument_parser, random_base, random_row, seconds_per_step
 
-# Tokens of a row and what is set otherwise than by default; layers to recompute as a share of all.
-RUNS: list[tuple[int, float, dict[str, Any]]] = [
-    (3072, 1, {}),
-    (3072, 0.66, {}),
-    (3072, 0.5, {}),
-    (3072, 0, {}),
-    (8192, 1, {}),
-    (2048, 0, {}),
-    (3072, 0, {"launched": True}),
-    (3072, 1, {"launched": True}),
-    (3072, 1, {"torch_compile": False, "attn_implementation": "flex_attention"}),
-    (3072, 0, {"hold_dequantized": True}),
-    (3072, 0, {"hold_dequantized": True, "launched": True}),
-    (8192, 0, {"hold_dequantized": True}),
-    (12288, 0, {"hold_dequantized": True}),
-]
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
+
+    from sqlquarry.training import TrainingConfig
+    from sqlquarry.training.steps.world import World
+
+
+@dataclass(frozen=True)
+class Way:
+    """How rows are trained."""
+
+    row_tokens: int
+    recomputed: float  # share of the layers
+    dequantized: bool = False
+    launched: bool = False
+    compiled: bool = True
+
+
+WAYS = (
+    Way(3072, 1),
+    Way(3072, 0.66),
+    Way(3072, 0.5),
+    Way(3072, 0),
+    Way(8192, 1),
+    Way(2048, 0),
+    Way(3072, 0, launched=True),
+    Way(3072, 1, launched=True),
+    Way(3072, 1, compiled=False),
+    Way(3072, 0, dequantized=True),
+    Way(3072, 0, dequantized=True, launched=True),
+    Way(8192, 0, dequantized=True),
+    Way(12288, 0, dequantized=True),
+)
 ROWS, STEPS = 4, 2
 
 
 def main() -> None:
-    if sys.argv[1:2] == ["worker"]:
-        work(sys.argv[2])
+    parser = argument_parser(__doc__)
+    parser.add_argument("shapes", nargs="*", metavar="SHAPE", help=", ".join(SHAPES))
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        work(options.worker)
         return
     print("| shape | way | row | recomputed | forecast GiB | measured | reserved | forecast s/row | measured |")
     print("|---|---|---|---|---|---|---|---|---|", flush=True)
-    for shape in sys.argv[1:] or ["8b", "1b", "135m"]:
-        subprocess.run([sys.executable, __file__, "worker", shape], check=False)
+    for shape in options.shapes or ["8b", "1b", "135m"]:
+        subprocess.run([sys.executable, __file__, "--worker", shape], check=False)
 
 
-def work(name: str) -> None:
+def work(shape: str) -> None:
     import torch
 
     from sqlquarry.pretrained import compute_dtype
@@ -54,36 +78,42 @@ def work(name: str) -> None:
     from sqlquarry.training import TrainingConfig
     from sqlquarry.training.steps.world import World
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device: Literal["cuda", "cpu"] = "cuda" if torch.cuda.is_available() else "cpu"
     world = World(0, 1, 1, torch.device(device, 0) if device == "cuda" else torch.device(device))
-    base = random_base(name, "4bit", TrainingConfig(device=device), world)
+    base = random_base(SHAPES[shape], TrainingConfig(device=device), world)
     held = False
-    for tokens, recomputed, changes in RUNS:
-        fields = dict(changes)
-        launched = fields.pop("launched", False)
-        if fields.get("hold_dequantized") and not held:
+    for way in WAYS:
+        if way.dequantized and not held:
             base, held = hold_dequantized(base, compute_dtype(device)), True
-        layers = round(recomputed * base.config.num_hidden_layers)
+        layers = round(way.recomputed * base.config.num_hidden_layers)
         config = TrainingConfig(
-            max_length=tokens,
-            gradient_checkpointing=layers,
-            device=device,
-            **({"hold_dequantized": False} | fields),
+            max_length=way.row_tokens, gradient_checkpointing=layers, device=device, hold_dequantized=way.dequantized
         )
-        with _without_graphs() if launched else contextlib.nullcontext():
-            found, base = measured(base, config, world)
-        way = ", ".join(["bf16" if held else "4 bits", *(["launched"] if launched else [])])
-        way += "" if config.torch_compile == "auto" else ", not compiled"
+        if not way.compiled:
+            config = dataclasses.replace(config, torch_compile=False, attn_implementation="flex_attention")
+        without_graphs = mock.patch.object(TrainingConfig, "uses_cuda_graphs", return_value=False)
+        with without_graphs if way.launched else contextlib.nullcontext():
+            planned, found, base = measured(base, config, world)
+        said = ", ".join(["bf16" if held else "4 bits", *(["launched"] if way.launched else [])])
+        said += "" if way.compiled else ", not compiled"
         print(
-            f"| {name} | {way} | {tokens:,} | {layers} | {found['planned_bytes'] / 2**30:.2f} | "
-            f"{found['bytes'] / 2**30:.2f} | {found['reserved'] / 2**30:.2f} | "
-            f"{found['planned_seconds']:.4f} | {found['seconds']:.4f} |",
+            f"| {shape} | {said} | {way.row_tokens:,} | {layers} | {planned.bytes / GIB:.2f} | "
+            f"{found.bytes / GIB:.2f} | {found.reserved / GIB:.2f} | {planned.seconds:.4f} | {found.seconds:.4f} |",
             flush=True,
         )
 
 
-def measured(base: Any, config: Any, world: Any) -> tuple[dict[str, Any], Any]:
-    """Peak memory and seconds of a row; and the base, without an adapter again."""
+@dataclass(frozen=True)
+class Cost:
+    """Peak memory of a step and seconds of a row."""
+
+    bytes: int
+    seconds: float
+    reserved: int = 0  # bytes that torch took from the GPU; only measured
+
+
+def measured(base: LlamaForCausalLM, config: TrainingConfig, world: World) -> tuple[Cost, Cost, LlamaForCausalLM]:
+    """Return what is forecast, what is measured, and the base without an adapter again."""
     import torch
 
     from sqlquarry.training.base.shape import ModelShape
@@ -103,48 +133,33 @@ def measured(base: Any, config: Any, world: Any) -> tuple[dict[str, Any], Any]:
     model = make_trainable(base, config, world)
     rows = [random_row(number, config.max_length) for number in range(ROWS)]
     schedule = Schedule(rows=ROWS, rows_per_step=ROWS, epochs=9, warmup_ratio=0.0, peak_rate=1e-5, seed=0)
-    loop = Loop(model, rows, schedule, config, world)
-    loop._step(0, stop=False)  # noqa: SLF001 - compiles
-    loop._step(1, stop=False)  # noqa: SLF001 - see above
-    started = time.monotonic()
-    for step in range(2, 2 + STEPS):
-        loop._step(step, stop=False)  # noqa: SLF001 - one step is what is measured; it waits for the GPU
-    seconds = (time.monotonic() - started) / STEPS / ROWS
+    seconds = seconds_per_step(Loop(model, rows, schedule, config, world), STEPS, warm_up=2) / ROWS
     sizes = [(len(row.input_ids), row.answers) for row in rows]
-    tensors = {name: ("BF16", tuple(value.shape)) for name, value in _shapes_of(base).items()}
-    shape = ModelShape.of(base.config.to_dict(), tensors)
+    shape = ModelShape.of(base.config.to_dict(), _tensors_of(base))
     gpu = gpu_named(torch.cuda.get_device_name()) if cuda else None
-    found = {
-        "bytes": torch.cuda.max_memory_allocated() if cuda else 0,
-        "reserved": torch.cuda.max_memory_reserved() if cuda else 0,
-        "seconds": seconds,
-        "planned_bytes": forecast_memory(shape, config, sizes, cuda=cuda).allocated,
-        "planned_seconds": row_seconds(shape, config, *sizes[0], gpu=gpu),
-    }
+    planned = Cost(
+        bytes=forecast_memory(shape, config, sizes, cuda=cuda).allocated,
+        seconds=row_seconds(shape, config, *sizes[0], gpu=gpu),
+    )
+    found = Cost(
+        bytes=torch.cuda.max_memory_allocated() if cuda else 0,
+        seconds=seconds,
+        reserved=torch.cuda.max_memory_reserved() if cuda else 0,
+    )
     bare = model.unload()
     for layer in bare.model.layers:
         layer.__dict__.pop("forward", None)
-    return found, bare
+    return planned, found, bare
 
 
-@contextlib.contextmanager
-def _without_graphs() -> Any:
-    from sqlquarry.training import TrainingConfig
-
-    real, TrainingConfig.uses_cuda_graphs = TrainingConfig.uses_cuda_graphs, lambda *_, **__: False
-    try:
-        yield
-    finally:
-        TrainingConfig.uses_cuda_graphs = real
-
-
-def _shapes_of(base: Any) -> dict[str, Any]:
-    """The tensors of the model as it would lie on disk."""
+def _tensors_of(base: LlamaForCausalLM) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Return dtype and shape of the model's tensors as they would be on disk."""
     import torch
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        return dict(AutoModelForCausalLM.from_config(base.config, trust_remote_code=False).state_dict())
+        state = AutoModelForCausalLM.from_config(base.config, trust_remote_code=False).state_dict()
+    return {name: ("BF16", tuple(value.shape)) for name, value in state.items()}
 
 
 if __name__ == "__main__":

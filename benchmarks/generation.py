@@ -8,7 +8,6 @@ throttles whatever comes faster than so many requests per second.
 
 from __future__ import annotations
 
-import argparse
 import json
 import multiprocessing
 import os
@@ -19,11 +18,13 @@ from multiprocessing.connection import Connection
 
 import boto3
 
+from common import argument_parser, clock
 from sqlquarry import ImportedModel, RetryPolicy
 
 ARN = "arn:aws:bedrock:us-east-1:123456789012:imported-model/abcdefghijkl"
+SQL = " SELECT COUNT(*) FROM singer"
 ANSWER = {
-    "choices": [{"index": 0, "text": " SELECT COUNT(*) FROM singer", "finish_reason": "stop"}],
+    "choices": [{"index": 0, "text": SQL, "finish_reason": "stop"}],
     "usage": {"prompt_tokens": 200, "completion_tokens": 8, "total_tokens": 208},
 }
 
@@ -81,39 +82,39 @@ def serve(pipe: Connection, latency_s: float, per_second: float) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--requests", type=int, default=200)
     parser.add_argument("--latency", type=float, default=0.1, help="seconds the service takes for an answer")
     parser.add_argument("--concurrency", type=int, default=20)
     parser.add_argument("--rate", type=float, default=0, help="requests per second that are not throttled; 0: all")
     arguments = parser.parse_args()
 
-    ours, theirs = multiprocessing.Pipe()
+    receiver, sender = multiprocessing.Pipe()
     service = multiprocessing.get_context("spawn").Process(
-        target=serve, args=(theirs, arguments.latency, arguments.rate), daemon=True
+        target=serve, args=(sender, arguments.latency, arguments.rate), daemon=True
     )
     service.start()
-    endpoint = f"http://127.0.0.1:{ours.recv()}"
+    endpoint = f"http://127.0.0.1:{receiver.recv()}"
     session = boto3.Session("AKIDEXAMPLE", "not-a-secret", region_name="us-east-1")
     prompts = [f"How many singers are older than {age}?" for age in range(arguments.requests)]
 
-    started = time.perf_counter()
-    client = session.client("bedrock-runtime", endpoint_url=endpoint)
-    for prompt in prompts:
-        body = json.dumps({"prompt": prompt, "max_tokens": 512, "temperature": 0})
-        json.loads(client.invoke_model(modelId=ARN, body=body)["body"].read())
-    serial_s = time.perf_counter() - started
-    print(f"boto3, one by one      {serial_s:6.2f} s  {len(prompts) / serial_s:6.1f} requests/s")
+    with clock() as serial:
+        client = session.client("bedrock-runtime", endpoint_url=endpoint)
+        for prompt in prompts:
+            body = json.dumps({"prompt": prompt, "max_tokens": 512, "temperature": 0})
+            json.loads(client.invoke_model(modelId=ARN, body=body)["body"].read())
+    print(f"boto3, one by one      {serial.seconds:6.2f} s  {len(prompts) / serial.seconds:6.1f} requests/s")
 
-    started = time.perf_counter()
     os.environ["AWS_ENDPOINT_URL_BEDROCK_RUNTIME"] = endpoint
-    model = ImportedModel(ARN, session=session, concurrency=arguments.concurrency, retry=RetryPolicy(max_attempts=20))
-    answers = model.generate(prompts)
-    ours_s = time.perf_counter() - started
-    if [answer.text for answer in answers] != [ANSWER["choices"][0]["text"]] * len(prompts):
+    with clock() as ours:
+        retry = RetryPolicy(max_attempts=20)
+        model = ImportedModel(ARN, session=session, concurrency=arguments.concurrency, retry=retry)
+        answers = model.generate(prompts)
+    if [answer.text for answer in answers] != [SQL] * len(prompts):
         raise SystemExit("answers are missing")
-    print(f"ImportedModel, {arguments.concurrency:3d} wide {ours_s:6.2f} s  {len(prompts) / ours_s:6.1f} requests/s")
-    print(f"ratio                  {serial_s / ours_s:6.1f} x")
+    rate = len(prompts) / ours.seconds
+    print(f"ImportedModel, {arguments.concurrency:3d} wide {ours.seconds:6.2f} s  {rate:6.1f} requests/s")
+    print(f"ratio                  {serial.seconds / ours.seconds:6.1f} x")
     service.terminate()
 
 

@@ -31,17 +31,21 @@ import random
 import re
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
+
+from common import argument_parser, hand_back, run_apart, spider_golds
 
 PEERS = ("toolkit", "toolkit-pairs", "test-suite", "checkout")
 KINDS = ("same text", "rewritten", "other question")
+
+
+Row = tuple[object, ...]
 
 
 class Pair(NamedTuple):
@@ -53,8 +57,18 @@ class Pair(NamedTuple):
     predicted: str
 
 
+class Graded(TypedDict):
+    """What one side found; `reasons` are ours only."""
+
+    cpu: float  # processor seconds after all was imported; until `in_process` has measured it, those before
+    seconds: list[float]
+    verdicts: list[str]
+    reasons: list[str]
+    torture: list[bool]
+
+
 # Name, whether the results are the same, gold rows, predicted rows; the gold SQL has ORDER BY in the sixth.
-TORTURE: list[tuple[str, bool, list[tuple[Any, ...]], list[tuple[Any, ...]]]] = [
+TORTURE: list[tuple[str, bool, list[Row], list[Row]]] = [
     ("same rows, other order", True, [("a", 1), ("b", 2)], [("b", 2), ("a", 1)]),
     ("values attached to the wrong row", False, [("alice", 100), ("bob", 200)], [("alice", 200), ("bob", 100)]),
     ("from/to swapped in one of two rows", False, [(1, 2), (3, 4)], [(2, 1), (3, 4)]),
@@ -71,8 +85,7 @@ TORTURE: list[tuple[str, bool, list[tuple[Any, ...]], list[tuple[Any, ...]]]] = 
 
 def read_pairs(data: Path, limit: int | None) -> list[Pair]:
     """One pair per usable record, the three kinds in turn; a record without rewriting is paired with itself."""
-    rows = [json.loads(line) for line in (data / "spider_exec" / "train.jsonl").open(encoding="utf-8")]
-    rows = [row for row in rows if row["usable"] and (data / "spider_sqlite" / f"{row['db_id']}.sqlite").is_file()]
+    rows = [row for row in spider_golds(data) if (data / "spider_sqlite" / f"{row['db_id']}.sqlite").is_file()]
     others: dict[str, list[str]] = defaultdict(list)
     for row in rows:
         others[row["db_id"]].append(row["gold_sql"])
@@ -86,8 +99,8 @@ def read_pairs(data: Path, limit: int | None) -> list[Pair]:
     return pairs[:limit]
 
 
-def grade(pairs: list[Pair]) -> dict[str, Any]:
-    """Ours: verdict and reason per pair, and seconds per pair."""
+def grade(pairs: list[Pair]) -> Graded:
+    """Grade as we do: verdict and reason per pair, and seconds per pair."""
     from sqlquarry import ExecutionGrader, Record, results_equal
 
     files = {pair.database for pair in pairs}
@@ -100,7 +113,7 @@ def grade(pairs: list[Pair]) -> dict[str, Any]:
         judgements.append(grader.grade(record, pair.predicted))
         seconds.append(time.perf_counter() - started)
     return {
-        "cpu before": before,
+        "cpu": before,
         "seconds": seconds,
         "verdicts": [judgement.verdict for judgement in judgements],
         "reasons": [judgement.reason for judgement in judgements],
@@ -108,8 +121,8 @@ def grade(pairs: list[Pair]) -> dict[str, Any]:
     }
 
 
-def grade_as_peer(name: str, pairs: list[Pair]) -> dict[str, Any]:
-    """The peer's: runs under its own Python, where SQLQuarry is not installed."""
+def grade_as_peer(name: str, pairs: list[Pair]) -> Graded:
+    """Grade as the peer does; runs under its own Python, where SQLQuarry is not installed."""
     prepare = {"toolkit": _toolkit, "toolkit-pairs": _toolkit_pairs, "test-suite": _test_suite}[name]
     with tempfile.TemporaryDirectory() as folder:
         logging.disable(logging.CRITICAL)  # the toolkit would log every query that it cannot parse
@@ -122,7 +135,7 @@ def grade_as_peer(name: str, pairs: list[Pair]) -> dict[str, Any]:
             sql = "SELECT a, b FROM t" + (" ORDER BY a" if "ORDER BY" in case else "")
             torture.append(bool(same(gold, predicted, sql)))
         os.chdir("/")
-    return {"cpu before": before, "seconds": seconds, "verdicts": verdicts, "torture": torture}
+    return {"cpu": before, "seconds": seconds, "verdicts": verdicts, "reasons": [], "torture": torture}
 
 
 def one_by_one(pairs: list[Pair], correct: Callable[[Pair], Any]) -> tuple[list[float], list[str]]:
@@ -228,19 +241,16 @@ def _link_databases(folder: Path, pairs: list[Pair], path: str) -> None:
         place.symlink_to(database)
 
 
-def in_process(python: str, *arguments: str) -> dict[str, Any]:
+def in_process(python: str, *arguments: str) -> Graded:
     """Run this file again, elsewhere."""
-    with tempfile.TemporaryDirectory() as folder:
-        answer = Path(folder) / "answer.json"
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run([python, str(Path(__file__).resolve()), *arguments, "--answer", str(answer)], check=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        found: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
-        found["cpu"] = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime - found["cpu before"]
-        return found
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    found: Graded = run_apart([str(Path(__file__).resolve()), *arguments], python)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    found["cpu"] = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime - found["cpu"]
+    return found
 
 
-def show(pairs: list[Pair], ours: dict[str, Any], theirs: dict[str, Any], peer: str) -> None:
+def show(pairs: list[Pair], ours: Graded, theirs: Graded, peer: str) -> None:
     """Print the tables as Markdown."""
     print(f"| ms per pair | n | ours, mean | {peer}, mean | ratio | ours, median | {peer}, median | ratio |")
     print("|---|---|---|---|---|---|---|---|")
@@ -273,19 +283,17 @@ def show(pairs: list[Pair], ours: dict[str, Any], theirs: dict[str, Any], peer: 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--peer", choices=PEERS, default=PEERS[0])
     parser.add_argument("--peer-python", help="the Python of the environment where the peer is installed")
     parser.add_argument("--limit", type=int)
     parser.add_argument("--side", choices=("ours", "peer"), help=argparse.SUPPRESS)
-    parser.add_argument("--answer", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     pairs = read_pairs(options.data, options.limit)
     if options.side:
         ours = options.side == "ours" or options.peer == "checkout"
-        found = grade(pairs) if ours else grade_as_peer(options.peer, pairs)
-        options.answer.write_text(json.dumps(found), encoding="utf-8")
+        hand_back(grade(pairs) if ours else grade_as_peer(options.peer, pairs))
         return
     if not options.peer_python:
         parser.error("--peer-python is missing: install the peer in an environment of its own (see above)")

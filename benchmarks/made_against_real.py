@@ -2,24 +2,21 @@
 
     python benchmarks/made_against_real.py --pairs 649 --golds 200 --kill-rates 150
 
-needs the public data sets in ../shared/data (see CONTRIBUTING.md). Pairs are those of `sql_pairs/spider_pair`, with the
+needs the public data sets in ../shared/data. Pairs are those of `sql_pairs/spider_pair`, with the
 label that people gave and the outcome on the real database. Golds are Spider's; as predictions they get their own text,
 the rewriting that comes with the data, and the four golds of the same database that read most like them.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
 import sqlite3
-import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from difflib import SequenceMatcher
-from pathlib import Path
 
+from common import DATA, argument_parser, clock, labeled_pairs, spider_golds, spider_schemas
 from sqlquarry.answers import Judgement
 from sqlquarry.judging import ExecutionGrader
 from sqlquarry.judging.sql.portable_ddl import schema_in_sqlite
@@ -31,7 +28,6 @@ from sqlquarry.judging.synthesis.hint_reader import gather_hints
 from sqlquarry.judging.synthesis.mutants import mutants
 from sqlquarry.records import Record
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 CANDIDATES = 6  # databases of each kind for every gold, in the table of kill rates
 
 
@@ -43,9 +39,8 @@ def schema_of(database: str) -> str:
 
 
 def labeled(count: int) -> Iterator[tuple[str, Record, str]]:
-    """Labelled pairs, as (kind, record, prediction)."""
-    with (DATA / "sql_pairs" / "spider_pair" / "share.jsonl").open(encoding="utf-8") as lines:
-        rows = [json.loads(line) for line in lines]
+    """Yield labeled pairs, as (kind, record, prediction)."""
+    rows = labeled_pairs()
     random.Random(3).shuffle(rows)
     for row in rows[:count]:
         label = "equivalent" if row["label"] else "different"
@@ -53,13 +48,15 @@ def labeled(count: int) -> Iterator[tuple[str, Record, str]]:
         yield f"people: {label}, real rows: {row['exec']}", record, row["pred_sql"]
 
 
-def golds() -> list[dict[str, str]]:
-    with (DATA / "spider_exec" / "train.jsonl").open(encoding="utf-8") as lines:
-        return [row for row in map(json.loads, lines) if row["usable"]]
+def golds_by_database(rows: Sequence[dict[str, str]]) -> dict[str, list[str]]:
+    by_database: dict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        by_database[row["db_id"]].append(row["gold_sql"])
+    return by_database
 
 
 def neighbors(row: dict[str, str], by_database: dict[str, list[str]]) -> list[str]:
-    """The other golds of the database that read most like this one."""
+    """Return the other golds of the database that read most like this one."""
     gold = row["gold_sql"]
     others = sorted(set(by_database[row["db_id"]]) - {gold})
     others.sort(key=lambda other: -SequenceMatcher(None, other.lower(), gold.lower()).ratio())
@@ -67,12 +64,9 @@ def neighbors(row: dict[str, str], by_database: dict[str, list[str]]) -> list[st
 
 
 def from_spider(count: int, real: ExecutionGrader) -> Iterator[tuple[str, Record, str]]:
-    """Golds of Spider with predictions, as (kind, record, prediction)."""
-    rows = golds()
-    schemas = json.loads((DATA / "spider_exec" / "schemas_train.json").read_text("utf-8"))
-    by_database: dict[str, list[str]] = defaultdict(list)
-    for row in rows:
-        by_database[row["db_id"]].append(row["gold_sql"])
+    """Yield golds of Spider with predictions, as (kind, record, prediction)."""
+    rows, schemas = spider_golds(), spider_schemas()
+    by_database = golds_by_database(rows)
     for row in random.Random(11).sample(rows, count):
         record = Record(row["question"], schemas[row["db_id"]], row["gold_sql"], database=row["db_id"])
         yield "the gold itself", record, row["gold_sql"]
@@ -88,11 +82,8 @@ def verdict_of(judgement: Judgement) -> str:
 
 def kill_rates(count: int, real: ExecutionGrader) -> None:
     """Print, by the share of mutants that a single database kills, how many wrong predictions it accepts."""
-    rows = golds()
-    schemas = json.loads((DATA / "spider_exec" / "schemas_train.json").read_text("utf-8"))
-    by_database: dict[str, list[str]] = defaultdict(list)
-    for row in rows:
-        by_database[row["db_id"]].append(row["gold_sql"])
+    rows, schemas = spider_golds(), spider_schemas()
+    by_database = golds_by_database(rows)
     databases, tried, accepted = Counter[int](), Counter[int](), Counter[int]()
     for row in random.Random(5).sample(rows, count):
         gold = row["gold_sql"]
@@ -127,7 +118,7 @@ def kill_rates(count: int, real: ExecutionGrader) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--pairs", type=int, default=649, help="labeled pairs")
     parser.add_argument("--golds", type=int, default=200, help="golds of Spider")
     parser.add_argument("--kill-rates", type=int, default=0, help="golds of Spider for the table of kill rates")
@@ -136,15 +127,15 @@ def main() -> None:
     databases = SynthesizedDatabases()
     made = ExecutionGrader(databases)
     verdicts: dict[str, Counter[str]] = defaultdict(Counter)
-    start = time.process_time()
-    for source in (labeled(options.pairs), from_spider(options.golds, real)):
-        for kind, record, predicted in source:
-            verdicts[kind][verdict_of(made.grade(record, predicted))] += 1
+    with clock() as took:
+        for source in (labeled(options.pairs), from_spider(options.golds, real)):
+            for kind, record, predicted in source:
+                verdicts[kind][verdict_of(made.grade(record, predicted))] += 1
     for kind, counts in sorted(verdicts.items()):
         print(f"{kind}: {dict(counts)}")
     coverage = databases.coverage()
     print(f"{coverage.records} suites, {sum(coverage.quarantined.values())} quarantined", end="")
-    print(f", mutants killed {coverage.kill_rate:.2%}, {time.process_time() - start:.0f} s of processor time")
+    print(f", mutants killed {coverage.kill_rate:.2%}, {took.cpu_seconds:.0f} s of processor time")
     if options.kill_rates:
         kill_rates(options.kill_rates, real)
 

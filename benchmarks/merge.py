@@ -13,58 +13,34 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib
-import json
 import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import sqlquarry as sq
+from common import (
+    SHAPES,
+    LlamaShape,
+    argument_parser,
+    clock,
+    hand_back,
+    peak_rss_kib,
+    run_apart,
+    save_random_llama,
+)
 
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 RANK = 16
 
 
-@dataclasses.dataclass(frozen=True)
-class Shape:
-    """Widths of a Llama."""
-
-    layers: int
-    hidden: int
-    intermediate: int
-    kv: int
-    vocabulary: int
-
-    def tensors(self) -> list[dict[str, tuple[int, ...]]]:
-        """Names and shapes of a Llama's tensors, in groups: embedding, each layer, head."""
-        h, i = self.hidden, self.intermediate
-        linear = {
-            "self_attn.q_proj": (h, h),
-            "self_attn.k_proj": (self.kv, h),
-            "self_attn.v_proj": (self.kv, h),
-            "self_attn.o_proj": (h, h),
-            "mlp.gate_proj": (i, h),
-            "mlp.up_proj": (i, h),
-            "mlp.down_proj": (h, i),
-            "input_layernorm": (h,),
-            "post_attention_layernorm": (h,),
-        }
-        layers = [
-            {f"model.layers.{n}.{name}.weight": shape for name, shape in linear.items()} for n in range(self.layers)
-        ]
-        first = {"model.embed_tokens.weight": (self.vocabulary, h)}
-        return [first, *layers, {"model.norm.weight": (h,), "lm_head.weight": (self.vocabulary, h)}]
-
-
-def build(directory: Path, shape: Shape, *, quantized: bool) -> None:
-    """Random weights shard by shard, so that no model is ever in memory."""
+def build(directory: Path, shape: LlamaShape, *, quantized: bool) -> None:
+    """Make base and adapter of random weights."""
     import torch
     from peft import LoraConfig
     from safetensors.torch import save_file
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig
 
     from sqlquarry.manifests import base_digest, write_manifest
     from sqlquarry.merging.storage.local import LocalDirectory
@@ -73,47 +49,23 @@ def build(directory: Path, shape: Shape, *, quantized: bool) -> None:
 
     base, adapter = directory / "base", directory / "adapter"
     adapter.mkdir(parents=True)
-    LlamaConfig(
-        vocab_size=shape.vocabulary,
-        hidden_size=shape.hidden,
-        intermediate_size=shape.intermediate,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.hidden // 64,
-        num_key_value_heads=shape.kv // 64,
-        tie_word_embeddings=False,
-        architectures=["LlamaForCausalLM"],
-        dtype="bfloat16",
-    ).save_pretrained(base)
+    shapes = save_random_llama(base, shape.config())
     alphabet = {token: number for number, token in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     tokenizer = Tokenizer(models.BPE(alphabet | {"<eos>": len(alphabet)}, []))
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     tokenizer.add_special_tokens(["<eos>"])
     tokenizer.save(str(base / "tokenizer.json"))
     (base / "tokenizer_config.json").write_text('{"eos_token": "<eos>"}')
-    groups = shape.tensors()
-    weight_map, lora, noise = {}, {}, torch.randn(1 << 24)
-    for number, group in enumerate(groups, 1):
-        name = f"model-{number:05d}-of-{len(groups):05d}.safetensors"
-        tensors = {}
-        for tensor, size in group.items():
-            count = torch.Size(size).numel()
-            block = noise.roll(len(weight_map) + 1)
-            values = block.repeat(-(-count // len(block)))[:count].reshape(size) * 0.02
-            tensors[tensor] = (1 + values if len(size) == 1 else values).to(torch.bfloat16)
-            module = tensor.removesuffix(".weight")
-            if module.endswith("_proj"):
-                lora[f"base_model.model.{module}.lora_A.weight"] = torch.randn(RANK, size[1]) * 0.02
-                lora[f"base_model.model.{module}.lora_B.weight"] = torch.randn(size[0], RANK) * 0.02
-        save_file(tensors, base / name, {"format": "pt"})
-        weight_map |= dict.fromkeys(tensors, name)
-    index = {"metadata": {}, "weight_map": weight_map}
-    (base / "model.safetensors.index.json").write_text(json.dumps(index))
+    linear = {name.removesuffix(".weight"): size for name, size in shapes.items() if name.endswith("_proj.weight")}
+    lora = {}
+    for module, (rows, columns) in linear.items():
+        lora[f"base_model.model.{module}.lora_A.weight"] = torch.randn(RANK, columns) * 0.02
+        lora[f"base_model.model.{module}.lora_B.weight"] = torch.randn(rows, RANK) * 0.02
     save_file(lora, adapter / "adapter_model.safetensors")
     LoraConfig(r=RANK, lora_alpha=32, target_modules=LINEAR, task_type="CAUSAL_LM").save_pretrained(adapter)
     formatter = sq.PromptFormatter().bind(base_tokenizer(LocalDirectory(base)))
     formatter.save(adapter)
-    modules = tuple(sorted(name.removesuffix(".weight") for name in weight_map if name.endswith("_proj.weight")))
-    recipe = QuantizationRecipe(modules=modules) if quantized else None
+    recipe = QuantizationRecipe(modules=tuple(sorted(linear))) if quantized else None
     provenance = {
         "base_model": {"name": "random", "path": str(base), "sha256": base_digest(base)},
         "prompt_fingerprint": formatter.fingerprint,
@@ -145,30 +97,23 @@ def copy(directory: Path, output: Path) -> None:
 
 
 METHODS = {"copy": copy, "peft": peft, "ours": ours, "verify": verify}
-SHAPES = {
-    "2gb": Shape(layers=18, hidden=2048, intermediate=7168, kv=512, vocabulary=32_000),
-    "8b": Shape(layers=32, hidden=4096, intermediate=14_336, kv=1024, vocabulary=128_256),
-}
 
 
 def run(method: str, directory: Path) -> None:
     for library in {"copy": (), "peft": ("torch", "peft", "transformers")}.get(method, ("torch", "sqlquarry.merging")):
         importlib.import_module(library)
     os.sync()
-    start = time.perf_counter()
-    METHODS[method](directory, directory / method)
-    os.sync()
-    seconds = time.perf_counter() - start
-    # Not ru_maxrss, which a child takes over from the process that started it. Linux only, in KiB.
-    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    with clock() as took:
+        METHODS[method](directory, directory / method)
+        os.sync()
     usage = os.times()
     cpu = usage.user + usage.system + usage.children_user + usage.children_system
-    numbers = {"wall_s": round(seconds, 2), "cpu_s": round(cpu, 2), "peak_rss_mb": int(peak.split()[1]) // 1024}
-    print(json.dumps({"method": method, **numbers}))
+    numbers = {"wall_s": round(took.seconds, 2), "cpu_s": round(cpu, 2), "peak_rss_mb": peak_rss_kib() // 1024}
+    hand_back({"method": method, **numbers})
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--directory", type=Path, default=Path("/tmp/merge-benchmark"))
     parser.add_argument("--shape", choices=SHAPES, default="2gb")
     parser.add_argument("--layers", type=int, help="instead of the shape's own")
@@ -184,12 +129,13 @@ def main() -> None:
         run(options.method, directory)
         return
     shape = SHAPES[options.shape]
-    if options.hidden:
-        shape = dataclasses.replace(
-            shape, hidden=options.hidden, intermediate=options.hidden * 7 // 2, kv=options.hidden // 4
-        )
+    if hidden := options.hidden:
+        heads = {"num_attention_heads": hidden // 64, "num_key_value_heads": hidden // 256}
+        shape = dataclasses.replace(shape, hidden_size=hidden, intermediate_size=hidden * 7 // 2, **heads)
     shape = dataclasses.replace(
-        shape, layers=options.layers or shape.layers, vocabulary=options.vocabulary or shape.vocabulary
+        shape,
+        num_hidden_layers=options.layers or shape.num_hidden_layers,
+        vocab_size=options.vocabulary or shape.vocab_size,
     )
     if not (directory / "adapter/manifest.json").exists():
         shutil.rmtree(directory, ignore_errors=True)
@@ -198,8 +144,7 @@ def main() -> None:
     print(f"{size / 1e9:.2f} GB of weights")
     for method in options.methods.split(",") * options.repeat:
         shutil.rmtree(directory / method, ignore_errors=True)
-        command = [sys.executable, __file__, "--directory", str(directory), "--method", method]
-        result = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+        result = run_apart([__file__, "--directory", str(directory), "--method", method])
         print(result | {"mb_per_s": round(size / 1e6 / result["wall_s"])}, flush=True)
 
 

@@ -15,16 +15,20 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Literal
 
 import sqlquarry as sq
+from common import argument_parser, clock
 
+Base = Literal["dequantized", "original"]
+Dtype = Literal["bfloat16", "float16", "float32"]
 STARTED = time.monotonic()
-MERGES = {
+MERGES: dict[str, tuple[Base, Dtype]] = {
     "dequantized, bfloat16": ("dequantized", "bfloat16"),
     "dequantized, float16": ("dequantized", "float16"),
     "dequantized, float32": ("dequantized", "float32"),
@@ -41,9 +45,9 @@ def say(text: str) -> None:
 @contextmanager
 def timed(doing: str) -> Iterator[None]:
     say(f"{doing} …")
-    started = time.monotonic()
-    yield
-    say(f"{doing}: {time.monotonic() - started:.1f} s")
+    with clock() as took:
+        yield
+    say(f"{doing}: {took.seconds:.1f} s")
 
 
 def main() -> None:
@@ -89,12 +93,9 @@ def answer(
     adapter: sq.AdapterCheckpoint, merged: dict[str, sq.MergedModel], test: Sequence[sq.Record], batch: int
 ) -> None:
     """Exact match of every system, and how many questions it loses and wins against the adapter."""
-    limits = {"batch_size": batch, "max_tokens": 96}
-    systems: dict[str, Callable[[], sq.LocalModel]] = {
-        "adapter on its 4-bit base": lambda: sq.LocalModel(adapter, **limits)
-    }
-    for name, model in merged.items():
-        systems[f"merged: {name}"] = partial(sq.LocalModel, model, **limits)
+    ask = partial(sq.LocalModel, batch_size=batch, max_tokens=96)
+    systems = {"adapter on its 4-bit base": partial(ask, adapter)}
+    systems |= {f"merged: {name}": partial(ask, model) for name, model in merged.items()}
     reference: list[bool] = []
     for name, load in systems.items():
         with timed(f"asking {name}"):
@@ -128,8 +129,8 @@ def measure(adapter: sq.AdapterCheckpoint, work: Path, records: Sequence[sq.Reco
         )
 
 
-def weight_error(adapter: sq.AdapterCheckpoint, base: str, dtype: str) -> float:
-    """‖W - W4‖ / ‖W4‖ over all quantised modules: base weights that are merged into, beside those trained on."""
+def weight_error(adapter: sq.AdapterCheckpoint, base: Base, dtype: Dtype) -> float:
+    """Return ‖W - W4‖ / ‖W4‖ over all quantized modules: base weights merged into, beside those trained on."""
     import torch
     from safetensors.torch import load_file
 
@@ -149,7 +150,7 @@ def weight_error(adapter: sq.AdapterCheckpoint, base: str, dtype: str) -> float:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("base_model")
     parser.add_argument("data", nargs="+")
     parser.add_argument("--records", type=int, default=6_000)

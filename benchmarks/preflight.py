@@ -9,19 +9,17 @@ would take 16 GB; only checking is measured.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import struct
-import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
+from common import argument_parser, clock
 from sqlquarry.bedrock.preflight import preflight
 from sqlquarry.checkpoints.tensor_shapes import expected_tensors
 
-LLAMA_3_8B: dict[str, Any] = {
+LLAMA_3_8B: dict[str, object] = {
     "architectures": ["LlamaForCausalLM"],
     "eos_token_id": 128001,
     "hidden_size": 4096,
@@ -77,16 +75,16 @@ def build(directory: Path, shards: int) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argument_parser(__doc__)
     parser.add_argument("--directory", type=Path, help="where to write the sparse model")
     parser.add_argument("--shards", type=int, default=4)
     parser.add_argument("--s3", help="check this prefix, counting requests")
     options = parser.parse_args()
     if options.directory:
         total = build(options.directory, options.shards)
-        started = time.perf_counter()
-        report = preflight(options.directory)
-        print(f"{total / 1e9:.1f} GB in {options.shards} shards: {time.perf_counter() - started:.2f} s; {report}")
+        with clock() as took:
+            report = preflight(options.directory)
+        print(f"{total / 1e9:.1f} GB in {options.shards} shards: {took.seconds:.2f} s; {report}")
     if options.s3:
         import boto3
 
@@ -94,9 +92,9 @@ def main() -> None:
         session._session.get_component("event_emitter").register(  # noqa: SLF001 - boto3 offers no other way to count
             "before-send.s3", lambda request, **_: requests.update([request.method])
         )
-        started = time.perf_counter()
-        report = preflight(options.s3, account=True, session=session)
-        print(f"{options.s3}: {time.perf_counter() - started:.2f} s, S3 requests {dict(requests)}; {report}")
+        with clock() as took:
+            report = preflight(options.s3, account=True, session=session)
+        print(f"{options.s3}: {took.seconds:.2f} s, S3 requests {dict(requests)}; {report}")
 
 
 if __name__ == "__main__":

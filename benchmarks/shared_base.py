@@ -12,41 +12,48 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 
 import sqlquarry as sq
-from scaling import make_base, toy_records
-from sqlquarry.training.launch import TORCHRUN
+from common import GIB, ROOT, SHAPES, argument_parser, make_base, torchrun, toy_records
+from sqlquarry.training.job import TrainingJobSpec
 
-TWO_ON_ONE_GPU = Path(__file__).resolve().parents[1] / "tests" / "gpu" / "two_on_one_gpu.py"
-GIB = 2**30
+TWO_ON_ONE_GPU = ROOT / "tests" / "gpu" / "two_on_one_gpu.py"
 
 
 def main() -> None:
-    place = Path(sys.argv[1])
-    base, records = make_base(sys.argv[2] if len(sys.argv) > 2 else "8b", place / "base"), toy_records()[:192]
-    records_file = place / "train.jsonl"
-    sq.Records(records).to_jsonl(records_file)
+    parser = argument_parser(__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("shape", nargs="?", choices=SHAPES, default="8b")
+    options = parser.parse_args()
+    place: Path = options.folder
+    base, records = make_base(options.shape, place / "base"), toy_records()[:192]
+    train = place / "train.jsonl"
+    sq.Records(records).to_jsonl(train)
     for held in (False, True):
-        options: dict[str, Any] = {"num_train_epochs": 1, "max_length": 1024, "records_per_step": 64}
-        options |= {"sharding": "full", "hold_dequantized": held, "gradient_checkpointing": True, "learning_rate": 2e-4}
-        plan = sq.QLoRAFSDPTrainer(base, config=sq.TrainingConfig(**options)).plan(records, processes=2, check=False)
-        output = place / f"held-{held}"
-        job = {"base_model": str(base), "train": str(records_file), "output_dir": str(output), "config": options}
-        output.with_suffix(".json").write_text(json.dumps(job))
+        config = sq.TrainingConfig(
+            num_train_epochs=1,
+            max_length=1024,
+            records_per_step=64,
+            sharding="full",
+            hold_dequantized=held,
+            gradient_checkpointing=True,
+            learning_rate=2e-4,
+        )
+        plan = sq.QLoRAFSDPTrainer(base, config=config).plan(records, processes=2, check=False)
+        output, job = place / f"held-{held}", place / f"held-{held}.json"
+        TrainingJobSpec(base_model=str(base), train=str(train), output_dir=str(output), config=config).write(job)
         program = ["-m", "sqlquarry.training"] if torch.cuda.device_count() > 1 else [str(TWO_ON_ONE_GPU)]
-        job_file = str(output.with_suffix(".json"))
-        subprocess.run([sys.executable, *TORCHRUN, "--nproc-per-node=2", *program, job_file], check=True)
-        run = sq.AdapterCheckpoint.load(output).manifest.provenance["run"]
+        subprocess.run([sys.executable, *torchrun(2, *program, str(job))], check=True)
+        run = sq.AdapterCheckpoint.load(output).run
         whole = plan.shape.linear_parameters / 2 + 2 * (plan.shape.parameters - plan.shape.linear_parameters)
         found = {
             "held": held,
-            "steps": run["steps"],
-            "loss": round(run["training_loss"], 4),
+            "steps": run.steps,
+            "loss": round(run.training_loss, 4),
             "forecast_gib": round(plan.memory.allocated / GIB, 2),
-            "measured_gib": round(run["peak_memory_bytes"] / GIB, 2),
+            "measured_gib": round((run.peak_memory_bytes or 0) / GIB, 2),
             "whole_base_gib": round(whole / GIB, 2),
         }
         print(json.dumps(found), flush=True)

@@ -2,18 +2,14 @@
 
     python benchmarks/synthesis.py --wikisql 500 --spider 300
 
-needs the public data sets in ../shared/data (see CONTRIBUTING.md). Wrong predictions are mutants of the gold query, of
+needs the public data sets in ../shared/data. Wrong predictions are mutants of the gold query, of
 which those are left out that equal the gold on 300 further databases made for that very pair, with another seed; right
 ones are the gold rewritten without changing what it says.
 """
 
 from __future__ import annotations
 
-import argparse
-import gzip
-import json
 import random
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -22,6 +18,7 @@ from pathlib import Path
 
 from sqlglot import exp, parse_one
 
+from common import DATA, argument_parser, clock, read_jsonl, spider_golds, spider_schemas
 from sqlquarry.judging import ExecutionGrader
 from sqlquarry.judging.sql.portable_ddl import schema_in_sqlite
 from sqlquarry.judging.sql.resolver import read_query
@@ -32,7 +29,6 @@ from sqlquarry.judging.synthesis.hint_reader import gather_hints
 from sqlquarry.judging.synthesis.mutants import mutants
 from sqlquarry.records import Record
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 REFERENCE_DATABASES = 300
 
 
@@ -49,17 +45,13 @@ class Score:
 
 
 def wikisql_records(data: Path, count: int) -> list[Record]:
-    with gzip.open(data / "sql_create_context_rebuilt" / "wikisql_dev.jsonl.gz", "rt", encoding="utf-8") as lines:
-        rows = [json.loads(line) for line in lines]
+    rows = read_jsonl(data / "sql_create_context_rebuilt" / "wikisql_dev.jsonl.gz")
     rows = random.Random(6).sample(rows, count)
     return [Record(row["question"], row["context"], row["answer"]) for row in rows]
 
 
 def spider_records(data: Path, count: int) -> list[Record]:
-    schemas = json.loads((data / "spider_exec" / "schemas_train.json").read_text("utf-8"))
-    with (data / "spider_exec" / "train.jsonl").open(encoding="utf-8") as lines:
-        rows = [row for row in map(json.loads, lines) if row["usable"]]
-    rows = random.Random(6).sample(rows, count)
+    schemas, rows = spider_schemas(data), random.Random(6).sample(spider_golds(data), count)
     return [Record(row["question"], schemas[row["db_id"]], row["gold_sql"]) for row in rows]
 
 
@@ -123,9 +115,9 @@ def measure(records: Sequence[Record], mutants_per_record: int, databases: Synth
     score = Score()
     for record in records:
         wrong, right = mutants_of(record, mutants_per_record), list(rewritings(record.golds[0]))
-        start = time.perf_counter()
-        verdicts = [grader.grade(record, sql) for sql in (*wrong, *right)]
-        score.seconds += time.perf_counter() - start
+        with clock() as took:
+            verdicts = [grader.grade(record, sql) for sql in (*wrong, *right)]
+        score.seconds += took.seconds
         for sql, judgement in zip(wrong, verdicts, strict=False):
             if judgement.verdict == "correct" and not is_wrong(record, sql):
                 score.equivalent += 1
@@ -141,7 +133,7 @@ def measure(records: Sequence[Record], mutants_per_record: int, databases: Synth
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--wikisql", type=int, default=500, help="records")
     parser.add_argument("--spider", type=int, default=300, help="records")
     parser.add_argument("--mutants", type=int, default=6, help="wrong predictions per record")
@@ -153,10 +145,10 @@ def main() -> None:
         if not records:
             continue
         databases = SynthesizedDatabases()
-        start = time.process_time()
-        for record in records:
-            databases.kill_rate(record)
-        per_record = (time.process_time() - start) / len(records)
+        with clock() as took:
+            for record in records:
+                databases.kill_rate(record)
+        per_record = took.cpu_seconds / len(records)
         coverage = databases.coverage()
         print(f"{name}: {len(records)} records, {per_record * 1000:.0f} CPU ms a suite")
         print(f"  mutants killed {coverage.killed:,} of {coverage.mutants:,} ({coverage.kill_rate:.2%})")

@@ -15,27 +15,27 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import os
-import re
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+
+import boto3
+
+from common import argument_parser, clock, hand_back, peak_rss_kib, run_apart
 
 _BLOCK = 1 << 20
-SMALL = {"sha256": hashlib.sha256(b"{}").hexdigest(), "bytes": 2}
 CONTENDERS = ("boto3 upload_file loop", "the same, files verified first", "sqlquarry upload")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--megabytes", type=int, default=2000)
     parser.add_argument("--shards", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
@@ -47,26 +47,24 @@ def main() -> None:
     if options.sink:
         serve()
     elif options.contender:
-        print(json.dumps(run(options.contender, options.directory, options.endpoint)))
+        hand_back(run(options.contender, options.directory, options.endpoint))
     else:
         compare(options)
 
 
 def compare(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as name:
-        directory, rows = Path(name), {contender: [] for contender in CONTENDERS}
+        directory = Path(name)
+        rows: dict[str, list[dict[str, float]]] = {contender: [] for contender in CONTENDERS}
         for number in range(options.shards):
             with (directory / f"model-{number + 1:05}.safetensors").open("wb") as file:
                 for _ in range(options.megabytes // options.shards):
                     file.write(os.urandom(1_000_000))
-        with subprocess.Popen([sys.executable, __file__, "--sink"], stdout=subprocess.PIPE, text=True) as sink:
-            endpoint = f"http://127.0.0.1:{sink.stdout.readline().strip()}"
+        with sink() as endpoint:
             for _ in range(options.repeats):
                 for contender in CONTENDERS:  # in turn, so that other load of the machine hits all
-                    command = [sys.executable, __file__, "--contender", contender]
-                    command += ["--directory", name, "--endpoint", endpoint]
-                    rows[contender].append(json.loads(subprocess.check_output(command, text=True)))
-            sink.terminate()
+                    arguments = ["--contender", contender, "--directory", name, "--endpoint", endpoint]
+                    rows[contender].append(run_apart([__file__, *arguments]))
     base = [row["seconds"] for row in rows[CONTENDERS[0]]]
     print(f"{options.megabytes} MB in {options.shards} shards, {os.cpu_count()} cores, median of {options.repeats}")
     for contender, runs in rows.items():
@@ -80,23 +78,35 @@ def compare(options: argparse.Namespace) -> None:
         )
 
 
+@contextmanager
+def sink() -> Iterator[str]:
+    """Start the sink in a process of its own, and give its address."""
+    with subprocess.Popen([sys.executable, __file__, "--sink"], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
+        finally:
+            process.terminate()
+
+
 def run(contender: str, directory: Path, endpoint: str) -> dict[str, float]:
-    """Seconds and memory of one upload."""
-    send = ours(directory, endpoint) if contender == CONTENDERS[2] else plain(directory, endpoint, contender)
-    before, started, worked = peak_mb(), time.perf_counter(), time.process_time()
-    send()
+    """Measure seconds and memory of one upload."""
+    session = boto3.Session("loopback", "loopback", region_name="us-east-1")
+    os.environ["AWS_ENDPOINT_URL"] = endpoint
+    send = ours(directory, session) if contender == CONTENDERS[2] else plain(directory, session, contender)
+    before = peak_mb()
+    with clock() as took:
+        send()
     return {
-        "seconds": time.perf_counter() - started,
-        "cpu_seconds": time.process_time() - worked,
+        "seconds": took.seconds,
+        "cpu_seconds": took.cpu_seconds,
         "peak_mb": peak_mb(),
         "grown_mb": peak_mb() - before,
     }
 
 
-def plain(directory: Path, endpoint: str, contender: str) -> Callable[[], None]:
-    import boto3
-
-    s3 = boto3.client("s3", **credentials(endpoint))
+def plain(directory: Path, session: boto3.Session, contender: str) -> Callable[[], None]:
+    s3 = session.client("s3")
     with tempfile.NamedTemporaryFile() as file:
         s3.upload_file(file.name, "models", "warm")  # loads what botocore loads on first use
 
@@ -109,32 +119,22 @@ def plain(directory: Path, endpoint: str, contender: str) -> Callable[[], None]:
     return send
 
 
-def ours(directory: Path, endpoint: str) -> Callable[[], None]:
-    import boto3
-
+def ours(directory: Path, session: boto3.Session) -> Callable[[], object]:
     from sqlquarry.aws import aws_client
     from sqlquarry.aws.transfer import CLIENT_OPTIONS
     from sqlquarry.bedrock.export.model_export import ModelExport
     from sqlquarry.bedrock.upload import upload
     from sqlquarry.manifests import Manifest
 
-    settings = credentials(endpoint)
-    settings.pop("endpoint_url")
-    s3 = aws_client("s3", boto3.Session(**settings), endpoint_url=endpoint, **CLIENT_OPTIONS)
+    s3 = aws_client("s3", session, **CLIENT_OPTIONS)
     files = {path.name: path for path in sorted(directory.iterdir())}
-    entries = {name: {"sha256": sha256(path), "bytes": path.stat().st_size} for name, path in files.items()}
-    export = ModelExport(files, Manifest("merged-model", entries, {}))
-    upload(ModelExport({"config.json": b"{}"}, Manifest("m", {"config.json": SMALL}, {})), "s3://models/warm", s3=s3)
-    return lambda: upload(export, "s3://models/ours", s3=s3, show_progress=False)
-
-
-def credentials(endpoint: str) -> dict[str, str]:
-    return {
-        "endpoint_url": endpoint,
-        "region_name": "us-east-1",
-        "aws_access_key_id": "loopback",
-        "aws_secret_access_key": "loopback",
+    entries: dict[str, dict[str, str | int]] = {
+        name: {"sha256": sha256(path), "bytes": path.stat().st_size} for name, path in files.items()
     }
+    export = ModelExport(files, Manifest("merged-model", entries, {}))
+    small: dict[str, dict[str, str | int]] = {"config.json": {"sha256": hashlib.sha256(b"{}").hexdigest(), "bytes": 2}}
+    upload(ModelExport({"config.json": b"{}"}, Manifest("m", small, {})), "s3://models/warm", s3=s3)
+    return lambda: upload(export, "s3://models/ours", s3=s3, show_progress=False)
 
 
 def sha256(path: Path) -> str:
@@ -146,8 +146,7 @@ def sha256(path: Path) -> str:
 
 
 def peak_mb() -> float:
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    return int(found[1]) / 1000 if found else 0.0
+    return peak_rss_kib() / 1000
 
 
 def serve() -> None:
@@ -186,12 +185,15 @@ def answer(connection: socket.socket, hashes: dict[str, str]) -> None:
             connection.sendall(respond(method, key, headers, hashes))
 
 
-def respond(method: str, key: str, headers: dict[str, Any], hashes: dict[str, str]) -> bytes:
+def respond(method: str, key: str, headers: dict[str, str], hashes: dict[str, str]) -> bytes:
     body, more = b"", ""
     if "x-amz-meta-sha256" in headers:
         hashes[key] = headers["x-amz-meta-sha256"]
     if method == "GET":
         body = b"<Result><IsTruncated>false</IsTruncated></Result>"
+    elif method == "POST" and key == "/":  # what STS is asked for, because requests name the bucket's owner
+        body = b"<GetCallerIdentityResponse><GetCallerIdentityResult><Account>123456789012</Account>"
+        body += b"</GetCallerIdentityResult></GetCallerIdentityResponse>"
     elif method == "POST":
         body = b"<Result><UploadId>one</UploadId><ETag>x</ETag></Result>"
     elif method == "PUT":

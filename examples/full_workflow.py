@@ -15,7 +15,6 @@ from pathlib import Path
 
 import sqlquarry as sq
 from quickstart import find_base_model
-from sqlquarry.aws import Polling
 from sqlquarry.emulator import LocalAWS
 from sqlquarry.sagemaker import Compute, SageMakerLauncher, StoppingCondition
 
@@ -48,7 +47,7 @@ def main() -> None:
             session=aws.session(),
             compute=Compute(instance_type="ml.m5.xlarge"),  # without a GPU, as the machine that stands in for it
             stopping=StoppingCondition(max_runtime_s=7200),
-            polling=Polling(interval_s=0.5, timeout_s=7200),
+            polling=sq.Polling(interval_s=0.5, timeout_s=7200),
         )
         job = launcher.launch(trainer, train, test)
         step(f"import job: {job.merged_uri}")

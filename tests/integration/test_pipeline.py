@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -19,10 +22,10 @@ RECORDS = [sq.Record(**example, id=f"toy-{number}") for number, example in enume
 CONFIG = sq.TrainingConfig(num_train_epochs=2, records_per_step=20, max_length=1024, learning_rate=1e-3, device="cpu")
 
 
-def run(base: Path, output: Path, aws: LocalAWS) -> PipelineResult:
+def run(base: Path, output: Path, aws: LocalAWS, records: Sequence[sq.Record] = RECORDS) -> PipelineResult:
     return sq.run_pipeline(
-        RECORDS,
-        RECORDS[:8],
+        records,
+        records[:8],
         trainer=sq.QLoRAFSDPTrainer(base, config=CONFIG),
         importer=sq.BedrockImporter(aws.role_arn, session=aws.session(), polling=Polling(interval_s=0.01)),
         judge=sq.SQLJudge([sq.ExactGrader()]),
@@ -113,3 +116,45 @@ def test_another_prompt_is_refused_at_the_merge_and_at_the_import(
         sq.BedrockImporter(aws.role_arn, session=aws.session()).import_model(
             sq.MergedModel(merged_copy, result.merged.manifest), "tiny-sql", s3_uri=f"s3://{aws.bucket}/other/"
         )
+
+
+PACKAGE = Path(sq.__file__).parent
+ROOMS = ("data", "training", "merging", "bedrock", "models", "judging", "sagemaker")
+
+
+def room_of(frame: FrameType | None) -> str:
+    """The innermost room that a call comes from; "user" if it comes from outside, or from what all rooms share."""
+    while frame:
+        path = Path(frame.f_code.co_filename)
+        if path.is_relative_to(PACKAGE) and (room := path.relative_to(PACKAGE).parts[0]) in ROOMS:
+            return room
+        frame = frame.f_back
+    return "user"
+
+
+def test_a_record_enters_each_room_once(lively_llama: Path, tmp_path: Path) -> None:
+    """From `load_records` to the report, each room is handed records from one side only."""
+    sq.Records(RECORDS).to_jsonl(tmp_path / "records.jsonl")
+    entered: set[tuple[str, str]] = set()  # the room that hands records over, and the room that takes them
+
+    def holds_record(value: object) -> bool:
+        return isinstance(value, sq.Record) or (
+            isinstance(value, list | tuple | sq.Records) and any(isinstance(one, sq.Record) for one in value[:1])
+        )
+
+    def follow(frame: FrameType, event: str, _: object) -> None:
+        if event != "call" or not frame.f_code.co_filename.startswith(str(PACKAGE)):
+            return
+        giving, taking = room_of(frame.f_back), room_of(frame)
+        if giving != taking:
+            given = [value for name, value in frame.f_locals.items() if name != "self"]
+            if any(map(holds_record, given)):
+                entered.add((giving, taking))
+
+    with LocalAWS(cold_start_calls=0) as aws:
+        sys.setprofile(follow)
+        try:
+            run(lively_llama, tmp_path, aws, sq.load_records(tmp_path / "records.jsonl"))
+        finally:
+            sys.setprofile(None)
+    assert entered == {("user", "training"), ("user", "judging"), ("judging", "models")}

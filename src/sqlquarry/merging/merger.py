@@ -157,7 +157,7 @@ class AdapterMerger:
     def verify(self, records: Sequence[Record], adapter: Adapters, merged: MergedModel | str | Path) -> Verification:
         """Compare the merged model with the adapter on the weights that it was trained on, layer by layer.
 
-        Both run in fp32 on the CPU. Refuses nothing: `Verification.require` does.
+        Both run in fp32 on the CPU. Refuses nothing: `require_thresholds` does.
 
         Args:
             records: held-out records with SQL; 16 say a lot, and time grows with them.

@@ -1,4 +1,4 @@
-"""Conversation -> AdapterCheckpoint: QLoRA fine-tuning."""
+"""Records -> AdapterCheckpoint: QLoRA fine-tuning."""
 
 from sqlquarry.training.config import TrainingConfig, learning_rate_for
 from sqlquarry.training.trainer import QLoRAFSDPTrainer

@@ -2,13 +2,13 @@
 
 The file (YAML or JSON) names what `QLoRAFSDPTrainer` and its `train` take:
 
-    base_model: meta-llama/Meta-Llama-3-8B-Instruct   # directory, .gguf file or hub id
+    base_model: meta-llama/Meta-Llama-3-8B-Instruct   # directory, .gguf file, s3:// prefix or hub id
     train: train.jsonl                                # anything that load_records reads
     evaluation: evaluation.jsonl                      # optional
     output_dir: adapter
     checkpoint_dir: s3://bucket/checkpoints           # optional
     prompt: prompt/                                   # optional: a directory that PromptFormatter.save wrote
-    config: {num_train_epochs: 2, lora_r: 16}                     # fields of TrainingConfig
+    config: {num_train_epochs: 2, lora_r: 16}         # fields of TrainingConfig
 
 Exit status: 0 finished, 1 failed, 2 the file or an option cannot be used, 143 stopped by a signal.
 """

@@ -301,6 +301,7 @@ def test_public_records(shared_data, monkeypatch):
     spec = importlib.util.spec_from_file_location("synthesis_benchmark", script)
     assert spec is not None
     assert spec.loader is not None
+    monkeypatch.syspath_prepend(script.parent)  # for benchmarks/common.py
     benchmark = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, benchmark)
     spec.loader.exec_module(benchmark)

@@ -24,7 +24,7 @@ def exported(directory: Path, name: str) -> Any:
 
 def test_llama3_rope_moves_to_the_keys_of_transformers_4() -> None:
     config = dialect.model_config(CONFIG)
-    # As stack.md §6 shows for 4.51.3.
+    # transformers 4.51.3 reads both from the top of config.json.
     assert config["rope_theta"] == 500000.0
     assert config["rope_scaling"] == {
         "factor": 8.0,

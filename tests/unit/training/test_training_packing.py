@@ -16,18 +16,18 @@ def groups(draw: st.DrawFn) -> tuple[list[Encoded], list[int]]:
     """Examples of a few schemas: those of one schema begin with the same tokens."""
     examples, keys = [], []
     for key in range(draw(st.integers(1, 4))):
-        stem = draw(st.lists(st.integers(0, 9), min_size=1, max_size=12))
+        prefix = draw(st.lists(st.integers(0, 9), min_size=1, max_size=12))
         for _ in range(draw(st.integers(1, 6))):
             rest = draw(st.lists(st.integers(10, 19), min_size=1, max_size=8))
             answer = draw(st.lists(st.integers(20, 29), min_size=1, max_size=8))
-            prompt = stem + rest
+            prompt = prefix + rest
             examples.append(Encoded(prompt + answer, [IGNORED_LABEL] * len(prompt) + answer))
             keys.append(key)
     return examples, keys
 
 
 def unpack(row: PackedRow) -> list[tuple[list[int], list[int]]]:
-    """Each example of a row as its branch sees it through the attention mask: tokens and labels by position."""
+    """Each example of a row as its suffix sees it through the attention mask: tokens and labels by position."""
     mask = row.attention_mask()[0, 0]
     last = {key: index for index, key in enumerate(zip(row.families, row.suffixes, strict=True)) if key[1]}
     examples = []

@@ -105,6 +105,7 @@ class S3Source:
     Args:
         location: the prefix.
         session: a boto3 session; None takes the default credentials.
+        region: where the bucket is reached; None takes the session's, or else us-east-1.
 
     Raises:
         BedrockError: the prefix cannot be listed, or holds far more than a model.

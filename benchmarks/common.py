@@ -1,0 +1,266 @@
+"""What benchmarks share: arguments, clocks, processes, random Llamas, steps of training, the public data sets.
+
+Importing it needs only the standard library, because judging.py also runs under the Python of a peer's environment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gzip
+import importlib
+import json
+import random
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from sqlquarry import Record, TrainingConfig
+    from sqlquarry.training.encoding.packing import PackedRow
+    from sqlquarry.training.steps.loop import Loop
+    from sqlquarry.training.steps.world import World
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT.parent / "shared" / "data"  # the public data sets (see CONTRIBUTING.md)
+GIB = 2**30
+_RESULT = "RESULT "  # begins the line of standard output that holds what a process measured
+
+
+def argument_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser whose help shows a module's docstring as it is."""
+    return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+@dataclass
+class Took:
+    """Time that a `clock` measured; zero until its block ends."""
+
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+
+@contextlib.contextmanager
+def clock() -> Iterator[Took]:
+    """Measure the wall time of a block, and the processor time that this process spends in it."""
+    took, wall, cpu = Took(), time.perf_counter(), time.process_time()
+    yield took
+    took.seconds, took.cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
+
+
+def peak_rss_kib() -> int:
+    """Return this process's peak memory; Linux only. ru_maxrss would start from that of the process above."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
+    return int(found[1]) if found else 0
+
+
+def hand_back(result: object) -> None:
+    """Print what this process measured for the one that started it by `run_apart`."""
+    print(f"\n{_RESULT}{json.dumps(result)}", flush=True)
+
+
+def run_apart(arguments: Sequence[str], python: str = sys.executable) -> Any:
+    """Run Python in a process of its own and return what it hands back; raise CalledProcessError if that is nothing."""
+    command = [python, *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    lines = [line for line in done.stdout.splitlines() if line.startswith(_RESULT)]
+    if not lines:
+        raise subprocess.CalledProcessError(done.returncode, command)
+    return json.loads(lines[0].removeprefix(_RESULT))
+
+
+def torchrun(processes: int, *program: str) -> list[str]:
+    """Return Python's arguments that start a program in several processes, each with a GPU if there are any."""
+    from sqlquarry.training.launch import TORCHRUN
+
+    return [*TORCHRUN, f"--nproc-per-node={processes}", *program]
+
+
+@dataclass(frozen=True)
+class LlamaShape:
+    """Widths of a Llama, by their names in transformers."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    vocab_size: int = 128_256
+
+    def config(self, **options: object) -> LlamaConfig:
+        """Return the configuration of a model of this shape."""
+        from transformers import LlamaConfig
+
+        fixed = {"max_position_embeddings": 8192, "tie_word_embeddings": False, "architectures": ["LlamaForCausalLM"]}
+        return LlamaConfig(**vars(self), **fixed, **options)
+
+
+SHAPES = {
+    "8b": LlamaShape(4096, 14_336, 32, 32, 8),  # Llama 3.1
+    "70b": LlamaShape(8192, 28_672, 80, 64, 8),  # Llama 3.1
+    "1b": LlamaShape(2048, 8192, 16, 32, 8),
+    "135m": LlamaShape(576, 1536, 30, 9, 3),
+    "2gb": LlamaShape(2048, 7168, 18, 32, 8, 32_000),
+    "tiny": LlamaShape(128, 256, 2, 4, 4, 442),  # to try a benchmark, with the vocabulary of the tests' tokenizer
+}
+
+
+def random_base(shape: LlamaShape, config: TrainingConfig, world: World) -> LlamaForCausalLM:
+    """Make a 4-bit Llama of random weights in place, without a file and with at most one layer in 16 bits."""
+    import bitsandbytes
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from sqlquarry.pretrained import compute_dtype
+    from sqlquarry.quantization import QuantizationRecipe
+
+    dtype = compute_dtype(world.device.type)
+    recipe = QuantizationRecipe(load_dtype=str(dtype).removeprefix("torch."))
+    attention = "flex_attention" if config.uses_flex_attention(cuda=world.device.type == "cuda") else "sdpa"
+    llama = shape.config(rope_theta=500_000.0)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(
+            llama, dtype=dtype, attn_implementation=attention, trust_remote_code=False
+        )
+    torch.manual_seed(0)  # the same weights on every process
+    for name, module in list(model.named_modules()):
+        if isinstance(module, torch.nn.Linear) and name != "lm_head":
+            weight = torch.randn(module.weight.shape, dtype=dtype, device=world.device).mul_(0.02)
+            layer = bitsandbytes.nn.Linear4bit(
+                module.in_features, module.out_features, False, dtype, True, "nf4", torch.float32, device="meta"
+            )
+            layer.weight = recipe.pack(weight, layer)
+            layer.support_avx512bf16_for_cpu = False
+            model.set_submodule(name, layer)
+    for name, parameter in list(model.named_parameters()):
+        if parameter.device.type == "meta":
+            value = torch.ones(parameter.shape, dtype=dtype, device=world.device)
+            if parameter.dim() > 1:
+                value.normal_(std=0.02)
+            owner, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(owner), leaf, torch.nn.Parameter(value, requires_grad=False))
+    model.model.rotary_emb = type(model.model.rotary_emb)(config=llama).to(world.device)
+    model.is_loaded_in_4bit = True
+    return model
+
+
+def save_random_llama(directory: Path, config: LlamaConfig) -> dict[str, tuple[int, ...]]:
+    """Write a bf16 Llama of random weights, a layer at a time, and return the shapes of its tensors."""
+    import torch
+    from safetensors.torch import save_file
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16, trust_remote_code=False)
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    files: dict[str, list[str]] = {}
+    for name in shapes:
+        files.setdefault(".".join(name.split(".")[:3]) if ".layers." in name else "rest", []).append(name)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    generator = torch.Generator(device).manual_seed(0)
+
+    def values(shape: tuple[int, ...]) -> torch.Tensor:
+        if len(shape) == 1:
+            return torch.ones(shape, dtype=torch.bfloat16)
+        return torch.randn(shape, generator=generator, device=device).mul_(0.02).to("cpu", torch.bfloat16)
+
+    directory.mkdir(parents=True)
+    index: dict[str, str] = {}
+    for number, names in enumerate(files.values()):
+        file = f"model-{number:05d}.safetensors"
+        save_file({name: values(shapes[name]) for name in names}, directory / file, metadata={"format": "pt"})
+        index |= dict.fromkeys(names, file)
+    (directory / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
+    config.dtype = torch.bfloat16
+    config.save_pretrained(directory)
+    return shapes
+
+
+def make_base(shape: str, directory: Path) -> Path:
+    """Write a random Llama with the tests' small tokenizer, unless it is there."""
+    if not (directory / "config.json").exists():
+        tokenizer = _conftest().tiny_tokenizer()
+        ends = {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id}
+        save_random_llama(directory, SHAPES[shape].config(**ends))
+        tokenizer.save_pretrained(directory)
+    return directory
+
+
+def toy_records() -> list[Record]:
+    """Return the tests' records, as many as make 42 rows of 768 tokens, two a step."""
+    from sqlquarry import Record
+
+    return [Record(**example) for example in _conftest().toy_examples(832)]
+
+
+def _conftest() -> Any:
+    sys.path.insert(0, str(ROOT / "tests"))
+    return importlib.import_module("conftest")
+
+
+def random_row(seed: int, row_tokens: int) -> PackedRow:
+    """Make a row as packing does: schemas of 90 tokens, each with two questions of 51."""
+    from sqlquarry.prompt import IGNORED_LABEL
+    from sqlquarry.training.encoding.packing import PackedRow
+
+    dice = random.Random(seed)
+    row, family = PackedRow([], [], [], [], [], 0), 0
+    while len(row.input_ids) < row_tokens:
+        for suffix, tokens in enumerate((90, 51, 51)):
+            ids = [dice.randrange(400) for _ in range(min(tokens, row_tokens - len(row.input_ids)))]
+            start, answer = (90, 25) if suffix else (0, 0)
+            learnt = answer if answer < len(ids) else 0
+            row.input_ids.extend(ids)
+            row.labels.extend([IGNORED_LABEL] * (len(ids) - learnt) + ids[len(ids) - learnt :])
+            row.positions.extend(range(start, start + len(ids)))
+            row.families.extend([family] * len(ids))
+            row.suffixes.extend([suffix] * len(ids))
+        family += 1
+    return row
+
+
+def seconds_per_step(loop: Loop, steps: int, *, warm_up: int) -> float:
+    """Return the mean wall time of training steps after `warm_up` steps; each waits for the GPU."""
+    for step in range(warm_up):
+        loop._step(step, stop=False)  # noqa: SLF001 - one step is what is measured
+    with clock() as took:
+        for step in range(warm_up, warm_up + steps):
+            loop._step(step, stop=False)  # noqa: SLF001 - see above
+    return took.seconds / steps
+
+
+def wait_for_steps(run: Path, steps: int, is_running: Callable[[], bool]) -> None:
+    """Wait until a run's log has this number of steps; exit if the run ends before."""
+    log = run / "training_log.jsonl"
+    while not log.exists() or len(log.read_text(encoding="utf-8").splitlines()) < steps:
+        if not is_running():
+            sys.exit("the run ended before it was to be killed")
+        time.sleep(0.02)
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Return the objects of a JSON Lines file, gzipped or not."""
+    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def spider_golds(data: Path = DATA, split: str = "train") -> list[dict[str, Any]]:
+    """Return the questions of Spider whose gold SQL runs."""
+    return [row for row in read_jsonl(data / "spider_exec" / f"{split}.jsonl") if row["usable"]]
+
+
+def spider_schemas(data: Path = DATA) -> dict[str, str]:
+    """Return the DDL of Spider's training databases."""
+    return dict(json.loads((data / "spider_exec" / "schemas_train.json").read_text(encoding="utf-8")))
+
+
+def labeled_pairs(data: Path = DATA) -> list[dict[str, Any]]:
+    """Return pairs of queries on Spider's databases, with people's label and the outcome on the real rows."""
+    return read_jsonl(data / "sql_pairs" / "spider_pair" / "share.jsonl")
