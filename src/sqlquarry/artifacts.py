@@ -35,7 +35,7 @@ class _DirectoryArtifact:
         Args:
             directory: where it is; an adapter on S3 is copied to ``~/.cache/sqlquarry`` and verified.
             verify: compare every file with its SHA-256; else only names and sizes.
-            session: the boto3 session for S3; None takes the default credentials.
+            session: the boto3 session for S3; None uses the default credentials.
 
         Raises:
             ArtifactError: the stage that writes it did not finish, a file is missing or changed, or S3 refuses.

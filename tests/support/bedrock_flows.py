@@ -59,7 +59,7 @@ class Flow:
         self.session._session.set_credentials(*SECRETS)
         self.s3 = self.session.client("s3")
         self.bedrock = self.session.client("bedrock")
-        polling = Polling(interval_s=300, sleep=clock.advance, clock=clock)
+        polling = Polling(interval_s=300, timeout_s=3600, sleep=clock.advance, clock=clock)
         self.importer = BedrockImporter(aws.role_arn, session=self.session, polling=polling, show_progress=False)
 
     def run(self) -> ImportedModel:

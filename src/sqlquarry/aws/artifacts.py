@@ -29,7 +29,7 @@ def opened(
         location: the artifact's prefix.
         kind: "adapter" or "merged-model".
         verify: as `open_artifact`.
-        session: a boto3 session; None takes the default credentials.
+        session: a boto3 session; None uses the default credentials.
 
     Raises:
         ArtifactError: as `open_artifact`.
@@ -48,7 +48,7 @@ def open_artifact(
     Args:
         location: the artifact's prefix.
         kind: the kind that the caller can use.
-        session: a boto3 session; None takes the default credentials.
+        session: a boto3 session; None uses the default credentials.
         verify: also read every file and compare its SHA-256; else only names and sizes.
 
     Raises:
@@ -93,7 +93,7 @@ def fetch_model(
     Args:
         location: its prefix.
         problem: makes an error of its message.
-        session: a boto3 session; None takes the default credentials.
+        session: a boto3 session; None uses the default credentials.
 
     Raises:
         CorruptArtifactError: a file differs from the manifest.

@@ -33,8 +33,11 @@ _AWS_HOST = re.compile(r"(.*\.)?amazonaws\.com(\.cn)?")
 _accounts: WeakKeyDictionary[boto3.Session, str] = WeakKeyDictionary()  # session -> the account of its credentials
 
 
-def aws_session(region: str | None = None) -> boto3.Session:
+def aws_session(region_name: str | None = None) -> boto3.Session:
     """Return a boto3 session with the default credentials.
+
+    Args:
+        region_name: its region; the configured one if not given.
 
     Raises:
         MissingExtraError: boto3 is not installed.
@@ -42,7 +45,7 @@ def aws_session(region: str | None = None) -> boto3.Session:
     require("aws", "Amazon Web Services")
     import boto3
 
-    return boto3.session.Session(region_name=region) if region else boto3.session.Session()
+    return boto3.session.Session(region_name=region_name) if region_name else boto3.session.Session()
 
 
 class ClientOptions(TypedDict, total=False):

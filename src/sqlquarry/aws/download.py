@@ -40,7 +40,7 @@ def download_files(
         location: the prefix.
         problem: makes an error of its message.
         patterns: file names to take (``*.safetensors``).
-        session: a boto3 session; None takes the default credentials.
+        session: a boto3 session; None uses the default credentials.
         cache: a directory of its own for each location is made in it; None takes ``~/.cache/sqlquarry``.
 
     Raises:

@@ -71,7 +71,7 @@ class S3Prefix:
 
     @classmethod
     def open(cls, location: S3Location, session: boto3.Session | None = None) -> Self:
-        """Return the prefix, with a client of the session; None takes the default credentials."""
+        """Return the prefix, with a client of the session; None uses the default credentials."""
         return cls(aws_client("s3", session, attempts=4, connect_timeout_s=10, read_timeout_s=60), location)
 
     def __str__(self) -> str:

@@ -80,7 +80,7 @@ class SageMakerLauncher:
         networking: the VPC that the job runs in; None uses SageMaker's own network.
         stopping: the job's time limits.
         polling: how often a running job is looked at, and how long `TrainingJob.wait` waits for its end.
-        kms_key_arn: key for the volume, the inputs and the results.
+        kms_key_arn: key for the volume, the inputs and the results; None uses keys of AWS.
         tags: of the job.
         environment: settings of the job's process, such as WANDB_PROJECT or MLFLOW_TRACKING_URI; no secrets, because
             everybody who may look at the job can read them.

@@ -94,6 +94,8 @@ class Networking:
     security_group_ids: Sequence[str]
 
     def __post_init__(self) -> None:
+        for name in ("subnets", "security_group_ids"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         rule = "at least one of the VPC"
         check_rules(
             self,

@@ -61,7 +61,7 @@ class LocalRun:
         base_model: a directory, a ``.gguf`` file, an ``s3://`` prefix or a Hugging Face id.
         formatter: the prompt.
         config: see `TrainingConfig`.
-        session: the boto3 session for S3; None takes the default credentials.
+        session: the boto3 session for S3; None uses the default credentials.
 
     Raises:
         RecordError, ConfigError, ModelError: as `QLoRAFSDPTrainer.train`.

@@ -184,7 +184,7 @@ def test_configuration_errors_and_wrong_numbers_of_answers_end_the_run() -> None
 
 def test_a_batch_judge_is_asked_once_whatever_comes() -> None:
     class Batch:
-        minimum_records = 2
+        min_records = 2
 
         def __init__(self) -> None:
             self.calls = 0

@@ -26,7 +26,7 @@ from sqlquarry.judging.report.significance import (
 def test_wilson_interval_is_scipys(pair, confidence):
     correct, n = pair
     want = stats.binomtest(correct, n).proportion_ci(confidence, method="wilson")
-    low, high = wilson_interval(correct, n, confidence)
+    low, high = wilson_interval(correct, n, confidence=confidence)
     assert (low, high) == pytest.approx((want.low, want.high), abs=1e-9)
     assert 0 <= low <= correct / n <= high <= 1
 
@@ -41,8 +41,9 @@ def test_nothing_judged_says_nothing():
 
 @pytest.mark.parametrize("bad", [(2, 1, 0.95), (-1, 1, 0.95), (1, 1, 1.0)])
 def test_impossible_counts_are_refused(bad):
+    correct, n, confidence = bad
     with pytest.raises(JudgingError, match="needs 0 <= correct <= n"):
-        wilson_interval(*bad)
+        wilson_interval(correct, n, confidence=confidence)
 
 
 @given(st.integers(0, 200), st.integers(0, 200))

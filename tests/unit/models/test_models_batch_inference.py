@@ -115,7 +115,7 @@ class FakeAWS:
 def batch(aws: FakeAWS, time: FakeTime | None = None, **options: Any) -> BatchFoundationModel:
     time = time or FakeTime()
     polling = Polling(interval_s=60, timeout_s=24 * 3600, sleep=time.sleep, clock=time.clock)
-    settings: dict[str, Any] = {"role_arn": ROLE, "s3_uri": "s3://bucket/judging/", "minimum_records": 3} | options
+    settings: dict[str, Any] = {"role_arn": ROLE, "s3_uri": "s3://bucket/judging/", "min_records": 3} | options
     return BatchFoundationModel("global.some.judge-v1:0", session=aws, **({"polling": polling} | settings))
 
 
@@ -217,15 +217,15 @@ def test_too_few_prompts_are_refused_before_anything_is_sent() -> None:
     with pytest.raises(ConfigError, match=r"2 prompts are too few for a batch job .* takes at least 3"):
         batch(aws).generate(PROMPTS[:2])
     assert not aws.objects
-    assert batch(aws).minimum_records == 3
+    assert batch(aws).min_records == 3
     with pytest.raises(ConfigError, match="Put it in a list"):
         batch(aws).generate("one")
 
 
 def test_bad_options_are_named_all_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
-        batch(FakeAWS(), s3_uri="/tmp/x", timeout_hours=1, minimum_records=0)
-    for part in ("s3_uri is '/tmp/x'", "timeout_hours is 1", "minimum_records is 0"):
+        batch(FakeAWS(), s3_uri="/tmp/x", timeout_hours=1, min_records=0)
+    for part in ("s3_uri is '/tmp/x'", "timeout_hours is 1", "min_records is 0"):
         assert part in str(caught.value)
     with pytest.raises(ConfigError) as caught:
         batch(FakeAWS(), structure="xml", api="soap")

@@ -85,5 +85,5 @@ def test_a_gguf_is_converted_without_what_lies_beside_it(tmp_path: Path, monkeyp
     (tmp_path / "m.gguf").write_bytes(b"GGUF")
     monkeypatch.setattr("sqlquarry.training.base.base_model.check_gguf", lambda _: None)  # it holds no model
     monkeypatch.setattr("sqlquarry.training.base.base_model._convert", convert)
-    assert resolve_base_model(tmp_path / "m.gguf", cache=tmp_path / "cache").parent == tmp_path / "cache"
+    assert resolve_base_model(tmp_path / "m.gguf", cache_dir=tmp_path / "cache").parent == tmp_path / "cache"
     assert seen == ["m.gguf"]

@@ -186,7 +186,7 @@ def test_a_gguf_file_that_lies_is_refused(tmp_path: Path, content: bytes) -> Non
     path = tmp_path / "m.gguf"
     path.write_bytes(content)
     with pytest.raises(UnsupportedModelError, match=r"m\.gguf"):
-        resolve_base_model(path, cache=tmp_path / "cache")
+        resolve_base_model(path, cache_dir=tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("*"))
 
 
@@ -194,7 +194,7 @@ def test_what_the_converter_refuses_is_a_typed_error(tmp_path: Path, gguf: bytes
     path = tmp_path / "m.gguf"
     path.write_bytes(gguf)  # sound, but without most of a Llama's tensors and fields
     with pytest.raises(UnsupportedModelError, match="cannot be converted"):
-        resolve_base_model(path, cache=tmp_path / "cache")
+        resolve_base_model(path, cache_dir=tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("*"))
 
 

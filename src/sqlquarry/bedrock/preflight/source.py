@@ -104,7 +104,7 @@ class S3Source:
 
     Args:
         location: the prefix.
-        session: a boto3 session; None takes the default credentials.
+        session: a boto3 session; None uses the default credentials.
         region: where the bucket is reached; None takes the session's, or else us-east-1.
 
     Raises:

@@ -89,7 +89,7 @@ class JudgeModel:
         self.usage = JudgeUsage()
         self._counting, self._failed_in_a_row = threading.Lock(), 0
         # Bedrock's batch jobs take no small batches, and none of their failures goes away in a part of it.
-        self._divisible = getattr(generator, "minimum_records", 1) == 1
+        self._divisible = getattr(generator, "min_records", 1) == 1
 
     def ask(self, questions: Sequence[Question], outcomes: list[Reply | None]) -> None:
         """Fill `outcomes`, one for each question: an opinion, or why there is none; what cannot be read is asked again.

@@ -39,7 +39,7 @@ class Estimate(NamedTuple):
         return f"{self.value:.1%} [{self.low:.1%}, {self.high:.1%}] (n={self.n}{left_out})"
 
 
-def wilson_interval(correct: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+def wilson_interval(correct: int, n: int, *, confidence: float = 0.95) -> tuple[float, float]:
     """Return the score interval of a binomial share; (0, 1) for n = 0.
 
     Raises:

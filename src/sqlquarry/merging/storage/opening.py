@@ -20,7 +20,7 @@ def open_storage(location: str | Path, session: boto3.Session | None = None) -> 
 
     Args:
         location: the place.
-        session: a boto3 session; None takes the default credentials.
+        session: a boto3 session; None uses the default credentials.
 
     Raises:
         MissingExtraError: an S3 location, but boto3 is not installed.

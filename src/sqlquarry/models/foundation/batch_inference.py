@@ -64,7 +64,7 @@ class BatchFoundationModel:
         api: "converse" (any model) or "claude" (InvokeModel with Claude's own messages).
         structure: what holds answers to a schema: the service ("format"), a forced tool, or "tags". A job cannot fall
             back from one to the next, so ask a `FoundationModel` once if you do not know.
-        minimum_records: fewest prompts of a job, commonly 100; the quota of each model is in Service Quotas.
+        min_records: fewest prompts of a job, commonly 100; the quota of each model is in Service Quotas.
         timeout_hours: after which the service gives up, 24 to 168.
         polling: how often to look at the job, and how long to wait here; the job continues after that.
         show_progress: show how far it is (see `sqlquarry.progress.bar`).
@@ -87,12 +87,12 @@ class BatchFoundationModel:
         temperature: float | None = None,
         api: API = "converse",
         structure: Structure = "format",
-        minimum_records: int = 100,
+        min_records: int = 100,
         timeout_hours: int = 24,
         polling: Polling = _DAY_POLLING,
         show_progress: bool = True,
     ) -> None:
-        counts = {"max_tokens": max_tokens, "minimum_records": minimum_records}
+        counts = {"max_tokens": max_tokens, "min_records": min_records}
         bad = option_problems(counts, {"temperature": temperature or 0.0})
         if not model_id.strip():
             bad.append("model_id is empty")
@@ -103,7 +103,7 @@ class BatchFoundationModel:
         if bad:
             raise ConfigError("BatchFoundationModel: " + "; ".join(bad))
         self.model_id, self.formatter, self._system = model_id, formatter, system
-        self.minimum_records = minimum_records
+        self.min_records = min_records
         self._role_arn, self._timeout_hours = role_arn, timeout_hours
         self._location = S3Location.parse(s3_uri)
         self._api, self._style = api, RequestStyle(max_tokens, temperature, structure=structure)
@@ -146,10 +146,10 @@ class BatchFoundationModel:
         return self._ask([PromptRequest((("user", prompt),), both, schema) for prompt in prompts])
 
     def _ask(self, requests: Sequence[PromptRequest]) -> list[Generation]:
-        if len(requests) < self.minimum_records:
+        if len(requests) < self.min_records:
             raise ConfigError(
                 f"{len(requests)} prompts are too few for a batch job of {self.model_id}, which takes at least "
-                f"{self.minimum_records}. Use FoundationModel, give more at once, or set minimum_records to your quota."
+                f"{self.min_records}. Use FoundationModel, give more at once, or set min_records to your quota."
             )
         lines = [
             json.dumps({"recordId": _record_id(index), "modelInput": request_body(self._api, request, self._style)})

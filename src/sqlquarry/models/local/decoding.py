@@ -31,7 +31,7 @@ class DecodingOptions:
         max_tokens: longest completion, in tokens; if the context ends before it, the completion does too.
         min_tokens: shortest completion, in tokens.
         sampling: how tokens are chosen: greedily, unless it names a temperature.
-        seed: makes sampling reproducible.
+        seed: makes sampling reproducible; None leaves it random.
         stop: texts that end a completion; they are cut off.
         stop_token_ids: tokens that end a completion, like the model's own.
         ignore_eos: continue after the model's own tokens that end an answer.
@@ -70,6 +70,8 @@ class DecodingOptions:
             bad.append("a constraint says where an answer ends, so min_tokens and ignore_eos cannot be given too")
         if bad:
             raise ConfigError("DecodingOptions: " + "; ".join(bad))
+        for name in ("stop", "stop_token_ids"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
 
     def check_token_ids(self, size: int) -> None:
         """Refuse token ids that a model with `size` tokens does not have.
@@ -79,7 +81,7 @@ class DecodingOptions:
         """
         if any(token >= size for token in self.stop_token_ids):
             raise ConfigError(
-                f"stop_token_ids is {self.stop_token_ids!r:.60}, but must be a list of token ids below {size:,}"
+                f"stop_token_ids is {list(self.stop_token_ids)!r:.60}, but must be a list of token ids below {size:,}"
             )
         if unknown := [token for token in self.sampling.logit_bias if token >= size]:
             raise ConfigError(f"logit_bias names token {unknown[0]}, but the model has {size:,} tokens")

@@ -15,7 +15,7 @@ from sqlquarry.checkpoints.foreign_model import refuse_foreign_code, require_no_
 from sqlquarry.checkpoints.model_files import check_model_files
 from sqlquarry.errors import GatedModelError, MetadataError, UnsupportedModelError
 from sqlquarry.files.digests import sha256_file
-from sqlquarry.files.locations import S3Location, is_hub_id, located
+from sqlquarry.files.locations import S3Location, is_hub_id, local_path, located
 from sqlquarry.files.metadata import read_object
 from sqlquarry.pretrained import quiet_transformers
 from sqlquarry.progress.bar import phase
@@ -36,34 +36,37 @@ ARCHITECTURES = (
 )
 
 
-def resolve_base_model(name: str | Path, *, cache: Path | None = None, session: boto3.Session | None = None) -> Path:
+def resolve_base_model(
+    base_model: str | Path, *, cache_dir: str | Path | None = None, session: boto3.Session | None = None
+) -> Path:
     """Return the local directory of a base model, checked; its path is absolute.
 
     Args:
-        name: a directory, a ``.gguf`` file (converted to bf16 safetensors once), an ``s3://`` prefix (copied here once)
-            or a Hugging Face id.
-        cache: where conversions and copies go; default ``~/.cache/sqlquarry``.
-        session: the boto3 session for S3; None takes the default credentials.
+        base_model: a directory, a ``.gguf`` file (converted to bf16 safetensors once), an ``s3://`` prefix (copied here
+            once) or a Hugging Face id.
+        cache_dir: where conversions and copies go; ``~/.cache/sqlquarry`` if not given.
+        session: the boto3 session for S3; None uses the default credentials.
 
     Raises:
         UnsupportedModelError: nothing usable is there; the message says what.
         GatedModelError: the hub wants a licence accepted or a token.
     """
-    path, cache = located(name), cache or Path.home() / ".cache" / "sqlquarry"
+    path = located(base_model)
+    cache = Path.home() / ".cache" / "sqlquarry" if cache_dir is None else local_path(cache_dir, "cache_dir")
     if isinstance(path, S3Location):
-        with phase(f"fetching {name}"):
+        with phase(f"fetching {base_model}"):
             directory = download_files(path, UnsupportedModelError, patterns=MODEL_FILES, session=session, cache=cache)
     elif path.suffix == ".gguf" and path.is_file():
         directory = _converted(path, cache)
     elif path.is_dir():
         directory = path
-    elif not is_hub_id(name):
+    elif not is_hub_id(base_model):
         raise UnsupportedModelError(
-            f"base model {str(name)!r} is neither a directory, a .gguf file, an s3:// prefix nor a hub id. "
+            f"base model {str(base_model)!r} is neither a directory, a .gguf file, an s3:// prefix nor a hub id. "
             "Check the path; a hub id has the form owner/name."
         )
     else:
-        directory = download(str(name), MODEL_FILES)
+        directory = download(str(base_model), MODEL_FILES)
     check_base_model(directory)
     return directory.resolve()
 

@@ -78,7 +78,7 @@ class Checkpoints:
     Args:
         place: the directory or prefix.
         kept: newest files that are kept; at least 2, so that one remains if the last is damaged.
-        session: the boto3 session for S3; None takes the default credentials.
+        session: the boto3 session for S3; None uses the default credentials.
 
     Raises:
         ConfigError: the place is a whole bucket, or a file.
