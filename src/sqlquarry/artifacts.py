@@ -144,3 +144,9 @@ class MergedModel(_DirectoryArtifact):
             CorruptArtifactError: the manifest does not say so; `package_base` merges nothing.
         """
         return self._part("merge", MergeSummary)
+
+    @property
+    def exported_from(self) -> str | None:
+        """The digest of the merged model that this one was exported from for Bedrock; None if it is no export."""
+        origin = self.manifest.provenance.get("exported_from")
+        return origin if isinstance(origin, str) else None

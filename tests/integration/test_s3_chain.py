@@ -96,7 +96,7 @@ def test_from_a_base_on_s3_to_served_answers(chain: Chain, home: Path) -> None:
     assert {name for name in before if before[name] == after.get(name)} >= {"model.safetensors", "tokenizer.json"}
     assert STATE not in after
     rewritten = sq.MergedModel.load(Path(merged.uri), session=chain.session, verify=True)
-    assert rewritten.manifest.provenance["exported_from"] == merged.manifest.digest
+    assert rewritten.exported_from == merged.manifest.digest
     local = sq.LocalModel(rewritten, session=chain.session, device="cpu", max_tokens=24)
     questions = [dataclasses.replace(record, sql=None) for record in RECORDS[:4]]
     answers = [answer.text for answer in local.generate(questions)]
