@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from sqlquarry.errors import ConfigError
 from sqlquarry.options import check_options
@@ -17,7 +19,8 @@ class Polling:
 
     Args:
         interval_s: seconds between two requests for the status.
-        timeout_s: seconds after which to give up waiting; the job itself continues. None waits until the job ends.
+        timeout_s: seconds after which to give up waiting; the job itself continues. None waits until the job
+            ends, and "auto" is what fits the job: an hour for an import, for example.
         sleep: waits for a number of seconds; tests replace it.
         clock: returns seconds that never go backwards; tests replace it.
 
@@ -26,16 +29,21 @@ class Polling:
     """
 
     interval_s: float = 30.0
-    timeout_s: float | None = None
+    timeout_s: float | Literal["auto"] | None = "auto"
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
-        durations = {"interval_s": self.interval_s, "timeout_s": 1.0 if self.timeout_s is None else self.timeout_s}
+        given = {"interval_s": self.interval_s, "timeout_s": self.timeout_s}
+        durations = {name: value for name, value in given.items() if isinstance(value, int | float)}
         bad = [f"{name} is {value!r}" for name, value in durations.items() if not 0 < value < float("inf")]
         if bad:
             raise ConfigError(f"Polling: {', '.join(bad)}, but must be positive and finite")
 
+    def with_timeout(self, timeout_s: float | None) -> Polling:
+        """Return these settings with a timeout where they leave the choice."""
+        return dataclasses.replace(self, timeout_s=timeout_s) if self.timeout_s == "auto" else self
+
     def is_over(self, waited_s: float) -> bool:
         """Return whether the wait has taken as long as it may."""
-        return self.timeout_s is not None and waited_s >= self.timeout_s
+        return isinstance(self.timeout_s, int | float) and waited_s >= self.timeout_s

@@ -24,7 +24,8 @@ logger = visible_logger(__name__)
 
 _DESCRIPTION = "Amazon Bedrock reads models for Custom Model Import (SQLQuarry)"
 _ROLE_NAME = re.compile(r"[\w+=,.@-]{1,64}", re.ASCII)
-_POLLING = Polling(interval_s=2.0, timeout_s=60.0)
+_POLLING = Polling(interval_s=2.0)
+_LONGEST_WAIT_S = 60.0
 
 
 def create_import_role(
@@ -75,7 +76,7 @@ def create_import_role(
         )
         role = _ImportRole(iam, name, place, documents)
         role.write()
-        arn = role.wait(polling)
+        arn = role.wait(polling.with_timeout(_LONGEST_WAIT_S))
     logger.info("role %s may read s3://%s", arn, place)
     return arn
 

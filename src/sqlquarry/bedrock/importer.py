@@ -46,7 +46,8 @@ if TYPE_CHECKING:
 logger = visible_logger(__name__)
 
 _ROLE_ARN = re.compile(r"arn:aws(-[^:]+)?:iam::([0-9]{12})?:role/.+")
-_POLLING = Polling(timeout_s=3600.0)
+_POLLING = Polling()
+_LONGEST_WAIT_S = 3600.0
 
 
 @check_options()
@@ -83,11 +84,11 @@ class BedrockImporter:
         if bad:
             raise ConfigError("BedrockImporter: " + "; ".join(bad))
         self._role_arn, self._bucket, self._show_progress = role_arn, bucket, show_progress
-        self._session, self._polling = session, polling
+        self._session, self._polling = session, polling.with_timeout(_LONGEST_WAIT_S)
         bedrock = aws_client("bedrock", session)
         self._region = bedrock.meta.region_name
         self._jobs = ImportJobs(
-            bedrock, polling=polling, role_propagation_s=role_propagation_s, show_progress=show_progress
+            bedrock, polling=self._polling, role_propagation_s=role_propagation_s, show_progress=show_progress
         )
 
     def preflight(

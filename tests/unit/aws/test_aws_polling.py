@@ -10,7 +10,13 @@ from sqlquarry.errors import ConfigError
 
 def test_a_wait_is_over_at_its_timeout_and_never_without_one() -> None:
     assert [Polling(timeout_s=10.0).is_over(waited) for waited in (0.0, 9.9, 10.0)] == [False, False, True]
-    assert not Polling().is_over(1e9)
+    assert not Polling(timeout_s=None).is_over(1e9)
+
+
+def test_whoever_waits_chooses_a_timeout_that_is_not_given() -> None:
+    assert Polling(interval_s=5.0).with_timeout(60.0).is_over(60.0)
+    assert not Polling(timeout_s=None).with_timeout(60.0).is_over(60.0)
+    assert not Polling(timeout_s=100.0).with_timeout(60.0).is_over(60.0)
 
 
 @pytest.mark.parametrize(
@@ -20,6 +26,7 @@ def test_a_wait_is_over_at_its_timeout_and_never_without_one() -> None:
         {"interval_s": -1.0},
         {"timeout_s": 0.0},
         {"timeout_s": float("inf")},
+        {"timeout_s": "long"},
         {"interval_s": float("nan")},
         {"interval_s": "1"},
         {"sleep": 3},

@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 
 logger = visible_logger(__name__)
 _INVOCATION_TYPE: dict[str, Literal["Converse", "InvokeModel"]] = {"converse": "Converse", "claude": "InvokeModel"}
-_DAY_POLLING = Polling(interval_s=60, timeout_s=24 * 3600)
+_MINUTELY = Polling(interval_s=60)
+_DAY_S = 24 * 3600.0
 _DONE = ("Completed", "PartiallyCompleted")
 _OVER = ("Failed", "Stopped", "Expired")
 
@@ -66,7 +67,8 @@ class BatchFoundationModel:
             back from one to the next, so ask a `FoundationModel` once if you do not know.
         min_records: fewest prompts of a job, commonly 100; the quota of each model is in Service Quotas.
         timeout_hours: after which the service gives up, 24 to 168.
-        polling: how often to look at the job, and how long to wait here; the job continues after that.
+        polling: how often to look at the job, and how long to wait here, a day if not given; the job continues
+            after that.
         show_progress: show how far it is (see `sqlquarry.progress.bar`).
 
     Raises:
@@ -89,7 +91,7 @@ class BatchFoundationModel:
         structure: Structure = "format",
         min_records: int = 100,
         timeout_hours: int = 24,
-        polling: Polling = _DAY_POLLING,
+        polling: Polling = _MINUTELY,
         show_progress: bool = True,
     ) -> None:
         counts = {"max_tokens": max_tokens, "min_records": min_records}
@@ -107,7 +109,7 @@ class BatchFoundationModel:
         self._role_arn, self._timeout_hours = role_arn, timeout_hours
         self._location = S3Location.parse(s3_uri)
         self._api, self._style = api, RequestStyle(max_tokens, temperature, structure=structure)
-        self._polling, self._show_progress = polling, show_progress
+        self._polling, self._show_progress = polling.with_timeout(_DAY_S), show_progress
         self._bedrock, self._s3 = aws_client("bedrock", session), aws_client("s3", session)
 
     def __repr__(self) -> str:
