@@ -42,7 +42,7 @@ def test_a_plan_counts_what_the_run_then_does(tiny_llama: Path, tmp_path: Path, 
     assert "+0%" in plan.compare(run)
 
     write_loss_plot(adapter.path / "training_log.jsonl", tmp_path / "loss.svg")
-    assert f"over {run['steps']} steps" in (tmp_path / "loss.svg").read_text()
+    assert f"over {run.steps} steps" in (tmp_path / "loss.svg").read_text()
     write_card(tmp_path, adapter.manifest.provenance, base=tiny_llama)
     assert str(adapter.manifest.provenance["data_sha256"]) in (tmp_path / "README.md").read_text()
 
