@@ -200,3 +200,9 @@ class JudgeFailedError(JudgingError):
 
 class EmulatorError(SQLQuarryError):
     """The local AWS could not start, or moto changed underneath it."""
+
+
+def error_class(name: object) -> type[SQLQuarryError] | None:
+    """Return the class of this name, such as another process left it in a file; None if it is not one of these."""
+    found = globals().get(name) if isinstance(name, str) and name in __all__ else None
+    return found if isinstance(found, type) and issubclass(found, SQLQuarryError) else None

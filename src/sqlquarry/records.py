@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Self
 
@@ -70,3 +71,8 @@ class Message(NamedTuple):
 
     role: Literal["system", "user", "assistant"]
     content: str
+
+
+def json_lines(records: Iterable[Record]) -> str:
+    """Return one JSON object a line, with every field of each record; `load_records` reads them back."""
+    return "".join(json.dumps(dataclasses.asdict(record)) + "\n" for record in records)

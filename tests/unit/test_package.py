@@ -84,6 +84,11 @@ def test_the_error_tree_is_drawn_as_it_is():
         assert getattr(errors, name).__bases__[0].__name__ == parent
 
 
+def test_an_error_is_found_by_its_name_and_nothing_else_is():
+    assert all(errors.error_class(error.__name__) is error for error in error_classes())
+    assert [errors.error_class(name) for name in ("ValueError", "Any", "error_class", "", None, 3)] == [None] * 6
+
+
 def test_every_error_is_ours_and_documented():
     for error in error_classes():
         assert issubclass(error, SQLQuarryError)

@@ -23,6 +23,13 @@ def test_no_modules_import_each_other_even_for_types() -> None:
 
 def test_no_module_imports_the_package_root() -> None:
     assert [module for module, imported in STRUCTURE.imports.items() if "sqlquarry" in imported] == []
+    names = [
+        module
+        for module, tree in STRUCTURE.trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module == "sqlquarry"
+    ]
+    assert names == []
 
 
 def test_files_stay_short() -> None:

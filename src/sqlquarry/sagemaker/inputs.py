@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +11,7 @@ from sqlquarry.errors import RecordError
 from sqlquarry.files.locations import is_hub_id
 from sqlquarry.files.metadata import json_bytes
 from sqlquarry.prompt import PROMPT_FILE
-from sqlquarry.records import Record
+from sqlquarry.records import Record, json_lines
 from sqlquarry.sagemaker import bootstrap, packaging
 from sqlquarry.sagemaker.container_job import ContainerJob, MergeBase
 from sqlquarry.sagemaker.staging import Channel
@@ -106,7 +104,7 @@ def _lines(records: Sequence[Record], what: str) -> bytes:
     if not records or without:
         problem = f"{len(without)} records have no sql: {', '.join(without[:5])}" if without else "there are none"
         raise RecordError(f"the records of {what!r} cannot be learnt from: {problem}")
-    return "".join(json.dumps(dataclasses.asdict(record)) + "\n" for record in records).encode()
+    return json_lines(records).encode()
 
 
 def _files(directory: Path) -> list[Path]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import json
 import os
 import re
 import signal
@@ -16,15 +14,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from sqlquarry import errors
 from sqlquarry.aws import session_environment
-from sqlquarry.errors import SQLQuarryError, TrainingError
+from sqlquarry.errors import SQLQuarryError, TrainingError, error_class
 from sqlquarry.files.locations import located
 from sqlquarry.files.metadata import parse_json
 from sqlquarry.files.writing import write_json
 from sqlquarry.openmp import WAIT_POLICY
 from sqlquarry.prompt import PromptFormatter
-from sqlquarry.records import Record
+from sqlquarry.records import Record, json_lines
 from sqlquarry.training.config import TrainingConfig
 from sqlquarry.training.job import TrainingJobSpec
 
@@ -146,8 +143,7 @@ def _failure(folder: Path, said: Mapping[str, str], status: int) -> SQLQuarryErr
     files = sorted(folder.glob("failure-*.json"), key=lambda path: path.stat().st_mtime_ns)
     found = [parse_json(path.read_bytes(), path.name, lenient=True) for path in files]
     for one in found:
-        kind = getattr(errors, one["class"], None)
-        if isinstance(kind, type) and issubclass(kind, SQLQuarryError):
+        if kind := error_class(one["class"]):
             return kind(one["message"])
     if "ended" in said:
         why = f"{said['ended']}; signal 9 is most often the kernel's, where memory runs out"
@@ -161,5 +157,5 @@ def _failure(folder: Path, said: Mapping[str, str], status: int) -> SQLQuarryErr
 
 
 def _written(records: Sequence[Record], path: Path) -> str:
-    path.write_text("".join(json.dumps(dataclasses.asdict(record)) + "\n" for record in records))
+    path.write_text(json_lines(records))
     return str(path)
