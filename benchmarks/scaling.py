@@ -230,7 +230,7 @@ def runs(options: argparse.Namespace, gpus: int) -> None:
 
 
 def compare(name: str, one: Path, other: Path) -> None:
-    """Print how far two adapters of the same records are apart."""
+    """Print how much two adapters of the same records differ."""
     import torch
     from safetensors.torch import load_file
 

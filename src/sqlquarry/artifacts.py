@@ -147,6 +147,6 @@ class MergedModel(_DirectoryArtifact):
 
     @property
     def exported_from(self) -> str | None:
-        """The digest of the merged model that this one was exported from for Bedrock; None if it is no export."""
+        """The digest of the merged model that this one was exported from for Bedrock; None if it was not exported."""
         origin = self.manifest.provenance.get("exported_from")
         return origin if isinstance(origin, str) else None
