@@ -11,7 +11,7 @@ from sqlquarry.records import Record
 
 @check_options()
 class ExactGrader:
-    """Judge a prediction correct if it has the same tokens as the gold SQL.
+    """A grader that accepts predictions with the same tokens as the gold SQL.
 
     Differences in white space, comments, the case of keywords and functions, the quoting of names, `!=` for `<>`, `==`
     for `=` and trailing semicolons are ignored. Literals and the case of names must match, because many records write

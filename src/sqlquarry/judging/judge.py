@@ -27,7 +27,7 @@ _Answers = Callable[[Journal | None, slice], Sequence[Generation]]
 
 @check_options()
 class SQLJudge:
-    """Grade predicted SQL and report accuracies with confidence intervals.
+    """A judge that grades predicted SQL and reports accuracies with confidence intervals.
 
     A journal prevents that anything is answered or judged twice. The same call resumes a killed run, and later runs
     reuse the verdicts on equal predictions. Unjudged records are tried again. Answers are reused if the model has a
@@ -88,7 +88,7 @@ class SQLJudge:
         """
         if len(records) != len(predictions):
             raise JudgingError(
-                f"there are {len(records)} records, but {len(predictions)} predictions. Give one per record, in the same order."
+                f"there are {len(records)} records, but {len(predictions)} predictions. Give one per record, in order."
             )
         if any(isinstance(item, Record) for item in predictions):
             raise JudgingError("predictions contains records. Pass the records first and the predictions second.")
@@ -112,8 +112,8 @@ class SQLJudge:
         """
         if not callable(getattr(model, "generate", None)):
             raise JudgingError(
-                f"model is {model!r:.80}, which has no method generate. Pass the records first and then a model, such as "
-                "a LocalModel or an ImportedModel. If you already have the answers, call judge(records, predictions)."
+                f"model is {model!r:.80}, which has no method generate. Pass the records first and then a model, "
+                "such as LocalModel or ImportedModel. If you already have answers, call judge(records, predictions)."
             )
 
         def answers(journal: Journal | None, places: slice) -> Sequence[Generation]:
