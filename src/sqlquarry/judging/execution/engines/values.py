@@ -10,7 +10,7 @@ from decimal import Decimal
 
 from sqlquarry.judging.execution.sandbox_child import EXACT, SentCell
 
-_LONGEST_WHOLE = 140_000  # digits, because PostgreSQL has at most 131,072
+_MOST_INTEGER_DIGITS = 140_000  # digits, because PostgreSQL has at most 131,072
 
 
 def plain_value(value: object) -> SentCell:
@@ -49,7 +49,7 @@ def _number(value: Decimal) -> SentCell:
     if not value.is_finite():
         return float(value)
     # Writing the digits of 1e100000 would take longer than the query.
-    whole = value.adjusted() < _LONGEST_WHOLE and value == value.to_integral_value()
+    whole = value.adjusted() < _MOST_INTEGER_DIGITS and value == value.to_integral_value()
     return int(value) if whole else (EXACT, str(value))
 
 
@@ -66,7 +66,7 @@ def _duration(value: dt.timedelta) -> str:
 def _digits(value: float | Decimal) -> str:
     """Return a number without exponent and trailing zeros. Floats have 12 digits, because sums are not more exact."""
     exact = value if isinstance(value, Decimal) else Decimal(f"{value:.12g}")
-    text = format(exact, "f") if abs(exact.adjusted()) < _LONGEST_WHOLE else str(exact.normalize())
+    text = format(exact, "f") if abs(exact.adjusted()) < _MOST_INTEGER_DIGITS else str(exact.normalize())
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
