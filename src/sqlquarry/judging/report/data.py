@@ -222,7 +222,7 @@ class Report:
         return rows, [*notes, *self._unjudged_lines()]
 
     def _unjudged_lines(self) -> Iterator[str]:
-        """Yield the most common reasons for unjudged records, each with some records, then the number of other reasons."""
+        """Yield the most common reasons for unjudged records, each with some records, and the number of others."""
         records: dict[str, list[str]] = {}
         for i, entry in enumerate(self.entries, start=1):
             for judgement in entry.judgements:

@@ -108,7 +108,7 @@ def bootstrap_interval(
     names = range(len(values)) if clusters is None else clusters
     if len(names) != len(values) or len(set(names)) < 2:
         raise JudgingError(
-            f"the bootstrap needs at least 2 clusters and a name for each value, but there are {len(set(names))} clusters, "
+            f"the bootstrap needs at least 2 clusters and a name for each value, not {len(set(names))} clusters, "
             f"{len(names)} names and {len(values)} values. Use the Wilson interval or another cluster key."
         )
     sums: dict[Hashable, float] = {}
