@@ -296,7 +296,7 @@ def test_the_budget_ends_the_search(tmp_path):
 
 
 def test_public_records(shared_data, monkeypatch):
-    """A sample of `benchmarks/synthesis.py`, whose whole result stands in docs/judging.md."""
+    """A sample of `benchmarks/synthesis.py`, whose whole result stands in docs/made-databases.md."""
     script = Path(__file__).resolve().parents[3] / "benchmarks" / "synthesis.py"
     spec = importlib.util.spec_from_file_location("synthesis_benchmark", script)
     assert spec is not None

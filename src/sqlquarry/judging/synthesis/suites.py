@@ -24,7 +24,7 @@ _MOST_PLAUSIBLE = 16  # candidates that people would not be surprised by
 _MOST_LEGAL = 30  # candidates of the other kind
 _MOST_RIVALS = 4, 8  # of each kind, on which the golds have one right answer
 _PATIENCE = 6, 12  # candidates in a row, of each kind, that kill nothing
-# Suites that tell fewer of the mutants from the gold say too little; see docs/judging.md for how it was chosen.
+# Suites that tell fewer of the mutants from the gold say too little; see docs/made-databases.md for how it was chosen.
 _LEAST_KILLED = 0.5
 _TELLING = "-- the gold returns something"  # in the place of a mutant that returns nothing
 
