@@ -14,7 +14,7 @@ _THOUGHT = r"(?:think|thinking|thought|thoughts|reasoning|reflection|scratchpad|
 # In quotes on one line, a tag is a value in the query: WHERE b = '</think>'.
 _THOUGHT_END = re.compile(rf"(?<!\w)'[^'\n]{{0,200}}'(?!\w)|(?P<end></{_THOUGHT}>)", re.IGNORECASE)
 _THOUGHT_START = re.compile(rf"(?<!\w)'[^'\n]{{0,200}}'(?!\w)|(?P<start><{_THOUGHT}>)", re.IGNORECASE)
-# gpt-oss and other models give each message a channel. The last message is the answer.
+# gpt-oss and other models give each message a channel. The answer is in the channel final, or is the last message.
 _CHANNEL = re.compile(
     r"<\|channel\|>\s*(\w{1,20})[^<\n]{0,60}(?:<\|constrain\|>[^<\n]{0,60})?<\|message\|>", re.IGNORECASE
 )
