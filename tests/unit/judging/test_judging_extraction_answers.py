@@ -122,6 +122,40 @@ def test_the_query_is_found_in(wrapping):
     assert extract_sql(wrapping.format(QUERY)) == QUERY
 
 
+@pytest.mark.parametrize(
+    "wrapping",
+    [
+        "It is [sql] {} [/Sql], I think",
+        "<SQL>{}</sql> as asked",
+        "<Answer>{}</ANSWER> is mine",
+        "<THINK>SELECT 1</Think>\n{}",
+        "Here:\n```SQL\n{}\n```",
+    ],
+)
+def test_tags_are_found_in_upper_and_lower_case(wrapping):
+    assert extract_sql(wrapping.format(QUERY)) == QUERY
+
+
+@pytest.mark.parametrize(
+    ("answer", "query"),
+    [
+        ("I would use select city from shops", "select city from shops"),
+        ("Use select city from shops; it works", "select city from shops"),
+        ("My query is select city\nfrom shops\nwhere rent > 900", "select city\nfrom shops\nwhere rent > 900"),
+        ("We select the rows from the shops that are dear", ""),
+        ("We select a row from", ""),
+    ],
+)
+def test_a_query_in_lower_case_is_found_in_prose(answer, query):
+    assert extract_sql(answer) == query
+
+
+def test_lines_of_a_query_before_prose_stay_lines():
+    query = "SELECT city -- the town\nFROM shops\nWHERE rent > 900"
+    assert extract_sql(f"{query}\nThis query returns the cities.") == query
+    assert extract_sql(f"{query}\n\nThis query returns the cities.\nIt is fast.") == query
+
+
 def test_json_strings_are_decoded():
     found = extract_sql('Sure: {"sql": "SELECT \\"city\\"\\nFROM shops WHERE name = \'\\u00d6l\'"}')
     assert found == "SELECT \"city\"\nFROM shops WHERE name = 'Öl'"
