@@ -43,3 +43,9 @@ def test_large_results_with_noise_are_paired_exactly(places):
     wrong = list(swapped[7])
     wrong[1] *= 1 + 1e-8
     assert not rows_match(rows, [*swapped[:7], tuple(wrong), *swapped[8:]], places)
+
+
+def test_equal_columns_are_tried_once(monkeypatch):
+    # The values are close enough for the search, but too far apart to be equal. So all orders of the columns fail.
+    monkeypatch.setattr("sqlquarry.judging.results.pairing._SEARCH_BUDGET", 2 * 20 * 2)
+    assert not results_equal([(0.5,) * 20] * 2, [(0.5 + 8e-10,) * 20] * 2, ordered=False)
