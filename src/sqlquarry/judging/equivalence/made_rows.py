@@ -11,7 +11,7 @@ from sqlquarry.judging.equivalence.memory_database import Row, SQLValue
 from sqlquarry.judging.sql.parsing import parse
 from sqlquarry.judging.sql.schema import Column, Schema
 
-# The number of children of a parent row: every parent has one, every parent has some, or some parents have none.
+# The children of parent rows: about one for each parent, several for each parent, or several for some parents only.
 Children = Literal["one", "each", "any"]
 Hints = Mapping[str, Sequence[str]]
 

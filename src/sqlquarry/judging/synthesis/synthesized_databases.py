@@ -104,11 +104,10 @@ class SynthesizedDatabases:
         seed: int = 0,
     ) -> None:
         require("judge", "SynthesizedDatabases")
-        if databases_per_record < 1 or not 0 < time_budget_s < math.inf:
-            raise ConfigError(
-                "databases_per_record must be at least 1 and time_budget_s above 0 and finite, "
-                f"but they are {databases_per_record!r} and {time_budget_s!r}"
-            )
+        if databases_per_record < 1:
+            raise ConfigError(f"databases_per_record is {databases_per_record!r}, but it must be at least 1")
+        if not 0 < time_budget_s < math.inf:
+            raise ConfigError(f"time_budget_s is {time_budget_s!r}, but it must be above 0 and finite")
         self.databases_per_record, self.time_budget_s, self.seed = databases_per_record, time_budget_s, seed
         self._temporary = tempfile.TemporaryDirectory(prefix="sqlquarry-databases-")
         self._scratch = Path(self._temporary.name)
