@@ -233,7 +233,7 @@ ALSO_PLAUSIBLE = [
     ("gold", "predicted", "implausible"),
     [(*pair, True) for pair in ONLY_IMPLAUSIBLE] + [(*pair, False) for pair in ALSO_PLAUSIBLE],
 )
-def test_a_verdict_that_depends_on_implausible_rows_is_marked(grader, gold, predicted, implausible):
+def test_a_verdict_that_rests_on_rows_nobody_expects_is_marked(grader, gold, predicted, implausible):
     judgement = grader.grade(Record("q", CATALOGUE, gold), predicted)
     assert judgement.verdict == "wrong"
     assert (judgement.details.get("caveat") == IMPLAUSIBLE) is implausible, judgement

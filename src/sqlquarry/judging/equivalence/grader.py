@@ -52,8 +52,9 @@ class EquivalenceGrader:
     comparisons are written. Rows are compared as in `results_equal`, where the order and the names of columns do not
     matter. A query that the database would refuse is never equivalent.
 
-    Queries count as different only if a database on which they differ is known. It follows from the forms, or, for
-    SQLite, from running both queries on generated databases with plausible rows, which must all show a difference.
+    Queries count as different only if they are known to differ on some database. This can follow from the canonical
+    forms. For SQLite, both queries also run on generated databases with plausible rows, and all of these databases must
+    show a difference.
 
     Args:
         use_schema: whether to resolve names against the record's schema. Without it, only queries on a single table are

@@ -222,16 +222,16 @@ class SynthesizedDatabases:
         digest = hashlib.sha256(f"{self.fingerprint(record)} {sql}".encode("utf-8", "backslashreplace")).hexdigest()
         deadline = time.monotonic() + self.time_budget_s
         for rival in rivals(schema, golds, sql, seed=digest):
-            told_apart = self._tells_apart(rival, sql, f"{digest}-{threading.get_native_id()}.sqlite")
-            if told_apart:
+            differs = self._differs(rival, sql, f"{digest}-{threading.get_native_id()}.sqlite")
+            if differs:
                 path = self.directory / "rivals" / digest[:2] / file_name(digest, plausible=rival.plausible)
                 put(path, rival.file)
                 return path
-            if told_apart is None or time.monotonic() > deadline:
+            if differs is None or time.monotonic() > deadline:
                 break
         return None
 
-    def _tells_apart(self, rival: Rival, sql: str, name: str) -> bool | None:
+    def _differs(self, rival: Rival, sql: str, name: str) -> bool | None:
         """Return whether the prediction's result differs from all expected results, or None if it fails."""
         scratch = self._scratch / name
         scratch.write_bytes(rival.file)

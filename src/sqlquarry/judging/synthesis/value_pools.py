@@ -138,7 +138,7 @@ def _plain(wanted: _Wanted, kind: ValueKind) -> ValuePool:
     numeric = wanted.numeric or kind in ("integer", "real")
     if kind == "text" and values and all(reads_as_number(value) for value in values):
         numeric = True
-    stay = _Admission(wanted.column, values if numeric and kind == "text" else None)
+    admission = _Admission(wanted.column, values if numeric and kind == "text" else None)
     hits = [hit for sign, value in wanted.conditions for hit in values_meeting(sign, value, kind, numeric)]
     near = [miss for sign, value in wanted.conditions for miss in values_missing(sign, value, kind, numeric)]
     if numeric:
@@ -146,7 +146,7 @@ def _plain(wanted: _Wanted, kind: ValueKind) -> ValuePool:
         hits += [value for value in between if count_met(value, wanted.conditions, kind, numeric)]
     others = _others(wanted, kind, numeric)
     # A value that meets one condition may just miss another condition on the same column.
-    found = [stay.admit(group) for group in (hits, near, others, _odd(wanted, kind, numeric, others))]
+    found = [admission.admit(group) for group in (hits, near, others, _odd(wanted, kind, numeric, others))]
     expected = _Expected(wanted)
     usual = [tuple(value for value in group if expected.holds(value)) for group in found]
     # Odd text is expected only if it has outer spaces. Odd numbers may be expected whatever the literals are.
@@ -154,9 +154,9 @@ def _plain(wanted: _Wanted, kind: ValueKind) -> ValuePool:
     strange = [value for i, group in enumerate(found) for value in group if value not in usual[i]]
     # Literals with outer spaces come first.
     strange.sort(key=lambda value: not (isinstance(value, str) and value.strip() in values))
-    in_blanks = [value for value in usual[3] if isinstance(value, str) and value.strip() in values]
+    padded = [value for value in usual[3] if isinstance(value, str) and value.strip() in values]
     best = sorted(usual[0], key=lambda value: -count_met(value, wanted.conditions, kind, numeric))
-    return ValuePool(tuple(best), (*in_blanks, *usual[1]), (*usual[2], *usual[3]), tuple(strange))
+    return ValuePool(tuple(best), (*padded, *usual[1]), (*usual[2], *usual[3]), tuple(strange))
 
 
 def _ranges(wanted: _Wanted) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""The parts of database synthesis: schemas, hints, mutants and rows."""
+"""The inputs of candidate databases and their rows: schemas, hints, mutants and values."""
 
 import sqlite3
 
