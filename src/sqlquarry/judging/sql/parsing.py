@@ -93,7 +93,7 @@ def parse(sql: str, dialect: str) -> Expr | None:
 
 
 class Token(NamedTuple):
-    """One word, sign or literal of a statement, without its quotation marks.
+    """One word, symbol or literal of a statement, without its quotation marks.
 
     Args:
         kind: "NUMBER", "STRING" or a similar kind for literals, and "word" for everything else.

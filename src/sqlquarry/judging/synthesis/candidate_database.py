@@ -19,7 +19,7 @@ from sqlquarry.judging.synthesis.table_rows import Cell
 
 _STEPS_BETWEEN_CHECKS = 10_000  # SQLite instructions
 _MOST_CHECKS = 100
-MOST_INSTRUCTIONS = _STEPS_BETWEEN_CHECKS * _MOST_CHECKS  # 10 to 30 ms. Unlike a time limit, it is the same everywhere.
+MOST_INSTRUCTIONS = _STEPS_BETWEEN_CHECKS * _MOST_CHECKS  # 10 to 30 ms, but the same limit on every machine
 _MOST_RESULT_ROWS = 5_000
 _MOST_VALUE_BYTES = 1_000_000
 

@@ -40,7 +40,7 @@ def _by(pattern: str) -> Callable[[datetime], str]:
     return lambda day: day.strftime(pattern)
 
 
-# The formats to read and to write a date. A literal has a form if writing the date again gives the same text.
+# The formats to read and to write a date. A literal has a form if writing the date gives the same text.
 _FORMS: Sequence[tuple[str, Callable[[datetime], str]]] = (
     *((pattern, _by(pattern)) for pattern in ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%S")),
     *((pattern, _by(pattern)) for pattern in ("%m/%d/%Y", "%d/%m/%Y", "%Y/%m/%d", "%d.%m.%Y", "%B %d, %Y", "%d %B %Y")),
@@ -92,7 +92,7 @@ def moments(number: int, count: int) -> list[datetime]:
 def close_moments(
     conditions: Iterable[tuple[str, Value]], parts: Iterable[PartCondition], number: int
 ) -> Iterator[datetime]:
-    """Yield moments that meet conditions or just miss them. The caller must check which of both they do."""
+    """Yield moments that meet conditions or just miss them. The caller must tell which ones do."""
     base = moments(number, 1)[0]
     for sign, value in conditions:
         if found := read_date(value):
@@ -103,7 +103,7 @@ def close_moments(
             yield from _completed(base, str(value).strip("%") if sign == "like" else str(value))
     known = [moment for condition in parts for moment in _with_part(base, condition)]
     yield from known
-    # Conditions may concern two parts of one date, such as year 2020 and month 5, so each part is set in other moments.
+    # Conditions may concern two parts of one date, such as year 2020 and month 5, so parts are also combined.
     for condition in parts:
         for moment in known[:6]:
             yield from _with_part(moment, condition)

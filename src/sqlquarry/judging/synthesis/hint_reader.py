@@ -1,4 +1,4 @@
-"""Reads hints about the data out of queries. The hints are described in `Hints`."""
+"""Reads hints about the data from queries. See `Hints`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PARTS_BY_POSITION = {(1, 4): "%Y", (6, 2): "%m", (9, 2): "%d", (1, 7): "%Y-%m",
 
 
 def gather_hints(queries: Iterable[str], schema: Schema) -> Hints:
-    """Read the hints out of SQLite queries and the CHECKs of a schema. Queries that cannot be parsed are skipped."""
+    """Read the hints from SQLite queries and from the CHECKs of a schema. Queries that cannot be parsed are skipped."""
     hints = Hints()
     for table in schema.tables.values():
         for key in table.foreign_keys:

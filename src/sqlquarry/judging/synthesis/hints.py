@@ -1,4 +1,4 @@
-"""Hints of queries about the data that can distinguish them: values, dates, joined columns, group sizes."""
+"""Hints about the data that can distinguish queries: values, dates, joined columns, group sizes."""
 
 from __future__ import annotations
 

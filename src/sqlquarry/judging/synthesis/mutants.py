@@ -232,7 +232,7 @@ def _select_edits(node: Select, _: ColumnResolver) -> Iterator[_Edit | _Setting]
 
 
 def _has_no_repetitions(node: Select) -> bool:
-    """Return whether DISTINCT has no effect. A mutant of it would be equivalent, which would otherwise be common."""
+    """Return whether DISTINCT has no effect. Such mutants would be the most common equivalent ones."""
     from sqlglot import expressions as exp
 
     if isinstance(node.parent, exp.In | exp.Exists | exp.Intersect | exp.Except) and not node.args.get("limit"):

@@ -166,7 +166,7 @@ def _nodes(tree: Expr, dialect: str) -> Iterator[str]:
 
 
 def _clauses(tree: Expr, resolver: ColumnResolver, dialect: str) -> Iterator[str]:
-    """Yield names that SQLite resolves and choices that it makes but that other databases refuse."""
+    """Yield reasons for names that SQLite resolves and choices that it makes but that other databases refuse."""
     from sqlglot import expressions as exp
 
     for select in tree.find_all(exp.Select):
@@ -219,7 +219,7 @@ def _is_primary_key(schema: Schema, place: Place) -> bool:
 
 
 def _types(tree: Expr, resolver: ColumnResolver, dialect: str) -> Iterator[str]:
-    """Yield types that the dialect does not compare, or compares differently from SQLite."""
+    """Yield reasons for types that the dialect does not compare, or compares differently from SQLite."""
     from sqlglot import expressions as exp
 
     compared = (exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE)
@@ -302,7 +302,7 @@ def _cast(node: Expr, resolver: ColumnResolver, dialect: str) -> Iterator[str]:
 
 
 def _divisions(tree: Expr, golds: Sequence[str], dialect: str) -> Iterator[str]:
-    """Yield divisions by a column, which fail for 0 while SQLite returns NULL, unless the golds do the same."""
+    """Yield reasons for divisions by a column, which fail for 0 unlike in SQLite, unless the golds also have them."""
     from sqlglot import expressions as exp
 
     def unguarded(query: Expr) -> list[Expr]:
@@ -319,7 +319,7 @@ def _mind_capitals(golds: Sequence[str], dialect: str, schema: Schema) -> bool:
 
 
 def _folded_names(tree: Expr, schema: Schema) -> Iterator[str]:
-    """Yield names whose case differs from the stored name. In PostgreSQL, unlike SQLite, abc does not match "Abc"."""
+    """Yield reasons for names whose case differs from the stored name: in PostgreSQL abc does not match "Abc"."""
     from sqlglot import expressions as exp
 
     quoted = {name for statement in schema.ddl for name in re.findall(r'"([^"]+)"', statement)}
