@@ -1,4 +1,4 @@
-"""Every judged value can be saved, read again and shown."""
+"""Judged results can always be saved, read again and shown."""
 
 import base64
 import dataclasses
@@ -69,14 +69,14 @@ CELLS = st.one_of(
         ({1: {HUGE: (1, {2})}}, {"1": {"10000000000000000000… (5,001 digits)": [1, [2]]}}),
         (Generation("a"), dataclasses.asdict(Generation("a"))),
     ],
-    ids=lambda value: type(value).__name__,  # by default pytest writes all digits of the integers
+    ids=lambda value: type(value).__name__,  # pytest would write the integers out
 )
-def test_values_become_json(value: object, stored: object) -> None:
+def test_values_become_json_values(value: object, stored: object) -> None:
     assert storable(value) == stored
     assert json.loads(json.dumps(storable(value), allow_nan=False)) == stored
 
 
-def test_deep_nesting_and_objects_that_cannot_be_shown() -> None:
+def test_deep_nesting_and_objects_without_text_are_replaced() -> None:
     class Odd:
         def __str__(self) -> str:
             raise RuntimeError
@@ -99,12 +99,12 @@ def test_the_first_digits_and_their_number_are_right(first: int, power: int, neg
 
 
 def is_safe(text: str) -> bool:
-    """Return whether a text has no control or invisible characters. Joiners are parts of emoji."""
+    """Return whether a text has no control characters and nothing invisible, except the joiners of emoji."""
     return all(c in "\n\t\u200c\u200d" or unicodedata.category(c) not in {"Cc", "Cf", "Cs", "Zl", "Zp"} for c in text)
 
 
 def page_data(page: str) -> list:
-    """Return the index of the records and their portions."""
+    """Return the index of the records, followed by their portions."""
     packed = re.search(r'<div id="data" hidden>(.+?)</div></div>', page)[1] + "</div>"
     return [
         json.loads(gzip.decompress(base64.b64decode(part)), parse_constant=pytest.fail)
@@ -121,7 +121,7 @@ def texts(value: object) -> list[str]:
 
 
 def saved(report: Report, folder) -> dict[str, str]:
-    """Write all files of a report and of its copy from `to_json`, and return their texts."""
+    """Return the texts of all files of a report, each of them written from the report that `to_json` saved."""
     report.to_json(folder / "r.json")
     json.loads((folder / "r.json").read_text("utf-8"), parse_constant=pytest.fail)
     again = Report.from_json(folder / "r.json")
@@ -148,7 +148,7 @@ def saved(report: Report, folder) -> dict[str, str]:
 
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.lists(CELLS, min_size=1, max_size=3), max_size=3), TEXTS)
-def test_any_result_of_an_engine_can_be_written_to_every_file(tmp_path_factory, rows, name) -> None:
+def test_every_report_file_can_contain_any_result_of_an_engine(tmp_path_factory, rows, name) -> None:
     shown = result_details(Rows((name, "x" * 5000), [tuple(row) for row in rows]))
     failed = result_details(Failure("other", name))
     one = entry(0, {"execution": "wrong"})
@@ -208,7 +208,7 @@ def test_a_journal_stores_values_that_json_cannot_represent(tmp_path) -> None:
     again.close()
 
 
-def test_answers_with_infinite_logprobs_are_reused_from_a_journal(tmp_path) -> None:
+def test_answers_with_infinite_logprobs_are_restored_from_a_journal(tmp_path) -> None:
     class Model:
         fingerprint = "m"
         asked = 0
@@ -220,7 +220,7 @@ def test_answers_with_infinite_logprobs_are_reused_from_a_journal(tmp_path) -> N
     class Grader:
         name = "g"
 
-        def grade(self, record, sql):  # noqa: ARG002 - the protocol's
+        def grade(self, record, sql):  # noqa: ARG002 - required by the protocol
             return Judgement("g", "correct")
 
     model = Model()
