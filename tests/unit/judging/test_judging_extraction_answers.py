@@ -1,5 +1,6 @@
 """Extraction from answers as real models write them: known wrappings, then random ones."""
 
+import json
 import time
 
 import pytest
@@ -154,6 +155,44 @@ def test_lines_of_a_query_before_prose_stay_lines():
     query = "SELECT city -- the town\nFROM shops\nWHERE rent > 900"
     assert extract_sql(f"{query}\nThis query returns the cities.") == query
     assert extract_sql(f"{query}\n\nThis query returns the cities.\nIt is fast.") == query
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "sql", "sql_query", "sqlquery", "query", "final_sql", "final_query", "statement", "answer", "code", "output",
+        "SQL", "Final_SQL",
+    ],
+)  # fmt: skip
+def test_the_key_of_a_json_value_decides_which_query_is_found(key):
+    assert extract_sql(json.dumps({"note": "SELECT 1 FROM notes", key: QUERY})) == QUERY
+
+
+@pytest.mark.parametrize("language", ["python", "bash", "sh", "shell", "text", "txt", "plaintext", "output", "csv"])
+def test_a_code_block_of_sql_is_preferred_to_one_of_another_language(language):
+    assert extract_sql(f"```{language}\nSELECT 1\n```\n```sql\n{QUERY}\n```") == QUERY
+
+
+@pytest.mark.parametrize(
+    "wrapping",
+    [
+        "Fill in {{name}} as in {{braces}}: {}",
+        "Columns [a, b], so: {}",
+        "{{{}}}",
+        "[{}]",
+        '{{"data": {{"rows": [[{}]]}}}}',
+    ],
+)
+def test_json_is_found_after_brackets_and_in_other_json(wrapping):
+    query = 'SELECT "city"\nFROM shops'  # only a JSON parser decodes these
+    assert extract_sql(wrapping.format(json.dumps({"final_sql": query}))) == query
+
+
+@pytest.mark.parametrize("arguments", [{"final_sql": QUERY}, [{"final_sql": QUERY}]], ids=["object", "list"])
+def test_json_in_a_text_of_json_is_decoded(arguments):
+    query = 'SELECT "city"\nFROM shops'
+    inner = json.dumps(arguments).replace(json.dumps(QUERY), json.dumps(query))
+    assert extract_sql(json.dumps({"tool": "run", "arguments": inner})) == query
 
 
 def test_json_strings_are_decoded():
