@@ -29,7 +29,7 @@ _Answers = Callable[[Journal | None, slice], Sequence[Generation]]
 class SQLJudge:
     """A judge that grades predicted SQL and reports accuracies with confidence intervals.
 
-    A journal prevents that anything is answered or judged twice. The same call resumes a killed run, and later runs
+    With a journal, nothing is answered or judged twice. The same call resumes a killed run, and later runs
     reuse the verdicts on equal predictions. Unjudged records are tried again. Answers are reused if the model has a
     ``fingerprint``, as `ImportedModel`, `LocalModel` and `FoundationModel` do.
 

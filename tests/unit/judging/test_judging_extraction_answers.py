@@ -65,6 +65,7 @@ def test_prose_after_the_query_is_cut_off(prose, between):
 WRAPPED = [
     "The answer is {}.",
     "You can use {} to get them.",
+    "You can use {} to list them now.",
     "Run {}!",
     "**{}**",
     "**Answer:** **{}**",
@@ -253,6 +254,12 @@ def test_entities_of_a_web_page_are_decoded():
         "SELECT a FROM t\nFOR a of the shop",
         "SELECT a FROM t ORDER BY a the most recent",
         "SELECT a FROM t WHERE b is in the list of c",
+        # English words or an end like that of a sentence, but the signs of a clause.
+        "SELECT a FROM t\nWHER the = 'x' AND that = 'y'",
+        "SELECT a FROM t\nWHER city = town name",
+        "SELECT a FROM t\nWher city = town name",
+        "SELECT a FROM t\nWHER a.b = c.d AND c.e = d?",
+        "SELECT a FROM t\nWHER of = b",
     ],
 )
 @pytest.mark.parametrize("wrapping", ["{}", "```sql\n{};\n```", "SQLQuery: {}", "Sure:\n\n{}"])
