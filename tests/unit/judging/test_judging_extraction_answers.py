@@ -143,6 +143,8 @@ def test_tags_are_found_in_upper_and_lower_case(wrapping):
     [
         ("I would use select city from shops", "select city from shops"),
         ("Use select city from shops; it works", "select city from shops"),
+        ("Run select city from shops where rent > 900 to get them.", "select city from shops where rent > 900"),
+        ("Run select city from shops where rent > 900.", "select city from shops where rent > 900"),
         ("My query is select city\nfrom shops\nwhere rent > 900", "select city\nfrom shops\nwhere rent > 900"),
         ("We select the rows from the shops that are dear", ""),
         ("We select a row from", ""),

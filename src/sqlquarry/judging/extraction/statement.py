@@ -134,8 +134,7 @@ def _next_statement(text: str, parser: Parser) -> tuple[str, str]:
     for start, mark in _starts(text):
         sql, rest = _first_statement(text[start:], parser.dialect)
         lead = text[text.rfind("\n", 0, start) + 1 : start].rstrip(" *_`\"'“")
-        sql = _without_prose(_up_to(sql, mark, parser), parser, in_sentence=lead[-1:].isalpha())
-        sql = sql[:-1] if sql[-2:-1].isdigit() and sql.endswith(".") else sql  # the full stop of the sentence
+        sql = _without_full_stop(_without_prose(_up_to(sql, mark, parser), parser, in_sentence=lead[-1:].isalpha()))
         if not tried or parser.reads(sql):
             tried.append((sql, rest))
         if len(tried) > 1 or parser.error_in(sql) is None:
@@ -144,10 +143,16 @@ def _next_statement(text: str, parser: Parser) -> tuple[str, str]:
         return tried[-1]
     if (lower := _SELECT.search(text)) and _FROM.search(text, lower.end()):
         sql, rest = _first_statement(text[lower.start() :], parser.dialect)
-        sql = _without_prose(sql, parser)
+        lead = text[: lower.start()].rstrip(" *_`\"'“")
+        sql = _without_full_stop(_without_prose(sql, parser, in_sentence=lead[-1:].isalpha()))
         if not is_prose(sql) and parser.reads(sql):
             return sql, rest
     return "", ""
+
+
+def _without_full_stop(sql: str) -> str:
+    """Return the query without the full stop of the sentence around it, which a parser takes for part of a number."""
+    return sql[:-1] if sql[-2:-1].isdigit() and sql.endswith(".") else sql
 
 
 def _starts(text: str) -> Iterator[tuple[int, str]]:
