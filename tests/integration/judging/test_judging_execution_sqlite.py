@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from judging_processes import query_processes, stopped_within
 from judging_shop import create_shop
+from processes import query_processes, stopped_within
 from sqlquarry.errors import JudgingError
 from sqlquarry.judging.execution.limits import ExecutionLimits
 from sqlquarry.judging.execution.sandbox import Failure, Rows, Sandbox

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import re
-import resource
 import shutil
 import signal
 import sqlite3
@@ -14,9 +13,10 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
-from judging_processes import is_running, query_processes, stopped_within
+from processes import is_running, query_processes, stopped_within
 from sqlquarry.judging.execution.engines import sqlite_copy
 from sqlquarry.judging.execution.limits import ExecutionLimits
 from sqlquarry.judging.execution.sandbox import Failure, Rows, Sandbox
@@ -46,8 +46,7 @@ def earlier() -> set[int]:
 
 
 def environment_of(process: int) -> dict[str, str]:
-    lines = Path(f"/proc/{process}/environ").read_text().split("\0")
-    return dict(line.split("=", 1) for line in lines if line)
+    return psutil.Process(process).environ()
 
 
 @pytest.mark.parametrize(
@@ -106,7 +105,7 @@ def test_a_child_inherits_neither_secrets_nor_open_files(sandbox, earlier, tmp_p
         environment = environment_of(child)
         assert "hush" not in environment.values()
         assert environment["TZ"] == "Asia/Kolkata"
-        assert str(file.name) not in {str(link.readlink()) for link in Path(f"/proc/{child}/fd").iterdir()}
+        assert str(file.name) not in {opened.path for opened in psutil.Process(child).open_files()}
     # Python may add the encoding of text.
     assert environment.keys() <= {"TZ", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "LD_LIBRARY_PATH"}
 
@@ -128,6 +127,7 @@ def test_clients_of_servers_inherit_only_their_own_settings(sandbox, earlier, mo
     assert settings & environment_of(child).keys() == INHERITED[database]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux shows the limits of another process")
 def test_cpu_time_is_limited_for_each_query_and_not_for_the_process(earlier, tmp_path) -> None:
     box = Sandbox(ExecutionLimits(time_s=0.5))
     path = tmp_path / "a.sqlite"
@@ -138,7 +138,7 @@ def test_cpu_time_is_limited_for_each_query_and_not_for_the_process(earlier, tmp
         assert isinstance(outcome, Failure)
         assert (outcome.kind, re.findall(r"[\d.]+", outcome.message)) == ("timeout", ["0.5"])
         (child,) = query_processes() - earlier
-        limits.append(resource.prlimit(child, resource.RLIMIT_CPU)[0])
+        limits.append(psutil.Process(child).rlimit(psutil.RLIMIT_CPU)[0])
         if limits[-1] > limits[0]:
             break
     assert limits[0] < limits[-1] <= 6  # of the same child

@@ -1,28 +1,28 @@
-"""Find the child processes that run queries, by what Linux shows of them."""
+"""Look at other processes, on Linux and macOS."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import time
-from pathlib import Path
+
+import psutil
 
 
 def query_processes(judge: int | None = None) -> set[int]:
     """Return the ids of the running children of a judge (by default this process) that run queries."""
     found = set()
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == (judge or os.getpid()) and b"sandbox_child" in (folder / "cmdline").read_bytes():
-                found.add(int(folder.name))
+    for child in psutil.Process(judge or os.getpid()).children():
+        with contextlib.suppress(psutil.Error):
+            if any("sandbox_child" in word for word in child.cmdline()):
+                found.add(child.pid)
     return found
 
 
 def is_running(process: int) -> bool:
     """Return whether a process exists and is not a zombie."""
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
     return False
 
 
