@@ -54,7 +54,7 @@ def expect_bucket_owners(owners: Mapping[str, str | None], *, session: boto3.Ses
         if owner is not None and not (isinstance(owner, str) and ACCOUNT_ID.fullmatch(owner))
     ]
     if bad:
-        raise ConfigError("expect_bucket_owners: " + ", ".join(bad))
+        raise ConfigError("expect_bucket_owners: " + "; ".join(bad))
     stated_owners(session).update(owners)
 
 

@@ -224,7 +224,7 @@ OBEYED = {
 
 
 def test_every_key_is_obeyed(ask):
-    keys = allowed_keys._EVERY_FORMAT.keys() | allowed_keys._OWN_KEYS[ask.shape].keys()
+    keys = allowed_keys.EVERY_FORMAT.keys() | allowed_keys.OWN_KEYS[ask.shape].keys()
     assert keys <= OBEYED.keys()
     assert [key for key in sorted(keys) if not OBEYED[key](ask)] == []
 

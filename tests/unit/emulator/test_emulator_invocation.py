@@ -105,13 +105,13 @@ WRONG = {
 
 
 def test_every_key_has_a_type():
-    keys = allowed_keys._EVERY_FORMAT.keys() | {key for own in allowed_keys._OWN_KEYS.values() for key in own}
+    keys = allowed_keys.EVERY_FORMAT.keys() | {key for own in allowed_keys.OWN_KEYS.values() for key in own}
     assert keys == allowed_keys.InvocationOptions.__annotations__.keys()
 
 
 @pytest.mark.parametrize("shape", BODIES)
 def test_every_key_refuses_what_it_cannot_mean(shape):
-    keys = allowed_keys._EVERY_FORMAT.keys() | allowed_keys._OWN_KEYS[shape].keys()
+    keys = allowed_keys.EVERY_FORMAT.keys() | allowed_keys.OWN_KEYS[shape].keys()
     assert keys <= WRONG.keys()
     for key in keys:
         for value in WRONG[key]:
@@ -123,8 +123,8 @@ def test_every_key_refuses_what_it_cannot_mean(shape):
 @pytest.mark.parametrize("shape", BODIES)
 @given(key=st.text(min_size=1), value=st.one_of(st.none(), st.booleans(), st.integers(), st.text()))
 def test_no_unknown_key_is_passed_over(shape, key, value):
-    known = allowed_keys._EVERY_FORMAT.keys() | allowed_keys._OWN_KEYS[shape].keys() | BODIES[shape].keys()
-    if key not in known | allowed_keys._WITHOUT_EFFECT.keys() | {"messages", "prompt"}:
+    known = allowed_keys.EVERY_FORMAT.keys() | allowed_keys.OWN_KEYS[shape].keys() | BODIES[shape].keys()
+    if key not in known | allowed_keys.WITHOUT_EFFECT.keys() | {"messages", "prompt"}:
         with pytest.raises(ApiError) as caught:
             parse_invocation(json.dumps({**BODIES[shape], key: value}))
         assert caught.value.code == "ValidationException"
@@ -163,8 +163,8 @@ NOT_DONE = {
 def test_what_is_known_and_not_done_is_refused_unless_it_changes_nothing(shape):
     for key, value in NOT_DONE.items():
         refused({**BODIES[shape], key: value}, key)
-    assert allowed_keys._WITHOUT_EFFECT.keys() <= NOT_DONE.keys()
-    assert parse_invocation(json.dumps({**BODIES[shape], **allowed_keys._WITHOUT_EFFECT}))
+    assert allowed_keys.WITHOUT_EFFECT.keys() <= NOT_DONE.keys()
+    assert parse_invocation(json.dumps({**BODIES[shape], **allowed_keys.WITHOUT_EFFECT}))
     refused({**BODIES[shape], "n": True}, "n")
 
 
