@@ -103,7 +103,7 @@ class TrainingJobRun:
         """Run the job on new instances. Return True if it was interrupted and must start again."""
         if fault := self._faults.take(TrainingFails):
             raise JobFailedError(fault.message)
-        with _reserved_port() as port:
+        with reserved_port() as port:
             return self._attempt_on(port)
 
     def _attempt_on(self, port: int) -> bool:
@@ -275,7 +275,7 @@ def _host_names(count: int) -> tuple[str, ...]:
 
 
 @contextmanager
-def _reserved_port() -> Iterator[int]:
+def reserved_port() -> Iterator[int]:
     """Reserve a port for the first host and yield it.
 
     The port is bound here, so that the kernel does not assign it to a program that requests any free port. Nobody
