@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=0, help="port to listen on (0 selects a free port)")
     parser.add_argument("--json", action="store_true", help="print one line of JSON instead of a shell script")
     parser.add_argument("--import-s", type=float, default=0.0, help="seconds that an import job takes")
-    parser.add_argument("--cold-start-s", type=float, default=0.0, help="seconds that a cold model takes to wake")
+    parser.add_argument("--cold-start-s", type=float, default=0.0, help="seconds that a cold start takes")
     options = parser.parse_args(arguments)
     # Use sigwait instead of a signal handler. A handler that sets an Event may deadlock, because the wait that it
     # interrupts may hold the Event's lock.

@@ -190,7 +190,7 @@ def _operation(
             for name, value in response.params.items()
         }
         try:
-            action, service = response._get_action(), response.boto3_service_name  # noqa: SLF001 - likewise
+            action, service = response._get_action(), response.boto3_service_name  # noqa: SLF001 - as above
             sent = json_members(action, response.body, service=service) if service.startswith("bedrock") else {}
             check_types(action, parameters | sent, service=service)
             answer = handle(parameters)

@@ -83,7 +83,7 @@ def install() -> Callable[[], None]:
     def set_value(key: MotoObject, value: object) -> None:
         if isinstance(value, io.IOBase):
             key._value_buffer.close()  # noqa: SLF001 - see compatibility.RELIES_ON
-            key._value_buffer, key.contentsize = value, value.seek(0, os.SEEK_END)  # noqa: SLF001 - likewise
+            key._value_buffer, key.contentsize = value, value.seek(0, os.SEEK_END)  # noqa: SLF001 - as above
         else:
             stock_value.fset(key, value)
 
@@ -176,4 +176,4 @@ def _complete(upload: MotoUpload, named: Iterable[tuple[int, str]]) -> tuple[IO[
 def _copy(key: MotoObject, target: IO[bytes]) -> None:
     with key.lock:
         key._value_buffer.seek(0)  # noqa: SLF001 - `value` would read the complete object into memory
-        shutil.copyfileobj(key._value_buffer, target, _BLOCK_BYTES)  # noqa: SLF001 - likewise
+        shutil.copyfileobj(key._value_buffer, target, _BLOCK_BYTES)  # noqa: SLF001 - as above
