@@ -84,7 +84,7 @@ def chain(home: Path, lively_llama: Path, tmp_path_factory: pytest.TempPathFacto
         yield made
 
 
-def test_a_model_on_s3_is_imported_and_answers(chain: Chain, home: Path) -> None:
+def test_from_a_base_on_s3_to_served_answers(chain: Chain, home: Path) -> None:
     merged = sq.MergedModel.load(chain.merged.uri, session=chain.session)
     assert merged == chain.merged
     assert merged.uri == f"s3://{chain.aws.bucket}/runs/merged"

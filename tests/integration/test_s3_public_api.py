@@ -175,7 +175,7 @@ def _takes_a_path(function: Any) -> bool:
     return any("Path" in str(parameter.annotation) or parameter.annotation == "Source" for parameter in parameters)
 
 
-def test_every_function_with_a_path_is_in_a_table() -> None:
+def test_every_function_with_a_place_is_in_a_table() -> None:
     listed = {*READERS, *WRITERS, *LOCAL, *OTHERS}
     assert set(functions_with_paths()) <= listed
 
@@ -185,7 +185,7 @@ MISSING = ("s3://bucket/none", Path("s3://bucket/none"), "s3://absent-bucket/non
 
 @pytest.mark.parametrize("place", MISSING, ids=str)
 @pytest.mark.parametrize("name", READERS)
-def test_a_reader_names_the_missing_location(name: str, place: Any, session: Any, adapter: Any) -> None:
+def test_a_reader_says_where_nothing_is(name: str, place: Any, session: Any, adapter: Any) -> None:
     call, kind = READERS[name]
     with pytest.raises(kind) as caught:
         call(place, session, adapter)

@@ -108,19 +108,21 @@ def fetch_model(
 
 def _described(prefix: S3Prefix, kind: str) -> tuple[Manifest, dict[str, StoredObject]]:
     """Return the manifest, and the listing of the manifest and of all files that it names."""
-    place = prefix.location
+    location = prefix.location
     objects = prefix.objects(deep=True)
     if MANIFEST not in objects:
-        why = f"{place} has no {MANIFEST}, so the stage that writes this {kind} did not finish. Run that stage again."
+        why = (
+            f"{location} has no {MANIFEST}, so the stage that writes this {kind} did not finish. Run that stage again."
+        )
         raise IncompleteArtifactError(why if objects else prefix.why_empty())
     try:
         content = prefix.read(MANIFEST)
     except MetadataError as error:
-        raise CorruptArtifactError(f"{place.uri_of(MANIFEST)} is not a valid manifest: {error}.") from error
-    manifest = parse_manifest(content, place.uri_of(MANIFEST), kind)
+        raise CorruptArtifactError(f"{location.uri_of(MANIFEST)} is not a valid manifest: {error}.") from error
+    manifest = parse_manifest(content, location.uri_of(MANIFEST), kind)
     for name, described in manifest.files.items():
         if name not in objects or objects[name].size != described["bytes"]:
             raise CorruptArtifactError(
-                f"{place.uri_of(name)} is missing or does not have the size in {MANIFEST}. Create the {kind} again."
+                f"{location.uri_of(name)} is missing or does not have the size in {MANIFEST}. Create the {kind} again."
             )
     return manifest, {name: objects[name] for name in (*manifest.files, MANIFEST)}

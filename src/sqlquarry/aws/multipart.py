@@ -67,9 +67,9 @@ class MultipartUpload:
     def send(self, number: int, data: bytes | bytearray) -> CompletedPartTypeDef:
         """Send part `number` (from 1) unless S3 already has it, and return the entry that `complete` needs."""
         crc32 = base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()
-        there = self.present.get(number)
-        if there is not None and _is_the_same(there, data, crc32):
-            etag = there["ETag"]
+        listed = self.present.get(number)
+        if listed is not None and _has_content(listed, data, crc32):
+            etag = listed["ETag"]
         else:
             etag = self.client.upload_part(
                 Bucket=self.bucket,
@@ -108,13 +108,13 @@ class _Body(io.BytesIO):
         return chunk  # type: ignore[return-value] # urllib3 takes any buffer
 
 
-def _is_the_same(there: PartTypeDef, data: bytes | bytearray, crc32: str) -> bool:
+def _has_content(part: PartTypeDef, data: bytes | bytearray, crc32: str) -> bool:
     """Return whether a part on S3 contains `data`.
 
     Size and CRC32 are compared. If S3 has no CRC32, the ETag is compared, which is the MD5 unless KMS is used.
     """
-    if there["Size"] != len(data):
+    if part["Size"] != len(data):
         return False
-    if "ChecksumCRC32" in there:
-        return there["ChecksumCRC32"] == crc32
-    return there["ETag"].strip('"') == hashlib.md5(data, usedforsecurity=False).hexdigest()
+    if "ChecksumCRC32" in part:
+        return part["ChecksumCRC32"] == crc32
+    return part["ETag"].strip('"') == hashlib.md5(data, usedforsecurity=False).hexdigest()

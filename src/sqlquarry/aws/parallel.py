@@ -20,7 +20,7 @@ def parallel(call: Callable[[Item], Result], items: Iterable[Item], threads: int
     daemons. The threads of a ThreadPoolExecutor would keep the process alive after Ctrl-C for as long as a request
     hangs.
     """
-    numbered, taking = enumerate(items), threading.Lock()
+    numbered, item_lock = enumerate(items), threading.Lock()
     done: SimpleQueue[tuple[int, Future[Result]] | None] = SimpleQueue()
     over = threading.Event()
 
@@ -33,18 +33,18 @@ def parallel(call: Callable[[Item], Result], items: Iterable[Item], threads: int
     # This is a separate function so that a waiting thread holds no reference to a large item.
     def work_on_one() -> bool:
         outcome: Future[Result] = Future()
-        place = -1
+        index = -1
         try:
-            with taking:
+            with item_lock:
                 entry = next(numbered, None)
             if entry is None:
                 return False
-            place, item = entry
+            index, item = entry
             outcome.set_result(call(item))
         except BaseException as error:  # noqa: BLE001 - raised by `outcome.result()`
             outcome.set_exception(error)
             over.set()
-        done.put((place, outcome))
+        done.put((index, outcome))
         return True
 
     for _ in range(threads):
@@ -52,7 +52,7 @@ def parallel(call: Callable[[Item], Result], items: Iterable[Item], threads: int
     try:
         for _ in range(threads):
             while (finished := done.get()) is not None:
-                place, outcome = finished
-                yield place, outcome.result()
+                index, outcome = finished
+                yield index, outcome.result()
     finally:
         over.set()

@@ -84,14 +84,16 @@ class S3Prefix:
             deep: include objects in subfolders, whose names contain "/".
             limit: stop after this number of objects.
         """
-        place = self.location
+        location = self.location
         paginator = self.client.get_paginator("list_objects_v2")
         pages = (
-            paginator.paginate(Bucket=place.bucket, Prefix=place.prefix)
+            paginator.paginate(Bucket=location.bucket, Prefix=location.prefix)
             if deep
-            else paginator.paginate(Bucket=place.bucket, Prefix=place.prefix, Delimiter="/")
+            else paginator.paginate(Bucket=location.bucket, Prefix=location.prefix, Delimiter="/")
         )
-        named = ((item["Key"].removeprefix(place.prefix), item) for page in pages for item in page.get("Contents", ()))
+        named = (
+            (item["Key"].removeprefix(location.prefix), item) for page in pages for item in page.get("Contents", ())
+        )
         # The AWS console creates an empty object for each folder.
         files = ((name, item) for name, item in named if name and not name.endswith("/"))
         return {name: StoredObject(item["Size"], item["ETag"].strip('"')) for name, item in islice(files, limit)}
@@ -214,17 +216,17 @@ class S3Prefix:
         """Return a message that says why no files are found below the prefix, and what to do."""
         from botocore.exceptions import ClientError
 
-        place = self.location
-        if place.prefix:
+        location = self.location
+        if location.prefix:
             try:
-                self.client.head_object(Bucket=place.bucket, Key=place.prefix.rstrip("/"))
+                self.client.head_object(Bucket=location.bucket, Key=location.prefix.rstrip("/"))
             except ClientError as error:
                 if error_code(error) not in ("404", "NoSuchKey", "403"):
                     raise
             else:
-                folder = str(place).rpartition("/")[0]
-                return f"{place} is a single object. Use the prefix of the folder that contains it: {folder}."
-        return f"there are no files directly below {place}. Check the bucket and the prefix."
+                folder = str(location).rpartition("/")[0]
+                return f"{location} is a single object. Use the prefix of the folder that contains it: {folder}."
+        return f"there are no files directly below {location}. Check the bucket and the prefix."
 
     def _key(self, name: str) -> _Key:
         return {"Bucket": self.location.bucket, "Key": self.location.prefix + name}

@@ -308,7 +308,7 @@ class Faults:
             self._drop_ended()
             for active in self._active:
                 fault = active.fault
-                if isinstance(fault, kind) and fits(fault) and not self._lets_pass(active):
+                if isinstance(fault, kind) and fits(fault) and not self._allows(active):
                     active.left -= 1
                     return fault
         return None
@@ -331,7 +331,7 @@ class Faults:
             for fault in self.pending()
         )
 
-    def _lets_pass(self, active: _Active) -> bool:
+    def _allows(self, active: _Active) -> bool:
         if not isinstance(active.fault, RateLimit) or (now := self._clock()) < active.free_at:
             return False
         active.free_at = now + 1 / active.fault.per_second

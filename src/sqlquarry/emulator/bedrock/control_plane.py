@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 MAX_IMPORTED_MODELS = 3
 MAX_TAGS = 50  # per resource ("Tag your AWS resources", AWS General Reference)
-_READING = ("s3:ListBucket", "s3:GetObject", "kms:Decrypt")  # actions that the role must be allowed
+_READ_ACTIONS = ("s3:ListBucket", "s3:GetObject", "kms:Decrypt")  # actions that the role must be allowed
 _ID_ALPHABET = string.ascii_lowercase + string.digits
 
 
@@ -250,7 +250,7 @@ class ModelImports:
         return failure
 
     def _require_access(self, bucket: str, prefix: str) -> None:
-        if denied := [right for right in _READING if self._faults.denies(right)]:
+        if denied := [action for action in _READ_ACTIONS if self._faults.denies(action)]:
             # Customization jobs also read buckets and have this message ("Troubleshooting", Bedrock user guide).
             raise ImportFailedError(
                 f"Could not validate GetObject permissions to access Amazon S3 bucket: {bucket} at key {prefix}: the "

@@ -22,7 +22,7 @@ from sqlquarry.errors import ConfigError, MetadataError
 from sqlquarry.files.metadata import parse_json
 from sqlquarry.models.local.sampling import Sampling
 
-_CHOOSING = (
+_FORMAT_KEYS = (
     "prompt",
     "messages",
     "max_gen_len",
@@ -46,7 +46,7 @@ def parse_invocation(raw: bytes | str) -> tuple[AnswerFormat, CompletionRequest]
         raise invalid(f"the body is not valid JSON ({error})") from error
     if not isinstance(body, dict):
         raise invalid("the body must be a JSON object")
-    body = {key: value for key, value in body.items() if value is not None or key not in _CHOOSING}
+    body = {key: value for key, value in body.items() if value is not None or key not in _FORMAT_KEYS}
     if "messages" in body:
         rest = {key: value for key, value in body.items() if key != "messages"}
         return OpenAIChatCompletion(), chat_request(body["messages"], rest)

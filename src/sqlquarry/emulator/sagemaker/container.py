@@ -30,7 +30,7 @@ PROGRAM = re.compile(r"(.*/)?python(3(\.\d+)?)?")  # there is no image, so other
 _NETWORK = "lo"
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 # PR_SET_PDEATHSIG (1): the kernel sends SIGTERM to the entry point if this process is killed and cannot do it itself.
-_TIED = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); os.execv(sys.argv[1], sys.argv[1:])"
+_DIE_WITH_PARENT = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); os.execv(sys.argv[1], sys.argv[1:])"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +85,10 @@ class Container:
         """Start the entry point and write its output to a file."""
         algorithm = self._cluster.parameters["AlgorithmSpecification"]
         arguments = [*algorithm["ContainerEntrypoint"][1:], *algorithm.get("ContainerArguments", [])]
-        tie = [sys.executable, "-ISc", _TIED] if sys.platform == "linux" else []
+        prefix = [sys.executable, "-ISc", _DIE_WITH_PARENT] if sys.platform == "linux" else []
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603 - arguments of the request for this interpreter
-                [*tie, sys.executable, *map(self.local, arguments)],
+                [*prefix, sys.executable, *map(self.local, arguments)],
                 cwd=self.root,
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,

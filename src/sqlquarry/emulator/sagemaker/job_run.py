@@ -236,10 +236,12 @@ class TrainingJobRun:
         else:
             self._job.enter("Completed", self._now())
 
-    def _require(self, *rights: str) -> None:
+    def _require(self, *actions: str) -> None:
         role = self._job.parameters["RoleArn"]
-        if denied := [right for right in rights if self._faults.denies(right)]:
-            raise JobFailedError(f"ClientError: AccessDenied (403): the role {role} is not allowed {denied[0]}")
+        if denied := [action for action in actions if self._faults.denies(action)]:
+            raise JobFailedError(
+                f"ClientError: AccessDenied (403): the role {role} is not allowed to perform {denied[0]}"
+            )
 
     def _upload(self, roots: Sequence[Path]) -> None:
         uri = self._job.output_uri
