@@ -88,7 +88,9 @@ class _Pages:
         self._s3, self._operation = s3, operation
 
     def paginate(self, **options: Any) -> Iterator[dict[str, Any]]:
+        assert options["Bucket"] == "b"
         if self._operation == "list_multipart_uploads":
+            assert options["Prefix"] == "p/"
             for number, (upload_id, (key, *_)) in enumerate(self._s3.uploads.items()):
                 yield {"Uploads": [{"Key": key, "UploadId": upload_id, "Initiated": number}]}
         else:
@@ -178,8 +180,14 @@ class ListedParts:
         yield {"Parts": self.parts[:1]}
         yield {"Parts": self.parts[1:]}
 
-    def upload_part(self, *, PartNumber: int, **_: Any) -> dict[str, str]:
+    def upload_part(self, *, PartNumber: int, Body: BinaryIO, **target: Any) -> dict[str, str]:
+        assert {name: target[name] for name in ("Bucket", "Key", "UploadId")} == {
+            "Bucket": "b",
+            "Key": "key",
+            "UploadId": "u1",
+        }
         self.sent.append(PartNumber)
+        self.body = Body
         return {"ETag": '"new"'}
 
 
@@ -208,6 +216,19 @@ def test_a_listed_part_is_sent_again_only_if_it_differs(fields: dict[str, Any], 
     etag = '"new"' if is_sent else fields["ETag"]
     assert upload.send(2, CONTENT) == {"PartNumber": 2, "ChecksumCRC32": CRC32, "ETag": etag}
     assert s3.sent == [2] * is_sent
+
+
+def test_a_part_is_read_in_blocks_of_at_least_one_mebibyte() -> None:
+    s3, content = ListedParts(), bytes(range(256)) * 10_240  # 2.5 MiB
+    MultipartUpload.resume(s3, "b", "key", "u1").send(1, content)  # type: ignore[arg-type] # a fake
+    blocks = [bytes(block) for block in iter(lambda: s3.body.read(8192), b"")]
+    assert [len(block) for block in blocks] == [1 << 20, 1 << 20, 1 << 19]
+    assert b"".join(blocks) == content
+    s3.body.seek(0)
+    assert len(s3.body.read(2 << 20)) == 2 << 20
+    for size in (None, -1):
+        s3.body.seek(1)
+        assert s3.body.read(size) == content[1:]
 
 
 def test_a_file_that_cannot_be_read_leaves_no_thread_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
