@@ -1,4 +1,4 @@
-"""Additive increase, multiplicative decrease: bounds, fairness of a halving, and a service of limited capacity."""
+"""Adaptive concurrency and retries: the bounds of the limit, halving, growth, and a service of limited capacity."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def test_the_limit_stays_between_one_and_the_maximum(maximum: int, events: list[
                 flights.throttled(started)
                 assert flights.limit == max(1, before / 2)
             else:
-                flights.throttled(stale)  # it began before the last halving, which has answered it already
+                flights.throttled(stale)  # This request started before the last halving, so it must not halve again.
                 assert flights.limit == before
         assert 1 <= flights.limit <= maximum
 
 
 @given(st.integers(1, 40), st.integers(1, 40))
-def test_requests_that_were_in_flight_together_halve_once(maximum: int, throttled: int) -> None:
+def test_requests_that_were_in_flight_together_halve_the_limit_once(maximum: int, throttled: int) -> None:
     flights = AdaptiveConcurrency(maximum)
     with ExitStack() as together:
         begun = [together.enter_context(flights.slot()) for _ in range(min(maximum, throttled))]
@@ -44,7 +44,7 @@ def test_requests_that_were_in_flight_together_halve_once(maximum: int, throttle
 
 
 @given(st.integers(1, 32))
-def test_it_grows_back_by_about_one_a_round(maximum: int) -> None:
+def test_the_limit_grows_by_about_one_per_round(maximum: int) -> None:
     flights = AdaptiveConcurrency(maximum)
     for _ in range(6):
         with flights.slot() as started:
@@ -61,25 +61,25 @@ def test_it_grows_back_by_about_one_a_round(maximum: int) -> None:
 
 
 @given(st.integers(1, 30), st.integers(1, 30))
-def test_it_finds_the_capacity_of_a_service(capacity: int, maximum: int) -> None:
-    """A service that answers `capacity` requests of a round and throttles the rest."""
+def test_the_limit_finds_the_capacity_of_a_service(capacity: int, maximum: int) -> None:
+    """Simulate a service that answers `capacity` requests per round and throttles the others."""
     flights, answered, throttled, rounds = AdaptiveConcurrency(maximum), 0, 0, 100
     for _ in range(rounds):
         with ExitStack() as together:
             begun = [together.enter_context(flights.slot()) for _ in range(int(flights.limit))]
-            for place, started in enumerate(begun):
-                if place < capacity:
+            for index, started in enumerate(begun):
+                if index < capacity:
                     flights.answered()
                     answered += 1
                 else:
                     flights.throttled(started)
                     throttled += 1
-    # A sawtooth between half and all of it: three quarters on average, less rounding.
+    # The limit is a sawtooth between half and all of the capacity, on average three quarters, less rounding.
     assert answered >= 0.6 * rounds * min(capacity, maximum)
     assert throttled <= answered + maximum
 
 
-def test_no_more_fly_than_the_limit() -> None:
+def test_no_more_requests_are_in_flight_than_the_limit() -> None:
     flights, lock, now, most = AdaptiveConcurrency(3), threading.Lock(), 0, 0
     gate = threading.Barrier(3)
 
@@ -101,7 +101,7 @@ def test_no_more_fly_than_the_limit() -> None:
     assert (most, now) == (3, 0)
 
 
-def test_closing_holds_nobody_up() -> None:
+def test_closing_lets_waiting_requests_start() -> None:
     flights, passed = AdaptiveConcurrency(1), threading.Event()
 
     def wait() -> None:
@@ -120,8 +120,9 @@ def test_closing_holds_nobody_up() -> None:
 @pytest.mark.parametrize(
     ("error", "limit"), [(THROTTLED, 4.25), (refusal("ModelTimeoutException"), 8)], ids=["throttled", "timeout"]
 )
-def test_only_throttling_makes_room(error: Exception, limit: float) -> None:
-    fake_time, script = FakeTime(), iter([error, None])
+def test_only_throttling_lowers_the_limit(error: Exception, limit: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_time, script, concurrency = FakeTime(), iter([error, None]), AdaptiveConcurrency(8)
+    monkeypatch.setattr("sqlquarry.models.retries.AdaptiveConcurrency", {8: concurrency}.__getitem__)
 
     def send() -> str:
         if (raised := next(script)) is not None:
@@ -131,5 +132,5 @@ def test_only_throttling_makes_room(error: Exception, limit: float) -> None:
     policy = retry_policy(fake_time, cold_start_budget_s=60, cold_start_interval_s=10, max_attempts=3)
     runner = RequestRunner(policy, concurrency=8, jitter=random.Random(0))
     assert runner.run(send) == "answer"
-    assert runner._concurrency.limit == limit
+    assert concurrency.limit == limit
     assert len(fake_time.sleeps) == 1
