@@ -189,7 +189,9 @@ class Records(Sequence[Record]):
         if isinstance(test_size, Integral):
             count = int(test_size)
             if not 0 < count < len(self):
-                raise ConfigError(f"test_size is {count} records, but must be at least 1 and less than all {len(self)}")
+                raise ConfigError(
+                    f"test_size is {count}, but must be at least 1 and less than the number of records, {len(self)}"
+                )
             return count
         share = float(test_size)
         if not 0 < share < 1:

@@ -21,12 +21,12 @@ FIELDS = tuple(field.name for field in dataclasses.fields(Record))
 LEVELS = ("auto", "schema", "template", "query")
 _TOLERANCE = 0.25  # If "auto" misses the requested size by more than this share of it, it divides schemas.
 _NEGLIGIBLE = 0.05  # If it misses the size by more than this share of all records, it divides query templates.
-_LONG_QUESTION = 9  # In longer questions (in words), one extra word still means a Jaccard similarity of at least 0.9.
+_LONG_QUESTION = 9  # Number of words. In a longer question, an extra word means a Jaccard similarity of at least 0.9.
 
 
 @dataclass(frozen=True, slots=True)
 class SplitReport:
-    """How records were split.
+    """A report on how records were split.
 
     Args:
         level: what was kept together: "schema", "template", "query", the name of a field, or "record" for nothing.

@@ -90,7 +90,7 @@ class ParityReport:
 
     @property
     def bos(self) -> str:
-        """How the server's BOS compares with the local one: "same", "added", "missing", "other" or "unknown".
+        """The server's BOS compared with the tokenizer's: "same", "added", "missing", "other" or "unknown".
 
         If the server counts one more token for every prompt, it adds a BOS token although the prompt already has one or
         the tokenizer adds none. If it counts one less, it leaves BOS out. "other" means a different template or

@@ -37,7 +37,7 @@ _TRANSIENT = (
 @check_options()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """How often and for how long a request is sent again.
+    """Options that determine how often and for how long a request is sent again.
 
     Args:
         max_attempts: maximum number of times that one request is sent if it is throttled or its connection breaks.

@@ -60,7 +60,7 @@ class ImportedModel:
     Args:
         arn: ``arn:aws:bedrock:<region>:<account>:imported-model/<id>``. All calls go to its region.
         formatter: the prompt that the model was trained with, bound to its tokenizer (call `PromptFormatter.load` on
-            the merged model's directory). None is enough if the model is only asked texts.
+            the merged model's directory). It can be None if all inputs are texts.
         name: a readable name of the model. The default is the id in its ARN.
         session: the boto3 session. None uses the default credentials.
         max_tokens: longest answer, in tokens.

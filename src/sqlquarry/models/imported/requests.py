@@ -42,7 +42,7 @@ class RequestFormat:
     """The format of request bodies. Decoding is always greedy (temperature 0).
 
     Args:
-        formatter: renders records. None is enough if only texts are sent.
+        formatter: renders records. It can be None if all inputs are texts.
         schema: the request schema.
         max_tokens: longest answer, in tokens.
         stop: texts that end an answer.

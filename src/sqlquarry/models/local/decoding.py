@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @check_options()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodingOptions:
-    """How completions are written and when they end.
+    """Options that determine how completions are written and when they end.
 
     Args:
         max_tokens: longest completion, in tokens. A completion also ends where the model's context does.

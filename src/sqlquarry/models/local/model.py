@@ -48,7 +48,7 @@ class LocalModel:
             safetensors in the format of transformers or of Bedrock. Models on S3 are copied to ``~/.cache/sqlquarry``
             once. The base model of an adapter is quantized as in training.
         formatter: for the directory of a model only: how to render records, and which token ends an answer. A formatter
-            that is not bound yet is bound to the model's tokenizer. None is enough if the model is only asked texts.
+            that is not bound yet is bound to the model's tokenizer. It can be None if all inputs are texts.
         base_model: the current location of an adapter's base model. Its content is compared by SHA-256. None uses the
             location that training recorded.
         device: "auto" (CUDA if there is a GPU), "cpu" or "cuda".

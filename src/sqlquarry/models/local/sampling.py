@@ -27,7 +27,7 @@ _LARGEST_LOGIT = 1e30
 @check_options()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How tokens are chosen. By default the likeliest token is taken.
+    """Options that determine how tokens are chosen. By default the likeliest token is taken.
 
     Args:
         temperature: divisor of the logits. 0 takes the likeliest token.
@@ -78,7 +78,7 @@ class Sampling:
 
     @property
     def greedy(self) -> bool:
-        """Whether the likeliest token is always taken, so that nothing is random."""
+        """True if the likeliest token is always taken, so that nothing is random."""
         return self.temperature < _GREEDY_BELOW
 
 

@@ -1,7 +1,7 @@
 """Compute an adapter's trained rows of embeddings and head directly (PEFT's `trainable_token_indices`).
 
 In each forward pass PEFT copies the whole matrix to insert the rows, and in training it creates a gradient of the same
-size. Both take a gigabyte for an 8B model. This module only computes again what the rows change.
+size. Each takes a gigabyte for an 8B model. This module recomputes only the values that the rows change.
 """
 
 from __future__ import annotations
