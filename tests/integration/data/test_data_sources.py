@@ -67,6 +67,16 @@ def test_columns_that_cannot_be_read_do_not_matter_unless_they_are_needed(tmp_pa
         load_records(tmp_path / "c.parquet")
 
 
+def test_parquet_with_two_columns_of_one_name_is_refused(tmp_path: Path):
+    import pyarrow as pa
+    from pyarrow import parquet as pq
+
+    columns = [pa.array([value]) for value in ("q", "s", "t")]
+    pq.write_table(pa.Table.from_arrays(columns, names=["question", "schema", "schema"]), tmp_path / "a.parquet")
+    with pytest.raises(RecordError, match=r"row 1: .*question, schema, schema"):
+        load_records(tmp_path / "a.parquet")
+
+
 def test_parquet_as_pandas_writes_it(tmp_path: Path):
     rows = [{"Question": "q", "schema": "s", "sql": float("nan"), "id": 1.0}] * 2
     assert list(load_records(parquet(tmp_path / "a.PARQUET", rows))) == [Record("q", "s", id="1")] * 2

@@ -75,6 +75,8 @@ def test_files_as_tools_write_them(tmp_path: Path, name: str, content: str | byt
         ("a.csv", table(",").replace("How many", "Wie viele Läden").encode("cp1252"), r"line 2.*0xe4"),
         ("a.csv", table(",") + "a,b,c,d\n", r"line 3.*\b4\b.*\b3\b"),
         ("a.csv", table(",", "").replace("pub,\r\n", "pub,note\r\n"), "line 2.*'note'"),
+        ("a.csv", ",question,schema\nx,q,s\n", "line 2.*'x'"),
+        ("a.csv", "question,,schema\nq,7,s\n", "line 2.*'7'"),
         ("a.json", json.dumps({"data": [ROW], "rows": [ROW]}), "'data'.*'rows'"),
         ("a.json", json.dumps({"train": [ROW], "test": [ROW]}), "'train'.*'test'"),
         ("a.json", json.dumps({"data": [ROW]})[:-1], "line 1"),

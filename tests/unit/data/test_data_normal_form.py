@@ -44,6 +44,7 @@ def test_case_white_space_and_comments_do_not_matter(spelling):
         ("SELECT a, COUNT(*) AS n FROM t ORDER BY n DESC", "SELECT a, COUNT( * ) AS total FROM t ORDER BY total DESC"),
         ('SELECT "Home Town" FROM head', "SELECT [home town] FROM head", "SELECT `Home Town` FROM head;"),
         ("SELECT a FROM t ORDER BY a ASC", "SELECT a FROM t ORDER BY a"),
+        ("SELECT name FROM head WHERE name = 'a \"b\" c'", "SELECT \"name\" FROM head WHERE name = 'date'"),
         ("SELECT a FROM t WHERE b <> 'x''y'", "SELECT a FROM t WHERE b != 'z--'", "SELECT a FROM t WHERE b!='/*'"),
     ],
 )

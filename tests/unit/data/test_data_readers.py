@@ -278,6 +278,21 @@ def test_sources_that_do_not_exist_or_have_an_unknown_format(tmp_path: Path):
         load_records("s3://bucket/key.xlsx")
 
 
+def test_files_and_directories_that_cannot_be_read_are_errors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = jsonl(tmp_path / "a.jsonl", ROW)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError("no access")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(DataError, match=r"a\.jsonl .*no access") as caught:
+        load_records(path)
+    assert isinstance(caught.value.__cause__, PermissionError)
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(DataError, match=rf"{re.escape(str(tmp_path))} .*no access"):
+        load_records(tmp_path)
+
+
 def test_limit(tmp_path: Path):
     path = jsonl(tmp_path / "a.jsonl", ROW, ROW, {"bad": 1})
 

@@ -12,7 +12,7 @@ from typing import cast
 
 import pytest
 
-from sqlquarry.data.sample import Part, sample_databases, sample_kind, sample_records
+from sqlquarry.data.sample import KINDS, Part, sample_databases, sample_kind, sample_records
 from sqlquarry.errors import ConfigError, DataError
 from sqlquarry.records import Record
 
@@ -90,6 +90,13 @@ def test_an_existing_file_with_other_content_is_an_error(tmp_path: Path, stale: 
     with pytest.raises(DataError, match=r"gym\.sqlite"):
         sample_databases(tmp_path)
     assert path.read_bytes() == before
+
+
+def test_every_kind_has_records_and_the_kind_fits_the_query() -> None:
+    kinds = {record: sample_kind(record) for record in ALL}
+    assert set(kinds.values()) == set(KINDS)
+    for kind, word in {"count": "COUNT(", "having": "HAVING", "join": "JOIN", "order_limit": "ORDER BY"}.items():
+        assert all(word in str(record.sql) for record, found in kinds.items() if found == kind)
 
 
 def test_an_unknown_part_is_refused() -> None:

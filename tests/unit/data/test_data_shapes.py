@@ -73,6 +73,21 @@ def test_columns_that_agree_are_read(row, expected):
         assert record_from_row({name: row[name] for name in order}, "i") == expected
 
 
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(None, ()), ("", ()), (float("nan"), ()), (["x", "y"], ("x", "y")), (("x",), ("x",)), ('["x", "y"]', ("x", "y"))],
+)
+def test_alternatives_are_a_list_or_a_json_list(value, expected):
+    row = {"question": "q", "schema": "s", "sql": "z", "alternatives": value}
+    assert record_from_row(row, "i").alternatives == expected
+
+
+@pytest.mark.parametrize("value", ["x", '["x"', '["x", 1]', 3, {"x": 1}, [""], [None]])
+def test_other_alternatives_are_refused(value):
+    with pytest.raises(RecordError, match="'alternatives'"):
+        record_from_row({"question": "q", "schema": "s", "sql": "z", "alternatives": value}, "i")
+
+
 def test_the_default_dialect_is_used_for_rows_without_one():
     row = {"question": "q", "schema": "s", "dialect": None}
     assert record_from_row(row, "i", "postgres").dialect == "postgres"

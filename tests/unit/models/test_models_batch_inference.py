@@ -20,6 +20,7 @@ from sqlquarry.answers import Generation
 from sqlquarry.aws.polling import Polling
 from sqlquarry.errors import BedrockError, ConfigError
 from sqlquarry.models.foundation.batch_inference import BatchFoundationModel
+from sqlquarry.prompt import PromptFormatter
 
 ROLE = "arn:aws:iam::123456789012:role/batch"
 SCHEMA = {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
@@ -215,6 +216,33 @@ def test_missing_answers_of_a_finished_job_are_an_error_with_their_location() ->
         batch(aws).generate(PROMPTS)
 
 
+def test_a_damaged_line_of_answers_is_an_error_with_its_file() -> None:
+    aws = FakeAWS()
+    batch(aws).generate(PROMPTS)
+    (key,) = (key for key in aws.objects if key.endswith(".jsonl.out"))
+    intact = aws.objects[key]
+    aws.objects[key] = intact + b"\n  \n"
+    aws.finish = lambda _: None  # type: ignore[method-assign] - the answers are not written again
+    assert len(batch(aws).generate(PROMPTS)) == 5
+    aws.objects[key] = intact + b"{\n"
+    with pytest.raises(BedrockError, match=re.escape(f"s3://{key}")):
+        batch(aws).generate(PROMPTS)
+
+
+def test_the_fingerprint_depends_on_the_model_and_its_options() -> None:
+    model = batch(FakeAWS())
+    options = {
+        "system": "s",
+        "max_tokens": 9,
+        "temperature": 0.5,
+        "formatter": PromptFormatter(user="{schema}{question}"),
+    }
+    changed = [batch(FakeAWS(), **{name: value}).fingerprint for name, value in options.items()]
+    assert len({model.fingerprint, *changed}) == 5
+    assert batch(FakeAWS()).fingerprint == model.fingerprint
+    assert repr(model) == "BatchFoundationModel('global.some.judge-v1:0')"
+
+
 def test_too_few_prompts_are_refused_before_anything_is_sent() -> None:
     aws = FakeAWS()
     with pytest.raises(ConfigError, match=r"\b2\b.*global\.some\.judge-v1:0.*\b3\b.*min_records"):
@@ -230,6 +258,8 @@ def test_all_bad_options_are_reported_at_once() -> None:
         batch(FakeAWS(), s3_uri="/tmp/x", timeout_hours=1, min_records=0)
     for option in (r"s3_uri\b.*'/tmp/x'", r"timeout_hours\b\D*\b1\b", r"min_records\b\D*\b0\b"):
         assert re.search(option, str(caught.value))
+    with pytest.raises(ConfigError, match="model_id"):
+        BatchFoundationModel(" ", role_arn=ROLE, s3_uri="s3://bucket/judging/", session=FakeAWS())
     with pytest.raises(ConfigError) as caught:
         batch(FakeAWS(), structure="xml", api="soap")
     for option in (r"structure\b.*'xml'", r"api\b.*'soap'"):

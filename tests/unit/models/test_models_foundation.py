@@ -65,6 +65,35 @@ def test_the_error_for_an_answer_without_text_does_not_show_its_content() -> Non
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"output": []},
+        {"output": {"message": "secret"}},
+        {"output": {"message": {"content": "secret"}}},
+        {"output": {"message": {"content": ["secret"]}}},
+        {"output": {"message": {"content": [{"text": 3}]}}},
+        converse({"messages": [{"content": [{"text": "secret"}]}]}) | {"usage": {"inputTokens": "3"}},
+        converse({"messages": [{"content": [{"text": "secret"}]}]}) | {"stopReason": 3},
+    ],
+)
+def test_the_error_for_an_answer_of_unknown_form_does_not_show_its_content(answer: dict[str, Any]) -> None:
+    with pytest.raises(GenerationError, match=r"global\.some\.judge.*TypeError") as caught:
+        foundation(FakeSession(lambda _: answer)).generate(["x"])
+    assert "secret" not in str(caught.value).lower()
+
+
+def test_an_answer_that_breaks_off_is_requested_again() -> None:
+    script = [{"ResponseMetadata": {}}]
+
+    def breaks_once(request: dict[str, Any]) -> dict[str, Any]:
+        return script.pop() if script else converse(request)
+
+    session = FakeSession(breaks_once)
+    assert foundation(session).generate(["a"])[0].text == "A"
+    assert len(session.bodies) == 2
+
+
 def test_a_refused_temperature_is_left_out_of_later_requests(caplog: pytest.LogCaptureFixture) -> None:
     def modern(request: dict[str, Any]) -> dict[str, Any]:
         if "temperature" in request["inferenceConfig"]:
@@ -138,6 +167,7 @@ def test_all_bad_options_are_reported_at_once() -> None:
         assert re.search(option, str(caught.value))
     with pytest.raises(ConfigError, match=r"stop\b.*'x'"):
         foundation(session, stop="x")
+    assert repr(foundation(FakeSession())) == "FoundationModel('global.some.judge')"
     assert session.asked_for == []
     with pytest.raises(ConfigError, match="'one'"):
         foundation(session).generate("one")

@@ -205,6 +205,15 @@ def test_claude_through_invoke_model() -> None:
         assert model.generate(["b"])[0].text == "fine"
 
 
+def test_an_answer_of_claude_that_is_not_json_is_an_error_with_the_model_id() -> None:
+    class Damaged(ClaudeSession):
+        def invoke_model(self, **_: Any) -> dict[str, Any]:
+            return {"body": io.BytesIO(b"<html>")}
+
+    with pytest.raises(GenerationError, match=r"global\.some\.judge"):
+        foundation(Damaged(), api="claude").generate(["a"])
+
+
 def test_an_answer_without_content_is_an_error() -> None:
     session = FakeSession(lambda _: reply() | {"stopReason": "guardrail_intervened"})
     with pytest.raises(GenerationError, match="guardrail_intervened"):

@@ -308,6 +308,20 @@ def test_the_error_without_boto3_has_the_pip_command(monkeypatch: pytest.MonkeyP
             make()
 
 
+def test_the_fingerprint_depends_on_the_prompt_and_the_options_that_affect_answers() -> None:
+    model = imported(FakeSession())
+    options: dict[str, Any] = {
+        "formatter": None,
+        "request_schema": "messages",
+        "max_tokens": 9,
+        "stop": [";"],
+        "structured": {"regex": "a"},
+    }
+    changed = [model.with_options(**{name: value}).fingerprint for name, value in options.items()]
+    assert len({model.fingerprint, *changed}) == 6
+    assert model.with_options(concurrency=2, name="other").fingerprint == model.fingerprint
+
+
 def test_the_default_name_is_the_id() -> None:
     assert imported(FakeSession()).name == "abcdefghijkl"
     assert repr(imported(FakeSession(), name="sql")) == f"ImportedModel({ARN!r}, name='sql')"

@@ -109,6 +109,13 @@ def test_without_permission_to_describe_the_model_converse_is_tried() -> None:
     assert [body["modelId"] for body in session.bodies] == [ARN]
 
 
+def test_other_errors_while_describing_the_model_are_raised() -> None:
+    session = Chat(supported=refusal("ResourceNotFoundException", "no such model"))
+    with pytest.raises(BedrockError, match="no such model"):
+        imported(session, request_schema="converse").generate(["a"])
+    assert session.bodies == []
+
+
 def test_another_refusal_is_an_error_and_causes_no_fallback() -> None:
     session = Chat(refuses=refusal("ValidationException", "maxTokens is too large"))
     with pytest.raises(BedrockError, match="too large"):

@@ -82,6 +82,13 @@ def test_json_text_and_object_are_the_same_schema():
     assert AnswerForm.of("json", {}).source == "{}"
 
 
+@pytest.mark.parametrize(("divisor", "digits"), [(10_001, "10,001"), (1000.1, "10,001"), (100.01, "10,001")])
+def test_large_divisors_are_refused_wherever_their_decimal_point_is(divisor, digits):
+    with pytest.raises(ConfigError, match=rf"json\b.*\b{digits}\b.*\b10,000\b"):
+        AnswerForm.of("json", {"properties": {"a": {"items": [{"multipleOf": divisor}]}}})
+    assert AnswerForm.of("json", {"type": "number", "multipleOf": 10_000}).kind == "json"
+
+
 def test_tokens_that_end_an_answer_are_allowed_only_at_its_end():
     matcher = AnswerForm.of("regex", "a").begin(Vocabulary(TOKENIZER, [0, 2]))
     assert not matcher.allowed()[torch.tensor([0, 2])].any()
@@ -103,6 +110,7 @@ def test_tokens_that_end_an_answer_are_allowed_only_at_its_end():
         ("json", ""),
         ("json", None),
         ("json", {"type": "string", "pattern": "("}),
+        ("json", {"anyOf": [{"type": "number", "multipleOf": 1000.7}]}),
         ("regex", "("),
         ("regex", "(?=a)b"),
         ("regex", r"(a)\1"),
