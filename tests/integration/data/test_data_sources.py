@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import random
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -133,7 +134,7 @@ def test_bad_s3(aws):
     with pytest.raises(DataError, match="s3:PutObject"):
         Records([Record("q", "s")]).to_jsonl("s3://nobodys-bucket-at-all/a.jsonl", session=session)
     for uri in ("s3://bucket", "s3:/", f"s3://{bucket}/*.jsonl", f"s3://{bucket}/"):
-        with pytest.raises((DataError, ConfigError)):
+        with pytest.raises(DataError, match=re.escape(uri)):
             load_records(uri, session=session)
     with pytest.raises(ConfigError, match=r"\.jsonl"):
         Records([Record("q", "s")]).to_jsonl(f"s3://{bucket}/a.csv", session=session)

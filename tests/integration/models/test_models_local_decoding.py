@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 from pathlib import Path
 
@@ -98,6 +100,37 @@ def test_the_error_for_the_directory_of_an_artifact_says_how_to_open_it(
         LocalModel(directory, device="cpu").generate(RECORDS[:1])
     with pytest.raises(UnsupportedModelError, match=r"AdapterCheckpoint\.load"):
         LocalModel(adapter.path, device="cpu")
+
+
+def test_pickled_weights_are_refused(tiny_llama: Path, tmp_path: Path, adapter: AdapterCheckpoint) -> None:
+    base = shutil.copytree(tiny_llama, tmp_path / "base")
+    for file in base.glob("*.safetensors"):
+        file.rename(base / "pytorch_model.bin")
+    with pytest.raises(UnsupportedModelError, match=rf"{re.escape(str(base))} .*\*\.safetensors"):
+        LocalModel(base, device="cpu")
+    opened = AdapterCheckpoint.load(shutil.copytree(adapter.path, tmp_path / "adapter"))
+    (opened.path / "adapter_model.safetensors").rename(opened.path / "adapter_model.bin")
+    with pytest.raises(UnsupportedModelError, match=rf"{re.escape(str(opened.path))} .*adapter_model\.safetensors"):
+        LocalModel(opened, device="cpu")
+
+
+def test_the_fingerprint_depends_on_weights_adapter_prompt_and_limits(
+    model: LocalModel, adapter: AdapterCheckpoint, tiny_llama: Path, tmp_path: Path
+) -> None:
+    directory = shutil.copytree(tiny_llama, tmp_path / "base")
+    base = LocalModel(directory, device="cpu")
+    others = [
+        model,
+        LocalModel(adapter, device="cpu"),
+        LocalModel(directory, device="cpu", max_tokens=9),
+        LocalModel(directory, device="cpu", formatter=PromptFormatter()),
+    ]
+    before = base.fingerprint
+    assert len({before, *(other.fingerprint for other in others)}) == 5
+    assert LocalModel(directory, device="cpu", batch_size=2).fingerprint == before
+    os.utime(directory / "config.json", ns=(0, 0))
+    assert base.fingerprint != before
+    assert repr(base) == f"LocalModel({str(directory)!r})"
 
 
 def test_options_that_do_not_apply_to_the_kind_of_model_are_refused(

@@ -141,8 +141,10 @@ def test_throttled_requests_are_retried_and_answers_keep_their_order() -> None:
             raise THROTTLED
         return converse(request)
 
-    answers = foundation(FakeSession(busy), concurrency=4).generate([f"p{i}" for i in range(20)])
+    session = FakeSession(busy)
+    answers = foundation(session, concurrency=4).generate([f"p{i}" for i in range(20)])
     assert [answer.text for answer in answers] == [f"P{i}" for i in range(20)]
+    assert len(session.bodies) == 23
 
 
 def test_an_error_contains_the_answers_so_far() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 import warnings
 from typing import Any
 
@@ -100,12 +99,14 @@ def test_the_model_is_deleted_or_credentials_expire_during_a_batch(error: Except
 
 
 def test_async_calls_run_concurrently() -> None:
-    def slow(body: dict[str, Any]) -> dict[str, Any]:
-        time.sleep(0.02)
+    together = threading.Barrier(3, timeout=5)  # It breaks unless all three requests are in flight at once.
+
+    def meet(body: dict[str, Any]) -> dict[str, Any]:
+        together.wait()
         return echo(body)
 
     async def main() -> tuple[list[Generation], list[Generation]]:
-        model = imported(FakeSession(slow))
+        model = imported(FakeSession(meet))
         return await asyncio.gather(model.agenerate(["a", "b"]), model.agenerate([RECORD]))
 
     texts, records = asyncio.run(main())
@@ -132,7 +133,7 @@ def test_a_cancelled_batch_sends_no_further_request() -> None:
         release.set()
 
     asyncio.run(main())
-    assert len(session.bodies) <= 2
+    assert 1 <= len(session.bodies) <= 2
 
 
 def test_async_calls_warn_about_cut_answers_too() -> None:
