@@ -112,6 +112,16 @@ def test_an_array_can_be_read_in_pieces_of_any_size(tmp_path_factory, objects, d
         assert loaded(path, text) == [(row["question"], row["schema"], row["sql"]) for row in objects]
 
 
+@pytest.mark.parametrize("piece_bytes", [1, 7, 64, 2**16])
+def test_the_line_of_a_byte_that_is_not_utf8_is_counted_in_every_piece(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece_bytes: int
+):
+    monkeypatch.setattr(json_rows, "_PIECE_BYTES", piece_bytes)
+    rows_of_array = ",\n".join([json.dumps(ROW | {"question": "Wie viele Läden?"}, ensure_ascii=False)] * 5)
+    with pytest.raises(RecordError, match=r"line 7: .*0xff"):
+        loaded(tmp_path / "a.json", f"[\n{rows_of_array},\n".encode() + b'"\xff"]')
+
+
 def test_with_a_limit_only_the_beginning_of_an_array_is_read(tmp_path: Path):
     path = tmp_path / "a.json"
     path.write_text("[" + ",\n".join([json.dumps(ROW)] * 50_000) + ", broken")
