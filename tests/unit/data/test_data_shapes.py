@@ -56,6 +56,10 @@ def test_columns_that_disagree_are_refused(row, pairs):
             Record("q", "s", "x", "d", id="i"),
         ),
         ({"question": "q", "context": "c", "answer": "x", "query": "x"}, Record("q", "c", "x", id="i")),
+        (
+            {"question": "q", "context": "c", "answer": "x", "query": "x", "db_id": "d"},
+            Record("q", "c", "x", "d", id="i"),
+        ),
         ({"QUESTION": "q", " context": "c", "Answer ": "x"}, Record("q", "c", "x", id="i")),
         (
             {"Question": "q", "Schema": "s", "Sql": "x", "Dialect": "PostgreSQL"},
