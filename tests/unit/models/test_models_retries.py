@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import random
 import threading
+import time
+from concurrent.futures import CancelledError
 from contextlib import ExitStack
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bedrock_runtime_fakes import THROTTLED, FakeTime, refusal, retry_policy
+from bedrock_runtime_fakes import COLD, THROTTLED, FakeTime, refusal, retry_policy
+from sqlquarry.errors import ConfigError, ModelNotReadyError
 from sqlquarry.models.concurrency import AdaptiveConcurrency
-from sqlquarry.models.retries import RequestRunner
+from sqlquarry.models.retries import RequestRunner, RetryPolicy
 
 
 @given(st.integers(1, 64), st.lists(st.sampled_from(["answer", "throttle", "late throttle"]), max_size=200))
@@ -115,6 +118,32 @@ def test_closing_lets_waiting_requests_start() -> None:
         flights.close()
         assert passed.wait(5)
     thread.join(5)
+
+
+def test_stopping_a_runner_keeps_the_error_that_ended_its_batch() -> None:
+    def cold() -> str:
+        raise COLD
+
+    runner, stopped = (
+        RequestRunner(retry_policy(cold_start_budget_s=60), concurrency=1, jitter=random.Random(0)) for _ in range(2)
+    )
+    with pytest.raises(ModelNotReadyError):
+        runner.run(cold)
+    runner.stop()
+    with pytest.raises(ModelNotReadyError):
+        runner.run(lambda: "answer")
+    stopped.stop()
+    with pytest.raises(CancelledError):
+        stopped.run(lambda: "answer")
+
+
+def test_the_default_policy() -> None:
+    policy = RetryPolicy()
+    assert (policy.max_attempts, policy.backoff_base_s, policy.backoff_limit_s) == (10, 0.5, 30)
+    assert (policy.cold_start_budget_s, policy.cold_start_interval_s, policy.seed) == (900, 10, None)
+    assert (policy.sleep, policy.clock) == (time.sleep, time.monotonic)
+    with pytest.raises(ConfigError):
+        RetryPolicy(3)  # type: ignore[misc] - options are keywords
 
 
 @pytest.mark.parametrize(
