@@ -67,9 +67,11 @@ JSON_SCHEMA = {"type": "object", "properties": {"sql": {"type": "string"}}}
 )
 def test_constraints(schema: str, structured: dict[str, Any]) -> None:
     assert sent("x", schema, structured=structured)["structured_outputs"] == structured
+    assert list(RequestFormat(FORMATTER, schema, structured=structured).problems()) == []
 
 
 def test_a_json_schema_in_bedrocks_own_schema() -> None:
+    assert list(RequestFormat(FORMATTER, "max_gen_len", structured={"json": JSON_SCHEMA}).problems()) == []
     assert sent("x", "max_gen_len", structured={"json": JSON_SCHEMA})["response_format"] == {
         "type": "json_schema",
         "json_schema": JSON_SCHEMA,

@@ -9,6 +9,7 @@ from concurrent.futures import CancelledError
 from contextlib import ExitStack
 
 import pytest
+from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -135,6 +136,31 @@ def test_stopping_a_runner_keeps_the_error_that_ended_its_batch() -> None:
     stopped.stop()
     with pytest.raises(CancelledError):
         stopped.run(lambda: "answer")
+
+
+def test_another_error_ends_the_wait_for_a_cold_model() -> None:
+    fake_time, script = FakeTime(), iter([COLD, COLD, refusal("AccessDeniedException")])
+
+    def send() -> str:
+        raise next(script)
+
+    policy = retry_policy(fake_time, cold_start_interval_s=10)
+    with pytest.raises(ClientError, match="AccessDeniedException"):
+        RequestRunner(policy, concurrency=1, jitter=random.Random(0)).run(send)
+    assert fake_time.sleeps == [10, 10]
+
+
+def test_a_stopped_runner_does_not_wait_for_a_cold_model() -> None:
+    fake_time = FakeTime()
+    runner = RequestRunner(retry_policy(fake_time), concurrency=1, jitter=random.Random(0))
+
+    def stop_and_be_cold() -> str:
+        runner.stop()
+        raise COLD
+
+    with pytest.raises(CancelledError):
+        runner.run(stop_and_be_cold)
+    assert fake_time.sleeps == []
 
 
 def test_the_default_policy() -> None:
