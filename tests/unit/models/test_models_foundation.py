@@ -49,6 +49,11 @@ def test_reasoning_blocks_are_left_out() -> None:
     assert foundation(session).generate(["x"]) == [Generation("ab", "stop", None, None, 0.0)]
 
 
+def test_an_answer_without_a_stop_reason_or_usage_is_complete() -> None:
+    session = FakeSession(lambda _: {"output": {"message": {"content": [{"text": "a"}]}}})
+    assert foundation(session).generate(["x"]) == [Generation("a", "stop", None, None, 0.0)]
+
+
 def test_cut_answers_are_warned_about() -> None:
     session = FakeSession(lambda request: converse(request) | {"stopReason": "max_tokens"})
     with pytest.warns(UserWarning, match=r"\b1 of 1\b.*\b1024\b.*max_tokens") as caught:
