@@ -100,6 +100,7 @@ def test_logprobs_are_compared_if_both_sides_have_them() -> None:
     assert report.logprob_difference == pytest.approx(0.25)
     assert "0.25" in str(report)
     assert probe_parity(["x"], Scripted(answer(-9.0, text="b")), [answer(-0.1)]).logprob_difference is None
+    assert probe_parity(["x"], Scripted(answer()), [answer(-0.1)]).logprob_difference is None
 
 
 @pytest.mark.parametrize(
