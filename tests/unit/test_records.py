@@ -1,4 +1,4 @@
-"""Records: which values they accept, how they store them, and which part of them a model sees."""
+"""Records: the values that they accept and store, and the part of them that a model sees."""
 
 from __future__ import annotations
 
