@@ -65,4 +65,4 @@ class TextGenerator(Protocol):
     """Anything that answers prompts: an imported model, local weights, a foundation model or a stub in a test."""
 
     def generate(self, inputs: Sequence[Record] | Sequence[str], /) -> list[Generation]:
-        """Return one answer per input, in order. A `Record` is rendered with the prompt of the model's training."""
+        """Return one answer per input, in order. Records are rendered with the prompt that the model learned."""

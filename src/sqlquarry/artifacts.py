@@ -117,7 +117,7 @@ class AdapterCheckpoint(_DirectoryArtifact):
 
     @property
     def run(self) -> TrainingRun:
-        """Figures of the training run: records, steps, loss, time and memory.
+        """Metrics of the training run: records, steps, loss, time and memory.
 
         Raises:
             CorruptArtifactError: the manifest does not contain them.

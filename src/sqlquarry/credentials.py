@@ -1,4 +1,4 @@
-"""Finds and redacts credentials in text that others will read: job settings, tags, requirements and manifests.
+"""Detection and redaction of credentials in text that others will read: job settings, tags, requirements, manifests.
 
 Only credentials with a recognizable format are found. A password that looks like a word is not found, and neither is a
 key of 40 hexadecimal digits, which looks like a SHA-1.

@@ -1,4 +1,4 @@
-"""Names of SQL dialects: those of sqlglot, which need not be installed, and other common names."""
+"""Names of SQL dialects: sqlglot's names and other common names. sqlglot itself need not be installed."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ class OutputInUseError(ArtifactError):
 
 
 class PromptMismatchError(ArtifactError):
-    """The model was trained with another prompt than the one that it is about to be used with."""
+    """A model is about to be used with another prompt than in training."""
 
 
 class ModelError(SQLQuarryError):
@@ -177,7 +177,7 @@ class ImportTimeoutError(BedrockError):
 
 
 class ModelNotReadyError(BedrockError):
-    """The model was still cold when the waiting budget was spent."""
+    """The model was still cold at the end of the waiting time."""
 
 
 class GenerationError(BedrockError):

@@ -187,7 +187,7 @@ def _kind_of(hint: object, *, is_duration: bool = False) -> _Kind:  # noqa: PLR0
 
 
 def _checked(described: str, accept: Callable[[object], object], plural: str = "values") -> _Kind:
-    """Return the kind whose values are those that `accept` returns. It returns None for a value that does not match."""
+    """Return a kind that converts values with `accept`, which returns None for a value that does not match."""
 
     def convert(value: object) -> object:
         accepted = accept(value)

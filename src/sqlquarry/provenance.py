@@ -18,7 +18,7 @@ _Part = TypeVar("_Part")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingRun:
-    """Figures of a finished training run.
+    """Metrics of a finished training run.
 
     Args:
         records: number of training records.

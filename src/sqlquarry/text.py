@@ -71,7 +71,7 @@ def as_markdown(text: str) -> str:
 
 
 def first_of(names: Sequence[str], most: int = 3) -> str:
-    """Return the first names and the number of the others, to keep a message short."""
+    """Return the first names and the number of remaining ones, to keep a message short."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
