@@ -19,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,9 @@ from pathlib import Path
 from coverage import CoverageData
 
 ROOT = Path(__file__).resolve().parents[1]
-TIMEOUT_S = 240  # a mutant that loops forever counts as noticed
+# A mutant that runs forever counts as noticed, in a test or while the tests are imported.
+TEST_TIMEOUT_S = 60
+TIMEOUT_S = 1800
 
 _COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt,
@@ -162,18 +165,10 @@ def noticed(mutant: Mutant, module: Path, tests: Sequence[str], root: Path = ROO
         shutil.copytree(root / "src", copied / "src", ignore=shutil.ignore_patterns("__pycache__"))
         (copied / module).write_text(mutant.source, encoding="utf-8")
         (copied / "tests.txt").write_text("\n".join(tests), encoding="utf-8")
+        command = [sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider", "-o", f"timeout={TEST_TIMEOUT_S}"]
         try:
             ended = subprocess.run(  # noqa: S603 - our own tests
-                [
-                    sys.executable,
-                    "-m",
-                    "pytest",
-                    "-qx",
-                    "-p",
-                    "no:cacheprovider",
-                    "--no-cov",
-                    f"@{copied / 'tests.txt'}",
-                ],
+                [*command, f"@{copied / 'tests.txt'}"],
                 check=False,
                 cwd=root,
                 env=os.environ | {"PYTHONPATH": str(copied / "src")},
@@ -186,13 +181,18 @@ def noticed(mutant: Mutant, module: Path, tests: Sequence[str], root: Path = ROO
 
 
 def covering(data: CoverageData, module: Path, root: Path = ROOT) -> dict[int, list[str]]:
-    """Return, for each line of `module`, the tests that run it, unit tests first."""
-    found = data.contexts_by_lineno(str(root / module))
+    """Return the tests that run each line of `module`. Those that run most of the module come first.
+
+    These are the most likely to notice a change. Integration tests come last, because they are slow.
+    """
+    tests = {
+        line: {name.rpartition("|")[0] for name in names if "::" in name}
+        for line, names in data.contexts_by_lineno(str(root / module)).items()
+    }
+    lines = Counter(test for names in tests.values() for test in names)
     return {
-        line: sorted(
-            {name.rpartition("|")[0] for name in names if "::" in name}, key=lambda name: ("integration" in name, name)
-        )
-        for line, names in found.items()
+        line: sorted(names, key=lambda name: ("integration" in name, -lines[name], name))
+        for line, names in tests.items()
     }
 
 
@@ -202,7 +202,7 @@ def report(module: Path, data: CoverageData, *, count: int, seed: int, root: Pat
     every = mutants((root / module).read_text(encoding="utf-8"))
     chosen = sorted(choice.sample(every, min(count, len(every))), key=lambda mutant: mutant.line)
     lines = covering(data, module, root)
-    everything = sorted({test for tests in lines.values() for test in tests})
+    everything = list(dict.fromkeys(test for tests in lines.values() for test in tests))
     caught = 0
     for mutant in chosen:
         # A line that runs on import, or only in another process, is left to all tests of the module.

@@ -98,8 +98,14 @@ def test_a_weak_test_misses_mutants_and_they_are_printed(checkout, capsys):
     assert f"{caught} of    {tried} noticed" in printed
 
 
-def test_a_mutant_that_never_ends_is_noticed(checkout, monkeypatch):
-    monkeypatch.setattr("tools.mutate.TIMEOUT_S", 2)
+@pytest.mark.parametrize(
+    ("limit", "endless"),
+    [
+        ("TEST_TIMEOUT_S", "def price(count, member=False):\n    while True: pass\n"),
+        ("TIMEOUT_S", "while True: pass\n"),
+    ],
+)
+def test_a_mutant_that_never_ends_is_noticed(checkout, monkeypatch, limit, endless):
+    monkeypatch.setattr(f"tools.mutate.{limit}", 2)
     root, _ = checkout(STRONG)
-    endless = Mutant(8, "", "", "while True: pass\n")
-    assert noticed(endless, MODULE, ["tests/test_price.py"], root)
+    assert noticed(Mutant(8, "", "", endless), MODULE, ["tests/test_price.py"], root)
