@@ -39,6 +39,8 @@ class Options:
     names: Sequence[str] = ()
     price: tuple[float, float] | None = None
     settings: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    rates: Sequence[float] = ()
+    limits: Mapping[str, float] = dataclasses.field(default_factory=dict)
     place: str | Path = "."
     wait_s: float = 1.0
     sleep: Callable[[float], None] = print
@@ -63,6 +65,8 @@ class Options:
         ({"names": ["a"]}, ["a"]),
         ({"price": [1, 2.5]}, (1, 2.5)),
         ({"settings": {"a": "b"}}, {"a": "b"}),
+        ({"rates": [1, "1e-4"]}, [1, 1e-4]),
+        ({"limits": {"a": "1e-4"}}, {"a": 1e-4}),
         ({"place": Path("x")}, Path("x")),
         ({"wait_s": math.inf}, math.inf),
         ({"kind": None}, None),
@@ -134,9 +138,19 @@ def test_the_error_describes_the_values_that_the_annotation_allows(given: dict[s
     assert str(caught.value).endswith(f" {expected}")
 
 
-@pytest.mark.parametrize("given", [{"settings": {"s3cr3t-name": b"s3cr3t"}}, {"settings": "A=s3cr3t"}])
+@pytest.mark.parametrize("option", ["names", "settings"])
+def test_a_list_or_mapping_of_the_right_type_is_not_copied(option: str) -> None:
+    given: Any = {"names": ["a"], "settings": {"a": "b"}}[option]
+    assert getattr(Options(**{option: given}), option) is given
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"settings": {"s3cr3t-name": b"s3cr3t"}}, {"settings": "A=s3cr3t"}, {"limits": {"s3cr3t-name": "s3cr3t"}}],
+)
 def test_settings_that_may_be_secret_are_not_shown(given: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="settings") as caught:
+    (option,) = given
+    with pytest.raises(ConfigError, match=option) as caught:
         Options(**given)
     assert "s3cr3t" not in str(caught.value)
 

@@ -212,9 +212,9 @@ def test_models_that_cannot_be_bound_are_refused(template: str, tokenizer: Chara
 @pytest.mark.parametrize(
     ("options", "meant"),
     [
-        ({"system": "{schema} {Schema}"}, "{schema}"),
-        ({"system": "{schema} in {dialects}"}, "{dialect}"),
-        ({"user": "{question} {qestion}"}, "{question}"),
+        ({"system": "{schema} {Schema}"}, "'{schema}'?"),
+        ({"system": "{schema} in {dialects}"}, "'{dialect}'?"),
+        ({"user": "{question} {qestion}"}, "'{question}'?"),
         ({"user": "{question} {sql}"}, "{sql}"),
         ({"user": "{question} {notes}", "system": "{schema}{evidence_2}"}, "{evidence_2}"),
     ],
