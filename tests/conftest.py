@@ -19,7 +19,8 @@ settings.register_profile("long", deadline=None, max_examples=4000)  # by hand: 
 settings.load_profile("sqlquarry")
 
 # By default OpenMP's threads spin while they wait for each other. If other programs keep the cores busy, one step of a
-# tiny model then takes twenty times as long. The variable must be set before torch is loaded. Child processes inherit it.
+# tiny model then takes twenty times as long. The variable must be set before torch is loaded, and child processes
+# inherit it.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 if "PYTEST_XDIST_WORKER" in os.environ:  # there are two workers for two cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
