@@ -13,10 +13,14 @@ import bitsandbytes
 import bitsandbytes.functional as bnb
 import pytest
 import torch
+from transformers.utils import logging
 
 from sqlquarry.errors import ConfigError, UnsupportedModelError
-from sqlquarry.pretrained import load_causal_lm
-from sqlquarry.quantization import QuantizationRecipe, keep_trainable_on_cpu
+from sqlquarry.pretrained import load_causal_lm, quiet_transformers
+from sqlquarry.quantization import QuantizationRecipe, hold_dequantized, keep_trainable_on_cpu
+from sqlquarry.training.steps.meta_loading import MetaLoadedBase
+
+from conftest import save_tiny_llama
 
 # Shape, spread and dtype of torch.randn, which is seeded by the number of the case. Then the results of bitsandbytes
 # 0.50.2 on an H100: the offset of the scales, and the first digits of the SHA-256 of the dequantized bytes.
@@ -55,6 +59,71 @@ def test_values_on_the_cpu_equal_those_of_a_4_bit_layer(quant_type: str, *, doub
     expected = bitsandbytes.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
     recipe = QuantizationRecipe(quant_type=quant_type, double_quantization=double_quantization, load_dtype="float32")
     assert torch.equal(recipe.round_trip(weight), expected)
+
+
+def test_packed_weights_have_the_settings_of_the_recipe() -> None:
+    weight = torch.randn(32, 128, generator=torch.Generator().manual_seed(2))
+    recipe = QuantizationRecipe(quant_type="fp4", block_size=128, double_quantization=False, storage_dtype="uint8")
+    for made in (recipe, QuantizationRecipe()):
+        packed = made.pack(weight)
+        state = packed.quant_state
+        assert packed.requires_grad is False
+        assert packed.dtype == getattr(torch, made.storage_dtype)
+        assert (state.quant_type, state.blocksize, state.nested) == (
+            made.quant_type,
+            made.block_size,
+            made.double_quantization,
+        )
+        assert state.dtype == torch.bfloat16
+        assert torch.equal(bnb.dequantize_4bit(packed.data, state), made.round_trip(weight))
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_llama(tmp_path_factory.mktemp("base"))
+
+
+def layers_of(model: Any) -> list[Any]:
+    return [module for module in model.modules() if isinstance(module, bitsandbytes.nn.Linear4bit)]
+
+
+def test_no_4_bit_layer_uses_the_cpu_path_that_ruins_gradients(base: Path) -> None:
+    recipe = QuantizationRecipe(load_dtype="float32")
+    parts = MetaLoadedBase(base, torch.device("cpu"), recipe, held=False, attn_implementation="sdpa").model
+    for model in (load_causal_lm(base, "cpu", recipe), parts):
+        assert len(layers_of(model)) == 2 * 7
+        assert all(layer.support_avx512bf16_for_cpu is False for layer in layers_of(model))
+        assert model.is_loaded_in_4bit  # PEFT reads this
+    assert layers_of(load_causal_lm(base, "cpu")) == []
+
+
+def test_held_values_are_those_of_the_4_bit_layers_and_leave_no_trace_of_quantization(
+    base: Path, tmp_path: Path
+) -> None:
+    model = load_causal_lm(base, "cpu", QuantizationRecipe(load_dtype="float32"))
+    tokens = torch.arange(20)[None]
+    with torch.no_grad():
+        expected = model(tokens).logits
+        held = hold_dequantized(model, torch.float32)
+        torch.testing.assert_close(held(tokens).logits, expected)
+    assert layers_of(held) == []
+    assert not any(value.requires_grad for name, value in held.named_parameters() if "proj" in name)
+    assert held.is_loaded_in_4bit is False
+    assert held.is_quantized is False
+    held.save_pretrained(tmp_path)
+    assert "quantization_config" not in json.loads((tmp_path / "config.json").read_text())
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_progress_bars_of_transformers_are_off_only_in_the_block(shown: bool) -> None:
+    before = logging.is_progress_bar_enabled()
+    try:
+        (logging.enable_progress_bar if shown else logging.disable_progress_bar)()
+        with quiet_transformers():
+            assert not logging.is_progress_bar_enabled()
+        assert logging.is_progress_bar_enabled() is shown
+    finally:
+        (logging.enable_progress_bar if before else logging.disable_progress_bar)()
 
 
 def sha256(values: torch.Tensor) -> str:

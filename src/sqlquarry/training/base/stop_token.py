@@ -97,7 +97,7 @@ def check_stop(
         other = eos != stop and untrained_row(base, eos, tokenizer) is None
     except (OSError, ValueError) as error:
         return StopCheck(
-            "", f"training will check whether the base can write {text!r} when its weights are here ({error})", rows
+            "", f"training will check whether the base can write {text!r} when its weights are here ({error}).", rows
         )
     return StopCheck(
         f"the base model cannot write {text!r}, which ends each answer. Its row of the head is within "

@@ -32,7 +32,7 @@ def advice(plan: TrainingPlan, config: TrainingConfig) -> Iterator[str]:
         takes = f"take {minutes} instead of {before} minutes" if minutes != before else f"also take {minutes} minutes"
         yield (
             f"{other.instance_type} would cost about ${other.cost_usd:.2f} instead of ${planned.cost_usd:.2f} and "
-            f"{takes} (with a rough estimate for start and merge)"
+            f"{takes} (with a rough estimate for start and merge)."
         )
 
 
@@ -57,8 +57,8 @@ def _more_steps(plan: TrainingPlan, config: TrainingConfig) -> str:
 
 def _idle_processes(plan: TrainingPlan) -> str:
     rows = -(-plan.rows_per_step // plan.processes) * plan.processes
-    idle = f"with {_rows(plan)} per step, {plan.processes} processes are idle {plan.idle_share:.0%} of the time"
-    more = f". records_per_step={round(rows * plan.records / plan.rows)} gives {rows} rows per step."
+    idle = f"with {_rows(plan)} per step, {plan.processes} processes are idle {plan.idle_share:.0%} of the time."
+    more = f" records_per_step={round(rows * plan.records / plan.rows)} gives {rows} rows per step."
     return idle + (more if rows <= plan.rows else "")
 
 
@@ -67,9 +67,9 @@ def _unused_gpus(plan: TrainingPlan) -> Iterator[str]:
         return
     gpus = INSTANCES[plan.instance_type].gpus * plan.instances
     if plan.processes < gpus:
-        more = f". records_per_step={-(-gpus * plan.records // plan.rows)} would use all of them."
+        more = f" records_per_step={-(-gpus * plan.records // plan.rows)} would use all of them."
         yield (
-            f"a step of {_rows(plan)} uses only {plan.processes} of the {gpus} GPUs that you pay for"
+            f"a step of {_rows(plan)} uses only {plan.processes} of the {gpus} GPUs that you pay for."
             + (more if MIN_STEPS_PER_EPOCH * gpus <= plan.rows else "")
         )
 

@@ -177,7 +177,7 @@ def with_stop_check(
     if outline.directory is None:
         note = (
             "the base's weights are not on this machine, so training will check whether the model can learn to end its "
-            "answers"
+            "answers."
         )
         # A `TokenEstimator` has no named tokens.
         named = named_rows(config, outline.tokenizer) if not plan.estimated else ()

@@ -156,7 +156,10 @@ def _device_problems(plan: TrainingPlan, config: TrainingConfig, gpus_here: int 
             if remedies
             else f"No setting makes it fit. Use {_instance_that_fits(plan, config) or 'a GPU with more memory'}."
         )
-        yield f"each {plan.gpu.name} needs {plan.memory.needed / _GIB:.1f} GiB, but has only {room:.1f}. {remedy}"
+        yield (
+            f"the run needs {plan.memory.needed / _GIB:.1f} GiB on each {plan.gpu.name}, which has only {room:.1f}. "
+            f"{remedy}"
+        )
 
 
 def _instance_that_fits(plan: TrainingPlan, config: TrainingConfig) -> str:
@@ -229,7 +232,7 @@ def _notes(plan: TrainingPlan, config: TrainingConfig, tokenizer: object) -> Ite
     if len(floats) > 1:
         yield f"the base contains {' and '.join(sorted(floats))} weights. All of them are loaded in one dtype."
     if floats == {"F16"} and plan.gpu is not None:
-        yield "the base is in float16 and is loaded in bfloat16, which has 3 bits less precision"
+        yield "the base is in float16 and is loaded in bfloat16, which has 3 bits less precision."
     if config.quantization and plan.shape.expert_parameters:
-        yield "the experts' weights stay in 16 bits, because bitsandbytes quantizes only linear layers"
+        yield "the experts' weights stay in 16 bits, because bitsandbytes quantizes only linear layers."
     yield from plan.notes

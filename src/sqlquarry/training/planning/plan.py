@@ -158,7 +158,7 @@ class TrainingPlan:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """All notes. If the tokens are an estimate, the first one says so."""
+        """All notes, beginning with a warning if the tokens are an estimate."""
         estimate = f"tokens are estimated, probably too high: {self.estimated}" if self.estimated else ""
         return (*filter(None, [estimate]), *self.notes)
 

@@ -90,7 +90,7 @@ class Loop:
             try:
                 return self._train()
             finally:
-                # Whatever ended the run, the next run resumes from the checkpoint that is being written now.
+                # The next run resumes from the checkpoint that is being written now, whatever ended this run.
                 if self.checkpoints is not None:
                     with contextlib.suppress(TrainingError):
                         self.checkpoints.wait()
@@ -146,9 +146,8 @@ class Loop:
         total = torch.zeros(2, device=self.world.device)  # the loss, and the number of votes to stop
         total[1] = stop
         for row, counts in self.world.share(picked):
-            if (
-                self.config.lora_dropout
-            ):  # seeded by step and row, so it is the same in a resumed run and on any process
+            # Dropout is seeded by step and row, so it is the same in a resumed run and on any process.
+            if self.config.lora_dropout:
                 torch.manual_seed(zlib.crc32(f"{self.config.seed} {step} {row}".encode()))
             total[0] += self.engine.learn(self.rows[row], counts / answers)
         if step + 1 < self.schedule.steps:

@@ -26,7 +26,7 @@ class RowShape(NamedTuple):
 
 
 def row_tensors(row: PackedRow, shape: RowShape | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return two tensors on the CPU.
+    """Return a row's tokens and answers as two tensors on the CPU.
 
     The first, (4, tokens), has the id, position, family and suffix of each token. The second, (2, answers), has the
     index from which each answer token is predicted, and its label.
