@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn.attention.flex_attention import BlockMask, create_mask
 
 from sqlquarry.prompt import IGNORED_LABEL, Encoded
 from sqlquarry.training.encoding.packing import PackedRow, pack
+from sqlquarry.training.steps.loss import RowShape, model_inputs
 
 CAPACITY = 48
 
@@ -72,6 +76,23 @@ def test_a_shared_schema_is_computed_once() -> None:
     examples = [Encoded([*schema, 1, answer], [IGNORED_LABEL] * 21 + [answer]) for answer in range(8)]
     (row,) = pack(examples, ["schema"] * 8, max_tokens=64, share_prefixes=True, seed=0)
     assert len(row.input_ids) == 20 + 8 * 2
+
+
+@pytest.mark.parametrize("tokens", [None, 70])
+@pytest.mark.parametrize("window", [None, 4])
+def test_flex_attention_sees_the_same_tokens_as_the_dense_mask(tokens: int | None, window: int | None) -> None:
+    examples = [Encoded([*range(start, start + 8), 1, 2], [IGNORED_LABEL] * 9 + [2]) for start in (100, 100, 100, 200)]
+    (row,) = pack(examples, ["a", "a", "a", "b"], max_tokens=64, share_prefixes=True, seed=0)
+    assert len(set(row.families)) == 2
+    assert max(row.suffixes) > 1
+    shape = None if tokens is None else RowShape(tokens, row.answers + 3)
+    dense = (row if tokens is None else row.padded(tokens)).attention_mask(window)
+    blocks = model_inputs(row, shape=shape, flex=True, windows=window)["attention_mask"]
+    plain = model_inputs(row, shape=shape, windows=window)["attention_mask"]
+    assert isinstance(blocks, BlockMask)
+    assert isinstance(plain, torch.Tensor)
+    assert torch.equal(create_mask(blocks.mask_mod, 1, 1, *dense.shape[2:], device="cpu"), dense)
+    assert torch.equal(plain, dense)
 
 
 def test_best_fit_fills_rows() -> None:
