@@ -153,7 +153,7 @@ def test_an_imported_model_of_the_same_content_is_returned_at_once(world: World)
 def test_a_name_taken_by_other_content_is_an_error(world: World, tags: dict[str, str]) -> None:
     world.script.models("sql")
     world.script.tags(MODEL, **tags)
-    with pytest.raises(BedrockError, match=r"exists already .*other content.*Choose another name, or delete it"):
+    with pytest.raises(BedrockError, match=rf"'sql' \({MODEL}\).*'{world.digest}'.*importer\.delete\('sql'\)"):
         world.run()
 
 
@@ -171,7 +171,7 @@ def test_a_running_job_of_other_content_under_the_same_name_is_an_error(world: W
     world.script.models()
     world.script.running("sql")
     world.script.tags(JOB, manifest="0" * 64)
-    with pytest.raises(BedrockError, match="importing other content as 'sql'"):
+    with pytest.raises(BedrockError, match=f"{JOB}.*'sql'"):
         world.run()
 
 
@@ -189,7 +189,7 @@ def test_a_job_name_of_ones_own_must_be_free(world: World) -> None:
     world.script.models()
     world.script.running()
     world.script.taken("mine", "mine")
-    with pytest.raises(BedrockError, match="'mine' before; choose another job_name"):
+    with pytest.raises(BedrockError, match=r"'mine'.* job_name"):
         world.importer.import_model(world.merged, "sql", s3_uri=URI, job_name="mine")
     assert world.aws.objects() == []
 
@@ -207,7 +207,7 @@ def test_the_one_import_slot_is_waited_for(world: World) -> None:
 def test_the_wait_for_the_slot_ends(world: World) -> None:
     world.script.until_create(world.job_name)
     world.script.create_fails(*SLOT, times=21)
-    with pytest.raises(ImportTimeoutError, match="600 s, so none was started for 'sql'"):
+    with pytest.raises(ImportTimeoutError, match=r"'sql'.* 600 s"):
         world.run()
     world.script.played()
     assert sum(world.sleeps) == 600
@@ -225,7 +225,7 @@ def test_a_role_that_is_not_known_yet_is_tried_again(world: World) -> None:
 def test_a_role_that_stays_unknown_is_explained(world: World) -> None:
     world.script.until_create(world.job_name)
     world.script.create_fails(*UNKNOWN_ROLE, times=13)
-    with pytest.raises(BedrockError, match=r"trust policy.*aws:SourceAccount"):
+    with pytest.raises(BedrockError, match=r"aws:SourceArn.*aws:SourceAccount"):
         world.run()
     world.script.played()
     assert sum(world.sleeps) == 120
@@ -235,7 +235,7 @@ def test_a_role_that_stays_unknown_is_explained(world: World) -> None:
     ("code", "message", "advice"),
     [
         ("ServiceQuotaExceededException", "Imported models per account", "L-45B04988"),
-        ("ConflictException", "name in use", "unique per account"),
+        ("ConflictException", "name in use", "ConflictException"),
         ("AccessDeniedException", "not authorized", "iam:PassRole"),
         ("ValidationException", "something else", "something else"),
     ],
@@ -253,10 +253,10 @@ def test_other_refusals_are_explained_at_once(world: World, code: str, message: 
     ("reason", "advice"),
     [
         ("could not find the expected file config.json", "uncompressed prefix"),
-        ("Unsupported model architecture: GemmaForCausalLM", "a supported one"),
-        ("size mismatch for lm_head", "16-bit weights"),
-        ("config.json holds quantization_config: quantized weights cannot be imported", "16-bit weights"),
-        ("could not find the expected file model.safetensors.index.json", "shards need"),
+        ("Unsupported model architecture: GemmaForCausalLM", "base model"),
+        ("size mismatch for lm_head", "16-bit"),
+        ("config.json holds quantization_config: quantized weights cannot be imported", "16-bit"),
+        ("could not find the expected file model.safetensors.index.json", "Cause: .*model.safetensors.index.json"),
         ("Access denied to bucket", "s3:GetObject"),
         ("the moon is full", "the moon is full"),
     ],
@@ -273,13 +273,13 @@ def test_a_failed_job_tells_its_reason_and_what_to_do(world: World, reason: str,
 def test_a_slow_job_times_out_with_its_arn(world: World) -> None:
     for _ in range(21):
         world.script.job("InProgress")
-    with pytest.raises(ImportTimeoutError, match=f"{JOB} is still InProgress after 600 s"):
+    with pytest.raises(ImportTimeoutError, match=f"{JOB}.*InProgress.* 600 s"):
         world.importer.attach(JOB, formatter=world.formatter)
     world.script.played()
     assert sum(world.sleeps) == 600
 
 
-def test_an_interrupted_wait_says_how_to_go_on(world: World, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_interrupted_wait_says_how_to_resume(world: World, caplog: pytest.LogCaptureFixture) -> None:
     def interrupt(_: float) -> None:
         raise KeyboardInterrupt
 
@@ -304,13 +304,13 @@ def test_attach_refuses_another_prompt(world: World) -> None:
 
 def test_attach_to_nothing_is_explained(world: World) -> None:
     world.script.job_fails("ResourceNotFoundException", "no such job")
-    with pytest.raises(BedrockError, match=r"no such job.*Check the ARN"):
+    with pytest.raises(BedrockError, match=rf"{JOB}.*ResourceNotFoundException.*no such job"):
         world.importer.attach(JOB, formatter=world.formatter)
 
 
 def test_nothing_happens_when_preflight_fails(world: World) -> None:
     # The script is empty: any call would raise.
-    with pytest.raises(PreflightError, match="model-name"):
+    with pytest.raises(PreflightError, match=r"\[model-name\]"):
         world.importer.import_model(world.merged, "no.dots", s3_uri=URI)
 
 
@@ -340,7 +340,7 @@ def test_weights_written_after_the_model_was_loaded_are_not_uploaded(world: Worl
     weights.write_bytes(bytes(content))
     write_manifest(copy, MergedModel.kind, loaded.manifest.provenance)
     world.script.until_create(world.job_name)
-    with pytest.raises(CorruptArtifactError, match="written again"):
+    with pytest.raises(CorruptArtifactError, match=r"MergedModel\.load\(\)"):
         world.importer.import_model(loaded, "sql", s3_uri=URI)
     assert world.aws.objects() == []
 

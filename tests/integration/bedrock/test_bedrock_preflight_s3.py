@@ -37,9 +37,9 @@ TRAFFIC = Traffic()
 
 @functools.cache
 def _session() -> Any:
-    # One for all tests: a session parses the services' models once.
+    # All tests share a session, because it parses the services' models only once.
     session = boto3.session.Session("testing", "testing", region_name="us-east-1")
-    events = session._session.get_component("event_emitter")
+    events = session._session.get_component("event_emitter")  # boto3 has no public way to register for all clients
     events.register("before-send.s3", lambda request, **_: TRAFFIC.requests.append(request.method))
     events.register("after-call.s3", lambda parsed, **_: TRAFFIC.count(parsed))
     return session
@@ -237,19 +237,20 @@ def test_each_defect_is_seen_from_afar(world: Prefix, saved: Path) -> None:
 def test_a_prefix_with_a_space_is_checked_and_refused(world: Prefix, saved: Path) -> None:
     report = world.check(world.put(saved, "my model/"))
     assert codes(report) == ["error:s3-uri"]
-    assert "no spaces" in str(report)
+    assert "my model" in str(report)
 
 
 def test_a_prefix_one_level_too_high_says_where_the_model_is(world: Prefix, saved: Path) -> None:
     world.put(saved)
     report = world.check(f"s3://{BUCKET}/a/")
-    assert "Point at the folder 'model'" in str(report)
+    assert all("'model'" in finding.fix for finding in report.findings if finding.code == "file")
+    assert "error:file" in codes(report)
 
 
 def test_an_empty_prefix_and_an_impossible_bucket(world: Prefix) -> None:
     assert codes(world.check(f"s3://{BUCKET}/none/")) == ["error:s3-uri"]
     assert codes(world.check("s3://No Bucket/x/")) == ["error:s3-uri"]
-    with pytest.raises(BedrockError, match="listing s3://not-there/x/"):
+    with pytest.raises(BedrockError, match=r"s3://not-there/x/.*NoSuchBucket"):
         world.check("s3://not-there/x/")
 
 
@@ -291,8 +292,8 @@ def test_access_denied_on_one_key_is_a_finding_that_names_it(
     refusing("AccessDenied", monkeypatch)
     report = world.check(uri)
     assert codes(report) == ["error:file"]
-    assert "a/model/tokenizer.json failed" in str(report)
-    assert "s3:" in str(report)  # what to grant
+    assert "a/model/tokenizer.json" in str(report)
+    assert "s3:GetObject" in str(report)  # the permission to grant
 
 
 def test_expired_credentials_end_it_with_what_to_do(
@@ -300,7 +301,7 @@ def test_expired_credentials_end_it_with_what_to_do(
 ) -> None:
     uri = world.put(saved)
     refusing("ExpiredToken", monkeypatch)
-    with pytest.raises(BedrockError, match=r"tokenizer\.json failed: .*ExpiredToken.*[Rr]enew"):
+    with pytest.raises(BedrockError, match=r"tokenizer\.json.*ExpiredToken.*aws sso login"):
         world.check(uri)
 
 
@@ -308,5 +309,5 @@ def test_a_prefix_of_thousands_of_objects_is_no_model(
     world: Prefix, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sqlquarry.bedrock.preflight.source._MAX_OBJECTS", 5)
-    with pytest.raises(BedrockError, match="Give the prefix of one model"):
+    with pytest.raises(BedrockError, match=f"s3://{BUCKET}/.* 5 objects"):
         world.check(world.put(saved))

@@ -120,7 +120,7 @@ def test_leftovers_of_something_else_are_refused_before_any_upload(
     for i in range(7):  # more than one page of a listing
         s3.put_object(Bucket="models", Key=f"runs/one/checkpoint-{i}/optimizer.pt", Body=b"")
     puts.clear()
-    with pytest.raises(BedrockError, match=r"7 file\(s\) that are not part of this model \(checkpoint-0/"):
+    with pytest.raises(BedrockError, match=r"7 file\(s\).*\(checkpoint-0/"):
         upload(ModelExport.of(merged_model), URI, s3=s3)
     assert puts == []
 
@@ -132,7 +132,7 @@ def test_neighbours_and_folder_markers_do_not_matter(s3: Any, merged_model: Merg
 
 
 def test_a_missing_bucket_is_explained(s3: Any, merged_model: MergedModel) -> None:
-    with pytest.raises(BedrockError, match=r"NoSuchBucket.*Create the bucket"):
+    with pytest.raises(BedrockError, match=r"s3://nowhere/x.*NoSuchBucket"):
         upload(ModelExport.of(merged_model), "s3://nowhere/x", s3=s3)
 
 
@@ -158,7 +158,7 @@ def test_a_refused_file_is_explained(s3: Any, merged_model: MergedModel) -> None
     s3.meta.events.register("before-parameter-build.s3.PutObject", refuse)
     with pytest.raises(
         BedrockError,
-        match=r"uploading s3://models/runs/one/model.safetensors failed: .*AccessDenied.*Grant the caller s3:PutObject",
+        match=r"s3://models/runs/one/model\.safetensors .*AccessDenied.*s3:PutObject",
     ):
         upload(ModelExport.of(merged_model), URI, s3=s3)
     assert "runs/one/manifest.json" not in keys(s3)

@@ -86,17 +86,17 @@ def test_a_job_trains_merges_verifies_and_its_adapter_survives_it(
     assert steps == list(range(1, adapter.run.steps + 1))
     assert not (root / "output" / "failure").exists()
 
-    # The job is started again on a new machine, which gets the checkpoints alone: it trains nothing.
+    # The job starts again on a new machine, which gets only the checkpoints, and trains nothing.
     shutil.rmtree(root / "model")
     assert again(root, monkeypatch) == 0
     output = capsys.readouterr().out
-    assert "training was finished by an earlier attempt" in output
+    assert str(root / "checkpoints" / "adapter") in output
     assert not any(Progress.parse(line) for line in output.splitlines())
     assert AdapterCheckpoint.load(root / "model" / "adapter", verify=True).manifest == adapter.manifest
     assert MergedModel.load(root / "model" / "merged", verify=True).manifest.digest == merged.manifest.digest
 
 
-def test_sigterm_leaves_a_checkpoint_and_the_next_start_goes_on(
+def test_sigterm_leaves_a_checkpoint_and_the_next_start_resumes(
     tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = layout(tmp_path, tiny_llama, merge=None, num_train_epochs=6)
@@ -105,7 +105,7 @@ def test_sigterm_leaves_a_checkpoint_and_the_next_start_goes_on(
     assert job.stdout is not None
     next(line for line in job.stdout if Progress.parse(line))
     job.send_signal(signal.SIGTERM)
-    job.communicate(timeout=120)  # what SageMaker leaves it
+    job.communicate(timeout=120)  # the time that SageMaker allows
 
     assert job.returncode == 143
     assert not (root / "output" / "failure").exists()
@@ -201,5 +201,5 @@ def test_a_secret_that_may_not_be_read_is_named(monkeypatch: pytest.MonkeyPatch)
     arn = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:wandb-AbCdEf"
     monkeypatch.setattr(boto3.session, "Session", Secrets)
     monkeypatch.setenv("SQLQUARRY_SECRET_ARNS", json.dumps({"WANDB_API_KEY": arn}))
-    with pytest.raises(TrainingError, match=rf"reading WANDB_API_KEY from {arn} failed: .*needs secretsmanager:Get"):
+    with pytest.raises(TrainingError, match=rf"WANDB_API_KEY.*{arn}.*AccessDeniedException.*secretsmanager:GetSecret"):
         container._provide_secrets()

@@ -184,7 +184,7 @@ def test_tokenizer_config_is_idempotent(config: dict[str, Any]) -> None:
 def test_an_unbound_prompt_is_refused(tmp_path: Path) -> None:
     write_merged(tmp_path)
     PromptFormatter().save(tmp_path)
-    with pytest.raises(ConfigError, match="bound"):
+    with pytest.raises(ConfigError, match=r"bind\("):
         export_files(tmp_path)
 
 
@@ -207,7 +207,7 @@ def test_a_formatter_serves_where_there_is_no_prompt(tmp_path: Path) -> None:
     write_checkpoint(tmp_path)
     files = export_files(tmp_path, FORMATTER)
     assert json.loads(files["tokenizer_config.json"])["chat_template"] == FORMATTER.chat_template
-    with pytest.raises(ConfigError, match="bound"):
+    with pytest.raises(ConfigError, match=r"bind\("):
         export_files(tmp_path, PromptFormatter())
 
 
@@ -274,10 +274,10 @@ def test_named_special_tokens_get_their_former_name() -> None:
     }
 
 
-def test_json_that_is_no_object_is_refused(tmp_path: Path) -> None:
+def test_json_that_is_not_an_object_is_refused(tmp_path: Path) -> None:
     write_merged(tmp_path)
     (tmp_path / "config.json").write_text("[]")
-    with pytest.raises(ValueError, match=r"config\.json holds a JSON list"):
+    with pytest.raises(ValueError, match=r"config\.json.* list"):
         export_files(tmp_path)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -234,7 +235,7 @@ def test_an_import_without_a_manifest_looks_at_every_weight(tmp_path: Path) -> N
     assert sha256_of_finite(path) == hashlib.sha256(content).hexdigest()
     content[-2:] = b"\x80\xff"  # minus infinity, far behind what a preflight reads
     path.write_bytes(content)
-    with pytest.raises(CorruptArtifactError, match="w holds NaN or infinity"):
+    with pytest.raises(CorruptArtifactError, match=re.escape(f"{path}: tensor w ")):
         sha256_of_finite(path)
 
 
@@ -253,7 +254,7 @@ def test_a_left_over_quantization_config_is_removed_by_repair(tmp_path: Path, ke
     model = write_checkpoint(tmp_path, config={key: {"quant_method": "bitsandbytes", "load_in_4bit": True}})
     found = [one for one in preflight(model).findings if one.severity == "error"]
     assert [(one.code, one.repairable) for one in found] == [("quantized", True)]
-    assert "Remove the key" in str(found[0])
+    assert found[0].message.startswith(key)
     repair(model)
     assert errors(model) == []
     assert key not in json.loads((model / "config.json").read_text())

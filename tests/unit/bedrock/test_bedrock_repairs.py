@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,7 @@ def test_into_a_new_directory_go_only_the_files_of_an_import(tmp_path: Path) -> 
     assert preflight(tmp_path / "out").findings == ()
     assert _weights(tmp_path / "out") == _weights(source)
     assert [path.name for path in tmp_path.iterdir()] in (["in", "out"], ["out", "in"])
-    with pytest.raises(ConfigError, match="is not empty"):
+    with pytest.raises(ConfigError, match=re.escape(str(tmp_path / "out"))):
         repair(source, output_dir=tmp_path / "out")
 
 
@@ -122,7 +123,7 @@ def test_large_shards_are_divided_and_every_bit_is_kept(
     target = source if in_place else tmp_path / "out"
     options: dict[str, Any] = {} if in_place else {"output_dir": target}
     done = repair(source, max_shard_bytes=1200, **options)
-    assert any("divided into" in item.message for item in done)
+    assert INDEX in {item.where for item in done}
     assert (target / ONE).exists() is False
     assert (source / ONE).exists() is not in_place
     assert _weights(target) == before
@@ -149,6 +150,7 @@ def test_killed_at_any_point_it_is_finished_by_running_it_again(
     _random_weights(tmp_path)
     before = _weights(tmp_path)
     written: list[Path] = []
+    # A kill between two shards can only be simulated at the function that writes one.
     write, write_index, unlink = reshard._write_shard, reshard.write_json, Path.unlink
 
     def kill(*_: Any, **__: Any) -> None:
@@ -187,14 +189,14 @@ def test_a_full_disk_is_said_before_anything_is_written(tmp_path: Path, monkeypa
     before = _snapshot(tmp_path)
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10))
-    with pytest.raises(BedrockError, match="GB are free"):
+    with pytest.raises(BedrockError, match=re.escape(str(tmp_path))):
         repair(tmp_path, max_shard_bytes=700)
     assert _snapshot(tmp_path) == before
 
 
 def test_a_finished_merged_model_is_not_changed_in_place(tmp_path: Path) -> None:
     merged = write_merged(tmp_path / "merged")
-    with pytest.raises(ConfigError, match="manifest would no longer hold"):
+    with pytest.raises(ConfigError, match=re.escape(str(merged.path))):
         repair(merged.path)
     repair(merged.path, output_dir=tmp_path / "out")
     assert preflight(tmp_path / "out").findings == ()
@@ -204,9 +206,9 @@ def test_a_finished_merged_model_is_not_changed_in_place(tmp_path: Path) -> None
 def test_what_cannot_be_read_is_not_repaired(tmp_path: Path) -> None:
     write_checkpoint(tmp_path)
     (tmp_path / ONE).write_bytes(safetensors(TENSORS)[:-1])
-    with pytest.raises(BedrockError, match="truncated"):
+    with pytest.raises(BedrockError, match=rf"\[weights\] {ONE}"):
         repair(tmp_path)
-    with pytest.raises(ConfigError, match="does not exist"):
+    with pytest.raises(ConfigError, match=re.escape(str(tmp_path / "none"))):
         repair(tmp_path / "none")
 
 

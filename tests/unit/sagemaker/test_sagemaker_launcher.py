@@ -100,7 +100,7 @@ def test_options_that_cannot_work_are_named(
     assert named in str(caught.value)
 
 
-def test_all_bad_options_are_named_at_once() -> None:
+def test_all_bad_options_are_listed_together() -> None:
     with pytest.raises(ConfigError, match=r"bucket is .*; environment has 'A_KEY', .*; secret_arns is"):
         launcher(bucket="B", environment={"A_KEY": "x"}, secret_arns={"HF_TOKEN": "x"})
     with pytest.raises(ConfigError, match=r"Compute: .*instance_count is .*; volume_size_in_gb is "):
@@ -123,36 +123,32 @@ def test_all_bad_options_are_named_at_once() -> None:
     ],
 )
 def test_words_of_the_sagemaker_sdk_lead_to_the_option(settings: Callable[..., object], word: str, ours: str) -> None:
-    with pytest.raises(ConfigError, match=f"{word} is not an option; did you mean '{ours}'"):
+    with pytest.raises(ConfigError, match=f"{word}.*'{ours}'"):
         settings(**{word: 1})
 
 
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"compute": Compute(instance_type="ml.g5.13xlarge")}, "does not know; it knows ml.g5.xlarge, ml.g5.2xlarge"),
-        ({"tags": {"k": "v" * 300}}, "beyond the limit of 256"),
-        (
-            {"compute": Compute(keep_alive_period_s=99_999)},
-            "KeepAlivePeriodInSeconds is 99999, beyond the limit of 21600",
-        ),
-        ({"kms_key_arn": "a key"}, "KmsKeyId is 'a key', but must match"),
+        ({"compute": Compute(instance_type="ml.g5.13xlarge")}, "'ml.g5.13xlarge'.* ml.g5.xlarge, ml.g5.2xlarge"),
+        ({"tags": {"k": "v" * 300}}, "Tags.*'v{300}'.* 256"),
+        ({"compute": Compute(keep_alive_period_s=99_999)}, "KeepAlivePeriodInSeconds is 99999.* 21600"),
+        ({"kms_key_arn": "a key"}, "KmsKeyId is 'a key'"),
     ],
 )
 def test_what_the_service_would_refuse_is_found_before_anything_is_sent(options: dict[str, Any], named: str) -> None:
     account = Account()
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, match=named):
         launcher(account, **options).launch(TRAINER, RECORDS)
-    assert named in str(caught.value)
     assert account.objects == {}
 
 
 def test_a_duration_is_a_number() -> None:
-    with pytest.raises(ConfigError, match="max_runtime_s is '1h', but must be a whole number"):
+    with pytest.raises(ConfigError, match=r"max_runtime_s.* '1h'"):
         StoppingCondition(max_runtime_s="1h")  # type: ignore[arg-type] - wrong on purpose
 
 
-def test_a_role_that_is_none_is_refused() -> None:
+def test_an_invalid_role_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"RoleArn is 'arn:aws:iam::1:user/me'"):
         SageMakerLauncher("arn:aws:iam::1:user/me", bucket="models", session=Account()).dry_run(TRAINER, RECORDS)
 
@@ -160,7 +156,7 @@ def test_a_role_that_is_none_is_refused() -> None:
 @pytest.mark.parametrize(("device", "instance"), [("cuda", "ml.m5.xlarge"), ("cpu", "ml.g5.12xlarge")])
 def test_a_device_that_the_machine_does_not_have_is_refused(device: Any, instance: str) -> None:
     trainer = QLoRAFSDPTrainer("Qwen/Qwen3-8B", config=TrainingConfig(device=device))
-    with pytest.raises(ConfigError, match=f"device is '{device}', but {instance}"):
+    with pytest.raises(ConfigError, match=f"device is '{device}'.*{instance}"):
         launcher(compute=Compute(instance_type=instance)).dry_run(trainer, RECORDS)
 
 
@@ -175,17 +171,17 @@ def test_a_gpu_without_bfloat16_is_refused() -> None:
 
 
 def test_records_that_cannot_be_learnt_from_are_refused() -> None:
-    with pytest.raises(RecordError, match="there are none"):
+    with pytest.raises(RecordError, match="'train'"):
         launcher().dry_run(TRAINER, [])
-    with pytest.raises(RecordError, match="1 records have no sql: r7"):
+    with pytest.raises(RecordError, match=r"'train'.*\br7\b"):
         launcher().dry_run(TRAINER, [*RECORDS, Record("q", "CREATE TABLE t (a INT)", id="r7")])
 
 
 def test_the_bucket_is_looked_at_before_anything_is_sent() -> None:
     account = Account(bucket_region="us-east-1")
-    with pytest.raises(ConfigError, match="is in us-east-1, but the job would run in eu-west-1"):
+    with pytest.raises(ConfigError, match=r"models.*us-east-1.*eu-west-1"):
         launcher(account).launch(TRAINER, RECORDS)
-    with pytest.raises(TrainingError, match=r"looking at the bucket missing failed: .*Create the bucket"):
+    with pytest.raises(TrainingError, match=r"bucket missing "):
         launcher(account, bucket="missing").launch(TRAINER, RECORDS)
     assert account.objects == {}
 
@@ -306,27 +302,26 @@ def test_a_local_base_model_is_sent_and_one_on_s3_is_read_there(tmp_path: Path) 
                 "The account-level service limit 'ml.g5.12xlarge for training job usage' is 0 Instances, with current "
                 "utilization of 0 Instances and a request delta of 1 Instances.",
             ),
-            "Ask for at least 1 of the quota 'ml.g5.12xlarge for training job usage' of Amazon SageMaker in eu-west-1",
+            "at least 1 .*'ml.g5.12xlarge for training job usage'.* eu-west-1",
         ),
         (refusal("ResourceLimitExceeded", "limit"), "'ml.g5.12xlarge for training job usage'"),
         (
             refusal("ValidationException", "Could not assume role arn:aws:iam::1:role/x."),
-            "trust policy must allow sts:AssumeRole to sagemaker.amazonaws.com",
+            "sts:AssumeRole.*sagemaker.amazonaws.com",
         ),
         (
             refusal("AccessDeniedException", "User is not authorized to perform: iam:PassRole on resource"),
-            "iam:PassRole on the role, with iam:PassedToService = sagemaker.amazonaws.com",
+            "iam:PassedToService = sagemaker.amazonaws.com",
         ),
         (refusal("AccessDeniedException", "not authorized: sagemaker:CreateTrainingJob"), "logs:GetLogEvents"),
         (refusal("ExpiredTokenException", "The security token included in the request is expired"), "aws sso login"),
     ],
 )
-def test_a_refusal_says_what_to_ask_for(error: Exception, says: str) -> None:
+def test_a_refusal_says_what_to_request(error: Exception, says: str) -> None:
     account = Account()
     account.refusing = error
-    with pytest.raises(TrainingError) as caught:
+    with pytest.raises(TrainingError, match=says) as caught:
         launcher(account).launch(TRAINER, RECORDS)
-    assert says in str(caught.value)
     assert caught.value.__cause__ is error
 
 
@@ -345,12 +340,12 @@ def test_a_job_that_another_process_started_meanwhile_is_attached_to() -> None:
 
 
 def test_attach_wants_a_job_that_is_there() -> None:
-    with pytest.raises(TrainingError, match=r"looking at the training job gone failed: .*Check the job's name"):
+    with pytest.raises(TrainingError, match=r"training job gone .*ValidationException"):
         launcher().attach("gone")
 
 
 def test_without_a_region_the_error_says_where_to_give_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
-    with pytest.raises(ConfigError, match="no AWS region is known"):
+    with pytest.raises(ConfigError, match=r"AWS_DEFAULT_REGION|region_name"):
         SageMakerLauncher(ROLE, bucket="models").dry_run(TRAINER, RECORDS)

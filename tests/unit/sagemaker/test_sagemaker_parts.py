@@ -53,7 +53,7 @@ def test_images_come_from_the_account_of_their_region() -> None:
 
 
 def test_an_older_torch_has_no_image() -> None:
-    with pytest.raises(ConfigError, match=r"no gpu image is known for torch 2.8.0 \(known: 2.11, 2.10, 2.9\)"):
+    with pytest.raises(ConfigError, match=r"gpu .*2\.8\.0 .*2\.11, 2\.10, 2\.9"):
         training_image("us-east-1", torch="2.8.0", transformers="5.0", processor="gpu")
     assert all(len(image.name) < 120 for image in IMAGES)
 
@@ -101,13 +101,13 @@ def test_a_package_that_is_missing_here_is_named(monkeypatch: pytest.MonkeyPatch
         return real(name)
 
     monkeypatch.setattr(packaging, "distribution", without_peft)
-    with pytest.raises(ConfigError, match=r"but peft is not.*pip install 'sqlquarry\[train,merge,aws\]'"):
+    with pytest.raises(ConfigError, match=r"peft.*pip install 'sqlquarry\[train,merge,aws\]'"):
         packaging.requirements()
 
 
 def test_packages_that_only_a_report_needs_are_pinned_too() -> None:
     assert f"moto=={importlib.metadata.version('moto')}\n" in packaging.requirements(["moto"])
-    with pytest.raises(ConfigError, match=r"no-such-reporter is not.*\]' no-such-reporter"):
+    with pytest.raises(ConfigError, match=r"no-such-reporter.*\]' no-such-reporter"):
         packaging.requirements(["no-such-reporter"])
 
 
@@ -185,7 +185,7 @@ def test_a_package_that_cannot_be_installed_is_the_failure_of_the_job(
         return subprocess.CompletedProcess(command, 1)
 
     monkeypatch.setattr(subprocess, "run", fail)
-    with pytest.raises(SystemExit, match=r"requirements.txt ended with status 1.*NAT gateway"):
+    with pytest.raises(SystemExit, match=r"requirements\.txt.* status 1.*NAT gateway"):
         bootstrap.install()
     assert "pip install -r" in (root / "output" / "failure").read_text()
     assert len(asked) == 1
@@ -197,9 +197,9 @@ def test_a_program_that_cannot_start_is_the_failure_of_the_job(tmp_path: Path) -
     environment = os.environ | {"SQLQUARRY_ML_ROOT": str(tmp_path), "PYTHONPATH": str(tmp_path), "SM_NUM_GPUS": "1"}
     ran = subprocess.run([sys.executable, bootstrap.__file__, "train"], env=environment, check=False)
     assert ran.returncode == 1
-    said = (tmp_path / "output" / "failure").read_text()
-    assert "-m sqlquarry.sagemaker.container" in said
-    assert "ended with status 1 and left no reason" in said
+    reason = (tmp_path / "output" / "failure").read_text()
+    assert "-m sqlquarry.sagemaker.container" in reason
+    assert " status 1 " in reason
 
 
 def test_the_bootstrap_needs_the_standard_library_alone() -> None:

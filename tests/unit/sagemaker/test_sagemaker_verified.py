@@ -100,7 +100,7 @@ def test_a_file_name_cannot_hide_another_file(tmp_path: Path, monkeypatch: pytes
     code.mkdir(parents=True)
     sent = Channel("code", {"a": b"1", "b": b"2"})
     (code / f"a {hashlib.sha256(b'1').hexdigest()}\nb").write_bytes(b"2")
-    with pytest.raises(SystemExit, match="SHA-256"):
+    with pytest.raises(SystemExit, match=sent.digest):
         bootstrap.verify({"code": sent.digest})
 
 
@@ -133,6 +133,7 @@ def test_the_checksum_of_a_file_in_parts_is_that_of_s3(tmp_path: Path, monkeypat
     path = tmp_path / "weights"
     path.write_bytes(b"0123456789ab")
     parts = b"".join(hashlib.sha256(part).digest() for part in (b"01234", b"56789", b"ab"))
+    # moto does not compute composite checksums, so the private function is compared with S3's documented rule.
     assert staging._expected_checksum(path) == base64.b64encode(hashlib.sha256(parts).digest()).decode() + "-3"
     path.write_bytes(b"0123")
     assert staging._expected_checksum(path) == staging._expected_checksum(b"0123")
@@ -290,7 +291,7 @@ def test_pip_gets_the_password_of_a_private_index_and_nobody_else_does(
     monkeypatch.setattr(subprocess, "run", lambda command, **more: (commands.append(command), real(command, **more))[1])
 
     if altered:
-        with pytest.raises(SystemExit, match="ended with status 1"):
+        with pytest.raises(SystemExit, match=r"requirements\.txt.* status 1"):
             bootstrap.install()
     else:
         bootstrap.install()
@@ -309,6 +310,6 @@ def test_a_secret_of_pip_that_cannot_be_read_is_the_failure_of_the_job(
     monkeypatch.setattr(bootstrap, "ROOT", tmp_path)
     monkeypatch.setenv("SQLQUARRY_SECRET_ARNS", json.dumps({"PIP_INDEX_URL": ARN}))
     monkeypatch.setitem(sys.modules, "boto3", None)
-    with pytest.raises(SystemExit, match="no boto3"):
-        bootstrap._pip_secrets()
+    with pytest.raises(SystemExit, match=r"boto3.*PIP_INDEX_URL"):
+        bootstrap.install()
     assert "PIP_INDEX_URL" in (tmp_path / "output/failure").read_text()
