@@ -1,6 +1,6 @@
-"""Every way in which a prefix fails as an import job: said by preflight before, and explained by the importer after.
+"""Every kind of failed import job is predicted by preflight and explained by the importer.
 
-The names of the rows are those of the table in docs/bedrock.md.
+The names of the rows are those of the table in docs/import-failures.md.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 
 
 def edited(name: str, **changes: Any) -> Callable[[Path], None]:
-    """Change keys of a JSON file."""
+    """Return a function that changes keys of a JSON file."""
 
     def change(model: Path) -> None:
         path = model / name
@@ -193,7 +193,7 @@ def way(running: Flow) -> Flow:
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_a_failed_job_is_foreseen_and_explained(row: str, way: Flow, checkpoint: Path, tmp_path: Path) -> None:
+def test_a_failed_job_is_predicted_and_explained(row: str, way: Flow, checkpoint: Path, tmp_path: Path) -> None:
     change, code, reason, advice, *denied = ROWS[row]
     model = Path(shutil.copytree(checkpoint, tmp_path / "model"))
     change(model)
@@ -215,7 +215,7 @@ def test_a_failed_job_is_foreseen_and_explained(row: str, way: Flow, checkpoint:
         way.importer.attach(job)
 
 
-def test_the_checkpoint_that_the_rows_start_from_is_imported(way: Flow, checkpoint: Path) -> None:
+def test_the_unchanged_checkpoint_is_imported(way: Flow, checkpoint: Path) -> None:
     for path in checkpoint.iterdir():
         way.s3.upload_file(str(path), way.aws.bucket, f"flow/{path.name}")
     assert way.importer.import_model(way.uri, "flow").generate(["SELECT 1"])[0].text == "SELECT 1"
@@ -231,7 +231,7 @@ def test_converse_refuses_imported_models_and_the_advice_names_the_other_call(wa
     assert re.search("This action doesn't support the model that you provided.*InvokeModel.*Converse", described)
 
 
-def test_the_key_of_the_limit_chooses_the_shape_and_both_are_read(way: Flow) -> None:
+def test_the_limits_key_selects_the_answer_format_and_both_are_read(way: Flow) -> None:
     model = way.run()
     runtime = way.session.client("bedrock-runtime")
     for limit, key in (("max_gen_len", "generation"), ("max_tokens", "choices")):

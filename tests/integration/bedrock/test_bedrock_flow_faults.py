@@ -1,4 +1,4 @@
-"""What breaks on the whole way, from the checkpoint to the answer: a typed error with the next step, then success.
+"""Faults on the way from checkpoint to answer raise a typed error with the next step, and a repeated call succeeds.
 
 Each test ends with the same call once the fault is over. Nothing is uploaded twice, no second job is made, and no
 secret shows in a log or an exception.
@@ -56,7 +56,7 @@ ALWAYS = math.inf
 
 @pytest.fixture(scope="module")
 def merged(tmp_path_factory: pytest.TempPathFactory) -> MergedModel:
-    """19 MB in one shard, so that it travels in several parts."""
+    """Return a model with 19 MB in one shard, so that it is uploaded in several parts."""
     sizes = {"hidden_size": 512, "intermediate_size": 2048}
     directory = tmp_path_factory.mktemp("flow")
     return finish_merged(save_tiny_llama(directory / "base", **sizes), directory / "merged")
@@ -70,7 +70,7 @@ def running(merged: MergedModel) -> Iterator[Flow]:
 
 @pytest.fixture
 def way(running: Flow, caplog: pytest.LogCaptureFixture) -> Flow:
-    """An empty account."""
+    """Return a flow with an empty account."""
     running.aws.reset()
     running.stored.clear()
     return listening(running, caplog)
@@ -78,7 +78,7 @@ def way(running: Flow, caplog: pytest.LogCaptureFixture) -> Flow:
 
 @pytest.fixture
 def served(running: Flow, caplog: pytest.LogCaptureFixture) -> Flow:
-    """An account that may hold the model already."""
+    """Return a flow whose account may already have the model."""
     running.aws.faults.clear()
     return listening(running, caplog)
 
@@ -174,7 +174,7 @@ IMPORTING: dict[str, tuple[Fault, type[BedrockError], str]] = {
 
 
 @pytest.mark.parametrize("name", IMPORTING)
-def test_an_import_that_breaks_says_what_to_do_and_the_next_run_ends_it(
+def test_a_broken_import_says_what_to_do_and_the_next_run_finishes_it(
     name: str, way: Flow, caplog: pytest.LogCaptureFixture
 ) -> None:
     fault, kind, says = IMPORTING[name]
@@ -186,7 +186,7 @@ def test_an_import_that_breaks_says_what_to_do_and_the_next_run_ends_it(
     succeeds(way)
 
 
-def test_a_short_break_is_no_error(way: Flow) -> None:
+def test_a_short_break_is_not_an_error(way: Flow) -> None:
     way.aws.faults.add(
         UploadReset(after_bytes=4 * MIB),
         AnswerReset(operation="CreateModelImportJob"),
@@ -203,7 +203,7 @@ def test_a_short_break_is_no_error(way: Flow) -> None:
     assert way.jobs() == ["Completed"]
 
 
-def test_a_job_that_outlasts_the_patience_is_attached_to(way: Flow) -> None:
+def test_a_job_that_outlasts_the_timeout_is_attached_to(way: Flow) -> None:
     way.aws.faults.add(JobHangs(duration_s=2 * 3600))
     with pytest.raises(ImportTimeoutError) as caught:
         way.run()
@@ -255,7 +255,7 @@ REFUSED: dict[str, tuple[Callable[[Flow, Path], None], dict[str, str], str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_would_fail_late_is_refused_before_anything_is_sent(
+def test_a_late_failure_is_refused_before_anything_is_sent(
     name: str, way: Flow, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     prepare, options, says = REFUSED[name]
@@ -302,7 +302,7 @@ ASKING: dict[str, tuple[Fault, type[BedrockError], str]] = {
 
 
 @pytest.mark.parametrize("name", ASKING)
-def test_an_answer_that_breaks_says_what_to_do_and_the_next_call_gets_it(
+def test_a_broken_answer_says_what_to_do_and_the_next_call_gets_it(
     name: str, served: Flow, caplog: pytest.LogCaptureFixture
 ) -> None:
     fault, kind, says = ASKING[name]

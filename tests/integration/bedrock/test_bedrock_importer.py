@@ -1,4 +1,4 @@
-"""BedrockImporter against a scripted Bedrock and moto's S3; time is made up."""
+"""BedrockImporter with a scripted Bedrock, moto's S3 and simulated time."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ UNKNOWN_ROLE = ("ValidationException", "The provided role ARN is invalid")
 
 @dataclass
 class World:
-    """An importer, what AWS is to answer it, and what it slept."""
+    """An importer with AWS's scripted answers and a record of its sleeps."""
 
     aws: ScriptedSession
     script: Script
@@ -68,7 +68,7 @@ def merged(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Merged
 
 @pytest.fixture
 def world(merged: MergedModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    # The account's checks have tests of their own, and one below; here they would load six more clients a test.
+    # The account's checks have their own tests. Here they would load six more clients per test.
     monkeypatch.setattr("sqlquarry.bedrock.importer.check_account", lambda *_, **__: [])
     with scripted_aws() as aws:
         yield World(aws, Script(aws.bedrock), merged)
@@ -106,7 +106,7 @@ def test_upload_job_and_model(world: World) -> None:
     assert (model.arn, model.name, model.formatter) == (MODEL, "sql", world.formatter)
     assert world.sleeps == [30, 30]
     assert "runs/one/manifest.json" in world.aws.objects()
-    # Both are tried again by us, with waits of our own.
+    # The library itself retries both, with its own waits.
     attempts = {service: config.retries["total_max_attempts"] for service, config in world.aws.configs.items()}
     assert attempts == {"bedrock": 2, "s3": 3, "sts": 2, "bedrock-runtime": 2}
     assert world.aws.configs["s3"].max_pool_connections >= REQUESTS_IN_FLIGHT
@@ -134,13 +134,13 @@ def test_the_importers_bucket_gives_a_prefix_by_content(world: World) -> None:
     prefix = f"sqlquarry/sql/{world.digest[:12]}/"
     world.script.until_create(world.job_name)
     world.script.create(modelDataSource={"s3DataSource": {"s3Uri": f"s3://models/{prefix}"}})
-    world.script.job("Complete", importedModelArn=MODEL)  # as some pages of the service spell it
+    world.script.job("Complete", importedModelArn=MODEL)  # the spelling on some of the service's pages
     world.script.model(world.fingerprint)
     BedrockImporter(ROLE, session=world.aws, bucket="models").import_model(world.merged, "sql")
     assert all(key.startswith(prefix) for key in world.aws.objects())
 
 
-def test_an_imported_model_of_the_same_content_is_returned_at_once(world: World) -> None:
+def test_an_imported_model_with_the_same_content_is_returned_immediately(world: World) -> None:
     world.script.models("sql-older", "sql")
     world.script.tags(MODEL, manifest=world.digest)
     world.script.model(world.fingerprint)
@@ -185,7 +185,7 @@ def test_a_retry_after_a_failed_job_takes_the_next_job_name(world: World) -> Non
     world.script.played()
 
 
-def test_a_job_name_of_ones_own_must_be_free(world: World) -> None:
+def test_a_given_job_name_must_be_unused(world: World) -> None:
     world.script.models()
     world.script.running()
     world.script.taken("mine", "mine")
@@ -213,7 +213,7 @@ def test_the_wait_for_the_slot_ends(world: World) -> None:
     assert sum(world.sleeps) == 600
 
 
-def test_a_role_that_is_not_known_yet_is_tried_again(world: World) -> None:
+def test_a_role_that_is_too_new_is_tried_again(world: World) -> None:
     world.script.until_create(world.job_name)
     world.script.create_fails(*UNKNOWN_ROLE, times=2)
     world.script.create()
@@ -240,7 +240,7 @@ def test_a_role_that_stays_unknown_is_explained(world: World) -> None:
         ("ValidationException", "something else", "something else"),
     ],
 )
-def test_other_refusals_are_explained_at_once(world: World, code: str, message: str, advice: str) -> None:
+def test_other_refusals_are_explained_without_a_retry(world: World, code: str, message: str, advice: str) -> None:
     world.script.until_create(world.job_name)
     world.script.create_fails(code, message)
     with pytest.raises(BedrockError, match=advice) as caught:
@@ -261,7 +261,7 @@ def test_other_refusals_are_explained_at_once(world: World, code: str, message: 
         ("the moon is full", "the moon is full"),
     ],
 )
-def test_a_failed_job_tells_its_reason_and_what_to_do(world: World, reason: str, advice: str) -> None:
+def test_a_failed_jobs_error_has_its_reason_and_a_fix(world: World, reason: str, advice: str) -> None:
     world.script.job("InProgress")
     world.script.job("Failed", failureMessage=reason)
     with pytest.raises(ImportJobError, match=advice) as caught:
@@ -309,12 +309,12 @@ def test_attach_to_nothing_is_explained(world: World) -> None:
 
 
 def test_nothing_happens_when_preflight_fails(world: World) -> None:
-    # The script is empty: any call would raise.
+    # The script is empty, so any call would raise an error.
     with pytest.raises(PreflightError, match=r"\[model-name\]"):
         world.importer.import_model(world.merged, "no.dots", s3_uri=URI)
 
 
-def test_a_place_to_upload_is_needed(world: World) -> None:
+def test_a_destination_for_the_upload_is_required(world: World) -> None:
     with pytest.raises(ConfigError, match="s3_uri='s3://bucket/prefix/'"):
         world.importer.import_model(world.merged, "sql")
 
@@ -345,7 +345,7 @@ def test_weights_written_after_the_model_was_loaded_are_not_uploaded(world: Worl
     assert world.aws.objects() == []
 
 
-def test_bad_options_are_named_all_at_once() -> None:
+def test_all_bad_options_are_reported_together() -> None:
     with pytest.raises(ConfigError) as caught:
         BedrockImporter("admin", role_propagation_s=-1)
     assert "role_arn 'admin'" in str(caught.value)
@@ -355,7 +355,7 @@ def test_bad_options_are_named_all_at_once() -> None:
 
 
 @pytest.mark.usefixtures("world")
-def test_a_region_is_needed() -> None:
+def test_a_region_is_required() -> None:
     with pytest.raises(ConfigError, match="region_name='us-east-1'"):
         BedrockImporter(ROLE, session=boto3.session.Session())
     assert BedrockImporter(ROLE, session=boto3.session.Session(region_name="us-west-2"))

@@ -1,10 +1,11 @@
-"""Preflight of an S3 prefix (moto): no weights are downloaded, few requests, every defect seen from afar."""
+"""Preflight of an S3 prefix (moto) finds every defect with few requests and without downloading weights."""
 
 from __future__ import annotations
 
 import functools
 import json
 import math
+import re
 import struct
 from collections import Counter
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ BUCKET = "models"
 
 
 class Traffic:
-    """What was asked of S3, and the bytes that came."""
+    """The requests to S3 and the bytes that it returned."""
 
     requests: list[str]
     bytes: int
@@ -64,7 +65,7 @@ class Prefix:
         return {item["Key"].removeprefix(prefix): item["ETag"] for item in found}
 
     def check(self, uri: str, **options: Any) -> PreflightReport:
-        """Preflight without account checks: these need services that moto has not."""
+        """Run preflight without account checks, because moto lacks some of their services."""
         TRAFFIC.requests, TRAFFIC.bytes = [], 0
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr("sqlquarry.bedrock.preflight.run.check_account", lambda *_, **__: [])
@@ -102,7 +103,7 @@ SHARDS = [f"model-{number:05}-of-00004.safetensors" for number in range(1, 5)]
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A thin Llama with as many tensors as one of 8B, in four shards, as transformers 5 saves it."""
+    """Return a thin Llama with as many tensors as 8B, in four shards saved by transformers 5."""
     directory = tmp_path_factory.mktemp("tiny")
     shapes = expected_tensors("LlamaForCausalLM", CONFIG)
     assert shapes is not None
@@ -128,7 +129,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def saved(tiny: Path) -> Path:
-    """The same in the dialect of 4.51.3."""
+    """Return the same model in the dialect of 4.51.3."""
     repair(tiny, output_dir=tiny / "saved")
     return tiny / "saved"
 
@@ -142,7 +143,7 @@ def test_a_repaired_checkpoint_has_no_findings(world: Prefix, saved: Path) -> No
     assert world.check(world.put(saved, "other/").rstrip("/")).findings == ()
 
 
-def test_the_new_dialect_of_a_foreign_prefix_is_an_error_that_repair_mends(world: Prefix, tiny: Path) -> None:
+def test_the_new_dialect_of_a_foreign_prefix_is_an_error_that_repair_fixes(world: Prefix, tiny: Path) -> None:
     uri = world.put(tiny)
     report = world.check(uri)
     assert codes(report) == [
@@ -192,16 +193,16 @@ def test_four_shards_take_few_requests_and_no_weights(world: Prefix, saved: Path
     total = sum(path.stat().st_size for path in saved.glob("*.safetensors"))
     report = world.check(uri)
     assert report.findings == ()
-    assert len(TRAFFIC.requests) <= 15, TRAFFIC.requests  # of 50 that are allowed
+    assert len(TRAFFIC.requests) <= 15, TRAFFIC.requests  # the limit is 50
     assert Counter(TRAFFIC.requests).keys() <= {"GET", "HEAD"}
     assert TRAFFIC.bytes < 4 * 2**18 + 100_000 < total / 2  # the first 256 KiB of each shard, and small files
 
 
-def test_each_defect_is_seen_from_afar(world: Prefix, saved: Path) -> None:
+def test_each_defect_is_found_on_s3(world: Prefix, saved: Path) -> None:
     uri = world.put(saved)
 
     def after(change: str, name: str, content: bytes = b"") -> list[str]:
-        """The codes with one object changed, which is then put back."""
+        """Return the codes with one object changed, and restore the object."""
         key = f"a/model/{name}"
         before = world.s3.get_object(Bucket=BUCKET, Key=key)["Body"].read() if change != "add" else None
         if change == "delete":
@@ -293,10 +294,10 @@ def test_access_denied_on_one_key_is_a_finding_that_names_it(
     report = world.check(uri)
     assert codes(report) == ["error:file"]
     assert "a/model/tokenizer.json" in str(report)
-    assert "s3:GetObject" in str(report)  # the permission to grant
+    assert re.search(r"s3:.*GetObject", str(report))  # the permission to grant
 
 
-def test_expired_credentials_end_it_with_what_to_do(
+def test_expired_credentials_end_the_check_with_a_fix(
     world: Prefix, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = world.put(saved)
@@ -305,7 +306,7 @@ def test_expired_credentials_end_it_with_what_to_do(
         world.check(uri)
 
 
-def test_a_prefix_of_thousands_of_objects_is_no_model(
+def test_a_prefix_with_thousands_of_objects_is_not_a_model(
     world: Prefix, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sqlquarry.bedrock.preflight.source._MAX_OBJECTS", 5)

@@ -1,4 +1,4 @@
-"""`python -m sqlquarry.sagemaker.container` for real: the tiny model, one process, a folder in the place of /opt/ml."""
+"""Run `python -m sqlquarry.sagemaker.container` with a tiny model, one process, and a folder instead of /opt/ml."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CONFIG: dict[str, Any] = {
 
 
 def layout(root: Path, base: Path, *, merge: dict[str, str] | None, **changes: Any) -> Path:
-    """What SageMaker puts below /opt/ml before it starts the job."""
+    """Write the files that SageMaker writes below /opt/ml before it starts the job."""
     data = root / "input" / "data"
     for name in ("train", "job", "code"):
         (data / name).mkdir(parents=True)
@@ -53,7 +53,7 @@ def layout(root: Path, base: Path, *, merge: dict[str, str] | None, **changes: A
 
 
 def start(root: Path) -> subprocess.Popen[str]:
-    """The entry point as the request names it, with the emulator's root."""
+    """Start the request's entry point with the emulator's root."""
     environment = os.environ | {"SQLQUARRY_ML_ROOT": str(root), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, str(root / "input" / "data" / "code" / "bootstrap.py"), "install", "train"]
     return subprocess.Popen(
@@ -62,7 +62,7 @@ def start(root: Path) -> subprocess.Popen[str]:
 
 
 def again(root: Path, monkeypatch: pytest.MonkeyPatch) -> int:
-    """The same job once more, in this process, which has loaded torch already."""
+    """Run the same job again in this process, which has already loaded torch."""
     monkeypatch.setenv("SQLQUARRY_ML_ROOT", str(root))
     return main([str(root / "input" / "data" / "job" / "job.json")])
 
@@ -81,7 +81,9 @@ def test_a_job_trains_merges_verifies_and_its_adapter_survives_it(
     assert merged.prompt_fingerprint == adapter.prompt_fingerprint
     assert merged.merge.base == "dequantized"
     assert merged.merge.verification.agreement.kl < 5e-3
-    assert preflight(str(merged.path)).findings == ()  # nothing is left to rewrite: it imports as it lies on S3
+    assert (
+        preflight(str(merged.path)).findings == ()
+    )  # there is nothing to rewrite, so it is imported unchanged from S3
     steps = [progress.step for line in output.splitlines() if (progress := Progress.parse(line))]
     assert steps == list(range(1, adapter.run.steps + 1))
     assert not (root / "output" / "failure").exists()
@@ -141,7 +143,7 @@ def test_the_failure_file_says_why(
     assert reason in (root / "output" / "failure").read_text()
 
 
-def test_the_first_failure_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_failure_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SQLQUARRY_ML_ROOT", str(tmp_path))
     (tmp_path / "output").mkdir()
     (tmp_path / "output" / "failure").write_text("the cause")
@@ -177,7 +179,7 @@ def test_variables_come_from_their_secrets(monkeypatch: pytest.MonkeyPatch, stor
     index = {"PIP_INDEX_URL": "arn:aws:secretsmanager:eu-west-1:123456789012:secret:index-AbCdEf"}
     monkeypatch.setenv("SQLQUARRY_SECRET_ARNS", json.dumps(arns | index))
     container._provide_secrets()
-    assert "PIP_INDEX_URL" not in os.environ  # it was for the installation
+    assert "PIP_INDEX_URL" not in os.environ  # it was only for the installation
     assert (os.environ["HF_TOKEN"], os.environ["WANDB_API_KEY"]) == ("hf_token", "key")
     assert asked == [
         {"service": "secretsmanager", "region_name": "eu-west-1"},
@@ -185,7 +187,7 @@ def test_variables_come_from_their_secrets(monkeypatch: pytest.MonkeyPatch, stor
     ]
 
 
-def test_a_secret_that_may_not_be_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_an_unreadable_secret_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     import boto3
     from botocore.exceptions import ClientError
 

@@ -1,4 +1,4 @@
-"""What a job's process gets: settings, secrets by their ARNs, and all that a report needs."""
+"""The environment of a job's process: settings, ARNs of secrets, and everything that a report needs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sqlquarry.sagemaker.validation import violations
 from sqlquarry.training.tracking import reporting
 
 
-def test_no_token_of_this_machine_travels(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_token_of_this_machine_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     account = Account()
     monkeypatch.setenv("HF_TOKEN", "hf_secretsecret")
     chosen = launcher(account, secret_arns={"HF_TOKEN": TOKEN})
@@ -99,7 +99,7 @@ def test_the_largest_environment_and_names_that_only_resemble_secrets_pass() -> 
 def test_a_report_that_would_be_lost_is_refused(
     report_to: str, options: dict[str, Any], named: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reporting, "find_spec", lambda _: object())  # none of them is needed for this
+    monkeypatch.setattr(reporting, "find_spec", lambda _: object())  # none of the packages is needed here
     trainer = QLoRAFSDPTrainer("Qwen/Qwen3-8B", config=TrainingConfig(report_to=("tensorboard", report_to)))
     account = Account()
     with pytest.raises(ConfigError, match=named):
@@ -116,7 +116,7 @@ def test_a_report_that_would_be_lost_is_refused(
         ("mlflow", {"secret_arns": {"MLFLOW_TRACKING_URI": TOKEN}}),  # an address may hold a password
     ],
 )
-def test_a_report_with_all_it_needs_is_pinned_whatever_this_machine_s_own_settings(
+def test_a_complete_report_is_pinned_regardless_of_local_settings(
     report_to: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = importlib.metadata.distribution

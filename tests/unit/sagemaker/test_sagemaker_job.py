@@ -1,4 +1,4 @@
-"""TrainingJob: following it, what its end means, and what it cost."""
+"""TrainingJob: following a job, its final states, and its cost."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_waiting_ends_after_its_timeout_and_the_job_continues() -> None:
     assert job.status == "InProgress"
 
 
-def test_lines_of_several_machines_say_whose_they_are_and_come_once() -> None:
+def test_lines_of_several_machines_have_the_machines_name_and_appear_once() -> None:
     account = Account()
     account.events = {"job/algo-1-176": ["a", "b", "c"], "job/algo-2-176": ["d"], "job2/algo-1-1": ["of another job"]}
     follower = LogFollower(account, "job")
@@ -95,7 +95,7 @@ def test_lines_of_several_machines_say_whose_they_are_and_come_once() -> None:
     assert list(follower.lines()) == ["algo-1: e"]
 
 
-def test_the_two_starts_of_a_spot_machine_are_one_machine() -> None:
+def test_two_starts_of_a_spot_machine_count_as_one_machine() -> None:
     account = Account()
     account.events = {"job/algo-1-176": ["a"], "job/algo-1-177": ["b"]}
     assert list(LogFollower(account, "job").lines()) == ["a", "b"]
@@ -158,14 +158,14 @@ def test_cost_follows_the_billable_seconds_of_all_machines() -> None:
     account = Account()
     assert running(account).cost_usd == 0.0  # it has not started
     assert running(account, TrainingStartTime=NOON - timedelta(hours=2)).cost_usd == pytest.approx(2 * 2 * 7.0)
-    # The service's own figure counts as soon as it is there; of a spot job it holds the savings already.
+    # The service's own figure is used as soon as it exists. For a spot job it includes the savings.
     job = running(account, TrainingStartTime=NOON - timedelta(hours=2), BillableTimeInSeconds=1800)
     assert job.cost_usd == pytest.approx(0.5 * 2 * 7.0)
     job.usd_per_hour = {}
     assert job.cost_usd is None
 
 
-def test_results_lie_where_the_service_says() -> None:
+def test_results_are_at_the_services_location() -> None:
     account = Account()
     job = running(account)
     assert job.merged_uri == "s3://models/jobs/job/output/model/merged"
@@ -173,7 +173,7 @@ def test_results_lie_where_the_service_says() -> None:
     assert job.adapter_uri == "s3://models/elsewhere/adapter"
 
 
-def test_stop_asks_once_and_leaves_an_ended_job_alone() -> None:
+def test_stop_asks_once_and_ignores_an_ended_job() -> None:
     account = Account()
     job = running(account)
     job.stop()

@@ -1,4 +1,4 @@
-"""SageMakerLauncher: the request, what is checked before it, and that nothing is done twice."""
+"""SageMakerLauncher: the request, the checks before it, and that nothing is done twice."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def channels(request: dict[str, Any]) -> dict[str, str]:
     return {one["ChannelName"]: one["DataSource"]["S3DataSource"]["S3Uri"] for one in request["InputDataConfig"]}
 
 
-def test_every_option_has_its_place_in_a_request_that_the_service_model_accepts() -> None:
+def test_every_option_is_in_a_request_that_the_service_model_accepts() -> None:
     account = Account()
     many_a_step = QLoRAFSDPTrainer(TRAINER.base_model, config=TrainingConfig(records_per_step=400))  # rows for both
     request = launcher(
@@ -69,7 +69,7 @@ def test_every_option_has_its_place_in_a_request_that_the_service_model_accepts(
     assert account.requests == []
 
 
-def test_a_warm_pool_is_asked_for_where_it_is_wanted() -> None:
+def test_a_warm_pool_is_requested_only_on_demand() -> None:
     request = launcher(compute=Compute(keep_alive_period_s=600)).dry_run(TRAINER, RECORDS)
     assert request["ResourceConfig"]["KeepAlivePeriodInSeconds"] == 600
     assert "EnableManagedSpotTraining" not in request
@@ -92,9 +92,7 @@ def test_a_warm_pool_is_asked_for_where_it_is_wanted() -> None:
         (Compute, {"instance_type": "ml.trn1.2xlarge"}, "instance_type is 'ml.trn1.2xlarge'"),
     ],
 )
-def test_options_that_cannot_work_are_named(
-    settings: Callable[..., object], options: dict[str, Any], named: str
-) -> None:
+def test_invalid_options_are_reported(settings: Callable[..., object], options: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigError) as caught:
         settings(**options)
     assert named in str(caught.value)
@@ -122,7 +120,7 @@ def test_all_bad_options_are_listed_together() -> None:
         (launcher, "training_image", "image"),
     ],
 )
-def test_words_of_the_sagemaker_sdk_lead_to_the_option(settings: Callable[..., object], word: str, ours: str) -> None:
+def test_names_of_the_sagemaker_sdk_suggest_the_option(settings: Callable[..., object], word: str, ours: str) -> None:
     with pytest.raises(ConfigError, match=f"{word}.*'{ours}'"):
         settings(**{word: 1})
 
@@ -136,7 +134,7 @@ def test_words_of_the_sagemaker_sdk_lead_to_the_option(settings: Callable[..., o
         ({"kms_key_arn": "a key"}, "KmsKeyId is 'a key'"),
     ],
 )
-def test_what_the_service_would_refuse_is_found_before_anything_is_sent(options: dict[str, Any], named: str) -> None:
+def test_invalid_requests_are_found_before_anything_is_sent(options: dict[str, Any], named: str) -> None:
     account = Account()
     with pytest.raises(ConfigError, match=named):
         launcher(account, **options).launch(TRAINER, RECORDS)
@@ -170,14 +168,14 @@ def test_a_gpu_without_bfloat16_is_refused() -> None:
         assert account.objects == {}
 
 
-def test_records_that_cannot_be_learnt_from_are_refused() -> None:
+def test_records_without_sql_are_refused() -> None:
     with pytest.raises(RecordError, match="'train'"):
         launcher().dry_run(TRAINER, [])
     with pytest.raises(RecordError, match=r"'train'.*\br7\b"):
         launcher().dry_run(TRAINER, [*RECORDS, Record("q", "CREATE TABLE t (a INT)", id="r7")])
 
 
-def test_the_bucket_is_looked_at_before_anything_is_sent() -> None:
+def test_the_bucket_is_checked_before_anything_is_sent() -> None:
     account = Account(bucket_region="us-east-1")
     with pytest.raises(ConfigError, match=r"models.*us-east-1.*eu-west-1"):
         launcher(account).launch(TRAINER, RECORDS)
@@ -186,7 +184,7 @@ def test_the_bucket_is_looked_at_before_anything_is_sent() -> None:
     assert account.objects == {}
 
 
-def test_what_is_sent_is_what_the_container_reads() -> None:
+def test_the_container_reads_what_is_sent() -> None:
     account = Account()
     launcher(account, kms_key_arn=KEY, prefix="/team/sql/").launch(TRAINER, RECORDS, merge="original", wait=False)
 
@@ -229,14 +227,14 @@ def test_the_same_launch_finds_the_running_and_the_finished_job(capsys: pytest.C
     assert len(account.requests) == 1
     assert len(account.puts) == sent
     told = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("encoding")]
-    assert told == []  # what is finished is not told again
+    assert told == []  # a finished job's log is not shown again
 
 
 def test_a_plan_that_starts_other_processes_finds_the_same_job(monkeypatch: pytest.MonkeyPatch) -> None:
     account = Account()
     trainer = QLoRAFSDPTrainer(TRAINER.base_model, config=TrainingConfig(max_length=256))
     first = launcher(account).launch(trainer, RECORDS * 40, wait=False)
-    monkeypatch.setattr(token_estimator, "BYTES_PER_TOKEN", 30)  # as if the tokenizer could be read now
+    monkeypatch.setattr(token_estimator, "BYTES_PER_TOKEN", 30)  # as if the tokenizer were accessible now
     assert launcher(account).launch(trainer, RECORDS * 40, wait=False).name == first.name
     started = account.requests[0]["AlgorithmSpecification"]["ContainerArguments"]
     asked = launcher(account).dry_run(trainer, RECORDS * 40)["AlgorithmSpecification"]["ContainerArguments"]
@@ -245,7 +243,7 @@ def test_a_plan_that_starts_other_processes_finds_the_same_job(monkeypatch: pyte
 
 
 @pytest.mark.parametrize("ended", ["Failed", "Stopped"])
-def test_a_job_that_failed_is_started_anew_with_its_checkpoints(ended: str) -> None:
+def test_a_failed_job_is_started_again_with_its_checkpoints(ended: str) -> None:
     account = Account()
     first = launcher(account).launch(TRAINER, RECORDS, wait=False)
     account.jobs[first.name]["TrainingJobStatus"] = ended
@@ -257,7 +255,7 @@ def test_a_job_that_failed_is_started_anew_with_its_checkpoints(ended: str) -> N
     assert len(account.puts) == len(account.objects)  # nothing was sent twice
 
 
-def test_names_follow_the_content_and_checkpoints_what_is_learnt() -> None:
+def test_job_names_depend_on_the_content_and_checkpoints_on_the_training() -> None:
     base = launcher().dry_run(TRAINER, RECORDS)
     other_machine = launcher(compute=Compute(instance_type="ml.p4d.24xlarge")).dry_run(TRAINER, RECORDS)
     slower = dataclasses.replace(TRAINER.config, save_interval_s=60.0)
@@ -325,26 +323,26 @@ def test_a_refusal_says_what_to_request(error: Exception, says: str) -> None:
     assert caught.value.__cause__ is error
 
 
-def test_spot_machines_have_a_quota_of_their_own() -> None:
+def test_spot_machines_have_their_own_quota() -> None:
     account = Account()
     account.refusing = refusal("ResourceLimitExceeded", "limit")
     with pytest.raises(TrainingError, match=r"'ml\.g5\.12xlarge for spot training job usage'"):
         launcher(account, compute=Compute(spot=True)).launch(TRAINER, RECORDS)
 
 
-def test_a_job_that_another_process_started_meanwhile_is_attached_to() -> None:
+def test_a_job_that_another_process_has_just_started_is_attached_to() -> None:
     account = Account()
     account.refusing = refusal("ResourceInUse", "Training job names must be unique")
     job = launcher(account).launch(TRAINER, RECORDS, wait=False)
     assert job.name.startswith("sqlquarry-")
 
 
-def test_attach_wants_a_job_that_is_there() -> None:
+def test_attach_requires_an_existing_job() -> None:
     with pytest.raises(TrainingError, match=r"training job gone .*ValidationException"):
         launcher().attach("gone")
 
 
-def test_without_a_region_the_error_says_where_to_give_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_region_the_error_says_how_to_set_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
     with pytest.raises(ConfigError, match=r"AWS_DEFAULT_REGION|region_name"):

@@ -1,4 +1,4 @@
-"""What a job runs and installs is what the launcher sent: digests in the request, hashes in the requirements."""
+"""A job runs and installs only what the launcher sent, verified by digests and hashes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SHA = "--hash=sha256:" + "0" * 64
 
 
 def received(account: Account, root: Path) -> list[str]:
-    """Launch a job, copy its inputs below `root` as SageMaker does; the command that runs it, up to its steps."""
+    """Launch a job, copy its inputs below `root` as SageMaker does, and return its command without the steps."""
     launcher(account).launch(TRAINER, RECORDS, wait=False)
     (request,) = account.requests
     for channel in request["InputDataConfig"]:
@@ -75,7 +75,7 @@ CHANGES: dict[str, Callable[[Path], Any]] = {
 }
 
 
-def test_a_job_whose_inputs_are_as_they_were_sent_runs(tmp_path: Path) -> None:
+def test_a_job_with_unchanged_inputs_runs(tmp_path: Path) -> None:
     command = received(Account(), tmp_path)
     done = ran(command, tmp_path, "install")
     assert (done.returncode, done.stderr) == (0, "")
@@ -145,7 +145,7 @@ def locked(*reporters: str) -> dict[str, str]:
     return {entry.split("==")[0]: entry.split()[0].split("==")[1] for entry in entries}
 
 
-def test_the_lock_holds_what_the_container_needs_but_torch() -> None:
+def test_the_lock_contains_everything_that_the_container_needs_except_torch() -> None:
     pinned = locked()
     assert {"transformers", "peft", "bitsandbytes", "boto3", "jinja2", "tokenizers", "numpy"} <= set(pinned)
     assert not {"torch", "triton", "sqlquarry", "moto", "pytest", "wandb"} & set(pinned)
@@ -184,7 +184,7 @@ def test_the_request_says_whether_hashes_are_required() -> None:
         f"-r other.txt\nnumpy==2.4.6 {SHA}",
     ],
 )
-def test_requirements_that_do_not_hold_every_hash_are_refused(text: str, tmp_path: Path) -> None:
+def test_requirements_without_every_hash_are_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "requirements.txt"
     path.write_text(text)
     with pytest.raises(ConfigError, match="without-hashes"):
@@ -202,7 +202,7 @@ def test_a_password_in_requirements_is_not_shown(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", [f"numpy==2.4.6 {SHA}\n", f"# by uv\nnumpy[x]==2.4.6 ; sys_platform == 'x' \\\n    {SHA} \\\n    {SHA}\n"]
 )
-def test_requirements_of_the_user_are_sent_as_they_are(text: str, tmp_path: Path) -> None:
+def test_requirements_of_the_user_are_sent_unchanged(text: str, tmp_path: Path) -> None:
     path = tmp_path / "requirements.txt"
     path.write_text(text)
     assert packaging.job_requirements(path) == text
@@ -216,7 +216,7 @@ def test_a_reporter_without_a_lock_and_a_missing_file_are_named() -> None:
 
 
 class Index(BaseHTTPRequestHandler):
-    """A package index that gives one wheel to who knows the password."""
+    """A package index that serves one wheel if the password is right."""
 
     wheel = b""
 
