@@ -39,7 +39,7 @@ def _sagemaker_meta() -> Any:
 
 
 class Account:
-    """A fake boto3 session. `jobs` are descriptions of training jobs, and `script` changes them at every request."""
+    """A fake boto3 session. `jobs` are descriptions of training jobs, and `looks` change them at each request."""
 
     def __init__(self, *, bucket_region: str = REGION) -> None:
         self.bucket_region = bucket_region
