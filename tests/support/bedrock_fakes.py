@@ -142,7 +142,7 @@ def write_checkpoint(
 ) -> Path:
     """Write a checkpoint as transformers 5 does. Each argument replaces or (config files) updates a good one's content.
 
-    `files` are further ones: bytes and texts as they are, anything else as JSON; None removes one.
+    `files` are additional files. Bytes and texts are written unchanged, other values as JSON. None removes a file.
     """
     directory.mkdir(parents=True, exist_ok=True)
     contents: dict[str, Any] = {

@@ -80,13 +80,13 @@ class Script:
     """The expected calls to Bedrock in order. botocore checks requests and answers against its model."""
 
     def __init__(self, client: Any) -> None:
-        self._stub = Stubber(client)
-        self._stub.activate()
-        self.played = self._stub.assert_no_pending_responses
+        self.stub = Stubber(client)
+        self.stub.activate()
+        self.played = self.stub.assert_no_pending_responses
 
     def models(self, *names: str) -> None:
         summaries = [{"modelArn": MODEL, "modelName": name, "creationTime": _NOW} for name in names]
-        self._stub.add_response("list_imported_models", {"modelSummaries": summaries}, {"nameContains": "sql"})
+        self.stub.add_response("list_imported_models", {"modelSummaries": summaries}, {"nameContains": "sql"})
 
     def running(self, *model_names: str) -> None:
         self._jobs({"statusEquals": "InProgress"}, [("other", name) for name in model_names])
@@ -99,11 +99,11 @@ class Script:
             {"jobArn": JOB, "jobName": job, "importedModelName": name, "status": "InProgress", "creationTime": _NOW}
             for job, name in jobs
         ]
-        self._stub.add_response("list_model_import_jobs", {"modelImportJobSummaries": summaries}, expected)
+        self.stub.add_response("list_model_import_jobs", {"modelImportJobSummaries": summaries}, expected)
 
     def tags(self, arn: str, **tags: str) -> None:
         listed = [{"key": f"sqlquarry:{key}", "value": value} for key, value in tags.items()]
-        self._stub.add_response("list_tags_for_resource", {"tags": listed}, {"resourceARN": arn})
+        self.stub.add_response("list_tags_for_resource", {"tags": listed}, {"resourceARN": arn})
 
     def until_create(self, base: str) -> None:
         """Script an account without this name, so that files are uploaded and a job is requested."""
@@ -114,18 +114,18 @@ class Script:
     def create(self, **expected: Any) -> None:
         names = ("jobName", "importedModelName", "roleArn", "modelDataSource", "jobTags", "importedModelTags")
         request = dict.fromkeys((*names, "clientRequestToken"), ANY) | expected
-        self._stub.add_response("create_model_import_job", {"jobArn": JOB}, request)
+        self.stub.add_response("create_model_import_job", {"jobArn": JOB}, request)
 
     def create_fails(self, code: str, message: str, times: int = 1) -> None:
         for _ in range(times):
-            self._stub.add_client_error("create_model_import_job", code, message)
+            self.stub.add_client_error("create_model_import_job", code, message)
 
     def job(self, status: str, **more: Any) -> None:
         answer = {"jobArn": JOB, "status": status, **more}
-        self._stub.add_response("get_model_import_job", answer, {"jobIdentifier": JOB})
+        self.stub.add_response("get_model_import_job", answer, {"jobIdentifier": JOB})
 
     def job_fails(self, code: str, message: str) -> None:
-        self._stub.add_client_error("get_model_import_job", code, message)
+        self.stub.add_client_error("get_model_import_job", code, message)
 
     def completes(self, fingerprint: str) -> None:
         self.job("Completed", importedModelArn=MODEL)
@@ -134,4 +134,4 @@ class Script:
     def model(self, fingerprint: str) -> None:
         self.tags(MODEL, prompt=fingerprint)
         answer = {"modelArn": MODEL, "modelName": "sql"}
-        self._stub.add_response("get_imported_model", answer, {"modelIdentifier": MODEL})
+        self.stub.add_response("get_imported_model", answer, {"modelIdentifier": MODEL})

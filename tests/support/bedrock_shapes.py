@@ -38,4 +38,4 @@ def _check_texts(value: Any, shape: Any, place: str) -> None:
     elif shape.type_name == "string":
         pattern, enum = shape.metadata.get("pattern"), getattr(shape, "enum", None)
         assert not pattern or re.fullmatch(pattern, value), f"{place}: {value!r} is not {pattern}"
-        assert not enum or value in enum, f"{place}: {value!r} is none of {enum}"
+        assert not enum or value in enum, f"{place}: {value!r} is not in {enum}"

@@ -1,6 +1,6 @@
 """Small tokenizers with the parts and configuration keys of tokenizers on the hub.
 
-`vocabularies.json` holds the vocabulary and merges of a byte-level BPE, and those that transformers 4.51.3 converts
+`vocabularies.json` contains the vocabulary and merges of a byte-level BPE, and those that transformers 4.51.3 converts
 `sentencepiece.model` into. Both were trained once on 2,400 lines like "SELECT COUNT(*) FROM users".
 """
 

@@ -1,7 +1,7 @@
 """Faults on the way from checkpoint to answer raise a typed error with the next step, and a repeated call succeeds.
 
-Each test ends with the same call once the fault is over. Nothing is uploaded twice, no second job is made, and no
-secret shows in a log or an exception.
+Each test repeats the call when the fault is over. Nothing is uploaded twice, there is no second job, and no log record
+or exception contains a secret.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ class World:
         )
 
     def stub(self, operation: str, answer: dict[str, Any], expected: dict[str, Any]) -> None:
-        self.script._stub.add_response(operation, answer, expected)
+        self.script.stub.add_response(operation, answer, expected)
 
     def until_done(self, digest: str, *, prompt: str | None, uri: str = URI, **expected: Any) -> None:
         """Script an account without the model, and a job with these tags that completes."""
@@ -269,7 +269,7 @@ def test_a_lost_answer_to_create_does_not_make_a_second_job(world: World, merged
 
 
 def test_a_deleted_model_is_explained(world: World) -> None:
-    world.script._stub.add_client_error("list_tags_for_resource", "ResourceNotFoundException", "gone")
+    world.script.stub.add_client_error("list_tags_for_resource", "ResourceNotFoundException", "gone")
     with pytest.raises(BedrockError, match=rf"{MODEL}.*ResourceNotFoundException.*import_model"):
         world.importer.attach(MODEL)
 

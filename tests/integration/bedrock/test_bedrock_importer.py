@@ -363,6 +363,7 @@ def test_a_region_is_required() -> None:
 
 def test_patterns_are_those_of_the_service(world: World) -> None:
     members = world.aws.bedrock.meta.service_model.operation_model("CreateModelImportJob").input_shape.members
+    # The patterns are private, and only comparing them shows that they equal the service's.
     assert members["importedModelName"].metadata["pattern"] == checks._MODEL_NAME.pattern
     pattern = re.compile(members["jobName"].metadata["pattern"])
     for name in ("a", "a-", "a--b", "a.b+c-", "1", "-a", "a_b", ".a", "+"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -124,9 +125,9 @@ def test_sigterm_leaves_a_checkpoint_and_the_next_start_resumes(
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        ({"config": {"num_train_epochs": -1}}, "TrainingConfig: num_train_epochs is -1"),
-        ({"config": {"epoch": 1}}, "TrainingConfig: epoch is not an option; did you mean 'num_train_epochs'"),
-        ({"base_model": "/nowhere"}, "UnsupportedModelError: base model '/nowhere'"),
+        ({"config": {"num_train_epochs": -1}}, "ConfigError.*num_train_epochs is -1"),
+        ({"config": {"epoch": 1}}, "ConfigError.*epoch.*'num_train_epochs'"),
+        ({"base_model": "/nowhere"}, "UnsupportedModelError.*'/nowhere'"),
     ],
 )
 def test_the_failure_file_says_why(
@@ -140,7 +141,7 @@ def test_the_failure_file_says_why(
     monkeypatch.setenv("SQLQUARRY_ML_ROOT", str(root))
 
     assert main([str(path)]) == 1
-    assert reason in (root / "output" / "failure").read_text()
+    assert re.search(reason, (root / "output" / "failure").read_text())
 
 
 def test_the_first_failure_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +179,7 @@ def test_variables_come_from_their_secrets(monkeypatch: pytest.MonkeyPatch, stor
         monkeypatch.setenv(name, "")
     index = {"PIP_INDEX_URL": "arn:aws:secretsmanager:eu-west-1:123456789012:secret:index-AbCdEf"}
     monkeypatch.setenv("SQLQUARRY_SECRET_ARNS", json.dumps(arns | index))
-    container._provide_secrets()
+    container._provide_secrets()  # publicly, only a complete job reads secrets
     assert "PIP_INDEX_URL" not in os.environ  # it was only for the installation
     assert (os.environ["HF_TOKEN"], os.environ["WANDB_API_KEY"]) == ("hf_token", "key")
     assert asked == [
@@ -204,4 +205,4 @@ def test_the_error_for_an_unreadable_secret_names_it(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(boto3.session, "Session", Secrets)
     monkeypatch.setenv("SQLQUARRY_SECRET_ARNS", json.dumps({"WANDB_API_KEY": arn}))
     with pytest.raises(TrainingError, match=rf"WANDB_API_KEY.*{arn}.*AccessDeniedException.*secretsmanager:GetSecret"):
-        container._provide_secrets()
+        container._provide_secrets()  # publicly, only a complete job reads secrets

@@ -226,8 +226,8 @@ def test_the_same_launch_finds_the_running_and_the_finished_job(capsys: pytest.C
     assert launcher(account).launch(TRAINER, RECORDS).name == first.name
     assert len(account.requests) == 1
     assert len(account.puts) == sent
-    told = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("encoding")]
-    assert told == []  # a finished job's log is not shown again
+    shown = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("encoding")]
+    assert shown == []  # a finished job's log is not shown again
 
 
 def test_a_plan_that_starts_other_processes_finds_the_same_job(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,7 @@ class PreflightReport:
 
     @property
     def ok(self) -> bool:
-        """Whether there are no errors. Warnings and notes do not count."""
+        """True if no finding is an error. Warnings and notes do not count."""
         return not any(finding.severity == "error" for finding in self.findings)
 
     @property

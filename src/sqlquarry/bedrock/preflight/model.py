@@ -34,7 +34,7 @@ def check_stored_model(
     if not source.sizes:
         with aws_errors(BedrockError, f"looking for {source.uri}"):
             reason = source.prefix.why_empty()
-        why, fix = "An import job reads the files directly below its URI", "Give the prefix that holds config.json"
+        why, fix = "An import job reads the files directly below its URI", "Give the prefix that contains config.json"
         yield error("s3-uri", source.uri, reason.rstrip("."), why, fix)
         return
     with tempfile.TemporaryDirectory() as directory:
