@@ -37,7 +37,7 @@ judge = sq.SQLJudge([sq.ExactGrader()])
         (lambda: judge.evaluate(RECORDS, "model-1"), JudgingError, "'model-1'"),
         (lambda: judge.evaluate("model-1", RECORDS), JudgingError, "records first"),
         (lambda: judge.judge(["SELECT 1"] * 3, RECORDS), JudgingError, "records first"),
-        (lambda: sq.Report.from_json("no-such.json"), JudgingError, "not there"),
+        (lambda: sq.Report.from_json("no-such.json"), JudgingError, "no-such.json"),
         (lambda: sq.ExecutionLimits(time_s=0), ConfigError, "time_s is 0"),
         (lambda: sq.QLoRAFSDPTrainer("Llama-3-8B").plan(RECORDS), sq.SQLQuarryError, "owner/name"),
         (lambda: sq.QLoRAFSDPTrainer("o/n").plan("a.csv"), RecordError, "load_records('a.csv')"),
