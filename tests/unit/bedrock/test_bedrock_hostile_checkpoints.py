@@ -1,4 +1,4 @@
-"""Preflight and export end for any checkpoint, with a finding that names what would have kept them busy."""
+"""Preflight and export terminate for any hostile checkpoint, with a finding for the cause."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ QWEN_MOE = {
 
 
 def found(source: Any) -> dict[str, str]:
-    """Code -> message of every error."""
+    """Return code -> message of every error."""
     started = time.process_time()
     report = preflight(source)
-    assert time.process_time() - started < 1  # nothing of it ran in this process
+    assert time.process_time() - started < 1  # the template did not run in this process
     return {finding.code: finding.message for finding in report.findings if finding.severity == "error"}
 
 
@@ -44,14 +44,14 @@ def test_a_hostile_template_is_a_finding_wherever_it_is(tmp_path: Path, where: s
     named = [{"name": "default", "template": source}] if where == "tokenizer_config.json" else None
     tokenizer = {"chat_template": named} if named else None
     directory = write_checkpoint(tmp_path, template=None, tokenizer_config=tokenizer, files=files)
-    assert "was stopped" in found(directory)["template"]
-    assert export_files(directory)  # which asks how the template ends an answer
+    assert repr(source[:80]) in found(directory)["template"]
+    assert export_files(directory)  # the export renders the template too
 
 
 def test_a_hostile_prompt_is_a_finding(tmp_path: Path) -> None:
     tokens = BoundTokens(LOOPS, "<s>", "</s>", adds_bos=True, stop="</s>")
     merged = write_merged(tmp_path, formatter=PromptFormatter(template="chat", tokens=tokens))
-    assert "was stopped" in found(merged)["prompt"]
+    assert repr(LOOPS[:80]) in found(merged)["prompt"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Names, findings and addresses from outside are shown as they are: no markup, nothing that a terminal obeys."""
+"""Names, findings and addresses from outside are shown literally, without markup or terminal codes."""
 
 import io
 
@@ -17,7 +17,7 @@ def console_and_text() -> tuple[Console, io.StringIO]:
     return Console(file=text, force_terminal=True, width=400, color_system=None), text
 
 
-def test_findings_are_shown_as_they_are() -> None:
+def test_findings_are_shown_literally() -> None:
     finding = error("code", NAME, f"message {NAME}", NAME, NAME)
     console, text = console_and_text()
     show(PreflightReport((finding,)), console)

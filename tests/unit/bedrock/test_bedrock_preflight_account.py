@@ -1,4 +1,4 @@
-"""Checks of the account against scripted clients: each defect has its finding, and what is denied is only a note."""
+"""Check accounts with scripted clients: each defect has its finding, and a denied request is only a note."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def policy(*statements: Any) -> dict[str, Any]:
     return {"Role": {"AssumeRolePolicyDocument": {"Statement": list(statements)}}}
 
 
-# What an account says in which nothing is wrong; a test replaces single answers.
+# The answers of an account without defects. Tests replace single answers.
 GOOD: dict[str, Any] = {
     "list_imported_models": [{"modelSummaries": [{"modelName": "other"}]}],
     "get_service_quota": {"Quota": {"Value": 3.0}},
@@ -58,7 +58,7 @@ GOOD: dict[str, Any] = {
 
 
 class FakeSession:
-    """Stands for a boto3 session, its clients and their paginators."""
+    """A fake for a boto3 session, its clients and their paginators."""
 
     region_name = "us-east-1"
     meta = SimpleNamespace(events=HierarchicalEmitter())
@@ -99,7 +99,7 @@ def test_a_good_account_has_no_findings_and_few_calls() -> None:
     assert len(session.calls) <= 16
 
 
-def test_what_is_not_given_is_not_asked() -> None:
+def test_omitted_parameters_are_not_checked() -> None:
     session = FakeSession()
     assert check_account(ImportRequest(region="us-east-1"), session=session) == []
     assert {operation for operation, _ in session.calls} == {
@@ -115,7 +115,7 @@ def _trust(**changed: Any) -> dict[str, Any]:
 
 DEFECTS: list[tuple[dict[str, Any], list[str]]] = [
     ({"list_imported_models": [{"modelSummaries": [{"modelName": n} for n in "abc"]}]}, ["error:model-quota"]),
-    # One of the three is this model: the importer returns it, or says that it is another.
+    # One of the three has this model's name. The importer returns it, or reports that its content differs.
     ({"list_imported_models": [{"modelSummaries": [{"modelName": n} for n in ("a", "b", "sql")]}]}, []),
     (
         {
@@ -171,7 +171,7 @@ def test_each_defect_has_its_finding(answers: dict[str, Any], expected: list[str
     assert found(**answers) == expected
 
 
-def test_a_bucket_with_a_key_of_its_own_needs_decrypt() -> None:
+def test_a_bucket_with_its_own_key_needs_decrypt() -> None:
     rule = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": KEY}}
 
     def simulate(**arguments: Any) -> Any:
@@ -191,13 +191,13 @@ def test_a_bucket_with_a_key_of_its_own_needs_decrypt() -> None:
 @pytest.mark.parametrize(
     "error", [refusal("AccessDenied", 403), EndpointConnectionError(endpoint_url="http://127.0.0.1:1")]
 )
-def test_what_may_not_be_looked_at_is_a_note(operation: str, error: Exception) -> None:
+def test_a_denied_request_is_a_note(operation: str, error: Exception) -> None:
     codes = found(**{operation: error})
     assert codes
     assert set(codes) == {"note:unchecked"}
 
 
-def test_a_caller_who_may_look_at_nothing_gets_notes_that_name_the_permissions() -> None:
+def test_a_caller_without_permissions_gets_notes_that_list_them() -> None:
     denied = dict.fromkeys(GOOD, refusal("AccessDeniedException", 403))
     findings = check_account(REQUEST, session=FakeSession(**denied))
     assert {finding.severity for finding in findings} == {"note"}

@@ -1,4 +1,4 @@
-"""What a job runs and installs is what the launcher sent: digests in the request, hashes in the requirements."""
+"""A job runs and installs only what the launcher sent, verified by digests and hashes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SHA = "--hash=sha256:" + "0" * 64
 
 
 def received(account: Account, root: Path) -> list[str]:
-    """Launch a job, copy its inputs below `root` as SageMaker does; the command that runs it, up to its steps."""
+    """Launch a job, copy its inputs below `root` as SageMaker does, and return its command without the steps."""
     launcher(account).launch(TRAINER, RECORDS, wait=False)
     (request,) = account.requests
     for channel in request["InputDataConfig"]:
@@ -75,7 +75,7 @@ CHANGES: dict[str, Callable[[Path], Any]] = {
 }
 
 
-def test_a_job_whose_inputs_are_as_they_were_sent_runs(tmp_path: Path) -> None:
+def test_a_job_with_unchanged_inputs_runs(tmp_path: Path) -> None:
     command = received(Account(), tmp_path)
     done = ran(command, tmp_path, "install")
     assert (done.returncode, done.stderr) == (0, "")
@@ -100,7 +100,7 @@ def test_a_file_name_cannot_hide_another_file(tmp_path: Path, monkeypatch: pytes
     code.mkdir(parents=True)
     sent = Channel("code", {"a": b"1", "b": b"2"})
     (code / f"a {hashlib.sha256(b'1').hexdigest()}\nb").write_bytes(b"2")
-    with pytest.raises(SystemExit, match="SHA-256"):
+    with pytest.raises(SystemExit, match=sent.digest):
         bootstrap.verify({"code": sent.digest})
 
 
@@ -133,6 +133,7 @@ def test_the_checksum_of_a_file_in_parts_is_that_of_s3(tmp_path: Path, monkeypat
     path = tmp_path / "weights"
     path.write_bytes(b"0123456789ab")
     parts = b"".join(hashlib.sha256(part).digest() for part in (b"01234", b"56789", b"ab"))
+    # moto does not compute composite checksums, so the private function is compared with S3's documented rule.
     assert staging._expected_checksum(path) == base64.b64encode(hashlib.sha256(parts).digest()).decode() + "-3"
     path.write_bytes(b"0123")
     assert staging._expected_checksum(path) == staging._expected_checksum(b"0123")
@@ -144,7 +145,7 @@ def locked(*reporters: str) -> dict[str, str]:
     return {entry.split("==")[0]: entry.split()[0].split("==")[1] for entry in entries}
 
 
-def test_the_lock_holds_what_the_container_needs_but_torch() -> None:
+def test_the_lock_contains_everything_that_the_container_needs_except_torch() -> None:
     pinned = locked()
     assert {"transformers", "peft", "bitsandbytes", "boto3", "jinja2", "tokenizers", "numpy"} <= set(pinned)
     assert not {"torch", "triton", "sqlquarry", "moto", "pytest", "wandb"} & set(pinned)
@@ -183,7 +184,7 @@ def test_the_request_says_whether_hashes_are_required() -> None:
         f"-r other.txt\nnumpy==2.4.6 {SHA}",
     ],
 )
-def test_requirements_that_do_not_hold_every_hash_are_refused(text: str, tmp_path: Path) -> None:
+def test_requirements_without_every_hash_are_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "requirements.txt"
     path.write_text(text)
     with pytest.raises(ConfigError, match="without-hashes"):
@@ -201,7 +202,7 @@ def test_a_password_in_requirements_is_not_shown(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", [f"numpy==2.4.6 {SHA}\n", f"# by uv\nnumpy[x]==2.4.6 ; sys_platform == 'x' \\\n    {SHA} \\\n    {SHA}\n"]
 )
-def test_requirements_of_the_user_are_sent_as_they_are(text: str, tmp_path: Path) -> None:
+def test_requirements_of_the_user_are_sent_unchanged(text: str, tmp_path: Path) -> None:
     path = tmp_path / "requirements.txt"
     path.write_text(text)
     assert packaging.job_requirements(path) == text
@@ -215,7 +216,7 @@ def test_a_reporter_without_a_lock_and_a_missing_file_are_named() -> None:
 
 
 class Index(BaseHTTPRequestHandler):
-    """A package index that gives one wheel to who knows the password."""
+    """A package index that serves one wheel if the password is right."""
 
     wheel = b""
 
@@ -290,7 +291,7 @@ def test_pip_gets_the_password_of_a_private_index_and_nobody_else_does(
     monkeypatch.setattr(subprocess, "run", lambda command, **more: (commands.append(command), real(command, **more))[1])
 
     if altered:
-        with pytest.raises(SystemExit, match="ended with status 1"):
+        with pytest.raises(SystemExit, match=r"requirements\.txt.* status 1"):
             bootstrap.install()
     else:
         bootstrap.install()
@@ -309,6 +310,6 @@ def test_a_secret_of_pip_that_cannot_be_read_is_the_failure_of_the_job(
     monkeypatch.setattr(bootstrap, "ROOT", tmp_path)
     monkeypatch.setenv("SQLQUARRY_SECRET_ARNS", json.dumps({"PIP_INDEX_URL": ARN}))
     monkeypatch.setitem(sys.modules, "boto3", None)
-    with pytest.raises(SystemExit, match="no boto3"):
-        bootstrap._pip_secrets()
+    with pytest.raises(SystemExit, match=r"boto3.*PIP_INDEX_URL"):
+        bootstrap.install()
     assert "PIP_INDEX_URL" in (tmp_path / "output/failure").read_text()

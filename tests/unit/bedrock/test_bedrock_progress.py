@@ -1,4 +1,4 @@
-"""Import jobs, batches of requests and batch jobs say how far they are, without any configuration; off is off."""
+"""Import jobs, request batches and batch jobs show their progress by default, and nothing if it is off."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def jobs(*states: str, show: bool) -> ImportJobs:
 
 
 @pytest.mark.parametrize("show", [True, False])
-def test_waiting_for_an_import_says_what_to_expect(show: bool, capsys) -> None:
+def test_waiting_for_an_import_shows_the_expected_time(show: bool, capsys) -> None:
     assert jobs("InProgress", "InProgress", "Completed", show=show).wait(ARN, 10**9) == "arn:model"
     with pytest.raises(ImportJobError):
         jobs("Failed", show=show).wait(ARN, 10**9)
@@ -42,7 +42,7 @@ def test_waiting_for_an_import_says_what_to_expect(show: bool, capsys) -> None:
 
 @pytest.mark.parametrize("show", [True, False])
 def test_many_requests_are_counted(show: bool, capsys, monkeypatch) -> None:
-    monkeypatch.setattr(workload, "BRIEF_S", 0.0)  # else three answers are nothing to wait for
+    monkeypatch.setattr(workload, "BRIEF_S", 0.0)  # otherwise three answers are too brief for a bar
     policy = RetryPolicy(cold_start_budget_s=1, cold_start_interval_s=1, max_attempts=1)
     sender = BatchSender("model-id", "my-model", policy, show_progress=show)
     sender.run(sender.runner(), lambda _: Generation("SELECT 1"), [1, 2, 3])

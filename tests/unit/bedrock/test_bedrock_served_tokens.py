@@ -1,4 +1,4 @@
-"""Which reading of the tokenizer a checkpoint's export serves, and what preflight says of prompts that differ."""
+"""The export serves the right reading of a tokenizer, and preflight reports prompts that differ."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def ids(files: TokenizerFiles, *, served: bool) -> list[int]:
 
 
 @pytest.mark.parametrize("who", ["prompt.json", "formatter", "transformers 5", "older"])
-def test_the_export_serves_what_the_training_read(tmp_path: Path, who: str) -> None:
+def test_the_export_serves_the_reading_of_the_training(tmp_path: Path, who: str) -> None:
     newer = {"transformers_version": "5.24.0", "dtype": "bfloat16"} if who == "transformers 5" else {}
     directory = checkpoint(tmp_path, model=newer)
     own = TokenizerFiles.in_directory(directory)
@@ -47,7 +47,7 @@ def test_the_export_serves_what_the_training_read(tmp_path: Path, who: str) -> N
     assert ("tokenizer.json" in exported) == (who != "older")
 
 
-def test_a_rewritten_tokenizer_is_uploaded_in_the_place_of_the_own(tmp_path: Path) -> None:
+def test_a_rewritten_tokenizer_replaces_the_original_in_the_upload(tmp_path: Path) -> None:
     directory = checkpoint(tmp_path)
     (directory / "model.safetensors").write_bytes(safetensors(TENSORS))
     export = ModelExport.of(directory, shapes.FORMATTER)
@@ -57,7 +57,7 @@ def test_a_rewritten_tokenizer_is_uploaded_in_the_place_of_the_own(tmp_path: Pat
     assert json.loads(content)["pre_tokenizer"]["prepend_scheme"] == "first"
 
 
-def test_a_tokenizer_that_is_read_alike_travels_byte_for_byte(tmp_path: Path) -> None:
+def test_a_tokenizer_with_equal_readings_is_uploaded_unchanged(tmp_path: Path) -> None:
     directory = checkpoint(tmp_path, "qwen 3")
     (directory / "model.safetensors").write_bytes(safetensors(TENSORS))
     assert ModelExport.of(directory, shapes.FORMATTER).files["tokenizer.json"] == directory / "tokenizer.json"
@@ -75,7 +75,7 @@ def test_a_differing_prompt_is_found_without_a_formatter(name: str, tmp_path: Pa
     assert first_difference(files, trained, trained) is None
 
 
-def test_what_cannot_be_repaired_is_refused_with_a_prompt_and_both_counts(
+def test_an_unrepairable_tokenizer_is_refused_with_a_prompt_and_both_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(metadata_files, "repaired", lambda files, *_, **__: files)
@@ -94,7 +94,7 @@ def test_what_cannot_be_repaired_is_refused_with_a_prompt_and_both_counts(
 
 
 @pytest.mark.parametrize("passed", [None, shapes.FORMATTER])
-def test_an_older_checkpoint_is_told_how_local_answers_may_differ(tmp_path: Path, passed: Any) -> None:
+def test_an_older_checkpoint_gets_a_warning_about_local_answers(tmp_path: Path, passed: Any) -> None:
     directory = checkpoint(tmp_path)
     (directory / "model.safetensors").write_bytes(safetensors(TENSORS))
     codes = {(one.severity, one.code) for one in preflight(directory, formatter=passed).findings}
@@ -102,7 +102,7 @@ def test_an_older_checkpoint_is_told_how_local_answers_may_differ(tmp_path: Path
     assert ("error", "served-tokens") not in codes
 
 
-def test_the_formatters_prompts_hold_special_tokens_inside() -> None:
+def test_the_formatters_prompts_contain_special_tokens() -> None:
     prompts = formatter_prompts(shapes.FORMATTER)
     assert len(prompts) > 2
     assert any("a</s>b" in prompt for prompt in prompts)
