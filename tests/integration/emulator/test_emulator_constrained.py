@@ -99,7 +99,7 @@ def test_strong_penalties_do_not_break_the_form(local):
 @pytest.mark.parametrize(("kind", "value"), [("json", {"$ref": "#"}), ("grammar", "start: start")])
 def test_forms_that_no_text_can_have_are_refused(local, kind, value):
     options = DecodingOptions(constraint=AnswerForm.of(kind, value))
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, match=rf"^{kind}\b.*\bno text\b") as caught:
         local.complete(PROMPTS, options)
     assert "NoExtension" not in str(caught.value)  # llguidance's own word
 
