@@ -158,7 +158,8 @@ def test_the_clients_option_works_end_to_end(served, schema, kind):
 def test_an_invalid_form_is_a_validation_error(served, structured):
     account, arn = served
     model = ImportedModel(arn, session=account.aws.session(), structured=structured)
-    with pytest.raises(BedrockError, match=r"ValidationException.*structured_outputs"):
+    (kind,) = structured
+    with pytest.raises(BedrockError, match=rf"ValidationException.*structured_outputs: {kind}\b"):
         model.generate(["a"])
 
 
