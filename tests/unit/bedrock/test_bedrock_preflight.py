@@ -451,11 +451,11 @@ def test_the_command_prints_a_table_and_returns_its_exit_code(
     out = capsys.readouterr().out
     assert "model-name" in out
     assert "rope-parameters" in out
-    assert "│" in out
+    assert "┃" in out
     assert main([str(tmp_path / "model"), "--fix", "--name", "fine"]) == 0
     out = capsys.readouterr().out
     assert "config.json: " in out
-    assert "│" not in out  # there is no table, because there are no findings
+    assert "┃" not in out  # there is no table, because there are no findings
     assert main([str(tmp_path / "none")]) == 2
     assert str(tmp_path / "none") in capsys.readouterr().err.replace("\n", "")
     assert main(["s3://bucket/x", "--fix"]) == 2
