@@ -38,9 +38,9 @@ class ExecutionGrader:
     not in the record's, unless the source of the databases translates it.
 
     Databases are opened read-only in separate processes, which can be killed and which end with the judge. Only a
-    single statement that reads is run. Of the environment these processes see the locale, the time zone, the folders
-    of libraries and temporary files, and the variables that a server's client reads, such as PGPASSWORD and HOME. They
-    see no cloud keys and no tokens. Nothing is written next to an SQLite file. If its logs cannot be read in place, a
+    single statement that reads is run. These processes get no cloud keys and no tokens. Their environment contains the
+    locale, the time zone, the folders of libraries and temporary files, and the variables that a server's client reads,
+    such as PGPASSWORD and HOME. Nothing is written next to an SQLite file. If its logs cannot be read in place, a
     private copy is read. Gold results are cached. The grader may be used from several threads.
 
     Args:
@@ -150,7 +150,7 @@ class ExecutionGrader:
         predicted_sql: str,
         details: dict[str, object],
     ) -> tuple[int | None, QueryOutcome]:
-        """Return the index of the first gold that agrees on every database (None if none does), and the outcome."""
+        """Return the index of the first gold that agrees on every database, if there is one, and the outcome."""
         agreeing = list(results)
         remarks = {i: [gold.note for gold in found] for i, found in results.items()}
         undecided: QueryOutcome | None = None  # a gold that cannot be compared may be the one that agrees
