@@ -56,7 +56,7 @@ class Journal:
         return self._values.get(key)
 
     def add(self, key: str, value: Mapping[str, object]) -> None:
-        """Store `value`, converted by `storable`, for this and later runs. On return, the system has the line."""
+        """Store `value`, converted by `storable`. On return, the operating system has the line."""
         line = json.dumps({"key": key, "value": storable(value)}, allow_nan=False).encode() + b"\n"
         with self._lock:
             self._values[key] = json.loads(line)["value"]

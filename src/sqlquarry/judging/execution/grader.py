@@ -26,9 +26,8 @@ class ExecutionGrader:
 
     Rows are compared with `results_equal`. If both queries return the same column names, columns are matched by name.
     The order of rows counts only if the gold SQL has a top-level ORDER BY. Rows that tie in its keys may then come in
-    any order. If the database cannot tell which rows tie, a different order is unjudged. If the gold's LIMIT cuts
-    through rows that tie, any choice of them is right. Without ORDER BY, or if it is unknown which rows tie, a
-    different choice is unjudged.
+    any order, and if the gold's LIMIT cuts through such rows, any choice of them is right. If it is unknown which rows
+    tie, another order or choice is unjudged. So is another choice at a LIMIT without ORDER BY.
 
     If a record has several gold queries, the prediction must agree with the same one on all databases. Golds that fail
     on a database are ignored. A record is unjudged if it has no gold or no database, if no gold runs, if its server
