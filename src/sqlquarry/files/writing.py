@@ -1,4 +1,4 @@
-"""Write files atomically: a reader sees either the complete file or no file."""
+"""Write files atomically, so that a reader never sees an incomplete file."""
 
 from __future__ import annotations
 
