@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-AGAIN = "Run the same merge again: it resumes where it stopped."
+AGAIN = "Run the same merge again to resume where it stopped."
 
 
 class StoredFile(Protocol):
