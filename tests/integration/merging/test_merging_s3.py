@@ -120,7 +120,7 @@ def test_a_lost_connection_leaves_parts_that_are_not_sent_again(
     with pytest.MonkeyPatch.context() as patch:
         failing_uploads(patch, allowed)
         with pytest.raises(
-            MergeError, match=r"s3://bucket/out/model-0000\d-of-00003\.safetensors.* http://127\.0\.0\.1"
+            MergeError, match=r"s3://bucket/out/model-0000\d-of-00003\.safetensors.*http://127\.0\.0\.1"
         ):
             AdapterMerger().merge(adapter, "s3://bucket/out")
     assert "manifest.json" not in objects(s3, "out/")
