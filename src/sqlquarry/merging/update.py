@@ -142,7 +142,7 @@ class Update:
             dtype: the dtype of the result.
 
         Returns:
-            the merged rows, and their ‖ΔW‖² and ‖W‖². Both are 0 if the rows are replaced or are those of a bias.
+            the merged rows, and their ‖ΔW‖² and ‖W‖². Both are 0 for a bias and for a tensor that is only replaced.
         """
         import torch
 

@@ -79,6 +79,32 @@ def test_the_config_gets_the_new_dtype_under_the_keys_that_it_had(
     assert json.loads((merged.path / "config.json").read_text()) == {"tie_word_embeddings": False} | after
 
 
+@pytest.mark.parametrize("block_bytes", [8 * 2**20, 1])
+def test_the_recorded_updates_are_those_of_the_written_tensors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int
+) -> None:
+    monkeypatch.setattr("sqlquarry.merging.merged_tensors._BLOCK_BYTES", block_bytes)
+    torch.manual_seed(0)
+    tensors = base_tensors() | {f"{UP}.weight": torch.randn(300, 64)}  # several blocks of at least 64 rows
+    adapter = {f"base_model.model.{UP}.lora_{name}": torch.randn(shape) * 0.3 for name, shape in (
+        ("A.weight", (4, 64)), ("B.weight", (300, 4)), ("magnitude_vector", (300,)))}  # fmt: skip
+    adapter["base_model.model.lm_head.weight"] = torch.randn(50, 64)
+    adapter["base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta"] = torch.randn(2, 64)
+    base = write_base(tmp_path / "base", tensors)
+    trained = write_adapter(tmp_path / "adapter", base, adapter, use_dora=True, trainable_token_indices=[3, 49])
+    merged = AdapterMerger(dtype="float32").merge(trained, tmp_path / "out")
+    written = load_file(merged.path / "model.safetensors")
+    expected = {
+        name: float((written[name] - tensors[name].float()).norm() / tensors[name].float().norm())
+        for name in (f"{UP}.weight", "model.embed_tokens.weight")
+    }
+    found = dict(merged.merge.relative_updates)
+    assert found.pop("lm_head.weight") is None  # replaced
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert merged.merge.mean_relative_update == pytest.approx(sum(expected.values()) / 2, rel=1e-5)
+    assert merged.merge.merged_tensors == 3
+
+
 def test_another_dtype_gets_a_new_index(tmp_path: Path) -> None:
     tensors = base_tensors()
     base = write_base(tmp_path / "base", {"model.norm.weight": tensors.pop("model.norm.weight")}, tensors)

@@ -1,4 +1,4 @@
-"""The algebra of one tensor: blocks, bits, and what must hold for any factors."""
+"""Test the update of one tensor: blocks of rows, exact bits, reported norms, and algebra that holds for any factors."""
 
 from __future__ import annotations
 
@@ -68,6 +68,53 @@ def test_rows_in_any_cut_give_the_bits_of_the_whole(tmp_path: Path, cuts: list[i
     sums = [sum(squares) for squares in zip(*[piece[1:] for piece in pieces], strict=True)]
     assert sums == pytest.approx([change, size], rel=1e-5)
     assert not torch.equal(whole, weight)
+
+
+@pytest.mark.parametrize(
+    "kind", ["lora", "two", "dora", "dora embedding", "tokens", "lora and tokens", "dora and tokens", "embedding"]
+)
+def test_the_reported_norms_are_those_of_the_merged_tensor(tmp_path: Path, kind: str) -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(320, 96)
+    stored = store(tmp_path, a=torch.randn(4, 96), b=torch.randn(320, 4), m=torch.rand(320), t=torch.randn(3, 96),
+                   ea=torch.randn(4, 320), eb=torch.randn(96, 4), em=torch.rand(96))  # fmt: skip
+    one = LowRank(stored["a"], stored["b"], 0.5)
+    embedding = LowRank(stored["ea"], stored["eb"], 0.5, transposed=True)
+    tokens = TokenRows((319, 64, 5), stored["t"])
+    update = {
+        "lora": Update(factors=(one,)),
+        "two": Update(factors=(one, LowRank(stored["a"], stored["b"], 0.3, weight=-2.0))),
+        "dora": Update(factors=(one,), magnitude=stored["m"]),
+        "dora embedding": Update(factors=(embedding,), magnitude=stored["em"]),
+        "tokens": Update(tokens=tokens),
+        "lora and tokens": Update(factors=(one,), tokens=tokens),
+        "dora and tokens": Update(factors=(one,), magnitude=stored["m"], tokens=tokens),
+        "embedding": Update(factors=(embedding,)),
+    }[kind]
+    merged, change, size = update.apply_rows(weight.clone(), 0, torch.float32)
+    assert change == pytest.approx(float((merged - weight).double().square().sum()), rel=1e-5)
+    assert size == pytest.approx(float(weight.double().square().sum()), rel=1e-5)
+    assert change > 0.01 * size or kind == "tokens"
+    if update.tokens is not None:
+        assert torch.equal(merged[list(tokens.indices)], stored["t"].load())
+        rows = [row for row in range(len(weight)) if row not in tokens.indices]
+        assert torch.equal(merged[rows], weight[rows]) == (kind == "tokens")
+
+
+@pytest.mark.parametrize("start", [0, 5])
+def test_biases_are_added_and_replaced_tensors_are_written_without_reported_norms(tmp_path: Path, start: int) -> None:
+    torch.manual_seed(0)
+    stored = store(tmp_path, one=torch.randn(12), two=torch.randn(12), saved=torch.randn(12))
+    factors = (LowRank(None, stored["one"], 0.5), LowRank(None, stored["two"], 3.0, weight=-2.0))
+    bias = torch.randn(7)
+    rows = slice(start, start + len(bias))
+    merged, change, size = Update(factors=factors).apply_rows(bias.clone(), start, torch.float32)
+    expected = bias + 0.5 * stored["one"].load()[rows] - 6.0 * stored["two"].load()[rows]
+    torch.testing.assert_close(merged, expected)
+    assert (change, size) == (0.0, 0.0)
+    merged, change, size = Update(saved=stored["saved"]).apply_rows(bias, start, torch.bfloat16)
+    assert torch.equal(merged, bias.bfloat16())
+    assert (change, size) == (0.0, 0.0)
 
 
 sizes = st.integers(1, 70)
