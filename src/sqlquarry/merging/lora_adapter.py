@@ -230,8 +230,8 @@ class _Lookup:
         """
         if homeless := sorted(name for name in self.unused if name.endswith(".lora_B.bias")):
             raise UnsupportedAdapterError(
-                f"lora_bias: the adapter adds {len(homeless)} biases to layers that have no bias in the base, for "
-                f"example {homeless[0]}. Train with lora_bias=False."
+                f"lora_bias: the adapter adds a bias to layers that have no bias in the base, for example {homeless[0]} "
+                f"({len(homeless)} in total). Train with lora_bias=False."
             )
 
 

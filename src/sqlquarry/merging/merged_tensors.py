@@ -143,8 +143,8 @@ class MergedTensors:
         self._quantized = {f"{module}.weight" for module in recipe.modules} if recipe else set()
         if missing := sorted(self._quantized - tensors.keys()):
             raise MergeError(
-                f"the base lacks {len(missing)} weights that were 4-bit in the adapter's training, for example "
-                f"{missing[0]}. Merge into the base that the adapter was trained on."
+                f"the base lacks weights that were 4-bit in the adapter's training, for example {missing[0]} "
+                f"({len(missing)} in total). Merge into the base that the adapter was trained on."
             )
 
     @classmethod

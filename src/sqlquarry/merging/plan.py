@@ -55,7 +55,7 @@ def plan_merge(
     """
     if not adapters or not all(math.isfinite(weight) for _, weight in adapters):
         weights = [weight for _, weight in adapters]
-        raise ConfigError(f"the weights of the adapters are {weights}, but must be finite numbers, at least one.")
+        raise ConfigError(f"the weights of the adapters are {weights}. Give at least one adapter, and finite weights.")
     embedding = next((name for name in base if _EMBEDDING.fullmatch(name)), None) if tied else None
     if embedding is None:
         return MergePlan(_sum([(adapter.changes(base), weight) for adapter, weight in adapters]))

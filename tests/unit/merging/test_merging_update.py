@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from sqlquarry.merging.tensor_file import StoredTensor, TensorFile
-from sqlquarry.merging.update import LowRank, TokenRows, Update, all_finite, row_blocks
+from sqlquarry.merging.update import ExpertSlice, LowRank, TokenRows, Update, all_finite, row_blocks
 
 
 def store(directory: Path | str, **tensors: torch.Tensor) -> dict[str, StoredTensor]:
@@ -204,6 +204,21 @@ def test_the_unmerged_factors_are_those_that_are_merged(tmp_path: Path) -> None:
     assert Update(saved=stored["a"]).low_rank() is None
     assert Update(factors=(LowRank(stored["a"], stored["b"], 1.0, transposed=True),)).low_rank() is None
     assert Update(factors=(LowRank(None, stored["m"], 1.0),)).low_rank() is None
+
+
+def test_an_expert_gets_its_part_of_the_factors(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    a, b = [torch.randn(2, 5) for _ in range(3)], [torch.randn(4, 2) for _ in range(3)]
+    stored = store(tmp_path, a=torch.cat(a), b=torch.stack(b, dim=2).reshape(4, 6))
+    for index in range(3):
+        for rows in (None, (0, 2), (1, 4)):
+            factor = LowRank(stored["a"], stored["b"], 1.0, expert=ExpertSlice(index, 3, rows))
+            left, right = factor.load(torch.device("cpu"))
+            assert torch.equal(left, b[index][slice(*rows) if rows else slice(None)])
+            assert torch.equal(right, a[index])
+            assert Update(factors=(factor,)).low_rank() is None
+    with pytest.raises(TypeError, match=r"^b "):
+        LowRank(None, stored["b"], 1.0).load(torch.device("cpu"))
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])

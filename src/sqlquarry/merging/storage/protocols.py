@@ -90,7 +90,7 @@ class Storage(Protocol):
         ...
 
     def why_empty(self) -> str:
-        """Return, in words, why there may be no files here and what to do about it."""
+        """Explain why there may be no files here, and what to do about it."""
         ...
 
     def require_room(self, nbytes: int) -> None:
