@@ -7,7 +7,6 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,8 +30,6 @@ from sqlquarry.errors import (
 )
 from sqlquarry.manifests import base_digest, write_manifest
 from sqlquarry.merging import Thresholds
-from sqlquarry.merging.tensor_file import StoredTensor
-from sqlquarry.merging.update import Update
 from sqlquarry.quantization import QuantizationRecipe
 
 A_OF_Q = f"base_model.model.{Q}.lora_A.weight"
@@ -345,79 +342,3 @@ def test_a_manifest_without_its_origin_is_refused(base: Path, tmp_path: Path) ->
     write_manifest(adapter.path, "adapter", {"prompt_fingerprint": PromptFormatter().fingerprint})
     with pytest.raises(MergeError, match="base_model"):
         AdapterMerger().merge(adapter, tmp_path / "out")
-
-
-def test_a_full_disk_is_seen_before_writing(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    adapter = write_adapter(tmp_path / "adapter", base)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=1000))
-    with pytest.raises(MergeError, match=r"/new/out .*\b0\.00 GB"):
-        AdapterMerger().merge(adapter, tmp_path / "new/out")
-    assert not (tmp_path / "new").exists()
-
-
-def test_a_finished_merge_is_returned_and_never_overwritten(
-    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    adapter = write_adapter(tmp_path / "adapter", base)
-    first = AdapterMerger().merge(adapter, tmp_path / "out")
-    before = contents(first.path)
-    with monkeypatch.context() as patch:
-        patch.setattr(StoredTensor, "read_into", lambda *_: pytest.fail("merged again"))
-        assert AdapterMerger().merge(adapter, tmp_path / "out") == first
-    other = write_adapter(tmp_path / "other", base, lora_tensors(seed=5))
-    digests = rf"adapter_digest .*{adapter.manifest.digest}.*{other.manifest.digest}"
-    with pytest.raises(MergeError, match=rf"/out .*\({digests}"):
-        AdapterMerger().merge(other, tmp_path / "out")
-    damage(tmp_path / "out/model.safetensors")
-    with pytest.raises(MergeError, match=r"/out .*manifest\.json"):
-        AdapterMerger().merge(adapter, tmp_path / "out")
-    with pytest.raises(MergeError, match=r"/adapter .*manifest\.json"):
-        AdapterMerger().merge(adapter, adapter.path)
-    assert {k: v for k, v in contents(first.path).items() if k != "model.safetensors"} == {
-        k: v for k, v in before.items() if k != "model.safetensors"
-    }
-
-
-def test_foreign_files_are_left_alone(base: Path, tmp_path: Path) -> None:
-    adapter = write_adapter(tmp_path / "adapter", base)
-    with pytest.raises(MergeError, match=rf"{re.escape(str(base))} .*\(LICENSE\.txt, config\.json, "):
-        AdapterMerger().merge(adapter, base)
-    with pytest.raises(MergeError, match=re.escape(f"{base}/config.json ")):
-        AdapterMerger().merge(adapter, base / "config.json")
-
-
-@pytest.mark.parametrize("calls", [0, 1])
-def test_an_interrupted_merge_resumes_and_gives_the_same_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int
-) -> None:
-    tensors = base_tensors()
-    first = {name: tensors.pop(name) for name in (f"{Q}.weight", "lm_head.weight")}
-    base = write_base(tmp_path / "base", first, tensors)
-    adapter = write_adapter(tmp_path / "adapter", base)
-    whole = AdapterMerger().merge(adapter, tmp_path / "whole")
-    stock, seen = Update.apply_rows, []
-
-    def dies(self: Update, *args: Any) -> Any:
-        seen.append(self)
-        if len(seen) > calls:
-            raise KeyboardInterrupt
-        return stock(self, *args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Update, "apply_rows", dies)
-        with pytest.raises(KeyboardInterrupt):
-            AdapterMerger().merge(adapter, tmp_path / "out")
-    assert not (tmp_path / "out/manifest.json").exists()
-    assert not list((tmp_path / "out").glob(".*.tmp"))
-    assert len(list((tmp_path / "out").glob("*.safetensors"))) == calls
-
-    other = write_adapter(tmp_path / "other", base, lora_tensors(seed=5))
-    digests = rf"adapter_digest .*{adapter.manifest.digest}.*{other.manifest.digest}"
-    with pytest.raises(MergeError, match=rf"/out .*\({digests}"):
-        AdapterMerger().merge(other, tmp_path / "out")
-
-    seen.clear()
-    monkeypatch.setattr(Update, "apply_rows", lambda self, *args: seen.append(self) or stock(self, *args))
-    again = AdapterMerger().merge(adapter, tmp_path / "out")
-    assert len(seen) == 2 - calls
-    assert contents(again.path) == contents(whole.path)
