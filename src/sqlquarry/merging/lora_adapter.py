@@ -230,7 +230,7 @@ class _Lookup:
         """
         if homeless := sorted(name for name in self.unused if name.endswith(".lora_B.bias")):
             raise UnsupportedAdapterError(
-                f"lora_bias: the adapter adds a bias to layers that have no bias in the base, for example {homeless[0]} "
+                f"lora_bias: the adapter adds a bias to layers without one in the base, for example {homeless[0]} "
                 f"({len(homeless)} in total). Train with lora_bias=False."
             )
 

@@ -62,5 +62,7 @@ class FileTokenizer:
                 return {"input_ids": self.backend.encode(text, add_special_tokens=add_special_tokens).ids}
             encoded = self.backend.encode_batch(list(text), add_special_tokens=add_special_tokens)
         except Exception as error:  # the Rust code raises plain Exception
-            raise UnsupportedModelError(f"the tokenizer cannot encode a text ({error}). Use another base.") from error
+            raise UnsupportedModelError(
+                f"the tokenizer cannot encode a text ({error}). Use a tokenizer with a token for unknown text."
+            ) from error
         return {"input_ids": [one.ids for one in encoded]}

@@ -163,8 +163,8 @@ def _added_ends(config: JsonObject, declared: Declared, *, bos_by_default: bool)
     for key, adds in (("bos_token", bos), ("eos_token", eos)):
         if adds and not declared.text(key):
             raise UnsupportedModelError(
-                f"tokenizer_config.json sets add_{key}, but it does not name a {key}, so transformers 4.51.3 fails. "
-                f"Add {key}, or set add_{key} to false."
+                f"transformers 4.51.3 fails, because add_{key} applies to this tokenizer, but no file names a {key}. "
+                f"Add {key} to tokenizer_config.json, or set add_{key} to false."
             )
     return bos, eos
 
