@@ -46,7 +46,7 @@ def test_blocks_give_the_same_bits_as_the_whole_product(tmp_path: Path, shape: t
 
 @pytest.mark.parametrize("cuts", [[0, 320], [0, 64, 320], [0, 128, 192, 320]], ids=str)
 @pytest.mark.parametrize("kind", ["lora", "dora", "two", "tokens", "embedding"])
-def test_rows_in_any_cut_give_the_bits_of_the_whole(tmp_path: Path, cuts: list[int], kind: str) -> None:
+def test_rows_in_any_cut_give_the_bits_of_the_whole_tensor(tmp_path: Path, cuts: list[int], kind: str) -> None:
     torch.manual_seed(0)
     weight = torch.randn(320, 96).bfloat16()
     stored = store(tmp_path, a=torch.randn(4, 96), b=torch.randn(320, 4), m=torch.rand(320), t=torch.randn(3, 96),
@@ -122,14 +122,14 @@ sizes = st.integers(1, 70)
 
 @st.composite
 def problems(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """A weight and a pair of factors of any shape."""
+    """Draw a weight and a pair of factors of any shape."""
     rows, columns, rank = draw(sizes), draw(sizes), draw(st.integers(1, 8))
     random = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
     return tuple(torch.randn(shape, generator=random) for shape in ((rows, columns), (rank, columns), (rows, rank)))  # type: ignore[return-value] - three shapes, three tensors
 
 
 def merged(weight: torch.Tensor, *factors: tuple[torch.Tensor, torch.Tensor, float, float]) -> torch.Tensor:
-    """W + Σ weight * scale * B A by our code, in fp32."""
+    """Return W + Σ weight * scale * B A, computed in fp32 by this library."""
     with tempfile.TemporaryDirectory() as directory:
         names = {f"{which}{n}": t for n, factor in enumerate(factors) for which, t in zip("ab", factor, strict=False)}
         stored = store(directory, **names)
@@ -181,7 +181,7 @@ def test_dora_rows_have_the_length_of_their_magnitude(
     magnitude = torch.rand(len(weight)) + 0.1
     with tempfile.TemporaryDirectory() as directory:
         stored = store(directory, a=a, b=b, m=magnitude)
-        # An embedding is the transpose of a linear weight, and so is everything about it.
+        # An embedding is the transpose of a linear weight, so the update is transposed too.
         update = Update(factors=(LowRank(stored["a"], stored["b"], 0.5, transposed=transposed),), magnitude=stored["m"])
         assert update.row_wise is not transposed
         result, _, _ = update.apply_rows(weight.T.contiguous() if transposed else weight.clone(), 0, torch.float32)
@@ -223,7 +223,7 @@ def test_an_expert_gets_its_part_of_the_factors(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_one_bad_value_among_many_is_seen(bad: float, dtype: torch.dtype) -> None:
+def test_one_value_that_is_not_finite_is_noticed(bad: float, dtype: torch.dtype) -> None:
     tensor = torch.randn(1000, 33).to(dtype)
     assert all_finite(tensor)
     tensor[777, 5] = bad
