@@ -1,6 +1,6 @@
-"""What benchmarks share: arguments, clocks, processes, random Llamas, steps of training, the public data sets.
+"""Code that benchmarks share: arguments, clocks, processes, random Llamas, training steps, the public data sets.
 
-Importing it needs only the standard library, because judging.py also runs under the Python of a peer's environment.
+Importing it needs only the standard library, because judging.py also runs in the Python environment of a peer.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"  # the public data sets (see CONTRIBUTING.md)
 GIB = 2**30
-_RESULT = "RESULT "  # begins the line of standard output that holds what a process measured
+_RESULT = "RESULT "  # prefix of the output line with the measurements of a process
 
 
 def argument_parser(description: str | None) -> argparse.ArgumentParser:
-    """Return a parser whose help shows a module's docstring as it is."""
+    """Return a parser whose help shows the docstring of a module unchanged."""
     return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 @dataclass
 class Took:
-    """Time that a `clock` measured; zero until its block ends."""
+    """Time that a `clock` measured. It is zero until the block ends."""
 
     seconds: float = 0.0
     cpu_seconds: float = 0.0
@@ -49,25 +49,25 @@ class Took:
 
 @contextlib.contextmanager
 def clock() -> Iterator[Took]:
-    """Measure the wall time of a block, and the processor time that this process spends in it."""
+    """Measure the wall time of a block and the CPU time of this process in it, and yield the result."""
     took, wall, cpu = Took(), time.perf_counter(), time.process_time()
     yield took
     took.seconds, took.cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
 
 
 def peak_rss_kib() -> int:
-    """Return this process's peak memory; Linux only. ru_maxrss would start from that of the process above."""
+    """Return the peak memory of this process, on Linux only. ru_maxrss would include the peak of the parent process."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
     return int(found[1]) if found else 0
 
 
 def hand_back(result: object) -> None:
-    """Print what this process measured for the one that started it by `run_apart`."""
+    """Print the measurements of this process for the process that started it by `run_apart`."""
     print(f"\n{_RESULT}{json.dumps(result)}", flush=True)
 
 
 def run_apart(arguments: Sequence[str], python: str = sys.executable) -> Any:
-    """Run Python in a process of its own and return what it hands back; raise CalledProcessError if that is nothing."""
+    """Run Python in a separate process and return its result. Raise CalledProcessError if it hands back nothing."""
     command = [python, *arguments]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith(_RESULT)]
@@ -77,7 +77,7 @@ def run_apart(arguments: Sequence[str], python: str = sys.executable) -> Any:
 
 
 def torchrun(processes: int, *program: str) -> list[str]:
-    """Return Python's arguments that start a program in several processes, each with a GPU if there are any."""
+    """Return the Python arguments that start a program in several processes, each with its own GPU if there are any."""
     from sqlquarry.training.launch import TORCHRUN
 
     return [*TORCHRUN, f"--nproc-per-node={processes}", *program]
@@ -85,7 +85,7 @@ def torchrun(processes: int, *program: str) -> list[str]:
 
 @dataclass(frozen=True)
 class LlamaShape:
-    """Widths of a Llama, by their names in transformers."""
+    """The dimensions of a Llama, by their names in transformers."""
 
     hidden_size: int
     intermediate_size: int
@@ -108,12 +108,14 @@ SHAPES = {
     "1b": LlamaShape(2048, 8192, 16, 32, 8),
     "135m": LlamaShape(576, 1536, 30, 9, 3),
     "2gb": LlamaShape(2048, 7168, 18, 32, 8, 32_000),
-    "tiny": LlamaShape(128, 256, 2, 4, 4, 442),  # to try a benchmark, with the vocabulary of the tests' tokenizer
+    "tiny": LlamaShape(
+        128, 256, 2, 4, 4, 442
+    ),  # to try out a benchmark, with the vocabulary of the tokenizer in the tests
 }
 
 
 def random_base(shape: LlamaShape, config: TrainingConfig, world: World) -> LlamaForCausalLM:
-    """Make a 4-bit Llama of random weights in place, without a file and with at most one layer in 16 bits."""
+    """Build a 4-bit Llama with random weights in memory, without a file and with at most one layer in 16 bits."""
     import bitsandbytes
     import torch
     from transformers import AutoModelForCausalLM
@@ -129,7 +131,7 @@ def random_base(shape: LlamaShape, config: TrainingConfig, world: World) -> Llam
         model = AutoModelForCausalLM.from_config(
             llama, dtype=dtype, attn_implementation=attention, trust_remote_code=False
         )
-    torch.manual_seed(0)  # the same weights on every process
+    torch.manual_seed(0)  # the same weights in every process
     for name, module in list(model.named_modules()):
         if isinstance(module, torch.nn.Linear) and name != "lm_head":
             weight = torch.randn(module.weight.shape, dtype=dtype, device=world.device).mul_(0.02)
@@ -152,7 +154,7 @@ def random_base(shape: LlamaShape, config: TrainingConfig, world: World) -> Llam
 
 
 def save_random_llama(directory: Path, config: LlamaConfig) -> dict[str, tuple[int, ...]]:
-    """Write a bf16 Llama of random weights, a layer at a time, and return the shapes of its tensors."""
+    """Write a bf16 Llama with random weights, one layer at a time, and return the shapes of its tensors."""
     import torch
     from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM
@@ -184,7 +186,7 @@ def save_random_llama(directory: Path, config: LlamaConfig) -> dict[str, tuple[i
 
 
 def make_base(shape: str, directory: Path) -> Path:
-    """Write a random Llama with the tests' small tokenizer, unless it is there."""
+    """Write a random Llama with the small tokenizer of the tests, unless it already exists."""
     if not (directory / "config.json").exists():
         tokenizer = _conftest().tiny_tokenizer()
         ends = {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": tokenizer.bos_token_id}
@@ -194,7 +196,7 @@ def make_base(shape: str, directory: Path) -> Path:
 
 
 def toy_records() -> list[Record]:
-    """Return the tests' records, as many as make 42 rows of 768 tokens, two a step."""
+    """Return enough records of the tests for 42 rows of 768 tokens, two per step."""
     from sqlquarry import Record
 
     return [Record(**example) for example in _conftest().toy_examples(832)]
@@ -206,7 +208,7 @@ def _conftest() -> Any:
 
 
 def random_row(seed: int, row_tokens: int) -> PackedRow:
-    """Make a row as packing does: schemas of 90 tokens, each with two questions of 51."""
+    """Return a row like those of packing, with schemas of 90 tokens and two questions of 51 tokens for each schema."""
     from sqlquarry.prompt import IGNORED_LABEL
     from sqlquarry.training.encoding.packing import PackedRow
 
@@ -227,9 +229,9 @@ def random_row(seed: int, row_tokens: int) -> PackedRow:
 
 
 def seconds_per_step(loop: Loop, steps: int, *, warm_up: int) -> float:
-    """Return the mean wall time of training steps after `warm_up` steps; each waits for the GPU."""
+    """Return the mean wall time of training steps after `warm_up` steps. Every step waits for the GPU."""
     for step in range(warm_up):
-        loop._step(step, stop=False)  # noqa: SLF001 - one step is what is measured
+        loop._step(step, stop=False)  # noqa: SLF001 - the benchmark measures single steps
     with clock() as took:
         for step in range(warm_up, warm_up + steps):
             loop._step(step, stop=False)  # noqa: SLF001 - see above
@@ -237,16 +239,16 @@ def seconds_per_step(loop: Loop, steps: int, *, warm_up: int) -> float:
 
 
 def wait_for_steps(run: Path, steps: int, is_running: Callable[[], bool]) -> None:
-    """Wait until a run's log has this number of steps; exit if the run ends before."""
+    """Wait until the log of a run has this number of steps. Exit if the run ends earlier."""
     log = run / "training_log.jsonl"
     while not log.exists() or len(log.read_text(encoding="utf-8").splitlines()) < steps:
         if not is_running():
-            sys.exit("the run ended before it was to be killed")
+            sys.exit(f"The run in {str(run)!r} ended before step {steps}, at which it was to be killed.")
         time.sleep(0.02)
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Return the objects of a JSON Lines file, gzipped or not."""
+    """Return the objects of a JSON Lines file, which may be gzipped."""
     with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
 
@@ -262,5 +264,5 @@ def spider_schemas(data: Path = DATA) -> dict[str, str]:
 
 
 def labeled_pairs(data: Path = DATA) -> list[dict[str, Any]]:
-    """Return pairs of queries on Spider's databases, with people's label and the outcome on the real rows."""
+    """Return pairs of queries on Spider's databases, with a human label and the outcome on the real rows."""
     return read_jsonl(data / "sql_pairs" / "spider_pair" / "share.jsonl")

@@ -1,9 +1,9 @@
-"""What a plan forecasts and what a GPU measures, side by side: memory and time of one row, for random Llamas.
+"""Compares the memory and time of one row that a plan forecasts with those that a GPU needs, for random Llamas.
 
     python benchmarks/forecast.py [SHAPE …]
 
-One process for each shape (see `SHAPES` in benchmarks/common.py) makes the model once and trains it in each way with
-the trainer's own loop. "launched" is without CUDA graphs, as rows with dropout run.
+For each shape (see `SHAPES` in benchmarks/common.py) a process builds the model once and trains it in several ways with
+the loop of the trainer. "launched" means without CUDA graphs, which is how rows with dropout run.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Way:
-    """How rows are trained."""
+    """A way to train rows."""
 
     row_tokens: int
-    recomputed: float  # share of the layers
+    recomputed: float  # share of layers
     dequantized: bool = False
     launched: bool = False
     compiled: bool = True
@@ -94,10 +94,10 @@ def work(shape: str) -> None:
         without_graphs = mock.patch.object(TrainingConfig, "uses_cuda_graphs", return_value=False)
         with without_graphs if way.launched else contextlib.nullcontext():
             planned, found, base = measured(base, config, world)
-        said = ", ".join(["bf16" if held else "4 bits", *(["launched"] if way.launched else [])])
-        said += "" if way.compiled else ", not compiled"
+        label = ", ".join(["bf16" if held else "4 bits", *(["launched"] if way.launched else [])])
+        label += "" if way.compiled else ", not compiled"
         print(
-            f"| {shape} | {said} | {way.row_tokens:,} | {layers} | {planned.bytes / GIB:.2f} | "
+            f"| {shape} | {label} | {way.row_tokens:,} | {layers} | {planned.bytes / GIB:.2f} | "
             f"{found.bytes / GIB:.2f} | {found.reserved / GIB:.2f} | {planned.seconds:.4f} | {found.seconds:.4f} |",
             flush=True,
         )
@@ -105,15 +105,15 @@ def work(shape: str) -> None:
 
 @dataclass(frozen=True)
 class Cost:
-    """Peak memory of a step and seconds of a row."""
+    """The peak memory of a step and the seconds for a row."""
 
     bytes: int
     seconds: float
-    reserved: int = 0  # bytes that torch took from the GPU; only measured
+    reserved: int = 0  # bytes that torch reserved on the GPU, for measurements only
 
 
 def measured(base: LlamaForCausalLM, config: TrainingConfig, world: World) -> tuple[Cost, Cost, LlamaForCausalLM]:
-    """Return what is forecast, what is measured, and the base without an adapter again."""
+    """Return the forecast, the measurement, and the base with its adapter removed."""
     import torch
 
     from sqlquarry.training.base.shape import ModelShape
@@ -126,7 +126,7 @@ def measured(base: LlamaForCausalLM, config: TrainingConfig, world: World) -> tu
 
     cuda = world.device.type == "cuda"
     gc.collect()
-    torch._dynamo.reset()  # noqa: SLF001 - the limit of compilations is per process
+    torch._dynamo.reset()  # noqa: SLF001 - the limit of compilations applies to the process
     if cuda:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -153,7 +153,7 @@ def measured(base: LlamaForCausalLM, config: TrainingConfig, world: World) -> tu
 
 
 def _tensors_of(base: LlamaForCausalLM) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Return dtype and shape of the model's tensors as they would be on disk."""
+    """Return the dtype and shape that the tensors of the model would have on disk."""
     import torch
     from transformers import AutoModelForCausalLM
 

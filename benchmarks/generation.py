@@ -1,9 +1,9 @@
-"""Wall time of many generations: `ImportedModel` against a serial loop over boto3, on a service with a fixed latency.
+"""Compares the wall time of many requests by `ImportedModel` with a serial boto3 loop, on a service of fixed latency.
 
     python benchmarks/generation.py --requests 200 --latency 0.1 --concurrency 20
 
-The service is a small HTTP server on 127.0.0.1, in a process of its own, that waits and answers. With `--rate` it also
-throttles whatever comes faster than so many requests per second.
+The service is a small HTTP server on 127.0.0.1 in a separate process, which waits and answers. With `--rate` it also
+throttles requests above that number per second.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ ANSWER = {
 
 
 class Rate:
-    """Lets `per_second` requests pass, at most that many at once; 0 lets all pass."""
+    """A rate limit of `per_second` requests, which is also the largest burst. 0 means no limit."""
 
     def __init__(self, per_second: float) -> None:
         self.per_second, self.tokens, self.then, self.lock = per_second, per_second, time.monotonic(), threading.Lock()
 
     def passes(self) -> bool:
-        """Take one of the requests that may pass now."""
+        """Return whether a request may pass now, and count it if it may."""
         with self.lock:
             now = time.monotonic()
             self.tokens = min(self.per_second, self.tokens + (now - self.then) * self.per_second)
@@ -53,7 +53,7 @@ def serve(pipe: Connection, latency_s: float, per_second: float) -> None:
     class Service(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
-        wbufsize = -1  # one packet for headers and body
+        wbufsize = -1  # sends headers and body in one packet
 
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
@@ -84,9 +84,11 @@ def serve(pipe: Connection, latency_s: float, per_second: float) -> None:
 def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--requests", type=int, default=200)
-    parser.add_argument("--latency", type=float, default=0.1, help="seconds the service takes for an answer")
+    parser.add_argument("--latency", type=float, default=0.1, help="seconds that the service takes for an answer")
     parser.add_argument("--concurrency", type=int, default=20)
-    parser.add_argument("--rate", type=float, default=0, help="requests per second that are not throttled; 0: all")
+    parser.add_argument(
+        "--rate", type=float, default=0, help="requests per second that are not throttled (0: no limit)"
+    )
     arguments = parser.parse_args()
 
     receiver, sender = multiprocessing.Pipe()
@@ -111,7 +113,7 @@ def main() -> None:
         model = ImportedModel(ARN, session=session, concurrency=arguments.concurrency, retry=retry)
         answers = model.generate(prompts)
     if [answer.text for answer in answers] != [SQL] * len(prompts):
-        raise SystemExit("answers are missing")
+        raise SystemExit("Some answers are missing or wrong.")
     rate = len(prompts) / ours.seconds
     print(f"ImportedModel, {arguments.concurrency:3d} wide {ours.seconds:6.2f} s  {rate:6.1f} requests/s")
     print(f"ratio                  {serial.seconds / ours.seconds:6.1f} x")

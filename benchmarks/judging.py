@@ -1,4 +1,4 @@
-"""Time per graded pair of ExecutionGrader and of a peer from PyPI on the same pairs, and where their verdicts differ.
+"""Compares the time per pair and the verdicts of ExecutionGrader with those of a peer from PyPI on the same pairs.
 
     python -m venv /tmp/peer && /tmp/peer/bin/pip install text2sql-eval-toolkit
     python benchmarks/judging.py --data DATA --peer toolkit --peer-python /tmp/peer/bin/python
@@ -6,17 +6,17 @@
     python -m venv /tmp/suite && /tmp/suite/bin/pip install nl2sql360
     python benchmarks/judging.py --data DATA --peer test-suite --peer-python /tmp/suite/bin/python
 
-DATA holds `spider_exec/train.jsonl` (gold_sql, db_id, alt_sql, usable) and `spider_sqlite/<db_id>.sqlite`; records
-whose database is not there are left out. The prediction is in turn the gold SQL itself, its rewriting (`alt_sql`), and
-the gold SQL of another question on the same database. The peers:
+DATA contains `spider_exec/train.jsonl` (gold_sql, db_id, alt_sql, usable) and `spider_sqlite/<db_id>.sqlite`. Records
+without a database file are left out. The prediction is in turn the gold SQL itself, its rewriting (`alt_sql`), and the
+gold SQL of another question on the same database. The peers are:
 
-    toolkit         text2sql-eval-toolkit as its manual says: run all queries, then evaluate each prediction
+    toolkit         text2sql-eval-toolkit as in its manual: run all queries, then evaluate each prediction
     toolkit-pairs   its `get_sql_execution_results`, which runs and compares one pair
-    test-suite      taoyds/test-suite-sql-eval as nl2sql360 carries it: `eval_exec_match` with DISTINCT kept
-    checkout        another version of SQLQuarry, by the Python of its environment
+    test-suite      taoyds/test-suite-sql-eval as included in nl2sql360: `eval_exec_match` with DISTINCT kept
+    checkout        another version of SQLQuarry, run by the Python of its environment
 
-Each side runs in a process of its own, one after the other; the clock starts when everything is imported. Last comes a
-table of hand-made result pairs.
+The two sides run one after the other in separate processes. The clock starts after all imports. The last table shows
+hand-written pairs of results.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ Row = tuple[object, ...]
 
 
 class Pair(NamedTuple):
-    """One graded pair; `database` is the path of a SQLite file."""
+    """One pair to grade. `database` is the path of an SQLite file."""
 
     kind: str
     database: str
@@ -58,16 +58,16 @@ class Pair(NamedTuple):
 
 
 class Graded(TypedDict):
-    """What one side found; `reasons` are ours only."""
+    """The results of one side. Only SQLQuarry gives `reasons`."""
 
-    cpu: float  # processor seconds after all was imported; until `in_process` has measured it, those before
+    cpu: float  # CPU seconds of grading. Until `in_process` sets it, it contains those of the imports.
     seconds: list[float]
     verdicts: list[str]
     reasons: list[str]
     torture: list[bool]
 
 
-# Name, whether the results are the same, gold rows, predicted rows; the gold SQL has ORDER BY in the sixth.
+# Name, whether the results are the same, gold rows, predicted rows. Only the sixth gold has ORDER BY.
 TORTURE: list[tuple[str, bool, list[Row], list[Row]]] = [
     ("same rows, other order", True, [("a", 1), ("b", 2)], [("b", 2), ("a", 1)]),
     ("values attached to the wrong row", False, [("alice", 100), ("bob", 200)], [("alice", 200), ("bob", 100)]),
@@ -84,7 +84,7 @@ TORTURE: list[tuple[str, bool, list[Row], list[Row]]] = [
 
 
 def read_pairs(data: Path, limit: int | None) -> list[Pair]:
-    """One pair per usable record, the three kinds in turn; a record without rewriting is paired with itself."""
+    """Return a pair for each usable record, with the three kinds in turn. Without a rewriting, the gold is repeated."""
     rows = [row for row in spider_golds(data) if (data / "spider_sqlite" / f"{row['db_id']}.sqlite").is_file()]
     others: dict[str, list[str]] = defaultdict(list)
     for row in rows:
@@ -100,7 +100,7 @@ def read_pairs(data: Path, limit: int | None) -> list[Pair]:
 
 
 def grade(pairs: list[Pair]) -> Graded:
-    """Grade as we do: verdict and reason per pair, and seconds per pair."""
+    """Grade with SQLQuarry and return the verdict, the reason and the seconds of each pair."""
     from sqlquarry import ExecutionGrader, Record, results_equal
 
     files = {pair.database for pair in pairs}
@@ -122,11 +122,11 @@ def grade(pairs: list[Pair]) -> Graded:
 
 
 def grade_as_peer(name: str, pairs: list[Pair]) -> Graded:
-    """Grade as the peer does; runs under its own Python, where SQLQuarry is not installed."""
+    """Grade with the peer. This runs in the Python of the peer, where SQLQuarry is not installed."""
     prepare = {"toolkit": _toolkit, "toolkit-pairs": _toolkit_pairs, "test-suite": _test_suite}[name]
     with tempfile.TemporaryDirectory() as folder:
-        logging.disable(logging.CRITICAL)  # the toolkit would log every query that it cannot parse
-        os.chdir(folder)  # it makes folders where it stands
+        logging.disable(logging.CRITICAL)  # the toolkit logs every query that it cannot parse
+        os.chdir(folder)  # it creates folders in the current directory
         run, same = prepare(Path(folder), pairs)
         before = time.process_time()
         seconds, verdicts = run()
@@ -139,13 +139,13 @@ def grade_as_peer(name: str, pairs: list[Pair]) -> Graded:
 
 
 def one_by_one(pairs: list[Pair], correct: Callable[[Pair], Any]) -> tuple[list[float], list[str]]:
-    """Seconds and verdict of each pair."""
+    """Return the seconds and the verdict of each pair."""
     seconds, verdicts = [], []
     for pair in pairs:
         started = time.perf_counter()
         try:
             verdict = "correct" if correct(pair) else "wrong"
-        except Exception as error:  # noqa: BLE001 - whatever a peer raises is its verdict
+        except Exception as error:  # noqa: BLE001 - any error of a peer is its verdict
             verdict = f"raises {type(error).__name__}"
         seconds.append(time.perf_counter() - started)
         verdicts.append(verdict)
@@ -160,7 +160,7 @@ def _toolkit(folder: Path, pairs: list[Pair]) -> Any:
 
     def run() -> tuple[list[float], list[str]]:
         seconds, verdicts = [0.0] * len(pairs), [""] * len(pairs)
-        for kind in KINDS:  # its execution stage runs all queries of a file at once: each pair gets an equal share
+        for kind in KINDS:  # It runs all queries of a file at once, so each pair gets an equal share of the time.
             places = [i for i, pair in enumerate(pairs) if pair.kind == kind]
             file = folder / "predictions.json"
             file.write_text(json.dumps([_as_toolkit_record(pairs[i]) for i in places]), encoding="utf-8")
@@ -215,10 +215,10 @@ def _toolkit_comparison() -> Any:
 
 
 def _test_suite(folder: Path, pairs: list[Pair]) -> Any:
-    # Imported from its own folder: the package around it wants the drivers of database servers.
+    # It is imported from its own folder, because the package around it needs the drivers of database servers.
     spec = importlib.util.find_spec("nl2sql360")
     if spec is None or not spec.submodule_search_locations:
-        raise SystemExit("nl2sql360 is not installed in the peer's environment")
+        raise SystemExit("nl2sql360 is not installed in the environment of --peer-python.")
     sys.path.insert(0, str(Path(spec.submodule_search_locations[0]) / "evaluator"))
     from test_suite_sql_eval import exec_eval
 
@@ -242,7 +242,7 @@ def _link_databases(folder: Path, pairs: list[Pair], path: str) -> None:
 
 
 def in_process(python: str, *arguments: str) -> Graded:
-    """Run this file again, elsewhere."""
+    """Run this file again in another Python and return its results."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     found: Graded = run_apart([str(Path(__file__).resolve()), *arguments], python)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -296,7 +296,7 @@ def main() -> None:
         hand_back(grade(pairs) if ours else grade_as_peer(options.peer, pairs))
         return
     if not options.peer_python:
-        parser.error("--peer-python is missing: install the peer in an environment of its own (see above)")
+        parser.error("--peer-python is missing. Install the peer in a separate environment, as shown in --help.")
     arguments = ["--data", str(options.data.resolve()), "--peer", options.peer]
     arguments += ["--limit", str(options.limit)] if options.limit else []
     ours = in_process(sys.executable, *arguments, "--side", "ours")

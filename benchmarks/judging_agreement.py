@@ -1,4 +1,4 @@
-"""Does ExecutionGrader agree with every label of the shared public data? Prints one line per data set.
+"""Checks whether ExecutionGrader agrees with every label of the shared public data. Prints one line per data set.
 
 python benchmarks/judging_agreement.py [folder of the data sets, ../shared/data by default]
 """
@@ -36,7 +36,9 @@ def main() -> None:
     _show("the same without column permutation", strict, pairs)
 
     defog = sq.ExecutionGrader(folder / "defog" / "sqlite")
-    there = {path.stem for path in (folder / "defog" / "sqlite").glob("*.sqlite")}  # two of three have rows
+    there = {
+        path.stem for path in (folder / "defog" / "sqlite").glob("*.sqlite")
+    }  # two of the three databases have rows
     rows = [row for row in read_jsonl(folder / "defog" / "defog_exec_share.jsonl") if row["db_id"] in there]
     several = [
         sq.Record(row["question"], "-", row["gold_sqls"][0], row["db_id"], alternatives=tuple(row["gold_sqls"][1:]))

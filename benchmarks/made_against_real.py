@@ -1,10 +1,10 @@
-"""How verdicts on made databases compare with those on real ones, and what a suite's kill rate is worth.
+"""Compares verdicts on synthesized databases with those on real ones, and shows how much a kill rate tells.
 
     python benchmarks/made_against_real.py --pairs 649 --golds 200 --kill-rates 150
 
-needs the public data sets in ../shared/data. Pairs are those of `sql_pairs/spider_pair`, with the
-label that people gave and the outcome on the real database. Golds are Spider's; as predictions they get their own text,
-the rewriting that comes with the data, and the four golds of the same database that read most like them.
+It needs the public data sets in ../shared/data. The pairs are those of `sql_pairs/spider_pair`, with a human label and
+the outcome on the real database. The golds are those of Spider. The predictions for a gold are its own text, the
+rewriting in the data, and the four golds of the same database with the most similar text.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def golds_by_database(rows: Sequence[dict[str, str]]) -> dict[str, list[str]]:
 
 
 def neighbors(row: dict[str, str], by_database: dict[str, list[str]]) -> list[str]:
-    """Return the other golds of the database that read most like this one."""
+    """Return the four other golds of the database with the most similar text."""
     gold = row["gold_sql"]
     others = sorted(set(by_database[row["db_id"]]) - {gold})
     others.sort(key=lambda other: -SequenceMatcher(None, other.lower(), gold.lower()).ratio())
@@ -81,7 +81,7 @@ def verdict_of(judgement: Judgement) -> str:
 
 
 def kill_rates(count: int, real: ExecutionGrader) -> None:
-    """Print, by the share of mutants that a single database kills, how many wrong predictions it accepts."""
+    """Print the number of wrong predictions that a single database accepts, by the share of mutants that it kills."""
     rows, schemas = spider_golds(), spider_schemas()
     by_database = golds_by_database(rows)
     databases, tried, accepted = Counter[int](), Counter[int](), Counter[int]()

@@ -1,11 +1,11 @@
-"""Wall time, peak memory and throughput of our merge, PEFT's merge, and a plain copy of the same files.
+"""Compares wall time, peak memory and throughput of SQLQuarry's merge, PEFT's merge, and a plain copy of the files.
 
-    python benchmarks/merge.py                                         2 GB in Llama's shapes, about a minute
-    python benchmarks/merge.py --shape 8b --methods copy,ours          Llama 3.1 8B's shapes, 16 GB
-    python benchmarks/merge.py --quantized --methods ours,verify       into NF4 values, and the check of the result
+    python benchmarks/merge.py                                         2 GB in the shapes of Llama, about a minute
+    python benchmarks/merge.py --shape 8b --methods copy,ours          the shapes of Llama 3.1 8B, 16 GB
+    python benchmarks/merge.py --quantized --methods ours,verify       merge into NF4 values and check the result
 
-Each method runs in a process of its own; base and adapter are random and stay in the directory. `copy` is `cp`. The
-clock starts when the libraries are imported, and stops after a sync, so that no method leaves its writing to the next.
+Each method runs in a separate process. Base and adapter are random and stay in the directory. `copy` is `cp`. The clock
+starts after the imports and stops after a sync, so that no method leaves unwritten data to the next one.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ RANK = 16
 
 
 def build(directory: Path, shape: LlamaShape, *, quantized: bool) -> None:
-    """Make base and adapter of random weights."""
+    """Write a base and an adapter with random weights."""
     import torch
     from peft import LoraConfig
     from safetensors.torch import save_file
@@ -116,12 +116,14 @@ def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--directory", type=Path, default=Path("/tmp/merge-benchmark"))
     parser.add_argument("--shape", choices=SHAPES, default="2gb")
-    parser.add_argument("--layers", type=int, help="instead of the shape's own")
-    parser.add_argument("--hidden", type=int, help="instead of the shape's own; the other widths follow")
-    parser.add_argument("--vocabulary", type=int, help="instead of the shape's own")
-    parser.add_argument("--quantized", action="store_true", help="as if the adapter had been trained on NF4 weights")
-    parser.add_argument("--methods", default="copy,peft,ours", help=f"some of {', '.join(METHODS)}, with commas")
-    parser.add_argument("--repeat", type=int, default=1, help="runs of each method, in turn")
+    parser.add_argument("--layers", type=int, help="number of layers (default: that of the shape)")
+    parser.add_argument(
+        "--hidden", type=int, help="hidden size, which scales the other widths (default: that of the shape)"
+    )
+    parser.add_argument("--vocabulary", type=int, help="size of the vocabulary (default: that of the shape)")
+    parser.add_argument("--quantized", action="store_true", help="mark the adapter as trained on NF4 weights")
+    parser.add_argument("--methods", default="copy,peft,ours", help=f"comma-separated list of {', '.join(METHODS)}")
+    parser.add_argument("--repeat", type=int, default=1, help="number of runs of each method, in turn")
     parser.add_argument("--method", choices=METHODS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     directory = options.directory

@@ -1,11 +1,11 @@
-"""How much accuracy does merging cost? The same questions asked of the adapter on its 4-bit base and of merged models.
+"""Measures the accuracy that merging costs, by asking merged models and the adapter on its base the same questions.
 
     python benchmarks/merge_fidelity.py BASE_MODEL TRAIN.jsonl… [--records 6000] [--questions 629]
     python benchmarks/merge_fidelity.py BASE_MODEL TRAIN.jsonl… --records 40 --questions 8 --measured 4    on a CPU
 
-Trains with QLoRA, merges into the dequantised base (ours) and into the original one (as the published recipe does), and
-reports exact match; then which base and which dtype cost what, over the tokens of gold answers. Minutes on one GPU.
-`--work` keeps adapter and models, and a second run trains and merges nothing again.
+It trains with QLoRA, merges into the dequantized base (as SQLQuarry does) and into the original one (the published
+recipe), and reports exact match. Then it measures the error of each base and dtype over the tokens of gold answers.
+It takes minutes on one GPU. With `--work`, a second run reuses the adapter and the models.
 """
 
 from __future__ import annotations
@@ -76,11 +76,11 @@ def _config(options: argparse.Namespace) -> sq.TrainingConfig:
     return sq.TrainingConfig(
         num_train_epochs=1,
         records_per_step=64,
-        # A small model spends its time in launching kernels, so long rows are faster; their mask grows as a square.
+        # A small model spends its time launching kernels, so long rows are faster. Their mask grows quadratically.
         max_length=options.row_tokens,
         learning_rate=1e-3,
         gradient_checkpointing=False,
-        hold_dequantized=True,  # the same values, without unpacking them for every row
+        hold_dequantized=True,  # the same values, which are then not unpacked for every row
     )
 
 
@@ -92,7 +92,7 @@ def merge(adapter: sq.AdapterCheckpoint, name: str, work: Path) -> sq.MergedMode
 def answer(
     adapter: sq.AdapterCheckpoint, merged: dict[str, sq.MergedModel], test: Sequence[sq.Record], batch: int
 ) -> None:
-    """Exact match of every system, and how many questions it loses and wins against the adapter."""
+    """Report the exact match of every system, and the questions that it loses and wins against the adapter."""
     ask = partial(sq.LocalModel, batch_size=batch, max_tokens=96)
     systems = {"adapter on its 4-bit base": partial(ask, adapter)}
     systems |= {f"merged: {name}": partial(ask, model) for name, model in merged.items()}
@@ -113,12 +113,12 @@ def answer(
 
 
 def same_text(predicted: str, gold: str) -> bool:
-    """Equal but for white space and a last semicolon; needs no package that a machine for training lacks."""
+    """Return whether two texts are equal except for white space and a final semicolon, without any extra package."""
     return predicted.rstrip("; \n").split() == gold.rstrip("; \n").split()
 
 
 def measure(adapter: sq.AdapterCheckpoint, work: Path, records: Sequence[sq.Record]) -> None:
-    """The table of docs/merging.md: which base and dtype, which error."""
+    """Print the table of docs/merging.md with the error of each base and dtype."""
     say("merged into            | error of base weights | mean KL (nats) | same greedy token | likelihood lost (nats)")
     for name, (base, dtype) in MERGES.items():
         found = sq.AdapterMerger(base=base).verify(records, adapter, merge(adapter, name, work)).agreement
@@ -130,7 +130,7 @@ def measure(adapter: sq.AdapterCheckpoint, work: Path, records: Sequence[sq.Reco
 
 
 def weight_error(adapter: sq.AdapterCheckpoint, base: Base, dtype: Dtype) -> float:
-    """Return ‖W - W4‖ / ‖W4‖ over all quantized modules: base weights merged into, beside those trained on."""
+    """Return ‖W - W4‖ / ‖W4‖ over all quantized modules, where W is the base of the merge and W4 that of training."""
     import torch
     from safetensors.torch import load_file
 
@@ -155,8 +155,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument("data", nargs="+")
     parser.add_argument("--records", type=int, default=6_000)
     parser.add_argument("--questions", type=int, default=629)
-    parser.add_argument("--measured", type=int, default=16, help="held-out records for the table of bases; 0: none")
-    parser.add_argument("--batch", type=int, default=256, help="questions decoded together")
+    parser.add_argument(
+        "--measured", type=int, default=16, help="held-out records for the table of bases (0: no table)"
+    )
+    parser.add_argument("--batch", type=int, default=256, help="number of questions per batch")
     parser.add_argument("--row-tokens", type=int, default=8192, help="length of a packed row in training")
     parser.add_argument("--work", help="folder for adapters and models (default: a temporary one)")
     return parser.parse_args()

@@ -1,10 +1,10 @@
-"""Seconds, requests and bytes of a preflight: a 16 GB model on disk (sparse files), and any S3 prefix.
+"""Measures the seconds, requests and bytes of a preflight, for a 16 GB model in sparse files and for any S3 prefix.
 
     python benchmarks/preflight.py --directory /tmp/preflight-benchmark
     python benchmarks/preflight.py --s3 s3://bucket/prefix/
 
-The files take no space: 8 billion weights of zeros in four shards, with a tokenizer of 128,000 tokens. Repairing it
-would take 16 GB; only checking is measured.
+The sparse files take no space. They contain 8 billion zero weights in four shards, and a tokenizer of 128,000 tokens.
+Only checking is measured, because a repair would write 16 GB.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ TEMPLATE = "{% for m in messages %}{{ m['content'] + eos_token }}{% endfor %}"
 
 
 def build(directory: Path, shards: int) -> int:
-    """Write the model; returns the bytes that its files appear to have."""
+    """Write the model and return the apparent size of its files in bytes."""
     shapes = expected_tensors("LlamaForCausalLM", LLAMA_3_8B) or {}
     index, total = {}, 0
     directory.mkdir(parents=True, exist_ok=True)
@@ -78,7 +78,7 @@ def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--directory", type=Path, help="where to write the sparse model")
     parser.add_argument("--shards", type=int, default=4)
-    parser.add_argument("--s3", help="check this prefix, counting requests")
+    parser.add_argument("--s3", help="S3 prefix to check, with a count of requests")
     options = parser.parse_args()
     if options.directory:
         total = build(options.directory, options.shards)

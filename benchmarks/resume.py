@@ -1,9 +1,9 @@
-"""A run that is killed and resumed beside one that is not, and the plan beside what was measured.
+"""Compares a run that is killed and resumed with an undisturbed run, and a plan with the measurements.
 
-    python benchmarks/resume.py FOLDER [BASE]      BASE: a directory or .gguf; without it a random 8B Llama is made
+    python benchmarks/resume.py FOLDER [BASE]      BASE: a directory or .gguf file (default: a random 8B Llama)
 
-Trains with the trainer, kills a second run by SIGKILL half way, makes the same call again, and compares the adapters
-bit for bit. FOLDER takes model and runs (8B: 17 GB).
+It trains once, kills a second run by SIGKILL halfway, repeats the same call, and compares the adapters bit for bit. The
+model and the runs are written to FOLDER (8B: 17 GB).
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
-"""QLoRA under FSDP2 on 1, 2, 4, … GPUs: speed, memory, time spent in communication; then interruption and merging.
+"""Measures QLoRA with FSDP2 on 1, 2, 4, … GPUs: speed, memory and communication, then interruption and merging.
 
     python benchmarks/scaling.py [--shapes 8b,70b] [--gpus 1,2] [--steps 10] [--only speed,runs]
 
-`speed`: random weights made on the GPUs, rows like those of packed records, the same rows on every
-number of GPUs. Weights are held in 4 bits, or as the 4-bit values in bf16 ("dequantized"), in parts on all GPUs (FSDP2)
-or whole on each. `runs`: the trainer itself on a model on disk: the adapter of several GPUs beside that of one, a
-killed process, a resume on one, merge and check. Prints one JSON object per measurement.
+`speed` uses random weights that are generated on the GPUs, and rows like those of packed records, which are the same
+for every number of GPUs. Weights are held in 4 bits, or as the 4-bit values in bf16 ("dequantized"). They are split
+across all GPUs (FSDP2) or complete on each. `runs` uses the trainer on a model on disk. It compares the adapters of
+several GPUs and of one, kills a process, resumes on one GPU, merges and checks. Every measurement is printed as a JSON
+object.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def main() -> None:
 
     available = torch.cuda.device_count()
     gpus = [int(count) for count in options.gpus.split(",")] if options.gpus else [1, 2, 4, 8]
-    gpus = [count for count in gpus if count <= (available or 2)]  # without a GPU: two processes, to try this script
+    gpus = [count for count in gpus if count <= (available or 2)]  # without a GPU, two processes to try out this script
     print(json.dumps(_machine()), flush=True)
     if "speed" in options.only:
         speeds(options, gpus)
@@ -82,7 +83,7 @@ def main() -> None:
 
 
 def speeds(options: argparse.Namespace, gpus: list[int]) -> None:
-    """Print tokens per second for every shape, number of GPUs and way to hold the weights."""
+    """Print the tokens per second for every shape, number of GPUs and way to hold the weights."""
     for shape in options.shapes.split(","):
         for held in options.held.split(","):
             for checkpointing in [word == "on" for word in options.checkpointing.split(",")]:
@@ -113,13 +114,13 @@ def speeds(options: argparse.Namespace, gpus: list[int]) -> None:
 
 
 def shardings(options: argparse.Namespace, gpus: int) -> list[Literal["full", "none"]]:
-    """Return the ways of placing the base on the GPUs that are to be measured; there is one on a single GPU."""
+    """Return the ways to place the base on the GPUs that are measured. On a single GPU there is only one."""
     kinds: list[Literal["full", "none"]] = options.sharding.split(",")
     return kinds if gpus > 1 else kinds[:1]
 
 
 def work(job: Job) -> None:
-    """Measure in one of the processes; the first one hands back what all measured."""
+    """Measure in one of the processes. The first process hands back the results of all processes."""
     import torch
 
     from sqlquarry.pretrained import compute_dtype
@@ -148,7 +149,7 @@ def work(job: Job) -> None:
     epochs = job.steps * job.rows_per_step / len(rows)
     schedule = Schedule(len(rows), job.rows_per_step, epochs, warmup_ratio=0.1, peak_rate=1e-4, seed=0)
     if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()  # before a row is recorded as a graph, which keeps what it needs
+        torch.cuda.reset_peak_memory_stats()  # before a row is recorded as a graph, which keeps its memory
     graphs = mock.patch.object(TrainingConfig, "uses_cuda_graphs", return_value=False)
     with graphs if job.launched else contextlib.nullcontext():
         loop = Loop(model, rows, schedule, config, world)
@@ -172,12 +173,12 @@ def work(job: Job) -> None:
 
 
 def _communication(loop: Loop, folder: str | None) -> float:
-    """Return the share of one step's time in which NCCL kernels ran; the step's trace goes to `folder`."""
+    """Return the share of one step's time in which NCCL kernels run, and write the trace of the step to `folder`."""
     import torch
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CUDA]) as trace, clock() as took:
-        loop._step(0, stop=False)  # noqa: SLF001 - one step is what is measured
+        loop._step(0, stop=False)  # noqa: SLF001 - the benchmark measures single steps
         torch.cuda.synchronize()
     if folder and loop.world.is_rank0:
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -188,7 +189,7 @@ def _communication(loop: Loop, folder: str | None) -> float:
 
 
 def runs(options: argparse.Namespace, gpus: int) -> None:
-    """Run the trainer itself: on one and several GPUs, killed and resumed on one, merged and verified."""
+    """Run the trainer on one and several GPUs, kill a run and resume it on one GPU, then merge and verify."""
     import sqlquarry as sq
 
     place = Path(options.work)
@@ -230,7 +231,7 @@ def runs(options: argparse.Namespace, gpus: int) -> None:
 
 
 def compare(name: str, one: Path, other: Path) -> None:
-    """Print how much two adapters of the same records differ."""
+    """Print the difference between two adapters of the same records."""
     import torch
     from safetensors.torch import load_file
 
@@ -244,7 +245,7 @@ def compare(name: str, one: Path, other: Path) -> None:
 
 
 def kill_one(trainer: sq.QLoRAFSDPTrainer, records: list[sq.Record], output: Path, gpus: int) -> None:
-    """Start a run on several GPUs, end one of its processes by SIGKILL, and print how long the others took to end."""
+    """Start a run on several GPUs, kill one of its processes, and print the time that the others take to end."""
     process = multiprocessing.get_context("spawn").Process(
         target=trainer.train, args=(records,), kwargs={"output_dir": output, "processes": gpus}
     )
@@ -259,13 +260,13 @@ def kill_one(trainer: sq.QLoRAFSDPTrainer, records: list[sq.Record], output: Pat
 
 
 def _programs_below(process: int) -> list[int]:
-    """Return the processes of training, torchrun or a worker, that a process started."""
+    """Return the ids of the training processes, torchrun or workers, that a process started."""
     command = ["pgrep", "--parent", str(process), "--full", "sqlquarry.training"]
     return [int(line) for line in subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()]
 
 
 def _machine() -> dict[str, object]:
-    """Return the versions of what trains, and the GPUs."""
+    """Return the versions of the training libraries, and the GPUs."""
     import torch
 
     versions = {name: importlib.import_module(name).__version__ for name in ("transformers", "peft", "bitsandbytes")}
@@ -280,16 +281,22 @@ def _options() -> argparse.Namespace:
     parser = argument_parser(__doc__)
     parser.add_argument("--shapes", default="8b")
     parser.add_argument("--run-shape", default="8b", help="shape of the model on disk for `runs`")
-    parser.add_argument("--gpus", help="numbers of GPUs, with commas; all powers of two that there are")
-    parser.add_argument("--sharding", default="full,none", help="the base in parts (full), or whole on each GPU (none)")
+    parser.add_argument(
+        "--gpus", help="comma-separated numbers of GPUs (default: all powers of two that are available)"
+    )
+    parser.add_argument(
+        "--sharding", default="full,none", help="base split across the GPUs (full) or complete on each (none)"
+    )
     parser.add_argument("--held", default="4bit,dequantized")
-    parser.add_argument("--checkpointing", default="on", help="of activations: on, off or on,off")
+    parser.add_argument("--checkpointing", default="on", help="checkpointing of activations: on, off or on,off")
     parser.add_argument("--row-tokens", type=int, default=3072)
     parser.add_argument("--attention", default="auto", choices=["auto", "sdpa", "flex_attention"])
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--rows-per-step", type=int, default=8)
-    parser.add_argument("--trace", help="folder that receives a Chrome trace of a step, where several GPUs train")
-    parser.add_argument("--launched", action="store_true", help="kernel by kernel, as with dropout: no CUDA graphs")
+    parser.add_argument("--trace", help="folder for a Chrome trace of a step, if several GPUs train")
+    parser.add_argument(
+        "--launched", action="store_true", help="launch kernels one by one, as with dropout, instead of CUDA graphs"
+    )
     parser.add_argument("--only", default="speed,runs")
     parser.add_argument("--work", default="/dev/shm/scaling")
     parser.add_argument("--worker", help=argparse.SUPPRESS)

@@ -1,9 +1,9 @@
-"""What a base takes that two processes share, forecast and measured: of an 8B Llama, on two GPUs or on one.
+"""Compares forecast and measured memory of a base that two processes share, for an 8B Llama on two GPUs or one.
 
     python benchmarks/shared_base.py FOLDER [SHAPE]
 
-On one GPU gloo carries what they send (tests/gpu/two_on_one_gpu.py): memory and steps are those of two GPUs, times are
-not. FOLDER takes model and runs (8B: 17 GB).
+On one GPU the processes communicate by gloo (tests/gpu/two_on_one_gpu.py). Memory and steps are then those of two GPUs,
+but times are not. The model and the runs are written to FOLDER (8B: 17 GB).
 """
 
 from __future__ import annotations

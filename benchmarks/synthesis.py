@@ -1,10 +1,10 @@
-"""How well synthesised databases judge: wrong queries caught, right ones rejected, mutants killed, seconds a record.
+"""Measures how well synthesized databases judge: wrong queries caught, right ones rejected, mutants killed, time.
 
     python benchmarks/synthesis.py --wikisql 500 --spider 300
 
-needs the public data sets in ../shared/data. Wrong predictions are mutants of the gold query, of
-which those are left out that equal the gold on 300 further databases made for that very pair, with another seed; right
-ones are the gold rewritten without changing what it says.
+It needs the public data sets in ../shared/data. Wrong predictions are mutants of the gold query. A mutant is left out
+if it equals the gold on 300 additional databases, which are generated for that pair with another seed. The right
+predictions are rewritings of the gold that mean the same.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ REFERENCE_DATABASES = 300
 
 @dataclass
 class Score:
-    """Verdicts on predictions of which the truth is known."""
+    """The verdicts on predictions that are known to be right or wrong."""
 
     wrong: Counter[str] = field(default_factory=Counter)
     right: Counter[str] = field(default_factory=Counter)
@@ -56,7 +56,7 @@ def spider_records(data: Path, count: int) -> list[Record]:
 
 
 def rewritings(sql: str) -> Iterator[str]:
-    """The query in other words: formatted, with an alias, conditions in reverse, comparisons turned or negated."""
+    """Yield rewritings of a query: formatted, with an alias, reversed conditions, and turned or negated comparisons."""
     yield parse_one(sql, read="sqlite").sql(dialect="sqlite", pretty=True)
     tree = parse_one(sql, read="sqlite")
     where = tree.args.get("where")
@@ -83,7 +83,7 @@ def rewritings(sql: str) -> Iterator[str]:
 
 
 def is_wrong(record: Record, mutant: str) -> bool:
-    """Whether any of many databases made for this pair alone tells it from the gold."""
+    """Return whether the mutant differs from the gold on any of many databases that are generated for this pair."""
     schema = schema_in_sqlite(record.schema, "sqlite")
     candidates = CandidateRows(schema, gather_hints([record.golds[0], mutant], schema), f"reference {mutant}")
     gold = GoldQuery(record.golds[0], schema)
@@ -100,7 +100,7 @@ def is_wrong(record: Record, mutant: str) -> bool:
 
 
 def mutants_of(record: Record, count: int) -> list[str]:
-    """Up to `count` mutants of the gold that run, chosen at random."""
+    """Return up to `count` random mutants of the gold that run."""
     schema = schema_in_sqlite(record.schema, "sqlite")
     found = read_query(record.golds[0], schema)
     texts = mutants(*found) if found else []
@@ -110,7 +110,7 @@ def mutants_of(record: Record, count: int) -> list[str]:
 
 
 def measure(records: Sequence[Record], mutants_per_record: int, databases: SynthesizedDatabases) -> Score:
-    """Grade mutants and rewritings of every record's gold."""
+    """Grade mutants and rewritings of the gold of every record, and return the verdicts."""
     grader = ExecutionGrader(databases)
     score = Score()
     for record in records:
@@ -134,8 +134,8 @@ def measure(records: Sequence[Record], mutants_per_record: int, databases: Synth
 
 def main() -> None:
     parser = argument_parser(__doc__)
-    parser.add_argument("--wikisql", type=int, default=500, help="records")
-    parser.add_argument("--spider", type=int, default=300, help="records")
+    parser.add_argument("--wikisql", type=int, default=500, help="number of records")
+    parser.add_argument("--spider", type=int, default=300, help="number of records")
     parser.add_argument("--mutants", type=int, default=6, help="wrong predictions per record")
     options = parser.parse_args()
     for name, records in (

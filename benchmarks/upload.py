@@ -1,14 +1,14 @@
-"""Upload throughput against boto3's plain `upload_file` loop, into a loopback sink that discards what it gets.
+"""Compares the upload throughput with that of a boto3 `upload_file` loop, into a loopback sink that discards all data.
 
     python benchmarks/upload.py                      2 GB in shards of 1 GB
     python benchmarks/upload.py --megabytes 512      the same, smaller
 
-Every run is a process of its own (its VmHWM is its peak memory), in turn, and what is compared is the median of the
-ratios of each turn. The sink is another process, in whose place the network would be: the kernel throws the bodies away
-before they reach it (MSG_TRUNC), so that client and sink do not share the cores more than they must.
-Ours also compares every shard with its SHA-256, which `upload_file` does not; the third row adds that to the loop.
-All talk plain http, where botocore signs the payload by default; ours does not (each part carries a checksum instead,
-which S3 verifies), as botocore itself does over https.
+Every run is a separate process, so VmHWM is its peak memory. The contenders take turns, and the result is the median of
+the ratios of all turns. The sink is another process in place of the network. The kernel discards the bodies before they
+reach it (MSG_TRUNC), so that the sink takes little CPU time from the client.
+SQLQuarry also compares every shard with its SHA-256, which `upload_file` does not do. The second contender adds this to
+the loop. All contenders use plain HTTP, for which botocore signs the payload by default. SQLQuarry does not sign it,
+but sends a checksum with each part, which S3 verifies. botocore does the same over HTTPS.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def compare(options: argparse.Namespace) -> None:
                     file.write(os.urandom(1_000_000))
         with sink() as endpoint:
             for _ in range(options.repeats):
-                for contender in CONTENDERS:  # in turn, so that other load of the machine hits all
+                for contender in CONTENDERS:  # in turn, so that other load on the machine affects all of them
                     arguments = ["--contender", contender, "--directory", name, "--endpoint", endpoint]
                     rows[contender].append(run_apart([__file__, *arguments]))
     base = [row["seconds"] for row in rows[CONTENDERS[0]]]
@@ -80,7 +80,7 @@ def compare(options: argparse.Namespace) -> None:
 
 @contextmanager
 def sink() -> Iterator[str]:
-    """Start the sink in a process of its own, and give its address."""
+    """Start the sink in a separate process and yield its address."""
     with subprocess.Popen([sys.executable, __file__, "--sink"], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -90,7 +90,7 @@ def sink() -> Iterator[str]:
 
 
 def run(contender: str, directory: Path, endpoint: str) -> dict[str, float]:
-    """Measure seconds and memory of one upload."""
+    """Measure the seconds and the memory of one upload."""
     session = boto3.Session("loopback", "loopback", region_name="us-east-1")
     os.environ["AWS_ENDPOINT_URL"] = endpoint
     send = ours(directory, session) if contender == CONTENDERS[2] else plain(directory, session, contender)
@@ -108,7 +108,7 @@ def run(contender: str, directory: Path, endpoint: str) -> dict[str, float]:
 def plain(directory: Path, session: boto3.Session, contender: str) -> Callable[[], None]:
     s3 = session.client("s3")
     with tempfile.NamedTemporaryFile() as file:
-        s3.upload_file(file.name, "models", "warm")  # loads what botocore loads on first use
+        s3.upload_file(file.name, "models", "warm")  # loads everything that botocore loads on first use
 
     def send() -> None:
         for path in sorted(directory.iterdir()):
@@ -150,7 +150,7 @@ def peak_mb() -> float:
 
 
 def serve() -> None:
-    """The sink: as much of S3 as an upload asks for, on a free port, which it prints."""
+    """Serve the part of S3 that an upload needs, on a free port, and print the port."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=64)
     print(listener.getsockname()[1], flush=True)
     hashes: dict[str, str] = {}
@@ -191,7 +191,7 @@ def respond(method: str, key: str, headers: dict[str, str], hashes: dict[str, st
         hashes[key] = headers["x-amz-meta-sha256"]
     if method == "GET":
         body = b"<Result><IsTruncated>false</IsTruncated></Result>"
-    elif method == "POST" and key == "/":  # what STS is asked for, because requests name the bucket's owner
+    elif method == "POST" and key == "/":  # a request to STS, because uploads name the owner of the bucket
         body = b"<GetCallerIdentityResponse><GetCallerIdentityResult><Account>123456789012</Account>"
         body += b"</GetCallerIdentityResult></GetCallerIdentityResponse>"
     elif method == "POST":

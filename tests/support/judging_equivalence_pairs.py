@@ -1,6 +1,6 @@
-"""Random schemas, rows, queries and their rewritings, to check what the equivalence grader claims; see `check`.
+"""Random schemas, rows, queries and rewritings to check the claims of the equivalence grader. See `check`.
 
-By hand, for more pairs than a test can afford: python tests/support/judging_equivalence_pairs.py 20000
+Check more pairs than a test can afford by hand: python tests/support/judging_equivalence_pairs.py 20000
 """
 
 import random
@@ -25,7 +25,7 @@ AGGREGATES = ("count(*)", "count({})", "count(DISTINCT {})", "max({})", "min({})
 class Source:
     table: str
     alias: str
-    join: str = ""  # how it follows the one before: ",", JOIN, LEFT JOIN, CROSS JOIN
+    join: str = ""  # the join with the previous source: ",", JOIN, LEFT JOIN or CROSS JOIN
     on: str = ""
     wrap: str = ""  # "" or derived or cte
 
@@ -74,7 +74,7 @@ class Select:
 
 
 def schema(choose):
-    """CREATE TABLE text, and the columns of each table and view."""
+    """Return random CREATE TABLE text, and the columns of each table and view."""
     tables, text = {}, []
     for table in ("t", "u"):
         key = choose.choice(("INTEGER PRIMARY KEY", "INT PRIMARY KEY", "INTEGER PRIMARY KEY DESC", "INTEGER NOT NULL"))
@@ -99,7 +99,7 @@ def schema(choose):
 
 
 def database(ddl, tables, choose):
-    """Rows of few values with NULLs and mixed types; a foreign key is not enforced, as SQLite does not by default."""
+    """Return a database with few distinct values, NULLs and mixed types. Foreign keys are not enforced."""
     connection = sqlite3.connect(":memory:", isolation_level=None)
     connection.executescript(ddl)
     values = [None, None, *NUMBERS, -1, 4, 7, 1.0, 2.5, *WORDS, "2"]
@@ -214,7 +214,7 @@ def condition(columns, tables, choose, depth):
 
 
 def rewritten(select, choose):  # noqa: PLR0911 - one per rewriting
-    """The query written in another way, which should mean the same."""
+    """Return the query written in another way, which should mean the same."""
     sources = list(select.sources)
     change = choose.randrange(11)
     if change >= 9:
@@ -256,7 +256,7 @@ def rewritten(select, choose):  # noqa: PLR0911 - one per rewriting
 
 
 def semijoined(select, choose, exists):
-    """The last table in a subquery, which is right for DISTINCT or a key, and often wrong else."""
+    """Return the query with its last table in a subquery. This is right for DISTINCT or a key only."""
     *first, last = select.sources
     rest = " ".join((*select.outputs, *select.where, *select.group, *select.order, select.having))
     if len(first) != 1 or last.join != "JOIN" or f"{last.alias}." in rest or select.other or select.limit:
@@ -272,7 +272,7 @@ def semijoined(select, choose, exists):
 
 
 def texts(sql, choose):
-    """The same text with another spelling of what means the same."""
+    """Return the text with some parts replaced by other spellings that mean the same."""
     for old, new in (
         (" JOIN ", " INNER JOIN "),
         ("m0.", "k."),
@@ -292,7 +292,7 @@ def texts(sql, choose):
 
 
 def mutated(select, choose):  # noqa: PLR0911 - one per mutation
-    """Another query, which often means something else."""
+    """Return a changed query, which often means something else."""
     columns = select.columns["all"]
     change = choose.randrange(9)
     if change == 0 and select.where:
@@ -336,7 +336,7 @@ def mutated(select, choose):  # noqa: PLR0911 - one per mutation
 
 
 def same(connection, gold, predicted):
-    """Whether both return the same rows by the rules of ExecutionGrader; None if the gold does not run."""
+    """Return whether both return the same rows by the rules of ExecutionGrader, or None if the gold does not run."""
     try:
         rows = connection.execute(gold).fetchall()
     except sqlite3.Error:
@@ -360,7 +360,7 @@ def same(connection, gold, predicted):
 
 
 def plausible(ddl, gold, predicted, seed):
-    """One of the databases on which the grader looks for a difference, filled without its code for running queries."""
+    """Return a database on which the grader searches for a difference, without using its code for running queries."""
     known = read_schema(ddl, "sqlite")
     tables = tables_of(f"{gold} {predicted}", known)
     rows = made_rows(
@@ -376,7 +376,7 @@ def plausible(ddl, gold, predicted, seed):
 
 
 def check(seed, databases=12, most=300):
-    """Make one pair, and hold the grader's answer against databases: the answer, and the pair if it is refuted."""
+    """Generate a pair and check the grader's answer on databases. Return the answer, and the pair if it is refuted."""
     choose = random.Random(seed)
     ddl, tables = schema(choose)
     select = query(tables, choose)
@@ -389,15 +389,15 @@ def check(seed, databases=12, most=300):
     answer = equivalence(gold, predicted, ddl).answer
     if answer == "unknown":
         return answer, None
-    told = False
+    differs = False
     for place in range(databases if answer == "equivalent" else most):
         made = place % 4 == 3
         connection = plausible(ddl, gold, predicted, place // 4) if made else database(ddl, tables, choose)
-        told = same(connection, gold, predicted) is False
+        differs = same(connection, gold, predicted) is False
         connection.close()
-        if told:
+        if differs:
             break
-    refuted = told if answer == "equivalent" else not told
+    refuted = differs if answer == "equivalent" else not differs
     return answer, (ddl, gold, predicted) if refuted else None
 
 

@@ -1,8 +1,7 @@
-"""A throw-away PostgreSQL server for tests, from Debian's package."""
+"""Start a throw-away PostgreSQL server for tests."""
 
 import contextlib
 import os
-import pwd
 import shutil
 import socket
 import subprocess
@@ -11,30 +10,27 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
-import pytest
+from programs import postgresql, postgresql_user
 
 PASSWORD = "s3cr@t/word"
 
 
 @contextlib.contextmanager
 def throwaway_server() -> Iterator[str]:
-    """Start a server on a free loopback port; yields its superuser's URL up to the database's name, stops it after.
+    """Start a server on a free loopback port and stop it at the end.
 
-    It refuses to run as root, so the package's own user runs it then.
+    Yields the URL of its superuser without the name of a database.
     """
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    if not programs:
-        pytest.fail("PostgreSQL is not installed: run the tests with `make test`, or apt-get install postgresql")
-    user = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.getuid() == 0 else {}
+    programs, owner = postgresql(), postgresql_user()
+    user = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []} if owner else {}
     folder = Path(tempfile.mkdtemp(prefix="postgresql-"))
     (folder / "password").write_text(PASSWORD)
-    if user:
-        owner = pwd.getpwnam("postgres")
+    if owner:
         for path in (folder, folder / "password"):
             os.chown(path, owner.pw_uid, owner.pw_gid)
 
     def run(program: str, *arguments: str) -> None:
-        subprocess.run([programs[-1] / program, "-D", folder / "data", *arguments], check=True, cwd=folder,
+        subprocess.run([programs / program, "-D", folder / "data", *arguments], check=True, cwd=folder,
                        stdout=subprocess.DEVNULL, **user)  # fmt: skip
 
     try:

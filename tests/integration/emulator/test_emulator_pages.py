@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import queue
-import shutil
 import subprocess
 import threading
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from programs import chromium
 from sqlquarry.emulator import LocalAWS
 from sqlquarry.emulator.moto import server
 
@@ -145,9 +145,7 @@ def state(session):
 
 
 def test_no_page_runs_makes_reads_or_resets_anything(answers, tmp_path):
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    if program is None:
-        pytest.fail("this test needs Chromium: apt-get install chromium (`make test` does it)")
+    program = chromium()
     said, proof = queue.Queue(), tmp_path / "proof"
     with LocalAWS() as aws, page_server(said) as server:
         session = aws.session()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from programs import chromium
 from sqlquarry.answers import Judgement
 from sqlquarry.judging import Report, ReportEntry, compare_reports, count_mistakes, find_disagreements, write_html
 from sqlquarry.records import Record
@@ -43,9 +43,7 @@ class Browser:
     """One headless page; `evaluate` runs JavaScript in it, `problems` are its console errors."""
 
     def __init__(self, profile: Path) -> None:
-        program = shutil.which("chromium") or shutil.which("google-chrome")
-        if program is None:
-            pytest.fail("this test needs Chromium: apt-get install chromium (`make test` does it)")
+        program = chromium()
         read, child_writes = os.pipe()
         child_reads, write = os.pipe()
         launcher = [sys.executable, "-c", LAUNCH, str(child_reads), str(child_writes)]

@@ -1,4 +1,4 @@
-"""Claims of the equivalence grader on random pairs, each held against databases; more by hand, see the generator."""
+"""Checks the claims of the equivalence grader on random pairs against databases. The generator can check more."""
 
 from collections import Counter
 

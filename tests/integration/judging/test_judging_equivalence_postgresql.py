@@ -1,4 +1,4 @@
-"""What the equivalence grader takes for accepted by PostgreSQL, a real server accepts."""
+"""Queries that the equivalence grader considers accepted by PostgreSQL are accepted by a real server."""
 
 from itertools import product
 
@@ -40,7 +40,7 @@ SHAPES = (
 )
 
 
-def test_a_server_accepts_what_is_called_accepted():
+def test_a_server_accepts_all_queries_that_are_considered_accepted():
     schema = read_schema(SCHEMA, "postgres")
     queries = [shape.format(*parts) for shape in SHAPES for parts in product(OPERANDS, repeat=3)][::7]
     accepted = [sql for sql in queries if refusal(sql, schema, "postgres") is None and misread(sql, "postgres") is None]

@@ -1,4 +1,4 @@
-"""What the equivalence grader claims, against labels and execution results of public data."""
+"""Checks the claims of the equivalence grader against labels and execution results of public data."""
 
 import json
 from collections import Counter, defaultdict
@@ -9,8 +9,8 @@ from sqlquarry.judging.equivalence.grader import equivalence
 from sqlquarry.judging.sql.features import query_features
 from sqlquarry.records import Record
 
-# Executed on one database with few rows both agree; the human label says that they differ (ORDER BY … DESC and ASC,
-# killed and killed + injured).
+# These pairs agree on a database with few rows, but by their human label they differ (ORDER BY … DESC and ASC, killed
+# and killed + injured).
 DIFFERENT_ALTHOUGH_EQUAL_ONCE = {354, 2269}
 
 
@@ -18,7 +18,7 @@ def read(path):
     return [json.loads(line) for line in path.open(encoding="utf-8")]
 
 
-def test_labelled_pairs(shared_data):
+def test_labeled_pairs(shared_data):
     schemas = json.loads((shared_data / "spider_exec" / "schemas_train.json").read_text())
     grader = EquivalenceGrader()
     found, refuted = Counter(), set()

@@ -1,4 +1,4 @@
-"""Execution accuracy where only the DDL is known: wrong queries are caught, right ones are not."""
+"""Execution accuracy if only the DDL is known: wrong queries are caught, and right ones pass."""
 
 import dataclasses
 import importlib.util
@@ -81,7 +81,7 @@ RIGHT = [
 
 
 @pytest.mark.parametrize(("predicted", "gold"), WRONG)
-def test_wrong_queries_are_told_apart(grader, predicted, gold):
+def test_wrong_queries_are_caught(grader, predicted, gold):
     assert grader.grade(record(gold), predicted).verdict == "wrong"
 
 
@@ -92,11 +92,11 @@ def test_right_queries_pass(grader, predicted, gold):
     assert judgement.details["killed"] > 0
 
 
-def test_the_kill_rate_says_what_a_verdict_is_worth(databases):
+def test_the_kill_rate_counts_mutants_and_lists_survivors(databases):
     rate = databases.kill_rate(record())
     assert rate.rate == 1.0
     assert rate.killed == rate.mutants > 10
-    # 1 = 1 leaves nothing to tell apart in some mutants: they survive, and are listed.
+    # The condition is always true, so some mutants are equivalent. They survive and are listed.
     weak = databases.kill_rate(record("SELECT MIN(gross) FROM film WHERE gross >= gross"))
     assert weak.killed + len(weak.survivors) == weak.mutants
     assert any("WHERE" not in sql for sql in weak.survivors)
@@ -104,43 +104,43 @@ def test_the_kill_rate_says_what_a_verdict_is_worth(databases):
 
 
 @pytest.mark.parametrize(
-    ("sql", "schema", "reason"),
+    ("sql", "schema", "values"),
     [
         (
             'SELECT year FROM t WHERE 1987 = "a"',
             "CREATE TABLE t (tournament VARCHAR, year VARCHAR)",
-            "uses column 1987",
+            "column 1987",
         ),
-        ('SELECT year FROM t WHERE "nation" = "a"', "CREATE TABLE t (year VARCHAR)", "uses column nation"),
-        ("SELECT price FROM film", FILMS, "uses column price that the schema lacks"),
-        ("SELECT title FROM cinema", FILMS, "uses table cinema that the schema lacks"),
-        ("SELECT FROM WHERE", FILMS, "does not run on the schema: near"),
-        ("DROP TABLE film", FILMS, "does not run on the schema"),
-        ("SELECT 1; SELECT 2", FILMS, "does not run on the schema"),
+        ('SELECT year FROM t WHERE "nation" = "a"', "CREATE TABLE t (year VARCHAR)", "column nation"),
+        ("SELECT price FROM film", FILMS, "column price"),
+        ("SELECT title FROM cinema", FILMS, "table cinema"),
+        ("SELECT FROM WHERE", FILMS, 'near "FROM"'),
+        ("DROP TABLE film", FILMS, "readonly database"),
+        ("SELECT 1; SELECT 2", FILMS, "one statement at a time"),
         (
             "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT SUM(n) FROM r",
             FILMS,
-            "takes too long",
+            "1,000,000",
         ),
         (
             "SELECT random()",
             FILMS,
-            "no single right",
+            "ORDER BY",
         ),
-        (GOLD, "films with their years", "declares no table"),
+        (GOLD, "films with their years", "'films with their years'"),
     ],
 )
-def test_what_cannot_be_judged_is_quarantined(sql, schema, reason):
+def test_a_gold_that_cannot_be_judged_is_quarantined(sql, schema, values):
     databases = SynthesizedDatabases()
     judgement = ExecutionGrader(databases).grade(record(sql, schema), "SELECT title FROM film")
     assert judgement.verdict == "unjudged"
     assert judgement.reason.startswith("quarantined: ")
-    assert reason in judgement.reason
+    assert values in judgement.reason
     coverage = databases.coverage()
     assert (coverage.records, coverage.quarantined) == (1, {judgement.reason: 1})
 
 
-def test_coverage_counts_each_pair_once(databases):
+def test_coverage_counts_each_pair_once():
     databases = SynthesizedDatabases()
     for asked in (record(), dataclasses.replace(record(), question="another"), record("SELECT oops FROM film")):
         databases.kill_rate(asked)
@@ -168,7 +168,7 @@ def test_the_same_inputs_give_the_same_bytes(tmp_path):
     assert [path.read_bytes() for path in other] != contents[0]
 
 
-def test_files_are_made_once_and_again_where_they_are_damaged(tmp_path):
+def test_files_are_reused_and_replaced_if_damaged(tmp_path):
     first = SynthesizedDatabases(tmp_path)
     paths = first.databases_for(record(), GOLD)
     made = {path: path.stat().st_mtime_ns for path in paths}
@@ -191,7 +191,7 @@ def test_a_temporary_folder_is_removed():
     assert not path.exists()
 
 
-def test_many_threads_may_ask_at_once():
+def test_threads_may_share_an_instance():
     databases = SynthesizedDatabases()
     start = threading.Barrier(4)
 
@@ -216,8 +216,9 @@ def test_many_threads_may_ask_at_once():
     ],
 )
 def test_hostile_predictions_end_soon_and_change_nothing(tmp_path, predicted):
-    grader = ExecutionGrader(SynthesizedDatabases(tmp_path), limits=ExecutionLimits(time_s=0.3))
-    paths = grader._source.databases_for(record(), GOLD)
+    databases = SynthesizedDatabases(tmp_path)
+    grader = ExecutionGrader(databases, limits=ExecutionLimits(time_s=0.3))
+    paths = databases.databases_for(record(), GOLD)
     before = [path.read_bytes() for path in paths]
     start = time.monotonic()
     assert grader.grade(record(), predicted).verdict == "wrong"
@@ -226,29 +227,29 @@ def test_hostile_predictions_end_soon_and_change_nothing(tmp_path, predicted):
 
 
 @pytest.mark.parametrize(
-    "condition",
+    ("condition", "as_gold"),
     [
-        "gross > 99999999999999999999999",
-        "gross = -9223372036854775808",
-        f"gross < {'9' * 5000}",
-        "gross < 1e999",
-        "year = '99999999999999999999'",
-        "year = 'inf' OR year = 'nan' OR year = '٣'",
-        "year >= '9999-12-31' AND title < '0001-01-01'",
-        f"title = '{'x' * 2_000_000}'",
-        "title = '\ud800'",
-        "title = 'a\x00b' OR title LIKE '%_%' OR title = ''",
-        "title IN (WITH a AS (SELECT x FROM b), b AS (SELECT x FROM a) SELECT x FROM a)",
-        "title = " + "(SELECT title FROM film WHERE title = " * 60 + "'x'" + ")" * 60,
+        ("gross > 99999999999999999999999", "unjudged"),
+        ("gross = -9223372036854775808", "unjudged"),
+        (f"gross < {'9' * 5000}", "correct"),
+        ("gross < 1e999", "correct"),
+        ("year = '99999999999999999999'", "correct"),
+        ("year = 'inf' OR year = 'nan' OR year = '٣'", "correct"),
+        ("year >= '9999-12-31' AND title < '0001-01-01'", "correct"),
+        (f"title = '{'x' * 2_000_000}'", "unjudged"),
+        ("title = '\ud800'", None),
+        ("title = 'a\x00b' OR title LIKE '%_%' OR title = ''", "unjudged"),
+        ("title IN (WITH a AS (SELECT x FROM b), b AS (SELECT x FROM a) SELECT x FROM a)", "unjudged"),
+        # The depth that SQLite can parse depends on its version.
+        ("title = " + "(SELECT title FROM film WHERE title = " * 60 + "'x'" + ")" * 60, "correct or unjudged"),
     ],
     ids=range(12),
 )
-def test_no_literal_upsets_the_search(grader, condition):
+def test_no_literal_upsets_the_search(grader, condition, as_gold):
     assert grader.grade(record(), f"SELECT AVG(gross) FROM film WHERE {condition}").verdict == "wrong"
     sql = f"SELECT title FROM film WHERE {condition}"
-    if "\ud800" not in sql:  # no file, and so no record, holds half of a character
-        verdict = grader.grade(record(sql), sql).verdict
-        assert verdict in ("correct", "unjudged")
+    if "\ud800" not in sql:  # no file can contain half of a surrogate pair, so no record can either
+        assert grader.grade(record(sql), sql).verdict in as_gold.split(" or ")
 
 
 POSTGRES = (
@@ -267,36 +268,42 @@ def test_other_dialects_are_translated(grader):
         == "correct"
     )
     assert grader.grade(asked, "SELECT title FROM film WHERE title ILIKE '%end%'").verdict == "wrong"
-    # Right or wrong, SQLite cannot say it; but what PostgreSQL cannot read either is wrong.
+    # SQLite cannot express the first query, so nobody knows if it is right. PostgreSQL cannot parse the second either.
     assert grader.grade(asked, "SELECT title FROM film GROUP BY GROUPING SETS ((title), ())").verdict == "unjudged"
     assert grader.grade(asked, "SELECT FROM ( title").verdict == "wrong"
     unknown = record("SELECT title FROM film", POSTGRES)
-    object.__setattr__(unknown, "dialect", "klingon")  # as if sqlglot were older than our list of dialects
+    object.__setattr__(unknown, "dialect", "klingon")  # as if sqlglot were older than the list of dialects here
     assert grader.grade(unknown, "SELECT title FROM film").verdict == "unjudged"
 
 
-def test_no_gold_no_database(databases):
-    with pytest.raises(JudgingError, match="no gold SQL"):
+def test_a_record_without_gold_sql_has_no_database(databases):
+    with pytest.raises(JudgingError, match="gold SQL"):
         databases.databases_for(record(None), "SELECT 1")
 
 
 @pytest.mark.parametrize(
-    "options", [{"databases_per_record": 0}, {"time_budget_s": 0}, {"time_budget_s": float("nan")}]
+    "options", [{"databases_per_record": 0}, *({"time_budget_s": float(number)} for number in ("0", "nan", "inf"))]
 )
 def test_numbers_are_checked(options):
-    with pytest.raises(ConfigError, match=next(iter(options))):
+    ((name, value),) = options.items()
+    with pytest.raises(ConfigError, match=rf"\b{name}\b.*\b{value!r}\b") as refused:
         SynthesizedDatabases(**options)
+    assert not {"databases_per_record", "time_budget_s"} - {name} & set(str(refused.value).split())
 
 
 def test_the_budget_ends_the_search(tmp_path):
-    paths = SynthesizedDatabases(tmp_path, time_budget_s=1e-9, databases_per_record=1).databases_for(record(), GOLD)
-    assert len(paths) == 1
-    rows = sqlite3.connect(paths[0]).execute("SELECT COUNT(*) FROM film").fetchone()[0]
+    asked = record("SELECT title FROM film ORDER BY gross DESC LIMIT 1")
+    hasty = SynthesizedDatabases(tmp_path / "hasty", time_budget_s=1e-9)
+    patient = SynthesizedDatabases(tmp_path / "patient", time_budget_s=60.0)
+    (path,) = hasty.databases_for(asked, asked.sql)
+    rows = sqlite3.connect(path).execute("SELECT COUNT(*) FROM film").fetchone()[0]
     assert 0 < rows <= 60
+    assert len(patient.databases_for(asked, asked.sql)) > 1
+    assert hasty.kill_rate(asked).killed < patient.kill_rate(asked).killed
 
 
 def test_public_records(shared_data, monkeypatch):
-    """A sample of `benchmarks/synthesis.py`, whose whole result stands in docs/judging.md."""
+    """Run a sample of `benchmarks/synthesis.py`, whose complete results are in docs/judging.md."""
     script = Path(__file__).resolve().parents[3] / "benchmarks" / "synthesis.py"
     spec = importlib.util.spec_from_file_location("synthesis_benchmark", script)
     assert spec is not None

@@ -1,6 +1,7 @@
-"""Made databases hold the rows that tell a wrong query from the gold, or say that they do not."""
+"""Synthesized databases contain the rows that expose wrong queries, and reasons report the cases when they do not."""
 
 import json
+import re
 import sqlite3
 
 import pytest
@@ -159,7 +160,7 @@ def grader():
 
 
 @pytest.mark.parametrize("kind", WRONG)
-def test_a_wrong_query_is_told_apart(grader, kind):
+def test_a_wrong_query_is_caught(grader, kind):
     for schema, gold, predicted in WRONG[kind]:
         judgement = grader.grade(Record("q", schema, gold), predicted)
         assert judgement.verdict == "wrong", (gold, predicted, judgement)
@@ -185,16 +186,18 @@ def test_a_gold_that_never_returns_anything_leaves_the_record_unjudged(gold):
     for predicted in ("SELECT venue FROM game WHERE 1 = 0", gold):
         judgement = ExecutionGrader(databases).grade(Record("q", GAME, gold), predicted)
         assert judgement.verdict == "unjudged"
-        assert "returns nothing but NULL, 0 or empty text" in judgement.reason
+        assert repr(gold) in judgement.reason
     assert sum(databases.coverage().quarantined.values()) == 1
 
 
 def test_a_suite_that_leaves_most_mutants_alive_is_not_used():
-    # Whatever is compared with itself is true, so that most changes to it change nothing.
+    # A column always equals itself, so most changes to this condition have no effect.
     gold = "SELECT venue FROM game WHERE crowd = crowd OR crowd IS NULL OR venue IS NULL OR 2 > 1 OR 4 > 3 OR 8 > 5"
     judgement = ExecutionGrader(SynthesizedDatabases()).grade(Record("q", GAME, gold), gold)
     assert judgement.verdict == "unjudged"
-    assert "wrong variants" in judgement.reason
+    killed, mutants = map(int, re.findall(r"\b\d+\b(?!%)", judgement.reason))
+    assert 0 < killed < 0.5 * mutants
+    assert "50%" in judgement.reason
 
 
 CATALOGUE = """
@@ -204,7 +207,7 @@ CREATE TABLE model (model_id INTEGER PRIMARY KEY, maker_id INTEGER, year INTEGER
 BY_ID = "SELECT k.name FROM maker k JOIN model d ON k.maker_id = d.maker_id GROUP BY k.maker_id HAVING COUNT(*) > 1"
 OF_EACH = "JOIN model d ON k.maker_id = d.maker_id GROUP BY k.maker_id"
 ONLY_IMPLAUSIBLE = [
-    (BY_ID, BY_ID.replace("BY k.maker_id", "BY k.name")),  # two makers of one name
+    (BY_ID, BY_ID.replace("BY k.maker_id", "BY k.name")),  # two makers with the same name
     ("SELECT COUNT(*) FROM model", "SELECT COUNT(*) FROM model m JOIN maker k ON m.maker_id = k.maker_id"),  # orphans
     ("SELECT name FROM maker", "SELECT DISTINCT name FROM maker"),
     ("SELECT name FROM maker WHERE country = 'Peru'", "SELECT name FROM maker WHERE LOWER(country) = 'peru'"),
@@ -214,7 +217,10 @@ ONLY_IMPLAUSIBLE = [
 ALSO_PLAUSIBLE = [
     ("SELECT country FROM maker", "SELECT DISTINCT country FROM maker"),
     ("SELECT name FROM maker WHERE country = 'Peru'", "SELECT name FROM maker WHERE country <> 'Peru'"),
-    ("SELECT COUNT(country) FROM maker", "SELECT COUNT(*) FROM maker"),  # whoever counts a column expects gaps
+    (
+        "SELECT COUNT(country) FROM maker",
+        "SELECT COUNT(*) FROM maker",
+    ),  # COUNT of a column suggests that it may be NULL
     ("SELECT name FROM maker WHERE country IS NULL", "SELECT name FROM maker WHERE country = ''"),
     (
         f"SELECT k.name, COUNT(d.model_id) FROM maker k LEFT {OF_EACH}",
@@ -236,20 +242,20 @@ def test_a_verdict_that_rests_on_rows_nobody_expects_is_marked(grader, gold, pre
 
 
 @pytest.mark.parametrize("predicted", ["SELECT nothing FROM maker", "SELECT name, country FROM maker"])
-def test_what_no_row_decides_has_no_caveat(grader, predicted):
+def test_a_verdict_that_does_not_depend_on_rows_has_no_caveat(grader, predicted):
     judgement = grader.grade(Record("q", CATALOGUE, "SELECT name FROM maker"), predicted)
     assert judgement.verdict == "wrong"
     assert "caveat" not in judgement.details
 
 
-def test_the_ddl_says_which_columns_may_be_null(grader):
-    schema = CATALOGUE.replace("year INTEGER", "year INTEGER NOT NULL, colour TEXT")
-    judgement = grader.grade(Record("q", schema, "SELECT COUNT(*) FROM model"), "SELECT COUNT(colour) FROM model")
+def test_not_null_in_the_ddl_makes_other_columns_nullable(grader):
+    schema = CATALOGUE.replace("year INTEGER", "year INTEGER NOT NULL, color TEXT")
+    judgement = grader.grade(Record("q", schema, "SELECT COUNT(*) FROM model"), "SELECT COUNT(color) FROM model")
     assert judgement.verdict == "wrong"
     assert "caveat" not in judgement.details
 
 
-def test_suites_of_an_older_version_are_made_again(tmp_path):
+def test_suites_of_an_older_version_are_regenerated(tmp_path):
     asked = Record("q", LOAN, "SELECT town FROM member")
     paths = SynthesizedDatabases(tmp_path).databases_for(asked, "SELECT town FROM member")
     manifest = paths[0].parent / "suite.json"

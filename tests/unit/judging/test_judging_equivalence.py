@@ -1,4 +1,4 @@
-"""Three answers on pairs of queries; each answer that claims something is checked against databases."""
+"""The three answers for pairs of queries. Every claim is checked against databases."""
 
 import itertools
 import random
@@ -65,7 +65,7 @@ EQUIVALENT = [
         "SELECT c FROM u JOIN t ON t_id = t.id WHERE a > 1",
     ),
     ("SELECT count(*) FROM u WHERE t_id IN (SELECT id FROM t)", "SELECT count(*) FROM t, u WHERE t.id = t_id"),
-    # Of rows that are shown once, it does not matter how many others they match.
+    # If duplicates are removed, it does not matter how many rows of the other table a row matches.
     ("SELECT DISTINCT b FROM t WHERE id IN (SELECT t_id FROM u)", "SELECT DISTINCT b FROM t JOIN u ON t.id = t_id"),
     ("SELECT b FROM t JOIN u ON t.id = t_id GROUP BY b", "SELECT DISTINCT b FROM t WHERE id IN (SELECT t_id FROM u)"),
     (
@@ -97,7 +97,7 @@ DIFFERENT = [
     ("SELECT a FROM t ORDER BY a", "SELECT a FROM t ORDER BY a DESC"),
 ]
 
-# Alike, but some database tells them apart (or may): never "equivalent".
+# Similar queries whose results differ, or may differ, on some database. They must never be "equivalent".
 NOT_EQUIVALENT = [
     ("SELECT count(*) FROM t", "SELECT count(a) FROM t"),  # NULL
     ("SELECT DISTINCT b FROM t", "SELECT b FROM t"),
@@ -143,7 +143,7 @@ NOT_EQUIVALENT = [
         "SELECT 1 FROM t WHERE a IN (SELECT id FROM u UNION SELECT c FROM u)",
         "SELECT 1 FROM t WHERE a IN (SELECT c FROM u UNION SELECT id FROM u)",
     ),
-    ("SELECT c FROM u WHERE t_id IN (SELECT n FROM t)", "SELECT c FROM u JOIN t ON t_id = n"),  # n is no key
+    ("SELECT c FROM u WHERE t_id IN (SELECT n FROM t)", "SELECT c FROM u JOIN t ON t_id = n"),  # n is not a key
     ("SELECT b FROM t WHERE id IN (SELECT t_id FROM u)", "SELECT b FROM t JOIN u ON t.id = t_id"),
     ("SELECT DISTINCT b FROM t WHERE n NOT IN (SELECT t_id FROM u)", "SELECT DISTINCT b FROM t JOIN u ON n <> t_id"),
     ("SELECT DISTINCT b FROM t WHERE EXISTS (SELECT max(id) FROM u)", "SELECT DISTINCT b FROM t, u"),
@@ -182,7 +182,7 @@ def test_never_called_equivalent(gold, predicted):
 
 
 def test_all_pairs_of_many_queries_against_databases():
-    """Every claim on 10,000 pairs is true: equivalent ones agree everywhere, different ones differ somewhere."""
+    """Check 10,000 pairs: equivalent ones agree on every database, different ones differ on some database."""
     outputs = ["a", "b, a", "a, b", "DISTINCT b", "count(*)", "count(a)", "count(n)", "max(a)", "min(a)", "b, count(*)"]
     filters = [
         "",
@@ -220,7 +220,7 @@ def test_all_pairs_of_many_queries_against_databases():
     assert found["different"] > 2_000
 
 
-def test_grader_takes_any_accepted_query():
+def test_grader_accepts_any_of_several_golds():
     record = Record("q", SCHEMA, "SELECT a FROM t", alternatives=("SELECT n FROM t",))
     grader = EquivalenceGrader()
     assert grader.grade(record, "SELECT t.n FROM t").verdict == "correct"
@@ -231,7 +231,7 @@ def test_grader_takes_any_accepted_query():
     assert grader.grade(record, "SELECT FROM WHERE").verdict == "unjudged"
 
 
-def test_without_schema_nothing_is_claimed_of_names():
+def test_without_a_schema_names_are_not_resolved():
     grader = EquivalenceGrader(use_schema=False)
     record = Record("q", SCHEMA, "SELECT a FROM t WHERE b = 1")
     assert grader.grade(record, "SELECT x.a FROM t AS x WHERE 1 = x.b").verdict == "correct"
@@ -256,7 +256,7 @@ def test_dialects():
         equivalence("SELECT 1", "SELECT 2", schema, "klingon")
 
 
-def test_schema_by_sqlite_own_rules():
+def test_schemas_follow_the_rules_of_sqlite():
     schema = read_schema("CREATE TABLE k (id INT PRIMARY KEY, r INTEGER, s VARCHAR(3), PRIMARY KEY_ TEXT)", "sqlite")
     assert not schema.tables
     tables = read_schema("CREATE TABLE k (id INT PRIMARY KEY, s VARCHAR(3) NOT NULL, d DATE, z)", "sqlite").tables
@@ -268,14 +268,14 @@ def test_schema_by_sqlite_own_rules():
     }
 
 
-def test_schema_text_cannot_do_anything_else(tmp_path):
+def test_schema_text_cannot_attach_files(tmp_path):
     target = tmp_path / "new.sqlite"
     read_schema(f"ATTACH '{target}' AS x; CREATE TABLE x.t (a)", "sqlite")
     assert not target.exists()
 
 
 def databases(count):
-    """In-memory databases of few values, so that joins hit and duplicates and NULLs occur."""
+    """Return databases in memory with few distinct values, so that joins match and duplicates and NULLs occur."""
     found = []
     for seed in range(count):
         choose = random.Random(seed)
@@ -303,7 +303,7 @@ def rows_of(connection, sql):
 
 
 def same_on(connection, gold, predicted):
-    """Whether both run, with as many columns, and return the same rows."""
+    """Return whether both queries run and return the same rows with the same number of columns."""
     try:
         cursors = [connection.execute(sql) for sql in (gold, predicted)]
     except sqlite3.Error:

@@ -1,4 +1,4 @@
-"""Nothing is equivalent that the database may refuse or read otherwise, nothing different that may be the same."""
+"""Queries that the database may refuse or parse differently are never equivalent, and equal literals never differ."""
 
 import time
 
@@ -51,7 +51,7 @@ CREATE TABLE u (id INT PRIMARY KEY, t_id INT, c VARCHAR(20))"""
         "SELECT a FROM t LIMIT 2 OFFSET 'x'",
     ],
 )
-def test_what_sqlite_refuses_is_never_equivalent(sql):
+def test_queries_that_sqlite_refuses_are_never_equivalent(sql):
     for other in (sql, f"{sql} ", sql.replace("FROM t", "FROM t AS t"), sql.replace("SELECT a", "SELECT t.a")):
         assert equivalence(sql, other, SCHEMA).answer == "unknown"
     right = "SELECT a FROM t"
@@ -64,7 +64,7 @@ def test_a_name_that_the_schema_lacks_makes_the_prediction_different(name):
     assert equivalence("SELECT a FROM t", f"SELECT a FROM (SELECT a, {name} FROM t)", SCHEMA).answer == "different"
 
 
-def test_a_function_that_another_version_may_have_makes_nothing_different():
+def test_an_unknown_function_does_not_make_the_prediction_different():
     assert equivalence("SELECT a FROM t", "SELECT b, unheard_of(a) FROM t", SCHEMA).answer == "unknown"
 
 
@@ -80,14 +80,14 @@ def test_a_function_that_another_version_may_have_makes_nothing_different():
         ("SELECT a FROM t", "SELECT a FROM (SELECT (a) FROM t)"),
     ],
 )
-def test_what_sqlite_has_under_two_names_is_equivalent(gold, predicted):
+def test_two_spellings_that_sqlite_supports_are_equivalent(gold, predicted):
     assert equivalence(gold, predicted, SCHEMA).answer == "equivalent"
 
 
 @pytest.mark.parametrize(
     ("gold", "predicted"),
     [
-        ("SELECT cast(a AS TEXT) FROM t", "SELECT cast(a AS STRING) FROM t"),  # STRING is a number to SQLite
+        ("SELECT cast(a AS TEXT) FROM t", "SELECT cast(a AS STRING) FROM t"),  # STRING has numeric affinity in SQLite
         ("SELECT cast(b AS BLOB) FROM t", "SELECT cast(b AS BYTEA) FROM t"),
         ("SELECT cast(b AS BIGINT) FROM t", "SELECT cast(b AS LONG) FROM t"),
         ("SELECT a % 2 FROM t", "SELECT mod(a, 2) FROM t"),
@@ -103,7 +103,7 @@ def test_what_sqlite_has_under_two_names_is_equivalent(gold, predicted):
         ("SELECT 'a + 1' FROM (SELECT a + 1 FROM t)", 'SELECT "a + 1" FROM (SELECT a + 1 FROM t)'),
     ],
 )
-def test_what_sqlite_reads_otherwise_than_sqlglot_is_not_equivalent(gold, predicted):
+def test_queries_that_sqlite_and_sqlglot_parse_differently_are_not_equivalent(gold, predicted):
     assert equivalence(gold, predicted, SCHEMA).answer != "equivalent"
     assert equivalence(predicted, gold, SCHEMA).answer != "equivalent"
 
@@ -124,7 +124,7 @@ def test_double_quotes_without_a_readable_schema(schema):
     assert EquivalenceGrader(use_schema=False).grade(record, predicted).verdict == "unjudged"
 
 
-def test_a_key_that_may_be_null_and_columns_that_cannot_be_chosen():
+def test_nullable_keys_views_and_generated_columns():
     for key in ("INTEGER PRIMARY KEY DESC", "INT PRIMARY KEY", "TEXT PRIMARY KEY"):
         assert (
             equivalence("SELECT count(*) FROM k", "SELECT count(id) FROM k", f"CREATE TABLE k (id {key})").answer
@@ -170,10 +170,11 @@ def test_literals_that_may_be_equal_make_no_difference(kind, first, second, dial
     assert equivalence(*queries, f"CREATE TABLE t (a INT, c {kind})", dialect).answer == "unknown"
 
 
-def test_literals_of_text_and_numbers_make_a_difference():
+@pytest.mark.parametrize("dialect", ["postgres", "mysql", "snowflake"])
+def test_different_literals_of_text_and_numbers_make_queries_different(dialect):
     for kind, first, second in (("TEXT", "'ab'", "'cd'"), ("VARCHAR(2)", "'ab'", "'cd'"), ("INT", "3", "4")):
         queries = [f"SELECT a FROM t WHERE c = {literal}" for literal in (first, second)]
-        assert equivalence(*queries, f"CREATE TABLE t (a INT, c {kind})", "postgres").answer == "different"
+        assert equivalence(*queries, f"CREATE TABLE t (a INT, c {kind})", dialect).answer == "different"
 
 
 @pytest.mark.parametrize(
@@ -217,7 +218,7 @@ def test_literals_of_text_and_numbers_make_a_difference():
         ("SELECT max(a) FROM t GROUP BY 'x'", "SELECT max(t.a) FROM t GROUP BY 'x'"),
     ],
 )
-def test_what_postgresql_may_refuse_is_never_equivalent(gold, predicted):
+def test_queries_that_postgresql_may_refuse_are_never_equivalent(gold, predicted):
     assert equivalence(gold, predicted, POSTGRES, "postgres").answer != "equivalent"
     assert equivalence(predicted, gold, POSTGRES, "postgres").answer != "equivalent"
 
@@ -237,27 +238,28 @@ def test_what_postgresql_may_refuse_is_never_equivalent(gold, predicted):
         ("SELECT count(*) FROM t", "SELECT count(id) FROM t"),
     ],
 )
-def test_what_postgresql_accepts_is_still_equivalent(gold, predicted):
+def test_queries_that_postgresql_accepts_can_be_equivalent(gold, predicted):
     assert equivalence(gold, predicted, POSTGRES, "postgres").answer == "equivalent"
 
 
-def test_duckdb_is_asked():
+def test_duckdb_checks_queries():
     assert (
         equivalence("SELECT b FROM t WHERE a = 1", "SELECT b FROM t WHERE 1 == a", POSTGRES, "duckdb").answer
         == "equivalent"
     )
-    for sql in (
-        "SELECT nvl(a, 1) FROM t",
-        "SELECT zz FROM t",
-        'SELECT a FROM t WHERE b = "x"',
-        "SELECT b, a FROM t GROUP BY b",
-        "SELECT q.a FROM (SELECT a, zz FROM t) AS q",
-        "SELECT sum(b) FROM t",
+    for sql, value in (
+        ("SELECT nvl(a, 1) FROM t", "nvl"),
+        ("SELECT zz FROM t", '"zz"'),
+        ('SELECT a FROM t WHERE b = "x"', '"x"'),
+        ("SELECT b, a FROM t GROUP BY b", '"a"'),
+        ("SELECT q.a FROM (SELECT a, zz FROM t) AS q", '"zz"'),
+        ("SELECT sum(b) FROM t", "sum(VARCHAR)"),
     ):
-        assert equivalence(sql, sql + " ", POSTGRES, "duckdb").answer == "unknown"
+        found = equivalence(sql, sql + " ", POSTGRES, "duckdb")
+        assert (found.answer, value in found.reason) == ("unknown", True), found
 
 
-def test_duckdb_computes_nothing_while_it_is_asked():
+def test_duckdb_computes_no_constants_while_it_checks_a_query():
     start = time.monotonic()
     for sql in (
         "SELECT 'x' || repeat('x', 2000000000) FROM t",
@@ -268,7 +270,7 @@ def test_duckdb_computes_nothing_while_it_is_asked():
 
 
 @pytest.mark.parametrize("dialect", ["mysql", "bigquery", "snowflake", "tsql", "spark"])
-def test_other_dialects_know_neither_strange_functions_nor_names(dialect):
+def test_other_dialects_do_not_accept_unknown_functions_and_names(dialect):
     schema = "CREATE TABLE t (id INT, a INT, b VARCHAR(9))"
     assert (
         equivalence("SELECT b FROM t WHERE a > 5", "SELECT t.b FROM t WHERE 5 < a", schema, dialect).answer
@@ -292,13 +294,13 @@ def test_other_dialects_know_neither_strange_functions_nor_names(dialect):
     ],
 )
 @pytest.mark.parametrize("dialect", ["mysql", "snowflake", "tsql", "oracle"])
-def test_other_dialects_refuse_columns_that_group_by_leaves_out(sql, dialect):
+def test_other_dialects_refuse_bare_columns_and_misplaced_aggregates(sql, dialect):
     schema = "CREATE TABLE t (id INT, a INT, b VARCHAR(9))"
     assert equivalence(sql, sql.replace("FROM t", "FROM t x"), schema, dialect).answer == "unknown"
 
 
-def test_asking_a_database_is_bounded():
-    """A WITH clause that doubles 40 times, and joins of unions, which a database would expand while it compiles."""
+def test_checking_a_query_takes_bounded_time():
+    """Check a WITH clause that doubles 40 times and a join of unions, which a database would expand in compilation."""
     doubling = "WITH c0(x) AS (SELECT a FROM t)"
     doubling += "".join(f", c{i}(x) AS (SELECT x FROM c{i - 1} UNION ALL SELECT x FROM c{i - 1})" for i in range(1, 40))
     unions = ", ".join(f"(SELECT a FROM t UNION ALL SELECT id FROM t) AS q{i}" for i in range(30))

@@ -1,4 +1,4 @@
-"""Schemas and names, as the graders read them."""
+"""How the graders read schemas and resolve names."""
 
 import pytest
 from sqlglot import exp
@@ -28,7 +28,7 @@ def test_both_readings_of_a_schema_agree_on_stored_columns():
     assert "code" not in built.tables["shop"].columns
 
 
-def test_keys_and_references_are_those_that_sqlite_declares():
+def test_keys_and_references_match_those_of_sqlite():
     tables = read_schema(SCHEMA, "sqlite").tables
     assert tables["shop"].name == "Shop"
     assert tables["shop"].keys == (frozenset({"id"}), frozenset({"name"}))
@@ -43,7 +43,7 @@ def test_a_schema_whose_statement_never_ends_is_refused():
     numbers = "WITH RECURSIVE r (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM r) SELECT i FROM r"
     endless = f"CREATE TABLE t AS {numbers}"
     assert not read_schema(endless, "sqlite").tables
-    with pytest.raises(JudgingError, match="cannot be built in SQLite"):
+    with pytest.raises(JudgingError, match=r"\(interrupted\).*'CREATE TABLE t AS WITH RECURSIVE r "):
         schema_in_sqlite(endless, "sqlite")
 
 
@@ -58,6 +58,6 @@ def test_a_schema_whose_statement_never_ends_is_refused():
         ("WITH w AS (SELECT x FROM w) SELECT x FROM w", [None, None]),
     ],
 )
-def test_names_lead_to_stored_columns(sql, places):
+def test_names_resolve_to_stored_columns(sql, places):
     tree, resolver = read_query(sql, schema_in_sqlite(SCHEMA, "sqlite"))
     assert [resolver.place(column) for column in tree.find_all(exp.Column)] == places

@@ -1,4 +1,4 @@
-"""What was judged can always be saved, read again and shown."""
+"""Judged results can always be saved, read again and shown."""
 
 import base64
 import dataclasses
@@ -71,12 +71,12 @@ CELLS = st.one_of(
     ],
     ids=lambda value: type(value).__name__,  # pytest would write the integers out
 )
-def test_values_become_what_json_holds(value: object, stored: object) -> None:
+def test_values_become_json_values(value: object, stored: object) -> None:
     assert storable(value) == stored
     assert json.loads(json.dumps(storable(value), allow_nan=False)) == stored
 
 
-def test_nesting_and_objects_that_cannot_be_shown_do_not_stop_it() -> None:
+def test_deep_nesting_and_objects_without_text_are_replaced() -> None:
     class Odd:
         def __str__(self) -> str:
             raise RuntimeError
@@ -99,12 +99,12 @@ def test_the_first_digits_and_their_number_are_right(first: int, power: int, neg
 
 
 def is_safe(text: str) -> bool:
-    """Without what a terminal obeys or a reader cannot see; joiners are parts of emoji."""
+    """Return whether a text has no control characters and nothing invisible, except the joiners of emoji."""
     return all(c in "\n\t\u200c\u200d" or unicodedata.category(c) not in {"Cc", "Cf", "Cs", "Zl", "Zp"} for c in text)
 
 
 def page_data(page: str) -> list:
-    """The index of the records, then their portions."""
+    """Return the index of the records, followed by their portions."""
     packed = re.search(r'<div id="data" hidden>(.+?)</div></div>', page)[1] + "</div>"
     return [
         json.loads(gzip.decompress(base64.b64decode(part)), parse_constant=pytest.fail)
@@ -121,7 +121,7 @@ def texts(value: object) -> list[str]:
 
 
 def saved(report: Report, folder) -> dict[str, str]:
-    """What all files of a report show; each is written from what `to_json` kept."""
+    """Return the texts of all files of a report, each of them written from the report that `to_json` saved."""
     report.to_json(folder / "r.json")
     json.loads((folder / "r.json").read_text("utf-8"), parse_constant=pytest.fail)
     again = Report.from_json(folder / "r.json")
@@ -148,7 +148,7 @@ def saved(report: Report, folder) -> dict[str, str]:
 
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.lists(CELLS, min_size=1, max_size=3), max_size=3), TEXTS)
-def test_any_result_of_an_engine_survives_from_judging_to_every_file(tmp_path_factory, rows, name) -> None:
+def test_every_report_file_can_contain_any_result_of_an_engine(tmp_path_factory, rows, name) -> None:
     shown = result_details(Rows((name, "x" * 5000), [tuple(row) for row in rows]))
     failed = result_details(Failure("other", name))
     one = entry(0, {"execution": "wrong"})
@@ -161,7 +161,7 @@ def test_any_result_of_an_engine_survives_from_judging_to_every_file(tmp_path_fa
 
 @settings(max_examples=15, deadline=None)
 @given(st.data())
-def test_no_text_from_outside_is_obeyed_in_any_output(tmp_path_factory, data) -> None:
+def test_no_output_contains_control_characters_from_outside(tmp_path_factory, data) -> None:
     def text() -> str:
         return data.draw(TEXTS)
 
@@ -182,7 +182,7 @@ def test_no_text_from_outside_is_obeyed_in_any_output(tmp_path_factory, data) ->
     assert all(map(is_safe, (str(compare_reports(report, report)), repr(report.summary()))))
 
 
-def test_the_command_shows_nothing_that_a_terminal_obeys(tmp_path, capsys) -> None:
+def test_the_command_prints_no_control_characters(tmp_path, capsys) -> None:
     entries = (dataclasses.replace(entry(0, {"a\x1b[2J\u202e": "unjudged"})),)
     Report(("a\x1b[2J\u202e",), entries, ReportInfo(stopped="[link=http://x]\x1b]0;t\x07")).to_json(
         tmp_path / "r\x1b[2J.json"
@@ -197,7 +197,7 @@ def test_the_command_shows_nothing_that_a_terminal_obeys(tmp_path, capsys) -> No
     assert r"no\u{1b}[2J.json" in err
 
 
-def test_a_journal_keeps_what_json_cannot_hold(tmp_path) -> None:
+def test_a_journal_stores_values_that_json_cannot_represent(tmp_path) -> None:
     with_huge = {"details": {"rows": [[HUGE, math.nan, b"x"]]}}
     journal = Journal(tmp_path / "j")
     journal.add("k", with_huge)
@@ -208,7 +208,7 @@ def test_a_journal_keeps_what_json_cannot_hold(tmp_path) -> None:
     again.close()
 
 
-def test_answers_with_infinite_logprobs_come_back_from_a_journal(tmp_path) -> None:
+def test_answers_with_infinite_logprobs_are_restored_from_a_journal(tmp_path) -> None:
     class Model:
         fingerprint = "m"
         asked = 0
@@ -220,7 +220,7 @@ def test_answers_with_infinite_logprobs_come_back_from_a_journal(tmp_path) -> No
     class Grader:
         name = "g"
 
-        def grade(self, record, sql):  # noqa: ARG002 - the protocol's
+        def grade(self, record, sql):  # noqa: ARG002 - required by the protocol
             return Judgement("g", "correct")
 
     model = Model()
@@ -248,13 +248,12 @@ def test_answers_with_infinite_logprobs_come_back_from_a_journal(tmp_path) -> No
     ],
     ids=lambda text: text[:20],
 )
-def test_what_an_engine_returns_can_be_saved(tmp_path, suffix: str, sql: str) -> None:
+def test_results_of_engines_can_be_saved(tmp_path, suffix: str, sql: str) -> None:
     path = tmp_path / f"d.{suffix}"
     (sqlite3 if suffix == "sqlite" else duckdb).connect(path).close()
     grader = ExecutionGrader({"d": path})
     records = [Record("q", "CREATE TABLE t (a)", gold, "d") for gold in (sql, "SELECT 1")]
     report = SQLJudge([grader], journal=tmp_path / "j").judge(records, [sql, sql])
-    grader._sandbox.close()
     for name, shown in saved(report, tmp_path).items():
         assert is_safe(shown), name
     assert (tmp_path / "r.json").stat().st_size < 100_000

@@ -1,4 +1,4 @@
-"""What people expect of rows: learnt from the schema and the golds, and kept by the rows that are made first."""
+"""The expectations of people about rows: derived from the schema and the golds, and satisfied by plausible rows."""
 
 import sqlite3
 from datetime import datetime
@@ -34,13 +34,13 @@ def marked(schema, name: str) -> dict[str, set[str]]:
     return {word: {column.name for column in columns if getattr(column, word)} for word in ("required", "unique")}
 
 
-def test_a_schema_says_what_people_expect():
+def test_expected_constraints_are_derived_from_the_schema():
     schema = expected()
     assert marked(schema, "author") == {
         "required": {"id", "full_name", "last_name", "age", "born"},
         "unique": {"id", "full_name"},
     }
-    # NOT NULL of the price says that the count of sold copies may be unknown.
+    # Because the price is NOT NULL, the nullable count of sold copies may be NULL.
     assert marked(schema, "book")["required"] == {"book_id", "title", "author_id", "price"}
     assert marked(schema, "book")["unique"] == {"book_id", "title"}
     assert marked(schema, "mark")["unique"] == set()
@@ -63,7 +63,7 @@ def test_a_schema_says_what_people_expect():
         ("SELECT full_name, COUNT(*) FROM author GROUP BY full_name", "unique", ("author", "full_name")),
     ],
 )
-def test_a_gold_may_expect_less(gold, word, place):
+def test_a_gold_may_relax_a_constraint(gold, word, place):
     assert place[1] in marked(expected(), place[0])[word]
     assert place[1] not in marked(expected(gold), place[0])[word]
 
@@ -80,7 +80,7 @@ DATES = [
 
 
 @pytest.mark.parametrize(("text", "moment"), DATES)
-def test_dates_are_written_as_they_were_read(text, moment):
+def test_dates_are_written_in_the_form_in_which_they_were_read(text, moment):
     found = read_date(text)
     assert found is not None
     assert found[0] == moment
@@ -89,12 +89,12 @@ def test_dates_are_written_as_they_were_read(text, moment):
 
 
 @pytest.mark.parametrize("text", ["", "Oslo", "2021", "2021-13-01", "41,402", "12 apples", 7, "٤/٥/٢٠٢١"])
-def test_other_text_is_no_date(text):
+def test_other_text_is_not_a_date(text):
     assert read_date(text) is None
 
 
 @given(st.datetimes(datetime(1900, 1, 1), datetime(2100, 1, 1)), st.sampled_from(["%Y", "%m", "%d", "%H", "%Y-%m"]))
-def test_a_part_of_a_date_is_what_sqlite_shows(moment, part):
+def test_parts_of_dates_match_those_of_sqlite(moment, part):
     text = default_form("datetime").text(moment)
     shown = sqlite3.connect(":memory:").execute("SELECT strftime(?, ?)", (part, text)).fetchone()[0]
     assert meets_part(moment, PartCondition(part, "=", shown))
@@ -106,7 +106,7 @@ def pools_of(gold: str, schema: str = LIBRARY):
     return CandidateRows(read, gather_hints([gold], read), "0").pools
 
 
-def test_dates_in_text_columns_meet_and_miss_the_part_that_is_asked_for():
+def test_dates_in_text_columns_meet_and_miss_the_requested_part():
     pool = pools_of("SELECT word FROM mark WHERE strftime('%m', seen) = '09'")["mark", "seen"]
     assert pool.hits
     assert pool.near
@@ -124,21 +124,21 @@ def test_dates_in_text_columns_meet_and_miss_the_part_that_is_asked_for():
         "strftime('%Y', born) = '2020'",
     ],
 )
-def test_date_columns_hold_valid_dates_only(condition):
+def test_date_columns_contain_valid_dates_only(condition):
     pool = pools_of(f"SELECT id FROM author WHERE {condition}")["author", "born"]
     values = [value for value in (*pool.hits, *pool.near, *pool.others, *pool.odd) if isinstance(value, str)]
     assert values
     assert all(datetime.fromisoformat(value) for value in values)
 
 
-def test_numbers_with_separators_sort_alike_as_text():
+def test_numbers_with_separators_sort_the_same_as_text():
     pool = pools_of("SELECT word FROM mark WHERE word > '41,402'")["mark", "word"]
     texts = [*pool.hits, *pool.near, *pool.others]
     assert all(text > "41,402" for text in pool.hits)
     assert not [text for text in texts if (text > "41,402") != (int(text.replace(",", "")) > 41402)]
 
 
-def test_odd_values_are_apart_from_those_that_people_expect():
+def test_odd_values_are_separate_from_expected_values():
     pool = pools_of("SELECT id FROM author WHERE last_name = 'Ibsen' AND age > 40")
     assert {" Ibsen", "Ibsen ", "iBSEN"} <= set(pool["author", "last_name"].odd)
     assert all(18 <= age <= 100 for part in ("hits", "near", "others") for age in getattr(pool["author", "age"], part))
@@ -148,7 +148,7 @@ def test_odd_values_are_apart_from_those_that_people_expect():
     assert any(value % 1 for value in signed.others)
 
 
-def test_windows_and_functions_have_mutants_of_their_own():
+def test_windows_and_functions_have_special_mutants():
     schema = schema_in_sqlite(LIBRARY + "CREATE TABLE copy (book_id INTEGER, price REAL, sold INTEGER)", "sqlite")
 
     def texts(sql: str) -> str:
@@ -172,7 +172,7 @@ CONDITIONS = ("= 'Oslo'", "> 7", "LIKE '%a%'", "BETWEEN '2020-01-01' AND '2021-0
 
 @st.composite
 def schemas(draw):
-    """Up to three tables, each of which may refer to an earlier one, and a gold that asks something of a column."""
+    """Draw up to three tables, each of which may refer to an earlier one, and a gold with a condition on a column."""
     names = ["a", "b", "c"][: draw(st.integers(1, 3))]
     statements = []
     for i, name in enumerate(names):
@@ -194,7 +194,7 @@ def schemas(draw):
 
 @settings(max_examples=60, deadline=None)
 @given(schemas(), st.integers(0, 20), st.booleans())
-def test_made_rows_obey_the_ddl_and_plausible_ones_what_is_expected(drawn, number, plausible):
+def test_rows_satisfy_the_ddl_and_plausible_rows_the_expected_constraints(drawn, number, plausible):
     schema, gold = drawn
     candidates = CandidateRows(schema, gather_hints([gold], schema), "seed")
     database = CandidateDatabase(schema)
@@ -205,7 +205,7 @@ def test_made_rows_obey_the_ddl_and_plausible_ones_what_is_expected(drawn, numbe
     for statement in schema.ddl:
         strict.execute(statement)
     for name, rows in stored.items():
-        for row in rows:  # a broken constraint raises
+        for row in rows:  # a violated constraint raises an error
             strict.execute(f"INSERT INTO {quoted(name)} VALUES ({', '.join('?' * len(row))})", row)
     assert strict.execute("PRAGMA foreign_key_check").fetchall() == []
     strict.close()
@@ -220,7 +220,7 @@ def test_made_rows_obey_the_ddl_and_plausible_ones_what_is_expected(drawn, numbe
 
 @settings(max_examples=30, deadline=None)
 @given(schemas(), st.integers(0, 20), st.booleans())
-def test_a_table_has_the_same_rows_whichever_others_are_made(drawn, number, plausible):
+def test_the_rows_of_a_table_do_not_depend_on_the_other_generated_tables(drawn, number, plausible):
     schema, gold = drawn
     whole = CandidateRows(schema, gather_hints([gold], schema), "seed").make(number, plausible=plausible)
     candidates = CandidateRows(schema, gather_hints([gold], schema), "seed")

@@ -1,4 +1,4 @@
-"""Equivalence of two queries, without a database: proved, refuted by made rows, or unknown."""
+"""Decides whether two queries are equivalent without the record's database: by proof or by a counterexample."""
 
 from sqlquarry.judging.equivalence.grader import EquivalenceGrader
 

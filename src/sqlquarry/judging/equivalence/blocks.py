@@ -1,4 +1,4 @@
-"""FROM and its joins as one flat block: inner joins become sources and conditions, simple derived tables are merged."""
+"""Turns FROM and its joins into one flat block of sources and conditions, with simple derived tables merged into it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class ScopedCondition(NamedTuple):
-    """A condition and the names that it sees."""
+    """A condition and the scope in which its names are resolved."""
 
     tree: Expr
     scope: Scope
@@ -37,13 +37,13 @@ class Block:
     """The sources and conditions of one SELECT.
 
     Args:
-        scope: the names that its clauses see.
+        scope: the names that its clauses can use.
         sources: its sources, in the order of FROM.
-        conditions: of WHERE, and of ON where all joins are inner ones.
-        outer_joins: one item per source where some join is not inner: its side and its own conditions; else empty.
-        merged: the outputs of derived tables that are part of this block, used or not.
-        pairs: columns that must be equal because of IN, whose query is part of this block.
-        repeats: whether its rows may be repeated, so that DISTINCT means something; False only where that is certain.
+        conditions: the conditions of WHERE, and also those of ON if all joins are inner joins.
+        outer_joins: the side and the ON conditions of each source if any join is an outer join. Otherwise empty.
+        merged: all outputs of the derived tables that were merged into this block, even if nothing uses them.
+        pairs: columns that must be equal because the query of an IN was merged into this block.
+        repeats: whether rows may repeat, so that DISTINCT has an effect. False only if this is certain.
     """
 
     scope: Scope
@@ -55,18 +55,18 @@ class Block:
     repeats: bool = True
 
 
-_REJECT_NULL = {"eq", "neq", "lt", "lte", "gt", "gte", "in"}  # conditions that are never true of NULL
+_REJECT_NULL = {"eq", "neq", "lt", "lte", "gt", "gte", "in"}  # conditions that are never true for NULL
 Derive = Callable[["Expr", Scope | None, Mapping[str, Cte]], tuple[Form, tuple[str, ...]]]
 
 
 class BlockBuilder:
-    """Builds blocks.
+    """A builder of blocks.
 
     Args:
         schema: the tables.
-        fold: an identifier's canonical spelling.
+        fold: returns the canonical spelling of an identifier.
         merge: whether derived tables may be merged into the query around them.
-        derive: the form and column names of a derived table that cannot be merged.
+        derive: returns the form and the column names of a derived table that cannot be merged.
         dialect: the SQL dialect, by sqlglot's name.
     """
 
@@ -80,13 +80,13 @@ class BlockBuilder:
 
         Args:
             select: the SELECT.
-            outer: the names that the query around it sees.
-            ctes: the names of WITH clauses that it sees.
-            as_set: how often a row is repeated does not matter.
+            outer: the scope of the query around it.
+            ctes: the names of WITH clauses that it can use.
+            as_set: whether the number of times that a row occurs does not matter.
 
         Raises:
-            UndecidedError: a kind of source or join that is not modeled.
-            NoSuchNameError: a table that the schema lacks.
+            UndecidedError: the query has a source or join that is not modeled.
+            NoSuchNameError: the query uses a table that the schema lacks.
         """
         block = Block(Scope(outer, outer.depth + 1 if outer else 1, ctes=ctes))
         joins: Sequence[Expr] = select.args.get("joins") or ()
@@ -114,7 +114,7 @@ class BlockBuilder:
                 self._merge_subqueries(block, as_set=as_set or not block.repeats or _drops_repetition(select))
         aliases = [binding.alias for binding in block.scope.bindings]
         if len(set(aliases)) < len(aliases):
-            raise UndecidedError("two tables of one FROM have the same name")
+            raise UndecidedError("two tables in one FROM have the same name")
         return block
 
     def _add(self, block: Block, item: Expr, ctes: Mapping[str, Cte], *, merge: bool) -> None:
@@ -126,14 +126,14 @@ class BlockBuilder:
             self._add_derived(block, name, Cte(item.this, columns, ctes), merge=merge)
             return
         if item.key != "table" or item.this.key != "identifier" or columns:
-            raise UndecidedError(f"a {item.key} in FROM")
+            raise UndecidedError(f"{item.key} in FROM is not supported")
         table = self.fold(item.this)
         if table in ctes:
             self._add_derived(block, name or table, ctes[table], merge=merge, tag="derived" if self.merge else "named")
             return
         known = self.schema.tables.get(table)
         if known is None and self.schema.tables and not table.startswith(("sqlite_", "pragma_")):
-            raise NoSuchNameError(f"no table {table!r}")
+            raise NoSuchNameError(f"the schema has no table {table!r}")
         source = RowSource(("table", table), known.columns if known else None, known)
         outputs = {column: (source, column) for column in known.columns} if known else None
         block.sources.append(source)
@@ -161,11 +161,11 @@ class BlockBuilder:
             outputs = {name: (source, str(place)) for place, name in enumerate(names)}
             block.sources.append(source)
         if len(outputs) < len(names):
-            raise UndecidedError("two columns of one derived table have the same name")
+            raise UndecidedError("two columns of a derived table have the same name")
         block.scope.bindings.append(Binding(alias, outputs))
 
     def _has_keys(self, select: Expr, block: Block) -> bool:
-        """Whether each row shows a key of every table, so that no two rows are the same."""
+        """Return whether every row contains a key of each table, so that no two rows are the same."""
         if not block.sources or not all(map(_keys, block.sources)):
             return False
         shown: list[Target | None] = []
@@ -197,7 +197,10 @@ class BlockBuilder:
         return all(any(is_shown_key(source, key) for key in _keys(source)) for source in block.sources)
 
     def _merge_subqueries(self, block: Block, *, as_set: bool) -> None:
-        """Make IN and EXISTS joins: of sets always, else where at most one row can match, because of a key."""
+        """Turn IN and EXISTS into joins.
+
+        For a set of rows this is always right. Otherwise a key must ensure that at most one row matches.
+        """
         kept = []
         for condition in block.conditions:
             merged = None
@@ -240,10 +243,10 @@ class BlockBuilder:
         return inner
 
     def same_type(self, first: StoredColumn, second: StoredColumn) -> bool:
-        """Whether equal values of two columns are one value."""
+        """Return whether equal values of the two columns are always identical."""
         columns = [(source.columns or {}).get(name) for source, name in (first, second)]
         kinds = [None if column is None else column.affinity for column in columns]
-        # Without a type, 1 = 1.0 but 1 / 2 is not 1.0 / 2. Other databases have collations and padding.
+        # Without a type, 1 = 1.0, but 1 / 2 differs from 1.0 / 2. Other databases have collations and padding.
         typed = kinds[0] not in (None, "BLOB") if self.dialect == "sqlite" else kinds[0] == "INTEGER"
         return typed and kinds[0] == kinds[1]
 
@@ -253,7 +256,7 @@ class BlockBuilder:
             if output.is_star:
                 for binding in starred(output, scope, self.fold):
                     if binding.outputs is None:
-                        raise UndecidedError("* of a table whose columns are unknown")
+                        raise UndecidedError("* selects from a table whose columns are unknown")
                     found += binding.outputs.items()
             else:
                 found.append((output_name(output, place, self.fold), DerivedColumn(output.unalias(), scope)))
@@ -267,16 +270,16 @@ class BlockBuilder:
         if join.args.get("method") == "NATURAL":
             known = [binding.outputs for binding in (*before, right)]
             if any(outputs is None for outputs in known):
-                raise UndecidedError("NATURAL JOIN of a table whose columns are unknown")
+                raise UndecidedError("NATURAL JOIN uses a table whose columns are unknown")
             names = [name for name in known[-1] or () if any(name in (outputs or ()) for outputs in known[:-1])]
         elif join.args.get("method"):
-            raise UndecidedError(f"{join.args['method']} JOIN")
+            raise UndecidedError(f"{join.args['method']} JOIN is not supported")
         conditions: list[Expr] = []
         for name in names:
             holders = [binding for binding in before if binding.outputs is not None and name in binding.outputs]
             left = block.scope.shared.get(name) or (holders[0] if len(holders) == 1 else None)
             if left is None or side not in ("", "LEFT") or right.outputs is None:
-                raise UndecidedError(f"column {name!r} of USING")
+                raise UndecidedError(f"column {name!r} in USING cannot be resolved")
             block.scope.shared[name] = left
             pair = [exp.column(name, table=binding.alias, quoted=True) for binding in (left, right)]
             conditions.append(exp.EQ(this=pair[0], expression=pair[1]))
@@ -285,20 +288,20 @@ class BlockBuilder:
 
 
 def starred(output: Expr, scope: Scope, fold: Callable[[Expr], str]) -> list[Binding]:
-    """Return the sources that `*` or `alias.*` means."""
+    """Return the sources that `*` or `alias.*` refers to."""
     star = output if output.key == "star" else output.this
     if any(star.args.values()) or scope.shared:
-        raise UndecidedError("* with exceptions, or of tables joined with USING")
+        raise UndecidedError("* has options, or selects from tables that are joined by USING")
     if output.key == "star":
         return scope.bindings
     wanted = fold(output.args["table"])
     if found := [binding for binding in scope.bindings if binding.alias == wanted]:
         return found
-    raise NoSuchNameError(f"no table or alias {wanted!r}")
+    raise NoSuchNameError(f"FROM has no table or alias {wanted!r}")
 
 
 def output_name(output: Expr, place: int, fold: Callable[[Expr], str]) -> str:
-    """Return the name of an output for the query around it; if it has none, a number that nobody can name."""
+    """Return the name by which the outer query can use an output, or "#" and its position if it has none."""
     if output.key == "alias":
         return fold(output.args["alias"])
     while output.key == "paren":
@@ -309,14 +312,14 @@ def output_name(output: Expr, place: int, fold: Callable[[Expr], str]) -> str:
 def _side(join: Expr) -> str:
     _refuse_other_arguments(join, {"this", "side", "kind", "method", "on", "using"})
     if join.args.get("kind") not in (None, "", "INNER", "CROSS", "OUTER"):
-        raise UndecidedError(f"{join.args['kind']} JOIN")
+        raise UndecidedError(f"{join.args['kind']} JOIN is not supported")
     side: str = join.args.get("side") or ""
     return side
 
 
 def _refuse_other_arguments(tree: Expr, modeled: set[str]) -> None:
     if other := [name for name, value in tree.args.items() if value and name not in modeled]:
-        raise UndecidedError(f"{tree.key} with {', '.join(other)}")
+        raise UndecidedError(f"{tree.key} with {', '.join(other)} is not supported")
 
 
 def _keys(source: RowSource) -> Sequence[frozenset[str]]:
@@ -328,7 +331,7 @@ _SIMPLE_SELECT = {"expressions", "from_", "joins", "where", "order"}
 
 
 def stored_column(tree: Expr, scope: Scope, fold: Callable[[Expr], str]) -> StoredColumn | None:
-    """Return the table's column that an expression is; None if it is anything else or its name is not certain."""
+    """Return the stored column that an expression refers to, or None if it is not a column or its name is ambiguous."""
     if tree.key != "column" or tree.this.key != "identifier" or tree.args.get("db"):
         return None
     name, table = fold(tree.this), tree.args.get("table")
@@ -342,14 +345,14 @@ def stored_column(tree: Expr, scope: Scope, fold: Callable[[Expr], str]) -> Stor
 
 
 def _has_plain_rows(select: Expr) -> bool:
-    """Whether there is one row for each row of the sources."""
+    """Return whether a SELECT returns exactly one row for each row of its sources."""
     return not any(
         select.args.get(name) for name in ("distinct", "group", "having", "order", "limit", "offset")
     ) and all(node.key in _SIMPLE_OUTPUT for output in select.expressions for node in output.walk())
 
 
 def _drops_repetition(select: Expr) -> bool:
-    """Whether a SELECT shows each row once: DISTINCT, or GROUP BY all outputs."""
+    """Return whether a SELECT removes duplicate rows, by DISTINCT or by GROUP BY of all outputs."""
     if any(select.args.get(name) for name in ("having", "limit", "offset")):
         return False
     if any(node.key not in _SIMPLE_OUTPUT for output in select.expressions for node in output.walk()):
@@ -362,7 +365,7 @@ def _drops_repetition(select: Expr) -> bool:
 
 
 def _is_simple(query: Expr, *, distinct: bool = False) -> bool:
-    """Return whether a query is a SELECT of plain outputs that gives one row for each row of its sources."""
+    """Return whether a query is a SELECT of plain outputs that returns one row for each row of its sources."""
     parts = {*_SIMPLE_SELECT, "distinct"} if distinct else _SIMPLE_SELECT
     if query.key != "select" or any(value and name not in parts for name, value in query.args.items()):
         return False

@@ -1,8 +1,9 @@
-"""The canonical form of a query: equal forms mean equal results on every database of the schema.
+"""Builds the canonical form of a query. Queries with equal forms have equal results on every database of the schema.
 
-Each rewriting holds under three-valued logic, with NULLs and duplicates, and for SQLite's types. Where the result may
-depend on the order in which rows are met (LIMIT, bare columns of a grouped query, group_concat, window functions, a
-collation), none is made that could change the plan: only names are resolved and comparisons turned.
+Each rewriting is valid under three-valued logic, with NULLs and duplicates, and for SQLite's types. The result may
+depend on the order in which the database visits rows if the query has LIMIT, bare columns in a grouped query,
+group_concat, window functions or a collation. In that case no rewriting is applied that could change the query plan.
+Only names are resolved and comparisons are turned around.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from sqlquarry.judging.sql.scopes import Cte, RowSource, Scope, StoredColumn, Un
 if TYPE_CHECKING:
     from sqlglot.expressions import Expr
 
-_MOST_LABELINGS = 120  # orders of sources that look alike (self-joins) that are tried
+_MOST_LABELINGS = 120  # orders to try for sources that look alike, as in self-joins
 _EXTREMES = (("aggregate", "min"), ("aggregate", "max"))
 _SET_OPERATIONS = ("union", "intersect", "except")
 _SELECT_PARTS = {
@@ -46,13 +47,13 @@ def canonical_form(tree: Expr, schema: Schema, dialect: str, *, keep_plan: bool,
 
     Args:
         tree: a SELECT or a set operation.
-        schema: the tables; without any, tables and columns are taken as they are named.
+        schema: the tables. If it has none, every table and column that the query names is assumed to exist.
         dialect: the SQL dialect, by sqlglot's name.
-        keep_plan: make no rewriting that could change the order in which rows are met.
-        quoted_text: a quoted name that nothing has is a string, as in SQLite for double quotes only.
+        keep_plan: whether to avoid rewritings that could change the order in which rows are visited.
+        quoted_text: whether an unknown name in quotes is a string. In SQLite this holds for double quotes only.
 
     Raises:
-        OrderMattersError: the result may depend on that order, but not `keep_plan`.
+        OrderMattersError: the result may depend on that order, and `keep_plan` is False.
         UndecidedError: the query uses something that is not modeled.
         NoSuchNameError: the query names a table or column that the schema lacks.
     """
@@ -75,7 +76,7 @@ class _Canonicalizer(ExpressionForms):
             except OrderMattersError:
                 if self.keep_plan:
                     raise
-        # A query in an expression has a plan of its own, so only its own text must keep the order of rows.
+        # A query in an expression has its own plan, so only the form of that query must preserve the order of rows.
         self.keep_plan, self._blocks.merge = True, False
         try:
             return ("planned", self.query(tree, scope, scope.ctes).body)
@@ -85,7 +86,7 @@ class _Canonicalizer(ExpressionForms):
     def query(self, tree: Expr, outer: Scope | None, ctes: Mapping[str, Cte], *, top: bool = False) -> CanonicalQuery:
         while tree.key in ("subquery", "paren"):
             if any(value for name, value in tree.args.items() if name not in ("this", "alias")):
-                raise UndecidedError("clauses outside a parenthesis")
+                raise UndecidedError("a query in parentheses is followed by other clauses")
             tree = tree.this
         if (with_ := tree.args.get("with_")) is not None:
             ctes = self._with_ctes(with_, ctes)
@@ -93,19 +94,19 @@ class _Canonicalizer(ExpressionForms):
             return self._select(tree, outer, ctes, top=top)
         if tree.key in _SET_OPERATIONS:
             return self._compound(tree, outer, ctes, top=top)
-        raise UndecidedError(f"a {tree.key} statement")
+        raise UndecidedError(f"{tree.key} statements are not supported")
 
     def _with_ctes(self, with_: Expr, ctes: Mapping[str, Cte]) -> Mapping[str, Cte]:
-        """Return the names of WITH clauses that a query sees, its own included."""
+        """Return the names of WITH clauses that a query can use, including its own."""
         from sqlglot import expressions as exp
 
         if with_.args.get("recursive"):
-            raise UndecidedError("WITH RECURSIVE")
+            raise UndecidedError("WITH RECURSIVE is not supported")
         names = [self.fold(cte.args["alias"].this) for cte in with_.expressions]
         for place, cte in enumerate(with_.expressions):
             seen = {table.name.lower() for table in cte.this.find_all(exp.Table)}
             if seen & {name.lower() for name in names[place:]}:  # SQLite recurses without RECURSIVE
-                raise UndecidedError("WITH whose queries name each other")
+                raise UndecidedError("queries in WITH refer to themselves or to later ones")
             columns = tuple(self.fold(column) for column in cte.args["alias"].args.get("columns") or ())
             ctes = {**ctes, names[place]: Cte(cte.this, columns, ctes)}
         return ctes
@@ -113,22 +114,22 @@ class _Canonicalizer(ExpressionForms):
     def _derived(self, tree: Expr, outer: Scope | None, ctes: Mapping[str, Cte]) -> tuple[Form, tuple[str, ...]]:
         query = self.query(tree, outer, ctes)
         if query.names is None:
-            raise UndecidedError("* of a table whose columns are unknown")
+            raise UndecidedError("* selects from a table whose columns are unknown")
         return query.body, query.names
 
     def _compound(self, tree: Expr, outer: Scope | None, ctes: Mapping[str, Cte], *, top: bool) -> CanonicalQuery:
         if any(tree.args.get(name) for name in ("by_name", "side", "kind", "on", "match")):
-            raise UndecidedError("a set operation by name")
+            raise UndecidedError("set operations that match columns by name are not supported")
         kind, distinct = tree.key, bool(tree.args.get("distinct"))
         sides = []
         for side in (tree.this, tree.expression):
             other = side.key in _SET_OPERATIONS and (side.key, bool(side.args.get("distinct"))) != (kind, distinct)
-            if other:  # dialects differ in which one comes first
-                raise UndecidedError("different set operations in one query")
+            if other:  # dialects differ in which one they apply first
+                raise UndecidedError("the query combines different set operations")
             sides.append(self.query(side, outer, ctes))
         left, right = sides[0].names, sides[1].names
         if left is None or right is None or len(left) != len(right):
-            raise UndecidedError("a set operation on queries whose columns do not match")
+            raise UndecidedError("the queries of a set operation have different or unknown numbers of columns")
         tag = f"{kind} {'distinct' if distinct else 'all'}"
         operands: list[Form] = []
         for query in sides:
@@ -149,7 +150,7 @@ class _Canonicalizer(ExpressionForms):
         elif key.key == "column" and not key.args.get("table") and self.fold(key.this) in names:
             place = names.index(self.fold(key.this))
         else:
-            raise UndecidedError("an ORDER BY key of a set operation that is not one of its columns")
+            raise UndecidedError("an ORDER BY key of a set operation is not one of its columns")
         return _key(term, ("output", place))
 
     def _slice(self, tree: Expr, scope: Scope) -> Form:
@@ -159,12 +160,12 @@ class _Canonicalizer(ExpressionForms):
         if not self.keep_plan:
             raise OrderMattersError
         if limit is not None and limit.key != "limit":
-            raise UndecidedError("FETCH")
+            raise UndecidedError("FETCH is not supported")
         return tuple(None if part is None else self.value(part.expression, scope) for part in (limit, offset))
 
     def _select(self, tree: Expr, outer: Scope | None, ctes: Mapping[str, Cte], *, top: bool) -> CanonicalQuery:
         if other := [name for name, value in tree.args.items() if value and name not in _SELECT_PARTS]:
-            raise UndecidedError(f"SELECT with {', '.join(other)}")
+            raise UndecidedError(f"SELECT with {', '.join(other)} is not supported")
         block = self._blocks.build(tree, outer, ctes)
         saved = self.same, self.depth, self.nullable
         queries = []
@@ -179,22 +180,22 @@ class _Canonicalizer(ExpressionForms):
         return min(queries, key=lambda query: repr(query[:2]))
 
     def _labelings(self, block: Block) -> Iterator[list[RowSource]]:
-        """Yield every order of the sources in which those that differ are sorted.
+        """Yield every order of the sources in which different sources are sorted.
 
-        The order of inner joins means nothing, so sources that look alike may be in any order.
+        The order of inner joins has no meaning, so sources that look alike may occur in any order.
         """
         if self.keep_plan or block.outer_joins:
             yield block.sources
             return
         counts = Counter(source.form for source in block.sources)
         if math.prod(map(math.factorial, counts.values())) > _MOST_LABELINGS:
-            raise UndecidedError("a table that is joined with itself too often")
+            raise UndecidedError("a table is joined with itself too many times")
         groups = [[source for source in block.sources if source.form == form] for form in sorted(counts, key=repr)]
         for orders in itertools.product(*(itertools.permutations(group) for group in groups)):
             yield [source for order in orders for source in order]
 
     def _labeled(self, tree: Expr, block: Block, sources: list[RowSource], *, top: bool) -> CanonicalQuery:
-        """Return the form of a SELECT whose sources are in this order."""
+        """Return the form of a SELECT whose sources are in the given order."""
         scope = block.scope
         where = self._where(block)
         joins = tuple(
@@ -226,7 +227,7 @@ class _Canonicalizer(ExpressionForms):
             group,
             having,
             self._slice(tree, scope),
-            order if self.keep_plan else (),  # without LIMIT, the order of a subquery means nothing
+            order if self.keep_plan else (),  # without LIMIT, the order of a subquery has no meaning
         )
         is_wrapper = not order and not self.keep_plan
         return CanonicalQuery(_unwrapped(body, (scope.depth, 0), top=top) if is_wrapper else body, order, names)
@@ -235,13 +236,16 @@ class _Canonicalizer(ExpressionForms):
         self.aliases_used = False
         where = self.conditions(block)
         if self.aliases_used and self.dialect != "sqlite":
-            raise UndecidedError("an output's alias in WHERE")
-        for output in block.merged:  # an unknown name is an error even if nothing uses the output
+            raise UndecidedError("WHERE uses the alias of an output")
+        for output in block.merged:  # an unknown name is an error even in an output that nothing uses
             self.target(output)
         return where
 
     def _may_sort_outputs(self, form: Form, *, distinct: bool) -> bool:
-        """Whether the order of outputs says nothing: which row a bare column is of may depend on it, or DISTINCT."""
+        """Return whether the order of the outputs has no effect.
+
+        It may decide from which row SQLite takes a bare column, and which of several equal rows DISTINCT keeps.
+        """
         several = [part for part in walk(form) if part[:2] in _EXTREMES]
         return not (self.keep_plan and (distinct or len(several) > 1))
 
@@ -269,7 +273,7 @@ class _Canonicalizer(ExpressionForms):
         if group is None:
             return None
         if any(value for name, value in group.args.items() if name != "expressions"):
-            raise UndecidedError("GROUP BY with ROLLUP, CUBE or the like")
+            raise UndecidedError("GROUP BY with ROLLUP, CUBE or similar options is not supported")
         return tuple(self._numbered(key, outputs) or self.value(key, scope) for key in group.expressions)
 
     def _order(self, tree: Expr, scope: Scope, outputs: Form) -> tuple[Form, ...]:
@@ -286,13 +290,13 @@ class _Canonicalizer(ExpressionForms):
             return self.value(scope.aliases[self.fold(key.this)], scope, aliases=False)
         self.aliases_used = False
         form = self.value(key, scope)
-        if self.aliases_used and not self.keep_plan:  # an alias within an expression, which judging cannot append
+        if self.aliases_used and not self.keep_plan:  # judging cannot append a sort key with an alias in an expression
             raise OrderMattersError
         return form
 
     @staticmethod
     def _numbered(key: Expr, outputs: Form) -> Form | None:
-        """Return the output that a key such as ``ORDER BY 2`` names; None for any other key."""
+        """Return the output that a key such as ``ORDER BY 2`` refers to, or None for any other key."""
         if key.key != "literal" or key.args.get("is_string"):
             return None
         if (
@@ -300,13 +304,13 @@ class _Canonicalizer(ExpressionForms):
             or not 1 <= int(key.name) <= len(outputs)
             or any(form[0] == "star" for form in outputs)
         ):
-            raise UndecidedError(f"the key {key.name}")
+            raise UndecidedError(f"the key {key.name} of GROUP BY or ORDER BY is not the number of an output")
         found: Form = outputs[int(key.name) - 1]
         return found
 
 
 def _unwrapped(select: CanonicalSelect, label: Form, *, top: bool) -> Form:
-    """Return the query in `SELECT * FROM (query)`, or the SELECT itself if it is anything else."""
+    """Return the inner query of `SELECT * FROM (query)`, or the SELECT itself if it does anything else."""
     if len(select.sources) != 1 or select.sources[0][0] != "derived":
         return select
     everything = tuple(("col", label, str(place)) for place in range(len(select.outputs)))
@@ -321,9 +325,9 @@ def _unwrapped(select: CanonicalSelect, label: Form, *, top: bool) -> Form:
 
 
 def _in_any_order(body: Form) -> Form:
-    """Return a set operation whose operands may be exchanged.
+    """Return a set operation with its operands in canonical order.
 
-    Within another query they may not, because the first one says how values compare.
+    Within another query the operands must keep their order, because the first one determines how values compare.
     """
     tag, operands, *rest = body
     if tag.startswith("except"):
@@ -333,23 +337,23 @@ def _in_any_order(body: Form) -> Form:
 
 def _key(term: Expr, form: Form) -> Form:
     if term.key != "ordered" or term.args.get("with_fill"):
-        raise UndecidedError("an ORDER BY key with options")
+        raise UndecidedError("an ORDER BY key has options")
     return form, bool(term.args.get("desc")), bool(term.args.get("nulls_first"))
 
 
 def _has_distinct(tree: Expr) -> bool:
     distinct = tree.args.get("distinct")
     if distinct is not None and distinct.args.get("on"):
-        raise UndecidedError("DISTINCT ON")
+        raise UndecidedError("DISTINCT ON is not supported")
     return distinct is not None
 
 
 def _without_repetition(
     distinct: bool, group: Form | None, outputs: Form, order: tuple[Form, ...], *, plain: bool
 ) -> tuple[bool, Form | None]:
-    """Return one spelling of DISTINCT and the keys of GROUP BY.
+    """Return DISTINCT and the keys of GROUP BY in their canonical spelling.
 
-    `SELECT DISTINCT a` and `SELECT a … GROUP BY a` are the same, and DISTINCT means nothing where rows differ anyway.
+    `SELECT DISTINCT a` and `SELECT a … GROUP BY a` are the same, and DISTINCT has no effect if all rows differ anyway.
     """
     if group is not None and plain and set(group) == set(outputs):
         distinct, group = True, None
@@ -363,11 +367,11 @@ def _without_repetition(
 
 
 def _has_bare_column(form: object, keys: Iterable[Form], depth: int) -> bool:
-    """Whether a grouped query shows a column that is no key and in no aggregate, so that its row is not determined."""
+    """Return whether a form has a column that is neither a key nor in an aggregate, so that its row is undetermined."""
     if not is_form(form) or form in keys:
         return False
     if form[0] == "aggregate" and not any(part[0] == "col" and part[1][0] > depth for part in walk(form)):
-        return False  # of this query; one of a subquery may still use a column of this query
+        return False  # an aggregate of this query. One in a subquery may still use a column of this query.
     if form[0] in ("col", "star"):
         return bool(form[1][0] == depth)
     return any(_has_bare_column(part, keys, depth) for part in form)

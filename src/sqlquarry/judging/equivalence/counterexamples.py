@@ -1,9 +1,10 @@
-"""A database on which two SQLite queries return other rows proves that they do not mean the same.
+"""Searches for databases on which two SQLite queries return different rows, which shows that they are not equivalent.
 
-One such database is a proof, but people also call queries the same that differ on unusual rows only. So the rows are
-plausible, and a difference counts only if it shows on every database for which the gold returns something. Queries that
-leave a choice to SQLite (rows that tie at a LIMIT, columns that GROUP BY leaves out, the order of rows) are compared
-only where each choice gives the same. Rows that are merely repeated more often do not count.
+One such database is a proof. But people also treat queries as the same if they differ on unusual rows only. Therefore
+the rows are plausible, and a difference counts only if it occurs on every database for which the gold returns
+something. Some queries leave a choice to SQLite: rows that tie at a LIMIT, columns that GROUP BY leaves out, the order
+of rows. They are compared only on databases where every choice gives the same result. A different number of repetitions
+of a row does not count as a difference.
 """
 
 from __future__ import annotations
@@ -28,24 +29,26 @@ if TYPE_CHECKING:
     from sqlglot.expressions import Query
 
 _KINDS: tuple[Children, ...] = ("one", "each", "any", "any") * 3  # one database each
-_FEWEST = 3  # databases for which the gold returns something
-_UNSTEADY = re.compile(r"\b(now|current_\w+|random\w*)\b", re.IGNORECASE)  # also not the same twice
+_FEWEST = 3  # databases on which the gold must return something
+_UNSTEADY = re.compile(r"\b(now|current_\w+|random\w*)\b", re.IGNORECASE)  # their values may change between runs
 
 
 class _Choices(NamedTuple):
-    """A query, and the same with other choices made where it leaves one."""
+    """A query and its variants that make the choices which the query leaves to SQLite."""
 
     sql: str
     others: tuple[str, ...]
 
 
 def counterexample(gold: str, predicted: str, schema: Schema) -> str | None:
-    """Describe a database on which the queries return other rows; None if they do not differ on all that are made.
+    """Describe a generated database on which the queries return different rows.
+
+    None if the queries agree on a generated database, or if too few of these databases can be used.
 
     Args:
-        gold: an SQLite query that SQLite accepts.
-        predicted: another one; it is not trusted.
-        schema: the tables, as SQLite has read them.
+        gold: a query that SQLite accepts.
+        predicted: another query. It is not trusted.
+        schema: the tables, as SQLite read them.
     """
     mine, theirs = _choices(gold), _choices(predicted)
     if mine is None or theirs is None or not schema.ddl:
@@ -53,7 +56,7 @@ def counterexample(gold: str, predicted: str, schema: Schema) -> str | None:
     text = f"{gold} {predicted}"
     tables, hints = tables_of(text, schema), literals_by_column(gold, predicted)
     columns = {table: list(schema.tables[table].stored) for table in tables}
-    database, told, description = memory_database(schema.ddl), 0, ""
+    database, differing, description = memory_database(schema.ddl), 0, ""
     for seed, children in enumerate(_KINDS):
         rows = made_rows(tables, schema, hints, random.Random(seed), children)  # noqa: S311 - no secret
         with database.filled(rows, columns):
@@ -65,17 +68,18 @@ def counterexample(gold: str, predicted: str, schema: Schema) -> str | None:
                 continue
             if _agree(first, second, gold, database):
                 return None
-        told += 1
-        sizes = ", ".join(f"{len(content)} in {table}" for table, content in rows.items())
+        differing += 1
+        sizes = ", ".join(f"{len(content)} rows in {table}" for table, content in rows.items())
         description = (
-            f"other rows on {told} made databases, such as {len(second)} instead of {len(first)} for rows: {sizes}"
+            f"different rows on {differing} generated databases, "
+            f"for example {len(second)} rows instead of {len(first)} on a database with {sizes}"
         )
-    return description if told >= _FEWEST else None
+    return description if differing >= _FEWEST else None
 
 
 @lru_cache(maxsize=2048)
 def _choices(sql: str) -> _Choices | None:
-    """Return the query with its other choices; None if they are unknown or its rows may change from run to run."""
+    """Return the query with its variants, or None if they are unknown or the rows may change from run to run."""
     from sqlglot import expressions as exp
 
     tree = parse(sql, "sqlite")
@@ -89,9 +93,9 @@ def _choices(sql: str) -> _Choices | None:
 
 
 def _chosen(tree: Query, *, largest: bool) -> str | None:
-    """Return the query with the smallest or largest of tied rows at a LIMIT and of values that GROUP BY leaves out.
+    """Return the query with the smallest or largest of the rows that tie at a LIMIT, or of the values in bare columns.
 
-    "" if there is nothing to choose, None if the choice cannot be written.
+    "" if the query leaves no choice, None if the choice cannot be written in SQL.
     """
     from sqlglot import expressions as exp
 
@@ -113,7 +117,7 @@ def _chosen(tree: Query, *, largest: bool) -> str | None:
         for part in parts:
             for column in list(part.find_all(exp.Column)):
                 is_alias = not column.table and column.name.lower() in aliases and part.key in ("having", "order")
-                # MIN and MAX of a key are the key itself, so keys need not be known.
+                # MIN and MAX of a GROUP BY key are the key itself, so keys need no special treatment.
                 if not is_alias and column.find_ancestor(exp.AggFunc, exp.Select) is select:
                     column.replace((exp.Max if largest else exp.Min)(this=column.copy()))
                     changed = True
@@ -121,7 +125,7 @@ def _chosen(tree: Query, *, largest: bool) -> str | None:
 
 
 def _result(database: MemoryDatabase, query: _Choices) -> list[Row] | None:
-    """Return the rows; None if the query fails or another choice gives other rows."""
+    """Return the rows, or None if the query fails or another choice gives different rows."""
     rows = database.run(query.sql)
     if rows is None:
         return None
@@ -140,7 +144,7 @@ def _agree(gold: list[Row], predicted: list[Row], sql: str, database: MemoryData
         return True
     try:
         return rows_match(gold, predicted, tied_places(with_keys, keyed.keys))
-    except JudgingError:  # too hard to compare: nothing is proved
+    except JudgingError:  # The rows are too hard to compare, so this proves nothing.
         return True
 
 

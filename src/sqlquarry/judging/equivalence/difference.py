@@ -1,4 +1,4 @@
-"""Queries that certainly mean something else: in each case a database that tells them apart can be constructed."""
+"""Finds differences between queries that are certain because a database on which their results differ must exist."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _Filter = tuple[Form, str, Form]  # column, operator, literal
 
 
 class _Conditions(NamedTuple):
-    """The joins and the filters of a SELECT."""
+    """The join conditions and the filters of a SELECT."""
 
     joins: tuple[Form, ...]
     filters: frozenset[_Filter]
@@ -25,7 +25,7 @@ class _Conditions(NamedTuple):
 def certain_difference(  # noqa: PLR0911 - one per case
     gold: CanonicalQuery, predicted: CanonicalQuery, schema: Schema
 ) -> str | None:
-    """Say why some database of the schema gives the two queries different results; None if that is not certain."""
+    """Explain why the queries return different results on some database of the schema, or None if this is uncertain."""
     if gold.names is None or predicted.names is None:
         return None
     if len(gold.names) != len(predicted.names):
@@ -48,26 +48,26 @@ def certain_difference(  # noqa: PLR0911 - one per case
 
 
 def _has_free_values(schema: Schema) -> bool:
-    """Whether every column can hold any value of its type."""
+    """Return whether every column can contain any value of its type."""
     if schema.mentions("CHECK") or schema.mentions("ENUM"):
         return False
     return not any(column.generated for table in schema.tables.values() for column in table.columns.values())
 
 
 def _other_result(gold: CanonicalQuery, predicted: CanonicalQuery, schema: Schema, filtered: set[Form]) -> str | None:
-    """Say what differs in the outputs, repetitions or order of two queries that read the same rows."""
+    """Describe the difference in outputs, DISTINCT or order between two queries that read the same rows."""
     mine, theirs = gold.body, predicted.body
     if not isinstance(mine, CanonicalSelect) or not isinstance(theirs, CanonicalSelect) or mine.group is not None:
         return None
     if mine.outputs != theirs.outputs:
         return _other_outputs(mine, theirs, filtered, schema)
     if mine.distinct != theirs.distinct and not schema.mentions("PRIMARY KEY") and not schema.mentions("UNIQUE"):
-        return "DISTINCT missing" if mine.distinct else "DISTINCT too much"
+        return "DISTINCT is missing" if mine.distinct else "the prediction adds DISTINCT"
     return _other_direction(gold.order, predicted.order, filtered, mine.outputs)
 
 
 def _is_plain(select: CanonicalSelect) -> bool:
-    """One SELECT of different tables with inner joins, whose outputs are columns and aggregates of columns."""
+    """Return whether a SELECT only inner-joins different tables and returns columns or aggregates of columns."""
     if select.joins or select.having or select.slice or len(set(select.sources)) < len(select.sources):
         return False
     if any(source[0] != "table" for source in select.sources):
@@ -86,9 +86,9 @@ def _is_aggregate(form: Form) -> bool:
 
 
 def _conditions(select: CanonicalSelect, schema: Schema) -> _Conditions | None:
-    """Return the joins and the filters; None if there is any other condition.
+    """Return the join conditions and the filters, or None if there is any other condition.
 
-    Each column is filtered once at most, so that one row can satisfy all filters.
+    Each column may have one filter at most, so that one row can satisfy all filters.
     """
     where = select.where
     parts = where[1:] if where[0] == "and" else () if where == ("true",) else (where,)
@@ -120,9 +120,9 @@ def _column(form: Form, select: CanonicalSelect, schema: Schema) -> Column | Non
 
 
 def _can_hold(column: Column | None, literal: Form, schema: Schema) -> bool:
-    """Whether a row may certainly hold the literal, and other text or the numbers beside it.
+    """Return whether the column can certainly contain the literal and also other text or the next numbers.
 
-    Literals of dates, times, intervals or JSON may be equal though their text differs, so text needs a text column.
+    Dates, times, intervals and JSON may be equal although their text differs, so a text literal needs a text column.
     """
     if column is None:
         return False
@@ -138,22 +138,26 @@ def _can_hold(column: Column | None, literal: Form, schema: Schema) -> bool:
 
 
 def _other_filter(mine: frozenset[_Filter], theirs: frozenset[_Filter]) -> str | None:
-    """One row per table that passes one query's filters only: one result has a row more, or a value for NULL."""
+    """Describe a filter that only one of the queries has.
+
+    A database with one row per table that passes the filters of only one query shows the difference. One result has an
+    additional row, or a value instead of NULL.
+    """
     for ours, others in ((mine, theirs), (theirs, mine)):
         kept = {column: (operator, literal) for column, operator, literal in ours}
         for column, operator, literal in sorted(others, key=repr):  # the same reason on every run
             if column not in kept or _can_pass_only_first(kept[column], (operator, literal)):
-                return f"another filter: {column[2]} {operator} {literal[1]}"
+                return f"different filter: {column[2]} {operator} {literal[1]}"
     return None
 
 
 def _can_pass_only_first(first: tuple[str, Form], second: tuple[str, Form]) -> bool:
-    """Whether some value of any type of column certainly passes the first filter and not the second."""
+    """Return whether some value certainly passes the first filter but not the second, whatever the column's type."""
     (operator, literal), (other, limit) = first, second
     if literal[0] != limit[0]:
         return False
     same = literal == limit
-    # Equal text but for case and spaces may be equal in a collation; numbers are compared where both are plain.
+    # A collation may ignore case and spaces. Numbers are compared only if both are plain digits.
     if literal[0] == "text":
         differ = (
             literal[1].strip().casefold() != limit[1].strip().casefold()
@@ -188,7 +192,11 @@ def _numeric(text: str) -> bool:
 
 
 def _other_outputs(mine: CanonicalSelect, theirs: CanonicalSelect, filtered: set[Form], schema: Schema) -> str | None:
-    """One row per table with another value in every column; or, where aggregates differ, two rows that hold 1 and 3."""
+    """Describe a different output column or aggregate.
+
+    One row with different values in every column shows a different column. Two rows that contain 1 and 3 show a
+    different aggregate.
+    """
     wanted = Counter(mine.outputs) - Counter(theirs.outputs)
     given = Counter(theirs.outputs) - Counter(mine.outputs)
     if (
@@ -199,7 +207,7 @@ def _other_outputs(mine: CanonicalSelect, theirs: CanonicalSelect, filtered: set
         return None
     (gold,), (predicted,) = wanted, given
     if _is_column(gold) and _is_column(predicted) and not {gold, predicted} & filtered:
-        return f"another column: {predicted[2]} instead of {gold[2]}"
+        return f"different column: {predicted[2]} instead of {gold[2]}"
     if (
         not (_is_aggregate(gold) and _is_aggregate(predicted))
         or gold[2] != predicted[2]
@@ -209,14 +217,14 @@ def _other_outputs(mine: CanonicalSelect, theirs: CanonicalSelect, filtered: set
         return None
     column = _column(gold[2], mine, schema)
     numeric = column is not None and column.affinity in ("INTEGER", "REAL", "NUMERIC")
-    return f"another aggregate: {predicted[1]} instead of {gold[1]}" if numeric else None
+    return f"different aggregate: {predicted[1]} instead of {gold[1]}" if numeric else None
 
 
 def _other_direction(gold: Form, predicted: Form, filtered: set[Form], outputs: Form) -> str | None:
-    """Two rows with other values in every column."""
+    """Describe a reversed sort order, which two rows with different values in every column show."""
     if not gold or not predicted or not all(map(_is_column, outputs)) or not set(outputs) - filtered:
         return None
     (key, descending, _), (other, other_descending, _) = gold[0], predicted[0]
     if key == other and _is_column(key) and key not in filtered and descending != other_descending:
-        return f"ORDER BY {key[2]} in the other direction"
+        return f"ORDER BY {key[2]} has the opposite direction"
     return None

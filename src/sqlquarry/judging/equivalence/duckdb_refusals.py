@@ -1,4 +1,4 @@
-"""Whether DuckDB accepts a query, asked on an empty database in memory."""
+"""Checks whether DuckDB accepts a query, by preparing it on an empty database in memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
     from sqlglot.expressions import Expr
 
-# DuckDB computes constants while it prepares a query, and cannot be interrupted then: `'x' || repeat('x', 1000000000)`.
+# Only these functions may be prepared: DuckDB computes constants such as repeat('x', 1000000000) while it prepares a
+# query, and cannot be interrupted then.
 _BOUNDED = {
     "abs", "avg", "case", "cast", "coalesce", "count", "if", "exists", "length", "lower", "max", "min", "nullif",
     "round", "substring", "sum", "trim", "upper", "and", "or", "xor", "extract", "currentdate", "tsordstodate",
@@ -21,13 +22,16 @@ _lock = Lock()
 
 
 def duckdb_refusal(sql: str, tree: Expr, schema: Schema) -> str | None:
-    """Say why DuckDB does not accept the query; None if it does, or cannot be asked: not installed, another schema."""
+    """Explain why DuckDB does not accept the query.
+
+    None if it does, if it is not installed, or if it cannot build the schema.
+    """
     from sqlglot import expressions as exp
 
     if other := [function.sql_name() for function in tree.find_all(exp.Func) if function.key not in _BOUNDED]:
-        return f"the function {other[0]}, which is not tried"
+        return f"the function {other[0]} may take too long and is not tried"
     if any(not isinstance(part.expression, exp.Literal) for part in tree.find_all(exp.Limit, exp.Offset)):
-        return "LIMIT with another value than a number"
+        return "LIMIT or OFFSET is not a number"
     connection = _connection(schema) if schema.tables else None
     if connection is None:
         return None
@@ -37,7 +41,7 @@ def duckdb_refusal(sql: str, tree: Expr, schema: Schema) -> str | None:
         with _lock:
             found = connection.extract_statements(sql)
             if len(found) != 1 or found[0].type != duckdb.StatementType.SELECT:
-                return "another statement than one SELECT"
+                return "it is not a single SELECT statement"
             connection.execute(f"PREPARE query AS {sql}")
     except (duckdb.Error, ValueError, TypeError) as error:
         return (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -60,7 +64,7 @@ def _connection(schema: Schema) -> DuckDBPyConnection | None:
             "autoload_known_extensions": False,
             "autoinstall_known_extensions": False,
             "allow_community_extensions": False,
-            "python_enable_replacements": False,  # a table name must not find a Python variable
+            "python_enable_replacements": False,  # a table name must not resolve to a Python variable
         },
     )
     try:

@@ -1,4 +1,4 @@
-"""The forms of expressions and conditions: names resolved, and one spelling for what always means the same."""
+"""Builds the canonical forms of expressions and conditions, with names resolved and equivalent spellings unified."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ if TYPE_CHECKING:
 
 _TURNED = {">": "<", ">=": "<="}
 _OPPOSITE = {"=": "<>", "<>": "=", "<": ">=", "<=": ">", ">": "<=", ">=": "<"}
-# Where no number is incomparable to another (SQLite has no NaN, the others sort it), NOT a < b is a >= b.
+# In these dialects any two numbers can be compared, so NOT a < b is a >= b. SQLite has no NaN, and the others sort it.
 _TOTAL_ORDER = {"sqlite", "postgres", "duckdb", "mysql"}
 
 
 class ExpressionForms:
-    """Forms of expressions within one query.
+    """A builder of canonical forms for the expressions in one query.
 
     Attributes:
-        same: column -> the column that stands for all that the conditions say are the same, while a SELECT is read.
-        depth: of the SELECT that is read.
-        nullable: it has outer joins, so that any column may be NULL.
-        aliases_used: the last expression named an output by its alias.
+        same: column -> the column that represents all columns which the conditions of the current SELECT make equal.
+        depth: nesting depth of the current SELECT.
+        nullable: whether the current SELECT has outer joins, so that any column may be NULL.
+        aliases_used: whether the last expression used the alias of an output.
     """
 
     def __init__(self, schema: Schema, dialect: str, *, keep_plan: bool, quoted_text: bool) -> None:
@@ -54,24 +54,27 @@ class ExpressionForms:
         self.depth, self.nullable, self.aliases_used = 0, False, False
 
     def same_type(self, first: StoredColumn, second: StoredColumn) -> bool:
-        """Whether equal values of two columns are one value."""
+        """Return whether equal values of the two columns are always identical."""
         raise NotImplementedError
 
     def subquery(self, tree: Expr, scope: Scope, *, keep_plan: bool = False) -> Form:
         """Return the form of a query within an expression.
 
-        That is ("planned", form) if only the same plan gives the same rows.
+        The result is ("planned", form) if only the same query plan returns the same rows.
         """
         raise NotImplementedError
 
     def fold(self, identifier: Expr) -> str:
-        """Return an identifier's spelling, in one case if case does not matter."""
+        """Return the canonical spelling of an identifier."""
         if identifier.key != "identifier":
-            raise UndecidedError(f"a {identifier.key} as a name")
+            raise UndecidedError(f"{identifier.key} is used as a name")
         return fold(identifier, self.dialect)
 
     def conditions(self, block: Block) -> Form:
-        """Return WHERE and the conditions of inner joins; columns that must be equal become one from here on."""
+        """Return the form of WHERE and the inner joins.
+
+        From then on, columns that must be equal are treated as one column.
+        """
         classes: dict[Form, set[Form]] = {}
         rest, pairs = [], list(block.pairs)
         for condition in block.conditions:
@@ -94,7 +97,7 @@ class ExpressionForms:
         return many("and", joined + [self.truth(tree, scope) for tree, scope in rest], self.keep_plan)
 
     def _joined_columns(self, tree: Expr, scope: Scope) -> tuple[StoredColumn, StoredColumn] | None:
-        """Return two columns that the condition makes the same: equal, and of one type."""
+        """Return the two columns of an equality that makes them identical, or None for any other condition."""
         if tree.key != "eq" or tree.this.key != "column" or tree.expression.key != "column":
             return None
         found = []
@@ -110,7 +113,7 @@ class ExpressionForms:
         return found[0], found[1]
 
     def truth(self, tree: Expr, scope: Scope, *, negated: bool = False) -> Form:
-        """Return the form of a condition of which it only matters whether it is true."""
+        """Return the form of a condition, without distinguishing false from NULL."""
         kind = tree.key
         if kind == "paren":
             return self.truth(tree.this, scope, negated=negated)
@@ -127,9 +130,9 @@ class ExpressionForms:
         return form
 
     def _comparisons(self, tree: Expr, scope: Scope, *, negated: bool) -> Form | None:
-        """Return what a comparison, BETWEEN or IN says in terms of simple comparisons; None if there are no such terms.
+        """Return a comparison, BETWEEN or IN as simple comparisons, or None if this is not possible.
 
-        The opposite of a comparison is certain only where any two numbers can be compared.
+        The opposite of a comparison is certain only if any two numbers can be compared.
         """
         kind, is_certain = tree.key, not negated or self.dialect in _TOTAL_ORDER
         if kind in COMPARISONS and (is_certain or kind in ("eq", "neq")):
@@ -150,7 +153,7 @@ class ExpressionForms:
 
     def _comparison(self, operator: str, left: Expr, right: Expr, scope: Scope) -> Form:
         for side in (left, right):
-            if side.key in PREDICATES:  # dialects differ in what `a = b LIKE c` means
+            if side.key in PREDICATES:  # dialects read `a = b LIKE c` in different ways
                 raise UndecidedError("a comparison of a comparison without parentheses")
         a, b = self.value(left, scope), self.value(right, scope)
         if operator in _TURNED:
@@ -198,17 +201,17 @@ class ExpressionForms:
     def _condition_value(self, tree: Expr, scope: Scope) -> Form:
         form = self.truth(tree, scope)
         if form[0] not in ("and", "or", "not", *_OPPOSITE):  # `x AND x` is 0 or 1, `x` may be 5
-            raise UndecidedError("a condition as a value")
+            raise UndecidedError("a condition is used as a value")
         return form
 
     def _column(self, tree: Expr, scope: Scope, *, aliases: bool) -> Form:
         target = self._resolve(tree, scope, aliases=aliases)
         if target is None:
-            return ("text", tree.name)  # SQLite takes "text" for a string where no column has that name
+            return ("text", tree.name)  # SQLite reads "text" as a string if no column has that name
         return self.target(target)
 
     def target(self, target: Target) -> Form:
-        """Return the form of what a name means."""
+        """Return the form of the column that a name refers to."""
         if isinstance(target, DerivedColumn):
             return self.value(target.tree, target.scope, aliases=False)
         form = column_form(target)
@@ -216,7 +219,7 @@ class ExpressionForms:
 
     def _resolve(self, tree: Expr, scope: Scope, *, aliases: bool) -> Target | None:
         if tree.args.get("db") or tree.args.get("catalog") or tree.this.key != "identifier":
-            raise UndecidedError("a column with the name of its database, or *")
+            raise UndecidedError("a column is qualified by its database, or * is used as a value")
         name = self.fold(tree.this)
         if tree.args.get("table"):
             return scope.qualified(self.fold(tree.args["table"]), name)
@@ -226,23 +229,23 @@ class ExpressionForms:
         if aliases and self.dialect != "sqlite" and name in scope.aliases and not by_alias:
             alias = scope.aliases[name]
             if alias.key != "column" or self.fold(alias.this) != name:
-                raise UndecidedError(f"{name!r} is an output and a column")  # dialects differ in which one is meant
+                raise UndecidedError(f"{name!r} is an output and a column")  # dialects choose different ones
         if target is not None:
             return target
         if self.dialect == "sqlite" and tree.this.args.get("quoted") and self.schema.tables:
             if any(output.startswith("#") for outputs in scope.output_names() for output in outputs):
-                raise UndecidedError(f"{name!r} in quotes, which may name an output such as max(a)")
+                raise UndecidedError(f"the quoted name {name!r} may refer to an unnamed output such as max(a)")
             if self.quoted_text:
                 return None
-            raise UndecidedError(f"an unknown name in quotes, {name!r}")
-        raise NoSuchNameError(f"no column {name!r}")
+            raise UndecidedError(f"the quoted name {name!r} is neither a column nor certain to be text")
+        raise NoSuchNameError(f"no table in FROM has a column {name!r}")
 
     def _parenthesis(self, tree: Expr, scope: Scope, *, aliases: bool) -> Form:
         inner, parent = tree.this, tree.parent
         while inner.key == "paren":
             inner = inner.this
         form = self.value(inner, scope, aliases=aliases)
-        # sqlglot and the database may differ in precedence: only those that mean nothing to either are left out.
+        # sqlglot and the database may differ in precedence. Parentheses are left out only if they matter to neither.
         if inner.key in ("column", "literal", "null", "subquery", "count", "neg") or parent is None:
             return form
         if parent.key in ("select", "alias", "ordered", "group", "and", "or", "not", "where", "having", "join"):
@@ -250,7 +253,7 @@ class ExpressionForms:
         return form if inner.key in ARITHMETIC and parent.key in COMPARISONS else ("parenthesis", form)
 
     def _scalar(self, tree: Expr, scope: Scope) -> Form:
-        """Return the form of a query as a value: the first of its rows."""
+        """Return the form of a query that is used as a value, which is its first row."""
         rows = self.subquery(tree, scope)
         one_row = isinstance(rows, CanonicalSelect) and rows.group is None and has_aggregate(rows.outputs)
         if not one_row and not self.keep_plan and rows[0] != "planned":
@@ -259,16 +262,16 @@ class ExpressionForms:
 
     def _membership(self, tree: Expr, scope: Scope) -> Form:
         if tree.args.get("query") is None:
-            raise UndecidedError("IN without a list or query")
+            raise UndecidedError("IN has neither a list nor a query")
         if any(value for name, value in tree.args.items() if name not in ("this", "query")):
-            raise UndecidedError("IN with options")
+            raise UndecidedError("IN has options")
         if tree.this.key in PREDICATES:
             raise UndecidedError("a comparison of a comparison without parentheses")
         rows = self.subquery(tree.args["query"], scope)
         return ("in", self.value(tree.this, scope), rows if self.keep_plan else as_set(rows))
 
     def _existence(self, rows: Form) -> Form:
-        """Return the form of a query that EXISTS asks for rows, not for what is in them."""
+        """Return the form of a query in EXISTS, for which the values in its rows do not matter."""
         if self.keep_plan or not isinstance(rows, CanonicalSelect):
             return rows
         grouped = rows.group is not None or rows.having or has_aggregate(rows.outputs)
@@ -277,7 +280,7 @@ class ExpressionForms:
     def _count(self, tree: Expr, scope: Scope) -> Form:
         counted = tree.this
         if tree.args.get("expressions") or counted is None:
-            raise UndecidedError("COUNT of several expressions")
+            raise UndecidedError("COUNT has several expressions")
         if counted.key == "star" or (counted.key == "literal" and not self.keep_plan):
             return ("aggregate", "count", "rows")
         if counted.key == "column" and not self.nullable and not self.keep_plan and self._never_null(counted, scope):
@@ -295,21 +298,21 @@ class ExpressionForms:
         return column is not None and column.not_null
 
     def _own(self, name: str, argument: Form) -> Form:
-        """Return an aggregate of the SELECT that is read, not of one around it."""
+        """Return the form of an aggregate that belongs to the current SELECT, not to an outer one."""
         depths = {form[1][0] for form in walk(argument) if form[0] == "col"}
         if depths and max(depths) < self.depth:
-            raise UndecidedError("an aggregate of an outer query's columns")
+            raise UndecidedError("an aggregate uses only columns of an outer query")
         return ("aggregate", name, argument)
 
     def _general(self, tree: Expr, scope: Scope, *, aliases: bool = True) -> Form:
-        """Return the form of an expression without rules of its own: its kind and the forms of its parts."""
+        """Return the form of an expression without special rules: its kind and the forms of its parts."""
         from sqlglot import expressions as exp
 
         kind = tree.key
         if kind in ("parameter", "placeholder", "star", "alias", "aliases", "lambda", "tuple"):
-            raise UndecidedError(f"a {kind}")
+            raise UndecidedError(f"{kind} is not supported")
         if isinstance(tree, exp.Func) and UNSTEADY.search(f"{kind} {tree.name}"):
-            raise UndecidedError("a function that is not the same twice")
+            raise UndecidedError("a function may return another value each time")
         if depends_on_order(tree) and not self.keep_plan:
             raise OrderMattersError
         if kind in ("var", "anonymous"):
@@ -341,7 +344,7 @@ class ExpressionForms:
         if isinstance(part, exp.Query):
             return self._scalar(part, scope)
         if isinstance(part, exp.Identifier):
-            raise UndecidedError("a name of another kind than a column's")
+            raise UndecidedError("a name is not the name of a column")
         if isinstance(part, exp.Expr):
             return self.value(part, scope, aliases=aliases)
         return ("constant", repr(part))

@@ -1,4 +1,4 @@
-"""What a query means, as nested tuples: two queries with equal forms return equal rows on any database."""
+"""Canonical forms of queries as nested tuples. Queries with equal forms return equal rows on any database."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import Any, NamedTuple, TypeGuard
 
 from sqlquarry.judging.sql.scopes import StoredColumn
 
-# A tag, then names, numbers, flags and more forms: what follows depends on the tag.
+# A tag, followed by names, numbers, flags and other forms, depending on the tag.
 Form = tuple[Any, ...]
 TRUE: Form = ("true",)
 
 
 class OrderMattersError(Exception):
-    """The result may depend on the order in which rows are met: only rewritings that keep the plan are allowed."""
+    """The result may depend on the order in which rows are visited, so all rewritings must keep the query plan."""
 
 
 class CanonicalQuery(NamedTuple):
-    """What a query means.
+    """The canonical form of a query.
 
     Args:
-        body: its form without ORDER BY; for a SELECT, a `CanonicalSelect`.
-        order: its ORDER BY, one form per key.
-        names: of its outputs; None if their number is unknown.
+        body: the form without ORDER BY. For a SELECT it is a `CanonicalSelect`.
+        order: the forms of the ORDER BY keys.
+        names: the names of the outputs, or None if their number is unknown.
     """
 
     body: Form
@@ -31,7 +31,7 @@ class CanonicalQuery(NamedTuple):
 
 
 class CanonicalSelect(NamedTuple):
-    """The form of one SELECT; a tuple, so that it nests in other forms."""
+    """The form of one SELECT. It is a tuple so that it can be part of other forms."""
 
     tag: str
     distinct: bool
@@ -46,18 +46,18 @@ class CanonicalSelect(NamedTuple):
 
 
 def column_form(column: StoredColumn) -> Form:
-    """Return the form of a column of one source."""
+    """Return the form of a stored column."""
     source, name = column
     return ("col", source.label, name)
 
 
 def is_form(value: object) -> TypeGuard[Form]:
-    """Whether part of a form is a form itself."""
+    """Return whether part of a form is itself a form."""
     return isinstance(value, tuple) and bool(value)
 
 
 def many(connective: str, forms: list[Form], keep_plan: bool) -> Form:
-    """Join conditions by AND or OR: flat, and in lexical order without repetition if the plan need not be kept."""
+    """Join conditions by AND or OR into a flat form, sorted and without repetitions unless the plan must be kept."""
     flat = [part for form in forms for part in (form[1:] if form and form[0] == connective else (form,)) if part]
     if connective == "and":
         flat = [form for form in flat if form != TRUE]
@@ -69,7 +69,7 @@ def many(connective: str, forms: list[Form], keep_plan: bool) -> Form:
 
 
 def as_set(form: Form) -> Form:
-    """Return a subquery of which only the set of rows counts."""
+    """Return the form of a subquery whose duplicate rows do not matter."""
     return form._replace(distinct=False) if isinstance(form, CanonicalSelect) else form
 
 
@@ -82,7 +82,7 @@ def walk(form: object) -> Iterator[Form]:
 
 
 def has_aggregate(form: object) -> bool:
-    """Whether there is an aggregate of this query, not of one within it, anywhere in the form."""
+    """Return whether the form contains an aggregate outside its subqueries."""
     if not is_form(form) or form[0] == "select":
         return False
     return form[0] == "aggregate" or any(map(has_aggregate, form))

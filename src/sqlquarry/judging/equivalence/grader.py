@@ -1,4 +1,4 @@
-"""Say of two queries whether every database gives them the same result, some does not, or that it cannot be told."""
+"""Decides whether two queries return the same result on every database, or differ on some, if that can be decided."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from sqlquarry.records import Record
 
 Answer = Literal["equivalent", "different", "unknown"]
 _VERDICTS: dict[Answer, Verdict] = {"equivalent": "correct", "different": "wrong", "unknown": "unjudged"}
-# SQLite's other quotes, in which an unknown name is an error.
+# In SQLite's other quotes an unknown name is an error, not text.
 _OTHER_QUOTES = re.compile(r"[`\[]")
 _UNARY_PLUS = re.compile(
     r"(?:[(,=<>+\-*/%|]|\b(?:select|distinct|and|or|not|when|then|else|case|where|on|having|by|between|in|like|is))\s*\+",
@@ -34,7 +34,7 @@ _UNARY_PLUS = re.compile(
 
 
 class EquivalenceFinding(NamedTuple):
-    """An answer and its reason."""
+    """An answer with its reason."""
 
     answer: Answer
     reason: str
@@ -42,18 +42,25 @@ class EquivalenceFinding(NamedTuple):
 
 @check_options()
 class EquivalenceGrader:
-    """Correct if the prediction must return the gold's rows on every database of the schema, wrong if it cannot.
+    """A grader that proves that a prediction is equivalent to the gold or differs from it, without a database.
 
-    Both queries are brought to a canonical form: names are resolved against the record's CREATE TABLE text, aliases,
-    the order of inner joins and of conditions and the spelling of comparisons no longer show, and simple derived tables
-    are merged. Rows are the same as in `results_equal`: the order of columns and their names mean nothing. A query that
-    the database would refuse is never equivalent. Different is said only if a database is known that tells the two
-    apart: by construction, or for SQLite because all databases of plausible made rows do. Everything else is unjudged.
+    A prediction is correct if it must return the gold's rows on every database of the schema, and wrong if it returns
+    different rows on some database. Everything else is unjudged.
+
+    Both queries are converted to a canonical form. It resolves names against the record's CREATE TABLE text and merges
+    simple derived tables. It does not depend on aliases, on the order of inner joins and conditions, or on how
+    comparisons are written. Rows are compared as in `results_equal`, where the order and the names of columns do not
+    matter. A query that the database would refuse is never equivalent.
+
+    Queries count as different only if they are known to differ on some database. This can follow from the canonical
+    forms. For SQLite, both queries also run on generated databases with plausible rows, and all of these databases must
+    show a difference.
 
     Args:
-        use_schema: resolve names against the record's schema; without it, only queries on one table are compared.
-        counterexamples: run SQLite queries that nothing else decides on small made databases in memory, where they
-            can only read and soon stop. False runs nothing.
+        use_schema: whether to resolve names against the record's schema. Without it, only queries on a single table are
+            compared.
+        counterexamples: whether to run SQLite queries that nothing else decides on small generated databases in memory.
+            There they can only read, and they are stopped early. False runs nothing.
         name: the grader's name in reports.
 
     Raises:
@@ -65,7 +72,7 @@ class EquivalenceGrader:
         self.use_schema, self.counterexamples, self.name = use_schema, counterexamples, name
 
     def grade(self, record: Record, predicted_sql: str) -> Judgement:
-        """Compare with each accepted query; correct if equivalent to one, wrong if different from all."""
+        """Judge a prediction: correct if it is equivalent to any accepted query, wrong if it differs from all."""
         if not record.golds:
             return Judgement(self.name, "unjudged", "the record has no gold SQL")
         if not predicted_sql:
@@ -90,36 +97,39 @@ def equivalence(  # noqa: PLR0911 - by case
 
     Args:
         gold: the query that is known to be right.
-        predicted: the other one.
-        schema: CREATE TABLE text; "" if it is not known.
+        predicted: the query to judge.
+        schema: CREATE TABLE text, or "" if it is unknown.
         dialect: the SQL dialect, by sqlglot's name.
-        counterexamples: run both on small made databases if nothing else decides; SQLite only.
+        counterexamples: whether to run both on small generated databases if nothing else decides. SQLite only.
 
     Raises:
-        JudgingError: sqlglot knows no such dialect.
+        JudgingError: sqlglot does not support the dialect.
     """
     from sqlglot import Dialect
 
     if Dialect.get(dialect) is None:
-        raise JudgingError(f"sqlglot knows no dialect {dialect!r}. Use one of its names, such as sqlite or postgres.")
+        raise JudgingError(
+            f"sqlglot does not support the dialect {dialect!r}. Use one that it supports, such as sqlite or postgres."
+        )
     tables = read_schema(schema, dialect)
     if dialect == "sqlite" and tables.mentions("COLLATE"):
-        return EquivalenceFinding("unknown", "the schema has collations, which say what is equal")
+        return EquivalenceFinding("unknown", "the schema has collations, which decide when values are equal")
     invented = invented_tables(gold, predicted) if dialect == "sqlite" and not tables.tables else ()
     if refused := refusal(gold, tables, dialect, invented):
         return EquivalenceFinding("unknown", f"the database may refuse the gold SQL: {refused}")
     if refused := refusal(predicted, tables, dialect, invented):
         certain = dialect == "sqlite" and is_certain(refused, tables)
         return EquivalenceFinding(
-            "different" if certain else "unknown", f"the database refuses the prediction: {refused}"
+            "different" if certain else "unknown",
+            f"the database {'refuses' if certain else 'may refuse'} the prediction: {refused}",
         )
     if _same_text(gold, predicted, dialect):
-        return EquivalenceFinding("equivalent", "the same text")
+        return EquivalenceFinding("equivalent", "both queries have the same text")
     found = _compared(gold, predicted, tables, dialect)
     if found.answer == "equivalent":
         for name, sql in (("gold SQL", gold), ("prediction", predicted)):
             if replaced := misread(sql, dialect):
-                return EquivalenceFinding("unknown", f"the {name} has {replaced}")
+                return EquivalenceFinding("unknown", f"the {name} contains {replaced}")
     if counterexamples and found.answer == "unknown" and dialect == "sqlite":
         reason = counterexample(gold, predicted, tables)
         return EquivalenceFinding("different", reason) if reason else found
@@ -130,37 +140,40 @@ def _compared(gold: str, predicted: str, tables: Schema, dialect: str) -> Equiva
     """Compare two queries that the database accepts, by their canonical forms."""
     mine, keep_plan = _meaning(gold, tables, dialect, keep_plan=False), False
     theirs = _meaning(predicted, tables, dialect, keep_plan=False)
-    # How judging breaks ties of ORDER BY: it must be able to add the keys to the outputs.
+    # To handle ties in ORDER BY, judging must be able to add the sort keys to the outputs.
     ties_by_plan = isinstance(mine, CanonicalQuery) and mine.order and with_order_keys(gold, dialect) is None
     if ties_by_plan or isinstance(mine, OrderMattersError) or isinstance(theirs, OrderMattersError):
         keep_plan = True
         mine = _meaning(gold, tables, dialect, keep_plan=True)
         theirs = _meaning(predicted, tables, dialect, keep_plan=True)
     if not isinstance(mine, CanonicalQuery):
-        return EquivalenceFinding("unknown", f"the gold SQL has {mine}")
+        return EquivalenceFinding("unknown", f"the gold SQL cannot be compared: {mine}")
     if isinstance(theirs, NoSuchNameError) and dialect == "mysql" and tables.tables and tables.complete:
-        return EquivalenceFinding("different", f"the prediction has {theirs} in its schema")
+        return EquivalenceFinding("different", f"the prediction uses a name that does not exist: {theirs}")
     if not isinstance(theirs, CanonicalQuery):
-        return EquivalenceFinding("unknown", f"the prediction has {theirs}")
+        return EquivalenceFinding("unknown", f"the prediction cannot be compared: {theirs}")
     if mine.body == theirs.body and mine.order == (theirs.order if keep_plan else theirs.order[: len(mine.order)]):
         planned = keep_plan or any(form[0] == "planned" for form in walk(mine.body))
         if planned and _plan_words(gold, dialect) != _plan_words(predicted, dialect):
             return EquivalenceFinding(
-                "unknown", "NOT or CROSS JOIN in other places, which may change the order of rows"
+                "unknown", "NOT or CROSS JOIN is used in other places, which may change the order of rows"
             )
-        return EquivalenceFinding("equivalent", "the same canonical form")
+        return EquivalenceFinding("equivalent", "both queries have the same canonical form")
     if reason := certain_difference(mine, theirs, tables):
         return EquivalenceFinding("different", reason)
     return EquivalenceFinding(
-        "unknown", "another ORDER BY" if mine.body == theirs.body else "another form, which proves nothing"
+        "unknown",
+        "the ORDER BY clauses differ"
+        if mine.body == theirs.body
+        else "the canonical forms differ, which proves nothing",
     )
 
 
 def _plan_words(sql: str, dialect: str) -> list[str]:
-    """Return what sqlglot's tree does not keep, but SQLite's plan depends on.
+    """Return the words on which SQLite's plan depends although sqlglot's tree does not contain them.
 
-    `a IS NOT NULL` and `NOT a IS NULL` have one tree, and so have a comma and CROSS JOIN, which SQLite never
-    reorders: https://sqlite.org/optoverview.html#manual_control_of_query_plans_using_cross_join.
+    `a IS NOT NULL` and `NOT a IS NULL` have the same tree. A comma and CROSS JOIN also have the same tree, but SQLite
+    never reorders a CROSS JOIN: https://sqlite.org/optoverview.html#manual_control_of_query_plans_using_cross_join.
     """
     words = [token.text.upper() for token in tokens(sql, dialect) or ()]
     crossed = [",", "CROSS"] if any(word.startswith("CROSS") for word in words) else []
@@ -173,7 +186,7 @@ def _plan_words(sql: str, dialect: str) -> list[str]:
 
 
 def _same_text(gold: str, predicted: str, dialect: str) -> bool:
-    """Whether both are one query that gives the same rows whenever it runs on the same database."""
+    """Return whether both texts are one query that always returns the same rows on the same database."""
     from sqlglot import expressions as exp
 
     mine, theirs = (sql.strip().rstrip(";").rstrip() for sql in (gold, predicted))
@@ -182,17 +195,17 @@ def _same_text(gold: str, predicted: str, dialect: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _meaning(sql: str, schema: Schema, dialect: str, *, keep_plan: bool) -> CanonicalQuery | Exception:
-    """Return the canonical form, or why there is none."""
+    """Return the canonical form, or the error that explains why there is none."""
     tree = parse(sql, dialect)
     if tree is None:
-        return UndecidedError("a text that cannot be read as one statement")
+        return UndecidedError("it cannot be parsed as one statement")
     if dialect == "sqlite" and '"' in sql and not schema.tables:
-        return UndecidedError("double quotes, which are for names and text, and a schema that cannot be read")
+        return UndecidedError("double quotes may mark names or text, and the schema cannot be read")
     if dialect == "sqlite" and _UNARY_PLUS.search(sql):
-        return UndecidedError("a unary plus, which changes how SQLite compares")
+        return UndecidedError("a unary plus changes how SQLite compares values")
     try:
         return canonical_form(tree, schema, dialect, keep_plan=keep_plan, quoted_text=not _OTHER_QUOTES.search(sql))
     except (UndecidedError, NoSuchNameError, OrderMattersError) as error:
         return error
     except RecursionError:
-        return UndecidedError("too many levels")
+        return UndecidedError("it is nested too deeply")

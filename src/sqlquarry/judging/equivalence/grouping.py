@@ -1,4 +1,4 @@
-"""What nearly every database but SQLite refuses, whatever the types: aggregates and columns in wrong places."""
+"""Finds misplaced aggregates and columns, which nearly every database except SQLite refuses."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ if TYPE_CHECKING:
 
 
 def aggregates_elsewhere(tree: Expr) -> str | None:
-    """Say that an aggregate is in WHERE, ON, GROUP BY or another aggregate, where none is allowed."""
+    """Return a reason if an aggregate is in WHERE, ON, GROUP BY or another aggregate, where it is not allowed."""
     from sqlglot import expressions as exp
 
     for aggregate in tree.find_all(exp.AggFunc):
         around = aggregate.find_ancestor(exp.AggFunc, exp.Where, exp.Join, exp.Group, exp.Select)
         if not isinstance(around, exp.Select):
-            return "an aggregate in WHERE, ON, GROUP BY or another aggregate"
+            return "an aggregate is in WHERE, ON, GROUP BY or another aggregate"
     return None
 
 
 def unnamed_derived(tree: Expr) -> str | None:
-    """Say that a query in FROM has no alias, which MySQL and PostgreSQL up to 15 insist on."""
+    """Return a reason if a query in FROM has no alias, which MySQL and PostgreSQL up to 15 require."""
     from sqlglot import expressions as exp
 
     for node in tree.find_all(exp.Subquery):
         if isinstance(node.parent, exp.From | exp.Join) and not node.alias:
-            return "a query in FROM without an alias"
+            return "a query in FROM has no alias"
     return None
 
 
 def grouping_refusal(select: Select, *, aliases: bool) -> str | None:
-    """Say which column GROUP BY or DISTINCT leaves out; one that another key determines counts, too.
+    """Return a reason if GROUP BY or DISTINCT leaves out a column, even if another key determines the column.
 
     Args:
         select: one SELECT.
-        aliases: expressions in HAVING and ORDER BY may use an output's alias, as in MySQL.
+        aliases: whether expressions in HAVING and ORDER BY may use the alias of an output, as in MySQL.
     """
     from sqlglot import expressions as exp
 
@@ -47,12 +47,12 @@ def grouping_refusal(select: Select, *, aliases: bool) -> str | None:
         and not (isinstance(term, exp.Literal) and term.name.isdigit())
         for term in terms
     ):  # fmt: skip
-        return "SELECT DISTINCT with an ORDER BY key that is not selected"
+        return "SELECT DISTINCT is sorted by a key that is not selected"
     group, having = select.args.get("group"), select.args.get("having")
     keys = [_key(key, select) for key in (group.expressions if group is not None else ())]
     parts = [*outputs, *([having.this] if having is not None else []), *terms]
     if any(key.find(exp.AggFunc) for key in keys):
-        return "an aggregate as the key of GROUP BY"
+        return "GROUP BY has an aggregate as a key"
     if group is None and having is None and not any(_aggregates(part, select) for part in parts):
         return None
     for part in parts:
@@ -61,12 +61,12 @@ def grouping_refusal(select: Select, *, aliases: bool) -> str | None:
             if column.parent_select is not select or (is_alias and part not in outputs):
                 continue
             if not _is_within(column, keys, part):
-                return f"the column {column.name}, which GROUP BY leaves out"
+                return f"the column {column.name} is neither in GROUP BY nor aggregated"
     return None
 
 
 def _key(key: Expr, select: Select) -> Expr:
-    """Return what a key of GROUP BY means: an output by its number or alias, or itself."""
+    """Return the expression of a GROUP BY key, which may be the number or the alias of an output."""
     from sqlglot import expressions as exp
 
     if isinstance(key, exp.Literal) and key.name.isdigit() and 0 < int(key.name) <= len(select.selects):
@@ -83,7 +83,7 @@ def _aggregates(part: Expr, select: Expr) -> bool:
 
 
 def _is_within(column: Expr, keys: list[Expr], part: Expr) -> bool:
-    """Whether a column is a key, part of one, or in an aggregate."""
+    """Return whether a column is a key, part of a key, or in an aggregate."""
     from sqlglot import expressions as exp
 
     node: Expr | None = column

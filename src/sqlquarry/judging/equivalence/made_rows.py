@@ -1,4 +1,4 @@
-"""Plausible rows for the tables that two queries name: no NULL, unique keys and names, children with parents."""
+"""Generates plausible rows for the tables in two queries: no NULL, unique keys and names, children with parents."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from sqlquarry.judging.equivalence.memory_database import Row, SQLValue
 from sqlquarry.judging.sql.parsing import parse
 from sqlquarry.judging.sql.schema import Column, Schema
 
-# How rows of a table with foreign keys relate to their parents: each parent has one, each has some, some have none.
+# The children of parent rows: about one for each parent, several for each parent, or several for some parents only.
 Children = Literal["one", "each", "any"]
 Hints = Mapping[str, Sequence[str]]
 
 _NAMES = re.compile(r"name|title|description|details|address|line_\d|code|email|phone|url", re.IGNORECASE)
 _NUMBER = re.compile(r"\d{1,9}(\.\d{1,6})?")
 _WORDS = ("oak", "elm", "fir", "ash", "yew")
-_NEAR = 0.5  # share of values that are close to a literal of the queries
+_NEAR = 0.5  # share of values that are close to a literal in the queries
 
 
 def literals_by_column(*queries: str) -> dict[str, list[str]]:
-    """Return the literals that SQLite queries compare with each column, by the column's name."""
+    """Return the literals that SQLite queries compare with each column, by column name."""
     from sqlglot import expressions as exp
 
     found: dict[str, dict[str, None]] = {}
@@ -31,7 +31,7 @@ def literals_by_column(*queries: str) -> dict[str, list[str]]:
             sides = [side for value in node.args.values() for side in (value if isinstance(value, list) else [value])]
             columns = [side for side in sides if isinstance(side, exp.Expr) for side in side.find_all(exp.Column)]
             literals = [side.name for side in sides if isinstance(side, exp.Literal)]
-            # SQLite takes "text" for a string where no column has that name.
+            # SQLite reads "text" as a string if no column has that name.
             literals += [side.name for side in columns if side.this.args.get("quoted") and not side.table]
             for column in columns:
                 found.setdefault(column.name.lower(), {}).update(dict.fromkeys(literals))
@@ -39,7 +39,7 @@ def literals_by_column(*queries: str) -> dict[str, list[str]]:
 
 
 def tables_of(text: str, schema: Schema) -> list[str]:
-    """Return the tables that SQL text names, and all that their foreign keys refer to; parents come first."""
+    """Return the tables that SQL text names and all tables that their foreign keys refer to, parents first."""
     found: list[str] = []
 
     def add(name: str, path: tuple[str, ...]) -> None:
@@ -60,14 +60,14 @@ def tables_of(text: str, schema: Schema) -> list[str]:
 def made_rows(
     tables: Sequence[str], schema: Schema, hints: Hints, choose: random.Random, children: Children
 ) -> dict[str, list[Row]]:
-    """Make rows x stored columns of each table.
+    """Generate the rows of each table, with a value for every stored column.
 
     Args:
         tables: parents first, as `tables_of` returns them.
-        schema: the tables' columns and keys.
-        hints: literals that belong into a column, by its name.
-        choose: the source of chance.
-        children: how rows relate to those that their foreign keys name.
+        schema: the columns and keys of the tables.
+        hints: literals that fit a column, by column name.
+        choose: the random number generator.
+        children: the number of children that a parent row has.
     """
     made: dict[str, list[Row]] = {}
     for table in tables:
@@ -103,10 +103,10 @@ def _values(
     values: list[SQLValue] = []
     for place in range(count):
         near = choose.choice(left) if left and choose.random() < _NEAR else None
-        if near is not None and is_text and is_name:  # two rows of one name would be unusual
+        if near is not None and is_text and is_name:  # two rows with the same name would be unusual
             left.remove(near)
         if is_text and near is not None:
-            values.append(near.strip("%").replace("%", " ").replace("_", "a"))  # what LIKE finds
+            values.append(near.strip("%").replace("%", " ").replace("_", "a"))  # text that LIKE matches
         elif is_text:
             values.append(f"{_WORDS[(start + place) % 5]}{place}" if is_key or is_name else choose.choice(_WORDS))
         elif near is not None and _NUMBER.fullmatch(near):

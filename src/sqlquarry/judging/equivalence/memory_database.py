@@ -1,8 +1,8 @@
-"""One schema in SQLite in memory: whether SQLite accepts a query, and what the query returns on a few made rows.
+"""Builds one schema in SQLite in memory, to check whether SQLite accepts a query and to run it on a few generated rows.
 
-Predictions are not trusted, so SQLite asks before every step of their compilation: a query may only read, and may only
-call functions whose work is bounded by the size of their arguments. It has an instruction limit and short values. The
-database holds made rows only and never a file.
+Predictions are not trusted, so an authorizer checks every step of their compilation. A query may only read, and it may
+only call functions whose work is bounded by the size of their arguments. The number of instructions and the size of
+values are limited. The database contains generated rows only and opens no file.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ Row = tuple[SQLValue, ...]
 
 _MOST_INSTRUCTIONS = 100_000  # SQLite instructions of one run: about 2 ms
 _MOST_ROWS = 1_000
-_MOST_VALUE_BYTES = 100_000  # the text of the query included
-_MOST_PATTERN_BYTES = 100  # of LIKE and GLOB, whose time grows with pattern times text
+_MOST_VALUE_BYTES = 100_000  # also limits the text of the query
+_MOST_PATTERN_BYTES = 100  # for LIKE and GLOB, whose time grows with pattern length times text length
 _READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ}
-# Functions that are the same on every run, and whose result is at most as long as their arguments.
+# Functions that return the same value on every run, and whose result is at most as long as their arguments.
 _BOUNDED_FUNCTIONS = {
     *("abs", "avg", "coalesce", "count", "date", "datetime", "ifnull", "iif", "instr", "julianday", "length", "like"),
     *("lower", "ltrim", "max", "min", "nullif", "round", "rtrim", "sign", "strftime", "substr", "substring", "sum"),
@@ -32,10 +32,10 @@ _BOUNDED_FUNCTIONS = {
 
 
 class MemoryDatabase:
-    """The tables of one schema, empty until they are filled; it may be used from several threads.
+    """The tables of one schema, which are empty until `filled` adds rows. Several threads may share an instance.
 
     Args:
-        ddl: statements that SQLite has accepted before.
+        ddl: statements that SQLite is known to accept.
     """
 
     def __init__(self, ddl: Sequence[str]) -> None:
@@ -53,7 +53,10 @@ class MemoryDatabase:
             self._connection.setlimit(limit, value)
 
     def refusal(self, sql: str) -> str | None:
-        """Why SQLite does not accept the query, in its own words; None if it does. Nothing runs: EXPLAIN compiles."""
+        """Return the message with which SQLite refuses the query, or None if SQLite accepts it.
+
+        The query is only compiled, by EXPLAIN, and does not run.
+        """
         with self._lock, self._guarded({*_READING, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}, None):
             try:
                 self._connection.execute(f"EXPLAIN {sql}").close()
@@ -63,9 +66,9 @@ class MemoryDatabase:
 
     @contextmanager
     def filled(self, rows: Mapping[str, Sequence[Row]], columns: Mapping[str, Sequence[str]]) -> Iterator[None]:
-        """Hold these rows only, and let no other thread change them meanwhile.
+        """Fill the tables with the given rows only, and keep other threads out until the context ends.
 
-        Rows that a constraint of the schema forbids are left out.
+        Rows that violate a constraint of the schema are left out.
         """
         execute = self._connection.execute
         with self._lock:
@@ -77,18 +80,18 @@ class MemoryDatabase:
                     places = ", ".join("?" * len(columns[table]))
                     insert = f"INSERT OR IGNORE INTO {quoted(table)} ({names}) VALUES ({places})"
                     for row in content:
-                        with suppress(sqlite3.Error):  # a type that SQLite insists on
+                        with suppress(sqlite3.Error):  # a strict column type
                             execute(insert, row)
                 yield
             finally:
                 execute("ROLLBACK")
 
     def run(self, sql: str, *, reverse: bool = False) -> list[Row] | None:
-        """Return the rows of an untrusted query; None if it fails, takes too long or calls an unbounded function.
+        """Return the rows of an untrusted query, or None if it fails, takes too long or calls an unbounded function.
 
         Args:
             sql: one query.
-            reverse: where the query leaves the order of rows open, take the opposite one.
+            reverse: whether to reverse the order of rows where the query leaves it open.
         """
         with self._lock:
             self._connection.execute(f"PRAGMA reverse_unordered_selects = {int(reverse)}")

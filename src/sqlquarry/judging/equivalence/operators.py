@@ -1,4 +1,4 @@
-"""Kinds of expressions: comparisons, what depends on the order of rows, and what dialects read differently."""
+"""Classifies expressions: comparisons, values that depend on the order of rows, and unclear operator precedence."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ PREDICATES = {
     "nullsafeneq",
 }
 ARITHMETIC = {"add", "sub", "mul", "div"}
-# The rows that an aggregate meets first, and what is not the same twice.
+# Expressions whose value depends on the order in which rows are visited.
 _ORDER_DEPENDENT = {
     *("groupconcat", "arrayagg", "arrayconcatagg", "jsonarrayagg", "jsonobjectagg", "jsongroupobject"),
     *("window", "collate"),
 }
-UNSTEADY = re.compile(r"\b(gen_)?(rand|uuid|newid)", re.IGNORECASE)  # functions that are not the same twice
+UNSTEADY = re.compile(r"\b(gen_)?(rand|uuid|newid)", re.IGNORECASE)  # functions whose value changes between calls
 _FIRST_OR_LAST = ("first", "last", "anyvalue", "array", "json")
 
 
 def depends_on_order(tree: Expr) -> bool:
-    """Return whether the value may depend on the order in which rows are met."""
+    """Return whether the value may depend on the order in which rows are visited."""
     from sqlglot import expressions as exp
 
     is_first = isinstance(tree, exp.AggFunc) and tree.key.startswith(_FIRST_OR_LAST)
@@ -44,7 +44,7 @@ def depends_on_order(tree: Expr) -> bool:
 
 
 def refuse_unclear_precedence(tree: Expr) -> None:
-    """Refuse operators without parentheses that dialects read in different orders."""
+    """Raise UndecidedError for operators without parentheses that dialects apply in different orders."""
     from sqlglot import expressions as exp
 
     sides = [side for name in ("this", "expression") if isinstance(side := tree.args.get(name), exp.Expr)]
@@ -54,11 +54,11 @@ def refuse_unclear_precedence(tree: Expr) -> None:
     elif isinstance(tree, exp.Binary) and any(
         isinstance(side, exp.Binary) and {tree.key, side.key} - ARITHMETIC for side in sides
     ):
-        raise UndecidedError("operators whose precedence differs between dialects, without parentheses")
+        raise UndecidedError("operators without parentheses, whose precedence differs between dialects")
 
 
 def is_list_of_literals(tree: Expr) -> bool:
-    """Return whether the values of IN are literals only."""
+    """Return whether the list of an IN contains only literals."""
     items = tree.expressions
     if not items or any(value for name, value in tree.args.items() if name not in ("this", "expressions")):
         return False

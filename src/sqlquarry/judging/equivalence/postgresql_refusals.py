@@ -1,7 +1,8 @@
-"""What PostgreSQL certainly accepts, by types: https://www.postgresql.org/docs/current/typeconv.html.
+"""Checks by types whether PostgreSQL certainly accepts a query.
 
-sqlglot reads more than PostgreSQL runs: other databases' functions, comparisons between types, aliases in HAVING,
-columns that GROUP BY leaves out. Only what is listed here passes, so a query may be refused that PostgreSQL would run.
+sqlglot parses more than PostgreSQL runs: functions of other databases, comparisons between types, aliases in HAVING,
+columns that GROUP BY leaves out. Only constructs that are listed here pass, so some queries that PostgreSQL would run
+are refused. For the type rules see https://www.postgresql.org/docs/current/typeconv.html.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _STRUCTURE = {
     "with", "cte", "union", "except", "intersect", "neg", "cast", "datatype", "datatypeparam", "case", "if",
 }  # fmt: skip
 _NUMBERS, _TEXTS, _TRUTHS = frozenset({"number"}), frozenset({"text"}), frozenset({"truth"})
-# Functions and operators -> the families that each operand may have.
+# Functions and operators -> the type families that each operand may have.
 _OPERANDS: dict[str, frozenset[str]] = {
     **dict.fromkeys(("add", "sub", "mul", "div", "sum", "avg", "abs", "neg"), _NUMBERS),
     **dict.fromkeys(("lower", "upper", "length", "dpipe", "like", "ilike"), _TEXTS),
@@ -46,7 +47,10 @@ _ISO = re.compile(r"\d{4}-(0[1-9]|1[0-2])-(0[1-9]|1\d|2[0-8])([ T]([01]\d|2[0-3]
 
 
 def typed_refusal(tree: Expr, schema: Schema) -> str | None:
-    """Say what PostgreSQL may refuse; None if it certainly accepts the query (without a schema, its syntax)."""
+    """Explain why PostgreSQL may refuse the query, or None if it certainly accepts it.
+
+    Without a schema, only the syntax is checked.
+    """
     from sqlglot.errors import SqlglotError
     from sqlglot.optimizer.annotate_types import annotate_types
     from sqlglot.optimizer.qualify import qualify
@@ -78,14 +82,14 @@ def _mapping(schema: Schema) -> MappingSchema:
 
 
 def _syntax(tree: Expr) -> str | None:
-    """Say what is wrong without looking at types: outputs named like columns, and rows that are not in a group."""
+    """Explain why PostgreSQL may refuse the query for reasons other than types, such as an alias in WHERE."""
     from sqlglot import expressions as exp
 
     if reason := unnamed_derived(tree):
         return reason
     for part in tree.find_all(exp.Limit, exp.Offset):
         if not isinstance(part.expression, exp.Literal) or not part.expression.name.isdigit():
-            return "LIMIT or OFFSET with another value than a whole number"
+            return "LIMIT or OFFSET is not a whole number"
     if reason := aggregates_elsewhere(tree):
         return reason
     for select in tree.find_all(exp.Select):
@@ -94,19 +98,19 @@ def _syntax(tree: Expr) -> str | None:
         for clause in (select.args.get("having"), select.args.get("where")):
             for column in clause.find_all(exp.Column) if clause is not None else ():
                 if not column.table and column.name.lower() in aliases:
-                    return f"the output {column.name} in WHERE or HAVING, which may be no column"
+                    return f"WHERE or HAVING uses the alias {column.name}, which may not be a column"
         if reason := grouping_refusal(select, aliases=False):
             return reason
     return None
 
 
 def _condition(node: Expr) -> str | None:
-    return None if _family(node.this) == "truth" else f"a condition of type {node.this.type}"
+    return None if _family(node.this) == "truth" else f"a condition has the type {node.this.type}"
 
 
 def _join(node: Expr) -> str | None:
     on = node.args.get("on")
-    return None if on is None or _family(on) == "truth" else "a join on another value than a truth"
+    return None if on is None or _family(on) == "truth" else "a join condition is not Boolean"
 
 
 def _operands(node: Expr) -> str | None:
@@ -114,15 +118,15 @@ def _operands(node: Expr) -> str | None:
     for operand in parts:
         inner = operand.expressions[0] if operand.key == "distinct" else operand
         if _family(inner) not in _OPERANDS[node.key] or node.args.get("expressions"):
-            return f"{node.key} of a value of type {inner.type}"
+            return f"{node.key} is applied to a value of type {inner.type}"
     return None
 
 
 def _set_operation(node: Expr) -> str | None:
     left, right = node.this.selects, node.expression.selects
     if len(left) != len(right):
-        return "a set operation on queries whose columns do not match"
-    unknown = next((f"{node.key} of {side}" for side in left if _family(side) is None), None)
+        return "the queries of a set operation have different numbers of columns"
+    unknown = next((f"{node.key} is applied to {side}" for side in left if _family(side) is None), None)
     pairs = zip(left, right, strict=True)
     return unknown or next((reason for pair in pairs if (reason := _alike(node, list(pair)))), None)
 
@@ -135,30 +139,30 @@ def _case(node: Expr) -> str | None:
 
 def _cast(node: Expr) -> str | None:
     known = _family(node) not in (None, "truth", "uuid") and _family(node.this) is not None
-    return None if known else f"a cast to {node.args['to']}"
+    return None if known else f"a cast to {node.args['to']} may fail"
 
 
 def _is_null(node: Expr) -> str | None:
-    return None if node.expression.key == "null" else "IS with another value than NULL"
+    return None if node.expression.key == "null" else "IS is used with a value other than NULL"
 
 
 def _compared_rows(node: Expr) -> str | None:
-    """GROUP BY and DISTINCT compare their values, which some types (JSON, XML, POINT) do not allow."""
+    """Explain why GROUP BY or DISTINCT may fail: some types, such as JSON, XML and POINT, cannot be compared."""
     if node.key == "group":
         return next((reason for key in node.expressions if (reason := _as_key(key))), None)
     if node.args.get("distinct"):
-        return next((f"DISTINCT of {output}" for output in node.expressions if _family(output) is None), None)
+        return next((f"DISTINCT applies to {output}" for output in node.expressions if _family(output) is None), None)
     return None
 
 
 def _as_key(key: Expr) -> str | None:
     if key.key == "null" or (key.key == "literal" and not key.name.isdigit()):
-        return "a constant as the key of GROUP BY or ORDER BY"
+        return "a key of GROUP BY or ORDER BY is a constant"
     number = key.key == "literal"
     outputs = getattr(key.parent_select, "selects", [])
     if number and 0 < int(key.name) <= len(outputs):
         return _as_key(outputs[int(key.name) - 1].unalias()) if outputs[int(key.name) - 1].key != "literal" else None
-    return None if not number and _family(key) is not None else f"the key {key}, whose values may not compare"
+    return None if not number and _family(key) is not None else f"the values of the key {key} may not be comparable"
 
 
 def _compared(node: Expr) -> str | None:
@@ -169,7 +173,7 @@ def _compared(node: Expr) -> str | None:
         query = node.args.get("query")
         sides += [*node.expressions, *(query.this.selects if query is not None and query.key == "subquery" else ())]
         if query is not None and len(sides) != 2 + len(node.expressions):
-            return "IN of a query with several columns"
+            return "the query of IN has several columns"
     else:
         sides.append(node.expression)
     return _alike(node, sides)
@@ -184,7 +188,7 @@ def _alike(node: Expr, sides: list[Expr]) -> str | None:
             return None
     if (len(families) <= 1 and None not in families) or families == {"date", "timestamp"}:
         return None
-    return f"{node.key} of different types: {', '.join(sorted(str(side.type) for side in sides))}"
+    return f"{node.key} compares different types: {', '.join(sorted(str(side.type) for side in sides))}"
 
 
 def _family(node: Expr) -> str | None:
@@ -203,7 +207,7 @@ def _family(node: Expr) -> str | None:
     return _FAMILY_OF.get(getattr(kind, "name", ""))
 
 
-# Kinds of nodes -> what says why PostgreSQL may refuse one.
+# Kind of node -> the check that explains why PostgreSQL may refuse such a node.
 _CHECKS: dict[str, Callable[[Expr], str | None]] = {
     **dict.fromkeys(("eq", "neq", "lt", "lte", "gt", "gte", "nullsafeeq", "nullsafeneq", "between", "in"), _compared),
     **dict.fromkeys(("where", "having"), _condition),
@@ -220,9 +224,9 @@ _CHECKS: dict[str, Callable[[Expr], str | None]] = {
 
 
 def _refusal(node: Expr) -> str | None:
-    """Say why PostgreSQL may refuse one node, whose parts are looked at on their own."""
+    """Explain why PostgreSQL may refuse a node. The parts of the node are checked separately."""
     if check := _CHECKS.get(node.key):
         return check(node)
     if node.key in _OPERANDS:
         return _operands(node)
-    return None if node.key in _STRUCTURE else f"{node.key}, which is not in the list of what PostgreSQL accepts"
+    return None if node.key in _STRUCTURE else f"PostgreSQL may not accept {node.key}"

@@ -1,4 +1,4 @@
-"""Whether the database would accept a query, and whether sqlglot has read it as the database would."""
+"""Checks whether the database would accept a query, and whether sqlglot parses it as the database does."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from sqlquarry.judging.sql.schema import Schema
 if TYPE_CHECKING:
     from sqlglot.expressions import Expr
 
-# Queries that name each other, or unions in joins, grow exponentially when a database expands them.
+# Queries in WITH that refer to each other and unions in joins grow exponentially when a database expands them.
 _MOST_EXPANDED = 2_000
 _EXPANDING = re.compile(r"\b(?:with|union|intersect|except)\b", re.IGNORECASE)
 _DOUBLE_EQUALS = {"sqlite", "duckdb", "spark", "databricks", "hive"}
 _SURE = ("no such column", "no such table", "ambiguous column name")
-# Words that sqlglot adds, drops or respells without a change of meaning, in every dialect.
+# Words that sqlglot adds, drops or respells in every dialect without a change of meaning.
 _HARMLESS = {"AS", "ASC", "INNER", "OUTER", "NULLS", "FIRST", "LAST", "(", ")", ";", "<>", "!=", "ALL"}
 _HARMLESS_IN = {
-    # Types of one affinity, and functions that SQLite has under two names.
+    # Types with the same affinity, and functions that have two names in SQLite.
     "sqlite": {
         *("INT", "INTEGER", "BIGINT", "SMALLINT", "TINYINT", "REAL", "FLOAT", "DOUBLE", "TEXT", "VARCHAR", "CHAR"),
         *("NUMERIC", "DECIMAL", "SUBSTR", "SUBSTRING", "IFNULL", "COALESCE", "==", "=", "ISNULL", "IS", "NULL"),
@@ -35,7 +35,7 @@ _HARMLESS_IN = {
     "duckdb": {"INT", "INTEGER", "::", "CAST", "TEXT", "VARCHAR", "STRING"},
     "mysql": {"INT", "INTEGER", "SIGNED", "UNSIGNED", "DUAL", "FROM", "SUBSTR", "SUBSTRING", "IFNULL", "COALESCE", ","},
 }  # fmt: skip
-# Calls, and words before a parenthesis, that sqlglot reads as every database does.
+# Function calls and words before a parenthesis that sqlglot parses as every database does.
 _PLAIN = re.compile(
     r"(?:count|sum|avg|min|max|abs|lower|upper|length|round|in|exists|and|or|not|on|where|from|select|as|by|union|all|"
     r"except|intersect|join|having|distinct|when|then|else|case|between|using|like|is|limit|offset|over)",
@@ -47,22 +47,22 @@ _OTHER_READING = re.compile(r"->|'\s+'|::")
 
 @lru_cache(maxsize=4096)
 def refusal(sql: str, schema: Schema, dialect: str, invented: tuple[str, ...] = ()) -> str | None:  # noqa: PLR0911 - by dialect
-    """Say why the database would not accept a query, or why sqlglot may have read it otherwise; None if neither.
+    """Explain why the database may not accept a query, or None if the check finds nothing.
 
     Args:
         sql: one query.
         schema: the tables.
         dialect: the SQL dialect, by sqlglot's name.
-        invented: CREATE TABLE statements to use for SQLite if the schema has no tables.
+        invented: CREATE TABLE statements that SQLite uses if the schema has no tables.
     """
     tree = parse(sql, dialect)
     if tree is None:
-        return "a text that cannot be read as one statement"
+        return "it cannot be parsed as one statement"
     if _EXPANDING.search(sql) and _expanded(tree) > _MOST_EXPANDED:
-        return "queries that name each other too often"
+        return f"its WITH clauses and set operations expand to more than {_MOST_EXPANDED:,} queries"
     if dialect == "sqlite":
         if "limit" in sql.lower() and not _has_whole_limits(tree):
-            return "LIMIT or OFFSET with another value than a whole number, which fails when the query runs"
+            return "LIMIT or OFFSET is not a whole number, so the query fails when it runs"
         database = memory_database(schema.ddl or _statements(schema) or invented)
         return database.refusal(sql)
     if dialect == "duckdb":
@@ -75,41 +75,41 @@ def refusal(sql: str, schema: Schema, dialect: str, invented: tuple[str, ...] = 
 
 
 def is_certain(refused: str, schema: Schema) -> bool:
-    """Whether every version of SQLite refuses the query for this reason."""
+    """Return whether every version of SQLite refuses the query for this reason."""
     return bool(schema.ddl) and refused.startswith(_SURE)
 
 
 @lru_cache(maxsize=4096)
 def misread(sql: str, dialect: str) -> str | None:  # noqa: PLR0911 - one per reason
-    """Say which words sqlglot has replaced by others, so that the database may read the query otherwise."""
+    """List what sqlglot may parse differently from the database, such as words that it replaces, or return None."""
     if not dialect:
         return None
     plain = all(_PLAIN.fullmatch(name) for name in _CALL.findall(sql)) and not _OTHER_READING.search(sql)
     if dialect == "sqlite" and plain:  # SQLite itself has checked the rest of the grammar
         return None
     if "==" in sql and dialect not in _DOUBLE_EQUALS:
-        return f"==, which {dialect} may not know"
+        return f"==, which {dialect} may not support"
     tree = parse(sql, dialect)
     if tree is None:
-        return "a text that cannot be read as one statement"
+        return "text that cannot be parsed as one statement"
     mine, theirs = _words(sql, dialect), _words(tree.sql(dialect=dialect, comments=False), dialect)
     harmless = _HARMLESS | _HARMLESS_IN.get(dialect, set())
     replaced = sorted(word for word in ((mine - theirs) | (theirs - mine)) if word not in harmless)
     if replaced:
         return f"words that sqlglot replaces for {dialect}: {', '.join(replaced)}"
     if dialect != "sqlite" and (unknown := _anonymous(tree)):
-        return f"a function that is not known: {unknown}"
+        return f"an unknown function: {unknown}"
     return None
 
 
 @lru_cache(maxsize=64)
 def memory_database(ddl: tuple[str, ...]) -> MemoryDatabase:
-    """One database in memory for each schema, as opening it takes longer than a query."""
+    """Return the database in memory for a schema. It is cached because creating it takes longer than a query."""
     return MemoryDatabase(ddl)
 
 
 def invented_tables(*queries: str) -> tuple[str, ...]:
-    """CREATE TABLE statements for the tables that SQLite queries name, each with all columns that they name."""
+    """Return CREATE TABLE statements for the tables in SQLite queries, each with all columns that the queries name."""
     from sqlglot import expressions as exp
 
     trees = [tree for tree in (parse(sql, "sqlite") for sql in queries) if tree is not None]
@@ -124,7 +124,7 @@ def invented_tables(*queries: str) -> tuple[str, ...]:
 
 
 def _statements(schema: Schema) -> tuple[str, ...]:
-    """Return CREATE TABLE statements for a schema that SQLite could not read itself."""
+    """Return CREATE TABLE statements for a schema whose text SQLite could not run."""
     statements = []
     for name, table in schema.tables.items():
         if table.columns:
@@ -146,7 +146,7 @@ def _has_whole_limits(tree: Expr) -> bool:
 
 
 def _refused_elsewhere(tree: Expr, dialect: str) -> str | None:
-    """Say what databases refuse that cannot be asked and have no list of their own."""
+    """Explain why a database may refuse a query if it cannot be asked and has no list of accepted constructs here."""
     from sqlglot import expressions as exp
 
     if dialect == "mysql" and any(join.args.get("side") == "FULL" for join in tree.find_all(exp.Join)):
@@ -165,7 +165,7 @@ def _anonymous(tree: Expr) -> str | None:
 
 
 def _expanded(tree: Expr) -> int:
-    """Count the SELECTs once each name of a WITH clause is replaced by its query; joined ones multiply."""
+    """Estimate the number of SELECTs after each WITH name is replaced by its query. Joined queries multiply."""
     from sqlglot import expressions as exp
 
     sizes: dict[str, int] = {}
@@ -178,7 +178,7 @@ def _expanded(tree: Expr) -> int:
             for child in node.iter_expressions():
                 if isinstance(child, exp.Query) and not isinstance(child, exp.Subquery):
                     inner = size(child)
-                    # Queries in FROM may be multiplied out, others count once.
+                    # A database may multiply out the queries in FROM. Other queries count once.
                     if isinstance(child.parent, exp.Subquery) and isinstance(child.parent.parent, exp.From | exp.Join):
                         joined = min(joined * (1 + inner), 10 * _MOST_EXPANDED)
                     else:

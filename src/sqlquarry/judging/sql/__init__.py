@@ -1,1 +1,1 @@
-"""Reading SQL: text, syntax trees, schemas and the columns that names mean."""
+"""Reads SQL: text, syntax trees, schemas and the columns that names refer to."""

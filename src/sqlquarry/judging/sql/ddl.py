@@ -1,4 +1,4 @@
-"""What CREATE TABLE text declares in its own dialect."""
+"""Reads the schema that CREATE TABLE text declares, by the rules of its own dialect."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _ENFORCED_KEYS = {"mysql", "postgres", "duckdb"}  # a primary key's columns are 
 
 @lru_cache(maxsize=512)
 def read_schema(text: str, dialect: str) -> Schema:
-    """Read the schema that CREATE TABLE text defines; it has no tables if the text cannot be read.
+    """Read the schema that CREATE TABLE text declares. It has no tables if the text cannot be read.
 
-    SQLite's own parser reads it where it can, because its types and keys have rules of their own.
+    For SQLite text, SQLite's own parser is tried first, because SQLite has special rules for types and keys.
     """
     found = read_by_sqlite(text) if dialect == "sqlite" else None
     return found or _read_by_sqlglot(text, dialect)
@@ -43,7 +43,7 @@ def _read_by_sqlglot(text: str, dialect: str) -> Schema:
 
 
 def _table(name: str, statement: Expr, dialect: str, earlier: Table | None) -> Table:
-    """Return what one CREATE TABLE declares, added to what an earlier one says of the same table."""
+    """Return the table that a CREATE TABLE declares, added to an earlier declaration of the same table."""
     from sqlglot import expressions as exp
 
     key = {fold(part, dialect) for part in _primary_key(statement)} if dialect in _ENFORCED_KEYS else set()

@@ -1,4 +1,7 @@
-"""SQLite's double quotes: a name if there is such a column, else text, silently (https://sqlite.org/quirks.html#dblquote)."""
+"""Finds misspelled column names that SQLite silently reads as text because they are in double quotes.
+
+In SQLite "abc" is a name if there is such a column, and text otherwise (https://sqlite.org/quirks.html#dblquote).
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,15 @@ import re
 
 from sqlquarry.judging.sql.parsing import parse, tokens
 
-# A word in double quotes that begins a clause, an argument or a condition; most follow "=" and are meant as text.
+# A double-quoted word at the start of a clause, argument or condition. Most others follow "=" and are meant as text.
 _SUSPECT = re.compile(r"(?:\b(?:SELECT|DISTINCT|ALL|BY|WHERE|AND|OR|NOT|ON|HAVING)\s+|[(,]\s*)\"", re.IGNORECASE)
 
 
 def quoted_columns(sql: str) -> list[str]:
-    """Return the double-quoted words of an SQLite query that must be columns, because text would make no sense there.
+    """Return the double-quoted words of an SQLite query that must be columns because text would make no sense there.
 
-    That is as an argument of an aggregate, as a column of the result, as a key of ORDER BY or GROUP BY, and in a
-    comparison with a literal.
+    These are arguments of aggregates, columns of the result, keys of ORDER BY or GROUP BY, and words that are compared
+    with a literal.
     """
     if not _SUSPECT.search(sql):
         return []
@@ -37,7 +40,7 @@ def quoted_columns(sql: str) -> list[str]:
 
 
 def with_brackets(sql: str, name: str) -> str:
-    """Return the query with this word in brackets instead of double quotes, which SQLite never takes for text."""
+    """Return the query with a word in brackets instead of double quotes. SQLite never reads brackets as text."""
     pieces, end = [], 0
     for token in tokens(sql, "sqlite") or ():
         if token.text == name and sql[token.start] == '"':

@@ -1,4 +1,4 @@
-"""What a gold query and its schema are like: the slices of a report."""
+"""Describes a gold query and its schema by the features that a report uses as slices."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 def features(record: Record) -> dict[str, str]:
-    """Slice name -> bucket, of the record's gold SQL and schema; {} where the gold SQL is missing or cannot be read."""
+    """Return the bucket of each slice for a record, by slice name.
+
+    The result is {} if the record has no gold SQL or the gold SQL cannot be parsed.
+    """
     found = None if record.sql is None else query_features(record.sql, record.dialect)
     if found is None:
         return {}
@@ -24,7 +27,7 @@ def features(record: Record) -> dict[str, str]:
 
 @lru_cache(maxsize=32_768)
 def query_features(sql: str, dialect: str) -> dict[str, str] | None:
-    """Return the slices that depend on the query alone; None if it cannot be read as a query."""
+    """Return the slices that depend only on the query, or None if it cannot be parsed as a query."""
     from sqlglot import expressions as exp
 
     tree = parse(sql, dialect)
@@ -34,7 +37,7 @@ def query_features(sql: str, dialect: str) -> dict[str, str] | None:
     ctes: set[str] = set()
     operations: set[str] = set()
     joins = aggregates = groups = havings = levels = 0
-    for node in tree.walk():  # once: walking takes as long as parsing
+    for node in tree.walk():  # only once, because walking takes as long as parsing
         if isinstance(node, exp.Column | exp.Identifier | exp.Literal):
             continue
         if isinstance(node, exp.Table):
@@ -65,7 +68,7 @@ def _up_to(count: int, most: int) -> str:
 
 
 def _nesting(select: Expr) -> int:
-    """In how many other queries a query is nested; the sides of a set operation are on one level."""
+    """Return the nesting depth of a query. The sides of a set operation are on the same level."""
     from sqlglot import expressions as exp
 
     levels, node = 0, select.parent

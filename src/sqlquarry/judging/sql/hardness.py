@@ -1,4 +1,4 @@
-"""Spider's four levels of how hard a query is."""
+"""Computes the hardness of a query by the four levels of Spider."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 class _Counts(NamedTuple):
-    """What the levels are made of.
+    """The counts from which the level is computed.
 
     Args:
-        clauses: WHERE, GROUP BY, ORDER BY, LIMIT, joins, OR and LIKE.
-        nested: set operations and subqueries in conditions.
-        extras: of aggregates, outputs, conditions and keys of GROUP BY, how many there are more than one of.
+        clauses: number of WHERE, GROUP BY, ORDER BY, LIMIT, joins, OR and LIKE.
+        nested: number of set operations and of subqueries in conditions.
+        extras: how many of these occur more than once: aggregates, outputs, conditions, keys of GROUP BY.
     """
 
     clauses: int
@@ -25,11 +25,11 @@ class _Counts(NamedTuple):
 
 
 def hardness(tree: Expr) -> str:
-    """Return Spider's "easy", "medium", "hard" or "extra" of a parsed query.
+    """Return the level of a parsed query in Spider: "easy", "medium", "hard" or "extra".
 
-    Source: Yu et al. 2018 (Spider), and the counts of `Evaluator.eval_hardness` in its evaluation.py, which looks at
-    the first SELECT of a set operation. Two of its habits are kept, so that the published split is met: a negated
-    condition counts as an aggregate, and aggregates in HAVING do not.
+    The levels are those of Yu et al. 2018 (Spider). The counts are those of `Evaluator.eval_hardness` in Spider's
+    evaluation.py, which looks only at the first SELECT of a set operation. To reproduce the published split, two quirks
+    are kept: a negated condition counts as an aggregate, and an aggregate in HAVING does not count.
     """
     clauses, nested, extras = _counts(tree)
     if nested == 0:
@@ -72,7 +72,7 @@ def _items(tree: Expr, clause: str) -> list[Expr]:
 
 
 def _alternatives(clause: Expr | None) -> int:
-    """Count the ORs between conditions of a clause, outside its subqueries."""
+    """Count the ORs between the conditions of a clause, without those in subqueries."""
     if clause is None:
         return 0
     if clause.key in ("where", "having", "paren"):

@@ -1,4 +1,4 @@
-"""Spell identifiers: quoted for SQLite, and folded to one case."""
+"""Quotes identifiers for SQLite and folds them to a canonical case."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sqlglot.expressions import Expr
 
-# Dialects in which case never matters, for quoted names either: SQLite's names, and MySQL's columns (the case of its
-# tables depends on the server's file system).
+# In these dialects case does not matter even in quoted names. In MySQL this holds for columns, while the case of table
+# names depends on the server's file system.
 _ANY_CASE = {"sqlite", "mysql"}
 
 
@@ -18,7 +18,7 @@ def quoted(name: str) -> str:
 
 
 def fold(identifier: Expr, dialect: str) -> str:
-    """Return an identifier's spelling, in one case if case does not matter."""
+    """Return the canonical spelling of an identifier, in one case if the dialect ignores case."""
     from sqlglot import Dialect
 
     if dialect in _ANY_CASE:

@@ -1,4 +1,4 @@
-"""Syntax trees and tokens of SQL text, by sqlglot, which is imported on use only."""
+"""Parses SQL text into syntax trees and tokens by sqlglot, which is imported only when it is needed."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ if TYPE_CHECKING:
     from sqlglot.expressions import Expr
 
 _ONE_OPERATOR = {"!=": "<>", "==": "="}
-_CACHED_CHARACTERS = 200_000  # a tree takes about 300 bytes a character
+_CACHED_CHARACTERS = 200_000  # a tree takes about 300 bytes per character of text
 
 
 class _Parsed(NamedTuple):
-    """The statements of a text, or the place of its first error."""
+    """The statements of a text, or the offset of its first error."""
 
     statements: tuple[Expr, ...] | None
     error: int | None
 
 
 class _Cache:
-    """The latest texts that were parsed, as many as have 200,000 characters together."""
+    """A cache of the most recently parsed texts, up to a total of 200,000 characters."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[str, str], _Parsed] = OrderedDict()
@@ -49,12 +49,12 @@ _cache = _Cache()
 
 
 def statements(sql: str, dialect: str) -> tuple[Expr, ...] | None:
-    """Return every statement as a syntax tree, or None if sqlglot cannot read one; cached: don't change the trees."""
+    """Return the syntax trees of all statements, or None if one cannot be parsed. Do not modify the cached trees."""
     return _cache.parsed(sql, dialect).statements
 
 
 def error_place(sql: str, dialect: str) -> int | None:
-    """Return the offset at which sqlglot stops reading one statement, or None if it reads all of it."""
+    """Return the offset at which sqlglot stops parsing, or None if the text is one statement that it can parse."""
     found = _cache.parsed(sql, dialect)
     if found.statements is not None and len(found.statements) != 1:
         return len(sql)
@@ -69,14 +69,14 @@ def _parsed(sql: str, dialect: str) -> _Parsed:
         found = sqlglot.parse(sql, read=dialect)
     except ParseError as error:
         return _Parsed(None, _offset(sql, error.errors[0] if error.errors else {}))
-    # ValueError is an unknown dialect, RecursionError a query nested deeper than sqlglot can follow.
+    # An unknown dialect raises ValueError. A query that is nested too deeply for sqlglot raises RecursionError.
     except (SqlglotError, ValueError, RecursionError):
         return _Parsed(None, len(sql))
     return _Parsed(tuple(statement for statement in found if statement is not None), None)
 
 
 def _offset(sql: str, error: dict[str, object]) -> int:
-    """Return the offset of sqlglot's line and column, which name the last character of the token."""
+    """Convert sqlglot's line and column, which point to the last character of a token, to the offset of the token."""
     line, column = error.get("line"), error.get("col")
     if not isinstance(line, int) or not isinstance(column, int):
         return len(sql)
@@ -87,20 +87,20 @@ def _offset(sql: str, error: dict[str, object]) -> int:
 
 
 def parse(sql: str, dialect: str) -> Expr | None:
-    """Return one statement as a syntax tree, or None if sqlglot cannot read it; cached: don't change the tree."""
+    """Return the syntax tree of one statement, or None if sqlglot cannot parse it. Do not modify the cached tree."""
     found = statements(sql, dialect)
     return found[0] if found is not None and len(found) == 1 else None
 
 
 class Token(NamedTuple):
-    """One word, sign or literal of a statement, without its quote marks.
+    """One word, symbol or literal of a statement, without its quotation marks.
 
     Args:
-        kind: "NUMBER", "STRING" and the like, or "word" for everything else.
-        text: as written; `!=` is `<>` and `==` is `=`.
-        any_case: upper and lower case mean the same by SQL's grammar: keywords and functions, but not names.
-        start: where it begins in the text, its quote mark included.
-        end: where the text after it begins.
+        kind: "NUMBER", "STRING" or a similar kind for literals, and "word" for everything else.
+        text: the text as written, except that `!=` becomes `<>` and `==` becomes `=`.
+        any_case: whether the case of letters has no meaning in SQL. True for keywords and functions, not for names.
+        start: offset of the token, including its quotation mark.
+        end: offset of the text after the token.
     """
 
     kind: str
@@ -110,7 +110,7 @@ class Token(NamedTuple):
     end: int = 0
 
     def same_as(self, other: Token) -> bool:
-        """Whether both are the same but for the case of keywords and the quoting of names."""
+        """Return whether both tokens are the same except for the case of keywords and the quoting of names."""
         if self.kind != other.kind:
             return False
         both_any_case = self.any_case and other.any_case
@@ -118,9 +118,9 @@ class Token(NamedTuple):
 
 
 def tokens(sql: str, dialect: str) -> list[Token] | None:
-    """Return the statement's tokens without comments and closing semicolons; None if a quote is not closed.
+    """Return the tokens of a statement without comments and final semicolons, or None if a quote is not closed.
 
-    An unknown dialect is read as sqlglot's own.
+    For an unknown dialect, sqlglot's own dialect is used.
     """
     import sqlglot
     from sqlglot.errors import SqlglotError

@@ -1,4 +1,4 @@
-"""DDL of any dialect as tables that SQLite can build; only what SQLite refuses is rewritten."""
+"""Builds the tables of DDL in any dialect in SQLite. Only statements that SQLite refuses are rewritten."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ _CREATE_TABLE = re.compile(
 _CONSTRAINT = re.compile(r"(PRIMARY|FOREIGN|UNIQUE|CHECK|CONSTRAINT|KEY|INDEX)\b(?=.*\()", re.IGNORECASE | re.DOTALL)
 _QUOTED = re.compile(r"\"((?:[^\"]|\"\")+)\"|`([^`]+)`|\[([^\]]+)\]")
 _WORD = re.compile(r"\S+")
-# Only these are run: a schema text that also inserts or attaches must not do so here.
+# Only these statements run. A schema text may also contain INSERT or ATTACH, which must not run here.
 _DECLARES = re.compile(r"\s*CREATE\s+(TABLE|VIEW|(UNIQUE\s+)?INDEX)\b", re.IGNORECASE)
-# The tables that SQLite keeps for itself, which a dump of a schema with AUTOINCREMENT or ANALYZE lists.
+# SQLite's internal tables, which occur in the dump of a schema with AUTOINCREMENT or ANALYZE.
 _INTERNAL = re.compile(r"\s*CREATE\s+TABLE\s+(IF\s+NOT\s+EXISTS\s+)?[\"'`\[]?sqlite_", re.IGNORECASE)
-# Where 'rome' = 'Rome', unless a column says otherwise.
+# In these dialects 'rome' = 'Rome' unless a column has another collation.
 CASELESS_DIALECTS = ("mysql", "tsql", "doris", "starrocks")
 _OTHER_DIALECTS = ("mysql", "postgres", "tsql")
 
 
 @lru_cache(maxsize=256)
 def schema_in_sqlite(text: str, dialect: str) -> Schema:
-    """Return the schema as SQLite builds it, each table after those that its foreign keys need where possible.
+    """Return the schema as SQLite builds it, with each table after the tables that it refers to if possible.
 
-    Its tables have the columns that rows hold a value for, without generated ones. SQLite itself reads the text, so its
-    constraints are those that SQLite enforces.
+    The tables contain only stored columns, not generated ones. SQLite itself reads the text, so the constraints are
+    those that SQLite enforces.
 
     Raises:
-        JudgingError: a statement cannot be built, or there is no table.
+        JudgingError: SQLite cannot build a statement, or the text declares no table.
     """
     with empty_database() as connection:
         ddl = [
@@ -58,9 +58,9 @@ def schema_in_sqlite(text: str, dialect: str) -> Schema:
 
 
 def _declare(connection: sqlite3.Connection, statement: str, dialect: str) -> list[str]:
-    """Run the statement, or the first rewriting of it that SQLite accepts, and return what ran.
+    """Run the first rewriting of a statement that SQLite accepts, and return the statements that ran.
 
-    That is nothing for an index or view that SQLite refuses.
+    The result is empty for an index or view that SQLite refuses.
     """
     error: sqlite3.Error | None = None
     for text in _rewritings(statement, dialect):
@@ -78,9 +78,9 @@ def _declare(connection: sqlite3.Connection, statement: str, dialect: str) -> li
 
 
 def _more_columns(connection: sqlite3.Connection, statement: str) -> list[str]:
-    """Add the columns that a second CREATE TABLE of the same table declares.
+    """Add the columns from another CREATE TABLE of the same table.
 
-    sql-create-context declares a table twice if a query names it twice, each time with other columns.
+    sql-create-context declares a table twice if a query names it twice, each time with different columns.
     """
     with empty_database() as other:
         other.execute(statement)
@@ -98,9 +98,10 @@ def _more_columns(connection: sqlite3.Connection, statement: str) -> list[str]:
 
 
 def _rewritings(statement: str, dialect: str) -> Iterator[str]:
-    """Yield the text itself, then what sqlglot makes of it, then bare columns with every name quoted.
+    """Yield the statement itself, then sqlglot's translations, then bare columns with every name quoted.
 
-    The text comes first since sqlglot makes INTEGER of BOOLEAN; last, if text columns need a collation.
+    The statement usually comes first because sqlglot turns BOOLEAN into INTEGER. If text columns need a collation, the
+    translations come first.
     """
     if dialect not in CASELESS_DIALECTS:
         yield statement
@@ -119,7 +120,7 @@ def _rewritings(statement: str, dialect: str) -> Iterator[str]:
 
 
 def _bare_tables(statement: str) -> Iterator[str]:
-    """Yield a CREATE TABLE with names and types only, first with the lengths of types and then without."""
+    """Yield a CREATE TABLE with names and types only, first with the lengths of types and then without them."""
     found = _CREATE_TABLE.match(statement)
     if found is None:
         return
@@ -134,7 +135,7 @@ def _bare_tables(statement: str) -> Iterator[str]:
 
 
 def _ignore_case(tree: Expr) -> None:
-    """Let text columns compare as in a dialect that ignores case."""
+    """Make text columns compare as in a dialect that ignores case."""
     from sqlglot import expressions as exp
 
     for column in tree.find_all(exp.ColumnDef):
@@ -144,7 +145,7 @@ def _ignore_case(tree: Expr) -> None:
 
 
 def _split(body: str) -> Iterator[str]:
-    """Yield the parts between commas that are outside brackets and quotes."""
+    """Yield the parts between commas, ignoring commas in parentheses and quotes."""
     depth, start, quote = 0, 0, ""
     for i, sign in enumerate(body):
         if quote:

@@ -1,4 +1,4 @@
-"""The stored columns that the names in a query mean, and the double-quoted names that are text."""
+"""Resolves the names in a query to stored columns, and finds the double-quoted names that are text."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 
 def read_query(sql: str, schema: Schema) -> tuple[Expr, ColumnResolver] | None:
-    """Return an SQLite query's tree, with text in double quotes made literals, and its names; None if it is unreadable.
+    """Return the tree of an SQLite query and the resolver of its names, or None if it cannot be parsed as a query.
 
-    SQLite reads "abc" as text if there is no column of that name (https://sqlite.org/quirks.html#dblquote).
+    Text in double quotes is replaced by literals, because SQLite reads "abc" as text if no column has that name
+    (https://sqlite.org/quirks.html#dblquote).
     """
     from sqlglot import expressions as exp
 
@@ -36,21 +37,21 @@ def read_query(sql: str, schema: Schema) -> tuple[Expr, ColumnResolver] | None:
 
 
 class ColumnResolver:
-    """Finds the columns that the names in one query mean.
+    """A resolver of the names in one query to stored columns.
 
-    It reads queries that a database has accepted, so the first column found is taken; ambiguity is not looked for.
+    The query must be one that a database has accepted. The first match is used, without a check for ambiguity.
     """
 
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
-        # By identity, with the node, which keeps the identity from being given to another.
+        # Keys are identities of nodes. The node is stored too, so that no other object can get the same identity.
         self._places: dict[int, tuple[Column, Place | None]] = {}
         self._scopes: dict[int, tuple[Select, Scope]] = {}
 
     def place(self, column: Column) -> Place | None:
-        """Return the stored column that is meant, also through derived tables; None if it cannot be told."""
+        """Return the stored column that a name refers to, also through derived tables, or None if it is unknown."""
         if id(column) not in self._places:
-            self._places[id(column)] = column, None  # what a cycle of common table expressions finds
+            self._places[id(column)] = column, None  # found by a cycle of common table expressions
             self._places[id(column)] = column, self._find(column)
         return self._places[id(column)][1]
 
@@ -75,10 +76,10 @@ class ColumnResolver:
         from sqlglot import expressions as exp
 
         if id(select) not in self._scopes:
-            around = select.find_ancestor(exp.Select)  # correlated subqueries see the tables outside
+            around = select.find_ancestor(exp.Select)  # correlated subqueries can use the outer tables
             outer = self._scope(around) if around is not None else None
             scope = Scope(outer, outer.depth + 1 if outer else 1)
-            self._scopes[id(select)] = select, scope  # before its sources, which may refer to it in a cycle
+            self._scopes[id(select)] = select, scope  # stored first, because its sources may refer to it in a cycle
             start = select.args.get("from_")
             joins = select.args.get("joins") or ()
             scope.bindings += [self._binding(part.this) for part in (*([start] if start else ()), *joins)]
@@ -108,7 +109,7 @@ class ColumnResolver:
         return outputs
 
     def countable_columns(self, select: Select) -> list[Expr]:
-        """Return columns of the first stored table whose count may differ from that of the rows, with its alias."""
+        """Return the qualified columns of the first stored table whose COUNT may differ from the number of rows."""
         from sqlglot import expressions as exp
 
         outer = any(join.side for join in select.args.get("joins") or ())
@@ -119,7 +120,7 @@ class ColumnResolver:
         return []
 
     def group_keys(self, select: Select) -> list[Expr]:
-        """Return what a SELECT is grouped by; a number or an alias means a column of the result."""
+        """Return the expressions by which a SELECT is grouped, with numbers and aliases of outputs resolved."""
         from sqlglot import expressions as exp
 
         group = select.args.get("group")
@@ -136,7 +137,7 @@ class ColumnResolver:
         return found
 
     def bare_columns(self, select: Select) -> list[Column]:
-        """Return columns that a grouped SELECT returns or sorts by, though they are neither keys nor aggregated."""
+        """Return the columns that a grouped SELECT returns or sorts by but neither groups by nor aggregates."""
         from sqlglot import expressions as exp
 
         order = select.args.get("order")

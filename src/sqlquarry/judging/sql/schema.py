@@ -1,4 +1,4 @@
-"""Tables, columns and keys, as a schema declares them."""
+"""The tables, columns and keys that a schema declares."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-Place = tuple[str, str]  # a column: the folded names of its table and itself
+Place = tuple[str, str]  # a column, by the folded names of the table and the column
 ValueKind = Literal["integer", "real", "text", "date", "time", "datetime", "boolean"]
 
 _KINDS: tuple[tuple[str, ValueKind], ...] = (
@@ -28,11 +28,11 @@ class Column:
     """One column.
 
     Args:
-        name: as the schema writes it.
-        declared: its type as the schema writes it; "" if the schema does not say.
+        name: the name as written in the schema.
+        declared: the type as written in the schema, or "" if it has none.
         affinity: INTEGER, TEXT, BLOB, REAL or NUMERIC (https://sqlite.org/datatype3.html, section 3.1).
         not_null: whether the database refuses NULL.
-        unique: whether no two rows can hold the same value, other than NULL.
+        unique: whether no two rows can have the same value, except NULL.
         in_key: whether it is part of the primary key.
         generated: whether it is computed from other columns.
     """
@@ -47,28 +47,28 @@ class Column:
 
     @property
     def required(self) -> bool:
-        """Whether the column should never be NULL.
+        """True if the column should never be NULL.
 
-        By the SQL standard that includes the primary key; that SQLite allows NULL in it is a bug which SQLite keeps
-        (https://sqlite.org/quirks.html).
+        In the SQL standard this includes the primary key. SQLite allows NULL in primary keys, which is a bug that it
+        keeps for compatibility (https://sqlite.org/quirks.html).
         """
         return self.not_null or self.in_key
 
     @property
     def kind(self) -> ValueKind:
-        """The values that the declared type is meant for."""
+        """Kind of values for which the declared type is meant."""
         return value_kind(self.declared)
 
     @property
     def length(self) -> int | None:
-        """The most characters that VARCHAR(n) and the like allow; None if the type sets no limit."""
+        """Maximum number of characters of a type such as VARCHAR(n), or None if the type has no limit."""
         return _length(self.declared)
 
 
 class ForeignKey(NamedTuple):
-    """Columns whose values occur in columns of another table, or are NULL; all names are folded.
+    """Columns whose values must be NULL or occur in the target columns of another table. All names are folded.
 
-    A target is "" if the foreign key names no columns and the other table has no primary key to match.
+    A target is "" if the foreign key lists no target columns and the other table has no matching primary key.
     """
 
     columns: tuple[str, ...]
@@ -81,9 +81,9 @@ class Table:
     """One table.
 
     Args:
-        name: as the schema writes it.
-        columns: by folded name, in order.
-        keys: the sets of columns that are together unique; rows with a NULL among them may repeat.
+        name: the name as written in the schema.
+        columns: the columns by folded name, in order.
+        keys: the sets of columns that are unique in combination. Rows with a NULL in such a set may repeat.
         foreign_keys: the references to other tables.
     """
 
@@ -94,19 +94,19 @@ class Table:
 
     @property
     def stored(self) -> dict[str, Column]:
-        """The columns that rows have a value of their own for: all but the generated ones."""
+        """Columns whose values are stored, without generated columns."""
         return {name: column for name, column in self.columns.items() if not column.generated}
 
 
-@dataclass(frozen=True, slots=True, eq=False)  # hashed by identity: the readers keep one object per text
+@dataclass(frozen=True, slots=True, eq=False)  # hashed by identity, since the readers cache one object per text
 class Schema:
     """The tables of one record.
 
     Args:
-        tables: by folded name; empty if the text cannot be read.
+        tables: the tables by folded name. Empty if the text cannot be read.
         text: the DDL.
-        complete: whether the database holds nothing else that a query could name, such as a view.
-        ddl: the statements that SQLite has accepted; empty if SQLite was not asked or cannot read the text.
+        complete: whether queries can use nothing else in the database, such as a view.
+        ddl: the statements that SQLite accepted. Empty if SQLite was not asked or cannot run the text.
     """
 
     tables: Mapping[str, Table]
@@ -115,16 +115,16 @@ class Schema:
     ddl: tuple[str, ...] = ()
 
     def column(self, place: Place) -> Column:
-        """Return one column."""
+        """Return the column at `place`."""
         return self.tables[place[0]].columns[place[1]]
 
     @property
     def views(self) -> tuple[str, ...]:
-        """The statements of `ddl` that create views."""
+        """CREATE VIEW statements in `ddl`."""
         return tuple(statement for statement in self.ddl if re.match(r"CREATE\s+VIEW", statement, re.IGNORECASE))
 
     def mentions(self, word: str) -> bool:
-        """Whether a word in capital letters, such as COLLATE, occurs anywhere in the text."""
+        """Return whether an uppercase word, such as COLLATE, occurs anywhere in the text in any case."""
         return word in self.text.upper()
 
 
@@ -142,7 +142,7 @@ def affinity(declared: str) -> str:
 
 @lru_cache(maxsize=1024)
 def value_kind(declared: str) -> ValueKind:
-    """Return the values that a declared type is meant for: SQLite's affinities, with dates and booleans told apart."""
+    """Return the kind of values for which a declared type is meant, such as dates and booleans."""
     return next((kind for pattern, kind in _KINDS if re.search(pattern, declared, re.IGNORECASE)), "text")
 
 
@@ -153,7 +153,7 @@ def _length(declared: str) -> int | None:
 
 
 def parents_first(tables: Mapping[str, Table]) -> dict[str, Table]:
-    """Return the tables, each after those that its foreign keys need where possible."""
+    """Return the tables with each one after the tables that it refers to, if possible."""
     ordered: dict[str, Table] = {}
     waiting = dict(tables)
     while waiting:
@@ -163,7 +163,7 @@ def parents_first(tables: Mapping[str, Table]) -> dict[str, Table]:
             if not any(key.table in waiting and key.table != name for key in table.foreign_keys)
         ]
         wanted = Counter(key.table for table in waiting.values() for key in table.foreign_keys)
-        # A cycle is broken at the table that most others wait for.
+        # A cycle is broken at the table to which most foreign keys refer.
         for name in free or [max(waiting, key=wanted.__getitem__)]:
             ordered[name] = waiting.pop(name)
     return ordered

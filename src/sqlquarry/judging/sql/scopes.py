@@ -1,9 +1,9 @@
-"""Which column a name means, by SQL's rules of scope and by SQLite's extensions of them.
+"""Resolves names to columns by SQL's scope rules and SQLite's extensions of them.
 
-Scopes are filled by two builders: `equivalence.blocks`, which merges derived tables into the query around them, and
-`sql.resolver`, which leaves queries as they are. Only PostgreSQL's names are left to sqlglot's `qualify`. For SQLite,
-`qualify` refuses text in double quotes (a fifth of Spider's queries have it) and row numbers, it cannot say that a name
-is not certain, and it takes five times as long as a whole canonical form.
+Two builders fill the scopes: `equivalence.blocks`, which merges derived tables into the query around them, and
+`sql.resolver`, which does not change queries. sqlglot's `qualify` is used only for PostgreSQL. For SQLite it refuses
+row numbers and text in double quotes, which occurs in a fifth of Spider's queries. It also cannot report that a name is
+ambiguous, and it takes five times as long as building a complete canonical form.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ROW_NUMBERS = {"rowid", "oid", "_rowid_"}
 
 
 class UndecidedError(Exception):
-    """The query uses something whose meaning is not modeled, or not certain."""
+    """The query uses something that is not modeled or whose meaning is uncertain."""
 
 
 class NoSuchNameError(Exception):
@@ -33,10 +33,10 @@ class RowSource:
     """One source of rows in FROM: a table, or a derived table that is not merged into the query around it.
 
     Args:
-        form: what it is, as part of a canonical form; ("table", folded name) for a table.
-        columns: by name. None if the table is unknown; a value is None if nothing is known of the column.
-        table: as the schema declares it; None for a derived or unknown table.
-        label: depth of its SELECT and its place there, assigned when a canonical form is made.
+        form: the source as part of a canonical form. It is ("table", folded name) for a table.
+        columns: the columns by name, or None if the table is unknown. A value is None if the column is unknown.
+        table: the table in the schema, or None for a derived or unknown table.
+        label: the depth of its SELECT and its position there, which are set when a canonical form is built.
     """
 
     form: tuple[object, ...]
@@ -50,7 +50,7 @@ StoredColumn = tuple[RowSource, str]
 
 @dataclass(eq=False, slots=True)
 class DerivedColumn:
-    """An output of a derived table: its expression, and the names which that sees."""
+    """An output of a derived table: its expression and the scope of that expression."""
 
     tree: Expr
     scope: Scope
@@ -60,7 +60,7 @@ Target = StoredColumn | DerivedColumn
 
 
 class Cte(NamedTuple):
-    """One name of a WITH clause: the query, the names of its columns if given, and the names that it sees itself."""
+    """One name of a WITH clause: its query, its column names if given, and the WITH names that its query can use."""
 
     query: Expr
     columns: tuple[str, ...]
@@ -69,7 +69,7 @@ class Cte(NamedTuple):
 
 @dataclass(eq=False, slots=True)
 class Binding:
-    """An alias in FROM with its columns by name; `outputs` is None if the columns of `source` are unknown."""
+    """An alias in FROM with its columns by name. `outputs` is None if the columns of `source` are unknown."""
 
     alias: str
     outputs: Mapping[str, Target] | None
@@ -78,15 +78,15 @@ class Binding:
 
 @dataclass(eq=False, slots=True)
 class Scope:
-    """The names that one SELECT sees.
+    """The names that one SELECT can use.
 
     Args:
-        outer: the query around it, whose names a correlated subquery sees too.
-        depth: 1 for the outermost SELECT.
+        outer: the scope of the query around it, whose names a correlated subquery can also use.
+        depth: nesting depth, 1 for the outermost SELECT.
         bindings: its sources, in order.
-        shared: columns named in USING or by NATURAL -> the binding that an unqualified name means.
-        aliases: names given to outputs.
-        ctes: names of WITH clauses that are seen here.
+        shared: column of USING or NATURAL -> the binding to which the unqualified name refers.
+        aliases: output expressions by their alias.
+        ctes: the names of WITH clauses that it can use.
     """
 
     outer: Scope | None
@@ -97,7 +97,7 @@ class Scope:
     ctes: Mapping[str, Cte] = field(default_factory=dict)
 
     def output_names(self) -> Iterator[Iterable[str]]:
-        """Yield the names of each source of this query and of those around it."""
+        """Yield the column names of each source of this query and of the queries around it."""
         scope: Scope | None = self
         while scope is not None:
             yield from (binding.outputs for binding in scope.bindings if binding.outputs is not None)
@@ -107,7 +107,7 @@ class Scope:
         """Return the column `alias.name`.
 
         Raises:
-            NoSuchNameError: no source has this alias, or it lacks the column.
+            NoSuchNameError: no source has this alias, or the source lacks the column.
         """
         scope: Scope | None = self
         while scope is not None:
@@ -115,18 +115,18 @@ class Scope:
                 if binding.alias == alias:
                     return _of(binding, name)
             scope = scope.outer
-        raise NoSuchNameError(f"no table or alias {alias!r}")
+        raise NoSuchNameError(f"FROM has no table or alias {alias!r}")
 
     def unqualified(self, name: str, *, aliases: bool) -> Target | None:
-        """Return the column `name` of the innermost query that has one; None if none has.
+        """Return the column `name` of the innermost query that has it, or None if no query has it.
 
         Args:
-            name: folded to its canonical case.
-            aliases: an output's name counts too if no source has the name (SQLite allows that in every clause but
-                the list of outputs; others in GROUP BY, HAVING and ORDER BY).
+            name: the name in its canonical case.
+            aliases: whether the name of an output counts too if no source has the name. SQLite allows this in every
+                clause except the list of outputs. Other databases allow it in GROUP BY, HAVING and ORDER BY.
 
         Raises:
-            UndecidedError: several sources have it, or may have it.
+            UndecidedError: several sources have the column, or may have it.
         """
         scope: Scope | None = self
         while scope is not None:
@@ -143,16 +143,16 @@ class Scope:
             if aliases and name in scope.aliases:
                 return DerivedColumn(scope.aliases[name], scope)
             if name in _ROW_NUMBERS:
-                raise UndecidedError(f"the row's number {name}")
+                raise UndecidedError(f"{name} is the number of a row")
             scope = scope.outer
         return None
 
     def candidates(self, name: str, alias: str = "") -> Iterator[Target]:
-        """Yield every column that the name may mean, those of the innermost query first; ambiguity does not matter.
+        """Yield every column to which a name may refer, starting with the innermost query.
 
         Args:
-            name: folded to its canonical case.
-            alias: of the source; "" if the name is not qualified.
+            name: the name in its canonical case.
+            alias: the alias of the source, or "" if the name is not qualified.
         """
         scope: Scope | None = self
         while scope is not None:
@@ -168,6 +168,6 @@ def _of(binding: Binding, name: str) -> Target:
         return binding.source, name
     if name not in binding.outputs:
         if name in _ROW_NUMBERS:
-            raise UndecidedError(f"the row's number {name}")
-        raise NoSuchNameError(f"no column {binding.alias}.{name}")
+            raise UndecidedError(f"{name} is the number of a row")
+        raise NoSuchNameError(f"{binding.alias} has no column {name!r}")
     return binding.outputs[name]

@@ -1,4 +1,4 @@
-"""DDL as SQLite understands it: SQLite runs the statements in an empty database and says what they have declared."""
+"""Reads DDL by running it in an empty SQLite database and querying the tables that it declares."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ _CREATING = {
     sqlite3.SQLITE_CREATE_TABLE,
     sqlite3.SQLITE_CREATE_VIEW,
     sqlite3.SQLITE_CREATE_INDEX,
-    sqlite3.SQLITE_INSERT,  # into sqlite_master, whose change is part of CREATE TABLE
+    sqlite3.SQLITE_INSERT,  # CREATE TABLE inserts into sqlite_master
     sqlite3.SQLITE_UPDATE,
     sqlite3.SQLITE_READ,
     sqlite3.SQLITE_SELECT,
     sqlite3.SQLITE_FUNCTION,
     sqlite3.SQLITE_REINDEX,
 }
-_CHECK_STEPS = 100_000  # SQLite instructions that one statement of the schema may take
-# Statements of a dump that change no table's columns.
+_CHECK_STEPS = 100_000  # maximum number of SQLite instructions for one statement of the schema
+# Statements in a dump that do not change the columns of any table.
 _SKIPPED = ("PRAGMA", "INSERT", "BEGIN", "COMMIT", "DROP", "ANALYZE", "SET", "USE")
 
 
 @contextmanager
 def empty_database() -> Iterator[sqlite3.Connection]:
-    """Open an empty database in memory that can attach no file and stops a statement that takes long."""
+    """Open an empty database in memory, which cannot attach files and interrupts long statements, and yield it."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
         connection.set_progress_handler(lambda: True, _CHECK_STEPS)  # CREATE TABLE … AS SELECT runs its query
@@ -34,7 +34,7 @@ def empty_database() -> Iterator[sqlite3.Connection]:
 
 
 def split_statements(text: str) -> Iterator[str]:
-    """Yield the statements of a text without their semicolons; SQLite says where each one ends."""
+    """Yield the statements of a text without their semicolons, split where SQLite finds the end of each one."""
     statement = ""
     for part in text.split(";"):
         statement += part
@@ -48,7 +48,7 @@ def split_statements(text: str) -> Iterator[str]:
 
 
 def read_by_sqlite(text: str) -> Schema | None:
-    """Return the schema that SQLite makes of a text as it is; None if SQLite refuses any statement of it."""
+    """Return the schema that SQLite builds from the unchanged text, or None if it refuses any statement."""
 
     def allow(action: int, *_: str | None) -> int:
         return sqlite3.SQLITE_OK if action in _CREATING else sqlite3.SQLITE_DENY
@@ -70,16 +70,16 @@ def _is_skipped(statement: str) -> bool:
     while start.startswith("--"):
         start = start.partition("\n")[2].lstrip()
     upper = start.upper()
-    # AUTOINCREMENT makes sqlite_sequence by itself; a dump may name it all the same.
+    # A dump may contain sqlite_sequence, although AUTOINCREMENT creates it automatically.
     return upper.startswith((*_SKIPPED, "CREATE TABLE SQLITE_", 'CREATE TABLE "SQLITE_'))
 
 
 def declared_schema(connection: sqlite3.Connection, text: str, ddl: tuple[str, ...]) -> Schema:
-    """Return what the statements that have run on a connection declare.
+    """Return the schema of a database in which the statements of `ddl` have run.
 
     Args:
-        connection: the database in which `ddl` has run.
-        text: the schema's text.
+        connection: the database.
+        text: the text of the schema.
         ddl: the statements.
     """
     query = "SELECT name, type FROM sqlite_master WHERE name NOT LIKE 'sqlite^_%' ESCAPE '^'"
@@ -93,7 +93,7 @@ def _table(connection: sqlite3.Connection, name: str) -> Table:
     rows: list[tuple[str, str, int, int, int]] = connection.execute(query, [name]).fetchall()
     keys = _keys(connection, name)
     single_key = sum(key > 0 for *_, key, _ in rows) == 1
-    # INTEGER PRIMARY KEY is the row's own number and never NULL; INTEGER PRIMARY KEY DESC is not, and has an index:
+    # INTEGER PRIMARY KEY is an alias of the row number and never NULL. INTEGER PRIMARY KEY DESC has an index instead:
     # https://sqlite.org/lang_createtable.html#rowids_and_the_integer_primary_key
     numbered = single_key and not any(origin == "pk" for *_, origin in _indexes(connection, name))
     columns = {

@@ -1,4 +1,4 @@
-"""What parts of a syntax tree say by themselves: conditions, constants, aggregates."""
+"""Reads conditions, constants and aggregates from parts of a syntax tree."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Value = str | int | float
 
 
 def conditions(clause: Expr | None) -> list[Expr]:
-    """Return the conditions that AND and OR combine, without parentheses."""
+    """Return the conditions that AND and OR combine, without their parentheses."""
     if clause is None:
         return []
     if clause.key in ("where", "having", "paren"):
@@ -28,7 +28,7 @@ def conjuncts(tree: Expr) -> list[Expr]:
 
 
 def literal_value(node: object) -> Value | None:
-    """Return the value of a literal, also with a minus sign; None for everything else."""
+    """Return the value of a literal, which may have a minus sign, or None for any other node."""
     from sqlglot import expressions as exp
 
     if isinstance(node, exp.Neg):
@@ -47,7 +47,7 @@ def literal_value(node: object) -> Value | None:
 
 
 def break_ties(query: Query, *, largest: bool) -> None:
-    """Order the rows of a query with LIMIT that tie by their values, ascending or with the largest first."""
+    """Add sort keys to a query with LIMIT so that rows that tie are sorted by their values, ascending or descending."""
     from sqlglot import expressions as exp
 
     order = query.args.get("order")
@@ -59,7 +59,7 @@ def break_ties(query: Query, *, largest: bool) -> None:
 
 
 def is_aggregate(node: Expr) -> bool:
-    """Whether it reduces a group to one value; SUM(x) OVER (…) gives a value to each row instead."""
+    """Return whether a node reduces a group to one value, unlike SUM(x) OVER (…), which has a value for each row."""
     from sqlglot import expressions as exp
 
     if not isinstance(node, exp.AggFunc):
@@ -71,7 +71,7 @@ def is_aggregate(node: Expr) -> bool:
 
 
 def aggregates(node: Expr) -> list[Expr]:
-    """Return the aggregates in an expression, or in a SELECT, but for window functions and those of subqueries."""
+    """Return the aggregates in an expression or SELECT, without window functions and aggregates of subqueries."""
     from sqlglot import expressions as exp
 
     owner = node if isinstance(node, exp.Select) else node.find_ancestor(exp.Select)
@@ -80,7 +80,7 @@ def aggregates(node: Expr) -> list[Expr]:
 
 
 def aggregate_around(column: Column) -> Expr | None:
-    """Return the innermost aggregate or SELECT that a column is in."""
+    """Return the innermost aggregate or SELECT that contains a column."""
     from sqlglot import expressions as exp
 
     node = column.find_ancestor(exp.AggFunc, exp.Filter, exp.Select)

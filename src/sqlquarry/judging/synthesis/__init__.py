@@ -1,4 +1,4 @@
-"""Schema and gold SQL -> small databases on which wrong queries return something else."""
+"""Generates small databases from a schema and gold SQL, on which wrong queries return different rows than the gold."""
 
 from sqlquarry.judging.synthesis.suite_files import KillRate
 from sqlquarry.judging.synthesis.synthesized_databases import Coverage, SynthesizedDatabases

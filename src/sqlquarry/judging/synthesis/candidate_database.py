@@ -1,4 +1,4 @@
-"""Runs trusted queries on candidate databases in memory: the gold, its variants, never a prediction."""
+"""Runs trusted queries on candidate databases in memory: golds and their variants, but never a prediction."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from sqlquarry.judging.synthesis.determinacy import cuts_of, other_choices
 from sqlquarry.judging.synthesis.table_rows import Cell
 
 _STEPS_BETWEEN_CHECKS = 10_000  # SQLite instructions
-_MOST_CHECKS = 100  # a million instructions: 10 to 30 ms, and the same on every machine
+_MOST_CHECKS = 100
+MOST_INSTRUCTIONS = _STEPS_BETWEEN_CHECKS * _MOST_CHECKS  # 10 to 30 ms, but the same limit on every machine
 _MOST_RESULT_ROWS = 5_000
 _MOST_VALUE_BYTES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class QueryResult:
-    """What a query returned: the number of columns, and rows x columns."""
+    """The result of a query: the number of columns, and the rows."""
 
     width: int
     rows: list[tuple[object, ...]]
@@ -33,13 +34,13 @@ class QueryResult:
 
 @dataclass(frozen=True, slots=True)
 class ExpectedResult:
-    """What a gold query returned, and the place of each row in its order (0 for all where there is none)."""
+    """The result of a gold query, and the position of each row in its order. All are 0 if the gold has no ORDER BY."""
 
     result: QueryResult
     places: Sequence[int]
 
     def matches(self, width: int, rows: Sequence[Sequence[object]]) -> bool:
-        """Whether a result is right by the rules of `ExecutionGrader`; one too hard to compare counts as right."""
+        """Return whether a result is right by the rules of `ExecutionGrader`, or too hard to compare."""
         if width != self.result.width:
             return False
         try:
@@ -49,12 +50,12 @@ class ExpectedResult:
 
     @property
     def is_telling(self) -> bool:
-        """Whether there is a value that is neither NULL, 0 nor empty, which no query returns by finding nothing."""
+        """True if there is a value other than NULL, 0 and empty text. A query that finds nothing cannot return it."""
         return any(cell not in (None, 0, "", b"") for row in self.result.rows for cell in row)
 
 
 class GoldQuery:
-    """A gold query, and what is asked of it on every database; see `gold_of`."""
+    """A gold query with the variants of it that every database must run. Use `gold_of` to get a cached instance."""
 
     def __init__(self, sql: str, schema: Schema) -> None:
         self.sql = sql
@@ -66,17 +67,17 @@ class GoldQuery:
 
 @lru_cache(maxsize=1024)
 def gold_of(sql: str, schema: Schema) -> GoldQuery:
-    """Return the gold, which many predictions of one record share."""
+    """Return the gold query. It is cached because many predictions for one record share it."""
     return GoldQuery(sql, schema)
 
 
 class CandidateDatabase:
-    """One database in memory that is filled again and again, and its twin that holds the same rows in reverse."""
+    """A database in memory that is refilled for each candidate, and a twin with the same rows in reverse order."""
 
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
         self.main = _connected(schema.ddl)
-        # Without keys, so that no index hides the order of insertion; a collation would be lost with them.
+        # The twin has no keys, because an index would hide the order of insertion. It keeps them if collations matter.
         plain = [_plain(table) for table in schema.tables.values()]
         self._twin_ddl = schema.ddl if schema.mentions("COLLATE") else (*plain, *schema.views)
         self._twin: sqlite3.Connection | None = None
@@ -89,7 +90,7 @@ class CandidateDatabase:
         self._orphans = [statement for table in schema.tables.values() for statement in _orphans(table, schema)]
 
     def fill(self, rows: TableRows) -> None:
-        """Replace all rows; those that a constraint forbids are left out."""
+        """Replace all rows. Rows that violate a constraint are left out."""
         execute = self.main.execute
         self._twin_is_filled = False
         execute("BEGIN")
@@ -99,19 +100,19 @@ class CandidateDatabase:
             allowed = [row for row in rows[name] if all(row[i] is not None for i in required)]
             _insert_all(self.main, self._inserts[name], allowed)
         while sum([execute(statement).rowcount for statement in self._orphans]):
-            pass  # a row that goes may leave others without a parent
+            pass  # deleting a row may leave others without a parent
         execute("COMMIT")
 
     def stored(self) -> dict[str, list[tuple[Cell, ...]]]:
-        """Return the rows as they are now."""
+        """Return the current rows of each table."""
         return {name: self.main.execute(_select(table)).fetchall() for name, table in self.schema.tables.items()}
 
     def run(self, sql: str) -> QueryResult | None:
-        """Run a trusted query on the rows; None if it fails or takes too long."""
+        """Run a trusted query and return its result, or None if it fails or takes too long."""
         return _run(self.main, sql)
 
     def failure(self, sql: str) -> str | None:
-        """Why the query does not run, in SQLite's words; None if it does."""
+        """Return the message with which the query fails, or None if it runs."""
         try:
             _fetch(self.main, sql)
         except (sqlite3.Error, sqlite3.Warning, ValueError, OverflowError) as error:
@@ -119,7 +120,7 @@ class CandidateDatabase:
         return None
 
     def expected(self, gold: GoldQuery) -> ExpectedResult | None:
-        """Return the gold's result, or None if it fails."""
+        """Return the result of a gold query, or None if it fails."""
         result = _run(self.main, gold.sql)
         if result is None:
             return None
@@ -132,7 +133,7 @@ class CandidateDatabase:
         return ExpectedResult(result, places)
 
     def is_determined(self, gold: GoldQuery, expected: ExpectedResult) -> bool:
-        """Whether the gold's answer is the only right one: the same in reverse and for every choice that it leaves."""
+        """Return whether the gold returns the same for rows in reverse order and for every choice that it leaves."""
         for cut in gold.cuts:
             if (whole := self.run(cut.keyed.sql)) and cut.parts_a_tie(whole.rows):
                 return False
@@ -154,7 +155,7 @@ class CandidateDatabase:
         return result is not None and expected.matches(result.width, result.rows)
 
     def packed(self) -> bytes:
-        """Return the rows as an SQLite file; the same rows give the same bytes."""
+        """Return the content of an SQLite file with the rows. The same rows give the same bytes."""
         file = _connected(self.schema.ddl)
         try:
             for name, rows in self.stored().items():
@@ -164,7 +165,7 @@ class CandidateDatabase:
             file.close()
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Close the connections and free their memory."""
         for connection in (self.main, self._twin):
             if connection is not None:
                 connection.close()
@@ -173,8 +174,8 @@ class CandidateDatabase:
 def _connected(ddl: Sequence[str]) -> sqlite3.Connection:
     # Autocommit, so that every statement is its own transaction unless BEGIN says otherwise.
     connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA page_size = 1024")  # small databases of several tables: small files
-    connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)  # also what VACUUM INTO needs
+    connection.execute("PRAGMA page_size = 1024")  # keeps the files of small databases small
+    connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)  # prevents VACUUM INTO, too
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MOST_VALUE_BYTES)
     for statement in ddl:
         connection.execute(statement)
@@ -184,7 +185,7 @@ def _connected(ddl: Sequence[str]) -> sqlite3.Connection:
 def _insert_all(connection: sqlite3.Connection, statement: str, rows: Sequence[tuple[Cell, ...]]) -> None:
     try:
         connection.executemany(statement, rows)
-    except sqlite3.IntegrityError:  # a type that SQLite insists on, which OR IGNORE does not cover
+    except sqlite3.IntegrityError:  # a strict column type, which OR IGNORE does not cover
         for row in rows:
             with suppress(sqlite3.IntegrityError):
                 connection.execute(statement, row)
@@ -212,7 +213,7 @@ def _fetch(connection: sqlite3.Connection, sql: str) -> QueryResult:
         rows = cursor.fetchmany(_MOST_RESULT_ROWS + 1)
         cursor.close()
         if cursor.description is None or len(rows) > _MOST_RESULT_ROWS:
-            raise sqlite3.DataError("it is not a query, or returns too many rows")
+            raise sqlite3.DataError(f"it is not a query, or it returns more than {_MOST_RESULT_ROWS:,} rows")
         return QueryResult(len(cursor.description), rows)
     finally:
         connection.execute("PRAGMA query_only = OFF")
@@ -237,7 +238,7 @@ def _select(table: Table) -> str:
 
 
 def _orphans(table: Table, schema: Schema) -> list[str]:
-    """Statements that delete rows whose foreign key has no parent."""
+    """Return statements that delete the rows whose foreign key has no parent."""
     statements = []
     for key in table.foreign_keys:
         parent = schema.tables.get(key.table)

@@ -1,4 +1,4 @@
-"""Random small databases that a schema allows, guided by what the queries compare."""
+"""Generates the rows of small random databases that a schema allows, guided by the comparisons in queries."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from sqlquarry.judging.synthesis.table_rows import (
 )
 from sqlquarry.judging.synthesis.value_pools import ValuePools
 
-TableRows = Mapping[str, Sequence[tuple[Cell, ...]]]  # by lower-case table name
+TableRows = Mapping[str, Sequence[tuple[Cell, ...]]]  # by lowercase table name
 
-_MOST_GROUP_ROWS = 200  # rows of one group, whatever a query asks for
+_MOST_GROUP_ROWS = 200  # largest group that is generated, even if a query compares a count with a larger number
 _MOST_KEYS = 5
 
 
 class CandidateRows:
-    """Makes candidate databases; the same schema, hints and seed give the same rows.
+    """A generator of candidate databases. The same schema, hints and seed give the same rows.
 
     Args:
         schema: the tables.
-        hints: of all queries that the rows are to tell apart.
-        seed: another one gives other rows.
-        gold_hints: of the golds alone, which say what people would expect; None if `hints` are those.
+        hints: the hints of all queries that the rows must distinguish.
+        seed: a different seed gives different rows.
+        gold_hints: the hints of the golds only, which tell what people expect of the data. None uses `hints`.
     """
 
     def __init__(self, schema: Schema, hints: Hints, seed: str, *, gold_hints: Hints | None = None) -> None:
@@ -45,9 +45,9 @@ class CandidateRows:
         group_sizes = [asked for asked in hints.group_sizes if 2 <= asked.size <= _MOST_GROUP_ROWS]
         self.largest = max((2 * asked.size for asked in group_sizes), default=0)
         limits = [count for count in hints.counts if 0 < count <= _MOST_GROUP_ROWS]
-        # A table's rows must outnumber a limit.
+        # A table must have more rows than a LIMIT returns.
         least_rows = max((min(3 * count, count + MOST_ROWS // 3) for count in limits), default=0)
-        grouped = min(MOST_GROUPED_ROWS, 2 * self.largest)  # three groups and some rows more
+        grouped = min(MOST_GROUPED_ROWS, 2 * self.largest)  # three groups and some more rows
         self.pools = ValuePools(schema, hints, gold_hints, max(MOST_ROWS, least_rows, grouped + MOST_ROWS // 2))
         self.context = CandidateContext(
             schema,
@@ -61,7 +61,7 @@ class CandidateRows:
         self.joined = {domain for domain, count in members.items() if count > 1}
 
     def needed_tables(self, texts: Iterable[str]) -> list[str]:
-        """Return the tables that any query names, and those which their foreign keys need; all if there are views."""
+        """Return the tables that the queries name and those that they refer to, or all tables if there are views."""
         if self.schema.views:
             return list(self.schema.tables)
         text = "\n".join(texts).lower()
@@ -76,15 +76,15 @@ class CandidateRows:
         return [name for name in self.schema.tables if name in needed]
 
     def make(self, number: int, *, plausible: bool = True, only: Collection[str] | None = None) -> TableRows:
-        """Return the rows of candidate `number`, the same in each table whichever others are made.
+        """Return the rows of a candidate. The rows of a table do not depend on which other tables are generated.
 
-        They may break UNIQUE and CHECK, which SQLite then ignores one by one. Plausible ones are such that a person
-        who knows the schema would not be surprised; the others are anything that it allows.
+        Rows may violate UNIQUE and CHECK. SQLite leaves such rows out. Plausible rows would not surprise a person who
+        knows the schema. Other rows are anything that the schema allows.
 
         Args:
-            number: of the candidate.
-            plausible: which of the two kinds.
-            only: the tables to make, with those that they refer to; the others stay empty. None is all.
+            number: the number of the candidate.
+            plausible: whether the rows must be plausible.
+            only: the tables to fill, including those that they refer to. The others stay empty. None fills all tables.
         """
         seed = f"{self.seed}/{number}/{plausible}"
         random = Random(seed)  # noqa: S311 - reproducible on purpose
@@ -111,7 +111,7 @@ class CandidateRows:
         return rows
 
     def _choose_keys(self, table: Table, style: RowStyle, seed: str, keys: dict[Place, Sequence[Value]]) -> None:
-        """Give columns that are joined few values, the same in all tables, so that rows meet."""
+        """Choose a few common values for columns that are joined, so that rows of different tables match."""
         for column in table.columns:
             place = (table.name.lower(), column)
             domain = self.pools.domains[place]
@@ -121,7 +121,7 @@ class CandidateRows:
 
 
 def _obeying(rows: Sequence[tuple[Cell, ...]], table: Table) -> list[tuple[Cell, ...]]:
-    """Return the rows, each once, that keep the expected constraints, which SQLite does not know."""
+    """Return the distinct rows that satisfy the expected constraints, which SQLite does not enforce."""
     known: dict[int, set[Cell]] = {i: set() for i, column in enumerate(table.columns.values()) if column.unique}
     kept: dict[tuple[Cell, ...], None] = {}
     for row in rows:

@@ -1,4 +1,4 @@
-"""Dates as text: the ways in which literals write them, the parts that queries ask for, and columns full of them."""
+"""Reads and writes dates as text, and generates dates that meet or just miss the conditions of queries."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from sqlquarry.judging.sql.syntax import Value
 _EPOCH = datetime(2001, 2, 3, 10, 20, 30)
 _STEPS = [timedelta(days=days) for days in (0, 1, -1, 40, -40, 400)]
 _ISO = "{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}"
-_LONGEST = 40  # characters of the longest way to write a date, and some more
+_LONGEST = 40  # more than the length of any written date
 
 
 class PartCondition(NamedTuple):
-    """A comparison of part of a date, as in ``strftime('%m', day) = '09'``; `part` is a format of strftime."""
+    """A comparison of part of a date, as in ``strftime('%m', day) = '09'``. `part` is a format of strftime."""
 
     part: str
     sign: str
@@ -40,7 +40,7 @@ def _by(pattern: str) -> Callable[[datetime], str]:
     return lambda day: day.strftime(pattern)
 
 
-# How to read a date, and how to write it again; a literal is of a form if it comes out as it was, but for case.
+# The formats to read and to write a date. A literal has a form if writing the date gives the same text.
 _FORMS: Sequence[tuple[str, Callable[[datetime], str]]] = (
     *((pattern, _by(pattern)) for pattern in ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%S")),
     *((pattern, _by(pattern)) for pattern in ("%m/%d/%Y", "%d/%m/%Y", "%Y/%m/%d", "%d.%m.%Y", "%B %d, %Y", "%d %B %Y")),
@@ -55,18 +55,18 @@ DEFAULT_FORMS = {"date": "%Y-%m-%d", "datetime": "%Y-%m-%d %H:%M:%S", "time": "%
 
 
 class DateForm(NamedTuple):
-    """One way to write a date or time."""
+    """A format in which dates or times are written."""
 
     pattern: str
     write: Callable[[datetime], str]
 
     def text(self, moment: datetime) -> str:
-        """Write a moment."""
+        """Return a moment as text."""
         return self.write(moment)
 
 
 def read_date(text: Value) -> tuple[datetime, DateForm] | None:
-    """Read a date or time in any known form; None for other text."""
+    """Return the moment and the form of a text that is a date or time, or None for any other text."""
     if not isinstance(text, str) or not 4 < len(text) < _LONGEST or not text.isascii():
         return None
     for pattern, write in _FORMS:
@@ -79,38 +79,38 @@ def read_date(text: Value) -> tuple[datetime, DateForm] | None:
 
 
 def default_form(kind: str) -> DateForm:
-    """Return the ISO form, which is what SQLite's functions read."""
+    """Return the ISO form, which SQLite's functions can read."""
     pattern = DEFAULT_FORMS[kind]
     return DateForm(pattern, _by(pattern))
 
 
 def moments(number: int, count: int) -> list[datetime]:
-    """Return moments without any meaning to a query; `number` keeps those of different columns apart."""
+    """Return moments that no query uses. Columns with different values of `number` get different moments."""
     return [_EPOCH + timedelta(days=37 * (number % 900) + 11 * i, minutes=13 * i) for i in range(count)]
 
 
 def close_moments(
     conditions: Iterable[tuple[str, Value]], parts: Iterable[PartCondition], number: int
 ) -> Iterator[datetime]:
-    """Yield moments that meet conditions, or just miss them, without saying which."""
+    """Yield moments that meet conditions or just miss them. The caller must tell which ones do."""
     base = moments(number, 1)[0]
     for sign, value in conditions:
         if found := read_date(value):
             for step in _STEPS:
-                with suppress(OverflowError):  # the first or last year there is
+                with suppress(OverflowError):  # before the first or after the last possible year
                     yield found[0] + step
         else:
             yield from _completed(base, str(value).strip("%") if sign == "like" else str(value))
     known = [moment for condition in parts for moment in _with_part(base, condition)]
     yield from known
-    # Two parts of one date, as in year 2020 and month 5: each moment of the first with the second.
+    # Conditions may concern two parts of one date, such as year 2020 and month 5, so parts are also combined.
     for condition in parts:
         for moment in known[:6]:
             yield from _with_part(moment, condition)
 
 
 def _completed(base: datetime, text: str) -> Iterator[datetime]:
-    """Yield dates that part of an ISO date occurs in: '2020', '2020-05', '-05-'."""
+    """Yield dates that contain part of an ISO date, such as '2020', '2020-05' or '-05-'."""
     year = re.match(r"(\d{4})(?!\d)", text)
     month = re.search(r"(?:^|\d{4}|^)-(\d\d)\b", text)
     day = re.search(r"-\d\d-(\d\d)$", text) or (None if year else re.search(r"-(\d\d)$", text))
@@ -129,14 +129,14 @@ def _completed(base: datetime, text: str) -> Iterator[datetime]:
 
 
 def _with_part(base: datetime, condition: PartCondition) -> Iterator[datetime]:
-    """Yield the moment with the part that is asked for, and with those just before and after it."""
+    """Yield a moment with the part set to the value of a condition, and with the values just before and after it."""
     names = {"%Y": "year", "%m": "month", "%d": "day", "%H": "hour", "%M": "minute", "%S": "second"}
     asked = condition.part
     if asked not in names:
         found = None
         with suppress(ValueError):
             found = datetime.strptime(str(condition.value), asked)
-        if asked in ("%w", "%j"):  # the day of the week, of the year
+        if asked in ("%w", "%j"):  # day of the week, day of the year
             yield from (base + timedelta(days=days) for days in range(8))
         elif found:
             moment = found if "%Y" in asked else found.replace(year=base.year)
@@ -152,13 +152,13 @@ def _with_part(base: datetime, condition: PartCondition) -> Iterator[datetime]:
 
 
 def _parts_of(moment: datetime) -> dict[str, int]:
-    """Return the parts by name; the day is one that every month has."""
+    """Return the parts of a moment by name. The day is at most 28, so that it exists in every month."""
     parts = {name: getattr(moment, name) for name in ("year", "month", "day", "hour", "minute", "second")}
     return parts | {"day": min(moment.day, 28)}
 
 
 def meets_part(moment: datetime, condition: PartCondition) -> bool:
-    """Whether part of a moment compares as the condition says; numbers as numbers, text as text."""
+    """Return whether part of a moment meets a condition. Numbers are compared as numbers, text as text."""
     text = moment.strftime(condition.part)
     if isinstance(condition.value, str):
         return compares(text, condition.sign, condition.value)
@@ -168,7 +168,7 @@ def meets_part(moment: datetime, condition: PartCondition) -> bool:
 
 
 def compares(a: str | float, sign: str, b: str | float) -> bool:
-    """Compare two texts or two numbers by the sign of an SQL comparison; "like" by its pattern."""
+    """Compare two texts or numbers by an SQL comparison operator, or match a text by "like"."""
     if sign == "like":
         return like(str(a), str(b))
     if isinstance(a, str) or isinstance(b, str):
@@ -186,7 +186,7 @@ def compares(a: str | float, sign: str, b: str | float) -> bool:
 
 
 def like(text: str, pattern: str) -> bool:
-    """Whether SQLite's LIKE matches, which ignores the case of ASCII letters."""
+    """Return whether SQLite's LIKE matches, which ignores the case of ASCII letters."""
     signs = {"%": ".*", "_": "."}
     expression = "".join(signs.get(sign) or re.escape(sign) for sign in pattern)
     return re.fullmatch(expression, text, re.IGNORECASE | re.DOTALL) is not None

@@ -1,4 +1,4 @@
-"""Has a query one right answer on given rows, or does it leave a choice that each database system makes its own way?"""
+"""Finds the choices that a query leaves to the database system, so that it has more than one right answer."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 def other_choices(sql: str, schema: Schema) -> list[str]:
-    """Variants of an SQLite query that choose differently where it leaves a choice; none where it leaves none.
+    """Return variants of an SQLite query that make the choices which it leaves open. Empty if it leaves none.
 
-    Rows that tie at a LIMIT are taken in ascending and in descending order of their values; columns that GROUP BY
-    leaves bare are taken from the smallest and from the largest row. Rows on which the variants return the same as the
-    query leave no choice that matters.
+    One variant takes rows that tie at a LIMIT in ascending order of their values, the other in descending order. For
+    columns that GROUP BY leaves bare, they take the smallest and the largest value. If the variants return the same as
+    the query, the choice does not matter on these rows.
     """
     found = read_query(sql, schema)
     if found is None:
@@ -30,19 +30,19 @@ def other_choices(sql: str, schema: Schema) -> list[str]:
 
 
 class Cut(NamedTuple):
-    """An ORDER BY with a LIMIT: the query without the limit, and between which rows it cuts."""
+    """An ORDER BY with a LIMIT: the query without the limit, and the positions of the rows where it cuts."""
 
     keyed: KeyedQuery
     places: tuple[int, ...]
 
     def parts_a_tie(self, rows: Sequence[tuple[object, ...]]) -> bool:
-        """Whether the last row taken and the first one left out tie, be they equal or not."""
+        """Return whether the cut is between two rows that tie, even if the rows are equal."""
         keys = [row[-self.keyed.keys :] for row in rows]
         return any(0 < place < len(keys) and keys[place - 1] == keys[place] for place in self.places)
 
 
 def cuts_of(sql: str) -> list[Cut]:
-    """Return the simple cuts of an SQLite query and of its subqueries; a correlated one will not run by itself."""
+    """Return the simple cuts of an SQLite query and its subqueries. Those of correlated subqueries fail when run."""
     from sqlglot import expressions as exp
 
     tree = parse(sql, "sqlite")
@@ -74,7 +74,7 @@ def _chosen(tree: Expr, resolver: ColumnResolver, *, largest: bool) -> str:
     for select in list(tree.find_all(exp.Select)):
         reducing = aggregates(select)
         extremes = [node for node in reducing if isinstance(node, exp.Max | exp.Min)]
-        # Beside a single MAX or MIN, SQLite takes bare columns from that row (https://sqlite.org/lang_select.html).
+        # With a single MAX or MIN, SQLite takes bare columns from that row (https://sqlite.org/lang_select.html).
         if len(extremes) == 1 and len(reducing) == 1:
             continue
         for column in resolver.bare_columns(select):

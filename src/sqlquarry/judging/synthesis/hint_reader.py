@@ -1,4 +1,4 @@
-"""Read out of queries what they say about the data; see `Hints`."""
+"""Reads hints about the data from queries. See `Hints`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PARTS_BY_POSITION = {(1, 4): "%Y", (6, 2): "%m", (9, 2): "%d", (1, 7): "%Y-%m",
 
 
 def gather_hints(queries: Iterable[str], schema: Schema) -> Hints:
-    """Read the hints out of SQLite queries; those that sqlglot cannot read say nothing."""
+    """Read the hints from SQLite queries and from the CHECKs of a schema. Queries that cannot be parsed are skipped."""
     hints = Hints()
     for table in schema.tables.values():
         for key in table.foreign_keys:
@@ -39,7 +39,7 @@ def gather_hints(queries: Iterable[str], schema: Schema) -> Hints:
 
 
 def _checks(statement: str) -> Iterator[str]:
-    """Yield each CHECK of a CREATE TABLE, as a query on the table."""
+    """Yield each CHECK of a CREATE TABLE as a query on the table."""
     if "CHECK" not in statement.upper():
         return
     from sqlglot import expressions as exp
@@ -53,7 +53,7 @@ def _checks(statement: str) -> Iterator[str]:
 
 
 class _HintReader:
-    """Adds what one query says to the hints."""
+    """A reader that adds the hints of one query."""
 
     def __init__(self, resolver: ColumnResolver, hints: Hints) -> None:
         self.resolver, self.schema, self.hints = resolver, resolver.schema, hints
@@ -73,13 +73,13 @@ class _HintReader:
                     self._share(first, second)
             else:
                 self._read_use(node)
-        for select in tree.find_all(exp.Select):  # last, because it asks which columns are joined
+        for select in tree.find_all(exp.Select):  # last, because this needs the joined columns
             self._note_dependents(select)
             self._note_group_sizes(select)
             self._note_repeated(select)
 
     def _read_use(self, node: Expr) -> None:
-        """Note what a function or operator expects of the columns in it."""
+        """Note what a function or operator tells about its columns."""
         from sqlglot import expressions as exp
 
         if isinstance(node, exp.Sum | exp.Avg | exp.Add | exp.Sub | exp.Mul | exp.Div | exp.Mod):
@@ -118,14 +118,14 @@ class _HintReader:
             self._note_values(left, sign, value)
 
     def _note_values(self, left: Expr, sign: str, value: Value) -> None:
-        """Note a comparison of an expression with a constant for every column in the expression."""
+        """Note that an expression is compared with a constant, for every column in the expression."""
         from sqlglot import expressions as exp
 
         places = list(self._places(left))
         for place in places:
             of_date = self.schema.column(place).kind in DATE_KINDS and not isinstance(left, exp.Column)
             if of_date and not isinstance(value, str):
-                continue  # a number that a date was turned into says nothing about the date
+                continue  # a number that is computed from a date tells nothing about the date
             self.hints.conditions.setdefault(place, {})[sign, value] = None
             if not isinstance(value, str):
                 self.hints.numeric.add(place)
@@ -140,7 +140,7 @@ class _HintReader:
         self.hints.dates[place] = _kind_of_part(part, self.hints.dates.get(place))
 
     def _date_part(self, node: Expr) -> tuple[Place, str] | None:
-        """Return the column and the format of strftime that a date function shows of it; "" if it counts days."""
+        """Return the column of a date function and the strftime format of its result, which is "" if it counts days."""
         from sqlglot import expressions as exp
 
         while isinstance(node, exp.Cast | exp.Paren | exp.Add | exp.Sub):  # CAST(strftime('%Y', d) AS INTEGER) + 0
@@ -151,11 +151,11 @@ class _HintReader:
             return None
         place = places.pop()
         is_date = place in self.hints.dates or self.schema.column(place).kind in DATE_KINDS
-        # SUBSTR may be of any text, so something else must say that it is a date.
+        # SUBSTR applies to any text, so something else must show that the text is a date.
         return None if isinstance(node, exp.Substring) and not is_date else (place, part)
 
     def _numbers(self, node: Expr) -> Iterator[Place]:
-        """Yield the columns that are calculated with; the difference of two dates makes no number of a date."""
+        """Yield the columns that must be numbers because a query calculates with them. Dates are not among them."""
         from sqlglot import expressions as exp
 
         for column in node.find_all(exp.Column):
@@ -167,7 +167,7 @@ class _HintReader:
                 yield place
 
     def _note_group_sizes(self, select: Select) -> None:
-        """Note how many rows a group needs, for HAVING COUNT(*) > 50 and (SELECT COUNT(*) …) > 50."""
+        """Note the number of rows that a group needs for HAVING COUNT(*) > 50 and (SELECT COUNT(*) …) > 50."""
         from sqlglot import expressions as exp
 
         counts = _counts_of_rows(select)
@@ -176,7 +176,7 @@ class _HintReader:
         keys = {place for key in self.resolver.group_keys(select) for place in self._places(key)}
         where = select.args.get("where")
         tables = {table.name.lower() for table in select.find_all(exp.Table)} & set(self.schema.tables)
-        for equal in where.find_all(exp.EQ) if where and not keys else ():  # the key of a correlated subquery
+        for equal in where.find_all(exp.EQ) if where and not keys else ():  # keys of a correlated subquery
             keys |= {
                 place for place in self._places(equal) if place[0] in tables and _constant(equal.expression) is None
             }
@@ -184,7 +184,7 @@ class _HintReader:
             self.hints.group_sizes[GroupSize(count, tuple(sorted(tables)), tuple(sorted(keys)))] = None
 
     def _note_repeated(self, select: Select) -> None:
-        """Note columns of one table that are grouped by, or taken DISTINCT of, which are expected to repeat."""
+        """Note the columns of one table that a query groups by or uses in DISTINCT. Their values should repeat."""
         from sqlglot import expressions as exp
 
         if select.args.get("joins"):
@@ -198,7 +198,7 @@ class _HintReader:
             self.hints.repeated.update(place for found in places for place in found)
 
     def _note_dependents(self, select: Select) -> None:
-        """Note the columns that GROUP BY leaves bare: the query has one answer only if they depend on the group."""
+        """Note the columns that GROUP BY leaves bare. The query has one answer only if the group determines them."""
         keys = {place for key in self.resolver.group_keys(select) for place in self._places(key)}
         domains = {self.hints.domain(key) for key in keys}
         bare: dict[str, set[str]] = {}
@@ -212,7 +212,7 @@ class _HintReader:
                 self.hints.dependents[name, known, tuple(sorted(dependents))] = None
 
     def _share(self, left: Expr, right: Expr) -> None:
-        """Let columns share values that are compared, or meet in a set operation or subquery."""
+        """Note that two columns share values because a comparison, set operation or subquery connects them."""
         mine, theirs = self._single_place(left), self._single_place(right)
         if mine and theirs:
             self.hints.join(mine, theirs)
@@ -238,7 +238,7 @@ class _HintReader:
 
 
 def _comparisons(node: Expr) -> list[tuple[Expr, str, Expr]]:
-    """Return what a predicate compares, as (left, operator, right); "like" takes a pattern."""
+    """Return the comparisons of a predicate as (left, operator, right). The right side of "like" is a pattern."""
     from sqlglot import expressions as exp
 
     if sign := _SIGNS.get(node.key):
@@ -256,7 +256,7 @@ def _comparisons(node: Expr) -> list[tuple[Expr, str, Expr]]:
 
 
 def _part_shown(node: Expr) -> Value | None:
-    """Return the format of strftime that a function shows of a date; "" if it counts days, None if it shows none."""
+    """Return the strftime format of the result of a function: "" if it counts days, None if it is not a date."""
     from sqlglot import expressions as exp
 
     if isinstance(node, exp.TimeToStr):
@@ -273,14 +273,14 @@ def _part_shown(node: Expr) -> Value | None:
 
 
 def _kind_of_part(part: str, known: DateKind | None) -> DateKind:
-    """Return what a column must hold so that the part says something."""
+    """Return the kind of date that a column must contain for the part to exist in it."""
     has_time, has_date = any(sign in part for sign in ("%H", "%M", "%S")), any(sign in part for sign in ("%Y", "%d"))
     kind: DateKind = ("datetime" if has_date else "time") if has_time else "date"
     return kind if known in (None, kind) else "datetime"
 
 
 def _counts_of_rows(select: Select) -> set[int]:
-    """Return the numbers that COUNT is compared with, in HAVING or around a subquery."""
+    """Return the numbers with which COUNT is compared in HAVING or around a subquery."""
     from sqlglot import expressions as exp
 
     outer = select.parent.parent if isinstance(select.parent, exp.Subquery) else None
@@ -295,7 +295,7 @@ def _counts_of_rows(select: Select) -> set[int]:
 
 
 def _as_like(pattern: Expr) -> Expr:
-    """Return the pattern of a GLOB as LIKE says it."""
+    """Return the pattern of a GLOB as a pattern of LIKE."""
     from sqlglot import expressions as exp
 
     signs = {"*": "%", "?": "_"}
@@ -304,7 +304,7 @@ def _as_like(pattern: Expr) -> Expr:
 
 
 def _constant(node: Expr) -> Value | None:
-    """Return the value of a literal, also within functions that see no column: LOWER('x'), DATE('2020-01-01')."""
+    """Return the value of a literal, even inside functions without columns, as in LOWER('x') or DATE('2020-01-01')."""
     from sqlglot import expressions as exp
 
     if (value := literal_value(node)) is not None or node.find(exp.Column, exp.Query):

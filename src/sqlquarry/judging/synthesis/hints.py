@@ -1,4 +1,4 @@
-"""What queries say about the data that would tell them apart: values, dates, joined columns, group sizes."""
+"""Hints about the data that can distinguish queries: values, dates, joined columns, group sizes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlquarry.judging.synthesis.dates import DATE_KINDS, DateKind, PartConditio
 
 
 class GroupSize(NamedTuple):
-    """A number that the rows of a group are compared with, in a query on these tables grouped by these columns."""
+    """A number with which a query compares the row count of a group, with its tables and grouping columns."""
 
     size: int
     tables: tuple[str, ...]
@@ -20,21 +20,21 @@ class GroupSize(NamedTuple):
 
 @dataclass(slots=True)
 class Hints:
-    """Gathered from any number of queries.
+    """Hints that are gathered from any number of queries.
 
     Args:
-        conditions: column -> comparisons with constants, as (operator, value); "like" takes a pattern.
-        numeric: columns that are summed, averaged or compared with numbers: text in them must read as a number.
-        signed: columns that the queries expect to be negative: under ABS, or compared with a negative number.
+        conditions: column -> comparisons with constants, as (operator, value). The value of "like" is a pattern.
+        numeric: columns that are summed, averaged or compared with numbers. Text in them must be readable as a number.
+        signed: columns that queries expect to be negative, because of ABS or a comparison with a negative number.
         fractional: columns that are rounded.
         padded: columns that are trimmed.
-        optional: columns that the queries expect to be NULL.
-        repeated: columns that one table's rows are grouped by or taken DISTINCT of.
-        dates: columns that hold dates or times by what is asked of them, whatever their type: "date" or "datetime".
+        optional: columns that queries expect to be NULL.
+        repeated: columns that a query on one table groups by or uses in DISTINCT.
+        dates: columns that queries use as dates or times, whatever their type, with the kind of date.
         parts: column -> comparisons of part of its date.
-        counts: numbers that row counts are compared with, and limits.
-        group_sizes: the same for the rows of one group.
-        dependents: columns returned beside a GROUP BY of others, with these: (table, keys, dependents).
+        counts: numbers with which row counts are compared, and limits.
+        group_sizes: numbers with which the row counts of groups are compared.
+        dependents: columns that a query returns although it groups by others, as (table, keys, dependents).
     """
 
     conditions: dict[Place, dict[tuple[str, Value], None]] = field(default_factory=dict)
@@ -52,33 +52,33 @@ class Hints:
     _leader: dict[Place, Place] = field(default_factory=dict)
 
     def domain(self, place: Place) -> Place:
-        """Return the column that names the domain: all columns compared with this one, which therefore share values."""
+        """Return the column that represents the domain of a column: all columns that share values with it."""
         while (leader := self._leader.get(place, place)) != place:
             place = leader
         return place
 
     def join(self, a: Place, b: Place) -> None:
-        """Let two columns share their values."""
+        """Merge the domains of two columns, so that they share values."""
         a, b = self.domain(a), self.domain(b)
         if a != b:
             self._leader[max(a, b)] = min(a, b)
 
     def of_domain(self, place: Place) -> list[tuple[str, Value]]:
-        """Return the comparisons of every column of the same domain."""
+        """Return the comparisons of every column in the same domain."""
         leader = self.domain(place)
         return [item for other, items in self.conditions.items() if self.domain(other) == leader for item in items]
 
     def parts_of(self, place: Place) -> list[PartCondition]:
-        """Return the comparisons of part of a date, of every column of the same domain."""
+        """Return the comparisons of parts of dates for every column in the same domain."""
         leader = self.domain(place)
         return [item for other, items in self.parts.items() if self.domain(other) == leader for item in items]
 
     def date_kind(self, place: Place) -> DateKind | None:
-        """Return what the domain's columns hold by what is asked of them: "datetime" rather than "date"."""
+        """Return the kind of date that queries expect in the domain, or None. "datetime" takes precedence."""
         kinds = {kind for other, kind in self.dates.items() if self.domain(other) == self.domain(place)}
         return max(kinds, default=None, key=DATE_KINDS.index)
 
     def marks(self, marked: set[Place], place: Place) -> bool:
-        """Whether any column of the domain is in a set."""
+        """Return whether any column of the domain is in `marked`."""
         leader = self.domain(place)
         return any(self.domain(other) == leader for other in marked)

@@ -1,6 +1,6 @@
-"""Wrong variants of a query, each one small change away: what a good test database must tell from the gold.
+"""Generates mutants of a query: wrong variants with one small change each, which a good test database must expose.
 
-The operators follow Tuya, Suarez-Cabal and de la Riva, "Mutating database queries" (2007), for what models get wrong.
+The operators follow Tuya, Suarez-Cabal and de la Riva, "Mutating database queries" (2007), for typical model mistakes.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
     )
 
 _MOST_MUTANTS = 120
-_OTHER_COLUMNS = 3  # columns tried in the place of one
-_OTHER_TABLES = 3  # tables tried in the place of one
+_OTHER_COLUMNS = 3  # number of columns that replace a column
+_OTHER_TABLES = 3  # number of tables that replace a table
 
 
 class _Edit(NamedTuple):
-    """Put `new` in the place of `node`."""
+    """A replacement of `node` by `new`."""
 
     node: Expr
     new: Expr
 
 
 class _Setting(NamedTuple):
-    """Give an argument of `node` another value."""
+    """A new value for an argument of `node`."""
 
     node: Expr
     key: str
@@ -48,10 +48,10 @@ class _Setting(NamedTuple):
 
 
 def mutants(tree: Expr, resolver: ColumnResolver) -> list[str]:
-    """SQLite texts of the variants, without repetitions; `tree` is as before afterwards.
+    """Return the SQLite texts of the mutants without repetitions. `tree` is unchanged afterwards.
 
-    Some may be equivalent to the query, and some may not run: both are the caller's to find out. Of more than 120,
-    every n-th is kept.
+    Some mutants may be equivalent to the query, and some may not run. The caller must check both. If there are more
+    than 120, only every n-th one is returned.
     """
     original = tree.sql(dialect="sqlite")
     found = dict.fromkeys(_applied(tree, edit) for edit in list(_edits(tree, resolver)))
@@ -62,7 +62,7 @@ def mutants(tree: Expr, resolver: ColumnResolver) -> list[str]:
 
 
 def _applied(tree: Expr, edit: _Edit | _Setting) -> str:
-    """Return the text of the tree with one edit, which is undone again: much cheaper than a copy of the tree."""
+    """Return the text of the tree with one edit, and undo the edit. This is much cheaper than copying the tree."""
     if isinstance(edit, _Setting):
         old = edit.node.args.get(edit.key)
         edit.node.set(edit.key, edit.value)
@@ -163,7 +163,7 @@ def _argument_edits(node: AggFunc, resolver: ColumnResolver) -> Iterator[_Edit |
             yield _Edit(node, exp.Count(this=column))
             yield _Edit(node, exp.Count(this=exp.Distinct(expressions=[column.copy()])))
     elif argument is not None:
-        if not isinstance(node, exp.Max | exp.Min):  # the same value with DISTINCT
+        if not isinstance(node, exp.Max | exp.Min):  # DISTINCT does not change their value
             yield _Edit(node, type(node)(this=exp.Distinct(expressions=[argument.copy()])))
         if isinstance(node, exp.Count):
             yield _Edit(node, exp.Count(this=exp.Star()))
@@ -196,7 +196,7 @@ def _column_edits(node: Column, resolver: ColumnResolver) -> Iterator[_Edit | _S
     columns = resolver.schema.tables[place[0]].columns
     mine = columns[place[1]]
     others = [column for column in columns.values() if column is not mine]
-    others.sort(key=lambda column: column.kind != mine.kind)  # the likely confusions first
+    others.sort(key=lambda column: column.kind != mine.kind)  # the most likely confusions first
     for column in others[:_OTHER_COLUMNS]:
         other = node.copy()
         other.this.set("this", column.name)
@@ -232,7 +232,7 @@ def _select_edits(node: Select, _: ColumnResolver) -> Iterator[_Edit | _Setting]
 
 
 def _has_no_repetitions(node: Select) -> bool:
-    """Whether DISTINCT cannot change anything: the commonest of the mutants that are equivalent."""
+    """Return whether DISTINCT has no effect. Such mutants would be the most common equivalent ones."""
     from sqlglot import expressions as exp
 
     if isinstance(node.parent, exp.In | exp.Exists | exp.Intersect | exp.Except) and not node.args.get("limit"):
@@ -253,7 +253,7 @@ def _join_edits(node: Join, _: ColumnResolver) -> Iterator[_Edit | _Setting]:
 
 
 def _window_edits(node: Window, _: ColumnResolver) -> Iterator[_Edit | _Setting]:
-    """Another ranking, the other direction in time, and each part of OVER left out."""
+    """Yield edits that change the ranking or the direction of LAG and LEAD, or leave out a part of OVER."""
     yield from _window_function_edits(node)
     keys = node.args.get("partition_by") or []
     for i in range(len(keys)):
@@ -302,7 +302,7 @@ def _copied_arguments(node: Expr) -> dict[str, object]:
 
 
 def _function_edits(node: Expr, _: ColumnResolver) -> Iterator[_Edit | _Setting]:
-    """Leave out a function that only shows on some values: signs, fractions, blanks, cases."""
+    """Yield edits that leave out a function which affects only some values: signs, fractions, spaces, letter case."""
     from sqlglot import expressions as exp
 
     if isinstance(node, exp.Abs | exp.Round | exp.Trim | exp.Lower | exp.Upper):
@@ -314,7 +314,7 @@ def _function_edits(node: Expr, _: ColumnResolver) -> Iterator[_Edit | _Setting]
 
 
 def _table_edits(node: Table, resolver: ColumnResolver) -> Iterator[_Edit | _Setting]:
-    """Put another table that has all the columns which the query takes from this one in its place."""
+    """Yield edits that replace a table by another one with all columns that the query uses of it."""
     from sqlglot import expressions as exp
 
     select = node.find_ancestor(exp.Select)
@@ -328,7 +328,7 @@ def _table_edits(node: Table, resolver: ColumnResolver) -> Iterator[_Edit | _Set
         if name != node.name.lower() and used <= set(table.columns)
     ]
     for table in others[:_OTHER_TABLES]:
-        # The alias is the old name, so that qualified columns still find it.
+        # The alias is the old name, so that qualified columns still refer to the table.
         alias = exp.TableAlias(this=exp.to_identifier(node.alias_or_name, quoted=True))
         yield _Edit(node, exp.Table(this=exp.to_identifier(table.name, quoted=True), alias=alias))
 

@@ -1,4 +1,4 @@
-"""Values that meet a condition, and values that just miss it."""
+"""Generates values that meet a condition and values that just miss it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from sqlquarry.judging.sql.schema import ValueKind
 from sqlquarry.judging.sql.syntax import Value
 from sqlquarry.judging.synthesis.dates import compares, like
 
-LARGEST_NUMBER = 10**15  # ten times as much still fits SQLite's integers, and a float holds every whole number
+LARGEST_NUMBER = 10**15  # ten times this fits SQLite's integers, and floats represent all integers up to it
 _SEPARATED = re.compile(r"-?\d{1,3}(,\d{3})+(\.\d+)?")  # 41,402
 
 
 def as_text_and_number(value: Value) -> tuple[str, float]:
-    """Return a number's text and itself."""
+    """Return a number as text and as a float."""
     return str(value), float(value)
 
 
 def as_number(value: Value) -> int | float | None:
-    """Return the number that a value is or reads as; None for text, NaN and numbers that are too large."""
+    """Return a value as a number, or None for other text, NaN and numbers that are too large."""
     if not isinstance(value, str):
         return value
     for number_of in (int, float):
@@ -32,7 +32,7 @@ def as_number(value: Value) -> int | float | None:
 
 
 def reads_as_number(value: Value) -> bool:
-    """Return whether a value is a number or reads as one."""
+    """Return whether a value is a number or text that can be read as a number."""
     return as_number(value) is not None
 
 
@@ -41,7 +41,7 @@ def _is_separated(value: Value) -> bool:
 
 
 def are_separated(values: list[Value]) -> bool:
-    """Return whether some literals have commas, and the others are the same numbers without them."""
+    """Return whether some literals have thousands separators and the others are the same numbers without them."""
     numbers = {float(str(value).replace(",", "")) for value in values if _is_separated(value)}
     return bool(numbers) and all(_is_separated(value) or as_number(value) in numbers for value in values)
 
@@ -52,7 +52,7 @@ def with_commas(value: Value) -> str:
 
 
 def count_met(value: Value, conditions: Iterable[tuple[str, Value]], kind: ValueKind, numeric: bool) -> int:
-    """Return how many conditions a value meets, as SQLite compares it."""
+    """Count the conditions that a value meets by SQLite's rules of comparison."""
     as_text = kind == "text" or not numeric
     return sum(
         compares(str(value), sign, str(other)) if as_text or sign == "like" else _holds(value, sign, other)
@@ -82,7 +82,7 @@ def values_missing(sign: str, value: Value, kind: ValueKind, numeric: bool) -> l
 
 
 def _in_kind(value: Value, kind: ValueKind) -> list[Value]:
-    """Return dates in a year that the condition asks for."""
+    """Return a date in the year, if a date column is compared with a year."""
     text = str(value)
     if kind in ("date", "datetime") and text.isdigit() and len(text) == 4:
         return [f"{text}-06-15" + (" 10:20:30" if kind == "datetime" else "")]
@@ -106,7 +106,7 @@ def _neighbors(value: Value, kind: ValueKind, numeric: bool) -> list[Value]:
 
 
 def values_between(values: list[Value], kind: ValueKind) -> list[Value]:
-    """Return the middles between literals that follow each other, which a range of them needs."""
+    """Return the midpoints between successive literals, which are needed to meet a range."""
     numbers = sorted({number for value in values if (number := as_number(value)) is not None})
     found: list[Value] = []
     for low, high in pairwise(numbers):

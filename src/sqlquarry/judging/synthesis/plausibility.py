@@ -1,4 +1,4 @@
-"""The schema that people would expect behind a DDL: names that tell entries apart, keys that are met, no odd NULLs."""
+"""Derives the constraints that people expect beyond the DDL: unique names, foreign keys, no unexpected NULLs."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _PARTIAL = ("first", "last", "middle", "family", "given", "f", "l", "m", "sur", 
 
 
 def expected_schema(schema: Schema, hints: Hints) -> Schema:
-    """Return the same tables under the constraints that their author would have written down, had there been a need to.
+    """Return the schema with the additional constraints that its author probably took for granted.
 
-    - A table's own id (`id`, `customer_id` in `customer`) is its key, and not NULL.
-    - A column of another table that is called like that key, or joined with it, refers to it.
-    - The name or title of a table's entries is unique, unless a query takes DISTINCT of it or groups by it.
-    - Columns are not NULL, except those that the DDL leaves nullable while it says NOT NULL of others that are not
-      keys, and those that a query expects to be NULL (IS NULL, COALESCE, COUNT of the column).
+    - The id of a table (`id`, or `customer_id` in `customer`) is its key and is not NULL.
+    - A column of another table that has the same name as this key or is joined with it refers to the key.
+    - The name or title of the entries in a table is unique, unless a query uses it in DISTINCT or groups by it.
+    - Columns are not NULL, with two exceptions: nullable columns, if the DDL declares other columns that are not keys
+      as NOT NULL, and columns that a query expects to be NULL (IS NULL, COALESCE, COUNT of the column).
 
-    Rows that only break these rules are legal, but a verdict that rests on them alone is marked.
+    Rows that violate only these rules are legal, but a verdict that depends on such rows alone is marked.
     """
     keys = {name: key for name, table in schema.tables.items() if (key := _key(table))}
     tables = {}
@@ -47,7 +47,7 @@ def expected_schema(schema: Schema, hints: Hints) -> Schema:
 
 
 def _key(table: Table) -> str | None:
-    """Return the column that numbers a table's rows: one that is unique and required, or called like the table."""
+    """Return the column that identifies the rows: one that is unique and required, or an id named like the table."""
     declared = [name for name, column in table.columns.items() if column.unique and column.required]
     if declared:
         return declared[0]
@@ -62,7 +62,7 @@ def _bare(name: str) -> str:
 
 
 def _entry_name(table: Table, hints: Hints) -> Column | None:
-    """Return the one column that names the entries of a table, not just part of a person's name."""
+    """Return the column with the names of a table's entries. It must not be only part of a person's name."""
     stems = {_bare(table.name), _bare(table.name).rstrip("s")}
     for name, column in table.columns.items():
         bare = _bare(name)
@@ -79,7 +79,7 @@ def _entry_name(table: Table, hints: Hints) -> Column | None:
 
 
 def _says_not_null(table: Table) -> bool:
-    """Whether the DDL says NOT NULL of a column that is not a key, so that leaving it out means something."""
+    """Return whether the DDL uses NOT NULL for columns that are not keys, so that its absence has a meaning."""
     linked = {column for link in table.foreign_keys for column in link.columns}
     return any(
         column.required and not column.unique and not column.in_key and name not in linked
@@ -88,7 +88,7 @@ def _says_not_null(table: Table) -> bool:
 
 
 def _links(table: Table, schema: Schema, keys: dict[str, str], hints: Hints) -> Iterator[ForeignKey]:
-    """Yield references that the DDL does not declare."""
+    """Yield the foreign keys that the DDL does not declare."""
     name = table.name.lower()
     declared = {column for link in table.foreign_keys for column in link.columns}
     for folded, column in table.columns.items():

@@ -1,7 +1,8 @@
-"""What a query of another dialect uses that made databases, which are SQLite's, cannot judge.
+"""Finds constructs in queries of other dialects that cannot be judged on synthesized databases, which run SQLite.
 
-Two kinds: what the dialect refuses though SQLite does not, and what SQLite lacks or takes to mean something else. Only
-what is known to be the same passes; the reason names the first thing that is not.
+There are two kinds: constructs that the dialect refuses although SQLite accepts them, and constructs that SQLite does
+not support or interprets differently. Only constructs that are known to be the same pass. The reason describes the
+first one that is not.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def _words_of(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# Functions that both have, under the same name, and that answer alike on the rows that are made.
+# Functions that SQLite and the dialects have under the same name, with the same results on the generated rows.
 _COMMON_FUNCTIONS = _words_of(
     "count sum avg min max coalesce nullif abs round upper lower length trim ltrim rtrim substring substr replace cast "
     "row_number rank dense_rank lag lead first_value last_value ntile exists"
@@ -36,7 +37,7 @@ _MORE_FUNCTIONS: Mapping[str, frozenset[str]] = {
         "concat left right locate ifnull if year month day dayofmonth extract group_concat ucase lcase date"
     ),
 }
-# Words before a bracket that call nothing.
+# Words that may precede a parenthesis without being a function.
 _NO_FUNCTIONS = _words_of(
     "select from where and or not in as on over using values join by having when then else union all except intersect "
     "case between like ilike is distinct filter any some with recursive exists lateral limit offset partition order "
@@ -47,11 +48,11 @@ _ALIAS_IN_WHERE = ("duckdb", "snowflake", "clickhouse", "databricks")
 _TWO_EQUAL_SIGNS = ("duckdb", "clickhouse", "spark", "databricks", "hive")
 _AFTER_LISTS = ("from", "where", "group", "order", "having", "limit", ")")
 _TRAILING_COMMAS = ("duckdb", "bigquery", "snowflake", "databricks", "clickhouse")
-_DIVIDES_BY_ZERO = ("mysql", "doris", "starrocks", "duckdb", "clickhouse", "hive", "spark")  # without an error
+_DIVIDES_BY_ZERO = ("mysql", "doris", "starrocks", "duckdb", "clickhouse", "hive", "spark")  # no error
 _LIMIT_WITH_COMMA = ("mysql", "clickhouse", "doris", "starrocks")
 _LIKE_MYSQL = ("mysql", "doris", "starrocks")
 _WITHOUT_POSTGRES_SIGNS = (*_LIKE_MYSQL, "tsql", "oracle", "bigquery", "presto", "trino", "athena", "hive")
-# Words that sqlglot reads in every dialect, with those that refuse them.
+# Words that sqlglot reads in every dialect -> the dialects that refuse them.
 _REFUSED_WORDS = {
     "::": _WITHOUT_POSTGRES_SIGNS,
     "ilike": _WITHOUT_POSTGRES_SIGNS,
@@ -66,7 +67,7 @@ _REFUSED_TYPES = {
     "mysql": _words_of("string int integer bigint smallint tinyint text varchar boolean bool numeric real timestamp"),
 }
 _FOLDS_TO_LOWER = ("postgres", "redshift", "materialize", "risingwave")
-# All else is refused by name: the shape of a query, its literals, comparisons, functions of the lists above.
+# Kinds of nodes that may pass: clauses, literals, comparisons and the functions above. All others are refused.
 _PLAIN_NODES = _words_of(
     "Select From Join Where Group Having Order Ordered Limit Offset Fetch LimitOptions Distinct Subquery With CTE "
     "Union Except Intersect Table TableAlias Alias Column Identifier Star Literal Null Boolean Paren Tuple Var "
@@ -99,9 +100,9 @@ _NUMBERS = ("integer", "real")
 
 
 def foreign_construct(sql: str, tree: Expr, dialect: str, schema: Schema, golds: Sequence[str]) -> str | None:
-    """Say what in the query cannot be judged, as part of a sentence; None if all of it can.
+    """Describe the first construct in a query that cannot be judged, or return None if all of them can.
 
-    Capital letters in names count only if the golds mind them: else the schema's text was quoted by some tool.
+    The case of names matters only if the golds use the stored case. Otherwise some tool has quoted the schema's names.
     """
     resolver = ColumnResolver(schema)
     reasons = chain(
@@ -116,7 +117,7 @@ def foreign_construct(sql: str, tree: Expr, dialect: str, schema: Schema, golds:
 
 
 def _words(sql: str, tree: Expr, dialect: str) -> Iterator[str]:
-    """Yield what only the text shows, since sqlglot reads more than the dialect does."""
+    """Yield reasons that only the text shows, because sqlglot accepts more than the dialect does."""
     import sqlglot
     from sqlglot import expressions as exp
 
@@ -134,7 +135,7 @@ def _words(sql: str, tree: Expr, dialect: str) -> Iterator[str]:
         if word == "limit" and later == "," and dialect not in _LIMIT_WITH_COMMA:
             yield f"{dialect} refuses LIMIT with a comma"
         if after == "(" and word.isidentifier() and word not in known:
-            yield f"the function {word.upper()} is not supported on made databases"
+            yield f"the function {word.upper()} is not supported"
         is_double = dialect == "postgres" and word == "double" and after != "precision"
         if casts and before in ("as", "::") and (word in _REFUSED_TYPES.get(dialect, ()) or is_double):
             yield f"{dialect} refuses the type {word.upper()} in a CAST"
@@ -147,25 +148,25 @@ def _nodes(tree: Expr, dialect: str) -> Iterator[str]:
         kind = type(node).__name__
         if kind not in _PLAIN_NODES:
             shown = _NAMES_OF_NODES.get(kind) or (node.sql_name() if isinstance(node, exp.Func) else node.sql(dialect))
-            yield f"{shown[:60]} is not supported on made databases"
+            yield f"{shown[:60]} is not supported"
         elif isinstance(node, exp.Extract) and node.this.name.upper() not in _EXTRACTED:
-            yield f"EXTRACT of {node.this.name.upper()} is not supported on made databases"
+            yield f"EXTRACT of {node.this.name.upper()} is not supported"
         elif isinstance(node, exp.Like | exp.ILike) and not isinstance(literal_value(node.expression), str):
-            yield "LIKE with a pattern that is not a text literal is not supported on made databases"
+            yield "LIKE with a pattern that is not a text literal is not supported"
         elif isinstance(node, exp.Like) and "\\" in str(literal_value(node.expression)):
-            yield "LIKE with a backslash is not supported on made databases"
+            yield "LIKE with a backslash is not supported"
         elif isinstance(node, exp.Left | exp.Right) and not isinstance(literal_value(node.expression), int):
-            yield f"{kind.upper()} with a length that is not a number is not supported on made databases"
+            yield f"{kind.upper()} with a length that is not a number is not supported"
         elif isinstance(node, exp.Max | exp.Min) and node.expressions:
-            yield f"{dialect} refuses {kind.upper()} of several values"
+            yield f"{dialect} refuses {kind.upper()} with several arguments"
         elif isinstance(node, exp.Distinct) and node.args.get("on"):
-            yield "DISTINCT ON is not supported on made databases"
+            yield "DISTINCT ON is not supported"
         elif isinstance(node, exp.Group) and any(node.args.get(key) for key in ("rollup", "cube", "grouping_sets")):
-            yield "GROUPING SETS, ROLLUP and CUBE are not supported on made databases"
+            yield "GROUPING SETS, ROLLUP and CUBE are not supported"
 
 
 def _clauses(tree: Expr, resolver: ColumnResolver, dialect: str) -> Iterator[str]:
-    """Names that SQLite finds, or choices that it makes, where others do not."""
+    """Yield reasons for names that SQLite resolves and choices that it makes but that other databases refuse."""
     from sqlglot import expressions as exp
 
     for select in tree.find_all(exp.Select):
@@ -218,7 +219,7 @@ def _is_primary_key(schema: Schema, place: Place) -> bool:
 
 
 def _types(tree: Expr, resolver: ColumnResolver, dialect: str) -> Iterator[str]:
-    """Types that the dialect does not compare, or compares in another way than SQLite."""
+    """Yield reasons for types that the dialect does not compare, or compares differently from SQLite."""
     from sqlglot import expressions as exp
 
     compared = (exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE)
@@ -232,9 +233,9 @@ def _types(tree: Expr, resolver: ColumnResolver, dialect: str) -> Iterator[str]:
                 yield from _mismatch(node.this, item, resolver, dialect)
         elif isinstance(node, calculated):
             others = [operand for operand in _operands(node) if _kind(operand, resolver) in ("text", "boolean")]
-            yield from (f"{operand.sql(dialect)}, which is not a number, is calculated with" for operand in others)
+            yield from (f"{operand.sql(dialect)} is used in a calculation but is not a number" for operand in others)
         elif isinstance(node, exp.Like | exp.ILike) and _kind(node.this, resolver) not in (None, "text"):
-            yield f"LIKE on {node.this.sql(dialect)}, which is not text"
+            yield f"LIKE is used on {node.this.sql(dialect)}, which is not text"
         elif isinstance(node, exp.Cast):
             yield from _cast(node, resolver, dialect)
         elif isinstance(node, exp.Where | exp.Having | exp.And | exp.Or | exp.Not) and dialect != "mysql":
@@ -254,7 +255,7 @@ def _values_as_conditions(node: Expr, resolver: ColumnResolver, dialect: str) ->
 
 
 def _kind(node: Expr, resolver: ColumnResolver) -> str | None:
-    """Return the kind of a column; None for any other node."""
+    """Return the kind of a column, or None for any other node."""
     from sqlglot import expressions as exp
 
     if not isinstance(node, exp.Column) or (place := resolver.place(node)) is None:
@@ -263,19 +264,19 @@ def _kind(node: Expr, resolver: ColumnResolver) -> str | None:
 
 
 def _mismatch(column: Expr, other: Expr | None, resolver: ColumnResolver, dialect: str) -> Iterator[str]:
-    """Yield a column and a literal of types that the dialect does not compare as SQLite does."""
+    """Yield a reason if the dialect does not compare the types of a column and a literal as SQLite does."""
     kind, value = _kind(column, resolver), literal_value(other)
     if other is None or kind is None or value is None:
         return
     shown = f"{column.sql(dialect)} is compared with {other.sql(dialect)}"
     if type(other).__name__ == "Boolean":
         if kind not in ("boolean", *_NUMBERS) or (kind in _NUMBERS and dialect != "mysql"):
-            yield f"{shown}, another type"
+            yield f"{shown}, which has a different type"
     elif isinstance(value, str):
         if kind in _NUMBERS and not re.fullmatch(r"\s*[-+]?\d+(\.\d+)?\s*", value):
-            yield f"{shown}, another type"
+            yield f"{shown}, which has a different type"
     elif kind == "text" or (kind not in _NUMBERS and not (kind == "boolean" and dialect in ("mysql", "duckdb"))):
-        yield f"{shown}, another type"
+        yield f"{shown}, which has a different type"
 
 
 def _cast(node: Expr, resolver: ColumnResolver, dialect: str) -> Iterator[str]:
@@ -285,23 +286,23 @@ def _cast(node: Expr, resolver: ColumnResolver, dialect: str) -> Iterator[str]:
     source, literal = _kind(node.this, resolver), literal_value(node.this)
     shown = node.sql(dialect)
     if to.this in exp.DataType.NUMERIC_TYPES and (source == "text" or isinstance(literal, str)):
-        yield f"{shown}, which fails on text that is not a number"
+        yield f"{shown} fails for text that is not a number"
     elif to.this in exp.DataType.TEXT_TYPES and (
         (source not in ("text", "integer") and literal is None) or to.expressions
     ):
-        yield f"{shown}, which writes values in another way"
+        yield f"{shown} formats values differently from SQLite"
     elif to.this in exp.DataType.REAL_TYPES and to.expressions and literal is None:
-        yield f"{shown}, which rounds"
+        yield f"{shown} rounds its value, unlike SQLite"
     elif (
         (to.this in exp.DataType.TEMPORAL_TYPES and source not in ("date", "datetime") and not isinstance(literal, str))
         or to.this == exp.DataType.Type.BOOLEAN
         or to.this not in (*exp.DataType.NUMERIC_TYPES, *exp.DataType.TEXT_TYPES, *exp.DataType.TEMPORAL_TYPES)
     ):
-        yield f"{shown}, which is not supported on made databases"
+        yield f"{shown} is not supported"
 
 
 def _divisions(tree: Expr, golds: Sequence[str], dialect: str) -> Iterator[str]:
-    """Divisions by a column, which fail on 0 where SQLite says NULL, unless the golds divide so, too."""
+    """Yield reasons for divisions by a column, which fail for 0 unlike in SQLite, unless the golds also have them."""
     from sqlglot import expressions as exp
 
     def unguarded(query: Expr) -> list[Expr]:
@@ -309,7 +310,7 @@ def _divisions(tree: Expr, golds: Sequence[str], dialect: str) -> Iterator[str]:
 
     known = any(unguarded(gold) for sql in golds if (gold := parse(sql, dialect)))
     for node in unguarded(tree) if not known else ():
-        yield f"{node.sql(dialect)} fails where it divides by 0"
+        yield f"{node.sql(dialect)} fails if it divides by 0"
 
 
 def _mind_capitals(golds: Sequence[str], dialect: str, schema: Schema) -> bool:
@@ -318,7 +319,7 @@ def _mind_capitals(golds: Sequence[str], dialect: str, schema: Schema) -> bool:
 
 
 def _folded_names(tree: Expr, schema: Schema) -> Iterator[str]:
-    """Names that differ in case from what is stored, which SQLite does not mind: abc is not "Abc" in PostgreSQL."""
+    """Yield reasons for names whose case differs from the stored name: in PostgreSQL abc does not match "Abc"."""
     from sqlglot import expressions as exp
 
     quoted = {name for statement in schema.ddl for name in re.findall(r'"([^"]+)"', statement)}
@@ -330,4 +331,4 @@ def _folded_names(tree: Expr, schema: Schema) -> Iterator[str]:
     for node in tree.find_all(exp.Identifier):
         name = node.name if node.args.get("quoted") else node.name.lower()
         if name.lower() in known and name not in stored and name.lower() not in {alias.lower() for alias in aliases}:
-            yield f"there is no {node.sql('postgres')}, whose name has other capital letters"
+            yield f"{node.sql('postgres')} does not exist, because the stored name is in a different case"

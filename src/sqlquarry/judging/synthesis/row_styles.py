@@ -1,4 +1,4 @@
-"""What candidate databases are like: how large, how full of NULL, repetitions and odd values."""
+"""Styles of candidate databases: their size, and their shares of NULL, repetitions and odd values."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class RowStyle:
-    """What one candidate is like: its size, how often values repeat, are NULL, meet a condition.
+    """The style of one candidate: its size, and how often values repeat, are NULL or meet a condition.
 
     Args:
-        rows: of a table, more or less: each table gets a number of its own.
-        values: distinct other values.
+        rows: approximate number of rows in a table. The exact number differs from table to table.
+        values: number of distinct values that no query uses.
         nulls: share of NULL in columns that may be NULL.
         hits: share of rows that meet a condition.
-        large_groups: whether groups are as large as the queries ask for.
+        large_groups: whether to generate groups that are as large as the queries require.
         odd: share of values in a form that people would not expect.
-        empty: which tables have no rows: those that refer to others, or any.
-        blank: share of columns that are all NULL.
+        empty: the tables without rows: none, the tables with foreign keys, or a random choice of all tables.
+        blank: share of columns that contain only NULL.
     """
 
     rows: int
@@ -31,7 +31,7 @@ class RowStyle:
     blank: float = 0.0
 
 
-# The first candidates are made for what most mutants need; of later ones, every other is made at random.
+# The first candidates have the styles that most mutants need. Later on, every other candidate has a random style.
 PLAUSIBLE = (
     RowStyle(rows=9, values=30, nulls=0.0, hits=0.6),
     RowStyle(rows=12, values=3, nulls=0.1, hits=0.5),

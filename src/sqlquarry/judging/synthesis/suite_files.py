@@ -1,4 +1,4 @@
-"""Suites on disk: the databases of one pair of a schema and gold queries, and what they prove."""
+"""Stores suites on disk: the databases for a schema and its gold queries, with their kill rate."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from sqlquarry.judging.synthesis.suites import Suite
 
 _MANIFEST = "suite.json"
 _PLAUSIBLE, _LEGAL = ".plausible.sqlite", ".legal.sqlite"
-VERSION = 2  # raised whenever the same inputs give other rows, or a suite is stored in another way
+VERSION = 2  # Increase it when the same inputs give different rows, or when the storage format changes.
 
 
 @dataclass(frozen=True, slots=True)
 class KillRate:
-    """How many mutants of a record's gold queries its databases tell from them.
+    """The number of mutants of a record's gold queries that its databases distinguish from the gold.
 
     Args:
-        killed: mutants that return something else on at least one database.
-        mutants: all that run; some say the same as the gold on every database that the schema allows.
-        survivors: the SQL of those not told apart.
+        killed: number of mutants that return a different result on at least one database.
+        mutants: number of mutants that run. Some may be equivalent to the gold.
+        survivors: the SQL of the mutants that return the same result on every database.
     """
 
     killed: int
@@ -33,13 +33,13 @@ class KillRate:
 
     @property
     def rate(self) -> float:
-        """Killed mutants as a share of all; 1 if there are none."""
+        """Share of mutants that are killed, or 1 if there are no mutants."""
         return self.killed / self.mutants if self.mutants else 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class StoredSuite:
-    """The files of a suite, or why there are none."""
+    """The files of a suite, or the reason why there are none."""
 
     paths: tuple[Path, ...]
     kill_rate: KillRate
@@ -47,10 +47,10 @@ class StoredSuite:
 
 
 def put(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees all of it or none.
+    """Write a file atomically, so that readers see either the complete file or none.
 
-    Without fsync, which takes longer than making a suite: after a power cut the digests tell what is lost, and it is
-    made again.
+    There is no fsync, because it takes longer than generating a suite. After a power failure the digests reveal damaged
+    files, and the suite is generated again.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{threading.get_native_id()}.tmp")
@@ -62,7 +62,7 @@ def put(path: Path, content: bytes) -> None:
 
 
 def save(folder: Path, suite: Suite | str) -> StoredSuite:
-    """Write a suite, or the reason why there is none; the manifest with the files' digests comes last."""
+    """Write a suite, or the reason why there is none. The manifest with the digests of the files is written last."""
     if isinstance(suite, str):
         _write_manifest(folder, {"version": VERSION, "quarantined": suite})
         return _quarantined(suite)
@@ -85,7 +85,7 @@ def _write_manifest(folder: Path, content: Mapping[str, object]) -> None:
 
 
 def load(folder: Path) -> StoredSuite | None:
-    """Return the saved suite; None if there is none, it has another version, or a file has changed."""
+    """Return the saved suite, or None if there is none, its version differs, or a file has changed."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         content = read_object(folder / _MANIFEST, lenient=True)
         if content.get("version") != VERSION:
@@ -104,16 +104,16 @@ def _quarantined(reason: str) -> StoredSuite:
 
 
 def _stored(folder: Path, count: int, plausible: int, killed: int, survivors: tuple[str, ...]) -> StoredSuite:
-    """Return the suite of `count` files, the first `plausible` of which would surprise nobody."""
+    """Return the suite of `count` files. The first `plausible` files have plausible rows."""
     paths = tuple(folder / file_name(str(i), plausible=i < plausible) for i in range(count))
     return StoredSuite(paths, KillRate(killed, killed + len(survivors), survivors))
 
 
 def file_name(stem: str, *, plausible: bool) -> str:
-    """Return the name of a database's file, which says what rows to expect in it."""
+    """Return the file name of a database, which tells whether its rows are plausible."""
     return f"{stem}{_PLAUSIBLE if plausible else _LEGAL}"
 
 
 def is_plausible(path: Path) -> bool:
-    """Whether the rows in a database that was made here would surprise nobody."""
+    """Return whether a synthesized database has only plausible rows, by its file name."""
     return not path.name.endswith(_LEGAL)

@@ -1,7 +1,7 @@
-"""Choosing the databases: candidates are kept for the mutants that they kill, as few of them as will do.
+"""Selects the databases of a suite: as few candidates as possible that together kill as many mutants as possible.
 
-The idea, a small suite of databases distilled from random ones by the wrong queries it exposes, is that of Zhong, Yu
-and Klein, "Semantic evaluation for text-to-SQL with distilled test suites" (EMNLP 2020).
+The idea comes from Zhong, Yu and Klein, "Semantic evaluation for text-to-SQL with distilled test suites" (EMNLP 2020):
+a small suite is distilled from random databases by the wrong queries that it exposes.
 """
 
 from __future__ import annotations
@@ -15,25 +15,31 @@ from dataclasses import dataclass
 from sqlquarry.errors import JudgingError
 from sqlquarry.judging.sql.resolver import read_query
 from sqlquarry.judging.sql.schema import Schema
-from sqlquarry.judging.synthesis.candidate_database import CandidateDatabase, ExpectedResult, GoldQuery, gold_of
+from sqlquarry.judging.synthesis.candidate_database import (
+    MOST_INSTRUCTIONS,
+    CandidateDatabase,
+    ExpectedResult,
+    GoldQuery,
+    gold_of,
+)
 from sqlquarry.judging.synthesis.candidate_rows import CandidateRows, TableRows
 from sqlquarry.judging.synthesis.hint_reader import gather_hints
 from sqlquarry.judging.synthesis.mutants import mutants
 
-_MOST_PLAUSIBLE = 16  # candidates that people would not be surprised by
-_MOST_LEGAL = 30  # candidates of the other kind
-_MOST_RIVALS = 4, 8  # of each kind, on which the golds have one right answer
-_PATIENCE = 6, 12  # candidates in a row, of each kind, that kill nothing
-# Suites that tell fewer of the mutants from the gold say too little; see docs/judging.md for how it was chosen.
+_MOST_PLAUSIBLE = 16  # candidates with plausible rows
+_MOST_LEGAL = 30  # other candidates that the schema allows
+_MOST_RIVALS = 4, 8  # databases of each kind on which the golds have one right answer
+_PATIENCE = 6, 12  # successive candidates of each kind that may kill nothing
+# A suite that kills fewer of the mutants proves too little. docs/judging.md explains how this number was chosen.
 _LEAST_KILLED = 0.5
-_TELLING = "-- the gold returns something"  # in the place of a mutant that returns nothing
+_TELLING = "-- the gold returns something"  # stands for a mutant that returns nothing
 
 Variant = tuple[int, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """SQLite files, by content, with what they achieve; the first `plausible` of them would surprise nobody."""
+    """The contents of SQLite files with the mutants that they kill. The first `plausible` files have plausible rows."""
 
     files: tuple[bytes, ...]
     killed: int
@@ -43,7 +49,7 @@ class Suite:
 
 @dataclass(frozen=True, slots=True)
 class Rival:
-    """A database made for one prediction: an SQLite file, by content, and what the golds return on it."""
+    """A database that is generated for one prediction: the content of its SQLite file, and the results of the golds."""
 
     file: bytes
     expected: list[ExpectedResult]
@@ -52,28 +58,28 @@ class Rival:
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """A candidate that kills something new."""
+    """A candidate that kills new mutants."""
 
     number: int
     plausible: bool
-    rows: TableRows  # of the tables that matter
+    rows: TableRows  # of the tables that the queries need
 
 
 def make_suite(schema: Schema, golds: Sequence[str], *, most: int, seed: str, deadline: float) -> Suite:
-    """Databases on which every gold runs and has one right answer, and which tell it from its mutants.
+    """Return databases on which every gold has one right answer and as many mutants as possible return another one.
 
-    Plausible databases come first; others are added for what those cannot tell apart.
+    Plausible databases come first. Others are added for the mutants that plausible databases do not kill.
 
     Args:
         schema: the tables.
         golds: SQLite queries.
-        most: databases to keep at most.
-        seed: with the same seed (and a deadline that is not reached) the files are the same.
-        deadline: by `time.monotonic`; at least one candidate is tried.
+        most: maximum number of databases.
+        seed: the same seed gives the same files, as long as the deadline is not reached.
+        deadline: the time at which the search ends, by `time.monotonic`. At least one candidate is always tried.
 
     Raises:
-        JudgingError: a gold does not run on the schema; none of the candidates gives it one right answer, or a value
-            that is neither NULL, 0 nor empty; or too few mutants are told from it.
+        JudgingError: no gold runs on the schema, a gold has no single right answer on any candidate, a gold returns
+            only NULL, 0 or empty values on all of them, or too few mutants are killed.
     """
     with closing(CandidateDatabase(schema)) as database:
         golds = _running(database, golds)
@@ -84,21 +90,22 @@ def make_suite(schema: Schema, golds: Sequence[str], *, most: int, seed: str, de
         chosen, alive = _search(database, candidates, wanted, goals, deadline)
         if not chosen:
             raise JudgingError(
-                "the gold query has no single right answer on any database tried: its rows depend on the "
-                "order in which they are stored (LIMIT without a full ORDER BY, or a bare column beside GROUP BY)"
+                "the gold query has no single right answer on any generated database, because its result depends on "
+                "the order in which rows are stored (LIMIT without a complete ORDER BY, or a column that is neither in "
+                "GROUP BY nor aggregated)"
             )
         if silent := [golds[i] for i, text in alive if text is _TELLING]:
             raise JudgingError(
-                "the gold query returns nothing but NULL, 0 or empty text on every database tried, "
-                f"so that a query which returns nothing would pass: {silent[0][:80]!r}"
+                "the gold query returns only NULL, 0 or empty text on every generated database, "
+                f"so a prediction that finds nothing would pass: {silent[0][:80]!r}"
             )
         kills = _all_kills(database, chosen, wanted, [goal for goal in goals if goal not in alive])
         kept = _fewest(kills, [choice.plausible for choice in chosen], most)
         killed = set[Variant]().union(*(kills[i] for i in kept)) - {(i, _TELLING) for i in range(len(golds))}
         if len(killed) < _LEAST_KILLED * len(variants):
             raise JudgingError(
-                f"the databases tell only {len(killed)} of {len(variants)} wrong variants of the gold query from it, "
-                f"which is less than {_LEAST_KILLED:.0%}, so that many a wrong query would pass"
+                f"the generated databases expose only {len(killed)} of {len(variants)} wrong variants of the gold "
+                f"query, which is less than {_LEAST_KILLED:.0%}, so many wrong predictions would pass"
             )
         files = []
         for i in kept:
@@ -109,7 +116,7 @@ def make_suite(schema: Schema, golds: Sequence[str], *, most: int, seed: str, de
 
 
 def rivals(schema: Schema, golds: Sequence[str], predicted_sql: str, *, seed: str) -> Iterator[Rival]:
-    """Databases made for one prediction, which is read but not run; plausible ones first."""
+    """Yield databases for one prediction, plausible ones first. The prediction is parsed but not run."""
     hints = gather_hints([*golds, predicted_sql], schema)
     candidates = CandidateRows(schema, hints, seed, gold_hints=gather_hints(golds, schema))
     with closing(CandidateDatabase(schema)) as database:
@@ -126,13 +133,13 @@ def rivals(schema: Schema, golds: Sequence[str], predicted_sql: str, *, seed: st
 
 
 def _numbers() -> Iterator[tuple[bool, int]]:
-    """Which candidates are tried, in this order."""
+    """Yield the kind and number of each candidate to try, in order."""
     yield from ((True, number) for number in range(_MOST_PLAUSIBLE))
     yield from ((False, number) for number in range(_MOST_LEGAL))
 
 
 def _running(database: CandidateDatabase, golds: Sequence[str]) -> list[str]:
-    """Return the usable golds: like `ExecutionGrader`, without those that fail as long as one is left."""
+    """Return the golds that run. Like `ExecutionGrader`, this ignores failing golds as long as one is left."""
     running, reasons = [], []
     for sql in golds:
         try:
@@ -146,23 +153,24 @@ def _running(database: CandidateDatabase, golds: Sequence[str]) -> list[str]:
 
 
 def check_gold(database: CandidateDatabase, sql: str) -> None:
-    """Raise the reason why a gold cannot be used, as the reports show it."""
+    """Raise JudgingError with the reason, as reports show it, if a gold cannot be used."""
     from sqlglot import expressions as exp
 
     if message := database.failure(sql):
         missing = re.match(r"no such (column|table): (.+)", message)
         if missing:
-            raise JudgingError(f"the gold query uses {missing[1]} {missing[2]} that the schema lacks")
-        reason = "takes too long" if message == "interrupted" else f"does not run on the schema: {message}"
-        raise JudgingError(f"the gold query {reason}")
+            raise JudgingError(f"the gold query uses the {missing[1]} {missing[2]}, which the schema lacks")
+        if message == "interrupted":
+            raise JudgingError(f"the gold query takes more than {MOST_INSTRUCTIONS:,} SQLite instructions")
+        raise JudgingError(f"the gold query does not run on the schema: {message}")
     found = read_query(sql, database.schema)
     for node in found[0].find_all(exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.Like) if found else ():
         sides = (node.this, node.expression)
-        # 1987 = "a": SQLite takes a column that the schema lacks for a constant, and finds nothing for ever.
+        # In 1987 = "a", SQLite reads a column that the schema lacks as a constant, so the condition is never true.
         if all(isinstance(side, exp.Literal) for side in sides) and any(side.is_string for side in sides):
             raise JudgingError(
-                f"the gold query uses column {node.this.name} that the schema lacks, "
-                f"and so compares two constants: {node.sql(dialect='sqlite')}"
+                f"the gold query uses the column {node.this.name}, which the schema lacks, "
+                f"so it compares two constants: {node.sql(dialect='sqlite')}"
             )
 
 
@@ -172,7 +180,7 @@ def _running_mutants(database: CandidateDatabase, sql: str) -> list[str]:
 
 
 def _determined(database: CandidateDatabase, golds: Sequence[GoldQuery]) -> list[ExpectedResult] | None:
-    """Return the golds' results on the present rows; None if one fails or depends on how rows are stored."""
+    """Return the results of the golds on the current rows, or None if one fails or depends on the order of rows."""
     results = []
     for gold in golds:
         expected = database.expected(gold)
@@ -183,7 +191,7 @@ def _determined(database: CandidateDatabase, golds: Sequence[GoldQuery]) -> list
 
 
 def _kills(database: CandidateDatabase, expected: Sequence[ExpectedResult], goals: Sequence[Variant]) -> set[Variant]:
-    """Return the mutants that return something else; one that takes too long returns nothing and is not counted."""
+    """Return the mutants whose result differs. A mutant that takes too long has no result and is not counted."""
     killed = set()
     for i, text in goals:
         if text is _TELLING:
@@ -203,7 +211,7 @@ def _search(
     goals: Sequence[Variant],
     deadline: float,
 ) -> tuple[list[_Choice], set[Variant]]:
-    """Candidates that kill something new, and what none of them kills."""
+    """Return the candidates that kill new mutants, and the mutants that none of them kills."""
     alive = dict.fromkeys(goals)
     chosen: list[_Choice] = []
     idle = {True: 0, False: 0}
@@ -237,9 +245,10 @@ def _all_kills(
 
 
 def _fewest(kills: Sequence[set[Variant]], plausible: Sequence[bool], most: int) -> list[int]:
-    """Greedy set cover: always the database that kills most of what is left (Chvátal 1979), plausible ones first.
+    """Return the numbers of the databases to keep, by greedy set cover (Chvátal 1979), plausible databases first.
 
-    The first is one on which the golds return something, of those the one that kills most.
+    Each step takes the database that kills most of the remaining mutants. The first one must be a database on which the
+    golds return something, if possible.
     """
     kept: list[int] = []
     left = set[Variant]().union(*kills)

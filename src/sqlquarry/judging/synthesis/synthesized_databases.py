@@ -1,4 +1,4 @@
-"""Databases for records of which only the schema is known, made on demand and kept."""
+"""Generates databases on demand, and stores them, for records whose schema is known but whose data is not."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ from sqlquarry.options import check_options
 from sqlquarry.records import Record
 
 _SHOWN_SURVIVORS = 5
-# A prediction that needs more than this on databases of a few dozen rows is left to the grader's own limits.
+# A prediction that exceeds these limits on databases with a few dozen rows is left to the limits of the grader.
 _RIVAL_LIMITS = ExecutionLimits(time_s=0.5, rows=10_000, result_bytes=10_000_000)
 IMPLAUSIBLE = "told apart only by rows that the schema allows but people would not expect"
 
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """What has been made so far, over all different pairs of a schema and gold queries.
+    """Totals over all different pairs of a schema and gold queries so far.
 
     Args:
-        records: how many pairs.
-        quarantined: reason -> pairs that no verdict can be given on.
-        killed: mutants told from the gold.
-        mutants: all mutants of the pairs that are not quarantined.
+        records: number of pairs.
+        quarantined: reason -> number of pairs for which no verdict is possible.
+        killed: number of mutants that the databases distinguish from the gold.
+        mutants: number of all mutants of the pairs that are not quarantined.
     """
 
     records: int
@@ -60,34 +60,35 @@ class Coverage:
 
     @property
     def kill_rate(self) -> float:
-        """Killed mutants as a share of all; 1 if there are none."""
+        """Share of mutants that are killed, or 1 if there are no mutants."""
         return self.killed / self.mutants if self.mutants else 1.0
 
 
 @check_options()
 class SynthesizedDatabases:
-    """Makes small SQLite databases of a record's schema on which wrong queries return something else than the gold.
+    """A generator of small SQLite databases on which wrong queries return different rows than the gold.
 
-    For ``ExecutionGrader(SynthesizedDatabases())``. Each record has a suite that tells its gold queries from their
-    mutants, and for each prediction one database more, if one can be found that tells it from the gold. The data obey
-    the schema's types, PRIMARY KEY, UNIQUE, NOT NULL, FOREIGN KEY and CHECK, and give every gold query one right
-    answer, whatever order the rows are stored in.
+    Use it as ``ExecutionGrader(SynthesizedDatabases())``. Each record gets a suite of databases that distinguishes its
+    gold queries from their mutants. Each prediction gets one more database if one is found that distinguishes it from
+    the gold. The data satisfy the schema's types and its PRIMARY KEY, UNIQUE, NOT NULL, FOREIGN KEY and CHECK
+    constraints. Every gold query has one right answer on them, in whatever order the rows are stored.
 
-    A prediction that passes is right on every database tried, which is evidence, not proof: see `kill_rate`. A record
-    is quarantined, and so unjudged, if a verdict would say little: its gold returns nothing on any database, or its
-    suite tells less than half of the mutants from the gold.
+    A prediction that passes is right on every generated database. This is evidence, not a proof, and `kill_rate` tells
+    how strong it is. A record is quarantined, and therefore unjudged, if a verdict would mean little: its gold returns
+    nothing on any database, or its suite kills less than half of the mutants.
 
-    Plausible databases come first. A prediction that only rows like two customers of one name or NULL in a key tell
-    from the gold is wrong, as SQL is strict, but `caveat` says so, and the judgement's details have it.
+    Plausible databases come first. Some predictions differ from the gold only on unusual rows, such as two customers
+    with the same name or NULL in a key. They are wrong, because SQL is strict, but `caveat` reports this and it is part
+    of the judgement's details.
 
-    Files are made once per schema, gold queries and settings, and are the same on every machine as long as the time
-    budget does not end the search. It may be used from several threads.
+    Files are generated once per schema, gold queries and settings. They are the same on every machine unless the time
+    budget ends the search. Several threads may share an instance.
 
     Args:
-        directory: where the files are kept; None keeps none: they are in a temporary folder that is removed at exit.
-        databases_per_record: of the suite, at most.
-        time_budget_s: seconds of search after which a suite is taken as it is.
-        seed: another one gives other rows.
+        directory: the folder for the files. None uses a temporary folder that is removed at exit.
+        databases_per_record: maximum number of databases in a suite.
+        time_budget_s: number of seconds after which the search for a suite ends with the databases found so far.
+        seed: a different seed gives different rows.
 
     Raises:
         ConfigError: a number is out of range.
@@ -103,11 +104,10 @@ class SynthesizedDatabases:
         seed: int = 0,
     ) -> None:
         require("judge", "SynthesizedDatabases")
-        if databases_per_record < 1 or not 0 < time_budget_s < math.inf:
-            raise ConfigError(
-                "databases_per_record must be at least 1 and time_budget_s above 0 and finite, "
-                f"but they are {databases_per_record!r} and {time_budget_s!r}"
-            )
+        if databases_per_record < 1:
+            raise ConfigError(f"databases_per_record is {databases_per_record!r}, but it must be at least 1")
+        if not 0 < time_budget_s < math.inf:
+            raise ConfigError(f"time_budget_s is {time_budget_s!r}, but it must be above 0 and finite")
         self.databases_per_record, self.time_budget_s, self.seed = databases_per_record, time_budget_s, seed
         self._temporary = tempfile.TemporaryDirectory(prefix="sqlquarry-databases-")
         self._scratch = Path(self._temporary.name)
@@ -117,29 +117,29 @@ class SynthesizedDatabases:
         self._sandbox = Sandbox(_RIVAL_LIMITS)
 
     def databases_for(self, record: Record, predicted_sql: str) -> Sequence[Path]:
-        """Return the record's suite, and a database that tells the prediction from the gold if one is found.
+        """Return the record's suite, and a database that distinguishes the prediction from the gold if one is found.
 
         Args:
-            record: with schema and gold SQL; its database's name is not looked at.
-            predicted_sql: in the record's dialect; it is only ever run in a process of its own.
+            record: a record with schema and gold SQL. The name of its database is ignored.
+            predicted_sql: the prediction in the record's dialect. It runs only in a separate process.
 
         Raises:
-            JudgingError: the record has no gold SQL, or is quarantined: the message says why.
+            JudgingError: the record has no gold SQL, or it is quarantined for the reason in the message.
         """
         suite = self._usable_suite(record)
         rival = self._rival(record, predicted_sql)
         return sorted((*suite.paths, *([rival] if rival else ())), key=lambda path: not is_plausible(path))
 
     def caveat(self, database: Path | str) -> str | None:
-        """Say what to know of a verdict that rests on one of these databases; None if its rows surprise nobody."""
+        """Return the caveat of a verdict that depends on a synthesized database, or None if its rows are plausible."""
         return None if is_plausible(Path(database)) else IMPLAUSIBLE
 
     def translate(self, sql: str, record: Record) -> str:
-        """Return the query as SQLite's; as it is if the record's dialect is SQLite or neither dialect reads it.
+        """Translate a query to SQLite. It is returned unchanged if it already is SQLite or no dialect can read it.
 
         Raises:
-            JudgingError: the record is quarantined, sqlglot does not know its dialect, or the query uses what the
-                dialect refuses, or SQLite lacks or takes to mean something else.
+            JudgingError: the record is quarantined, sqlglot does not support its dialect, or the query uses something
+                that the dialect refuses or that SQLite does not support or interprets differently.
         """
         if record.dialect == "sqlite":
             return sql
@@ -147,13 +147,13 @@ class SynthesizedDatabases:
         outcome = self._sandbox.run(self._usable_suite(record).paths[0], text)
         if parse(sql, record.dialect) is None:
             if isinstance(outcome, Rows):
-                raise cannot_be_said(sql, record.dialect, f"sqlglot does not read it as {record.dialect}")
+                raise cannot_be_said(sql, record.dialect, f"sqlglot cannot parse it as {record.dialect}")
         elif isinstance(outcome, Failure) and (outcome.kind == "syntax" or "no such function" in outcome.message):
             raise cannot_be_said(sql, record.dialect, outcome.message)
         return text
 
     def kill_rate(self, record: Record) -> KillRate:
-        """How much the record's suite proves; no mutants where it is quarantined.
+        """Return the kill rate of the record's suite. It has no mutants if the record is quarantined.
 
         Raises:
             JudgingError: the record has no gold SQL.
@@ -161,7 +161,7 @@ class SynthesizedDatabases:
         return self._suite(record).kill_rate
 
     def details(self, record: Record) -> Mapping[str, object]:
-        """Return the kill rate and the first survivors, ready for JSON.
+        """Return the kill rate and the first surviving mutants as JSON values.
 
         Raises:
             JudgingError: the record has no gold SQL.
@@ -170,13 +170,13 @@ class SynthesizedDatabases:
         return {"killed": rate.killed, "mutants": rate.mutants, "survivors": list(rate.survivors[:_SHOWN_SURVIVORS])}
 
     def fingerprint(self, record: Record) -> str:
-        """Return a text that changes with what the record's databases hold."""
+        """Return a text that changes whenever the content of the record's databases changes."""
         settings = [VERSION, self.seed, self.databases_per_record, self.time_budget_s]
         content = json.dumps([*settings, record.dialect, record.schema, record.golds])
         return hashlib.sha256(content.encode()).hexdigest()
 
     def coverage(self) -> Coverage:
-        """Return what has been made so far, and what is quarantined."""
+        """Return the totals of the suites so far, and the reasons for quarantined records."""
         suites = list(self._suites.values())
         return Coverage(
             records=len(suites),
@@ -193,7 +193,7 @@ class SynthesizedDatabases:
 
     def _suite(self, record: Record) -> StoredSuite:
         if record.sql is None:
-            raise JudgingError("the record has no gold SQL, so no database can be made for it")
+            raise JudgingError("the record has no gold SQL, which is needed to generate databases")
         key = self.fingerprint(record)
         if key not in self._suites:
             with self._making:
@@ -202,7 +202,7 @@ class SynthesizedDatabases:
         return self._suites[key]
 
     def _make(self, record: Record, key: str) -> Suite | str:
-        """Return a new suite, or why there can be none."""
+        """Return a new suite, or the reason why there can be none."""
         deadline = time.monotonic() + self.time_budget_s
         try:
             return make_suite(*_in_sqlite(record), most=self.databases_per_record, seed=key, deadline=deadline)
@@ -210,7 +210,7 @@ class SynthesizedDatabases:
             return f"quarantined: {error}"
 
     def _rival(self, record: Record, predicted_sql: str) -> Path | None:
-        """Return a database on which the prediction runs and matches none of the golds; None if none was found."""
+        """Return a database on which the prediction runs and differs from all golds, or None if none is found."""
         schema, golds = _in_sqlite(record)
         try:
             sql = in_sqlite(predicted_sql, record.dialect, schema, record.golds)
@@ -222,17 +222,17 @@ class SynthesizedDatabases:
         digest = hashlib.sha256(f"{self.fingerprint(record)} {sql}".encode("utf-8", "backslashreplace")).hexdigest()
         deadline = time.monotonic() + self.time_budget_s
         for rival in rivals(schema, golds, sql, seed=digest):
-            told_apart = self._tells_apart(rival, sql, f"{digest}-{threading.get_native_id()}.sqlite")
-            if told_apart:
+            differs = self._differs(rival, sql, f"{digest}-{threading.get_native_id()}.sqlite")
+            if differs:
                 path = self.directory / "rivals" / digest[:2] / file_name(digest, plausible=rival.plausible)
                 put(path, rival.file)
                 return path
-            if told_apart is None or time.monotonic() > deadline:
+            if differs is None or time.monotonic() > deadline:
                 break
         return None
 
-    def _tells_apart(self, rival: Rival, sql: str, name: str) -> bool | None:
-        """Whether the prediction's result is none of the expected ones; None if it fails, which needs no rival."""
+    def _differs(self, rival: Rival, sql: str, name: str) -> bool | None:
+        """Return whether the prediction's result differs from all expected results, or None if it fails."""
         scratch = self._scratch / name
         scratch.write_bytes(rival.file)
         try:

@@ -1,4 +1,4 @@
-"""The rows of one table of a candidate database."""
+"""Generates the rows of one table in a candidate database."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _MOST_PLANNED_ROWS = 24
 
 @dataclass(frozen=True, slots=True)
 class CandidateContext:
-    """What the tables of all candidates have in common.
+    """The settings that the tables of all candidates share.
 
     Args:
         schema: the tables as the DDL declares them.
-        hints: what the queries ask.
+        hints: the hints of the queries.
         pools: the values of each column.
-        group_sizes: groups that are to be large.
-        least_rows: rows of every table that has more than one.
-        children: tables that refer to others.
+        group_sizes: the sizes of large groups that the queries need.
+        least_rows: minimum number of rows in a table that has more than one.
+        children: the tables that refer to other tables.
     """
 
     schema: Schema
@@ -41,21 +41,21 @@ class CandidateContext:
 
 
 def some_values(pool: ValuePool, count: int, random: Random) -> Sequence[Value]:
-    """Choose up to `count` of a pool's other values, in its order."""
+    """Choose up to `count` of a pool's other values, and return them in the order of the pool."""
     chosen = random.sample(range(len(pool.others)), min(count, len(pool.others)))
     return [pool.others[i] for i in sorted(chosen)]
 
 
 class TableRowMaker:
-    """Makes the rows of one table.
+    """A generator of the rows of one table.
 
     Args:
-        context: what all candidates share.
-        table: the constraints to keep, which may be stricter than the DDL's.
-        style: of the candidate.
-        random: where every choice comes from.
-        keys: the few values of columns that are joined, by domain.
-        made: the rows of the tables made before, by name.
+        context: the settings that all candidates share.
+        table: the table with the constraints to satisfy, which may be stricter than those of the DDL.
+        style: the style of the candidate.
+        random: the random number generator.
+        keys: the few common values of joined columns, by domain.
+        made: the rows of the tables that already exist, by name.
     """
 
     def __init__(
@@ -94,12 +94,12 @@ class TableRowMaker:
         self.fresh = {i: iter(self._in_any_order(i)) for i, column in enumerate(self.columns) if column.unique}
 
     def _other_values(self, keys: Mapping[Place, Sequence[Value]]) -> list[Sequence[Value]]:
-        """Choose the values of each column that mean nothing to the queries."""
+        """Choose the values of each column that no query uses."""
         found: list[Sequence[Value]] = [
             keys[domain] if domain in keys else some_values(pool, self.style.values, self.random)
             for domain, pool in zip(self.domains, self.pools, strict=True)
         ]
-        if self.style.odd:  # also values in their usual form, so that the odd ones show
+        if self.style.odd:  # usual forms are needed, too, so that the odd forms make a difference
             found = [
                 [*others, *pool.others[:2]] if pool.odd else others
                 for others, pool in zip(found, self.pools, strict=True)
@@ -107,7 +107,7 @@ class TableRowMaker:
         return found
 
     def _alike_columns(self) -> list[tuple[int, int]]:
-        """Return the pairs of columns whose values may be the same in one row."""
+        """Return the pairs of columns that may have the same value in a row."""
         linked = {column for key in self.table.foreign_keys for column in key.columns}
         return [
             (i, j)
@@ -122,7 +122,7 @@ class TableRowMaker:
         return self.style.empty == "any" and self.random.random() < 0.5
 
     def _drawn_count(self, least: int) -> int:
-        """How many rows to make: another number for each table."""
+        """Draw the number of rows, which differs from table to table."""
         style, random = self.style, self.random
         if style.rows == 1:
             return 1
@@ -131,7 +131,7 @@ class TableRowMaker:
         return min(max(drawn, least), max(MOST_ROWS, least))
 
     def _in_any_order(self, i: int) -> list[Value]:
-        """Each value once, for a unique column; hits and those that other tables know come first."""
+        """Return each value for a unique column once, starting with hits and with values that other tables have."""
         pool = self.pools[i]
         first = [*pool.hits, *self.others[i]] if self.is_key[i] else list(pool.hits)
         odd = pool.odd if self.style.odd else ()
@@ -140,7 +140,7 @@ class TableRowMaker:
         return [*first, *rest]
 
     def make(self) -> list[tuple[Cell, ...]]:
-        """Make rows that meet the queries' conditions, rows that just miss them, large groups, and others."""
+        """Generate rows that meet the conditions of the queries, rows that just miss them, large groups, and others."""
         rows: list[list[Cell]] = []
         if not self.count:
             return []
@@ -162,7 +162,7 @@ class TableRowMaker:
         return [tuple(None if i in self.blank else cell for i, cell in enumerate(row)) for row in rows]
 
     def _twins(self, rows: Sequence[list[Cell]]) -> Iterator[list[Cell]]:
-        """Rows that differ from another in the case or the blanks of one text, which some functions do away with."""
+        """Yield copies of rows with another letter case or with spaces around one text, which some functions remove."""
         for i, column in enumerate(self.columns):
             base = self.random.choice(rows)
             value = base[i]
@@ -175,15 +175,15 @@ class TableRowMaker:
                         yield row
 
     def _add_groups(self, rows: list[list[Cell]]) -> None:
-        """Add groups of one row more, as many, and one row less than a count that the queries ask for."""
-        group = -1  # each of another value, also those of different counts
+        """Add groups whose size is one above, equal to, and one below each count with which queries compare."""
+        group = -1  # every group gets its own value, even for different counts
         for asked in self.group_sizes:
             wanted = {self.group_domain(key) for key in asked.keys}
             mine = [i for i, domain in enumerate(self.domains) if domain in wanted or self.is_key[i]]
             shared = [i for i in mine if not self.columns[i].unique]
             links = [key for key in self.table.foreign_keys if key.table in asked.tables and key.table != self.name]
             if not shared and not links and any(domain in wanted for domain in self.domains):
-                continue  # a table whose key is the group: each group has one row of it
+                continue  # the key of this table is the group, so each group has one row here
             for size in (asked.size + 1, asked.size, asked.size - 1):
                 if len(rows) + size > MOST_GROUPED_ROWS:
                     break
@@ -200,7 +200,7 @@ class TableRowMaker:
                     rows.append(row)
 
     def _members(self, size: int, shared: Collection[int]) -> Iterator[list[Cell]]:
-        """Rows of a group that meet the conditions, and two more that miss one, which must not be counted."""
+        """Yield rows of a group that meet the conditions, and up to two rows that miss one and must not be counted."""
         for _ in range(size):
             yield self._new(hit=True)
         missing = [
@@ -214,7 +214,7 @@ class TableRowMaker:
             yield row
 
     def _spread(self, row: list[Cell], number: int) -> None:
-        """Give columns without conditions another value in each row, so that COUNT(DISTINCT …) is as large as COUNT."""
+        """Vary the columns without conditions from row to row, so that COUNT(DISTINCT …) is as large as COUNT."""
         for i, column in enumerate(self.columns):
             if self.others[i] and not column.unique and not self.pools[i].hits and not self.is_key[i]:
                 row[i] = self.others[i][number % len(self.others[i])]
@@ -231,14 +231,14 @@ class TableRowMaker:
                 row[self.names.index(column)] = parents[group % len(parents)][names.index(target)]
 
     def _planned(self) -> Iterator[list[Cell]]:
-        """Rows that meet every condition, then rows that differ from such a one in the value of one column."""
+        """Yield rows that meet every condition, then rows that differ from these in the value of one column."""
         conditioned = [i for i, pool in enumerate(self.pools) if pool.hits or pool.near]
         if not conditioned or self.style.hits < 0.4:
             return
         first = self._new(hit=True)
         for i in conditioned:
             if self.pools[i].hits and not self.columns[i].unique:
-                first[i] = self.pools[i].hits[0]  # it meets as many of the column's conditions as any
+                first[i] = self.pools[i].hits[0]  # no other value meets more conditions of the column
         yield first
         for _ in range(2):
             yield self._new(hit=True)
@@ -250,7 +250,7 @@ class TableRowMaker:
         if self.style.odd:
             changes += [(i, rank, value) for i in conditioned for rank, value in enumerate(self.pools[i].odd[:8])]
         self.random.shuffle(changes)
-        changes.sort(key=lambda change: change[1] > 2)  # the closest misses of each column are never left out
+        changes.sort(key=lambda change: change[1] > 2)  # the closest misses come first and are not cut off
         for i, _, value in changes[: _MOST_PLANNED_ROWS // 2]:
             if not self.columns[i].unique:
                 for end in (-1, 1):
@@ -259,10 +259,10 @@ class TableRowMaker:
                     yield row
 
     def _new(self, *, hit: bool, end: int = 0) -> list[Cell]:
-        """Return a row that meets a condition on each column, or one of values chosen column by column.
+        """Return a row that meets a condition on each column if `hit` is True, or a row of independent values.
 
-        With `end`, its other values are among the smallest (-1) or largest (1), so that MIN and MAX show a row that
-        just misses its conditions; rows that meet them have those in the middle.
+        In columns without conditions, `end` selects the smallest (-1), the largest (1) or the middle values (0). Rows
+        that just miss a condition get extreme values, so that MIN and MAX reveal them.
         """
         row = [self._cell(i, column, hit=hit) for i, column in enumerate(self.columns)]
         for i, (pool, others) in enumerate(zip(self.pools, self.others, strict=True)):
@@ -270,13 +270,13 @@ class TableRowMaker:
             usual = row[i] is not None and row[i] not in pool.odd
             if hit and third and not pool.hits and usual and not self.columns[i].unique:
                 row[i] = self.random.choice((others[third:-third], others[-third:], others[:third])[end])
-        for i, j in self.alike:  # columns of one row that are compared meet often
+        for i, j in self.alike:  # columns that are compared should often be equal
             if hit and self.random.random() < 0.6:
                 row[j] = row[i]
         return row
 
     def _variant(self, base: list[Cell]) -> list[Cell]:
-        """Return a row like another but for at most one column, which tells similar conditions and DISTINCT apart."""
+        """Copy a row with at most one column changed, which reveals similar conditions and a missing DISTINCT."""
         row = list(base)
         changed = self.random.randrange(len(row) + 1)
         for i, column in enumerate(self.columns):
@@ -301,7 +301,7 @@ class TableRowMaker:
         return random.choice(random.choice(choices)) if choices else None
 
     def _refer(self, row: list[Cell], rows: Sequence[list[Cell]], *, hit: bool) -> None:
-        """Take foreign keys from rows that exist, the first ones more often: some parents have many children."""
+        """Set foreign keys to existing rows, preferring the first ones so that some parents have many children."""
         for key in self.table.foreign_keys:
             parent = self.schema.tables.get(key.table)
             parents = [*rows, row] if key.table == self.name else self.made.get(key.table)

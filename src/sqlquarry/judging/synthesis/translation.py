@@ -1,4 +1,4 @@
-"""Queries of other dialects as SQLite says them, where it means the same."""
+"""Translates queries of other dialects to SQLite if the translation means the same."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _PARTS = {"YEAR": "%Y", "MONTH": "%m", "DAY": "%d", "HOUR": "%H", "MINUTE": "%M"
 
 
 def in_sqlite(sql: str, dialect: str, schema: Schema, golds: Sequence[str]) -> str:
-    """Return a gold or a prediction in SQLite's dialect; as it is if it is not SQL of its own dialect.
+    """Translate a gold or a prediction to SQLite. It is returned unchanged if it cannot be parsed in its own dialect.
 
-    Quoted names are written in backticks, since SQLite takes "abc" for text if there is no such column.
+    Quoted names are written in backticks, because SQLite reads "abc" as text if there is no such column.
 
     Raises:
-        JudgingError: sqlglot does not know the dialect; or the query uses something that the dialect refuses, that
-            SQLite lacks, or that means something else there. The message names it.
+        JudgingError: sqlglot does not support the dialect, or the query uses something that the dialect refuses or that
+            SQLite does not support or interprets differently. The message describes it.
     """
     if dialect == "sqlite":
         return sql
@@ -38,7 +38,9 @@ def in_sqlite(sql: str, dialect: str, schema: Schema, golds: Sequence[str]) -> s
     from sqlglot.errors import ErrorLevel, UnsupportedError
 
     if sqlglot.Dialect.get(dialect) is None:
-        raise JudgingError(f"made databases know no dialect {dialect!r}: give one that sqlglot reads")
+        raise JudgingError(
+            f"sqlglot does not support the dialect {dialect!r}, so no databases can be generated. Use another dialect."
+        )
     parsed = parse(sql, dialect)
     if parsed is None:
         return sql
@@ -52,15 +54,15 @@ def in_sqlite(sql: str, dialect: str, schema: Schema, golds: Sequence[str]) -> s
 
 
 def cannot_be_said(sql: str, dialect: str, reason: str) -> JudgingError:
-    """Return the error for a query that may well be right where it comes from."""
+    """Return the error for a query that may be right in its own dialect but cannot be judged in SQLite."""
     return JudgingError(
-        f"the {dialect} query cannot be judged on made databases, which are SQLite's: {reason}: {sql[:80]!r}"
+        f"the {dialect} query {sql[:80]!r} cannot be judged on synthesized databases, which run SQLite: {reason}"
     )
 
 
 @cache
 def _with_backticks() -> SQLite:
-    """Return SQLite's dialect, which writes quoted names in backticks."""
+    """Return a dialect of SQLite that writes quoted names in backticks."""
     from sqlglot.dialects import SQLite
 
     dialect = SQLite()
@@ -69,7 +71,7 @@ def _with_backticks() -> SQLite:
 
 
 def _rewritten(tree: Expr, dialect: str, resolver: ColumnResolver) -> Expr:
-    """Say in SQLite's terms what sqlglot leaves as it is."""
+    """Rewrite the nodes that sqlglot does not translate to SQLite."""
     for node in list(tree.walk(bfs=False))[::-1]:  # inner ones first
         new = _other_node(node, dialect, resolver)
         if new is not None:
@@ -82,7 +84,7 @@ def _rewritten(tree: Expr, dialect: str, resolver: ColumnResolver) -> Expr:
 def _other_node(  # noqa: PLR0911 - one per kind
     node: Expr, dialect: str, resolver: ColumnResolver
 ) -> Expr | None:
-    """Return what to write in a node's place; None to keep it."""
+    """Return the replacement of a node, or None to keep the node."""
     from sqlglot import expressions as exp
 
     if isinstance(node, exp.Like):
@@ -113,7 +115,7 @@ def _part_of_date(node: Expr) -> Expr:
 
 
 def _as_glob(node: Expr) -> Expr:
-    """LIKE that minds the case of letters, which GLOB does in SQLite."""
+    """Return a case-sensitive LIKE as GLOB, which is case-sensitive in SQLite."""
     from sqlglot import expressions as exp
 
     signs = {"%": "*", "_": "?", "*": "[*]", "?": "[?]", "[": "[[]"}

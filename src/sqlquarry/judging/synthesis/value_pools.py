@@ -1,4 +1,4 @@
-"""The values that one column may take: those that make its conditions true, those that just miss, and any others."""
+"""Collects values for a column: values that meet its conditions, values that just miss them, and other values."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ from sqlquarry.judging.synthesis.near_values import (
     with_commas,
 )
 
-_ODD_VALUES = 12  # of them that come in an unexpected form
+_ODD_VALUES = 12  # number of values that also occur in an unexpected form
 _LONGEST_TEXT = 500
-_FRACTIONS = (0.0, 0.5, 0.3125, 0.875)  # exact in binary, so that sums do not depend on their order
-# What a word of a column's name promises of its numbers, unless the queries compare it with others.
+_FRACTIONS = (0.0, 0.5, 0.3125, 0.875)  # exact in binary, so that a sum does not depend on the order of its terms
+# The range of numbers that a word in the column name implies, unless queries compare the column with other numbers.
 _RANGES = (("age", 18, 100), ("year", 1950, 2030), ("month", 1, 12), ("percent", 0, 100), ("percentage", 0, 100))
 
 
 @dataclass(frozen=True, slots=True)
 class ValuePool:
-    """Values of one domain, without repetitions.
+    """Distinct values of one domain.
 
     Args:
-        hits: they meet a condition; those that meet most come first.
-        near: they miss one closely.
-        others: any more.
-        odd: the type allows them, but people would not expect them: negative numbers, outer blanks, another case.
+        hits: values that meet a condition, starting with those that meet most conditions.
+        near: values that just miss a condition.
+        others: other values.
+        odd: values that the type allows but people would not expect: negative numbers, outer spaces, another case.
     """
 
     hits: tuple[Value, ...]
@@ -57,7 +57,7 @@ class ValuePool:
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """The column that a pool is made for, and what the queries ask of it."""
+    """A column that needs a pool, and the hints of the queries about it."""
 
     column: Column
     conditions: list[tuple[str, Value]]
@@ -68,7 +68,7 @@ class _Wanted:
     signed: bool
     fractional: bool
     padded: bool
-    gold_values: list[Value]  # what the golds compare the column with
+    gold_values: list[Value]  # values with which the golds compare the column
 
     @property
     def values(self) -> list[Value]:
@@ -79,12 +79,12 @@ def value_pool(place: Place, column: Column, hints: Hints, expected: Hints, *, n
     """Return the pool of a column.
 
     Args:
-        place: of the column.
-        column: its type.
-        hints: what all queries compare it with.
-        expected: what the golds say of its form: whether it is negative, rounded, trimmed.
-        number: keeps the other values of different columns apart.
-        count: how many other values.
+        place: the column's place.
+        column: the column with its type.
+        hints: the hints of all queries, with the values that they compare it with.
+        expected: the hints of the golds, with the forms that they expect: negative, rounded or trimmed values.
+        number: a different number for each column, so that their other values differ.
+        count: the number of other values.
     """
     wanted = _Wanted(
         column,
@@ -109,13 +109,13 @@ def value_pool(place: Place, column: Column, hints: Hints, expected: Hints, *, n
 
 
 class ValuePools(dict[Place, ValuePool]):
-    """The pool of each column, made when it is first asked for; columns of one domain share it."""
+    """The pools of all columns, each created on first use. Columns of the same domain share a pool."""
 
     def __init__(self, schema: Schema, hints: Hints, gold_hints: Hints, count: int) -> None:
         super().__init__()
         self.schema, self.hints, self.gold_hints, self.count = schema, hints, gold_hints, count
         self.domains: dict[Place, Place] = {}
-        self.leaders: dict[Place, tuple[int, Place]] = {}  # of each domain: its number, and its first column
+        self.leaders: dict[Place, tuple[int, Place]] = {}  # domain -> its number and its first column
         for name, table in schema.tables.items():
             for column in table.columns:
                 place = (name, column)
@@ -133,33 +133,34 @@ class ValuePools(dict[Place, ValuePool]):
 
 
 def _plain(wanted: _Wanted, kind: ValueKind) -> ValuePool:
-    """Numbers or text."""
+    """Return a pool of numbers or text."""
     values = wanted.values
     numeric = wanted.numeric or kind in ("integer", "real")
     if kind == "text" and values and all(reads_as_number(value) for value in values):
         numeric = True
-    stay = _Admission(wanted.column, values if numeric and kind == "text" else None)
+    admission = _Admission(wanted.column, values if numeric and kind == "text" else None)
     hits = [hit for sign, value in wanted.conditions for hit in values_meeting(sign, value, kind, numeric)]
     near = [miss for sign, value in wanted.conditions for miss in values_missing(sign, value, kind, numeric)]
     if numeric:
         between = values_between(values, kind)
         hits += [value for value in between if count_met(value, wanted.conditions, kind, numeric)]
     others = _others(wanted, kind, numeric)
-    # A right value of one condition is a near miss of another on the same column.
-    found = [stay.admit(group) for group in (hits, near, others, _odd(wanted, kind, numeric, others))]
+    # A value that meets one condition may just miss another condition on the same column.
+    found = [admission.admit(group) for group in (hits, near, others, _odd(wanted, kind, numeric, others))]
     expected = _Expected(wanted)
     usual = [tuple(value for value in group if expected.holds(value)) for group in found]
-    # Text in an odd form is expected only where blanks are: a number may be negative for all that its literals say.
+    # Odd text is expected only if it has outer spaces. Odd numbers may be expected whatever the literals are.
     usual[3] = tuple(value for value in usual[3] if not isinstance(value, str) or value != value.strip())
     strange = [value for i, group in enumerate(found) for value in group if value not in usual[i]]
-    strange.sort(key=lambda value: not (isinstance(value, str) and value.strip() in values))  # the literals in blanks
-    in_blanks = [value for value in usual[3] if isinstance(value, str) and value.strip() in values]
+    # Literals with outer spaces come first.
+    strange.sort(key=lambda value: not (isinstance(value, str) and value.strip() in values))
+    padded = [value for value in usual[3] if isinstance(value, str) and value.strip() in values]
     best = sorted(usual[0], key=lambda value: -count_met(value, wanted.conditions, kind, numeric))
-    return ValuePool(tuple(best), (*in_blanks, *usual[1]), (*usual[2], *usual[3]), tuple(strange))
+    return ValuePool(tuple(best), (*padded, *usual[1]), (*usual[2], *usual[3]), tuple(strange))
 
 
 def _ranges(wanted: _Wanted) -> list[tuple[int, int]]:
-    """Return what the column's name promises of its numbers, unless the queries compare it with others."""
+    """Return the ranges that the column name implies, or none if queries compare the column with other numbers."""
     words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", wanted.column.name).lower())
     ranges = [(low, high) for word, low, high in _RANGES if word in words]
     numbers = [number for value in wanted.values if (number := as_number(value)) is not None]
@@ -167,7 +168,7 @@ def _ranges(wanted: _Wanted) -> list[tuple[int, int]]:
 
 
 class _Expected:
-    """Tells values that people would expect in a column from those that only its type allows."""
+    """A check for values that people would expect in a column, unlike others that its type allows."""
 
     def __init__(self, wanted: _Wanted) -> None:
         self.ranges = _ranges(wanted)
@@ -178,7 +179,7 @@ class _Expected:
         self.gold_cased = {value.lower() for value in self.golds if isinstance(value, str)}
 
     def holds(self, value: Value) -> bool:
-        # A prediction may ask for 'peru' where the gold asks for 'Peru'; nobody expects both in one column.
+        # If a prediction compares with 'peru' and the gold with 'Peru', nobody expects both in one column.
         if value in self.golds or (value in self.others and str(value).strip().lower() not in self.gold_cased):
             return True
         if isinstance(value, str):
@@ -193,7 +194,7 @@ class _Expected:
 
 
 class _Admission:
-    """Lets values into a pool once each, if the column's type can hold them."""
+    """A filter that admits each value to a pool once, if it fits the column's type."""
 
     def __init__(self, column: Column, literals_as_text: list[Value] | None) -> None:
         self.length, self.kind = column.length, column.kind
@@ -216,7 +217,7 @@ class _Admission:
             return False
         if self.literals is None or value in self.literals or not reads_as_number(value):
             return True
-        # Numbers kept as text: only those that sort alike as text and as numbers, so that no CAST is needed or missed.
+        # Numbers in a text column must sort the same as text and as numbers, so that a CAST makes no difference.
         text, number = as_text_and_number(value)
         fits = all((text < other) == (number < known) for other, known in self.numbers)
         if fits:
@@ -227,16 +228,16 @@ class _Admission:
 def _is_storable(value: Value) -> bool:
     if not isinstance(value, str):
         return abs(value) <= LARGEST_NUMBER
-    # SQLite ends text at NUL, and half of a surrogate pair has no UTF-8.
+    # SQLite ends text at NUL, and half of a surrogate pair cannot be encoded as UTF-8.
     return len(value) <= _LONGEST_TEXT and not re.search("[\0\ud800-\udfff]", value)
 
 
 def _dates(wanted: _Wanted, kind: ValueKind) -> ValuePool:
-    """Return valid dates only, written as the literals write them."""
+    """Return a pool of valid dates, written in the same form as the literals."""
     conditions, parts, count = wanted.conditions, wanted.parts, wanted.count
     literals = [value for sign, value in conditions if sign != "like" and isinstance(value, str)]
     forms = [found[1] for value in literals if (found := read_date(value))]
-    # SQLite's functions read ISO dates only, and a year alone or a pattern is compared with those.
+    # SQLite's functions read ISO dates only. Years and patterns are also compared with ISO dates.
     form = forms[0] if forms and not parts else default_form(kind)
     if form.pattern == "%Y-%m-%d" and kind == "datetime":
         form = default_form(kind)
@@ -248,7 +249,7 @@ def _dates(wanted: _Wanted, kind: ValueKind) -> ValuePool:
             by_text = any(compares(text, sign, str(value)) for sign, value in conditions)
             met.setdefault(text, by_text or any(meets_part(moment, part) for part in parts))
     far = {form.text(moment) for moment in proposed[-count:]}
-    # What a query says that the column is equal to is taken at its word: a year alone, or text that is no date.
+    # Values of "=" are used even if they are not complete dates, such as a year or other text.
     known = [value for sign, value in conditions if sign == "=" and _fits_length(str(value), wanted.column)]
     known += [value for sign, value in conditions if sign in ("<=", ">=") and read_date(value) is not None]
     if kind == "datetime" and forms:
@@ -265,7 +266,7 @@ def _fits_length(value: str, column: Column) -> bool:
 
 
 def _separated(column: Column, conditions: list[tuple[str, str]], count: int) -> ValuePool:
-    """Numbers like 41,402, which are text in SQLite whatever the column's type: those that sort alike as numbers."""
+    """Return a pool of texts like 41,402, which are text in any SQLite column and sort the same as numbers."""
     literals = [value for _, value in conditions]
     known = [(text, float(text.replace(",", ""))) for text in literals]
     low, high = int(min(number for _, number in known)), int(max(number for _, number in known))
@@ -287,7 +288,7 @@ def _separated(column: Column, conditions: list[tuple[str, str]], count: int) ->
 
 
 def _others(wanted: _Wanted, kind: ValueKind, numeric: bool) -> list[Value]:
-    """Values without any meaning to the queries, different from column to column."""
+    """Return values that no query uses, which differ from column to column."""
     column, values, number, count = wanted.column, wanted.values, wanted.number, range(wanted.count)
     if kind == "boolean":
         return [] if any(isinstance(value, str) for value in values) else [0, 1]
@@ -305,11 +306,11 @@ def _others(wanted: _Wanted, kind: ValueKind, numeric: bool) -> list[Value]:
     word = "".join(sign for sign in column.name.lower() if sign.isalnum()) or "v"
     if column.length is not None and column.length < len(word) + 2:
         word = ""
-    return [f"{chr(65 + i % 26)}{word}{i // 26 or ''}" for i in count]  # neither LOWER nor UPPER leaves it alone
+    return [f"{chr(65 + i % 26)}{word}{i // 26 or ''}" for i in count]  # both LOWER and UPPER change it
 
 
 def _odd(wanted: _Wanted, kind: ValueKind, numeric: bool, others: list[Value]) -> list[Value]:
-    """Values in a form that people would not expect: signs, fractions where there are none, blanks, cases."""
+    """Return values that people would not expect: negative or fractional numbers, outer spaces, another letter case."""
     literals = wanted.values[:_ODD_VALUES]
     if kind != "boolean" and (kind in ("integer", "real") or numeric):
         sample = [*literals, *others[: len(others) // 2 if wanted.signed else _ODD_VALUES // 2]]
@@ -317,7 +318,7 @@ def _odd(wanted: _Wanted, kind: ValueKind, numeric: bool, others: list[Value]) -
         fractions = (0.5, 0.3125) if kind == "real" else ()
         return [*(-number for number in numbers), *(-number - part for number in numbers[:6] for part in fractions)]
     if kind == "text":
-        sample = [*literals, *others[:2]]  # few, so that both forms of one value occur
+        sample = [*literals, *others[:2]]  # only a few, so that both forms of one value occur
         texts = [value for value in sample if isinstance(value, str) and value]
         return [form for text in texts for form in (text.swapcase(), f" {text}", f"{text} ")]
     return []
