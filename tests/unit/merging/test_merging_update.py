@@ -91,6 +91,7 @@ def test_the_reported_norms_are_those_of_the_merged_tensor(tmp_path: Path, kind:
         "dora and tokens": Update(factors=(one,), magnitude=stored["m"], tokens=tokens),
         "embedding": Update(factors=(embedding,)),
     }[kind]
+    assert update.row_wise == (kind != "dora embedding")
     merged, change, size = update.apply_rows(weight.clone(), 0, torch.float32)
     assert change == pytest.approx(float((merged - weight).double().square().sum()), rel=1e-5)
     assert size == pytest.approx(float(weight.double().square().sum()), rel=1e-5)
