@@ -79,6 +79,19 @@ def test_the_config_gets_the_new_dtype_under_the_keys_that_it_had(
     assert json.loads((merged.path / "config.json").read_text()) == {"tie_word_embeddings": False} | after
 
 
+def test_all_files_that_a_server_needs_are_copied_and_no_others(base: Path, tmp_path: Path) -> None:
+    copied = ("generation_config.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
+              "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja", "preprocessor_config.json",
+              "processor_config.json", "LICENSE", "NOTICE.md")  # fmt: skip
+    for name in (*copied, "README.md", "original.pth", "optimizer.pt"):
+        (base / name).write_text(json.dumps({"name": name}))
+    merged = AdapterMerger().merge(write_adapter(tmp_path / "adapter", base), tmp_path / "out")
+    added = {"config.json", "LICENSE.txt", "tokenizer.json", "model.safetensors", "prompt.json"}
+    assert set(merged.manifest.files) == {*copied, *added}
+    for name in copied:
+        assert (merged.path / name).read_bytes() == (base / name).read_bytes()
+
+
 @pytest.mark.parametrize("block_bytes", [8 * 2**20, 1])
 def test_the_recorded_updates_are_those_of_the_written_tensors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int

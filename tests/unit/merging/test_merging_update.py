@@ -202,6 +202,7 @@ def test_the_unmerged_factors_are_those_that_are_merged(tmp_path: Path) -> None:
     assert scale == 1.5
     assert magnitude is not None
     assert torch.equal(magnitude, stored["m"].load())
+    assert Update(factors=(low_rank,), tokens=TokenRows((0,), stored["a"])).low_rank() is None
     assert Update(saved=stored["a"]).low_rank() is None
     assert Update(factors=(LowRank(stored["a"], stored["b"], 1.0, transposed=True),)).low_rank() is None
     assert Update(factors=(LowRank(None, stored["m"], 1.0),)).low_rank() is None
