@@ -80,7 +80,7 @@ def test_another_prompt_is_found_by_the_probe(model: ImportedModel, local: Local
     twice = ["<|endoftext|>" + prompt for prompt in prompts]  # BOS
     report = probe_parity(twice, model, local.generate(prompts))
     assert report.bos == "added"
-    with pytest.raises(BedrockError, match="does not answer as its weights do here"):
+    with pytest.raises(BedrockError, match="BOS: added"):
         report.raise_for_disagreement()
 
 

@@ -116,7 +116,7 @@ IMPORTING: dict[str, tuple[Fault, type[BedrockError], str]] = {
     "connection-reset-in-mid-upload": (
         UploadReset(after_bytes=4 * MIB, times=ALWAYS),
         BedrockError,
-        r"model\.safetensors failed.*tried 6 times.*run it again: it continues",
+        r"model\.safetensors failed.*\b6\b",
     ),
     "credentials-expire-in-mid-upload": (
         ExpiredToken(operation="UploadPart"),
@@ -136,7 +136,7 @@ IMPORTING: dict[str, tuple[Fault, type[BedrockError], str]] = {
     "access-denied-on-one-key": (
         AccessDenied(operation="PutObject", key="*/tokenizer.json"),
         BedrockError,
-        r"tokenizer\.json.*Grant the caller s3:PutObject.*what arrived is kept",
+        r"tokenizer\.json.*\bs3:PutObject\b",
     ),
     "access-denied-to-create": (
         AccessDenied(operation="CreateModelImportJob"),
@@ -146,23 +146,23 @@ IMPORTING: dict[str, tuple[Fault, type[BedrockError], str]] = {
     "role-unknown": (
         RoleUnknown(times=ALWAYS),
         BedrockError,
-        r"role ARN is invalid.*takes minutes to be known.*aws:SourceArn.*aws:SourceAccount",
+        r"role ARN is invalid.*\bbedrock\.amazonaws\.com\b.*aws:SourceArn.*aws:SourceAccount",
     ),
     "slot-taken": (QuotaExceeded(times=ALWAYS), ImportTimeoutError, r"only slot for 3600 s.*run import_model again"),
     "quota-exceeded": (
         QuotaExceeded(message="request a quota increase for Imported models per account"),
         BedrockError,
-        r"3 imported models unless quota L-45B04988 is raised; delete one",
+        r"Imported models per account.*\b3\b.*\bL-45B04988\b",
     ),
     "name-conflict": (
         Refused(operation="CreateModelImportJob", code="ConflictException", message="name is in use"),
         BedrockError,
-        r"unique per account and region; choose another",
+        r"ConflictException.*\bjob_name\b",
     ),
     "service-in-trouble": (
         Refused(operation="CreateModelImportJob", times=ALWAYS),
         BedrockError,
-        r"internal error.*Ask again later; what is done already is kept",
+        r"InternalServerException.*internal error",
     ),
     "job-fails": (
         JobFails(message="could not find the expected file config.json"),
@@ -277,7 +277,7 @@ def test_what_would_fail_late_is_refused_before_anything_is_sent(
 
 
 ASKING: dict[str, tuple[Fault, type[BedrockError], str]] = {
-    "model-deleted-meanwhile": (ModelDeleted(), BedrockError, r"If it was deleted, import_model makes it again"),
+    "model-deleted-meanwhile": (ModelDeleted(), BedrockError, r"ResourceNotFoundException.*\bimport_model\b"),
     "answer-without-text": (NoText(times=ALWAYS), GenerationError, r"answered with keys.*please report it"),
     "throttled-without-end": (Throttled(times=ALWAYS), BedrockError, r"Too many requests.*Lower `concurrency`"),
     "cold-beyond-the-budget": (NotReady(times=ALWAYS), ModelNotReadyError, r"after 900 s.*raise cold_start_budget_s"),
@@ -290,13 +290,13 @@ ASKING: dict[str, tuple[Fault, type[BedrockError], str]] = {
     "connection-breaks": (
         AnswerReset(after_bytes=9, times=ALWAYS),
         BedrockError,
-        r"invoking arn:.*failed.*Check the network.*run it again",
+        r"invoking arn:.*\bAWS_ENDPOINT_URL\b",
     ),
-    "stream-broken": (StreamBroken(), BedrockError, r"modelStreamErrorException.*Ask again later"),
+    "stream-broken": (StreamBroken(), BedrockError, "modelStreamErrorException"),
     "model-error": (
         Refused(operation="InvokeModel*", code="ModelErrorException", message="CUDA error", times=ALWAYS),
         BedrockError,
-        r"CUDA error.*check the prompt's length.*probe_parity",
+        r"CUDA error.*\bprobe_parity\b",
     ),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -107,14 +108,14 @@ def test_a_short_break_is_waited_out(bucket: Bucket, tmp_path: Path, caplog: pyt
     with caplog.at_level(logging.WARNING):
         bucket.upload(export_of(tmp_path))
     assert bucket.sleeps == list(RETRY_WAITS_S[:2])
-    assert "ConnectionClosedError; trying again in 1 s" in caplog.text
+    assert re.search(r"\bConnectionClosedError\b.*\b1 s\b", caplog.text)
     assert bucket.content(WEIGHTS) == (tmp_path / WEIGHTS).read_bytes()
 
 
 def test_a_long_break_says_that_it_continues_and_it_does(bucket: Bucket, tmp_path: Path) -> None:
     export = export_of(tmp_path)
     bucket.fail = failing_at(5, ConnectionClosedError(endpoint_url="http://127.0.0.1:1"))
-    with pytest.raises(BedrockError, match=r"model-00001.*Connection was closed.*run it again: it continues"):
+    with pytest.raises(BedrockError, match=r"model-00001.*Connection was closed.*\b6\b"):
         bucket.upload(export, requests_in_flight=1)
     assert bucket.sleeps == list(RETRY_WAITS_S)
     assert bucket.parts() == [1, 2, 3, 4]
@@ -153,7 +154,7 @@ def test_parts_of_other_content_are_sent_again_and_the_hash_is_the_new_one(bucke
 
 def test_an_unfinished_upload_is_discarded_only_when_asked(bucket: Bucket, tmp_path: Path) -> None:
     bucket.fail = failing_at(2, refusal("ExpiredToken", "The provided token has expired."))
-    with pytest.raises(BedrockError, match=r"token has expired.*Renew the credentials.*what is done already is kept"):
+    with pytest.raises(BedrockError, match=r"token has expired.*aws sso login"):
         bucket.upload(export_of(tmp_path))
     assert bucket.sleeps == []
     assert len(bucket.unfinished()) == 1
@@ -191,7 +192,7 @@ def test_a_file_that_changed_since_it_was_hashed_is_never_completed(bucket: Buck
     content = bytearray((tmp_path / WEIGHTS).read_bytes())
     for damaged in (content[:-1], content + b"x", bytes([content[0] ^ 1]) + content[1:]):
         (tmp_path / WEIGHTS).write_bytes(damaged)
-        with pytest.raises(CorruptArtifactError, match=r"model-00001.*differs from its SHA-256"):
+        with pytest.raises(CorruptArtifactError, match=rf"model-00001.*{export.manifest.files[WEIGHTS]['sha256']}"):
             bucket.upload(export)
     listed = bucket.s3.list_objects_v2(Bucket="models").get("Contents", ())
     assert [item["Key"] for item in listed] == []

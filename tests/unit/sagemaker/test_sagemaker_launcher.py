@@ -311,7 +311,7 @@ def test_a_local_base_model_is_sent_and_one_on_s3_is_read_there(tmp_path: Path) 
         (refusal("ResourceLimitExceeded", "limit"), "'ml.g5.12xlarge for training job usage'"),
         (
             refusal("ValidationException", "Could not assume role arn:aws:iam::1:role/x."),
-            "trust policy must allow sts:AssumeRole to sagemaker.amazonaws.com",
+            "sts:AssumeRole",
         ),
         (
             refusal("AccessDeniedException", "User is not authorized to perform: iam:PassRole on resource"),
@@ -352,5 +352,5 @@ def test_attach_wants_a_job_that_is_there() -> None:
 def test_without_a_region_the_error_says_where_to_give_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
-    with pytest.raises(ConfigError, match="no AWS region is known"):
+    with pytest.raises(ConfigError, match="AWS_DEFAULT_REGION"):
         SageMakerLauncher(ROLE, bucket="models").dry_run(TRAINER, RECORDS)

@@ -1,4 +1,4 @@
-"""What is seen of a training: in a file without any configuration, and in a notebook."""
+"""A training shows its progress in a log file, without any configuration, and in a notebook."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ RECORDS = [Record(**example) for example in toy_examples(24)]
 CONFIG = TrainingConfig(num_train_epochs=1, records_per_step=6, max_length=320, learning_rate=3e-3, device="cpu")
 
 
-def test_a_log_file_says_what_comes_before_the_first_step_and_how_far_it_is(
+def test_a_log_file_shows_the_phases_before_the_first_step_and_the_progress(
     tiny_llama: Path, tmp_path: Path, capsys: Any
 ) -> None:
     adapter = QLoRAFSDPTrainer(tiny_llama, config=CONFIG).train(RECORDS, output_dir=tmp_path / "adapter")
     merged = AdapterMerger().merge(adapter, tmp_path / "merged")
     SQLJudge([ExactGrader()]).judge(RECORDS, ["SELECT 1"] * len(RECORDS))
     AdapterMerger().verify(RECORDS[:2], adapter, merged)
-    said = capsys.readouterr().err
+    output = capsys.readouterr().err
     steps = adapter.run.steps
     lines = [
         line
-        for line in said.splitlines()
+        for line in output.splitlines()
         if line.partition(":")[0] in ("training", "merging", "judging") or ":" not in line
     ]
     found = iter(lines)
@@ -44,11 +44,11 @@ def test_a_log_file_says_what_comes_before_the_first_step_and_how_far_it_is(
         r"judging: 24/24, \d+ s",
         "comparing the model with the adapter on 2 records",
     ):
-        assert any(re.fullmatch(pattern, line) for line in found), (pattern, said)
+        assert any(re.fullmatch(pattern, line) for line in found), (pattern, output)
     assert not re.search(r"[\r\x1b]", "".join(lines))
 
 
-def test_a_notebook_has_one_display_for_the_steps_and_keeps_the_last(
+def test_a_notebook_has_one_display_for_the_steps_that_ends_with_the_last(
     tiny_llama: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
     shown: list[str] = []
@@ -74,5 +74,5 @@ def test_a_notebook_has_one_display_for_the_steps_and_keeps_the_last(
     assert len(answers) == 2
     (judging,) = [text for text in shown if text.startswith("judging")]
     assert judging.startswith("judging: 24/24")
-    assert len([text for text in shown if text.startswith("generate")]) <= 1  # if two answers took a second
+    assert len([text for text in shown if text.startswith("generate")]) <= 1  # one if two answers took a second
     assert "training" not in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""A packed row gives every example the loss and the gradients that it gets alone."""
+"""In a packed row, every example has the same loss and gradients as alone."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_packed_equals_alone(
         assert difference < 1e-4, f"{name}: gradients differ by {difference:.1e} of their norm"
 
 
-def test_answer_loss_equals_transformers_own(model: Any, examples: tuple[list[Encoded], list[str]]) -> None:
+def test_answer_loss_equals_the_loss_of_transformers(model: Any, examples: tuple[list[Encoded], list[str]]) -> None:
     for example in examples[0][:3]:
         rows = pack([example], ["schema"], max_tokens=512, share_prefixes=True, seed=0)
         ours = answer_loss(model, model_inputs(rows[0])) / rows[0].answers

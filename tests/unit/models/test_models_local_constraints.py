@@ -1,4 +1,4 @@
-"""What constraints are read, what is refused, and which texts they let through; without a model."""
+"""AnswerForm without a model: which constraints are accepted or refused, and which texts they allow."""
 
 from __future__ import annotations
 
@@ -26,17 +26,18 @@ name ::= [a-z] | [a-z] [a-z] | [a-z] [a-z] [a-z]
 """
 
 
+TOKENIZER = tiny_tokenizer()
+
+
 @pytest.fixture(scope="module")
 def vocabulary():
-    tokenizer = tiny_tokenizer()
-    return Vocabulary(tokenizer, [tokenizer.eos_token_id])
+    return Vocabulary(TOKENIZER, [TOKENIZER.eos_token_id])
 
 
 def follows(vocabulary, form, text):
-    """Whether a text is let through token by token, and may end where it ends."""
-    tokenizer = vocabulary._tokenizer
+    """Return whether each token of the text is allowed and the answer may end after the last one."""
     matcher = form.begin(vocabulary)
-    for token in [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]:
+    for token in [*TOKENIZER(text, add_special_tokens=False)["input_ids"], TOKENIZER.eos_token_id]:
         if not matcher.allowed()[token]:
             return False
         matcher.take(token)
@@ -57,7 +58,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("kind", FORMS)
-def test_each_kind_lets_through_what_it_says(kind, vocabulary):
+def test_each_kind_allows_exactly_the_texts_that_match(kind, vocabulary):
     value, good, bad = FORMS[kind]
     form = AnswerForm.of("grammar" if kind in ("lark", "gbnf") else kind, value)
     assert [text for text in good if not follows(vocabulary, form, text)] == []
@@ -66,7 +67,7 @@ def test_each_kind_lets_through_what_it_says(kind, vocabulary):
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_choices_of_any_text(data, vocabulary):
+def test_choices_may_be_any_text(data, vocabulary):
     text = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8)
     choices = data.draw(st.lists(text, min_size=1, max_size=4))
     form = AnswerForm.of("choice", choices)
@@ -81,11 +82,17 @@ def test_json_text_and_object_are_the_same_schema():
     assert AnswerForm.of("json", {}).source == "{}"
 
 
-def test_every_token_that_ends_an_answer_is_allowed_only_at_its_end():
-    vocabulary = Vocabulary(tiny_tokenizer(), [0, 2])
-    matcher = AnswerForm.of("regex", "a").begin(vocabulary)
+@pytest.mark.parametrize(("divisor", "digits"), [(10_001, "10,001"), (1000.1, "10,001"), (100.01, "10,001")])
+def test_large_divisors_are_refused_wherever_their_decimal_point_is(divisor, digits):
+    with pytest.raises(ConfigError, match=rf"json\b.*\b{digits}\b.*\b10,000\b"):
+        AnswerForm.of("json", {"properties": {"a": {"items": [{"multipleOf": divisor}]}}})
+    assert AnswerForm.of("json", {"type": "number", "multipleOf": 10_000}).kind == "json"
+
+
+def test_tokens_that_end_an_answer_are_allowed_only_at_its_end():
+    matcher = AnswerForm.of("regex", "a").begin(Vocabulary(TOKENIZER, [0, 2]))
     assert not matcher.allowed()[torch.tensor([0, 2])].any()
-    matcher.take(vocabulary._tokenizer("a")["input_ids"][0])
+    matcher.take(TOKENIZER("a")["input_ids"][0])
     assert matcher.allowed().nonzero().flatten().tolist() == [0, 2]
 
 
@@ -103,6 +110,7 @@ def test_every_token_that_ends_an_answer_is_allowed_only_at_its_end():
         ("json", ""),
         ("json", None),
         ("json", {"type": "string", "pattern": "("}),
+        ("json", {"anyOf": [{"type": "number", "multipleOf": 1000.7}]}),
         ("regex", "("),
         ("regex", "(?=a)b"),
         ("regex", r"(a)\1"),
@@ -121,13 +129,13 @@ def test_every_token_that_ends_an_answer_is_allowed_only_at_its_end():
         ("xml", "<a/>"),
     ],
 )
-def test_what_cannot_be_read_is_refused_with_its_kind(kind, value):
+def test_the_error_for_an_invalid_constraint_has_its_kind(kind, value):
     with pytest.raises(ConfigError, match=kind):
         AnswerForm.of(kind, value)
 
 
 def chain(separator, first, size):
-    """Rules that lead to one another, in as few characters as there can be."""
+    """Return rules that refer to one another in a chain, with as many rules as fit into `size` characters."""
     text, last = "", first
     for name in map("".join, product("bcdefghij", "bcdefghij", "bcdefghijklmnopqrstuvwxyz")):
         if len(text) + 20 > size:
@@ -163,8 +171,8 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_constraints_are_read_or_refused_within_seconds(name, vocabulary):
-    """In a thread, whose stack is smaller where they are served; a native overflow would end this process."""
+def test_malicious_constraints_are_accepted_or_refused_within_seconds(name, vocabulary):
+    """Use a thread, because the emulator serves from threads with a small stack. An overflow would end this process."""
     kind, value = HOSTILE[name]
     outcome = []
 
@@ -187,23 +195,23 @@ def test_hostile_constraints_are_read_or_refused_within_seconds(name, vocabulary
     assert time.process_time() - started < 5
 
 
-def test_without_the_library_the_extra_is_named(monkeypatch):
+def test_the_error_without_llguidance_has_the_name_of_the_extra(monkeypatch):
     monkeypatch.setattr("sqlquarry.extras.find_spec", lambda name: None if name == "llguidance" else True)
     with pytest.raises(MissingExtraError, match=re.escape("sqlquarry[emulator]")):
         AnswerForm.of("regex", "a")
 
 
-def test_a_model_without_an_end_cannot_be_constrained():
+def test_a_model_without_an_end_token_cannot_be_constrained():
     with pytest.raises(ConfigError, match="eos_token"):
-        AnswerForm.of("regex", "a").begin(Vocabulary(tiny_tokenizer(), []))
+        AnswerForm.of("regex", "a").begin(Vocabulary(TOKENIZER, []))
 
 
-def test_tokens_of_sentencepiece_are_read_as_bytes_and_other_kinds_are_refused():
+def test_sentencepiece_tokens_are_read_as_bytes_and_other_tokenizers_are_refused():
     from tokenizers import Tokenizer, decoders, models
     from transformers import PreTrainedTokenizerFast
 
     known = ["<unk>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "\u2581yes", "yes", "y", "no"]
-    ids = {token: place for place, token in enumerate(known)}
+    ids = {token: index for index, token in enumerate(known)}
     backend = Tokenizer(models.BPE(ids, [], unk_token="<unk>", byte_fallback=True))
     backend.decoder = decoders.Sequence(
         [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
@@ -212,7 +220,8 @@ def test_tokens_of_sentencepiece_are_read_as_bytes_and_other_kinds_are_refused()
     allowed = AnswerForm.of("choice", ["yes", "é"]).begin(vocabulary).allowed().nonzero().flatten().tolist()
     assert {known[token] for token in allowed} == {"yes", "y", "<0x79>", "<0xC3>"}
     words = Tokenizer(models.WordLevel({"[UNK]": 0, "yes": 1, "</s>": 2}, unk_token="[UNK]"))
-    with pytest.raises(ConfigError, match="tokenizer"):
+    with pytest.raises(ConfigError) as caught:
         AnswerForm.of("choice", ["yes"]).begin(
             Vocabulary(PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>"), [2])
         )
+    assert isinstance(caught.value.__cause__, ValueError)

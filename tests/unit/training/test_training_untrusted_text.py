@@ -1,4 +1,4 @@
-"""What SageMaker, a base model or a configuration says is shown as it is, in the terminal and in the model card."""
+"""Text from SageMaker, base models and configurations is shown literally in the terminal and in the model card."""
 
 import dataclasses
 import re
@@ -14,7 +14,7 @@ SHOWN = r"[red]a[/red]b\u{1b}[2J\u{9b}1m\u{202e}c :bomb:"
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_a_log_is_shown_as_it_is(stderr_of, terminal: bool) -> None:
+def test_a_log_is_shown_literally(stderr_of, terminal: bool) -> None:
     text = stderr_of(terminal=terminal)
     with Display(NAME) as display:
         display.state(NAME)
@@ -26,7 +26,7 @@ def test_a_log_is_shown_as_it_is(stderr_of, terminal: bool) -> None:
     assert "\u202e" not in shown
 
 
-def test_a_model_card_shows_names_and_nothing_else() -> None:
+def test_a_model_card_escapes_markup_in_names() -> None:
     hostile = "<img src=x> [l](http://x) | `b` \x1b[2J\u202e"
     run = dict.fromkeys((field.name for field in dataclasses.fields(TrainingRun)), 1)
     provenance = {

@@ -1,7 +1,9 @@
-"""Batched decoding with shared prefixes answers exactly as the model does alone."""
+"""LocalModel: batched decoding with shared prefixes gives exactly the answers of single prompts."""
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 from pathlib import Path
 
@@ -41,7 +43,7 @@ def alone(model: LocalModel, prompt: str, max_tokens: int) -> str:
     return str(model.tokenizer.decode(output[0, ids["input_ids"].shape[1] :], skip_special_tokens=True))
 
 
-def test_batches_answer_as_transformers_does_alone(model: LocalModel) -> None:
+def test_batches_give_the_answers_that_transformers_gives_to_single_prompts(model: LocalModel) -> None:
     formatter = model.formatter
     assert formatter is not None
     answers = model.generate(RECORDS)
@@ -65,7 +67,7 @@ def test_token_counts_and_stop_reasons(model: LocalModel) -> None:
     assert cut.prompt_tokens == len(model.tokenizer("How many")["input_ids"])
 
 
-def test_stop_texts_end_an_answer_and_are_cut_off(model: LocalModel) -> None:
+def test_stop_texts_end_an_answer_and_are_removed(model: LocalModel) -> None:
     (whole,) = model.complete(["List the name of all users."], DecodingOptions(max_tokens=12))
     middle = whole.text[len(whole.text) // 2 :][:2]
     (stopped,) = model.complete(["List the name of all users."], DecodingOptions(max_tokens=12, stop=[middle]))
@@ -82,14 +84,16 @@ def test_sampling_is_reproducible_by_seed(model: LocalModel) -> None:
     assert len({sample(seed) for seed in range(6)}) > 1
 
 
-def test_records_need_a_prompt(tiny_llama: Path) -> None:
+def test_records_need_a_formatter(tiny_llama: Path) -> None:
     with pytest.raises(ConfigError, match="formatter="):
         LocalModel(tiny_llama, device="cpu").generate(RECORDS[:1])
     (answer,) = LocalModel(tiny_llama, formatter=PromptFormatter(), max_tokens=2, device="cpu").generate(RECORDS[:1])
     assert answer.completion_tokens in (1, 2)
 
 
-def test_a_finished_directory_is_to_be_opened(tiny_llama: Path, tmp_path: Path, adapter: AdapterCheckpoint) -> None:
+def test_the_error_for_the_directory_of_an_artifact_says_how_to_open_it(
+    tiny_llama: Path, tmp_path: Path, adapter: AdapterCheckpoint
+) -> None:
     directory = shutil.copytree(tiny_llama, tmp_path / "merged")
     PromptFormatter().bind(LocalModel(tiny_llama, device="cpu").tokenizer).save(directory)
     with pytest.raises(ConfigError, match=r"formatter=.*MergedModel\.load"):
@@ -98,15 +102,50 @@ def test_a_finished_directory_is_to_be_opened(tiny_llama: Path, tmp_path: Path, 
         LocalModel(adapter.path, device="cpu")
 
 
-def test_what_does_not_belong_to_a_model_is_refused(tiny_llama: Path, adapter: AdapterCheckpoint) -> None:
-    with pytest.raises(ConfigError, match="formatter is given"):
+def test_pickled_weights_are_refused(tiny_llama: Path, tmp_path: Path, adapter: AdapterCheckpoint) -> None:
+    base = shutil.copytree(tiny_llama, tmp_path / "base")
+    for file in base.glob("*.safetensors"):
+        file.rename(base / "pytorch_model.bin")
+    with pytest.raises(UnsupportedModelError, match=rf"{re.escape(str(base))} .*\*\.safetensors"):
+        LocalModel(base, device="cpu")
+    opened = AdapterCheckpoint.load(shutil.copytree(adapter.path, tmp_path / "adapter"))
+    (opened.path / "adapter_model.safetensors").rename(opened.path / "adapter_model.bin")
+    with pytest.raises(UnsupportedModelError, match=rf"{re.escape(str(opened.path))} .*adapter_model\.safetensors"):
+        LocalModel(opened, device="cpu")
+
+
+def test_the_fingerprint_depends_on_weights_adapter_prompt_and_limits(
+    model: LocalModel, adapter: AdapterCheckpoint, tiny_llama: Path, tmp_path: Path
+) -> None:
+    directory = shutil.copytree(tiny_llama, tmp_path / "base")
+    base = LocalModel(directory, device="cpu")
+    others = [
+        model,
+        LocalModel(adapter, device="cpu"),
+        LocalModel(directory, device="cpu", max_tokens=9),
+        LocalModel(directory, device="cpu", formatter=PromptFormatter()),
+    ]
+    before = base.fingerprint
+    assert len({before, *(other.fingerprint for other in others)}) == 5
+    assert LocalModel(directory, device="cpu", batch_size=2).fingerprint == before
+    os.utime(directory / "config.json", ns=(0, 0))
+    assert base.fingerprint != before
+    assert repr(base) == f"LocalModel({str(directory)!r})"
+
+
+def test_options_that_do_not_apply_to_the_kind_of_model_are_refused(
+    tiny_llama: Path, adapter: AdapterCheckpoint
+) -> None:
+    with pytest.raises(ConfigError, match=r"\bformatter\b"):
         LocalModel(adapter, formatter=PromptFormatter())
-    with pytest.raises(ConfigError, match="base_model is given"):
+    with pytest.raises(ConfigError, match=r"\bbase_model\b"):
         LocalModel(tiny_llama, base_model=tiny_llama)
 
 
-def test_what_is_no_model_or_no_device(tmp_path: Path, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UnsupportedModelError, match=r"no config\.json"):
+def test_an_empty_directory_and_a_missing_device_are_refused(
+    tmp_path: Path, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UnsupportedModelError, match=r"config\.json"):
         LocalModel(tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(DeviceError):

@@ -1,4 +1,4 @@
-"""A base model is known by its content, wherever it is."""
+"""A base model is identified by its content, wherever it is."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CONFIG = TrainingConfig(num_train_epochs=1, records_per_step=3, max_length=320, 
 
 @pytest.fixture(scope="module")
 def place(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the base "b" and an adapter that was trained on it by that relative path."""
+    """Return a folder with the base "b" and an adapter that was trained on it by its relative path."""
     folder = tmp_path_factory.mktemp("place")
     shutil.copytree(tiny_llama, folder / "b")
     with pytest.MonkeyPatch.context() as patch:
@@ -45,7 +45,7 @@ def test_a_relative_base_is_recorded_with_its_absolute_path(place: Path, adapter
     assert f'"base_model_name_or_path": "{base}"' in (adapter.path / "adapter_config.json").read_text()
 
 
-def test_a_finished_adapter_is_found_by_any_path_of_its_base(
+def test_a_finished_adapter_is_found_with_any_path_of_its_base(
     place: Path, adapter: AdapterCheckpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(adapted_model, "load_causal_lm", lambda *_, **__: pytest.fail("trained again"))
@@ -58,7 +58,7 @@ def test_a_finished_adapter_is_found_by_any_path_of_its_base(
         assert again.manifest == adapter.manifest
 
 
-def test_an_interrupted_run_is_resumed_on_a_base_that_was_moved(
+def test_an_interrupted_run_resumes_on_a_base_that_was_moved(
     tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(tiny_llama, tmp_path / "b")
@@ -73,13 +73,11 @@ def test_an_interrupted_run_is_resumed_on_a_base_that_was_moved(
     assert run.base_model_path == moved.resolve()
 
 
-def test_what_differs_is_told_with_both_values(place: Path) -> None:
+def test_differences_are_listed_with_both_values(place: Path) -> None:
     other = TrainingConfig(
         num_train_epochs=3, records_per_step=3, max_length=320, device="cpu", quantization=None, lora_r=4
     )
-    with pytest.raises(
-        TrainingError, match=r"config\.num_train_epochs \(1 there, 3 now\), config\.lora_r \(16 there, 4 now\)"
-    ):
+    with pytest.raises(TrainingError, match=r"config\.num_train_epochs \(1 .*, 3 .*\), config\.lora_r \(16 .*, 4 .*\)"):
         QLoRAFSDPTrainer(place / "b", config=other).train(RECORDS, output_dir=place / "adapter")
 
 
@@ -91,20 +89,20 @@ def changed(base: Path, directory: Path) -> Path:
     return directory
 
 
-def test_an_adapter_is_answered_and_merged_with_a_base_that_was_moved(
+def test_an_adapter_can_be_used_and_merged_with_a_base_that_was_moved(
     place: Path, adapter: AdapterCheckpoint, tmp_path: Path
 ) -> None:
     answers = LocalModel(adapter, device="cpu", max_tokens=4).generate(RECORDS[:2])
     moved = (place / "b").rename(place / "elsewhere")
     other = changed(moved, tmp_path / "other")
     try:
-        with pytest.raises(UnsupportedModelError, match=r"is not at .*base_model="):
+        with pytest.raises(UnsupportedModelError, match=rf"{place / 'b'}.*base_model="):
             LocalModel(adapter, device="cpu")
         with pytest.raises(MergeError, match="base_model="):
             AdapterMerger().merge(adapter, tmp_path / "merged")
-        with pytest.raises(UnsupportedModelError, match="is not the one"):
+        with pytest.raises(UnsupportedModelError, match=str(other)):
             LocalModel(adapter, base_model=other, device="cpu")
-        with pytest.raises(MergeError, match="not the one"):
+        with pytest.raises(MergeError, match=str(other)):
             AdapterMerger(base_model=other).merge(adapter, tmp_path / "merged")
         again = LocalModel(adapter, base_model=moved, device="cpu", max_tokens=4).generate(RECORDS[:2])
         assert [answer.text for answer in again] == [answer.text for answer in answers]

@@ -1,4 +1,4 @@
-"""Layers with a sliding window see in a packed row what they see of each record alone."""
+"""In a packed row, layers with a sliding window see the same tokens as in each record alone."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from torch.nn.attention.flex_attention import create_mask
+from torch.nn.attention.flex_attention import BlockMask, create_mask
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from sqlquarry.checkpoints.attention import position_limit, windows_of
@@ -21,7 +21,7 @@ from sqlquarry.prompt import IGNORED_LABEL, Encoded, PromptFormatter
 from sqlquarry.records import Record
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
 from sqlquarry.training.encoding.packing import block_mask, pack
-from sqlquarry.training.steps.loss import RowShape, answer_loss, model_inputs, row_tensors
+from sqlquarry.training.steps.loss import RowShape, answer_loss, flex_inputs, model_inputs, row_tensors
 
 from conftest import tiny_tokenizer, toy_examples
 
@@ -50,7 +50,7 @@ def made(name: str, attention: str = "sdpa", **changes: Any) -> Any:
 
 @st.composite
 def examples(draw: st.DrawFn) -> tuple[list[Encoded], list[int]]:
-    """Examples of two schemas, from shorter than any window to several times as long."""
+    """Draw examples of two schemas, from shorter than any window to several times as long."""
     found, keys = [], []
     token = st.integers(0, 63)
     for key in range(2):
@@ -66,7 +66,7 @@ def examples(draw: st.DrawFn) -> tuple[list[Encoded], list[int]]:
 @pytest.mark.parametrize("name", MODELS)
 @given(data=examples(), share=st.booleans(), padded=st.booleans())
 @settings(max_examples=4)
-def test_packed_equals_transformers_own_forward_of_each_record(
+def test_packed_loss_equals_that_of_transformers_for_each_record(
     name: str, data: tuple[list[Encoded], list[int]], *, share: bool, padded: bool
 ) -> None:
     model, reference = made(name), made(name, "eager")
@@ -83,18 +83,31 @@ def test_packed_equals_transformers_own_forward_of_each_record(
     assert packed == pytest.approx(alone, rel=1e-4)
 
 
-@given(data=examples(), window=st.none() | st.integers(1, 40))
-@settings(max_examples=15)
-def test_the_mask_of_blocks_is_the_dense_one(data: tuple[list[Encoded], list[int]], window: int | None) -> None:
-    for row in pack(*data, max_tokens=160, share_prefixes=True, seed=0):
-        (tokens, _), dense = row_tensors(row), row.attention_mask(window)
-        blocks = block_mask(tokens[1], tokens[2], tokens[3], window)
-        length = len(row.input_ids)
-        assert torch.equal(create_mask(blocks.mask_mod, 1, 1, length, length, device="cpu"), dense)
+@given(data=examples(), window=st.none() | st.integers(1, 40), padded=st.booleans())
+@settings(max_examples=20, phases=[Phase.explicit, Phase.reuse, Phase.generate])  # shrinking would take minutes
+def test_the_block_mask_of_flex_attention_equals_the_dense_mask(
+    data: tuple[list[Encoded], list[int]], window: int | None, *, padded: bool
+) -> None:
+    rows = pack(*data, max_tokens=160, share_prefixes=True, seed=0)
+    shape = RowShape(192, max(row.answers for row in rows)) if padded else None
+    for row in rows:
+        dense = (row.padded(192) if padded else row).attention_mask(window)
+        tokens, answers = row_tensors(row, shape)
+        masks = [
+            block_mask(tokens[1], tokens[2], tokens[3], window),
+            flex_inputs(tokens, answers, window)["attention_mask"],
+            model_inputs(row, shape=shape, flex=True, windows=window)["attention_mask"],
+        ]
+        for blocks in masks:
+            assert isinstance(blocks, BlockMask)
+            assert torch.equal(create_mask(blocks.mask_mod, 1, 1, *dense.shape[2:], device="cpu"), dense)
+        plain = model_inputs(row, shape=shape, windows=window)["attention_mask"]
+        assert isinstance(plain, torch.Tensor)
+        assert torch.equal(plain, dense)
 
 
 @pytest.mark.parametrize("name", ["mistral", "qwen2", "llama"])
-def test_flex_attention_gives_the_loss_of_the_dense_mask(name: str) -> None:
+def test_flex_attention_gives_the_same_loss_as_the_dense_mask(name: str) -> None:
     ids = [number * 7 % 64 for number in range(100)]
     data = [Encoded(ids[:30] + ids[start:], [IGNORED_LABEL] * 30 + ids[start:]) for start in (60, 75, 90)]
     (row,) = pack(data, [0, 0, 0], max_tokens=128, share_prefixes=True, seed=0)
@@ -107,7 +120,7 @@ def test_flex_attention_gives_the_loss_of_the_dense_mask(name: str) -> None:
     assert blocks == pytest.approx(dense, rel=1e-4)
 
 
-def test_a_window_that_no_record_reaches_is_not_in_the_mask() -> None:
+def test_a_window_longer_than_any_row_is_left_out() -> None:
     assert windows_of(made("mistral").config, 8) is None
     assert windows_of(made("mistral").config, 9) == 8
     assert windows_of(made("qwen2-off").config, 10_000) is None
@@ -122,7 +135,7 @@ def saved(name: str, directory: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["mistral", "qwen2"])
-def test_the_first_step_of_a_run_has_the_loss_of_the_records_alone(name: str, tmp_path: Path) -> None:
+def test_the_first_step_of_a_run_has_the_same_loss_as_the_records_alone(name: str, tmp_path: Path) -> None:
     base, records = saved(name, tmp_path / "base"), [Record(**example) for example in toy_examples(8)]
     options: dict[str, Any] = {"num_train_epochs": 1, "records_per_step": 8, "max_length": 255, "device": "cpu"}
     trainer = QLoRAFSDPTrainer(base, config=TrainingConfig(quantization=None, **options))
@@ -139,7 +152,7 @@ def test_the_first_step_of_a_run_has_the_loss_of_the_records_alone(name: str, tm
 
 
 @pytest.mark.parametrize("name", ["mistral", "qwen2", "qwen3"])
-def test_answers_of_a_batch_are_those_of_transformers_alone(name: str, tmp_path: Path) -> None:
+def test_answers_of_a_batch_equal_those_of_transformers_for_each_prompt(name: str, tmp_path: Path) -> None:
     local = LocalModel(saved(name, tmp_path), device="cpu", batch_size=8)
     schema = "CREATE TABLE users (id, name, price, age, city, year, qty)"
     prompts = [f"{schema} {question}" for question in ("a", "List the city of all users.", "name name " * 9)]
@@ -178,5 +191,5 @@ def made_alone(local: LocalModel, prompt: str) -> str:
         ({"max_position_embeddings": 2048, "rope_scaling": {"type": "yarn", "factor": "2"}}, 2048),
     ],
 )
-def test_positions_are_those_that_the_configuration_promises(config: dict[str, Any], limit: int | None) -> None:
+def test_the_position_limit_follows_the_configuration(config: dict[str, Any], limit: int | None) -> None:
     assert position_limit(config) == limit

@@ -1,4 +1,4 @@
-"""Windows of five minutes, and what they cost."""
+"""Five-minute billing windows and their price."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def windows(*answer_times: float) -> int:
         ((), 0),
         ((7,), 1),
         ((7, 8, 306), 1),
-        ((7, 307), 2),  # asleep by then: a new window begins at 307
-        ((7, 200, 400), 2),  # awake: the next window follows at 307
+        ((7, 307), 2),  # The model is asleep, so a new window starts at 307.
+        ((7, 200, 400), 2),  # The model is awake, so the next window starts at 307.
         ((7, 200, 400, 606), 2),
         ((7, 200, 400, 607), 3),
         ((0, 10_000), 2),
     ],
 )
-def test_windows(times: tuple[float, ...], expected: int) -> None:
+def test_number_of_windows(times: tuple[float, ...], expected: int) -> None:
     assert windows(*times) == expected
 
 
@@ -43,7 +43,7 @@ def test_windows_cover_all_answers_and_none_is_empty(gaps: list[float]) -> None:
     count = windows(*times)
     assert 1 <= count <= len(times)
     busy = sum(min(gap, 300) for gap in gaps[1:])
-    # Each window is five minutes long; an idle gap adds at most one that began late.
+    # Each window is five minutes long. An idle gap adds at most one window that starts late.
     assert count >= busy / 300 * 0.5
     assert count <= 1 + (times[-1] - times[0]) / 300 + 1
 
@@ -54,7 +54,7 @@ def test_more_answers_never_cost_less(gaps: list[float]) -> None:
     assert windows(*times[:-1]) <= windows(*times) <= windows(*times[:-1]) + 1
 
 
-def test_the_published_example_of_one_wake_up() -> None:
+def test_the_published_example_of_one_window() -> None:
     # 2 custom model units in us-east-1: 5 x 2 x 0.05718.
     assert PriceTable().inference_usd("us-east-1", units=2, windows=1) == pytest.approx(0.5718)
 

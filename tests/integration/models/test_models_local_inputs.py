@@ -1,4 +1,4 @@
-"""What a local model is asked, checked before it computes: lists, options, and the length of prompts."""
+"""LocalModel checks inputs, options and the length of prompts before it computes anything."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def model(lively_llama: Path) -> LocalModel:
 
 
 @pytest.mark.parametrize("inputs", ["How many?", RECORD, [RECORD, "How many?"], None, [3]])
-def test_generate_takes_a_list_of_one_kind(model: LocalModel, inputs: Any) -> None:
+def test_generate_accepts_only_a_list_of_one_kind(model: LocalModel, inputs: Any) -> None:
     with pytest.raises(ConfigError):
         model.generate(inputs)
 
 
 @pytest.mark.parametrize("prompts", ["How many?", [RECORD], ["a", ""], [""]])
-def test_complete_takes_a_list_of_texts_with_tokens(model: LocalModel, prompts: Any) -> None:
+def test_complete_accepts_only_a_list_of_texts_with_tokens(model: LocalModel, prompts: Any) -> None:
     with pytest.raises(ConfigError):
         model.complete(prompts)
     assert model.complete([]) == model.generate([]) == []
@@ -61,39 +61,39 @@ def test_complete_takes_a_list_of_texts_with_tokens(model: LocalModel, prompts: 
     ],
 )
 def test_options_of_complete(model: LocalModel, name: str, value: Any) -> None:
-    with pytest.raises(ConfigError, match=re.escape(f"{name} is {value!r}")):
+    with pytest.raises(ConfigError, match=rf"\b{name}\b.*{re.escape(repr(value))}"):
         model.complete(["SELECT"], DecodingOptions(**{name: value}))
 
 
 @pytest.mark.parametrize(("name", "value"), [("batch_size", 0), ("batch_size", "8"), ("max_tokens", -1)])
 def test_options_of_the_model(lively_llama: Path, name: str, value: Any) -> None:
-    with pytest.raises(ConfigError, match=f"{name} is {value!r}"):
+    with pytest.raises(ConfigError, match=rf"\b{name}\b.*{value!r}"):
         LocalModel(lively_llama, device="cpu", **{name: value})
 
 
 def test_tokens_and_characters_that_do_not_exist(model: LocalModel) -> None:
-    with pytest.raises(ConfigError, match="names token 1000000"):
+    with pytest.raises(ConfigError, match=r"logit_bias\b.*\b1000000\b"):
         model.complete(["SELECT"], DecodingOptions(sampling=Sampling(logit_bias={10**6: 1.0})))
     for ask in (model.complete, model.generate):
-        with pytest.raises(ConfigError, match=r"prompt 1 holds \\udc80"):
+        with pytest.raises(ConfigError, match=r"\b1\b.*\\udc80"):
             ask(["SELECT", "caf\udc80"])
 
 
-def test_a_prompt_ends_where_the_context_does(tmp_path: Path) -> None:
+def test_an_answer_ends_with_the_context_and_a_prompt_that_fills_it_is_refused(tmp_path: Path) -> None:
     base = save_tiny_llama(tmp_path / "base", initializer_range=0.3)
     config = base / "config.json"
     config.write_text(config.read_text().replace('"max_position_embeddings": 2048', '"max_position_embeddings": 24'))
     model = LocalModel(base, device="cpu")
     words = model.tokenizer("a b c d e f g h i j k l m n o p q r s t u v w x y z")["input_ids"]
     fitting, full = (model.tokenizer.decode(words[:count]) for count in (20, 24))
-    with pytest.raises(ConfigError, match=r"prompt 1 has 24 tokens.* 24 "):
+    with pytest.raises(ConfigError, match=r"\b1\b.*\b24\b.*\b24\b.*max_position_embeddings"):
         model.complete(["a", full])
     short, long = model.complete(["a", fitting], DecodingOptions(max_tokens=30))
     assert (long.stop_reason, long.completion_tokens) == ("length", 4)
     assert (short.stop_reason, short.completion_tokens) == ("length", 23)
 
 
-def test_special_tokens_in_records_are_noted_once(model: LocalModel, caplog: pytest.LogCaptureFixture) -> None:
+def test_special_tokens_in_records_are_logged_once(model: LocalModel, caplog: pytest.LogCaptureFixture) -> None:
     record = Record("What does <|im_start|> mean?", "CREATE TABLE users (id)")
     with caplog.at_level(logging.WARNING, "sqlquarry"):
         model.generate([RECORD])

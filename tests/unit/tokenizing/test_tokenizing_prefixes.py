@@ -1,4 +1,4 @@
-"""Which prompts are read together."""
+"""Common prefixes of token sequences, and groups of sequences that share one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SEQUENCES = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=8), min_si
 
 
 @given(SEQUENCES)
-def test_a_common_prefix_is_common_and_leaves_a_token_to_each(sequences: list[list[int]]) -> None:
+def test_a_common_prefix_is_the_longest_that_leaves_each_sequence_a_token(sequences: list[list[int]]) -> None:
     length = common_prefix(sequences)
     assert all(sequence[:length] == sequences[0][:length] for sequence in sequences)
     assert length < min(map(len, sequences))
@@ -20,7 +20,7 @@ def test_a_common_prefix_is_common_and_leaves_a_token_to_each(sequences: list[li
 
 
 @given(SEQUENCES)
-def test_groups_hold_every_sequence_once_and_begin_alike(sequences: list[list[int]]) -> None:
+def test_each_sequence_is_in_one_group_and_shares_half_of_its_first_sequence(sequences: list[list[int]]) -> None:
     groups = group_by_prefix(sequences)
     assert sorted(index for group in groups for index in group) == list(range(len(sequences)))
     for group in groups:

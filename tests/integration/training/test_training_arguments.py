@@ -1,4 +1,4 @@
-"""Arguments that cannot work are refused before anything is read, and plans say what evaluation records hold."""
+"""Invalid arguments are refused before anything is read, and plans have notes on evaluation records."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def trainer(base: str | Path) -> QLoRAFSDPTrainer:
 
 @pytest.mark.parametrize("processes", [0, -1, "2", 2.0, True])
 def test_processes_are_whole_numbers(tmp_path: Path, processes: Any) -> None:
-    # The base is not there, so that nothing can have been read.
+    # The base does not exist, so nothing can have been read.
     with pytest.raises(ConfigError, match="processes"):
         trainer(tmp_path / "none").train(RECORDS, output_dir=tmp_path / "out", processes=processes)
     with pytest.raises(ConfigError, match="processes"):
@@ -33,18 +33,18 @@ def test_processes_are_whole_numbers(tmp_path: Path, processes: Any) -> None:
 
 
 def test_planned_processes_are_a_number_or_auto(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="processes is None"):
-        trainer(tmp_path / "none").plan(RECORDS, processes=None)  # type: ignore[arg-type]  # that is the test
+    with pytest.raises(ConfigError, match=r"processes .*None"):
+        trainer(tmp_path / "none").plan(RECORDS, processes=None)  # type: ignore[arg-type]  # invalid on purpose
 
 
 @pytest.mark.parametrize("place", [".", "checkpoints", "x/../checkpoints/now"])
-def test_checkpoints_within_the_adapter_are_refused_before_training(tmp_path: Path, place: str) -> None:
+def test_checkpoints_in_the_adapters_directory_are_refused(tmp_path: Path, place: str) -> None:
     output = tmp_path / "out"
     with pytest.raises(ConfigError, match="checkpoint_dir"):
         trainer(tmp_path / "none").train(RECORDS, output_dir=output, checkpoint_dir=output / place)
 
 
-def test_checkpoints_are_no_file(tiny_llama: Path, tmp_path: Path) -> None:
+def test_a_file_as_checkpoint_dir_is_refused(tiny_llama: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="checkpoint_dir"):
         trainer(tiny_llama).train(RECORDS, output_dir=tmp_path / "out", checkpoint_dir=tmp_path / "file")

@@ -1,7 +1,8 @@
-"""A trainer's session reaches its processes, and nothing of it reaches a disk; one process trains into a directory."""
+"""A trainer's session reaches its processes but no disk, and only one process trains into a directory."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import sqlquarry as sq
 from sqlquarry.aws import aws_client, expect_bucket_owners, session_environment
 from sqlquarry.errors import ConfigError, OutputInUseError, TrainingError
 from sqlquarry.files.locks import only_writer
-from sqlquarry.training import launch as launching
+from sqlquarry.training import launch
 from sqlquarry.training.steps.checkpoint import Checkpoints, Snapshot
 
 from conftest import toy_examples
@@ -40,7 +41,7 @@ def bucket() -> Iterator[Any]:
 def test_another_process_gets_keys_region_and_owners(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("sqlquarry.aws.owners._by_default", {})
+    monkeypatch.setattr("sqlquarry.aws.owners._by_default", {})  # private, because owners cannot be removed
     session = session_of()
     expect_bucket_owners({"shared": "210987654321", "public": None}, session=session)
     variables = session_environment(session)
@@ -49,11 +50,11 @@ def test_another_process_gets_keys_region_and_owners(monkeypatch: pytest.MonkeyP
     child = boto3.session.Session()
     assert child.get_credentials().get_frozen_credentials() == session.get_credentials().get_frozen_credentials()
     assert child.region_name == "eu-west-1"
-    assert not [name for name in variables if "ENDPOINT" in name]  # AWS's own are found by the region
+    assert not [name for name in variables if "ENDPOINT" in name]  # AWS's own endpoints follow from the region
     client = aws_client("s3")
     sent: list[Any] = []
     client.meta.events.register("before-call.s3", lambda params, **_: sent.append(params["headers"]) or (_ for _ in ()))
-    with pytest.raises(Exception):  # noqa: B017 - there is no network, and the headers are made before
+    with pytest.raises(Exception):  # noqa: B017 - there is no network, but the headers are created before
         client.head_bucket(Bucket="shared")
     assert sent[0]["x-amz-expected-bucket-owner"] == "210987654321"
 
@@ -68,7 +69,7 @@ def test_an_inherited_token_of_another_key_is_hidden(monkeypatch: pytest.MonkeyP
 def test_without_a_session_the_environment_stays_and_without_credentials_it_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("sqlquarry.aws.owners._by_default", {})  # which a page of the docs states
+    monkeypatch.setattr("sqlquarry.aws.owners._by_default", {})  # private, because owners cannot be removed
     assert session_environment(None) == {}
     with pytest.raises(ConfigError):
         session_environment(boto3.session.Session(botocore_session=_without_credentials()))
@@ -82,34 +83,41 @@ def _without_credentials() -> Any:
     return core
 
 
-def test_keys_are_in_the_environment_of_the_processes_only(
+# Runs instead of torchrun, and writes its environment, its arguments and the files of the job to a file.
+PROGRAM = """
+import json, os, pathlib, sys
+job = pathlib.Path(sys.argv[-1])
+texts = [*sys.argv, *(path.read_text() for path in job.parent.rglob("*") if path.is_file())]
+found = {"environment": dict(os.environ), "texts": texts, "job": json.loads(job.read_text())}
+pathlib.Path(sys.argv[1]).write_text(json.dumps(found))
+raise ValueError("stopped here")
+"""
+
+
+def test_keys_are_only_in_the_environment_of_the_processes(
     tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[dict[str, str]] = []
-
-    def run(command: list[str], environment: dict[str, str]) -> tuple[int, dict[str, str]]:
-        seen.append(environment)
-        texts = [*command, *(path.read_text() for path in Path(command[-1]).parent.rglob("*") if path.is_file())]
-        assert not [text for text in texts if SECRET in text or TOKEN in text]
-        assert '"checkpoint_dir": "s3://bucket/c"' in Path(command[-1]).read_text()
-        return 1, {"error": "stopped here"}
-
-    monkeypatch.setattr(launching, "_run", run)
+    monkeypatch.setattr(launch, "TORCHRUN", ("-c", PROGRAM, str(tmp_path / "found.json")))
     trainer = sq.QLoRAFSDPTrainer(tiny_llama, config=CONFIG, session=session_of())
     with pytest.raises(TrainingError, match="stopped here") as caught:
         trainer.train(RECORDS, output_dir=tmp_path / "out", checkpoint_dir=Path("s3://bucket/c"), processes=1)
-    assert seen[0]["AWS_SECRET_ACCESS_KEY"] == SECRET
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert len(found["texts"]) > 4
+    assert not [text for text in found["texts"] if SECRET in text or TOKEN in text]
+    assert found["job"]["checkpoint_dir"] == "s3://bucket/c"
+    assert found["environment"]["AWS_SECRET_ACCESS_KEY"] == SECRET
+    assert found["environment"]["AWS_SESSION_TOKEN"] == TOKEN
     assert SECRET not in str(caught.value)
 
 
-def test_two_trainings_do_not_share_a_directory(tiny_llama: Path, tmp_path: Path) -> None:
+def test_two_trainings_cannot_write_into_one_directory(tiny_llama: Path, tmp_path: Path) -> None:
     trainer = sq.QLoRAFSDPTrainer(tiny_llama, config=CONFIG)
     with only_writer(tmp_path / "out"), pytest.raises(OutputInUseError):
         trainer.train(RECORDS, output_dir=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_checkpoints_come_back_from_s3(bucket: Any) -> None:
+def test_checkpoints_are_found_with_any_spelling_of_their_prefix(bucket: Any) -> None:
     checkpoints = Checkpoints(Path("s3://bucket/runs/1"), session=bucket)
     assert checkpoints.place == "s3://bucket/runs/1"
     for step in (1, 2, 3):
@@ -125,6 +133,6 @@ def test_checkpoints_come_back_from_s3(bucket: Any) -> None:
 @pytest.mark.parametrize(
     ("place", "kind"), [("s3://absent/runs", TrainingError), ("s3://bucket", ConfigError), ("s3://", ConfigError)]
 )
-def test_a_place_that_cannot_hold_checkpoints_is_named(bucket: Any, place: str, kind: type[Exception]) -> None:
+def test_an_s3_location_without_prefix_or_bucket_is_refused(bucket: Any, place: str, kind: type[Exception]) -> None:
     with pytest.raises(kind, match=place):
         Checkpoints(place, session=bucket).latest()

@@ -1,4 +1,4 @@
-"""Records that the base cannot take, and what is no records at all, are refused before anything is loaded."""
+"""Records that the base cannot learn from, and arguments that are not records, are refused before loading the base."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def nothing_loads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def short_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base of 256 positions."""
+    """Return a base with 256 positions."""
     base = save_tiny_llama(tmp_path_factory.mktemp("short"))
     text = (base / "config.json").read_text()
     (base / "config.json").write_text(text.replace('"max_position_embeddings": 2048', '"max_position_embeddings": 256'))
@@ -53,7 +53,7 @@ def test_a_record_beyond_the_positions_of_the_base_is_refused(short_base: Path, 
     for found in (problems(trainer, [*RECORDS, LONG]), refused(trainer, [*RECORDS, LONG], None, tmp_path)):
         assert all(part in found for part in ("1 of 7", "256", "r-7", str(tokens)))
     assert "r-7" in refused(trainer, RECORDS, [LONG], tmp_path)
-    # A row holds many records, and only a record's own positions matter.
+    # A row contains many records, and only the positions within a record matter.
     assert trainer.plan(RECORDS * 3).row_sizes[0][0] > 256
     check_run(trainer.plan(RECORDS * 3), CONFIG)
 
@@ -67,7 +67,7 @@ def refused(trainer: QLoRAFSDPTrainer, train: Any, evaluation: Any, tmp_path: Pa
 
 @pytest.fixture(scope="module")
 def wordy_base(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base to whose tokenizer two tokens were added, and no rows."""
+    """Return a base whose tokenizer has two added tokens without rows."""
     base = Path(shutil.copytree(tiny_llama, tmp_path_factory.mktemp("wordy") / "base"))
     tokenizer = AutoTokenizer.from_pretrained(base)
     tokenizer.add_tokens(["<schema>", "<join>"])
@@ -76,7 +76,7 @@ def wordy_base(tiny_llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.mark.usefixtures("nothing_loads")
-def test_tokens_without_rows_are_refused_where_they_are_used(wordy_base: Path, tmp_path: Path) -> None:
+def test_tokens_without_rows_are_refused_if_they_are_used(wordy_base: Path, tmp_path: Path) -> None:
     trainer = QLoRAFSDPTrainer(wordy_base, config=CONFIG)
     used = [*RECORDS, Record("Which <join> ?", "CREATE TABLE users (id)", "SELECT 1")]
     for found in (problems(trainer, used), refused(trainer, used, None, tmp_path)):
@@ -86,14 +86,14 @@ def test_tokens_without_rows_are_refused_where_they_are_used(wordy_base: Path, t
     assert "'<join>'" in refused(trainer, RECORDS, used, tmp_path)
 
 
-def test_tokens_without_rows_that_nothing_uses_are_only_noted(wordy_base: Path, tiny_llama: Path) -> None:
+def test_unused_tokens_without_rows_are_only_noted(wordy_base: Path, tiny_llama: Path) -> None:
     for base, noted in ((wordy_base, True), (tiny_llama, False)):
         tokenizer = AutoTokenizer.from_pretrained(base)
         notes = check_run(QLoRAFSDPTrainer(base, config=CONFIG).plan(RECORDS), CONFIG, tokenizer=tokenizer)
         assert any("'<schema>'" in note for note in notes) is noted
 
 
-def test_rows_for_padding_are_no_fault_and_given_rows_mend(wordy_base: Path, tmp_path: Path) -> None:
+def test_added_rows_make_the_tokens_usable(wordy_base: Path, tmp_path: Path) -> None:
     local = LocalModel(wordy_base, device="cpu")
     with pytest.raises(ConfigError, match="<schema>"):
         local.complete(["SELECT", "a <schema> b"], DecodingOptions(max_tokens=2))
@@ -116,14 +116,14 @@ WRONG: dict[str, Any] = {
     "a generator of dicts": ...,
     "texts": ["SELECT 1"],
     "a number": 7,
-    "one that is none": [*RECORDS, None],
+    "records and None": [*RECORDS, None],
     "a class": Record,
 }
 
 
 @pytest.mark.usefixtures("nothing_loads")
 @pytest.mark.parametrize("name", WRONG)
-def test_what_is_no_records_is_refused(name: str, tiny_llama: Path, tmp_path: Path) -> None:
+def test_arguments_that_are_not_records_are_refused(name: str, tiny_llama: Path, tmp_path: Path) -> None:
     trainer = QLoRAFSDPTrainer(tiny_llama, config=CONFIG)
 
     def given() -> Any:

