@@ -14,7 +14,7 @@ FOLDERS = ("src", "tests", "tools", "examples", "benchmarks")
 # Each phrase with what to write instead.
 PHRASES = {
     r"\bgo(es|ing|ne)? on (with|from|where)\b": "resume or continue",
-    r"\bso many\b": "the number's name",
+    r"(?<!, )\bso many\b": "the number's name",
     r"(?<![Tt]here )\b(is|are|was|were) no (?!longer|more)\w": "is not a …, with the reason",
     r"\bnone of (its|their)\b": "no … of …",
     r"\b[Nn]one where\b|\bwhere there (is|are)\b": "None if, if there is",
