@@ -63,7 +63,6 @@ class Sandbox:
 
     The processes are reused for later queries. They end with this process, however it ends, and do not inherit its
     secrets. The sandbox may be used from several threads.
-
     """
 
     def __init__(self, limits: ExecutionLimits, permissions: Permissions = NO_PERMISSIONS) -> None:
