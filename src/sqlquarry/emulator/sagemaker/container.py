@@ -188,7 +188,7 @@ class Container:
                 "SM_CURRENT_HOST": hosts[self.rank],
                 "SM_NUM_GPUS": "0",
                 "SM_NUM_CPUS": str(os.cpu_count() or 1),
-                "SMLOOPBACK_INTERFACE_NAME": LOOPBACK,
+                "SM_NETWORK_INTERFACE_NAME": LOOPBACK,
                 "SM_MASTER_ADDR": hosts[0] if len(hosts) > 1 else "127.0.0.1",
                 "SM_MASTER_PORT": str(self._cluster.port),
                 "SM_MODEL_DIR": str(self.root / "model"),
