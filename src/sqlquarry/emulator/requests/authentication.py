@@ -83,7 +83,7 @@ def _content(application: WSGIApplication, answered: _CapturedAnswer, body: Chec
 
 
 class _CapturedAnswer:
-    """The answer of an application, which is held back until the request has proved to be complete."""
+    """An application's answer, which is held back until the complete request has been checked."""
 
     def __init__(self, environ: WSGIEnvironment) -> None:
         self._environ = environ
