@@ -87,7 +87,7 @@ def training_image(region: str, *, torch: str, transformers: str, processor: Lit
     if not fitting:
         known = ", ".join(image.torch for image in IMAGES if image.processor == processor)
         raise ConfigError(
-            f"no {processor} image is known for torch {torch} (known: {known}). Give the URI of an image with "
+            f"no {processor} image is known for torch {torch} (known: {known}). Pass the URI of an image to "
             "SageMakerLauncher(image=…), or install a newer torch on this machine."
         )
 

@@ -160,8 +160,8 @@ class SageMakerLauncher:
             RecordError: there are no records, some have no SQL, or some are longer than a row.
             DeviceError: the machine's GPUs lack memory or do not support bfloat16.
             ModelError: the base model cannot be used or reached.
-            TrainingError: AWS refused (the message names the missing quota or permission), or the job failed with
-                `wait`.
+            TrainingError: AWS refused a request (the message names the missing quota or permission), or with `wait`,
+                the job failed.
             TrainingInterruptedError: with `wait`, the job was stopped.
         """
         draft = self._checked_draft(trainer, train, evaluation, merge, name)
@@ -234,7 +234,7 @@ class SageMakerLauncher:
         """Return a job of the account, to wait for it, stop it, or get its results.
 
         Raises:
-            TrainingError: the job does not exist, or AWS could not be asked.
+            TrainingError: the job does not exist, or a request to AWS failed.
         """
         job = self._job(name)
         job.describe()
