@@ -67,8 +67,8 @@ _ALSO_CALLED = {
 class SageMakerLauncher:
     """Starts training jobs on SageMaker, on machines that exist only while a job runs.
 
-    It needs the extras aws, train and merge, because the job gets the locally installed versions. Everything is checked
-    before anything is sent. Nothing is sent twice, because the job's name is derived from the content of all inputs.
+    Before it sends anything, it checks the complete job on this machine, which needs the extras aws, train and merge.
+    Nothing is sent twice, because the job's name is derived from the content of all inputs.
 
     Args:
         role_arn: the job's role. sagemaker.amazonaws.com must be allowed to assume it.
@@ -249,7 +249,7 @@ class SageMakerLauncher:
         name: str | None,
     ) -> JobDraft:
         """Check everything that does not depend on the content of the inputs, without hashing or sending anything."""
-        for extra in ("aws", "train", "merge"):  # the job gets the locally installed versions
+        for extra in ("aws", "train", "merge"):  # with "without-hashes", the job gets their installed versions
             require(extra, "SageMakerLauncher")
         reporting = {"environment": self.environment, "secret_arns": self.secret_arns}
         if bad := trainer_problems(trainer, merge, compute=self.compute, **reporting):
