@@ -1,4 +1,4 @@
-"""Manifests, which mark a directory as finished: what they contain, and how they are read and written."""
+"""Read and write manifests, which list the files of a directory and mark it as finished."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@
         aws.faults.clear()
 
 Codes and messages are the service's own if they are published (Bedrock API reference, S3 "Error responses", reports of
-users). A class whose message is this emulator's own says so.
+users).
 """
 
 from __future__ import annotations

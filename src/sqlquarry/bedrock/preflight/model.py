@@ -152,7 +152,7 @@ def _rewritten_at_upload(raw: Checkpoint, remaining: Iterable[PreflightFinding])
 
 
 def _trained_with(merged: MergedModel, formatter: PromptFormatter) -> Iterator[PreflightFinding]:
-    """Check that the prompt next to the weights is the one that they were trained with."""
+    """Check that the weights were trained with the prompt next to them."""
     trained = merged.manifest.provenance.get("prompt_fingerprint")
     if trained != formatter.fingerprint:
         message = f"the weights were trained with prompt {trained!r}, but this prompt is {formatter.fingerprint!r}"

@@ -116,7 +116,7 @@ def _trusts_bedrock(statement: JsonObject) -> bool:
 
 
 def _conditions(statement: JsonObject) -> dict[str, list[str]]:
-    """Return condition key in lower case (IAM ignores case) -> values, regardless of the operator."""
+    """Return condition key -> values, for all operators. Keys are in lower case, because IAM ignores case."""
     return {
         key.lower(): _many(value)
         for operands in (statement.get("Condition") or {}).values()

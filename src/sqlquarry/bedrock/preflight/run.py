@@ -73,7 +73,7 @@ def check_import(
     formatter: PromptFormatter | None,
     session: boto3.Session | None,
 ) -> PreflightReport:
-    """Check a model and the request to import it. Arguments and errors are those of `preflight`."""
+    """Check a model and the request to import it. For arguments and errors, see `preflight`."""
     place = source_location(source)
     if isinstance(place, S3Location) and request.s3_uri is None:
         request = replace(request, s3_uri=str(place))

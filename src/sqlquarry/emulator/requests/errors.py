@@ -1,4 +1,4 @@
-"""The errors with which emulated operations answer, and their codes in the protocols of AWS."""
+"""The errors that emulated operations answer with, and their codes in the protocols of AWS."""
 
 from __future__ import annotations
 
