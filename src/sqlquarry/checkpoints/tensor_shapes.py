@@ -72,7 +72,7 @@ def _mlp(prefix: str, layer: int, architecture: str, config: Mapping[str, Any]) 
             for name, shape in (("w1", (inner, hidden)), ("w2", (hidden, inner)), ("w3", (inner, hidden)))
         }
     if architecture == "Qwen3MoeForCausalLM" and _is_sparse(layer, config):
-        experts, width = config["num_experts"], config["moe_intermediate_size"]
+        experts, width = _qwen3_experts(config), config["moe_intermediate_size"]
         shapes: Shapes = {f"{prefix}mlp.gate.weight": (experts, hidden)}
         for expert in range(experts):
             shapes |= _projections(f"{prefix}mlp.experts.{expert}.", hidden, width)
@@ -87,9 +87,14 @@ def _mlp(prefix: str, layer: int, architecture: str, config: Mapping[str, Any]) 
 def _is_sparse(layer: int, config: Mapping[str, Any]) -> bool:
     return (
         layer not in (config.get("mlp_only_layers") or ())
-        and config["num_experts"] > 0
+        and _qwen3_experts(config) > 0
         and (layer + 1) % config.get("decoder_sparse_step", 1) == 0
     )
+
+
+def _qwen3_experts(config: Mapping[str, Any]) -> int:
+    """Return the number of experts in a layer. transformers 5 saves it as `num_local_experts`."""
+    return int(config["num_experts"] if "num_experts" in config else config["num_local_experts"])
 
 
 def _projections(prefix: str, hidden: int, inner: int) -> Shapes:

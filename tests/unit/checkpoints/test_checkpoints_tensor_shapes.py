@@ -143,6 +143,8 @@ def test_the_experts_of_mixtral() -> None:
 def test_the_experts_of_qwen3() -> None:
     sparse = NORMS | ATTENTION | head_norms(4) | qwen3_experts()
     assert found("Qwen3MoeForCausalLM", **MOE) == OUTSIDE | layer(sparse)
+    of_version_5 = {"num_local_experts": MOE["num_experts"], "moe_intermediate_size": MOE["moe_intermediate_size"]}
+    assert found("Qwen3MoeForCausalLM", **of_version_5) == OUTSIDE | layer(sparse)
 
 
 @pytest.mark.parametrize(
