@@ -236,9 +236,11 @@ def test_the_fingerprint_depends_on_the_model_and_its_options() -> None:
         "max_tokens": 9,
         "temperature": 0.5,
         "formatter": PromptFormatter(user="{schema}{question}"),
+        "api": "claude",
+        "structure": "tool",
     }
     changed = [batch(FakeAWS(), **{name: value}).fingerprint for name, value in options.items()]
-    assert len({model.fingerprint, *changed}) == 5
+    assert len({model.fingerprint, *changed}) == 7
     assert batch(FakeAWS()).fingerprint == model.fingerprint
     assert repr(model) == "BatchFoundationModel('global.some.judge-v1:0')"
 

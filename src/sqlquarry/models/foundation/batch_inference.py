@@ -119,9 +119,8 @@ class BatchFoundationModel:
     def fingerprint(self) -> str:
         """A text that changes if the model id or an option that affects the answers changes."""
         options = self._style
-        return json.dumps(
-            [self.model_id, self._system, self.formatter.fingerprint, options.max_tokens, options.temperature]
-        )
+        parts = (self.model_id, self._api, self._system, self.formatter.fingerprint)
+        return json.dumps([*parts, options.max_tokens, options.temperature, options.structure])
 
     def generate(self, inputs: Sequence[Record] | Sequence[str], /) -> list[Generation]:
         """Answer all inputs with one job and return the answers in order.
