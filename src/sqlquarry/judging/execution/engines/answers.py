@@ -48,8 +48,8 @@ def forbidden(what: str) -> Answer:
 def unknown_functions(names: Sequence[str]) -> Answer:
     """Report functions that are not known to only read, which is not the fault of the query."""
     names = list(names)
-    message = f"{', '.join(names)} is not known to only read, so the query is not run. If it does, pass "
-    return "failure", "unknown_function", f"{message}allow_functions={names!r}."
+    message = f"{', '.join(names)} may do more than read, so the query is not run. To allow functions that only read, "
+    return "failure", "unknown_function", f"{message}pass allow_functions={names!r}."
 
 
 def unavailable(url: str, error: BaseException) -> Answer:
