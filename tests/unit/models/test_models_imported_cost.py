@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,6 +32,7 @@ def windows(*answer_times: float) -> int:
         ((7, 200, 400), 2),  # The model is awake, so the next window starts at 307.
         ((7, 200, 400, 606), 2),
         ((7, 200, 400, 607), 3),
+        ((0, 100, 400, 650), 2),  # asleep at 400, so the second window begins there
         ((0, 10_000), 2),
     ],
 )
@@ -37,15 +40,17 @@ def test_number_of_windows(times: tuple[float, ...], expected: int) -> None:
     assert windows(*times) == expected
 
 
-@given(st.lists(st.floats(0, 1500), min_size=1, max_size=60))
-def test_windows_cover_all_answers_and_none_is_empty(gaps: list[float]) -> None:
-    times = [sum(gaps[: i + 1]) for i in range(len(gaps))]
-    count = windows(*times)
-    assert 1 <= count <= len(times)
-    busy = sum(min(gap, 300) for gap in gaps[1:])
-    # Each window is five minutes long. An idle gap adds at most one window that starts late.
-    assert count >= busy / 300 * 0.5
-    assert count <= 1 + (times[-1] - times[0]) / 300 + 1
+@given(st.lists(st.integers(0, 1500), min_size=1, max_size=60))
+def test_windows_cover_all_answers_and_none_is_empty(gaps: list[int]) -> None:
+    times = list(itertools.accumulate(gaps))
+    # After five idle minutes the model sleeps. Until then, windows follow each other without a gap.
+    awake: list[list[int]] = []
+    for moment in times:
+        if awake and moment - awake[-1][-1] < 300:
+            awake[-1].append(moment)
+        else:
+            awake.append([moment])
+    assert windows(*times) == sum(len({(moment - run[0]) // 300 for moment in run}) for run in awake)
 
 
 @given(st.lists(st.floats(0, 1500), min_size=2, max_size=40))
