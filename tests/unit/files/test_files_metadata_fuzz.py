@@ -39,7 +39,7 @@ from sqlquarry.prompt import HUMAN_ASSISTANT, BoundTokens
 from sqlquarry.training.base.base_model import check_base_model
 from sqlquarry.training.base.shape import ModelShape
 
-_CPU_S = 2.0
+_CPU_S = 6.0
 fuzz = settings(
     max_examples=settings.default.max_examples // 2,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],

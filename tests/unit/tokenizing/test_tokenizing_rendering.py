@@ -96,8 +96,8 @@ def test_a_hostile_template_is_stopped_and_remembered(source: str) -> None:
     again = time.monotonic()
     with pytest.raises(ConfigError, match=named(source)):
         render_bounded(source, SAMPLES[:1], {})
-    assert time.monotonic() - again < 1
-    assert time.process_time() - started < 1  # no part of the template ran in this process
+    assert time.monotonic() - again < 4
+    assert time.process_time() - started < 4  # no part of the template ran in this process
 
 
 def test_stopping_takes_little_time_and_memory() -> None:
