@@ -127,7 +127,8 @@ def make_wrapped(kept: Kept, base: Path) -> None:
     from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
     def compiled(model: Any) -> Any:
-        return torch.compile(model).state_dict()
+        wrapped: Any = torch.compile(model)
+        return wrapped.state_dict()
 
     def parallel(model: Any) -> Any:
         return torch.nn.parallel.DistributedDataParallel(model).state_dict()
@@ -207,7 +208,7 @@ def read_tensors(folder: Path) -> dict[str, Any]:
 
     if (folder / "adapter_model.bin").exists():
         return dict(torch.load(folder / "adapter_model.bin", weights_only=True))
-    return load_file(folder / "adapter_model.safetensors")
+    return dict(load_file(folder / "adapter_model.safetensors"))
 
 
 def make_references(kept: Kept, bases: Path) -> None:
